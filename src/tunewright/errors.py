@@ -1,0 +1,105 @@
+"""Everything that Tunewright raises on purpose.
+
+    TunewrightError
+    ├── UserError            exit 2: something you gave is wrong; the message says what, where and the fix
+    │   ├── RecipeError      a recipe or an override
+    │   ├── DataError        a data file, row or cell
+    │   └── ArtifactError    a run folder, checkpoint or saved model
+    └── RunFailed            exit 1: the input was sound, the run did not succeed
+        ├── Diverged         the loss or the weights are no longer finite, or exploded
+        ├── TargetMissed     the recipe's `eval.target` was not reached
+        └── Stopped          exit 130: Ctrl-C or SIGTERM; a checkpoint was written
+
+An error is built from parts, so that every message has the same shape and none is forgotten:
+what is wrong, where (file, line, row, column), what was found, what was expected, how to mend it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class TunewrightError(Exception):
+    """The root: `exit_code` is what the command line ends with.
+
+    Args:
+        problem: one sentence that says what is wrong.
+        file: the file in which it was found.
+        place: where in that file, as a person would say it: "line 3", "row 17, column 'age'".
+        found: what stands there, shortened if long.
+        expected: what should stand there.
+        fix: the next thing to do, a command where there is one.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | Path | None = None,
+        place: str | None = None,
+        found: object = None,
+        expected: str | None = None,
+        fix: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.file = str(file) if file is not None else None
+        self.place = place
+        self.found = shorten(found) if found is not None else None
+        self.expected = expected
+        self.fix = fix
+        super().__init__(self.message)
+
+    @property
+    def message(self) -> str:
+        """The whole message: the place first, as compilers write it, then one line for each known part."""
+        where = ", ".join(part for part in (self.file, self.place) if part)
+        lines = [f"{where}: {self.problem}" if where else self.problem]
+        for label, text in (("found", self.found), ("expected", self.expected), ("fix", self.fix)):
+            if text:
+                lines.append(f"  {label + ':':<9} {text}")
+        return "\n".join(lines)
+
+
+class UserError(TunewrightError):
+    """Something the user gave is wrong."""
+
+    exit_code = 2
+
+
+class RecipeError(UserError):
+    """A recipe or an override is wrong."""
+
+
+class DataError(UserError):
+    """A data file, row or cell is wrong."""
+
+
+class ArtifactError(UserError):
+    """A run folder, checkpoint or saved model is missing, damaged or of the wrong kind."""
+
+
+class RunFailed(TunewrightError):
+    """The input was sound; the run did not succeed."""
+
+
+class Diverged(RunFailed):
+    """The loss, the gradients or the weights are no longer finite, or the loss exploded."""
+
+
+class TargetMissed(RunFailed):
+    """The recipe's `eval.target` was not reached."""
+
+
+class Stopped(RunFailed):
+    """The user or the system asked to stop, and a checkpoint was written."""
+
+    exit_code = 130
+
+
+def shorten(value: object, limit: int = 200) -> str:
+    """`value` as one printable line of at most `limit` characters."""
+    text = " ".join(str(value).split())
+    text = "".join(character if character.isprintable() else "�" for character in text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,24 @@
+"""What all tests share: a cache of their own, one thread, real data."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported: two test processes share two cores. One cache for all: the data is prepared once.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TUNEWRIGHT_CACHE"] = str(Path(tempfile.gettempdir()) / f"tunewright-tests-{os.getuid()}")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache, for tests of the cache itself."""
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tmp_path / "cache"))
+    yield tmp_path / "cache"
