@@ -1,0 +1,171 @@
+"""From a recipe's text to a validated `Recipe`: defaults filled in, overrides applied, every mistake named with its line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tunewright.errors import RecipeError
+from tunewright.recipe.problems import collect, explain
+from tunewright.recipe.schema import Recipe
+from tunewright.recipe.yaml_text import Lines, read_yaml, read_yaml_file
+
+Defaults = Callable[[str], Mapping[str, Any]]
+
+# What is chosen by name is replaced as a whole: an override `optimizer: sgd` must not inherit adam's options.
+REPLACED = {"optimizer", "objective", "schedule", "backbone", "layers", "head", "class_weights", "stages"}
+KINDS = ("pretrain", "finetune")
+
+
+def load_recipe(path: Path, overrides: Iterable[str] = (), *, defaults: Defaults) -> Recipe:
+    """The recipe in a file.
+
+    Args:
+        overrides: dotted changes, "train.lr=1e-4".
+        defaults: a task's default recipe by the task's name; raises RecipeError for an unknown task.
+
+    Raises:
+        RecipeError: names the file, each wrong line, what was expected and the nearest good key.
+    """
+    value, lines = read_yaml_file(path)
+    if not isinstance(value, dict):
+        raise RecipeError(
+            "the recipe is empty" if value is None else "the recipe is not a mapping",
+            file=path,
+            place="line 1",
+            found=value,
+            expected="keys such as task: and data:",
+            fix="tunewright init TASK writes one",
+        )
+    return _validate(value, lines, list(overrides), defaults, str(path))
+
+
+def recipe_from_dict(value: dict[str, Any], overrides: Iterable[str] = (), *, defaults: Defaults) -> Recipe:
+    """The recipe in a dict. Raises RecipeError as `load_recipe` does, with dotted names in place of lines."""
+    return _validate(value, {}, list(overrides), defaults, None)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, block by block; what is chosen by name or is a list is replaced as a whole."""
+    result = dict(base)
+    for key, value in over.items():
+        known = result.get(key)
+        if isinstance(value, Mapping) and isinstance(known, Mapping) and key not in REPLACED:
+            result[key] = merge(known, value)
+        else:
+            result[key] = value
+    return result
+
+
+def merge_stage(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage's changes laid on the recipe. A stage with a source of its own starts with a fresh data block."""
+    data = over.get("data")
+    if isinstance(data, Mapping) and "source" in data:
+        base = {**base, "data": {}}
+    return merge(base, over)
+
+
+def _validate(
+    value: dict[str, Any], lines: Lines, overrides: list[str], defaults: Defaults, file: str | None
+) -> Recipe:
+    for override in overrides:
+        value, lines = apply_override(value, lines, override)
+    task = value.get("task")
+    known: Mapping[str, Any] = {}
+    if isinstance(task, str):
+        try:
+            known = defaults(task)
+        except RecipeError as error:
+            line = lines.get(("task",))
+            place = f"line {line}, task" if line else "task"
+            raise RecipeError(
+                error.problem, file=file, place=place, found=error.found, expected=error.expected, fix=error.fix
+            ) from None
+    try:
+        recipe = Recipe.model_validate(merge(known, value))
+    except ValidationError as error:
+        raise explain(collect(error, value, lines), file) from None
+    _check_stages(recipe, value, known, lines, file)
+    return recipe
+
+
+def _check_stages(
+    recipe: Recipe, value: dict[str, Any], known: Mapping[str, Any], lines: Lines, file: str | None
+) -> None:
+    """Each stage's changes must give a sound recipe too, now and not after the stage before has been trained."""
+    base = {key: entry for key, entry in merge(known, value).items() if key != "stages"}
+    for index, stage in enumerate(recipe.stages):
+        where: tuple[str | int, ...] = ("stages", index)
+        kind, over = (stage, None) if isinstance(stage, str) else next(iter(stage.items()), ("", None))
+        if kind not in KINDS or (isinstance(stage, dict) and len(stage) != 1):
+            raise explain([_stage_problem(where, kind)], file, lines)
+        if over is None:
+            continue
+        if not isinstance(over, dict):
+            raise explain([_stage_problem((*where, kind), over, "a mapping of changes")], file, lines)
+        forbidden = [key for key in over if key in ("stages", "task", "name", "seed", "hardware")]
+        if forbidden:
+            raise explain(
+                [_stage_problem((*where, kind, forbidden[0]), forbidden[0], "data, model, tune, train or eval")],
+                file,
+                lines,
+            )
+        try:
+            Recipe.model_validate(merge_stage(base, over))
+        except ValidationError as error:
+            shifted = {path[3:]: line for path, line in lines.items() if path[:3] == (*where, kind)}
+            problems = collect(error, over, {**{p: n for p, n in lines.items() if p[:1] != ("stages",)}, **shifted})
+            raise explain([problem.below(f"stages.{index}.{kind}") for problem in problems], file) from None
+
+
+def _stage_problem(
+    path: tuple[str | int, ...], found: Any, expected: str = "pretrain, finetune, or {finetune: {changes}}"
+) -> Any:
+    from tunewright.recipe.problems import Problem
+
+    return Problem(path=path, line=None, text="this is not a stage", found=found, expected=expected, fix=None)
+
+
+def apply_override(value: dict[str, Any], lines: Lines, override: str) -> tuple[dict[str, Any], Lines]:
+    """A copy of the recipe with one override applied; the override stands in for the line of what it changed."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise RecipeError(
+            "the override is not of the form key=value",
+            place=f"override {override!r}",
+            found=override,
+            expected="a dotted name, = and a value, such as train.lr=1e-4",
+        )
+    try:
+        new, _ = read_yaml(text)
+    except RecipeError as error:
+        raise RecipeError(
+            error.problem, place=f"override {override!r}", found=text, expected=error.expected, fix=error.fix
+        ) from None
+
+    def put(current: Any, remaining: list[str]) -> Any:
+        if not remaining:
+            return new
+        step, rest = remaining[0], remaining[1:]
+        if isinstance(current, list):
+            if not step.isdigit() or int(step) >= len(current):
+                raise RecipeError(
+                    f"the list before {step!r} has {len(current)} entries",
+                    place=f"override {override!r}",
+                    found=step,
+                    expected=f"a number from 0 to {len(current) - 1}" if current else "a list with entries",
+                )
+            return [put(item, rest) if index == int(step) else item for index, item in enumerate(current)]
+        if isinstance(current, str):
+            current = {current: {}}  # `stages.1.train.lr`-like names reach into an entry that was a bare name
+            return {key: put(entry, remaining[1:] if key == step else remaining) for key, entry in current.items()}
+        inner = current if isinstance(current, dict) else {}
+        return {**inner, step: put(inner.get(step), rest)}
+
+    changed = put(value, parts)
+    prefix: tuple[str | int, ...] = tuple(int(part) if part.isdigit() else part for part in parts)
+    return changed, {path: line for path, line in lines.items() if path[: len(prefix)] != prefix}

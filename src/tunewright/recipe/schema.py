@@ -1,0 +1,196 @@
+"""The recipe: what a model's life consists of, as plain data.
+
+Blocks are pydantic models that refuse unknown keys. The schema knows shapes and types only; whether a
+name exists (an optimiser, a task, a layer) is decided by the table that owns the name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+# A thing chosen by name, with or without options: `adam`, or `{sgd: {momentum: 0.9}}`.
+Named = str | dict[str, dict[str, Any]]
+
+# One layer of a network: `flatten`, or `{dense: 128, activation: relu}` (the first key is the kind).
+Layer = str | dict[str, Any]
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], BeforeValidator(_one_or_many)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(gt=0, strict=True)]
+
+
+class Block(BaseModel):
+    """A block of the recipe: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
+
+
+class Split(Block):
+    """How rows are divided. A source that has a test part of its own keeps it, whatever `test` says."""
+
+    valid: Fraction = 0.1
+    """The share of rows for validation: the best weights and the temperature are chosen on it."""
+    test: Fraction = 0.1
+    """The share of rows for the test: looked at once, at the end."""
+    by: Literal["random", "stratified", "group", "time"] = "random"
+    """random; stratified (each class in proportion); group (a group never straddles); time (the latest rows are the test)."""
+    column: str | None = None
+    """The column with the group or the time, for `by: group` and `by: time`."""
+
+
+class Data(Block):
+    """Which data, and what is input and target in it."""
+
+    source: str
+    """A file, a folder, a named sample set, or hub:owner/name."""
+    format: Literal["csv", "tsv", "jsonl", "parquet", "images", "idx", "npz", "hub"] | None = None
+    """Normally seen from the source itself."""
+    input: Names | None = None
+    """The input column or columns; every column but the target when left out."""
+    target: str | None = None
+    """The column to predict; inferred, and said so, when left out."""
+    labelled: bool = True
+    """false: there is no target; self-supervised pretraining only."""
+    split: Split = Split()
+    resize: tuple[Positive, Positive] | None = None
+    """Resize images to [height, width] pixels (bilinear)."""
+    limit: Positive | None = None
+    """Use only the first so many rows; of each part, where the source has parts of its own."""
+
+
+class Model(Block):
+    """The network: a layer list or a named backbone, and its head."""
+
+    layers: list[Layer] | None = None
+    """The network as a list of layers. Without `head`, its last layer is the head."""
+    backbone: Named | None = None
+    """A named network: `mlp`, `resnet20`, `{mlp: {hidden: [512, 512]}}`."""
+    weights: str | None = None
+    """A model folder to start from; a stage that follows another starts from that one's best weights."""
+    head: list[Layer] | None = None
+    """The layers after the backbone; the size `auto` comes from the data."""
+
+
+class Unfreeze(Block):
+    """At the start of this epoch, the last so many backbone blocks are trained as well."""
+
+    epoch: Positive
+    """Counted from 1."""
+    layers: Positive
+    """How many blocks, counted from the head."""
+
+
+class Tune(Block):
+    """What moves in a fine-tune."""
+
+    freeze: int | float | str | list[str] = "none"
+    """none, backbone, embeddings, a number of blocks from the input, a fraction of them, names, or re:PATTERN."""
+    unfreeze: list[Unfreeze] = []
+    """Gradual unfreezing, from the head towards the input."""
+    layer_lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each block's learning rate is that of the block above it times this."""
+    head_lr_multiplier: Annotated[float, Field(gt=0)] = 1.0
+    """The head's learning rate, as a multiple of `train.lr`."""
+
+
+class Regularization(Block):
+    """Penalties. l1 and l2 are terms of the loss; weight_decay acts on the weights directly (AdamW, SGDW)."""
+
+    l1: Annotated[float, Field(ge=0)] = 0.0
+    """λ of λ‖θ‖₁, added to the loss."""
+    l2: Annotated[float, Field(ge=0)] = 0.0
+    """λ of λ‖θ‖₂², added to the loss."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay (Loshchilov and Hutter 2017)."""
+
+
+class EarlyStopping(Block):
+    """Stop when the selection metric has not improved for `patience` epochs."""
+
+    patience: Positive = 3
+    """Epochs to wait for an improvement."""
+
+
+class Train(Block):
+    """How it learns."""
+
+    epochs: Positive = 5
+    """How often the training data is gone through."""
+    batch_size: Positive = 32
+    """Examples in a batch."""
+    objective: Named | None = None
+    """What is minimised; the task chooses when left out. masked and denoising need no labels."""
+    optimizer: Named = "adam"
+    """sgd, adam, adamw, adagrad, rmsprop, or {sgd: {momentum: 0.9}}."""
+    lr: Annotated[float, Field(gt=0)] | None = None
+    """The peak learning rate; the optimiser's usual one when left out."""
+    schedule: Named = "constant"
+    """constant, linear, cosine, one_cycle, step, or {step: {every: 10}}."""
+    warmup: Annotated[float, Field(ge=0)] = 0.0
+    """Linear warm-up: below 1 a share of all steps, from 1 on a number of steps."""
+    regularization: Regularization = Regularization()
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    """balanced, or a weight for each class by name."""
+    label_smoothing: Fraction = 0.0
+    """The share of the target's weight that is spread over all classes."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Clip the gradient to this global L2 norm."""
+    accumulate: Positive = 1
+    """Add up the gradients of so many batches before each step."""
+    early_stopping: EarlyStopping | None = None
+    select: str | None = None
+    """The validation metric that chooses the best weights; the task chooses when left out."""
+    checkpoint_steps: Positive | None = None
+    """Also write a checkpoint every so many steps; one is written after every epoch in any case."""
+
+
+class Eval(Block):
+    """What is measured, and how surely."""
+
+    metrics: Names | None = None
+    """The task's metrics when left out."""
+    slices: Names = []
+    """Columns by whose values the result is also broken down."""
+    seeds: Positive = 1
+    """Repeat the whole training with so many seeds and give mean and interval."""
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    """Bootstrap resamples behind each interval."""
+    target: dict[str, float] = {}
+    """The figure that must be reached, by metric; missed = exit 1."""
+    controls: list[Literal["from_scratch", "head_only"]] = []
+    """Also train, for comparison: the same network from random weights; the head alone on the raw inputs."""
+
+
+class Hardware(Block):
+    """Where it runs."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto takes an accelerator where there is one."""
+    threads: Positive | None = None
+    """CPU threads; chosen from the size of the network when left out."""
+
+
+class Recipe(Block):
+    """One model's life."""
+
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """The run's folder under runs/; the recipe's file or folder name when left out."""
+    task: str
+    """image-classification, tabular-classification or tabular-regression."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Everything random follows from it."""
+    data: Data
+    model: Model = Model()
+    tune: Tune = Tune()
+    train: Train = Train()
+    eval: Eval = Eval()
+    hardware: Hardware = Hardware()
+    stages: list[str | dict[str, Any]] = ["pretrain"]
+    """Training stages in order: `pretrain`, `finetune`, or `{finetune: {overrides}}`. Each starts from the one before."""

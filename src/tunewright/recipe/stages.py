@@ -1,0 +1,36 @@
+"""The stages of a recipe, each as a whole recipe of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tunewright.recipe.loading import merge_stage
+from tunewright.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecipe:
+    """One training stage."""
+
+    name: str
+    """The name of its folder: the kind, with a number where a kind comes twice."""
+    kind: Literal["pretrain", "finetune"]
+    recipe: Recipe
+
+
+def stage_recipes(recipe: Recipe) -> list[StageRecipe]:
+    """The stages in order, each stage's changes laid on the recipe. The recipe has been validated with its stages."""
+    base = recipe.model_dump(mode="json", exclude_unset=True, exclude={"stages"})
+    found: list[StageRecipe] = []
+    for stage in recipe.stages:
+        kind, over = (stage, {}) if isinstance(stage, str) else next(iter(stage.items()))
+        before = sum(other.kind == kind for other in found)
+        found.append(
+            StageRecipe(
+                name=kind if before == 0 else f"{kind}-{before + 1}",
+                kind=kind,  # pyright: ignore[reportArgumentType]  loading has checked it
+                recipe=Recipe.model_validate(merge_stage(base, over or {})),
+            )
+        )
+    return found

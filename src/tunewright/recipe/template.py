@@ -1,0 +1,74 @@
+"""The commented recipe that `tunewright init` writes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def recipe_text(
+    *,
+    task: str,
+    source: str,
+    rows: int,
+    target: str,
+    reason: str,
+    classes: str,
+    inputs: list[str],
+    name_columns: bool,
+    model: str,
+    train: dict[str, Any],
+    metrics: list[str],
+    by: str,
+) -> str:
+    """YAML with a comment on each choice and its common alternatives; it loads as it stands."""
+    columns = ""
+    if name_columns:
+        shown = json.dumps(inputs, ensure_ascii=False) if len(inputs) <= 12 else None
+        given = (
+            f"  input: {shown}\n"
+            if shown
+            else f"  # input: [...]            # all {len(inputs)} other columns, unless you name some\n"
+        )
+        columns = (
+            f"{given}  target: {json.dumps(target, ensure_ascii=False)}            # chosen because {reason}{classes}\n"
+        )
+    stopping = train.get("early_stopping")
+    early = (
+        f"  early_stopping: {json.dumps(stopping)}   # epochs without improvement on the validation split\n"
+        if stopping
+        else ""
+    )
+    return f"""\
+# Carried out by: tunewright run RECIPE
+# Every key that is left out has a default; `recipe.resolved.yaml` in the run's folder shows them all.
+
+task: {task}
+
+data:
+  source: {json.dumps(source, ensure_ascii=False)}            # {rows:,} usable rows
+{columns}  split: {{valid: 0.1, test: 0.1, by: {by}}}   # by: random, stratified, group or time (with column: NAME)
+
+model: {model}
+# model: {{backbone: resnet20}}     # or a named network: mlp, resnet20 … resnet110, resnet18, resnet34, resnet50
+
+train:
+  epochs: {train.get("epochs", 5)}
+  batch_size: {train.get("batch_size", 32)}
+  optimizer: adam           # sgd, adam, adamw, adagrad, rmsprop; with options: {{sgd: {{momentum: 0.9}}}}
+  # lr: 1e-3                # `tunewright lr-find RECIPE` suggests one
+  schedule: constant        # constant, linear, cosine, one_cycle, step
+  regularization: {{l1: 0, l2: 0, weight_decay: 0}}
+{early}
+eval:
+  metrics: {json.dumps(metrics)}
+  seeds: 1                  # 3 and more give the spread between trainings
+  # target: {{{metrics[0]}: 0.9}}   # missed = exit 1
+
+stages:
+  - pretrain                # learn from scratch
+  # - finetune:             # then adapt to other data:
+  #     data: {{source: other-data}}
+  #     tune: {{freeze: backbone}}
+  #     model: {{head: [{{dense: 64, activation: relu}}, {{dense: auto}}]}}
+"""

@@ -1,0 +1,185 @@
+"""YAML as plain data, with the line of every key: safe, bounded, and without the surprises of YAML 1.1.
+
+Mappings, sequences, text, numbers, true/false and null are all there is. `1e-3` is a number; `yes`, `on` and dates are
+text. Tags are refused; aliases, depth and size are capped.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunewright.errors import RecipeError
+
+MOST_BYTES = 1 << 20
+MOST_NODES = 20_000
+MOST_DEPTH = 30
+
+Path_ = tuple[str | int, ...]
+Lines = dict[Path_, int]
+
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
+_FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][-+]?[0-9]+)?\Z")
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Used for its parser and composer only: values are resolved below."""
+
+
+def read_yaml_file(path: Path) -> tuple[Any, Lines]:
+    """A YAML file as plain data, and the line, counted from 1, of each key and list item.
+
+    Raises:
+        RecipeError: the file cannot be read or is not YAML of the plain kind.
+    """
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise RecipeError(
+                "this is a folder", file=path, expected="a recipe, a YAML file", fix="name the file in it"
+            )
+        if size > MOST_BYTES:
+            raise RecipeError(
+                "the recipe is too large", file=path, found=f"{size:,} bytes", expected=f"at most {MOST_BYTES:,} bytes"
+            )
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise RecipeError(
+            "there is no such recipe",
+            file=path,
+            expected="a YAML file",
+            fix="check the path, or write one: tunewright init TASK",
+        ) from None
+    except OSError as error:
+        raise RecipeError(
+            f"the recipe cannot be read: {error.strerror}", file=path, expected="a readable file"
+        ) from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise RecipeError(
+            "the recipe is not UTF-8 text",
+            file=path,
+            place=f"line {line}",
+            found=f"the byte 0x{raw[error.start]:02x}",
+            expected="UTF-8",
+            fix="save the file as UTF-8",
+        ) from None
+    return read_yaml(text, str(path))
+
+
+def read_yaml(text: str, file: str | None = None) -> tuple[Any, Lines]:
+    """The same for text; `file` is named in errors."""
+    try:
+        node = yaml.compose(text, Loader=_PlainLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        found = _line_at(text, mark.line) if mark else None
+        raise RecipeError(
+            f"this is not YAML: {error.problem or error.context}",
+            file=file,
+            place=f"line {mark.line + 1}, column {mark.column + 1}" if mark else None,
+            found=found or None,
+            expected="key: value, indented by spaces",
+            fix="check the brackets, quotes and indentation around this line (a tab cannot indent)",
+        ) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        position = getattr(error, "position", None)
+        line = text[:position].count("\n") + 1 if isinstance(position, int) else 1
+        raise RecipeError(
+            "this is not YAML",
+            file=file,
+            place=f"line {line}",
+            found=str(getattr(error, "reason", error)),
+            expected="plain text of printable characters, not nested too deep",
+            fix="correct this line",
+        ) from None
+    if node is None:
+        return None, {}
+    reader = _Reader(file)
+    return reader.value(node, (), 0), reader.lines
+
+
+class _Reader:
+    """Turns composed nodes into values, noting lines and counting what is read."""
+
+    def __init__(self, file: str | None) -> None:
+        self.file = file
+        self.lines: Lines = {}
+        self.nodes = 0
+
+    def value(self, node: yaml.Node, path: Path_, depth: int) -> Any:
+        self.nodes += 1
+        if self.nodes > MOST_NODES:
+            raise self._error(
+                node, "the recipe expands to too many values", f"at most {MOST_NODES:,}", "use fewer aliases (*name)"
+            )
+        if depth > MOST_DEPTH:
+            raise self._error(node, "the recipe is nested too deep", f"at most {MOST_DEPTH} levels", "write it flatter")
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if node.tag and not node.tag.startswith("tag:yaml.org,2002:"):
+            raise self._error(node, f"tags are not allowed: {node.tag}", "plain values", "remove the tag")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path, depth)
+        if isinstance(node, yaml.SequenceNode):
+            if node.tag != "tag:yaml.org,2002:seq":
+                raise self._error(node, "tags are not allowed", "a plain list", "remove the tag")
+            return [self.value(item, (*path, index), depth + 1) for index, item in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)
+        return self._scalar(node)
+
+    def _mapping(self, node: yaml.MappingNode, path: Path_, depth: int) -> dict[str, Any]:
+        if node.tag != "tag:yaml.org,2002:map":
+            raise self._error(node, "tags are not allowed", "a plain mapping", "remove the tag")
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise self._error(key_node, "a key must be a name", "key: value", "write the key as text")
+            key = key_node.value
+            if key == "<<" and key_node.style is None:
+                raise self._error(key_node, "merge keys are not allowed", "the keys themselves", "write them out")
+            if key in result:
+                first = self.lines[(*path, key)]
+                raise self._error(
+                    key_node,
+                    f"the key {key!r} stands twice (first in line {first})",
+                    "each key once",
+                    "remove one of them",
+                )
+            self.lines[(*path, key)] = key_node.start_mark.line + 1
+            result[key] = self.value(value_node, (*path, key), depth + 1)
+        return result
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        text = node.value
+        known = ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")
+        if node.tag.removeprefix("tag:yaml.org,2002:") not in known:
+            raise self._error(node, f"tags are not allowed: {node.tag}", "plain values", "remove the tag")
+        if node.style is not None:
+            return text
+        if text in ("", "~", "null", "Null", "NULL"):
+            return None
+        if text in ("true", "True", "TRUE"):
+            return True
+        if text in ("false", "False", "FALSE"):
+            return False
+        if _INT.match(text) and len(text) < 20:
+            return int(text)
+        if _FLOAT.match(text):
+            return float(text)
+        return text
+
+    def _error(self, node: yaml.Node, problem: str, expected: str, fix: str) -> RecipeError:
+        mark = node.start_mark
+        return RecipeError(
+            problem, file=self.file, place=f"line {mark.line + 1}, column {mark.column + 1}", expected=expected, fix=fix
+        )
+
+
+def _line_at(text: str, index: int) -> str:
+    lines = text.splitlines()
+    return lines[index].strip() if index < len(lines) else ""
