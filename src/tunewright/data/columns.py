@@ -1,0 +1,98 @@
+"""What is known of prepared data: its columns, what was left out and why, how it was split."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["number", "category", "text", "time", "image", "array"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column. An image is stored as height × width × channels bytes, an array as float32 numbers."""
+
+    name: str
+    kind: Kind
+    missing: int = 0
+    shape: tuple[int, ...] | None = None
+    """image: (height, width, channels); array: the shape of one cell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """Rows that were not used, for one reason."""
+
+    reason: str
+    count: int
+    examples: list[str]
+    """The first three, each with its row."""
+    fix: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """All that is to be known about prepared data besides the rows."""
+
+    fingerprint: str
+    """The hash of everything that the result depends on."""
+    source: str
+    format: str
+    files: list[dict[str, Any]]
+    """path, sha256 and bytes of each file that was read."""
+    columns: list[Column]
+    input: list[str]
+    target: str | None
+    target_kind: Literal["category", "number"] | None
+    target_reason: str
+    classes: list[str] | None
+    read: int
+    used: int
+    left_out: list[LeftOut] = field(default_factory=list)
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """For each split its rows, file and sha256."""
+    split_rule: str = ""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know, such as a class that is too rare to be in every split."""
+    licence: str | None = None
+    citation: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Manifest:
+        facts: dict[str, Any] = dict(value)
+        columns = [Column(**_with_shape(entry)) for entry in facts.pop("columns")]
+        left_out = [LeftOut(**entry) for entry in facts.pop("left_out")]
+        return cls(**facts, columns=columns, left_out=left_out)
+
+    def column(self, name: str) -> Column:
+        """The column of that name; KeyError when there is none."""
+        return next(column for column in self.columns if column.name == name)
+
+
+class Rejects:
+    """Counts what is left out while data is read, and keeps three examples of each reason."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[int, list[str], str]] = {}
+
+    def add(self, reason: str, example: str, fix: str, count: int = 1) -> None:
+        """Note `count` rows; `example` says which, such as "row 17: age 'abc'"."""
+        known, examples, _ = self._found.get(reason, (0, [], fix))
+        if len(examples) < 3:
+            examples.append(example)
+        self._found[reason] = (known + count, examples, fix)
+
+    def summary(self) -> list[LeftOut]:
+        return [LeftOut(reason=r, count=c, examples=e, fix=f) for r, (c, e, f) in self._found.items()]
+
+    @property
+    def count(self) -> int:
+        return sum(count for count, _, _ in self._found.values())
+
+
+def _with_shape(entry: dict[str, Any]) -> dict[str, Any]:
+    shape = entry["shape"]
+    return {**entry, "shape": None if shape is None else tuple(shape)}

@@ -1,0 +1,159 @@
+"""From what the recipe calls `data.source` to a source: by name, by prefix, by what the file or folder looks like."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+from tunewright.data.catalog import SAMPLE_SETS, open_sample, sample_files
+from tunewright.data.sources.base import Source
+from tunewright.errors import DataError
+from tunewright.recipe.schema import Data
+
+Reader = Callable[[Path, Data], Source]
+
+
+def _delimited(path: Path, data: Data) -> Source:
+    from tunewright.data.sources.delimited import read_delimited
+
+    return read_delimited(path, data.format or detect(path, data))
+
+
+def _jsonl(path: Path, data: Data) -> Source:
+    from tunewright.data.sources.jsonl import read_jsonl
+
+    return read_jsonl(path, "jsonl")
+
+
+def _parquet(path: Path, data: Data) -> Source:
+    from tunewright.data.sources.parquet import read_parquet
+
+    return read_parquet(path, "parquet")
+
+
+def _images(path: Path, data: Data) -> Source:
+    from tunewright.data.sources.images import read_images
+
+    return read_images(path, labelled=data.labelled, resize=data.resize)
+
+
+def _idx(path: Path, data: Data) -> Source:
+    from tunewright.data.sources.arrays import read_idx
+
+    return read_idx(path, labelled=data.labelled)
+
+
+def _npz(path: Path, data: Data) -> Source:
+    from tunewright.data.sources.arrays import read_npz
+
+    return read_npz(path, labelled=data.labelled)
+
+
+def _saved(path: Path, data: Data) -> Source:
+    from tunewright.data.sources.hub import read_saved
+
+    return read_saved(path, resize=data.resize)
+
+
+# Each imports its library when it is used: a table of numbers needs no image decoder.
+SOURCES: dict[str, Reader] = {
+    "csv": _delimited,
+    "tsv": _delimited,
+    "jsonl": _jsonl,
+    "parquet": _parquet,
+    "images": _images,
+    "idx": _idx,
+    "npz": _npz,
+    "hub": _saved,
+}
+ENDINGS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".npz": "npz",
+}
+FILES_ONLY = {"csv", "tsv", "jsonl", "npz"}
+FOLDERS_ONLY = {"images", "hub"}
+
+
+def open_source(data: Data, base: Path) -> Source:
+    """The source that the recipe names; relative paths count from `base`.
+
+    Raises:
+        DataError: there is no such file, folder or sample set, or it is of another kind.
+    """
+    name = data.source
+    if name.startswith("hub:"):
+        from tunewright.data.sources.hub import read_hub
+
+        return read_hub(name.removeprefix("hub:"), resize=data.resize)
+    path = base / name
+    if name in SAMPLE_SETS and not path.exists():
+        return open_sample(name, base, data)
+    if "\0" in name or not path.exists():
+        near = difflib.get_close_matches(name, SAMPLE_SETS, n=1)
+        raise DataError(
+            "there is no such file, folder or sample set",
+            file=path if "\0" not in name else None,
+            found=name,
+            expected=f"a path, hub:OWNER/NAME, or one of {', '.join(SAMPLE_SETS)}",
+            fix=f"did you mean {near[0]}?"
+            if near
+            else "check data.source; a relative path counts from the recipe's folder",
+        )
+    format = data.format or detect(path, data)
+    if (path.is_dir() and format in FILES_ONLY) or (path.is_file() and format in FOLDERS_ONLY):
+        what = "folder" if path.is_dir() else "file"
+        raise DataError(
+            f"{format} data is not a {what}",
+            file=path,
+            found=f"a {what}",
+            expected="a file" if what == "folder" else "a folder",
+            fix="check data.source and data.format",
+        )
+    return SOURCES[format](path, data)
+
+
+def locate(data: Data, base: Path) -> list[Path] | None:
+    """The files that a source consists of, without opening them; None when it is not made of local files."""
+    if data.source.startswith("hub:") or "\0" in data.source:
+        return None
+    path = base / data.source
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    if path.exists():
+        return [path]
+    return sample_files(data.source, base)
+
+
+def detect(path: Path, data: Data) -> str:
+    """The format of a file by its ending, of a folder by what is in it.
+
+    Raises:
+        DataError: it looks like none of the formats.
+    """
+    if path.is_dir():
+        if (path / "dataset_dict.json").exists() or (path / "dataset_info.json").exists():
+            return "hub"
+        names = [entry.name for entry in path.iterdir()]
+        if any("-images" in name and "idx" in name for name in names):
+            return "idx"
+        if any(name.endswith(".parquet") for name in names):
+            return "parquet"
+        return "images"
+    endings = [ending.lower() for ending in path.suffixes if ending.lower() != ".gz"]
+    if endings and endings[-1] in ENDINGS:
+        return ENDINGS[endings[-1]]
+    if "idx" in path.name:
+        return "idx"
+    raise DataError(
+        "the format of the file cannot be seen from its name",
+        file=path,
+        found=path.suffix or "no ending",
+        expected=", ".join(ENDINGS),
+        fix="say it: data.format: csv",
+    )
