@@ -1,0 +1,158 @@
+"""From the recipe's `model` block to plain data that describes a network, and from that to the network.
+
+The description is what a saved model keeps in its config.json: {"backbone": {"layers": […]} or {"name", "options"},
+"head": […], "input_shape": […], "outputs": n}.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunewright.errors import RecipeError
+from tunewright.models.layers import LayerMismatch, Shape, build_layer, resolve_auto, seeded
+from tunewright.models.mlp import mlp
+from tunewright.models.network import Network
+from tunewright.models.resnet import large_resnet, small_resnet
+from tunewright.random import mix
+from tunewright.recipe.named import check_options, choose, parse_named
+from tunewright.recipe.schema import Layer, Model
+
+# A block's name, and a layer of the list or a function that makes the module.
+NamedBlock = tuple[str, Layer | Callable[[], nn.Module]]
+
+# Each gives the named blocks of a backbone for an input shape: a layer of the list, or a function that makes a module.
+MODELS: dict[str, Callable[..., Sequence[NamedBlock]]] = {
+    "mlp": mlp,
+    **{f"resnet{depth}": small_resnet(depth) for depth in (20, 32, 44, 56, 110)},
+    "resnet18": large_resnet((2, 2, 2, 2), bottleneck=False),
+    "resnet34": large_resnet((3, 4, 6, 3), bottleneck=False),
+    "resnet50": large_resnet((3, 4, 6, 3), bottleneck=True),
+}
+
+
+def describe_model(model: Model, *, input_shape: Shape, outputs: int) -> dict[str, Any]:
+    """The description of the network that the recipe asks for.
+
+    Without `head`, the last layer of `layers` is the head; a named backbone gets one dense layer as its head.
+
+    Raises:
+        RecipeError: an unknown name, a layer that does not fit, or a head of another size than the data asks for.
+    """
+    if model.backbone is not None:
+        if model.layers is not None:
+            raise RecipeError(
+                "a network is given twice", place="model", found="both layers and backbone", fix="keep one of them"
+            )
+        name, given = parse_named(model.backbone, "model.backbone")
+        options = check_options(choose(MODELS, name, "model.backbone"), given, f"model.backbone.{name}")
+        backbone: dict[str, Any] = {"name": name, "options": options}
+        head = model.head or [{"dense": "auto"}]
+    else:
+        layers = list(model.layers or [])
+        if not layers:
+            raise RecipeError(
+                "the list of layers is empty", place="model.layers", fix="model.layers: [flatten, {dense: auto}]"
+            )
+        head = model.head if model.head is not None else layers[-1:]
+        backbone = {"layers": layers if model.head is not None else layers[:-1]}
+    described = {
+        "backbone": backbone,
+        "head": resolve_auto(head, outputs),
+        "input_shape": list(input_shape),
+        "outputs": outputs,
+    }
+    with torch.device("meta"):
+        assemble(described, lambda name, make: make())
+    return described
+
+
+def build_network(described: dict[str, Any], *, seed: int) -> Network:
+    """The network, with starting weights that depend on the seed and each block's name alone.
+
+    Raises:
+        RecipeError: the description does not fit together.
+    """
+    return assemble(described, lambda name, make: seeded(mix(seed, name), make))
+
+
+def assemble(described: dict[str, Any], make: Callable[[str, Callable[[], nn.Module]], nn.Module]) -> Network:
+    """The network of a description; `make(block name, function)` makes each block."""
+    shape: Shape = tuple(described["input_shape"])
+    given = described["backbone"]
+    if "layers" in given:
+        named: Sequence[NamedBlock] = [(layer_name(index, layer), layer) for index, layer in enumerate(given["layers"])]
+    else:
+        named = _named_blocks(given, shape)
+    backbone, shape = _sequence("backbone", named, shape, make, "model.layers")
+    head_layers = [(layer_name(index, layer), layer) for index, layer in enumerate(described["head"])]
+    head, shape = _sequence("head", head_layers, shape, make, "model.head")
+    if shape != (described["outputs"],):
+        raise RecipeError(
+            f"the network ends with the shape {list(shape)}, the data asks for [{described['outputs']}]",
+            place="model.head",
+            found=described["head"][-1] if described["head"] else "an empty head",
+            expected=f"{described['outputs']} outputs",
+            fix="end the network with {dense: auto}",
+        )
+    return Network(backbone, head, described)
+
+
+def layer_name(index: int, layer: Layer) -> str:
+    """A block's name: its position and kind."""
+    return f"{index}_{layer if isinstance(layer, str) else next(iter(layer), 'empty')}"
+
+
+def shape_after(module: nn.Module, shape: Shape) -> Shape:
+    """The shape that a module makes of one example of `shape`, found by a pass without memory or arithmetic."""
+    import copy
+
+    ghost = copy.deepcopy(module).to("meta").eval()
+    with torch.no_grad():
+        return tuple(ghost(torch.empty(1, *shape, device="meta")).shape[1:])
+
+
+def _named_blocks(given: dict[str, Any], shape: Shape) -> Sequence[NamedBlock]:
+    name, options = given["name"], given["options"]
+    try:
+        return MODELS[name](shape, **options)
+    except LayerMismatch as error:
+        raise RecipeError(str(error), place=f"model.backbone.{name}", expected=error.expected, fix=error.fix) from None
+    except (TypeError, ValueError) as error:
+        allowed = ", ".join(list(inspect.signature(MODELS[name]).parameters)[1:])
+        raise RecipeError(
+            f"the backbone refuses its options: {error}",
+            place=f"model.backbone.{name}",
+            found=options,
+            expected=allowed,
+        ) from error
+
+
+def _sequence(
+    part: str,
+    named: Sequence[NamedBlock],
+    shape: Shape,
+    make: Callable[[str, Callable[[], nn.Module]], nn.Module],
+    place: str,
+) -> tuple[nn.Sequential, Shape]:
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    for index, (name, block) in enumerate(named):
+        if not isinstance(block, str | dict):
+            modules[name] = make(f"{part}.{name}", block)
+            shape = shape_after(modules[name], shape)
+            continue
+        where = f"{place}, layer {index + 1}"
+        modules[name] = make(f"{part}.{name}", partial(_module, block, shape, where))
+        with torch.device("meta"):
+            _, shape = build_layer(block, shape, where)
+    return nn.Sequential(modules), shape
+
+
+def _module(layer: Layer, shape: Shape, place: str) -> nn.Module:
+    return build_layer(layer, shape, place)[0]

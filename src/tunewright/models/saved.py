@@ -1,0 +1,122 @@
+"""The saved model: a folder with `config.json` and `model.safetensors`, nothing that can run code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tunewright.errors import ArtifactError, RecipeError
+from tunewright.files import sync_file, write_json
+from tunewright.models.build import build_network
+from tunewright.models.network import Network
+from tunewright.runs import read_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A network, and what was saved beside it."""
+
+    network: Network
+    extra: dict[str, Any]
+
+
+def save_model(folder: Path, network: Network, extra: dict[str, Any]) -> None:
+    """Write the folder; config.json comes last and makes it a model.
+
+    Args:
+        extra: more entries for config.json, such as the preprocessor.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    temporary = folder / ".model.safetensors.tmp"
+    save_file(tensors, temporary, metadata={"format": "pt"})
+    sync_file(temporary)
+    temporary.replace(folder / "model.safetensors")
+    write_json(
+        folder / "config.json",
+        {"model_type": "tunewright", "format": FORMAT, "network": network.described, **extra},
+    )
+
+
+def load_network(folder: Path) -> SavedModel:
+    """The network with its weights, and what was saved beside it.
+
+    Raises:
+        ArtifactError: the folder is no model of Tunewright, or its files are missing, damaged or of a newer version.
+    """
+    config = read_json(folder / "config.json", "a model folder of Tunewright")
+    if config.get("model_type") != "tunewright" or not isinstance(config.get("network"), dict):
+        raise ArtifactError(
+            "this is not a model of Tunewright",
+            file=folder / "config.json",
+            found=f"model_type {config.get('model_type')!r}",
+            expected='model_type "tunewright"',
+            fix="name the `model` folder of a stage, such as runs/mnist/pretrain/model",
+        )
+    if config.get("format") != FORMAT:
+        raise ArtifactError(
+            "the model was written by another version of Tunewright",
+            file=folder / "config.json",
+            found=f"format {config.get('format')}",
+            expected=f"format {FORMAT}",
+            fix="use the version that wrote it, or train again",
+        )
+    extra = {key: value for key, value in config.items() if key not in ("model_type", "format", "network")}
+    try:
+        network = build_network(config["network"], seed=0)
+    except (RecipeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(
+            f"the description of the network is damaged: {error}",
+            file=folder / "config.json",
+            fix="restore the file from a copy, or train again",
+        ) from error
+    load_weights(network, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
+    return SavedModel(network, extra)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, by name.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise ArtifactError("the weights are missing", file=path, expected="a safetensors file", fix="check the path")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(
+            f"the weights cannot be read: {error}",
+            file=path,
+            expected="a whole safetensors file",
+            fix="restore it from a copy, or train again",
+        ) from error
+
+
+def load_weights(network: Network, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put the tensors into the network.
+
+    Raises:
+        ArtifactError: names or shapes differ.
+    """
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in tensors.items()}
+    if wanted != given:
+        wrong = [name for name in sorted({*wanted, *given}) if wanted.get(name) != given.get(name)]
+        name = wrong[0]
+        raise ArtifactError(
+            f"the weights do not fit the network: {len(wrong)} tensors differ",
+            file=path,
+            place=name,
+            found=f"shape {list(given[name])}" if name in given else "nothing",
+            expected=f"shape {list(wanted[name])}" if name in wanted else "nothing",
+            fix="the file belongs to another network: check the path",
+        )
+    network.load_state_dict(tensors)
