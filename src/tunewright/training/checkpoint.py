@@ -1,0 +1,190 @@
+"""Checkpoints that are whole or not there.
+
+A checkpoint is a folder `step-00001234/` with `model.safetensors`, `optimizer.safetensors`, `state.json` and
+`manifest.json`, which holds the SHA-256 of the others and of itself. It is written under a temporary name, synced
+to disk and then renamed, so a crash at any moment leaves the checkpoints before it untouched. The newest two are
+kept. A damaged one is set aside under the name `damaged-step-…`, with a line that says so, and the one before is used.
+
+The best weights so far live beside them in `best-00001234/`, written the same way; `state.json` names the one that
+it belongs to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tunewright.errors import RunFailed
+from tunewright.files import remove_folder, sha256_file, sync_file, sync_folder, write_atomic
+
+KEEP = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """All that a run needs to go on: flat dicts of tensors, and plain values that JSON can hold."""
+
+    step: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint and let go of all but the newest two.
+
+    Raises:
+        RunFailed: the disk is full or cannot be written; the checkpoints before are untouched.
+    """
+    path = _write_folder(
+        root,
+        f"step-{checkpoint.step:08d}",
+        {"model": checkpoint.model, "optimizer": checkpoint.optimizer},
+        checkpoint.state,
+    )
+    steps = _folders(root, "step-")
+    for old in steps[:-KEEP]:
+        remove_folder(old)
+    _prune_best(root, steps[-KEEP:])
+    return path
+
+
+def save_best(root: Path, step: int, model: dict[str, Tensor]) -> str:
+    """Write the best weights so far; returns the folder's name, to be kept in the state of the next checkpoint."""
+    name = f"best-{step:08d}"
+    if not (root / name).exists():
+        _write_folder(root, name, {"model": model}, {"step": step})
+    return name
+
+
+def load_newest(root: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint that is whole, with the best weights it names; None when there is none."""
+    _sweep(root)
+    for folder in reversed(_folders(root, "step-")):
+        damage = find_damage(folder)
+        if damage is None:
+            state = json.loads((folder / "state.json").read_bytes())
+            best = _best_of(folder)
+            if best is None or (damage := find_damage(root / best)) is None:
+                return Checkpoint(
+                    step=int(folder.name.removeprefix("step-")),
+                    model=load_file(folder / "model.safetensors"),
+                    optimizer=load_file(folder / "optimizer.safetensors"),
+                    state=state,
+                )
+            _set_aside(root / best, damage, warn)
+        _set_aside(folder, damage, warn)
+    return None
+
+
+def load_best(root: Path, name: str) -> dict[str, Tensor]:
+    """The best weights, as named by a checkpoint's state.
+
+    Raises:
+        RunFailed: they were damaged after the checkpoint was read.
+    """
+    damage = find_damage(root / name)
+    if damage is not None:
+        raise RunFailed(f"the best weights are damaged: {damage}", file=root / name, fix="run the same command again")
+    return load_file(root / name / "model.safetensors")
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint folder, in words; None when every byte is as it was written."""
+    try:
+        raw = (folder / "manifest.json").read_bytes()
+        manifest = json.loads(raw)
+        if raw != _encode_manifest(manifest["files"]):
+            return "manifest.json was altered"
+        for name, expected in manifest["files"].items():
+            path = folder / name
+            if not path.exists():
+                return f"{name} is missing"
+            if path.stat().st_size != expected["bytes"]:
+                return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
+            if sha256_file(path) != expected["sha256"]:
+                return f"{name} does not match its SHA-256"
+    except FileNotFoundError:
+        return "manifest.json is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        return f"it cannot be read ({error})"
+    return None
+
+
+def _write_folder(root: Path, name: str, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    temporary = root / f".tmp-{name}-{os.getpid()}"
+    final = root / name
+    try:
+        temporary.mkdir()
+        for kind, values in tensors.items():
+            path = temporary / f"{kind}.safetensors"
+            save_file({key: value.detach().contiguous() for key, value in values.items()}, path)
+            sync_file(path)
+        write_atomic(temporary / "state.json", json.dumps(state, indent=1, allow_nan=False))
+        files = {
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            for path in sorted(temporary.iterdir())
+        }
+        write_atomic(temporary / "manifest.json", _encode_manifest(files))
+        if final.exists():
+            remove_folder(final)
+        os.replace(temporary, final)
+        sync_folder(root)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise RunFailed(
+            f"the checkpoint could not be written: {error}",
+            file=final,
+            fix="free disk space and run the same command again: it goes on from the checkpoint before",
+        ) from error
+    return final
+
+
+def _encode_manifest(files: dict[str, Any]) -> bytes:
+    body = json.dumps(files, indent=1, sort_keys=True)
+    return json.dumps({"files": files, "sha256": hashlib.sha256(body.encode()).hexdigest()}, indent=1).encode()
+
+
+def _folders(root: Path, prefix: str) -> list[Path]:
+    return sorted(path for path in root.glob(f"{prefix}*") if path.is_dir())
+
+
+def _set_aside(folder: Path, damage: str, warn: Callable[[str], None]) -> None:
+    warn(f"{folder}: damaged ({damage}); set aside, going back to the checkpoint before")
+    if folder.exists():
+        aside = folder.with_name(f"damaged-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+
+
+def _prune_best(root: Path, kept: list[Path]) -> None:
+    """Delete best weights that no kept checkpoint speaks of, but never the newest (its checkpoint may be to come)."""
+    named = {_best_of(path) for path in kept}
+    for folder in _folders(root, "best-")[:-1]:
+        if folder.name not in named:
+            remove_folder(folder)
+
+
+def _best_of(folder: Path) -> str | None:
+    """The name of the best weights that a checkpoint speaks of; None too where the checkpoint is damaged."""
+    try:
+        return (json.loads((folder / "state.json").read_bytes()).get("best") or {}).get("folder")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _sweep(root: Path) -> None:
+    """Remove what a killed process left half written or half deleted."""
+    for path in [*root.glob(".tmp-*"), *root.glob(".trash-*")]:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,91 @@
+"""How inputs are spoiled for self-supervised pretraining: the network is to give back what was there.
+
+What happens to an example depends on (seed, epoch, example) alone, whatever the batch it comes in.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tunewright.errors import RecipeError
+from tunewright.random import normal, uniform
+
+DEFAULT_PATCH = 4
+
+
+def mask(
+    inputs: Tensor, ids: Tensor, epoch: int, seed: int, *, ratio: float, patch: int | None
+) -> tuple[Tensor, Tensor]:
+    """Hide the same share of each example: random square patches of an image, random entries of anything else.
+
+    He et al. 2021, "Masked autoencoders are scalable vision learners", section 3: patches are drawn without
+    replacement, so each example has exactly round(ratio · P) of its P patches hidden, but never none and never all.
+    A patch is hidden in all channels.
+
+    Args:
+        inputs: [B, C, H, W] images, or [B, ...].
+        ids: [B] int64, the examples' numbers.
+        ratio: the share that is hidden.
+        patch: its side in pixels; None: the largest up to 4 that divides height and width.
+
+    Returns:
+        The inputs with 0 for what is hidden, and a bool mask of the same shape that is true there.
+
+    Raises:
+        RecipeError: the patch does not divide the image, or there is only one patch or entry.
+    """
+    batch = inputs.shape[0]
+    side = _patch_side(inputs.shape[1:], patch)
+    grid = (1, inputs.shape[2] // side, inputs.shape[3] // side) if inputs.dim() == 4 else tuple(inputs.shape[1:])
+    patches = torch.Size(grid).numel()
+    if patches < 2:
+        raise RecipeError(
+            "there is only one patch or column: hiding it leaves nothing to learn from",
+            place="train.objective.masked",
+            found=f"inputs of shape {list(inputs.shape[1:])}",
+            expected="at least two",
+            fix="choose a smaller patch, or train.objective: denoising",
+        )
+    count = min(max(1, round(ratio * patches)), patches - 1)
+    scores = torch.from_numpy(uniform(seed, "masked", epoch, ids.cpu().numpy(), patches))
+    chosen = scores.topk(count, dim=1, largest=False, sorted=False).indices
+    hidden = torch.zeros(batch, patches, dtype=torch.bool).scatter_(1, chosen, True).reshape(batch, *grid)
+    if side > 1:
+        hidden = hidden.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)
+    hidden = hidden.to(inputs.device).expand_as(inputs)
+    return inputs.masked_fill(hidden, 0), hidden
+
+
+def add_noise(inputs: Tensor, ids: Tensor, epoch: int, seed: int, *, std: float) -> Tensor:
+    """Inputs [B, ...] with independent Gaussian noise of standard deviation `std` on each entry (Vincent et al. 2010,
+    "Stacked denoising autoencoders", section 3.3; the idea is that of Vincent et al. 2008); ids as for `mask`.
+    """
+    noise = normal(seed, "denoising", epoch, ids.cpu().numpy(), inputs.shape[1:].numel())
+    return torch.from_numpy(noise).to(inputs).reshape(inputs.shape).mul_(std).add_(inputs)
+
+
+def _patch_side(shape: torch.Size, patch: int | None) -> int:
+    """The side of a patch of one example of this shape; 1 for all but images."""
+    if len(shape) != 3:
+        if patch is None:
+            return 1
+        raise RecipeError(
+            "a patch is a square of an image, and these inputs are not images",
+            place="train.objective.masked.patch",
+            found=patch,
+            fix="leave the patch out: single entries are hidden",
+        )
+    _, height, width = shape
+    fitting = [side for side in range(1, min(height, width) + 1) if height % side == 0 and width % side == 0]
+    if patch is None:
+        return max(side for side in fitting if side <= DEFAULT_PATCH)
+    if patch not in fitting:
+        raise RecipeError(
+            "the patch does not divide the image into whole patches",
+            place="train.objective.masked.patch",
+            found=f"{patch} for {height} × {width} pixels",
+            expected=f"one of {', '.join(map(str, fitting))}",
+            fix="choose one of these, or set data.resize",
+        )
+    return patch

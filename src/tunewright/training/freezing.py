@@ -1,0 +1,211 @@
+"""What moves and what does not: freezing, gradual unfreezing, learning rates by block, and the proof of it.
+
+Everything is resolved against the model's list of blocks, counted from the input. A frozen block gets no gradient and
+runs in evaluation mode, so that its BatchNorm keeps its statistics and its dropout is off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tunewright.errors import RecipeError
+from tunewright.models.network import Network
+from tunewright.models.surgery import Block, blocks
+from tunewright.recipe.schema import Tune
+
+
+@dataclass(frozen=True, kw_only=True)
+class Movement:
+    """For each block: from which epoch on it is trained, and the multiple of the learning rate it gets."""
+
+    block: Block
+    from_epoch: int | None
+    """The first epoch, counted from 0, in which the block is trained; None: never."""
+    lr_multiplier: float
+
+
+def resolve_movement(model: Network, tune: Tune) -> list[Movement]:
+    """Which blocks move, when and how fast.
+
+    The head always moves. With `layer_lr_decay` d, the last backbone block has the multiplier d, the one below d², and
+    so on (Howard and Ruder 2018, section 3.1, with d = 1/2.6); the head has `head_lr_multiplier`.
+
+    Raises:
+        RecipeError: `freeze` names nothing that exists, or `unfreeze` asks for more than is frozen.
+    """
+    backbone = [block for block in blocks(model) if block.part == "backbone"]
+    frozen = _frozen_names(backbone, tune.freeze)
+    starts: dict[str, int | None] = {block.name: None if block.name in frozen else 0 for block in backbone}
+    for step in sorted(tune.unfreeze, key=lambda step: step.epoch):
+        for block in _last_with_parameters(backbone, step.layers, step.epoch):
+            if starts[block.name] is None:
+                starts[block.name] = step.epoch - 1
+    depth = len(backbone)
+    movements = [
+        Movement(block=block, from_epoch=starts[block.name], lr_multiplier=tune.layer_lr_decay ** (depth - index))
+        for index, block in enumerate(backbone)
+    ]
+    movements += [
+        Movement(block=block, from_epoch=0, lr_multiplier=tune.head_lr_multiplier)
+        for block in blocks(model)
+        if block.part == "head"
+    ]
+    return movements
+
+
+def parameter_groups(movements: Sequence[Movement], lr: float) -> list[dict[str, Any]]:
+    """One optimiser group for each learning rate, with the parameters that are trained in some epoch.
+
+    Raises:
+        RecipeError: nothing at all is left to train.
+    """
+    by_rate: dict[float, list[nn.Parameter]] = {}
+    for movement in movements:
+        if movement.from_epoch is not None:
+            by_rate.setdefault(lr * movement.lr_multiplier, []).extend(movement.block.module.parameters())
+    groups = [{"params": values, "lr": rate, "base_lr": rate} for rate, values in by_rate.items() if values]
+    if not groups:
+        raise RecipeError(
+            "nothing is left to train: every block with parameters is frozen",
+            place="tune.freeze",
+            fix="freeze less, or add a head with parameters, such as model.head: [{dense: auto}]",
+        )
+    return groups
+
+
+def start_epoch(movements: Sequence[Movement], epoch: int) -> None:
+    """Put each block in the mode and each parameter in the state that it has in this epoch, counted from 0."""
+    for movement in movements:
+        trained = is_trained(movement, epoch)
+        movement.block.module.train(trained)
+        movement.block.module.requires_grad_(trained)
+
+
+def is_trained(movement: Movement, epoch: int) -> bool:
+    return movement.from_epoch is not None and epoch >= movement.from_epoch
+
+
+def fingerprint(model: nn.Module) -> dict[str, str]:
+    """The SHA-256 of each parameter and buffer, by name: what the certificate compares."""
+    return {name: _hash(tensor) for name, tensor in model.state_dict().items()}
+
+
+def certify(movements: Sequence[Movement], before: dict[str, str], model: nn.Module, epochs: int) -> dict[str, Any]:
+    """The freeze certificate: what was to stay is bit-identical to its source, and what was to move has moved.
+
+    Args:
+        before: `fingerprint` of the model at the start of the stage.
+        epochs: how many epochs were run; a block that was to thaw later counts as frozen.
+
+    Returns:
+        {"frozen": [...], "trained": [...], "passed": bool, "warnings": [...]}, one entry for each block. A frozen
+        block is `identical` when every parameter and buffer (BatchNorm statistics too) has the same bytes. A trained
+        parameter without any change does not fail the certificate, but is named.
+    """
+    after = fingerprint(model)
+    frozen: list[dict[str, Any]] = []
+    trained: list[dict[str, Any]] = []
+    warnings: list[str] = []
+    for movement in movements:
+        prefix = f"{movement.block.part}.{movement.block.name}."
+        names = [name for name in before if name.startswith(prefix)]
+        if not names:
+            continue
+        parameters = {f"{prefix}{name}": value for name, value in movement.block.module.named_parameters()}
+        entry: dict[str, Any] = {
+            "block": prefix.rstrip("."),
+            "tensors": len(names),
+            "parameters": sum(value.numel() for value in parameters.values()),
+        }
+        if is_trained(movement, epochs - 1):
+            unchanged = [name for name in parameters if after[name] == before[name]]
+            trained.append({**entry, "changed": len(parameters) - len(unchanged), "unchanged": unchanged})
+            warnings += [f"{name} was trained but did not change" for name in unchanged]
+        else:
+            altered = [name for name in names if after[name] != before[name]]
+            frozen.append({**entry, "identical": not altered})
+            warnings += [f"{name} was frozen but changed" for name in altered]
+    return {
+        "frozen": frozen,
+        "trained": trained,
+        "passed": all(entry["identical"] for entry in frozen),
+        "warnings": warnings,
+    }
+
+
+def _frozen_names(backbone: list[Block], freeze: int | float | str | list[str]) -> set[str]:
+    names = [block.name for block in backbone]
+    if freeze == "none":
+        return set()
+    if freeze == "backbone":
+        return set(names)
+    if isinstance(freeze, bool) or (isinstance(freeze, int | float) and freeze < 0):
+        raise _bad_freeze(freeze, backbone)
+    if isinstance(freeze, int):
+        with_parameters = [block.name for block in backbone if any(True for _ in block.module.parameters())]
+        if freeze > len(with_parameters):
+            raise _bad_freeze(freeze, backbone)
+        # Blocks without parameters below the last frozen one go with it: there is nothing in them to train.
+        return set(names[: names.index(with_parameters[freeze - 1]) + 1]) if freeze else set()
+    if isinstance(freeze, float):
+        if freeze > 1:
+            raise _bad_freeze(freeze, backbone)
+        count = sum(any(True for _ in block.module.parameters()) for block in backbone)
+        return _frozen_names(backbone, round(freeze * count))
+    if freeze == "embeddings":
+        chosen = {block.name for block in backbone if any(isinstance(m, nn.Embedding) for m in block.module.modules())}
+        if not chosen:
+            raise _bad_freeze(freeze, backbone)
+        return chosen
+    wanted = [freeze] if isinstance(freeze, str) else freeze
+    chosen: set[str] = set()
+    for pattern in wanted:
+        try:
+            found = {
+                name
+                for name in names
+                if (re.search(pattern[3:], name) if pattern.startswith("re:") else name == pattern)
+            }
+        except re.error as error:
+            raise RecipeError(
+                f"the pattern is not a regular expression: {error}", place="tune.freeze", found=pattern
+            ) from error
+        if not found:
+            raise _bad_freeze(pattern, backbone)
+        chosen |= found
+    return chosen
+
+
+def _last_with_parameters(backbone: list[Block], count: int, epoch: int) -> list[Block]:
+    learnable = [block for block in backbone if any(True for _ in block.module.parameters())]
+    if count > len(learnable):
+        raise RecipeError(
+            f"unfreeze asks for {count} blocks at epoch {epoch}, the backbone has {len(learnable)} with parameters",
+            place="tune.unfreeze",
+            expected=f"at most {len(learnable)} layers",
+            fix="lower `layers`; `tunewright design recipe.yaml` prints the blocks",
+        )
+    return learnable[len(learnable) - count :]
+
+
+def _bad_freeze(freeze: object, backbone: list[Block]) -> RecipeError:
+    names = ", ".join(block.name for block in backbone)
+    return RecipeError(
+        "tune.freeze matches nothing in this network",
+        place="tune.freeze",
+        found=freeze,
+        expected=f"none, backbone, embeddings, a number of blocks, a fraction from 0.0 to 1.0, re:PATTERN, or names of: {names}",
+        fix="`tunewright design recipe.yaml` prints the blocks",
+    )
+
+
+def _hash(tensor: Tensor) -> str:
+    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(content.tobytes()).hexdigest()

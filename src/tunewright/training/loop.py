@@ -1,0 +1,201 @@
+"""The training loop: for each batch, forward, objective, backward, clip, step; then log, validate, save.
+
+Every random number is a function of (seed, epoch, example, step). So the loop can stop after any step, and another
+process that loads the checkpoint takes exactly the steps that this one would have taken.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tunewright.data.batching import Batch, Batches
+from tunewright.errors import Diverged
+from tunewright.random import mix
+
+# A loss this many times as large as at the start has exploded: no healthy run comes near it.
+EXPLODED = 1000.0
+
+
+class StepObjective(Protocol):
+    """What is minimised: a sum over examples, and what to divide that sum by."""
+
+    def weight(self, batch: Batch) -> float: ...
+
+    def loss_sum(self, model: nn.Module, batch: Batch, epoch: int) -> Tensor: ...
+
+
+@dataclass(kw_only=True)
+class Best:
+    """The best validation result so far, and the folder that keeps its weights."""
+
+    epoch: int
+    step: int
+    value: float
+    folder: str
+
+
+@dataclass(kw_only=True)
+class State:
+    """Where a training is. With the weights and the optimiser's state it is all that a checkpoint holds."""
+
+    epoch: int = 0
+    """Whole epochs done."""
+    step: int = 0
+    """Optimiser steps done, over all epochs."""
+    step_in_epoch: int = 0
+    loss_sum: float = 0.0
+    """The sum of the losses over this epoch's examples so far."""
+    weight_sum: float = 0.0
+    first_loss: float | None = None
+    seconds: float = 0.0
+    """Time spent training, over all processes that had a part in it."""
+    examples: int = 0
+    best: Best | None = None
+    epochs_since_best: int = 0
+    finished: str | None = None
+    """Why the training is over; None while it is not."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> State:
+        best = value["best"]
+        state = cls(**{key: entry for key, entry in value.items() if key != "best"})
+        state.best = Best(**best) if best else None
+        return state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What the loop calls when something is due; each is a function, and the loop knows no more about it."""
+
+    start_epoch: Callable[[int], None]
+    """Puts every module in its right mode and every parameter in or out of training, for this epoch."""
+    log_step: Callable[[State, float, float], None]
+    """Is told the loss and the learning rate after a step."""
+    end_epoch: Callable[[State, float], None]
+    """Validates, selects the best weights, logs; may set `state.finished`."""
+    save: Callable[[State], None]
+    should_stop: Callable[[], bool]
+    """True when the user or the system asked to stop; the loop saves and returns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The numbers of the loop."""
+
+    epochs: int
+    seed: int
+    clip_norm: float | None = None
+    save_every: int | None = None
+    """Steps between checkpoints inside an epoch; None: only after each epoch."""
+    stochastic: bool = False
+    """The network draws random numbers itself (dropout)."""
+
+
+def train(
+    model: nn.Module,
+    batches: Batches,
+    objective: StepObjective,
+    optimizer: Optimizer,
+    learning_rate_factor: Callable[[int], float],
+    penalty: Callable[[], Tensor] | None,
+    state: State,
+    settings: Settings,
+    around: Surroundings,
+) -> State:
+    """Train from `state` until the last epoch, an early stop or a request to stop.
+
+    `learning_rate_factor(step)` multiplies each group's `base_lr`. The loss of a step is the weighted mean over all
+    examples of its micro-batches, so accumulation over uneven micro-batches equals one large batch.
+
+    Raises:
+        Diverged: the loss is not finite or exploded; nothing has been saved since it was healthy.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    started = time.perf_counter() - state.seconds
+    while state.epoch < settings.epochs and state.finished is None:
+        around.start_epoch(state.epoch)
+        for step_batches in batches.steps(state.epoch, start=state.step_in_epoch):
+            if settings.stochastic:
+                torch.manual_seed(mix(settings.seed, "step", state.step))
+            rate = set_learning_rate(optimizer, learning_rate_factor(state.step))
+            weight = sum(objective.weight(batch) for batch in step_batches)
+            for parameter in parameters:
+                parameter.grad = None
+            loss_sum = 0.0
+            for batch in step_batches:
+                loss = objective.loss_sum(model, batch, state.epoch)
+                loss_sum += float(loss.detach())
+                # The same as (loss / weight).backward(), with one operation less to record.
+                loss.backward(torch.full_like(loss, 1 / weight))
+            if penalty is not None:
+                penalty().backward()
+            check_health(loss_sum / weight, state, step_batches, batches.examples.rows)
+            if settings.clip_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+            optimizer.step()
+
+            state.step += 1
+            state.step_in_epoch += 1
+            state.loss_sum += loss_sum
+            state.weight_sum += weight
+            state.examples += sum(len(batch.ids) for batch in step_batches)
+            state.seconds = time.perf_counter() - started
+            around.log_step(state, loss_sum / weight, rate)
+            last = state.step_in_epoch == batches.steps_per_epoch
+            if around.should_stop() and not last:
+                around.save(state)
+                return state
+            if settings.save_every and state.step % settings.save_every == 0 and not last:
+                around.save(state)
+
+        train_loss = state.loss_sum / state.weight_sum
+        state.epoch += 1
+        around.end_epoch(state, train_loss)
+        state.step_in_epoch, state.loss_sum, state.weight_sum = 0, 0.0, 0.0
+        if state.epoch == settings.epochs and state.finished is None:
+            state.finished = "all epochs done"
+        state.seconds = time.perf_counter() - started
+        around.save(state)
+        if around.should_stop():
+            break
+    return state
+
+
+def set_learning_rate(optimizer: Optimizer, factor: float) -> float:
+    """Set each group's learning rate to `factor` times its base; returns the largest."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    return max(group["lr"] for group in optimizer.param_groups)
+
+
+def check_health(loss: float, state: State, step_batches: list[Batch], rows: Tensor) -> None:
+    """Stop before a bad step is taken.
+
+    Raises:
+        Diverged: names the epoch, the step and the rows of the batch in the source.
+    """
+    if state.first_loss is None and math.isfinite(loss):
+        state.first_loss = loss
+    limit = EXPLODED * max(1.0, state.first_loss or 1.0)
+    if math.isfinite(loss) and loss <= limit:
+        return
+    numbers = [int(rows[example]) for batch in step_batches for example in batch.ids]
+    shown = ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")
+    raise Diverged(
+        "the loss is not finite" if not math.isfinite(loss) else "the loss exploded",
+        place=f"epoch {state.epoch + 1}, step {state.step + 1}, rows {shown} of the data",
+        found=f"a loss of {loss:.6g}",
+        expected=f"a finite loss below {limit:.6g}",
+        fix="lower train.lr, set train.clip_norm: 1.0, or look at these rows; the last good checkpoint is kept",
+    )
