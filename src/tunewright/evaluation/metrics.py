@@ -1,0 +1,230 @@
+"""Metrics, each as a formula that takes the examples with weights.
+
+The weights are how often an example was drawn in a bootstrap resample, so one matrix product measures a thousand
+resamples. Classification gets logits [N, K] and class indices [N], regression predictions [N] and numbers [N].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from tunewright.errors import RecipeError
+
+# ECE: so many bins of equal width over the confidence of the predicted class (Guo et al. 2017, section 2).
+ECE_BINS = 15
+
+
+class Outcome:
+    """Outputs and targets of N examples, with what several metrics need computed once."""
+
+    def __init__(self, outputs: np.ndarray, target: np.ndarray) -> None:
+        self.outputs = np.asarray(outputs, dtype=np.float64)
+        self.target = np.asarray(target)
+        if len(self.outputs) != len(self.target):
+            raise ValueError(f"{len(self.outputs)} outputs for {len(self.target)} targets")
+        if np.isnan(self.outputs).any():
+            raise ValueError("an output is not a number")
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @cached_property
+    def log_probabilities(self) -> np.ndarray:
+        """[N, K] log softmax of the logits."""
+        shifted = self.outputs - self.outputs.max(1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        return np.exp(self.log_probabilities)
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """[N] the class with the largest logit."""
+        return self.outputs.argmax(1)
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        return (self.predicted == self.target).astype(np.float64)
+
+
+# Weights [R, N] to values [R]; NaN where the metric has no value.
+Formula = Callable[[Outcome, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric by name."""
+
+    name: str
+    kind: Literal["classification", "regression"]
+    greater_is_better: bool
+    formula: Formula
+
+    def value(self, outputs: np.ndarray, target: np.ndarray) -> float:
+        """The metric on all examples, each counted once; NaN where it has no value."""
+        outcome = Outcome(outputs, target)
+        return float(self.formula(outcome, np.ones((1, len(outcome))))[0])
+
+
+def accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """The share of examples whose largest logit is that of their class."""
+    return _mean(outcome.correct, weights)
+
+
+def f1_macro(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """The mean over classes of F1 = 2 TP / (2 TP + FP + FN); a class that is neither present nor predicted is left out."""
+    classes = np.arange(outcome.outputs.shape[1])
+    actual = (outcome.target[:, None] == classes).astype(np.float64)
+    predicted = (outcome.predicted[:, None] == classes).astype(np.float64)
+    both = weights @ (actual * predicted)
+    total = weights @ actual + weights @ predicted
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scores = np.where(total > 0, 2 * both / total, np.nan)
+    return np.nanmean(scores, axis=1)
+
+
+def log_loss(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """Mean −log p of the true class, in nats."""
+    return _mean(-outcome.log_probabilities[np.arange(len(outcome)), outcome.target], weights)
+
+
+def brier(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """Mean squared distance between the probabilities and the one-hot truth, summed over classes (Brier 1950): 0 to 2."""
+    truth = outcome.target[:, None] == np.arange(outcome.outputs.shape[1])
+    return _mean(np.square(outcome.probabilities - truth).sum(1), weights)
+
+
+def ece(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """Expected calibration error: Σ over 15 bins of equal width of |accuracy − confidence|, by the bins' shares."""
+    member, confidence = bins(outcome)
+    gaps = weights @ (member * (outcome.correct - confidence)[:, None])
+    return np.abs(gaps).sum(1) / weights.sum(1)
+
+
+def bins(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
+    """Membership [N, bins] as 0 and 1, and the confidence [N]; bin m holds (m/M, (m+1)/M]."""
+    confidence = outcome.probabilities.max(1)
+    index = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    return (index[:, None] == np.arange(ECE_BINS)).astype(np.float64), confidence
+
+
+def roc_auc(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve: the chance that a positive outranks a negative, ties counting half (Hanley and McNeil 1982).
+
+    Two classes: by the difference of the logits. More: the mean of each class against the rest.
+    """
+    return _over_classes(outcome, weights, _roc_auc)
+
+
+def pr_auc(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """Average precision: Σ (recall step) × precision, over falling scores, equal scores together; classes as in roc_auc."""
+    return _over_classes(outcome, weights, _average_precision)
+
+
+def mae(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """Mean absolute error, in the target's unit."""
+    return _mean(np.abs(outcome.outputs - outcome.target), weights)
+
+
+def rmse(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """Root of the mean squared error, in the target's unit."""
+    return np.sqrt(_mean(np.square(outcome.outputs - outcome.target), weights))
+
+
+def r2(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """1 − Σ(y − ŷ)² / Σ(y − ȳ)²; no value where the target is constant."""
+    total = weights.sum(1)
+    # Around the overall mean, so that large offsets do not cost digits.
+    centred = outcome.target - outcome.target.mean()
+    spread = weights @ np.square(centred) - np.square(weights @ centred) / total
+    errors = weights @ np.square(outcome.outputs - outcome.target)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(spread > 1e-12 * total, 1 - errors / spread, np.nan)
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "classification", True, accuracy),
+        Metric("f1_macro", "classification", True, f1_macro),
+        Metric("log_loss", "classification", False, log_loss),
+        Metric("brier", "classification", False, brier),
+        Metric("ece", "classification", False, ece),
+        Metric("roc_auc", "classification", True, roc_auc),
+        Metric("pr_auc", "classification", True, pr_auc),
+        Metric("mae", "regression", False, mae),
+        Metric("rmse", "regression", False, rmse),
+        Metric("r2", "regression", True, r2),
+    )
+}
+
+
+def get_metric(name: str, kind: str, place: str = "eval.metrics") -> Metric:
+    """The metric of that name, for classification or regression.
+
+    Raises:
+        RecipeError: there is none, or it is for the other kind.
+    """
+    import difflib
+
+    known = [metric.name for metric in METRICS.values() if metric.kind == kind]
+    if name in known:
+        return METRICS[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    raise RecipeError(
+        f"there is no metric of this name for {kind}",
+        place=place,
+        found=name,
+        expected=", ".join(known),
+        fix=f"did you mean {near[0]}?" if near else "choose one of these",
+    )
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return weights @ values / weights.sum(1)
+
+
+def _over_classes(outcome: Outcome, weights: np.ndarray, binary: Callable[..., np.ndarray]) -> np.ndarray:
+    logits = outcome.outputs
+    if logits.shape[1] == 2:
+        return binary(logits[:, 1] - logits[:, 0], outcome.target == 1, weights)
+    each = [binary(outcome.log_probabilities[:, k], outcome.target == k, weights) for k in range(logits.shape[1])]
+    # A class that is absent from a resample has no curve there; where none has one, there is no value.
+    stacked = np.stack(each)
+    present = np.isfinite(stacked)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(present, stacked, 0.0).sum(0) / present.sum(0)
+
+
+def _ranked(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of positives and negatives [R, G] at each different score, in rising order."""
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])
+    ordered = weights[:, order]
+    positives = np.add.reduceat(ordered * positive[order], starts, axis=1)
+    return positives, np.add.reduceat(ordered, starts, axis=1) - positives
+
+
+def _roc_auc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    positives, negatives = _ranked(scores, positive, weights)
+    below = np.cumsum(negatives, axis=1) - negatives / 2
+    pairs = positives.sum(1) * negatives.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(pairs > 0, (positives * below).sum(1) / pairs, np.nan)
+
+
+def _average_precision(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    positives, negatives = _ranked(scores, positive, weights)
+    positives, negatives = positives[:, ::-1], negatives[:, ::-1]
+    found = np.cumsum(positives, axis=1)
+    drawn = found + np.cumsum(negatives, axis=1)
+    total = positives.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(drawn > 0, found / drawn, 0.0)
+        return np.where(total > 0, (positives * precision).sum(1) / total, np.nan)
