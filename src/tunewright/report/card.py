@@ -1,0 +1,270 @@
+"""The model card: the README.md of a saved model, with the figures where the Hugging Face hub looks for them.
+
+The front matter follows huggingface_hub's model card specification (`model-index`), the text the headings of Mitchell
+et al. 2019, "Model Cards for Model Reporting".
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from tunewright.report import numbers
+from tunewright.report.html import plain
+from tunewright.report.parts import best_baseline, capital, verdict
+from tunewright.report.reading import Stage, mapping, named, number_from, sequence, shown, words_of
+from tunewright.report.words import KNOWN, Words
+
+# The hub's names of metrics, where they differ from ours.
+HUB_METRICS = {"f1_macro": "f1", "brier": "brier_score", "r2": "r_squared"}
+
+# More input columns than this are counted, not listed.
+LISTED = 20
+
+# What a comparison with the best baseline says, in the words of the report.
+_SAY = Words("en")
+
+_MARKDOWN = re.compile(r"([\\`*_\[\]|~$])")
+
+
+def model_card(summary: Mapping[str, Any], resolved: Mapping[str, Any]) -> str:
+    """README.md for a saved model.
+
+    Args:
+        summary: the stage's summary.json.
+        resolved: the recipe with every default filled in, as a mapping.
+
+    Returns:
+        Markdown with YAML front matter. What was not measured is said to be so, or left out of the front matter.
+    """
+    stage = Stage(name=words_of(summary.get("stage")) or "model", summary=dict(summary), epochs=[], steps=[])
+    data = stage.part("data")
+    source = words_of(data.get("source")) or "unknown data"
+    task = words_of(summary.get("task")) or "unknown task"
+    name = words_of(resolved.get("name")) or f"{_SAY.known(task)} on {source}"
+    parts = [
+        f"---\n{_front_matter(stage, name, task, source)}---",
+        f"# {_md(name)}",
+        _headline(stage),
+        "## Intended use",
+        _intended_use(stage, task),
+        "## Data",
+        _data(data, source),
+        "## Model and training",
+        _training(stage, resolved),
+        "## Evaluation",
+        _evaluation(stage),
+        "## Limits",
+        _limits(stage),
+        "## How to load it",
+        '```python\nimport tunewright\n\nmodel = tunewright.load_model("path/to/this/folder")\n```\n\n'
+        "From the command line: `tunewright predict path/to/this/folder DATA`",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(stage: Stage, name: str, task: str, source: str) -> str:
+    metrics = [
+        {
+            "type": HUB_METRICS.get(metric, metric),
+            "name": KNOWN[metric][0] if metric in KNOWN else metric,
+            "value": found.value,
+        }
+        for metric, found in stage.estimates.items()
+    ]
+    entries: dict[str, Any] = {
+        "library_name": "tunewright",
+        "pipeline_tag": task,
+        "tags": ["tunewright", stage.name],
+    }
+    if source.startswith("hub:"):
+        entries["datasets"] = [source.removeprefix("hub:")]
+    if metrics:
+        split = words_of(stage.part("evaluation").get("split")) or "test"
+        result = {
+            "task": {"type": task, "name": _SAY.known(task)},
+            "dataset": {"name": source, "type": source.removeprefix("hub:"), "split": split},
+            "metrics": metrics,
+        }
+        entries["metrics"] = [entry["type"] for entry in metrics]
+        entries["model-index"] = [{"name": name, "results": [result]}]
+    return yaml.safe_dump(_printable(entries), sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _printable(value: Any) -> Any:
+    """The same, each text on one line and without characters that no YAML file may hold."""
+    if isinstance(value, dict):
+        return {key: _printable(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_printable(entry) for entry in value]
+    return " ".join(plain(value).split()) if isinstance(value, str) else value
+
+
+def _headline(stage: Stage) -> str:
+    """This model's own figure; the mean over seeds is that of its siblings too."""
+    metric = stage.metric
+    if metric is None:
+        return "This model was not evaluated on test rows."
+    found, best, over_seeds = stage.estimates[metric], best_baseline(stage), stage.over_seeds
+    lower = "" if numbers.greater_is_better(metric) else "; lower is better"
+    sentences = [f"**{capital(_name(metric))}: {numbers.estimate(metric, found)}** (95 % interval{lower})."]
+    if best is not None:
+        key = verdict(metric, found, best[1])
+        sentences.append(_SAY(key, name=_md(best[0]), value=numbers.estimate(metric, best[1])))
+    if over_seeds is not None:
+        written = numbers.estimate(metric, over_seeds)
+        sentences.append(f"Trained again with other seeds, {len(stage.seed_values)} in all, the mean is {written}.")
+    return " ".join(sentences)
+
+
+def _intended_use(stage: Stage, task: str) -> str:
+    data = stage.part("data")
+    inputs = [_code(shown(column)) for column in sequence(data.get("input"))]
+    target, classes = words_of(data.get("target")), sequence(data.get("classes"))
+    if target is None:
+        return "An encoder that was pretrained without labels, to be fine-tuned; it predicts nothing by itself."
+    of_classes = f", one of {len(classes)} classes," if classes else ""
+    more = f" and {len(inputs) - LISTED} more columns" if len(inputs) > LISTED else ""
+    return (
+        f"{capital(_name(task))}: predicts {_code(target)}{of_classes} from "
+        f"{', '.join(inputs[:LISTED]) or 'its inputs'}{more}. It is meant for data from the same source and of the "
+        "same kind as below. It was not examined for decisions about people."
+    )
+
+
+def _data(data: dict[str, Any], source: str) -> str:
+    rows = ", ".join(
+        f"{name} {numbers.count(count)}"
+        for name, value in mapping(data.get("rows")).items()
+        if (count := number_from(value)) is not None
+    )
+    read, used = number_from(data.get("read")), number_from(data.get("used"))
+    lines = [f"- Source: {_md(source)}"]
+    if rows:
+        lines.append(f"- Rows: {_md(rows)}")
+    if read is not None and used is not None:
+        lines.append(f"- Used: {numbers.count(used)} of {numbers.count(read)} rows read")
+    lines += [
+        f"- Left out: {_count(entry.get('count'))} rows, {_md(shown(entry.get('reason', '?')))}"
+        for entry in map(mapping, sequence(data.get("left_out")))
+    ]
+    known = {key: words_of(data.get(key)) for key in ("split_rule", "licence", "citation", "fingerprint")}
+    lines += [
+        f"- {label}: {_md(value)}"
+        for label, value in (
+            ("Split", known["split_rule"]),
+            ("Licence", known["licence"] or "not stated"),
+            ("Citation", known["citation"]),
+            ("Fingerprint", known["fingerprint"]),
+        )
+        if value
+    ]
+    return "\n".join(lines)
+
+
+def _count(value: object) -> str:
+    return numbers.count(number_from(value) or 0)
+
+
+def _training(stage: Stage, resolved: Mapping[str, Any]) -> str:
+    model, done = stage.part("model"), stage.part("training")
+    counts = mapping(model.get("parameters"))
+    lines: list[str] = []
+    if title := words_of(model.get("title")):
+        lines.append(f"- Network: {_md(title)}")
+    if (total := number_from(counts.get("total"))) is not None:
+        frozen = number_from(counts.get("frozen")) or 0
+        lines.append(f"- Parameters: {numbers.count(total)}, {numbers.count(frozen)} of them frozen")
+    run, steps, seconds = (number_from(done.get(key)) for key in ("epochs_run", "steps", "seconds"))
+    if run is not None and steps is not None and seconds is not None:
+        time = numbers.duration(seconds)
+        lines.append(f"- Trained for: {numbers.count(run)} epochs, {numbers.count(steps)} steps, {time}")
+    optimizer, lr = named(done.get("optimizer")), number_from(done.get("lr"))
+    if objective := words_of(done.get("objective")):
+        lines.append(f"- Objective: {_name(objective)}")
+    if optimizer and lr is not None:
+        lines.append(f"- Optimiser: {_md(optimizer)}, learning rate {numbers.significant(lr)}")
+    seed = number_from(stage.summary.get("seed", resolved.get("seed")))
+    if seed is not None:
+        lines.append(f"- Seed: {seed:g}")
+    if (kept := stage.kept_frozen) is not None:
+        sentence = _SAY("frozen_intact" if kept else "frozen_changed")
+        lines.append(f"- Freeze certificate: {_SAY('passed' if kept else 'failed')}. {sentence}.")
+    return "\n".join(lines) or "Not recorded."
+
+
+def _evaluation(stage: Stage) -> str:
+    if stage.metric is None:
+        return "Not measured."
+    evaluation = stage.part("evaluation")
+    rows, split = number_from(evaluation.get("rows")), words_of(evaluation.get("split")) or "test"
+    lines = []
+    if rows is not None:
+        lines.append(_SAY("result_on", rows=numbers.count(rows), split=_name(split)) + " 95 % intervals.\n")
+    others = stage.baselines
+    head = ["Metric", "This model", *(_md(name) for name, _ in others)]
+    lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for metric, found in stage.estimates.items():
+        cells = [numbers.estimate(metric, known[metric]) if metric in known else "not measured" for _, known in others]
+        lines.append(f"| {' | '.join([_name(metric), numbers.estimate(metric, found), *cells])} |")
+    comparisons = _comparisons(stage)
+    return "\n".join(lines + (["", *comparisons] if comparisons else []))
+
+
+def _comparisons(stage: Stage) -> list[str]:
+    found: list[str] = []
+    for entry in map(mapping, sequence(stage.summary.get("comparisons"))):
+        metric = words_of(entry.get("metric")) or stage.metric or "accuracy"
+        known = numbers.estimate_from(entry.get("difference"))
+        figure = f" ({_name(metric)} {numbers.difference(metric, known, _SAY('points'))})" if known else ""
+        found.append(f"- Against {_md(shown(entry.get('name', '?')))}: {_md(shown(entry.get('verdict', '?')))}{figure}")
+    return found
+
+
+def _limits(stage: Stage) -> str:
+    lines = [
+        "- The figures hold for rows drawn as the test rows were; on data from another source, time or device the "
+        "model may do worse."
+    ]
+    rows = number_from(stage.part("evaluation").get("rows"))
+    if rows is not None and rows < 1000:
+        lines.append(f"- {numbers.count(rows)} test rows are few: the intervals are wide.")
+    if weakest := _weakest_slice(stage):
+        lines.append(f"- Weakest part that was looked at: {weakest}.")
+    advice = stage.part("hint")
+    if (said := words_of(advice.get("advice"))) and (because := words_of(advice.get("because"))):
+        lines.append(f"- What would most likely help: {_md(said)}. {_md(capital(because))}")
+    return "\n".join(lines)
+
+
+def _weakest_slice(stage: Stage) -> str | None:
+    """The slice with the worst value; those with few rows do not count."""
+    metric = stage.metric
+    found: list[tuple[float, str]] = []
+    sign = 1 if metric is None or numbers.greater_is_better(metric) else -1
+    for entry in map(mapping, sequence(stage.part("evaluation").get("slices"))):
+        known = numbers.estimate_from(mapping(entry.get("metrics")).get(metric or ""))
+        if known is None or metric is None or entry.get("tiny") is True:
+            continue
+        place = f"{_code(shown(entry.get('column', '?')))} = {_code(shown(entry.get('value', '?')))}"
+        found.append((sign * known.value, f"{place}, {_name(metric)} {numbers.estimate(metric, known)}"))
+    return min(found)[1] if len(found) > 1 else None
+
+
+def _name(value: str) -> str:
+    """A name that Tunewright knows, in words; any other one is escaped."""
+    return _md(_SAY.known(value))
+
+
+def _md(value: str) -> str:
+    """A text from data or recipe, so that none of it is taken for Markdown or HTML."""
+    return _MARKDOWN.sub(r"\\\1", html.escape(plain(" ".join(value.split())), quote=False))
+
+
+def _code(value: str) -> str:
+    """The same, set as code where it holds nothing that could end the code."""
+    return _md(value) if re.search("[`<|&]", value) else f"`{plain(' '.join(value.split()))}`"

@@ -1,0 +1,127 @@
+"""`report.html`: one self-contained page that says what a run was asked, what it found, and how sure that is.
+
+It loads nothing and runs nothing (its Content-Security-Policy forbids both), and is made from the run folder's small
+files alone.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import get_args
+
+from tunewright.errors import UserError
+from tunewright.files import write_atomic
+from tunewright.report.certificate_section import certificate
+from tunewright.report.classes_section import calibrated, confused
+from tunewright.report.closing_section import environment, reproduce, sources
+from tunewright.report.data_section import asked, data_sets
+from tunewright.report.headline import headline, title
+from tunewright.report.html import Html, tag
+from tunewright.report.mistakes_section import mistakes
+from tunewright.report.parts import stage_title
+from tunewright.report.reading import RunFiles, Stage, mapping, read_run, words_of
+from tunewright.report.result_section import compared, hint, result, sliced
+from tunewright.report.style import style_sheet
+from tunewright.report.training_section import network, training
+from tunewright.report.words import LANGUAGES, Language, Words
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def write_report(run_folder: Path, *, lang: str = "en") -> Path:
+    """Write report.html into a run folder, from the folder's own files.
+
+    Args:
+        lang: "en" or "zh".
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ArtifactError: no stage of the run was finished, or a file of it is damaged.
+        UserError: there is no such language.
+    """
+    language = next((known for known in get_args(Language) if known == lang), None)
+    if language is None:
+        raise UserError(
+            "the report cannot be written in this language",
+            place="--lang",
+            found=lang,
+            expected=", ".join(get_args(Language)),
+            fix="--lang en",
+        )
+    path = run_folder / "report.html"
+    write_atomic(path, page(Words(language), read_run(run_folder)))
+    return path
+
+
+def page(words: Words, run: RunFiles) -> str:
+    """The whole page."""
+    sections = _sections(words, run)
+    links = [tag("li", tag("a", heading, href=f"#s{index}")) for index, (heading, _) in enumerate(sections, start=1)]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
+        tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name_="color-scheme", content="light dark"),
+        tag("title", f"{title(words, run)} · {run.name}"),
+        # The sheet is ours: nothing of the run's goes into it.
+        Html(f"<style>{style_sheet()}</style>"),
+    )
+    body = tag(
+        "body",
+        tag("a", words("skip"), class_="skip", href="#result"),
+        tag(
+            "div",
+            headline(words, run),
+            tag("nav", tag("ul", links), aria_label=words("contents")),
+            tag("main", [_section(index, *found) for index, found in enumerate(sections, start=1)]),
+            _footer(words, run),
+            class_="page",
+        ),
+    )
+    return "<!doctype html>\n" + tag("html", head, body, lang=LANGUAGES[words.language]) + "\n"
+
+
+def _sections(words: Words, run: RunFiles) -> list[tuple[str, list[Html | None]]]:
+    """The headings and contents of the page's parts."""
+    found = [(words("asked"), asked(words, run)), (words("data"), data_sets(words, run))]
+    found += [(stage_title(words, stage), _stage(words, stage)) for stage in run.stages]
+    found.append((words("environment"), environment(words, run)))
+    found.append((words("reproduce"), reproduce(words, run)))
+    found.append((words("sources"), [sources(words, run)]))
+    return found
+
+
+def _stage(words: Words, stage: Stage) -> list[Html | None]:
+    return [
+        *network(words, stage),
+        *training(words, stage),
+        *certificate(words, stage),
+        *result(words, stage),
+        *compared(words, stage),
+        *sliced(words, stage),
+        *confused(words, stage),
+        *calibrated(words, stage),
+        *mistakes(words, stage),
+        *hint(words, stage),
+    ]
+
+
+def _section(index: int, heading: str, content: list[Html | None]) -> Html:
+    return tag("section", tag("h2", heading, id=f"h{index}"), content, id=f"s{index}", aria_labelledby=f"h{index}")
+
+
+def _footer(words: Words, run: RunFiles) -> Html:
+    noted = words_of(mapping(run.environment.get("packages")).get("tunewright"))
+    made_by = words("made_by", version=noted or _version())
+    return tag("footer", tag("p", made_by, " ", words("one_file"), " ", words("interval_note"), class_="small"))
+
+
+def _version() -> str:
+    try:
+        return version("tunewright")
+    except PackageNotFoundError:
+        return ""

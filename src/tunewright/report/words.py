@@ -1,0 +1,381 @@
+"""Every word of the report, in English and in Chinese, side by side.
+
+`WORDS` has what the report itself says. `KNOWN` has what it is told in English by the rest of Tunewright (names of
+tasks, splits, baselines, verdicts …); what is not there is shown as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tunewright.report.html import Html, text
+
+Language = Literal["en", "zh"]
+
+LANGUAGES: dict[Language, str] = {"en": "en", "zh": "zh-CN"}
+
+WORDS: dict[str, tuple[str, str]] = {
+    # the page
+    "skip": ("Skip to the result", "跳到结果"),
+    "contents": ("Contents", "目录"),
+    "made_by": (
+        "Made by Tunewright {version} from the files of this run.",
+        "由 Tunewright {version} 根据本次运行的文件生成。",
+    ),
+    "one_file": (
+        "This page is one file: it loads nothing and needs no script.",
+        "本页是单个文件：不加载任何外部内容，也不需要脚本。",
+    ),
+    "interval_note": (
+        "Square brackets give 95 % intervals.",
+        "方括号内为 95% 置信区间。",
+    ),
+    "colon": (": ", "："),
+    "comma": (", ", "、"),
+    "clause": (", ", "，"),
+    "not_measured": ("not measured", "未测量"),
+    "undefined": ("undefined", "无定义"),
+    "points": ("points", "个百分点"),
+    "figures": ("The figures as a table", "以表格查看数值"),
+    "and_more": ("and {count} more", "另有 {count} 项"),
+    # headline
+    "title": ("{task} on {data}", "{data} 上的{task}"),
+    "title_pretrain": ("Pretrained on {data}", "在 {data} 上预训练"),
+    "title_unlabelled": ("Pretrained on {data}, without labels", "在 {data} 上预训练（无标签）"),
+    "title_finetune": ("Fine-tuned on {data}", "在 {data} 上微调"),
+    "title_both": ("Pretrained on {first}, fine-tuned on {last}", "在 {first} 上预训练，在 {last} 上微调"),
+    "on_test_rows": ("{count} {split} rows of {data}", "{data} 的 {count} 行{split}数据"),
+    "mean_of_seeds": ("mean of {count} seeds", "{count} 个随机种子的平均值"),
+    "interval_is": ("95 % interval {interval}", "95% 区间 {interval}"),
+    "lower_is_better": ("lower is better", "越低越好"),
+    "baseline_better": (
+        "Better than the best baseline, {name}, with {value}: the two intervals do not overlap.",
+        "优于最好的基线“{name}”，其值为 {value}：两个区间不重叠。",
+    ),
+    "baseline_unclear": (
+        "Not clearly different from the best baseline, {name}, with {value}: the two intervals overlap.",
+        "与最好的基线“{name}”没有明确差别，其值为 {value}：两个区间重叠。",
+    ),
+    "baseline_worse": (
+        "Worse than the best baseline, {name}, with {value}: the two intervals do not overlap.",
+        "不如最好的基线“{name}”，其值为 {value}：两个区间不重叠。",
+    ),
+    "baseline_unknown": (
+        "The best baseline is {name}, with {value}; without intervals the difference cannot be judged.",
+        "最好的基线是“{name}”，其值为 {value}；没有区间，无法判断差别。",
+    ),
+    "no_baseline": ("No baseline was measured beside it.", "没有测量可供比较的基线。"),
+    "not_evaluated": (
+        "Not evaluated: no number of this stage was measured on test rows.",
+        "未评估：本阶段没有在测试数据上测得任何数值。",
+    ),
+    "last_loss": ("{split} loss after {count} epochs", "{count} 轮之后的{split}损失"),
+    "target_reached": (
+        "Target reached: {metric} {value}, wanted {wanted}",
+        "达到目标：{metric} {value}，要求 {wanted}",
+    ),
+    "target_missed": (
+        "Target missed: {metric} {value}, wanted {wanted}",
+        "未达到目标：{metric} {value}，要求 {wanted}",
+    ),
+    "frozen_intact": ("Frozen layers are bit-identical to their source", "冻结的层与来源逐比特相同"),
+    "frozen_changed": ("Frozen layers have changed", "冻结的层发生了变化"),
+    "better_than": ("Better than {name}: {difference}", "优于{name}：{difference}"),
+    "worse_than": ("Worse than {name}: {difference}", "不如{name}：{difference}"),
+    "no_difference": ("No real difference from {name}: {difference}", "与{name}没有真正的差别：{difference}"),
+    "cannot_compare": ("Cannot be compared with {name}: {difference}", "无法与{name}比较：{difference}"),
+    # what was asked
+    "asked": ("What was asked", "任务要求"),
+    "asked_task": ("Task", "任务"),
+    "asked_stages": ("Stages", "阶段"),
+    "asked_target": ("Target to reach", "要达到的目标"),
+    "asked_seeds": ("Seeds", "随机种子"),
+    "no_target": ("none set", "未设定"),
+    "recipe": ("The recipe", "配方"),
+    "resolved": ("The recipe with every default filled in", "补全所有默认值的配方"),
+    # data
+    "data": ("Data", "数据"),
+    "used_by": ("for {stages}", "用于{stages}"),
+    "rows_used": ("{used} of {read} rows are used.", "共读取 {read} 行，使用 {used} 行。"),
+    "all_rows_used": ("All {read} rows are used; none was left out.", "读取的 {read} 行全部使用，没有舍弃。"),
+    "left_out": ("Rows left out", "舍弃的行"),
+    "reason": ("Reason", "原因"),
+    "rows": ("Rows", "行数"),
+    "examples": ("Examples", "示例"),
+    "fix": ("What mends it", "如何修正"),
+    "split_rule": ("Split", "划分"),
+    "input": ("Input", "输入"),
+    "target": ("Target", "目标"),
+    "no_labels": ("none: the rows have no labels", "无：数据没有标签"),
+    "classes": ("Classes", "类别"),
+    "fingerprint": ("Fingerprint", "指纹"),
+    # network
+    "network": ("Network", "网络"),
+    "network_size": (
+        "{total} parameters, {trainable} of them trained and {frozen} "
+        "frozen; {flops} floating-point operations per example.",
+        "共 {total} 个参数，其中训练 {trainable} 个、冻结 {frozen} 个；每个样本 {flops} 次浮点运算。",
+    ),
+    "network_size_all": (
+        "{total} parameters, all trained; {flops} floating-point operations per example.",
+        "共 {total} 个参数，全部训练；每个样本 {flops} 次浮点运算。",
+    ),
+    "layers": ("Layers", "层"),
+    "block": ("Block", "模块"),
+    "kind": ("Kind", "类型"),
+    "output_shape": ("Output", "输出形状"),
+    "parameters": ("Parameters", "参数"),
+    "flops": ("FLOPs", "浮点运算"),
+    "moves": ("Moves", "状态"),
+    "trained": ("trained", "训练"),
+    "frozen": ("frozen", "冻结"),
+    "learning_rate": ("Learning rate", "学习率"),
+    # training
+    "training": ("Training", "训练"),
+    "trained_for": (
+        "{epochs} of {planned} epochs, {steps} steps in {time}, {speed} examples per second on {device}.",
+        "共 {planned} 轮，训练 {epochs} 轮、{steps} 步，用时 {time}，在 {device} 上每秒 {speed} 个样本。",
+    ),
+    "best_weights": (
+        "The weights kept are those of epoch {epoch}, the best on validation: {metric} {value}.",
+        "保留第 {epoch} 轮的权重，它在验证集上最好：{metric} {value}。",
+    ),
+    "last_weights": ("The weights kept are those of the last epoch.", "保留最后一轮的权重。"),
+    "objective": ("Objective", "目标函数"),
+    "optimizer": ("Optimiser", "优化器"),
+    "batch_size": ("Batch size", "批大小"),
+    "threads": ("CPU threads", "CPU 线程"),
+    "ended": ("Ended", "结束方式"),
+    "weight_parts": ("Movement", "训练范围"),
+    "epoch": ("Epoch", "轮次"),
+    "best_epoch": ("kept: epoch {epoch}", "保留：第 {epoch} 轮"),
+    "loss": ("Loss", "损失"),
+    "train_loss": ("training", "训练"),
+    "valid_loss": ("validation", "验证"),
+    "step_loss": ("single steps", "单步"),
+    "valid_metric": ("{metric} on validation", "验证集上的{metric}"),
+    "log_scale": ("logarithmic", "对数坐标"),
+    "no_curves": ("No training curve was recorded.", "没有记录训练曲线。"),
+    "at_epoch": ("epoch {epoch}: {value}", "第 {epoch} 轮：{value}"),
+    # result
+    "result": ("Result", "结果"),
+    "result_on": (
+        "Measured on {rows} {split} rows that training never saw.",
+        "在训练从未见过的 {rows} 行{split}数据上测得。",
+    ),
+    "this_model": ("this model", "本模型"),
+    "this_model_seed": ("this model, seed {seed}", "本模型，种子 {seed}"),
+    "this_model_seeds": ("this model, mean of {count} seeds", "本模型，{count} 个种子的平均值"),
+    "training_rows": ("{name} ({count} training rows)", "{name}（{count} 行训练数据）"),
+    "off_scale": ("off the scale", "超出坐标范围"),
+    "all_metrics": ("All metrics", "全部指标"),
+    "metric": ("Metric", "指标"),
+    "seeds_note": (
+        "Each seed repeats the whole training; the small dots are the single results: {values}.",
+        "每个种子都重复整个训练；小点为各次结果：{values}。",
+    ),
+    "comparisons": ("Compared on the same rows", "在相同数据行上的比较"),
+    "difference": ("{metric}: difference", "{metric}：差值"),
+    "difference_in_points": ("{metric}: difference in points", "{metric}：差值（百分点）"),
+    "comparisons_note": (
+        "This model less the other one, by paired bootstrap. Where the interval holds 0, there is no real difference.",
+        "本模型减去另一模型（配对自助法）。区间包含 0 时，没有真正的差别。",
+    ),
+    "slices": ("Slices", "分组结果"),
+    "slices_note": ("The line marks the value on all rows.", "竖线为全部数据上的值。"),
+    "few_rows": ("few rows", "行数过少"),
+    "slice_rows": ("{value} ({count} rows)", "{value}（{count} 行）"),
+    # confusion
+    "confusion": ("Confusion matrix", "混淆矩阵"),
+    "confusion_note": (
+        "Rows: the right class; columns: the predicted one. Blue is right, "
+        "orange is wrong; the stronger the colour, the more of the class.",
+        "行为正确类别，列为预测类别。蓝色为正确，橙色为错误；颜色越强，占该类的比例越大。",
+    ),
+    "right_class": ("right class", "正确类别"),
+    "predicted_class": ("predicted class", "预测类别"),
+    "confusion_cell": (
+        "{target} taken for {prediction}: {count} of {total} ({share})",
+        "{target} 被判为 {prediction}：{count} / {total}（{share}）",
+    ),
+    "confusion_pairs": ("Most frequent confusions", "最常见的混淆"),
+    "no_confusions": ("No row was taken for another class.", "没有任何一行被判为其他类别。"),
+    "show_matrix": ("The matrix of {count} classes", "{count} 个类别的矩阵"),
+    "matrix_too_large": (
+        "A matrix of {count} classes is too large to be drawn.",
+        "{count} 个类别的矩阵过大，不予绘制。",
+    ),
+    "right": ("right", "正确"),
+    "share_of_class": ("Share of the class", "占该类比例"),
+    # calibration
+    "calibration": ("Calibration", "校准"),
+    "calibration_note": (
+        "On the diagonal, a confidence of 90 % is right in 90 % "
+        "of the cases; below it the model is too sure of itself.",
+        "在对角线上，90% 的置信度意味着 90% 的情况正确；低于对角线说明模型过于自信。",
+    ),
+    "calibration_result": (
+        "Dividing the logits by the temperature {temperature}, fitted on "
+        "{split}, takes the calibration error (ECE) from {before} to {after}.",
+        "用在{split}数据上拟合的温度 {temperature} 缩放 logits，校准误差（ECE）由 {before} 变为 {after}。",
+    ),
+    "calibration_loss": ("The log loss goes from {before} to {after}.", "对数损失由 {before} 变为 {after}。"),
+    "confidence": ("confidence", "置信度"),
+    "share_right": ("share that is right", "正确比例"),
+    "before": ("as trained", "校准前"),
+    "after": ("with temperature", "温度校准后"),
+    "bin_title": (
+        "{rows} rows, confidence {confidence}, right {accuracy}",
+        "{rows} 行，置信度 {confidence}，正确率 {accuracy}",
+    ),
+    # mistakes
+    "mistakes": ("Worst mistakes", "最严重的错误"),
+    "mistakes_note": (
+        "The {count} test rows with the largest loss, the worst first.",
+        "损失最大的 {count} 行测试数据，最差的在前。",
+    ),
+    "mistake_of": ("{target} taken for {prediction}", "{target} 被判为 {prediction}"),
+    "mistake_off": ("{prediction} instead of {target}", "预测 {prediction}，实际 {target}"),
+    "off_by": ("off by {error}", "误差 {error}"),
+    "row_number": ("row {row}", "第 {row} 行"),
+    "confidence_of": ("{confidence} sure", "置信度 {confidence}"),
+    "no_picture": ("no picture", "无图片"),
+    "more_mistakes": ("{count} more", "其余 {count} 条"),
+    "more_columns": ("and {count} more columns", "另有 {count} 列"),
+    "missing": ("missing", "缺失"),
+    # hint
+    "hint": ("What would help next", "下一步建议"),
+    # certificate
+    "certificate": ("Freeze certificate", "冻结证明"),
+    "passed": ("Passed", "通过"),
+    "failed": ("Failed", "未通过"),
+    "frozen_count": (
+        "Frozen blocks that are bit-identical to their source: {identical} of {blocks} "
+        "({tensors} tensors, {parameters} parameters, BatchNorm statistics included).",
+        "与来源逐比特相同的冻结模块：{identical} / {blocks}（共 {tensors} "
+        "个张量、{parameters} 个参数，包括 BatchNorm 统计量）。",
+    ),
+    "trained_count": (
+        "Trained parameter tensors that have changed: {changed} of {tensors}.",
+        "发生变化的训练参数张量：{changed} / {tensors}。",
+    ),
+    "all_blocks": ("Block by block", "逐模块查看"),
+    "tensors": ("Tensors", "张量"),
+    "finding": ("Finding", "结论"),
+    "identical": ("identical", "相同"),
+    "differs": ("changed although frozen", "已冻结却发生变化"),
+    "all_changed": ("all changed", "全部变化"),
+    "some_unchanged": ("without change: {names}", "没有变化：{names}"),
+    "warnings": ("Warnings", "警告"),
+    # environment, reproduction, sources
+    "environment": ("Environment", "环境"),
+    "python": ("Python", "Python"),
+    "platform": ("System", "系统"),
+    "processor": ("Processor", "处理器"),
+    "cores": ("Cores", "核心数"),
+    "memory": ("Memory", "内存"),
+    "accelerators": ("Accelerators", "加速器"),
+    "none": ("none", "无"),
+    "packages": ("Packages", "软件包"),
+    "git_commit": ("Git commit of the recipe", "配方的 Git 提交"),
+    "git_changed": ("with changes that were not committed", "含未提交的修改"),
+    "data_files": ("Data files", "数据文件"),
+    "file": ("File", "文件"),
+    "size": ("Size", "大小"),
+    "sha256": ("SHA-256", "SHA-256"),
+    "reproduce": ("How to reproduce it", "如何复现"),
+    "reproduce_note": (
+        "The recipe above, in the folder that its data paths count from. All random numbers "
+        "follow from the seed; other versions, threads or hardware can change the last digits.",
+        "使用上面的配方，放在其数据路径所对应的文件夹中。"
+        "所有随机数都由种子决定；不同的版本、线程数或硬件可能改变末位数字。",
+    ),
+    "comment_install": ("the same versions", "相同的版本"),
+    "comment_run": ("train, evaluate and report again", "重新训练、评估并生成报告"),
+    "comment_evaluate": ("measure again, without training", "只重新评估，不训练"),
+    "comment_predict": ("use the model", "使用模型"),
+    "sources": ("Licences and citations of the data", "数据的许可与引用"),
+    "licence": ("Licence", "许可"),
+    "citation": ("Citation", "引用"),
+    "not_stated": ("not stated", "未说明"),
+}
+
+KNOWN: dict[str, tuple[str, str]] = {
+    # tasks and stages
+    "image-classification": ("image classification", "图像分类"),
+    "tabular-classification": ("tabular classification", "表格分类"),
+    "tabular-regression": ("tabular regression", "表格回归"),
+    "pretrain": ("Pretrain", "预训练"),
+    "finetune": ("Fine-tune", "微调"),
+    # splits
+    "train": ("training", "训练"),
+    "valid": ("validation", "验证"),
+    "test": ("test", "测试"),
+    # metrics
+    "accuracy": ("accuracy", "准确率"),
+    "f1_macro": ("macro F1", "宏平均 F1"),
+    "log_loss": ("log loss", "对数损失"),
+    "brier": ("Brier score", "Brier 分数"),
+    "ece": ("calibration error (ECE)", "校准误差（ECE）"),
+    "roc_auc": ("ROC AUC", "ROC AUC"),
+    "pr_auc": ("PR AUC", "PR AUC"),
+    "mae": ("mean absolute error", "平均绝对误差"),
+    "rmse": ("root mean squared error", "均方根误差"),
+    "r2": ("R²", "R²"),
+    "loss": ("loss", "损失"),
+    # objectives
+    "cross_entropy": ("cross entropy", "交叉熵"),
+    "binary_cross_entropy": ("binary cross entropy", "二元交叉熵"),
+    "mse": ("mean squared error", "均方误差"),
+    "masked": ("masked autoencoder", "掩码自编码器"),
+    "denoising": ("denoising autoencoder", "去噪自编码器"),
+    # how training ended
+    "finished": ("all epochs done", "完成全部轮次"),
+    "all epochs done": ("all epochs done", "完成全部轮次"),
+    "early stopping": ("early stopping", "早停"),
+    # baselines and controls
+    "majority class": ("majority class", "多数类"),
+    "class prior": ("class prior", "类别先验"),
+    "mean": ("mean", "平均值"),
+    "median": ("median", "中位数"),
+    "linear model on raw inputs": ("linear model on raw inputs", "原始输入上的线性模型"),
+    "the same network from random weights, nothing frozen": (
+        "the same network from random weights, nothing frozen",
+        "从随机权重训练、不冻结的同一网络",
+    ),
+    "the same head alone, on the raw inputs": ("the same head alone, on the raw inputs", "直接用于原始输入的同一头部"),
+    # hints
+    "more data": ("more data", "更多数据"),
+    "more capacity": ("more capacity", "更大的网络"),
+    "more regularization": ("more regularisation", "更强的正则化"),
+    "longer training": ("longer training", "更长的训练"),
+    "unknown": ("not known", "未知"),
+    "nothing obvious": ("nothing obvious", "没有明显的改进方向"),
+}
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of one language."""
+
+    language: Language
+
+    def __call__(self, key: str, **values: object) -> str:
+        """A sentence or label as plain text, its {names} replaced."""
+        return WORDS[key][self._column].format(**values)
+
+    def html(self, key: str, **values: object) -> Html:
+        """The same as markup, in which the values may be elements."""
+        return Html(text(WORDS[key][self._column]).format(**{name: text(value) for name, value in values.items()}))
+
+    def known(self, name: str) -> str:
+        """A name that the rest of Tunewright uses, as a reader would say it."""
+        return KNOWN[name][self._column] if name in KNOWN else name
+
+    def knows(self, name: str) -> bool:
+        return name in KNOWN
+
+    @property
+    def _column(self) -> int:
+        return 0 if self.language == "en" else 1
