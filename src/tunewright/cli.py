@@ -1,0 +1,189 @@
+"""The command line: one short function for each verb. It holds no logic: each verb is a function that Python can call.
+
+Everything is imported inside the verbs, so that `tunewright --help` need not wait for torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunewright.errors import TunewrightError
+
+app = typer.Typer(
+    help="From data to a pretrained, fine-tuned, evaluated and honestly reported model, by one recipe.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Read, check and split the data.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes by dotted name, such as train.lr=1e-4.")
+]
+Runs = Annotated[Path, typer.Option(help="The folder that holds the runs.")]
+Lang = Annotated[str, typer.Option(help="The report's language: en or zh.")]
+
+
+@app.command()
+def init(
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="What is to be learned; `tunewright init list` shows all.")
+    ],
+    data: Annotated[str | None, typer.Option(help="Your data: a file, a folder, or a named sample set.")] = None,
+    out: Annotated[Path, typer.Option(help="Where to write the recipe.")] = Path("recipe.yaml"),
+) -> None:
+    """Write a commented recipe for your data."""
+    from tunewright.stages.init import write_recipe
+
+    typer.echo(write_recipe(task, data, out))
+
+
+@data_app.command("check")
+def data_check(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Look for what could spoil the result: leaks, duplicates, wrong labels, gaps."""
+    from tunewright.stages.data import check_data
+
+    check_data(recipe, overrides or [], as_json=json)
+
+
+@data_app.command("prepare")
+def data_prepare(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Write the splits to this folder instead of the cache.")] = None,
+) -> None:
+    """Read, split and write the data as Parquet; says what was left out."""
+    from tunewright.stages.data import prepare_to
+
+    prepare_to(recipe, overrides or [], out)
+
+
+@app.command()
+def design(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    svg: Annotated[Path | None, typer.Option(help="Write the picture of the network here.")] = None,
+) -> None:
+    """Show the network of each stage: layers, shapes, parameters, FLOPs, what is frozen."""
+    from tunewright.stages.design import show_design
+
+    show_design(recipe, overrides or [], svg)
+
+
+@app.command()
+def pretrain(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs"), lang: Lang = "en") -> None:
+    """Carry out the recipe up to its last pretrain stage."""
+    from tunewright.stages.run import run as carry_out
+
+    carry_out(recipe, overrides=overrides, runs=runs, until="pretrain", lang=lang)
+
+
+@app.command()
+def finetune(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs"), lang: Lang = "en") -> None:
+    """Carry out the recipe up to its last finetune stage."""
+    from tunewright.stages.run import run as carry_out
+
+    carry_out(recipe, overrides=overrides, runs=runs, until="finetune", lang=lang)
+
+
+@app.command()
+def run(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs"), lang: Lang = "en") -> None:
+    """Carry out the whole recipe: train, evaluate, report. Goes on where it was stopped."""
+    from tunewright.stages.run import run as carry_out
+
+    carry_out(recipe, overrides=overrides, runs=runs, lang=lang)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/mnist.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[eval.KEY=VALUE]...")] = None,
+) -> None:
+    """Measure a finished run's models again, for other metrics or slices."""
+    from tunewright.stages.reevaluate import evaluate_run
+
+    evaluate_run(folder, overrides or [])
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/mnist.")],
+    lang: Lang = "en",
+) -> None:
+    """Write the report of a run again, for example in another language."""
+    from tunewright.report.page import write_report
+
+    typer.echo(write_report(folder, lang=lang))
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A run folder, or the folder of one of its stages.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another one, evaluated on the same rows.")],
+) -> None:
+    """Is the difference between two results real?"""
+    from tunewright.stages.compare import compare_runs
+
+    compare_runs(first, second)
+
+
+@app.command("lr-find")
+def lr_find(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Try rising learning rates on the first stage and suggest one."""
+    from tunewright.stages.lr_find import find_learning_rate
+
+    find_learning_rate(recipe, overrides or [])
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model, such as runs/mnist/pretrain/model.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="An image, or any data that a recipe can name.")],
+) -> None:
+    """Predict for new data: one JSON object a line."""
+    from tunewright.stages.predict import print_predictions
+
+    print_predictions(model, data)
+
+
+@app.command()
+def schema() -> None:
+    """Print the recipe's JSON Schema, for editors."""
+    import json
+
+    from tunewright.recipe.output import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def main() -> None:
+    """The console script. A user's mistake is a message and exit 2; a failed run is a message and exit 1."""
+    try:
+        app()
+    except TunewrightError as error:
+        typer.echo(f"error: {error.message}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone; Python must not complain about it once more while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        typer.echo(f"error: {error.filename or 'the system'}: {error.strerror}", err=True)
+        sys.exit(1)

@@ -1,0 +1,45 @@
+"""`tunewright compare A B`: is the difference between two results real?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tunewright.errors import ArtifactError
+from tunewright.evaluation.compare import Predictions, compare_predictions
+from tunewright.evaluation.intervals import Difference
+from tunewright.evaluation.metrics import METRICS
+from tunewright.runs import read_json
+from tunewright.stages.console import Screen
+from tunewright.stages.evaluate import read_predictions
+
+
+def compare_runs(first: Path, second: Path, *, screen: Screen | None = None) -> dict[str, Difference]:
+    """Compare two runs, or two stages, by every metric that both were measured by.
+
+    Raises:
+        UserError: one is no evaluated run, or they were measured on different rows.
+    """
+    screen = screen or Screen()
+    a, b = load_result(first), load_result(second)
+    screen.say(f"A {a.name}\nB {b.name}\non the same {len(a.rows):,} rows; difference A − B with its 95 % interval")
+    found: dict[str, Difference] = {}
+    for metric in METRICS.values():
+        if metric.kind != a.kind:
+            continue
+        found[metric.name] = compare_predictions(a, b, metric.name, resamples=2000)
+        values = [metric.value(result.outputs, result.target) for result in (a, b)]
+        screen.say(f"{metric.name:<10} A {values[0]:.4f}  B {values[1]:.4f}  {found[metric.name].sentence('A − B')}")
+    return found
+
+
+def load_result(path: Path) -> Predictions:
+    """The predictions in a stage's folder; of a run folder, those of its last evaluated stage."""
+    if not (path / "run.json").exists():
+        return read_predictions(path)
+    stages = read_json(path / "run.json", "a run folder of Tunewright")["stages"]
+    for stage in reversed(stages):
+        if (path / stage / "predictions.parquet").exists():
+            return read_predictions(path / stage)
+    raise ArtifactError(
+        "no stage of this run was evaluated", file=path, found=", ".join(stages), fix="tunewright run RECIPE"
+    )

@@ -1,0 +1,65 @@
+"""Control trainings: is the result owed to the pretrained weights, or would less have done as well?
+
+`from_scratch` trains the same network from random weights with nothing frozen; `head_only` trains the head alone on the
+raw inputs. Both get the stage's own data, epochs, optimiser and seed, and are compared on the same test rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tunewright.evaluation.compare import compare_predictions
+from tunewright.files import write_json
+from tunewright.models.build import build_network
+from tunewright.models.saved import load_network
+from tunewright.random import mix
+from tunewright.recipe.schema import Tune
+from tunewright.runs import read_json
+from tunewright.stages.console import Screen, silent
+from tunewright.stages.evaluate import evaluate_stage, read_predictions
+from tunewright.stages.ingredients import gather
+from tunewright.stages.job import StageJob
+from tunewright.stages.training import train_ingredients
+
+TITLES = {
+    "from_scratch": "the same network from random weights, nothing frozen",
+    "head_only": "the same head alone, on the raw inputs",
+}
+
+
+def run_controls(job: StageJob, screen: Screen) -> None:
+    """Train and evaluate the stage's controls and write the comparisons into its summary."""
+    summary_path = job.folder / "summary.json"
+    summary = read_json(summary_path, "a stage's summary")
+    if "comparisons" in summary:
+        return
+    comparisons: list[dict[str, Any]] = []
+    for name in job.recipe.eval.controls:
+        folder = job.folder / "controls" / name
+        control = replace(job, folder=folder, source=None, stage=_control_stage(job, name))
+        if not (folder / "summary.json").exists():
+            _train_control(job, control, name, screen)
+        if "evaluation" not in read_json(folder / "summary.json", "a control's summary"):
+            evaluate_stage(control, screen, full=False)
+        metric = next(iter(summary["evaluation"]["metrics"]))
+        difference = compare_predictions(
+            read_predictions(job.folder), read_predictions(folder), metric, resamples=job.recipe.eval.resamples
+        )
+        comparisons.append({"name": TITLES[name], "metric": metric, **difference.to_json()})
+        screen.say(f"{job.stage.name} against {TITLES[name]}: {difference.sentence(metric)}")
+    write_json(summary_path, {**summary, "comparisons": comparisons})
+
+
+def _control_stage(job: StageJob, name: str) -> Any:
+    recipe = job.recipe.model_copy(update={"tune": Tune()})
+    return replace(job.stage, name=f"{job.stage.name}: {name}", recipe=recipe)
+
+
+def _train_control(job: StageJob, control: StageJob, name: str, screen: Screen) -> None:
+    described = load_network(job.folder / "model").network.described
+    if name == "head_only":
+        described = {**described, "backbone": {"layers": ["flatten"]}}
+    ingredients = gather(job.recipe, job.prepared, job.origin(), silent())
+    network = build_network(described, seed=mix(job.recipe.seed, "control", name))
+    train_ingredients(control, replace(ingredients, network=network), screen)

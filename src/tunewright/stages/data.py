@@ -1,0 +1,83 @@
+"""`tunewright data check` and `tunewright data prepare`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tunewright.data.checks.finding import Finding
+from tunewright.data.checks.table import check
+from tunewright.data.prepare import Prepared, prepare
+from tunewright.recipe.schema import Recipe
+from tunewright.recipe.stages import stage_recipes
+from tunewright.stages.console import Screen
+from tunewright.stages.ingredients import prepare_data
+from tunewright.stages.run import read_recipe
+from tunewright.tasks.table import get_task
+
+
+def check_data(recipe: Path, overrides: list[str], *, as_json: bool, screen: Screen | None = None) -> None:
+    """Print what could spoil the result, for the data of each stage."""
+    screen = screen or Screen()
+    for name, stage, base in _stages(recipe, overrides):
+        prepared = prepare_data(stage, base, screen)
+        findings = check(prepared, seed=stage.seed, recipe=str(recipe))
+        if as_json:
+            for finding in findings:
+                screen.console.out(json.dumps({"stage": name, **finding.to_json()}, ensure_ascii=False))
+            continue
+        screen.say(f"{name}: {stage.data.source}")
+        for finding in findings:
+            _show(finding, screen)
+
+
+def prepare_to(recipe: Path, overrides: list[str], out: Path | None, *, screen: Screen | None = None) -> list[Prepared]:
+    """Prepare the data of each stage, and say what was read and what was left out."""
+    screen = screen or Screen()
+    found: list[Prepared] = []
+    for name, stage, base in _stages(recipe, overrides):
+        if out is None:
+            prepared = prepare_data(stage, base, screen)
+        else:
+            with screen.counting(f"preparing {stage.data.source}") as progress:
+                kind = get_task(stage.task).target_kind if stage.data.labelled else None
+                folder = out if len(_stages(recipe, overrides)) == 1 else out / name
+                prepared = prepare(
+                    stage.data, seed=stage.seed, target_kind=kind, base=base, out=folder, progress=progress
+                )
+        show_prepared(name, prepared, screen)
+        found.append(prepared)
+    return found
+
+
+def show_prepared(name: str, prepared: Prepared, screen: Screen) -> None:
+    """Rows read, used and left out; columns; splits; where it lies."""
+    manifest = prepared.manifest
+    screen.say(f"{name}: {manifest.source} ({manifest.format}), {manifest.read:,} rows read, {manifest.used:,} used")
+    for entry in manifest.left_out:
+        screen.warn(f"{entry.count:,} left out: {entry.reason}: {'; '.join(entry.examples)}. {entry.fix}")
+    if manifest.target is not None:
+        classes = f", {len(manifest.classes)} classes" if manifest.classes else ""
+        screen.say(f"  target {manifest.target!r} ({manifest.target_kind}{classes}): {manifest.target_reason}")
+    shown = ", ".join(manifest.input[:8]) + (f" and {len(manifest.input) - 8} more" if len(manifest.input) > 8 else "")
+    screen.say(f"  input {shown}")
+    parts = ", ".join(f"{split} {prepared.rows(split):,}" for split in manifest.splits)
+    screen.say(f"  splits {parts}: {manifest.split_rule}")
+    for note in manifest.notes:
+        screen.warn(note)
+    screen.say(f"  {prepared.folder}")
+
+
+def _stages(recipe: Path, overrides: list[str]) -> list[tuple[str, Recipe, Path]]:
+    loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
+    return [(stage.name, stage.recipe, base) for stage in stage_recipes(loaded)]
+
+
+def _show(finding: Finding, screen: Screen) -> None:
+    marks = {"info": ("·", "default"), "warning": ("!", "yellow"), "problem": ("✗", "bold red")}
+    mark, style = marks[finding.severity]
+    screen.console.print(f"{mark} {finding.title}", style=style, markup=False)
+    for example in finding.examples:
+        screen.console.print(f"    {example}", style="dim", markup=False)
+    if finding.fix:
+        screen.console.print(f"    fix: {finding.fix}", markup=False)

@@ -1,0 +1,72 @@
+"""`tunewright design`: the network of each stage, its sizes and costs, and what of it will be trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from tunewright.files import write_atomic
+from tunewright.models.build import build_network
+from tunewright.models.network import Network
+from tunewright.models.saved import SavedModel
+from tunewright.recipe.stages import stage_recipes
+from tunewright.stages.console import Screen
+from tunewright.stages.ingredients import Ingredients, gather, prepare_data
+from tunewright.stages.run import given_origin, read_recipe
+from tunewright.stages.summary import describe_network
+from tunewright.training.freezing import resolve_movement
+from tunewright.training.optim import default_lr
+
+
+def show_design(
+    recipe: Path, overrides: list[str], svg: Path | None, *, screen: Screen | None = None
+) -> list[dict[str, Any]]:
+    """Print each stage's layer table; nothing is trained. Returns the "model" part of each stage's summary."""
+    screen = screen or Screen()
+    loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
+    stages = stage_recipes(loaded)
+    origin = given_origin(stages[0].recipe, base)
+    described: list[dict[str, Any]] = []
+    for number, stage in enumerate(stages):
+        ingredients = gather(stage.recipe, prepare_data(stage.recipe, base, screen), origin, screen)
+        lr = stage.recipe.train.lr or default_lr(stage.recipe.train.optimizer)
+        movements = resolve_movement(ingredients.network, stage.recipe.tune)
+        facts = describe_network(ingredients, movements, stage.recipe.train.epochs, lr)
+        screen.console.print(_table(stage.name, facts))
+        if svg is not None:
+            path = svg if len(stages) == 1 else svg.with_name(f"{svg.stem}-{stage.name}{svg.suffix}")
+            write_atomic(path, facts["svg"])
+            screen.say(f"picture: {path}")
+        described.append(facts)
+        if number + 1 < len(stages):
+            origin = _as_if_trained(ingredients)
+    return described
+
+
+def _as_if_trained(ingredients: Ingredients) -> SavedModel:
+    """What the next stage will find, with random weights in place of trained ones."""
+    network: Network = build_network(ingredients.network.described, seed=0)
+    return SavedModel(network, {"preprocessor": ingredients.preprocessor.to_json()})
+
+
+def _table(title: str, facts: dict[str, Any]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in ("block", "layer", "output", "parameters", "FLOPs", ""):
+        table.add_column(name, justify="right" if name in ("parameters", "FLOPs") else "left")
+    for layer in facts["layers"]:
+        state = f"lr {layer['lr']:.2g}" if layer["trained"] else "frozen"
+        shape = "×".join(map(str, layer["output_shape"]))
+        table.add_row(
+            layer["block"],
+            layer["kind"],
+            shape,
+            f"{layer['parameters']:,}",
+            f"{layer['flops']:,}",
+            state if layer["parameters"] else "",
+        )
+    parameters = facts["parameters"]
+    frozen = f"{parameters['frozen']:,} frozen" if parameters["frozen"] else ""
+    table.add_row("in all", "", "", f"{parameters['total']:,}", f"{facts['flops_per_example']:,}", frozen, style="bold")
+    return table

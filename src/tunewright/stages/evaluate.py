@@ -1,0 +1,314 @@
+"""Measure a stage's model on the test rows: the number, its interval, the baselines, the slices, the mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from tunewright.data.batching import TensorExamples, in_order
+from tunewright.data.prepare import Prepared
+from tunewright.errors import ArtifactError, TargetMissed
+from tunewright.evaluation.baselines import baselines, sample_rows
+from tunewright.evaluation.calibration import calibrate
+from tunewright.evaluation.compare import Predictions
+from tunewright.evaluation.hint import hint
+from tunewright.evaluation.intervals import Estimate, bootstrap, over_seeds
+from tunewright.evaluation.metrics import METRICS, Metric, Outcome, get_metric
+from tunewright.evaluation.slices import confusion, slice_by, worst
+from tunewright.files import write_atomic, write_json
+from tunewright.models.network import Network
+from tunewright.models.saved import load_network
+from tunewright.recipe.stages import StageRecipe
+from tunewright.report.card import model_card
+from tunewright.runs import Run, read_json, read_metrics
+from tunewright.stages.console import Screen
+from tunewright.stages.ingredients import encode_split
+from tunewright.stages.job import StageJob
+from tunewright.stages.training import EVALUATION_BATCH, threads
+from tunewright.tasks.base import Preprocessor
+from tunewright.tasks.table import load_preprocessor
+
+MISTAKES = 24
+
+
+def evaluate_stage(job: StageJob, screen: Screen, *, full: bool) -> None:
+    """Write predictions.parquet and the summary's "evaluation".
+
+    Args:
+        full: with baselines, slices, mistakes and calibration; otherwise the metrics alone, as for repetitions.
+    """
+    summary_path = job.folder / "summary.json"
+    summary = read_json(summary_path, "a stage's summary")
+    saved = load_network(job.folder / "model")
+    preprocessor = load_preprocessor(saved.extra["preprocessor"])
+    if preprocessor.target is None:
+        write_json(summary_path, {**summary, "evaluation": None})
+        return
+    split = "test" if job.prepared.rows("test") else "valid" if job.prepared.rows("valid") else "train"
+    table = job.prepared.table(split)
+    outputs, target = predict_split(saved.network, preprocessor, job.prepared, split)
+    settings, seed = job.recipe.eval, job.recipe.seed
+    kind = preprocessor.task.kind
+    wanted = dict.fromkeys([*(settings.metrics or preprocessor.task.metrics), *settings.target])
+    metrics = [get_metric(name, kind) for name in wanted]
+    outcome = Outcome(outputs, target)
+    estimates = bootstrap(metrics, outcome, resamples=settings.resamples, seed=seed)
+    evaluation: dict[str, Any] = {
+        "split": split,
+        "rows": len(outcome),
+        "metrics": {name: estimate.to_json() for name, estimate in estimates.items()},
+    }
+    if split != "test":
+        evaluation["warning"] = f"there is no test split: measured on the {split} rows, which the training has seen"
+    save_predictions(job, kind, table["_row"].to_numpy(), target, outputs)
+    if full:
+        evaluation["baselines"] = _baselines(job, preprocessor, metrics, table, target)
+        for column in settings.slices:
+            values = _slice_values(table, column)
+            found = slice_by(column, values, metrics, outcome, resamples=settings.resamples, seed=seed)
+            evaluation.setdefault("slices", []).extend(found)
+        evaluation["mistakes"] = _mistakes(preprocessor, table, outcome)
+        if kind == "classification":
+            assert preprocessor.target.classes is not None
+            evaluation["confusion"] = confusion(outcome, preprocessor.target.classes)
+            evaluation["calibration"] = _calibration(job, saved.network, preprocessor, outcome)
+        summary["hint"] = _hint(job, evaluation, metrics[0])
+    headline = metrics[0].name
+    screen.say(f"{job.stage.name}  {split} {headline} {show(estimates[headline])}  ({len(outcome):,} rows)")
+    if "warning" in evaluation:
+        screen.warn(evaluation["warning"])
+    summary = {**summary, "evaluation": evaluation}
+    write_atomic(job.folder / "model" / "README.md", model_card(summary, job.recipe.model_dump(mode="json")))
+    write_json(summary_path, summary)
+
+
+def predict_split(
+    network: Network, preprocessor: Preprocessor, prepared: Prepared, split: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs [N, K] or [N], and targets [N], of all rows of a split in their order."""
+    examples = encode_split(prepared, preprocessor, split)
+    assert examples is not None and examples.target is not None and preprocessor.target is not None
+    return preprocessor.target.decode(run_network(network, examples)), preprocessor.target.truth(examples.target)
+
+
+def run_network(network: Network, examples: TensorExamples) -> torch.Tensor:
+    """The network's outputs for all examples, on the CPU."""
+    network.eval()
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        return torch.cat([network(batch.inputs.to(device)).cpu() for batch in in_order(examples, EVALUATION_BATCH)])
+
+
+def save_predictions(job: StageJob, kind: str, rows: np.ndarray, target: np.ndarray, outputs: np.ndarray) -> None:
+    """predictions.parquet: row, target and outputs of each test row; what `compare` reads."""
+    flat = np.ascontiguousarray(outputs.reshape(len(outputs), -1))
+    columns = {
+        "row": pa.array(rows),
+        "target": pa.array(target),
+        "outputs": pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1]),
+    }
+    facts = {"data": job.prepared.manifest.fingerprint, "kind": kind, "name": job.stage.name}
+    table = pa.table(columns).replace_schema_metadata(facts)
+    temporary = job.folder / ".predictions.parquet.tmp"
+    pq.write_table(table, temporary)
+    temporary.replace(job.folder / "predictions.parquet")
+
+
+def read_predictions(folder: Path) -> Predictions:
+    """A stage's predictions.
+
+    Raises:
+        ArtifactError: the stage has none, or the file is damaged.
+    """
+    path = folder / "predictions.parquet"
+    try:
+        table = pq.read_table(path)
+        facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        outputs = np.stack(table["outputs"].to_numpy())
+        return Predictions(
+            name=str(folder),
+            data=facts["data"],
+            kind=facts["kind"],
+            rows=table["row"].to_numpy(),
+            target=table["target"].to_numpy(),
+            outputs=outputs if facts["kind"] == "classification" else outputs[:, 0],
+        )
+    except FileNotFoundError:
+        raise ArtifactError(
+            "there are no predictions here",
+            file=folder,
+            expected="the folder of an evaluated stage, with predictions.parquet",
+            fix="run the recipe, or name the stage's folder: runs/NAME/STAGE",
+        ) from None
+    except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
+        raise ArtifactError(
+            f"the predictions cannot be read: {error}",
+            file=path,
+            expected="what an evaluation wrote",
+            fix="tunewright evaluate RUN",
+        ) from error
+
+
+def summarise_seeds(run: Run, stages: list[StageRecipe], seeds: int) -> None:
+    """Mean and interval over the seeds into each stage's summary, once all of them are measured."""
+    if seeds < 2:
+        return
+    for stage in stages:
+        path = run.stage_folder(stage.name) / "summary.json"
+        summary = read_json(path, "a stage's summary")
+        found = [
+            read_json(run.stage_folder(stage.name, replica=k) / "summary.json", "a stage's summary")["evaluation"]
+            for k in range(seeds)
+        ]
+        if summary["evaluation"] is None or "seeds" in summary:
+            continue
+        metrics: dict[str, Any] = {}
+        for name in summary["evaluation"]["metrics"]:
+            values = [entry["metrics"][name]["value"] for entry in found]
+            if all(value is not None for value in values):
+                estimate = over_seeds(values)
+                metrics[name] = {"values": values, "mean": estimate.value, "low": estimate.low, "high": estimate.high}
+        write_json(path, {**summary, "seeds": {"count": seeds, "metrics": metrics}})
+
+
+def judge_targets(run: Run, stages: list[StageRecipe]) -> None:
+    """Hold each stage's figures (the mean over seeds, where there are several) against its `eval.target`."""
+    for stage in stages:
+        path = run.stage_folder(stage.name) / "summary.json"
+        summary = read_json(path, "a stage's summary")
+        judged: dict[str, Any] = {}
+        for name, bound in stage.recipe.eval.target.items():
+            value = reached_value(summary, name)
+            if value is not None:
+                good = value >= bound if METRICS[name].greater_is_better else value <= bound
+                judged[name] = {"wanted": bound, "value": value, "reached": good}
+        write_json(path, {**summary, "target": judged})
+
+
+def require_targets(summaries: dict[str, dict[str, Any]]) -> None:
+    """Raises TargetMissed, naming each figure that was not reached."""
+    missed = [
+        f"{stage}: {name} {entry['value']:.4f} instead of {entry['wanted']:g}"
+        for stage, summary in summaries.items()
+        for name, entry in summary["target"].items()
+        if not entry["reached"]
+    ]
+    if missed:
+        raise TargetMissed(
+            "the target was missed",
+            place="eval.target",
+            found="; ".join(missed),
+            fix="the report's hint says what would help most",
+        )
+
+
+def reached_value(summary: dict[str, Any], metric: str) -> float | None:
+    """A stage's figure: the mean over seeds, where there are several; None for a stage without labels."""
+    if summary.get("evaluation") is None:
+        return None
+    seeds = summary.get("seeds")
+    if seeds and metric in seeds["metrics"]:
+        return seeds["metrics"][metric]["mean"]
+    return summary["evaluation"]["metrics"].get(metric, {}).get("value")
+
+
+def show(estimate: Estimate) -> str:
+    """A value with its interval, for one line of text."""
+    if estimate.value is None:
+        return "not defined on these rows"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.4f}"
+    return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
+
+
+def _baselines(
+    job: StageJob, preprocessor: Preprocessor, metrics: list[Metric], table: pa.Table, target: np.ndarray
+) -> list[dict[str, Any]]:
+    target_encoder = preprocessor.target
+    assert target_encoder is not None
+    train = job.prepared.table("train")
+    sampled = train.take(pa.array(sample_rows(train.num_rows, job.recipe.seed)))
+
+    def encoded(rows: pa.Table) -> torch.Tensor:
+        values = target_encoder.encode(rows)
+        return values if target_encoder.classes is not None else torch.from_numpy(target_encoder.truth(values))
+
+    # One thread: the sums are small, and two that wait for each other on a busy machine take many times as long.
+    with threads(1):
+        found = baselines(
+            preprocessor.task.kind,
+            encoded(train),
+            preprocessor.inputs.encode(sampled),
+            encoded(sampled),
+            preprocessor.inputs.encode(table),
+            outputs=target_encoder.outputs,
+        )
+    settings = job.recipe.eval
+    return [
+        {
+            "name": baseline.name,
+            "metrics": {
+                name: estimate.to_json()
+                for name, estimate in bootstrap(
+                    metrics, Outcome(baseline.outputs, target), resamples=settings.resamples, seed=job.recipe.seed
+                ).items()
+            },
+        }
+        for baseline in found
+    ]
+
+
+def _mistakes(preprocessor: Preprocessor, table: pa.Table, outcome: Outcome) -> list[dict[str, Any]]:
+    classes = preprocessor.target.classes if preprocessor.target else None
+    found: list[dict[str, Any]] = []
+    for index in worst(outcome, MISTAKES):
+        if classes is None:
+            truth, predicted = float(outcome.target[index]), float(outcome.outputs[index])
+            facts = {"target": truth, "prediction": predicted, "confidence": None, "loss": abs(truth - predicted)}
+        else:
+            facts = {
+                "target": classes[outcome.target[index]],
+                "prediction": classes[outcome.predicted[index]],
+                "confidence": float(outcome.probabilities[index].max()),
+                "loss": float(-outcome.log_probabilities[index, outcome.target[index]]),
+            }
+        found.append({"row": table["_row"][index].as_py(), **facts, **preprocessor.inputs.show(table, index)})
+    return found
+
+
+def _calibration(
+    job: StageJob, network: Network, preprocessor: Preprocessor, outcome: Outcome
+) -> dict[str, Any] | None:
+    """Temperature scaling fitted on validation, its effect measured on test."""
+    if not job.prepared.rows("valid"):
+        return None
+    logits, target = predict_split(network, preprocessor, job.prepared, "valid")
+    return calibrate(logits, target, outcome.outputs, outcome.target)
+
+
+def _hint(job: StageJob, evaluation: dict[str, Any], metric: Metric) -> dict[str, Any]:
+    sign = 1.0 if metric.greater_is_better else -1.0
+    linear = evaluation["baselines"][-1]["metrics"][metric.name]["value"]
+    reached = evaluation["metrics"][metric.name]["value"]
+    epochs = [entry for entry in read_metrics(job.folder / "metrics.jsonl") if entry["kind"] == "epoch"]
+    return hint(
+        epochs,
+        None if linear is None else sign * linear,
+        None if reached is None else sign * reached,
+        metric.name,
+    ).to_json()
+
+
+def _slice_values(table: pa.Table, column: str) -> list[Any]:
+    from tunewright.data.types import missing_column
+
+    if column not in table.column_names:
+        raise missing_column(
+            "eval.slices", column, [name for name in table.column_names if name != "_row"], "the prepared data"
+        )
+    return table[column].to_pylist()

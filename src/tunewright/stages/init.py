@@ -1,0 +1,67 @@
+"""`tunewright init TASK --data PATH`: look at the data and write a commented recipe for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tunewright.data.catalog import SAMPLE_SETS
+from tunewright.data.prepare import prepare
+from tunewright.errors import UserError
+from tunewright.files import write_atomic
+from tunewright.recipe.schema import Data, Split
+from tunewright.recipe.template import recipe_text
+from tunewright.tasks.table import TASKS, get_task
+
+
+def write_recipe(task: str, source: str | None, out: Path) -> str:
+    """Write the recipe; returns what to say about it.
+
+    Args:
+        task: a task's name; "list" lists them and writes nothing.
+
+    Raises:
+        UserError: there is no such task, the data cannot be used, or the file is there already.
+    """
+    if task == "list":
+        return "\n".join(f"{name:<24} {known.summary}" for name, known in TASKS.items())
+    chosen = get_task(task)
+    if out.exists():
+        raise UserError(
+            "the file is there already, and is not overwritten",
+            file=out,
+            expected="a new file",
+            fix="choose another --out",
+        )
+    if source is None:
+        source = next(name for name, sample in SAMPLE_SETS.items() if sample.task == task)
+    split = chosen.defaults.get("data", {}).get("split", {})
+    data = Data(source=source, split=Split(**split))
+    prepared = prepare(data, seed=0, target_kind=chosen.target_kind, base=Path("."))
+    manifest = prepared.manifest
+    # A path in a recipe counts from the recipe's own folder.
+    known = source in SAMPLE_SETS and not Path(source).exists()
+    path = source if known or source.startswith("hub:") else _from(out, source)
+    classes = f", {len(manifest.classes)} classes" if manifest.classes else ""
+    text = recipe_text(
+        task=task,
+        source=path,
+        rows=manifest.used,
+        target=manifest.target or "",
+        reason=manifest.target_reason,
+        classes=classes,
+        inputs=manifest.input,
+        name_columns=manifest.format not in ("images", "idx", "npz", "sample"),
+        model=json.dumps(chosen.default_model, ensure_ascii=False),
+        train=chosen.defaults.get("train", {}),
+        metrics=list(chosen.metrics),
+        by=data.split.by,
+    )
+    write_atomic(out, text)
+    return f"{out}: {manifest.used:,} rows, target {manifest.target!r} ({manifest.target_reason})\nnext: tunewright data check {out}, then tunewright run {out}"
+
+
+def _from(recipe: Path, source: str) -> str:
+    import os
+
+    return os.path.relpath(Path(source).resolve(), recipe.resolve().parent)

@@ -1,0 +1,147 @@
+"""Use a saved model: `tunewright predict`, and `load_model` and `predict` in Python. Nothing of the training is built."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from tunewright.data.columns import Rejects
+from tunewright.data.opening import open_source
+from tunewright.data.sources.base import image_column
+from tunewright.data.types import infer_columns
+from tunewright.errors import ArtifactError, DataError
+from tunewright.evaluation.metrics import Outcome
+from tunewright.models.network import Network
+from tunewright.models.saved import load_network
+from tunewright.recipe.schema import Data
+from tunewright.stages.console import Screen
+from tunewright.tasks.base import Preprocessor
+from tunewright.tasks.pixels import PixelEncoder
+from tunewright.tasks.table import load_preprocessor
+
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A saved model, ready to predict."""
+
+    network: Network
+    preprocessor: Preprocessor
+
+    def predict(self, table: pa.Table) -> list[dict[str, Any]]:
+        """For each row {"prediction": …}; of a classifier also "confidence" and "probabilities" by class.
+
+        Raises:
+            DataError: a column is missing or of another kind than in training.
+        """
+        target = self.preprocessor.target
+        assert target is not None
+        with torch.inference_mode():
+            outputs = target.decode(self.network(self.preprocessor.inputs.encode(table)))
+        if target.classes is None:
+            return [{"prediction": float(value)} for value in outputs]
+        outcome = Outcome(outputs, np.zeros(len(outputs), dtype=np.int64))
+        return [
+            {
+                "prediction": target.classes[index],
+                "confidence": float(chances[index]),
+                "probabilities": dict(zip(target.classes, map(float, chances))),
+            }
+            for index, chances in zip(outcome.predicted, outcome.probabilities)
+        ]
+
+
+def load_model(folder: Path | str) -> Model:
+    """The model that a stage saved, from its `model` folder.
+
+    Raises:
+        ArtifactError: it is no model, is damaged, or was pretrained without labels and has nothing to predict.
+    """
+    folder = Path(folder)
+    saved = load_network(folder)
+    try:
+        preprocessor = load_preprocessor(saved.extra["preprocessor"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"the model's preprocessor is damaged: {error}", file=folder / "config.json", fix="train again"
+        ) from error
+    if preprocessor.target is None:
+        raise ArtifactError(
+            "this model was pretrained without labels: it has nothing to predict yet",
+            file=folder,
+            expected="a model with a target",
+            fix="fine-tune it first",
+        )
+    return Model(saved.network.eval(), preprocessor)
+
+
+def predict(model: Model | Path | str, data: str | Path | pa.Table) -> list[dict[str, Any]]:
+    """Predictions for a table, a picture, or anything that a recipe's `data.source` can name, in its order."""
+    ready = model if isinstance(model, Model) else load_model(model)
+    if isinstance(data, pa.Table):
+        return ready.predict(data)
+    return [entry for entries in _predictions(ready, str(data), Rejects()) for entry in entries]
+
+
+def print_predictions(folder: Path, data: str, *, screen: Screen | None = None) -> None:
+    """One JSON object a line on standard output; what was left out goes to standard error."""
+    import sys
+
+    rejects = Rejects()
+    for entries in _predictions(load_model(folder), data, rejects):
+        for entry in entries:
+            sys.stdout.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    for entry in rejects.summary():
+        sys.stderr.write(f"note: {entry.count} left out: {entry.reason}: {'; '.join(entry.examples)}\n")
+
+
+def _predictions(model: Model, data: str, rejects: Rejects) -> Iterator[list[dict[str, Any]]]:
+    encoder = model.preprocessor.inputs
+    if isinstance(encoder, PixelEncoder) and Path(data).suffix.lower() in PICTURES:
+        yield [{"file": data, **model.predict(_picture(Path(data), encoder))[0]}]
+        return
+    resize = encoder.stored[:2] if isinstance(encoder, PixelEncoder) else None
+    source = open_source(Data(source=data, labelled=False, resize=resize), Path("."))
+    columns, _ = infer_columns(
+        (table for part in source.parts.values() for table in part(Rejects())), dict(source.known)
+    )
+    for part in source.parts.values():
+        for table in part(rejects):
+            rows = table["_row"].to_pylist()
+            typed = _typed(table, {name: column.kind for name, column in columns.items()})
+            yield [{"row": row, **entry} for row, entry in zip(rows, model.predict(typed))]
+
+
+def _typed(table: pa.Table, kinds: dict[str, str]) -> pa.Table:
+    """Text that holds numbers as numbers, as the encoders expect."""
+    stored = {
+        name: table[name].cast(pa.float64()) if kinds.get(name) == "number" else table[name]
+        for name in table.column_names
+    }
+    return pa.table(stored)
+
+
+def _picture(path: Path, encoder: PixelEncoder) -> pa.Table:
+    from PIL import Image
+
+    from tunewright.data.sources.images import BROKEN, to_pixels
+
+    try:
+        with Image.open(path) as image:
+            pixels = to_pixels(image, *encoder.stored)
+    except BROKEN as error:
+        raise DataError(
+            f"the picture cannot be read: {error}",
+            file=path,
+            expected="a PNG, JPEG or other picture",
+            fix="check the file",
+        ) from error
+    return pa.table({encoder.column: image_column(encoder.column, pixels[None])})

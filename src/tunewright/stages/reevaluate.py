@@ -1,0 +1,69 @@
+"""`tunewright evaluate RUN`: measure a run's models again, by other metrics, slices or resamples; nothing is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tunewright.errors import ArtifactError, RecipeError
+from tunewright.files import write_json
+from tunewright.recipe.loading import load_recipe
+from tunewright.recipe.stages import stage_recipes
+from tunewright.report.page import write_report
+from tunewright.runs import Run, read_json
+from tunewright.stages.console import Screen
+from tunewright.stages.controls import run_controls
+from tunewright.stages.evaluate import evaluate_stage, judge_targets, require_targets, summarise_seeds
+from tunewright.stages.ingredients import prepare_data
+from tunewright.stages.job import StageJob
+from tunewright.stages.run import with_seed
+from tunewright.tasks.table import task_defaults
+
+MEASURED = ("evaluation", "seeds", "comparisons", "hint", "target")
+
+
+def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = None) -> None:
+    """Measure every trained stage of a run again and write its report.
+
+    Raises:
+        RecipeError: an override that is not about `eval`.
+        ArtifactError: the folder is no run, or nothing in it is trained yet.
+        TargetMissed: a target of `eval.target` was not reached.
+    """
+    screen = screen or Screen()
+    run = Run(folder)
+    record = run.record
+    other = [override for override in overrides if not override.startswith("eval.")]
+    if other:
+        raise RecipeError(
+            "only `eval` can be changed once a model is trained",
+            place=f"override {other[0]!r}",
+            expected="eval.KEY=VALUE",
+            fix="for anything else, run the recipe with the override",
+        )
+    recipe = load_recipe(folder / "recipe.resolved.yaml", overrides, defaults=task_defaults)
+    stages = [stage for stage in stage_recipes(recipe) if (run.stage_folder(stage.name) / "summary.json").exists()]
+    if not stages:
+        raise ArtifactError("no stage of this run is trained yet", file=folder, fix="tunewright run RECIPE")
+    for replica in range(record["seeds"]):
+        for stage in stages:
+            seeded = with_seed(stage, recipe.seed + replica)
+            place = run.stage_folder(stage.name, replica=replica)
+            _forget(place)
+            prepared = prepare_data(stage.recipe, Path(record["base"]), screen)
+            job = StageJob(stage=seeded, folder=place, source=None, prepared=prepared)
+            evaluate_stage(job, screen, full=replica == 0)
+            if replica == 0 and (place / "controls").exists():
+                run_controls(job, screen)
+    summarise_seeds(run, stages, record["seeds"])
+    judge_targets(run, stages)
+    screen.say(f"report: {write_report(folder)}")
+    require_targets(
+        {stage.name: read_json(run.stage_folder(stage.name) / "summary.json", "a summary") for stage in stages}
+    )
+
+
+def _forget(stage: Path) -> None:
+    """Take what was measured out of a stage's summary, and out of its controls'."""
+    for path in [stage / "summary.json", *stage.glob("controls/*/summary.json")]:
+        summary = read_json(path, "a stage's summary")
+        write_json(path, {key: value for key, value in summary.items() if key not in MEASURED})

@@ -1,0 +1,193 @@
+"""`tunewright run`: every stage that the recipe names, in order, evaluated and reported; going on where it was killed."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunewright.data.prepare import Prepared
+from tunewright.errors import RecipeError
+from tunewright.files import write_json
+from tunewright.models.saved import SavedModel, load_network
+from tunewright.recipe.loading import apply_override, load_recipe, recipe_from_dict
+from tunewright.recipe.output import resolved_yaml
+from tunewright.recipe.schema import Recipe
+from tunewright.recipe.stages import StageRecipe, stage_recipes
+from tunewright.recipe.yaml_text import read_yaml
+from tunewright.report.page import write_report
+from tunewright.runs import Run, identity, open_run, read_json
+from tunewright.stages.console import Screen
+from tunewright.stages.controls import run_controls
+from tunewright.stages.environment import describe_environment
+from tunewright.stages.evaluate import evaluate_stage, judge_targets, require_targets, summarise_seeds
+from tunewright.stages.ingredients import prepare_data
+from tunewright.stages.job import StageJob
+from tunewright.stages.training import train_stage
+from tunewright.tasks.table import task_defaults
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """A finished stage: its folder, and the numbers that its summary.json holds."""
+
+    folder: Path
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run left behind."""
+
+    folder: Path
+    stages: dict[str, StageResult] = field(default_factory=dict)
+    report: Path | None = None
+
+
+def run(
+    recipe: Recipe | dict[str, Any] | str | Path,
+    *,
+    overrides: list[str] | None = None,
+    base: Path | str | None = None,
+    runs: Path | str = "runs",
+    until: str | None = None,
+    lang: str = "en",
+    screen: Screen | None = None,
+) -> RunResult:
+    """Carry out a recipe: train each stage, evaluate it, write the report.
+
+    The same recipe on the same data goes on where it was stopped or killed. A finished run is never touched: running
+    its recipe again makes a new folder.
+
+    Args:
+        recipe: a recipe file, the same thing as a dict, or a `Recipe`.
+        overrides: dotted changes, such as "train.lr=1e-4".
+        base: the folder from which relative data paths count; the recipe file's folder, or the current one.
+        runs: the folder that gets the run's folder.
+        until: stop after the last stage of this kind, "pretrain" or "finetune".
+        lang: the report's language, "en" or "zh".
+
+    Raises:
+        UserError: recipe or data are wrong.
+        RunFailed: training diverged, was stopped, or a target of `eval.target` was missed.
+    """
+    screen = screen or Screen()
+    loaded, given, text, base, name = read_recipe(recipe, overrides or [], base)
+    command = command_of(recipe, overrides or [])
+    stages = stage_recipes(loaded)
+    if until is not None and until not in {stage.kind for stage in stages}:
+        raise RecipeError(
+            f"the recipe has no {until} stage",
+            place="stages",
+            found=", ".join(stage.name for stage in stages),
+            fix=f"add it to the recipe's `stages`, such as `stages: [pretrain, {until}]`, or use `tunewright run`",
+        )
+    prepared = [prepare_data(stage.recipe, base, screen) for stage in stages]
+    resolved = loaded.model_dump(mode="json")
+    record = {
+        "name": name,
+        "stages": [stage.name for stage in stages],
+        "seeds": loaded.eval.seeds,
+        "base": str(base.resolve()),
+        "command": command,
+    }
+    files = {"recipe.yaml": text, "recipe.resolved.yaml": resolved_yaml(loaded, given)}
+    key = identity(resolved, [part.manifest.fingerprint for part in prepared])
+    with open_run(Path(runs), name, key, files, record) as (opened, goes_on):
+        screen.log = opened.log
+        screen.say(f"{'going on with' if goes_on else 'run'} {opened.folder}")
+        if not goes_on:
+            write_json(opened.folder / "environment.json", describe_environment(base, prepared))
+        return _carry_out(opened, loaded, stages, prepared, base, until, lang, screen)
+
+
+def _carry_out(
+    opened: Run,
+    recipe: Recipe,
+    stages: list[StageRecipe],
+    prepared: list[Prepared],
+    base: Path,
+    until: str | None,
+    lang: str,
+    screen: Screen,
+) -> RunResult:
+    last = len(stages) if until is None else max(i for i, stage in enumerate(stages) if stage.kind == until) + 1
+    for replica in range(recipe.eval.seeds):
+        source = given_weights(stages[0].recipe, base)
+        if replica:
+            screen.say(f"seed {recipe.seed + replica}")
+        for stage, data in list(zip(stages, prepared, strict=True))[:last]:
+            seeded = with_seed(stage, recipe.seed + replica)
+            folder = opened.stage_folder(stage.name, replica=replica)
+            job = StageJob(stage=seeded, folder=folder, source=source, prepared=data)
+            if not (folder / "summary.json").exists():
+                train_stage(job, screen)
+            if "evaluation" not in read_json(folder / "summary.json", "a stage's summary"):
+                evaluate_stage(job, screen, full=replica == 0)
+            if replica == 0 and seeded.recipe.eval.controls:
+                run_controls(job, screen)
+            source = folder / "model"
+    done = stages[:last]
+    summarise_seeds(opened, done, recipe.eval.seeds)
+    judge_targets(opened, done)
+    report = write_report(opened.folder, lang=lang)
+    if last == len(stages):
+        opened.mark_complete()
+    screen.say(f"report: {report}")
+    results = {
+        stage.name: StageResult(
+            folder=opened.stage_folder(stage.name),
+            summary=read_json(opened.stage_folder(stage.name) / "summary.json", "a stage's summary"),
+        )
+        for stage in done
+    }
+    require_targets({name: result.summary for name, result in results.items()})
+    return RunResult(folder=opened.folder, stages=results, report=report)
+
+
+def read_recipe(
+    recipe: Recipe | dict[str, Any] | str | Path, overrides: list[str], base: Path | str | None
+) -> tuple[Recipe, dict[str, Any], str, Path, str]:
+    """The recipe, what was given of it as a dict and as text, the folder that paths count from, and the run's name."""
+    if isinstance(recipe, str | Path):
+        path = Path(recipe)
+        loaded = load_recipe(path, overrides, defaults=task_defaults)
+        folder = path.resolve().parent
+        name = path.stem if path.stem != "recipe" else folder.name
+        text = path.read_text(encoding="utf-8")
+        if overrides:
+            text += "\n# with these overrides:\n" + "".join(f"#   {override}\n" for override in overrides)
+        given, lines = read_yaml(text)
+        for override in overrides:
+            given, lines = apply_override(given, lines, override)
+        return loaded, given, text, Path(base) if base else folder, loaded.name or name
+    given = recipe.model_dump(mode="json", exclude_unset=True) if isinstance(recipe, Recipe) else recipe
+    loaded = recipe_from_dict(given, overrides, defaults=task_defaults)
+    text = yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
+    return loaded, given, text, Path(base or "."), loaded.name or loaded.task
+
+
+def command_of(recipe: Recipe | dict[str, Any] | str | Path, overrides: list[str]) -> str:
+    """What to type to carry out the recipe again."""
+    if isinstance(recipe, str | Path):
+        return shlex.join(["tunewright", "run", str(recipe), *overrides])
+    return "tunewright run recipe.yaml    # this run was started from Python; its recipe is recipe.yaml in its folder"
+
+
+def with_seed(stage: StageRecipe, seed: int) -> StageRecipe:
+    """The stage with another seed for everything but the split, which was prepared with the recipe's own."""
+    return StageRecipe(name=stage.name, kind=stage.kind, recipe=stage.recipe.model_copy(update={"seed": seed}))
+
+
+def given_weights(recipe: Recipe, base: Path) -> Path | None:
+    """The model folder that the recipe itself names."""
+    return None if recipe.model.weights is None else base / recipe.model.weights
+
+
+def given_origin(recipe: Recipe, base: Path) -> SavedModel | None:
+    """The model that the recipe itself names, loaded."""
+    folder = given_weights(recipe, base)
+    return None if folder is None else load_network(folder)

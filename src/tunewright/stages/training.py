@@ -1,0 +1,378 @@
+"""Train one stage: from its recipe to `model/`, `metrics.jsonl` and `summary.json` in its folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tunewright.data.batching import Batches, in_order
+from tunewright.errors import Diverged, RecipeError, RunFailed, Stopped
+from tunewright.evaluation.metrics import METRICS
+from tunewright.files import write_json
+from tunewright.models.describe import layer_table
+from tunewright.models.network import Network
+from tunewright.models.saved import save_model
+from tunewright.recipe.schema import Recipe
+from tunewright.runs import MetricsLog
+from tunewright.stages.console import Screen
+from tunewright.stages.ingredients import Ingredients, gather, is_stochastic
+from tunewright.stages.job import StageJob
+from tunewright.stages.stopping import stop_requests
+from tunewright.stages.summary import describe_data, describe_network, describe_training
+from tunewright.training import freezing
+from tunewright.training.checkpoint import Checkpoint, load_best, load_newest, save_best, save_checkpoint
+from tunewright.training.loop import Best, Settings, State, Surroundings, train
+from tunewright.training.optim import build_optimizer, default_lr, load_state_tensors, state_tensors
+from tunewright.training.regularization import penalty
+from tunewright.training.schedule import learning_rate_factor
+
+EVALUATION_BATCH = 1024
+
+
+def train_stage(job: StageJob, screen: Screen) -> None:
+    """Train, going on from the newest good checkpoint; leaves model/ and, last of all, summary.json.
+
+    Raises:
+        UserError: recipe, data and source do not fit together.
+        Diverged: the loss or the weights are not finite any more.
+        Stopped: a stop was asked for; a checkpoint was written.
+    """
+    train_ingredients(job, gather(job.recipe, job.prepared, job.origin(), screen), screen)
+
+
+def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -> None:
+    """The same, from ingredients that are ready."""
+    recipe, train_settings = job.recipe, job.recipe.train
+    network = ingredients.network.to(device := choose_device(recipe))
+    examples = ingredients.examples("train")
+    assert examples is not None  # prepare refuses data without a training row
+    batches = Batches(
+        examples=examples.to(device),
+        batch_size=train_settings.batch_size,
+        accumulate=train_settings.accumulate,
+        seed=recipe.seed,
+    )
+    total_steps = train_settings.epochs * batches.steps_per_epoch
+
+    lr = train_settings.lr or default_lr(train_settings.optimizer)
+    movements = freezing.resolve_movement(network, recipe.tune)
+    before = freezing.fingerprint(network)
+    groups = freezing.parameter_groups(movements, lr)
+    optimizer = build_optimizer(train_settings.optimizer, groups, lr, train_settings.regularization.weight_decay)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    parameter_names = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+    checkpoints = job.folder / "checkpoints"
+    state = State()
+    if (found := load_newest(checkpoints, screen.warn)) is not None:
+        network.load_state_dict(found.model)
+        load_state_tensors(optimizer, parameter_names, found.optimizer)
+        state = State.from_json(found.state)
+        screen.say(f"{job.stage.name}: going on after step {state.step:,} of {total_steps:,}")
+
+    validate = validator(ingredients)
+    selection = Selection(
+        metric=selection_metric(ingredients),
+        patience=train_settings.early_stopping.patience if train_settings.early_stopping else None,
+    )
+    log_every = max(1, batches.steps_per_epoch // 20)
+
+    with (
+        closing(MetricsLog(job.folder / "metrics.jsonl", step=state.step)) as metrics_log,
+        screen.training(job.stage.name, train_settings.epochs, total_steps, state.step) as report_step,
+        stop_requests() as should_stop,
+    ):
+
+        def log_step(state: State, loss: float, rate: float) -> None:
+            if state.step % log_every == 0:
+                entry = {"kind": "step", "step": state.step, "epoch": state.epoch + 1, "loss": loss, "lr": rate}
+                metrics_log.append(entry)
+            report_step(state.epoch + 1, state.step, loss, state.examples, state.seconds)
+
+        def end_epoch(state: State, train_loss: float) -> None:
+            require_finite(network, state)
+            valid = validate(network) if validate else None
+            if valid is not None:
+                selection.update(state, valid, lambda: save_best(checkpoints, state.step, network.state_dict()))
+            rate = max(group["lr"] for group in optimizer.param_groups)
+            speed = state.examples / state.seconds
+            metrics_log.append(
+                {
+                    "kind": "epoch",
+                    "epoch": state.epoch,
+                    "step": state.step,
+                    "train_loss": train_loss,
+                    "valid": valid,
+                    "lr": rate,
+                    "seconds": state.seconds,
+                    "examples_per_second": speed,
+                }
+            )
+            shown = "".join(f"  valid {name} {value:.4f}" for name, value in (valid or {}).items())
+            screen.say(
+                f"{job.stage.name}  epoch {state.epoch}/{train_settings.epochs}  train loss {train_loss:.4f}{shown}"
+                f"  {speed:,.0f} examples/s"
+            )
+
+        def save(state: State) -> None:
+            require_finite(network, state)
+            tensors = state_tensors(optimizer, parameter_names)
+            checkpoint = Checkpoint(
+                step=state.step, model=network.state_dict(), optimizer=tensors, state=state.to_json()
+            )
+            save_checkpoint(checkpoints, checkpoint)
+
+        with (
+            small_numbers_as_zero(),
+            threads(recipe.hardware.threads or suitable_threads(network, train_settings.batch_size)),
+        ):
+            train(
+                network,
+                batches,
+                ingredients.objective.bind(recipe.seed, device),
+                optimizer,
+                learning_rate_factor(train_settings.schedule, train_settings.warmup, total_steps),
+                penalty_of(optimizer, recipe),
+                state,
+                Settings(
+                    epochs=train_settings.epochs,
+                    seed=recipe.seed,
+                    clip_norm=train_settings.clip_norm,
+                    save_every=train_settings.checkpoint_steps,
+                    stochastic=is_stochastic(network),
+                ),
+                Surroundings(
+                    start_epoch=lambda epoch: freezing.start_epoch(movements, epoch),
+                    log_step=log_step,
+                    end_epoch=end_epoch,
+                    save=save,
+                    should_stop=should_stop,
+                ),
+            )
+    if state.finished is None:
+        raise Stopped(
+            f"{job.stage.name} was stopped after step {state.step:,} of {total_steps:,}; a checkpoint was written",
+            file=checkpoints,
+            fix="run the same command again: it goes on from there",
+        )
+    finish_stage(job, ingredients, state, movements, before, lr, screen)
+
+
+def finish_stage(
+    job: StageJob,
+    ingredients: Ingredients,
+    state: State,
+    movements: list[freezing.Movement],
+    before: dict[str, str],
+    lr: float,
+    screen: Screen,
+) -> None:
+    """Save the best weights, check the freeze certificate, write the summary.
+
+    Raises:
+        RunFailed: something that was to stay frozen has changed.
+    """
+    network = ingredients.network
+    if state.best is not None:
+        network.load_state_dict(load_best(job.folder / "checkpoints", state.best.folder))
+    network.requires_grad_(True).eval()
+    save_model(job.folder / "model", network, {"preprocessor": ingredients.preprocessor.to_json()})
+    chosen_epoch = state.best.epoch if state.best else state.epoch
+    certificate = freezing.certify(movements, before, network, chosen_epoch)
+    show_certificate(job.stage.name, certificate, screen)
+    summary = {
+        "stage": job.stage.name,
+        "kind": job.stage.kind,
+        "task": job.recipe.task,
+        "seed": job.recipe.seed,
+        "data": describe_data(ingredients.prepared),
+        "model": describe_network(ingredients, movements, chosen_epoch, lr),
+        "training": describe_training(ingredients, state, lr, selection_metric(ingredients)),
+        "certificate": certificate,
+    }
+    write_json(job.folder / "summary.json", summary)
+
+
+def show_certificate(stage: str, certificate: dict[str, Any], screen: Screen) -> None:
+    """One line on what stayed and what moved; RunFailed when something frozen has moved."""
+    if not certificate["passed"]:
+        raise RunFailed(
+            f"{stage}: the freeze certificate failed",
+            found="; ".join(certificate["warnings"][:3]),
+            expected="every frozen tensor bit-identical to its source",
+            fix="this is a mistake in the model's code, not in your recipe: please report it",
+        )
+    frozen, trained = certificate["frozen"], certificate["trained"]
+    if frozen:
+        tensors = sum(entry["tensors"] for entry in frozen)
+        moved = sum(entry["changed"] for entry in trained)
+        screen.say(
+            f"{stage}  freeze certificate passed: {tensors} frozen tensors identical, {moved} trained ones changed"
+        )
+    for warning in certificate["warnings"]:
+        screen.warn(warning)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Keeps the best weights by one validation metric, and stops early when it no longer improves."""
+
+    metric: str
+    patience: int | None
+
+    def update(self, state: State, valid: dict[str, float], keep: Callable[[], str]) -> None:
+        value = valid.get(self.metric)
+        if value is not None and self._is_better(value, state.best):
+            state.best = Best(epoch=state.epoch, step=state.step, value=value, folder=keep())
+            state.epochs_since_best = 0
+            return
+        state.epochs_since_best += 1
+        if self.patience is not None and state.epochs_since_best >= self.patience:
+            state.finished = "early stopping"
+
+    def _is_better(self, value: float, best: Best | None) -> bool:
+        greater = self.metric != "loss" and METRICS[self.metric].greater_is_better
+        return best is None or (value > best.value if greater else value < best.value)
+
+
+def selection_metric(ingredients: Ingredients) -> str:
+    """The validation metric that chooses the best weights.
+
+    Raises:
+        RecipeError: `train.select` is none of the task's metrics.
+    """
+    known = ["loss", *(ingredients.task.metrics if ingredients.objective.supervised else ())]
+    wanted = ingredients.recipe.train.select
+    if wanted is None:
+        return known[min(1, len(known) - 1)]
+    if wanted not in known:
+        raise RecipeError(
+            "train.select is not a validation metric of this task",
+            place="train.select",
+            found=wanted,
+            expected=", ".join(known),
+            fix="choose one of these",
+        )
+    return wanted
+
+
+def choose_device(recipe: Recipe) -> torch.device:
+    """The recipe's device; `auto` takes an accelerator where there is one.
+
+    Raises:
+        RecipeError: the recipe asks for a device that this machine does not have.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    wanted = recipe.hardware.device
+    if wanted == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if available[name]))
+    if not available[wanted]:
+        raise RecipeError(
+            f"this machine has no {wanted} device that torch can use",
+            place="hardware.device",
+            found=wanted,
+            expected=", ".join(name for name, there in available.items() if there),
+            fix="hardware.device: auto",
+        )
+    return torch.device(wanted)
+
+
+# Below so many floating-point operations a step, a second thread waits longer for its start than it saves.
+SMALL_STEP = 1e8
+
+
+def suitable_threads(network: Network, batch_size: int) -> int:
+    """CPU threads for a network: one for a small one. A rule and no measurement, so that a run can be repeated exactly."""
+    # The backward pass costs about twice the forward pass.
+    flops = 3 * batch_size * sum(row.flops for row in layer_table(network))
+    return 1 if flops < SMALL_STEP else torch.get_num_threads()
+
+
+@contextmanager
+def threads(count: int) -> Generator[None]:
+    """Use so many CPU threads, and go back to what was set before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def small_numbers_as_zero() -> Generator[None]:
+    """Numbers below 1e-38 count as zero: processors are many times slower with them.
+
+    Adam's running means of a weight without a gradient (a pixel that is always black) decay into that range.
+    """
+    supported = torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        if supported:
+            torch.set_flush_denormal(False)
+
+
+def penalty_of(optimizer: Optimizer, recipe: Recipe) -> Callable[[], Tensor] | None:
+    """The regularisation term of the loss, over every parameter that is trained; None when it is zero."""
+    terms = recipe.train.regularization
+    if terms.l1 == 0 and terms.l2 == 0:
+        return None
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return lambda: penalty([value for value in parameters if value.requires_grad], l1=terms.l1, l2=terms.l2)
+
+
+def require_finite(network: nn.Module, state: State) -> None:
+    """Refuse to save weights that are not finite.
+
+    Raises:
+        Diverged: names the tensors.
+    """
+    broken = [name for name, value in network.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        raise Diverged(
+            "the weights are not finite",
+            place=f"after epoch {state.epoch}, step {state.step}",
+            found=", ".join(broken[:5]),
+            fix="lower train.lr or set train.clip_norm: 1.0; the last good checkpoint is kept",
+        )
+
+
+def validator(ingredients: Ingredients) -> Callable[[nn.Module], dict[str, float]] | None:
+    """A function that measures a network on the validation split; None when there is none."""
+    examples = ingredients.examples("valid")
+    if examples is None:
+        return None
+    device = choose_device(ingredients.recipe)
+    examples = examples.to(device)
+    objective = ingredients.objective.bind(ingredients.recipe.seed, device)
+    target = ingredients.preprocessor.target
+    names = {ingredients.task.metrics[0], selection_metric(ingredients)} - {"loss"}
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        modes = [(module, module.training) for module in network.modules()]
+        network.eval()
+        loss, weight, outputs = 0.0, 0.0, []
+        with torch.inference_mode():
+            for batch in in_order(examples, EVALUATION_BATCH):
+                loss += float(objective.loss_sum(network, batch, 0))
+                weight += objective.weight(batch)
+                if target is not None:
+                    outputs.append(network(batch.inputs))
+        for module, mode in modes:
+            module.training = mode
+        values = {"loss": loss / weight}
+        if target is not None and examples.target is not None:
+            predicted, truth = target.decode(torch.cat(outputs)), target.truth(examples.target)
+            values |= {name: METRICS[name].value(predicted, truth) for name in names}
+        # A metric that is not defined on these rows, or overflowed, is left out: JSON has no NaN.
+        return {name: value for name, value in values.items() if math.isfinite(value)}
+
+    return validate

@@ -1,0 +1,79 @@
+"""What a task is: how its examples become tensors, its default network, loss, metrics and baselines.
+
+A task is one file in this folder with one `Task`, and one line in `tasks/__init__.py`'s table. Everything else in
+Tunewright works from what is written there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Self
+
+import pyarrow as pa
+from torch import Tensor
+
+from tunewright.data.prepare import Prepared
+from tunewright.recipe.schema import Data
+from tunewright.tasks.targets import TargetEncoder
+
+
+class InputEncoder(Protocol):
+    """Turns rows of a table into what the network gets; fitted on the training split only, saved with the model."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one example, without the batch: (C, H, W) for images, (F,) for rows."""
+        ...
+
+    def encode(self, table: pa.Table) -> Tensor:
+        """[N, *input_shape] float32. Raises DataError when a column is missing or of another kind."""
+        ...
+
+    def show(self, table: pa.Table, index: int) -> dict[str, Any]:
+        """One example as a person can look at it: {"image": data URI} or {"input": {column: value}}."""
+        ...
+
+    def continue_from(self, known: Self) -> Self:
+        """The encoder for a network that was trained before with the encoder `known`."""
+        ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One kind of problem."""
+
+    name: str
+    summary: str
+    """One line for `tunewright init` and the docs."""
+    target_kind: Literal["category", "number"]
+    fit_inputs: Callable[[Prepared, Data], InputEncoder]
+    """Learn the input encoding from the training split."""
+    load_inputs: Callable[[dict[str, Any]], InputEncoder]
+    """The encoder from its JSON."""
+    default_model: dict[str, Any]
+    """The recipe's `model` block when it says nothing."""
+    defaults: dict[str, Any]
+    """The recipe's other defaults."""
+    objective: str
+    metrics: tuple[str, ...]
+    """Measured by default; the first is the headline and selects the best weights."""
+
+    @property
+    def kind(self) -> Literal["classification", "regression"]:
+        return "classification" if self.target_kind == "category" else "regression"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessor:
+    """Both encoders of a model: what `predict` needs besides the weights."""
+
+    task: Task
+    inputs: InputEncoder
+    target: TargetEncoder | None
+
+    def to_json(self) -> dict[str, Any]:
+        target = self.target.to_json() if self.target else None
+        return {"task": self.task.name, "inputs": self.inputs.to_json(), "target": target}

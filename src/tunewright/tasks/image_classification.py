@@ -1,0 +1,27 @@
+"""Which of K classes does this picture show?"""
+
+from tunewright.tasks.base import Task
+from tunewright.tasks.pixels import fit_pixels, load_pixels
+
+TASK = Task(
+    name="image-classification",
+    summary="which class an image belongs to",
+    target_kind="category",
+    fit_inputs=fit_pixels,
+    load_inputs=load_pixels,
+    default_model={
+        "layers": [
+            {"conv2d": 32, "kernel": 3, "activation": "relu"},
+            {"max_pool": 2},
+            {"conv2d": 64, "kernel": 3, "activation": "relu"},
+            {"max_pool": 2},
+            "flatten",
+            {"dense": 128, "activation": "relu"},
+            {"dropout": 0.25},
+            {"dense": "auto"},
+        ]
+    },
+    defaults={"data": {"split": {"by": "stratified"}}, "train": {"epochs": 5, "batch_size": 32}},
+    objective="cross_entropy",
+    metrics=("accuracy", "f1_macro", "log_loss", "brier", "ece"),
+)

@@ -1,0 +1,53 @@
+"""The table of tasks: one line each. A third party adds its own by the entry point group `tunewright.tasks`."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.metadata import entry_points
+from typing import Any
+
+from tunewright.errors import RecipeError
+from tunewright.tasks import image_classification, tabular_classification, tabular_regression
+from tunewright.tasks.base import Preprocessor, Task
+from tunewright.tasks.targets import TargetEncoder
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        image_classification.TASK,
+        tabular_classification.TASK,
+        tabular_regression.TASK,
+    )
+}
+
+
+def get_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        RecipeError: there is none; names the nearest.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    for entry in entry_points(group="tunewright.tasks", name=name):
+        return entry.load()
+    near = difflib.get_close_matches(name, TASKS, n=1)
+    raise RecipeError(
+        "there is no such task",
+        place="task",
+        found=name,
+        expected=", ".join(TASKS),
+        fix=f"did you mean {near[0]}?" if near else "choose one of these",
+    )
+
+
+def task_defaults(name: str) -> dict[str, Any]:
+    """The default recipe of a task, as nested dicts, for the recipe loader."""
+    return get_task(name).defaults
+
+
+def load_preprocessor(value: dict[str, Any]) -> Preprocessor:
+    """A saved model's preprocessor from its JSON."""
+    task = get_task(value["task"])
+    target = TargetEncoder(**value["target"]) if value["target"] else None
+    return Preprocessor(task=task, inputs=task.load_inputs(value["inputs"]), target=target)

@@ -1,0 +1,19 @@
+"""Which of K classes does this row belong to?"""
+
+from tunewright.tasks.base import Task
+from tunewright.tasks.rows import fit_rows, load_rows
+
+TASK = Task(
+    name="tabular-classification",
+    summary="which class a row of a table belongs to",
+    target_kind="category",
+    fit_inputs=fit_rows,
+    load_inputs=load_rows,
+    default_model={"backbone": {"mlp": {"hidden": [128, 64], "dropout": 0.1}}, "head": [{"dense": "auto"}]},
+    defaults={
+        "data": {"split": {"by": "stratified"}},
+        "train": {"epochs": 40, "batch_size": 32, "early_stopping": {"patience": 8}},
+    },
+    objective="cross_entropy",
+    metrics=("accuracy", "f1_macro", "log_loss", "brier", "ece", "roc_auc", "pr_auc"),
+)

@@ -1,0 +1,16 @@
+"""Which number goes with this row?"""
+
+from tunewright.tasks.base import Task
+from tunewright.tasks.rows import fit_rows, load_rows
+
+TASK = Task(
+    name="tabular-regression",
+    summary="which number goes with a row of a table",
+    target_kind="number",
+    fit_inputs=fit_rows,
+    load_inputs=load_rows,
+    default_model={"backbone": {"mlp": {"hidden": [128, 64], "dropout": 0.1}}, "head": [{"dense": "auto"}]},
+    defaults={"train": {"epochs": 60, "batch_size": 32, "early_stopping": {"patience": 10}}},
+    objective="mse",
+    metrics=("rmse", "mae", "r2"),
+)

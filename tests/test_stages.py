@@ -1,0 +1,371 @@
+"""Whole lives of models on real data: pretrain, fine-tune, evaluate, compare, predict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+import tunewright
+from conftest import REPOSITORY
+from tunewright.errors import ArtifactError, RecipeError, TargetMissed, UserError
+from tunewright.files import sha256_file
+from tunewright.models.saved import load_network
+from tunewright.recipe.loading import load_recipe
+from tunewright.runs import read_json
+from tunewright.stages.compare import compare_runs
+from tunewright.stages.console import silent
+from tunewright.stages.data import check_data, prepare_to
+from tunewright.stages.design import show_design
+from tunewright.stages.init import write_recipe
+from tunewright.stages.lr_find import find_learning_rate, steepest
+from tunewright.stages.run import run
+from tunewright.tasks.table import TASKS, task_defaults
+
+FAST = {"eval": {"resamples": 100}}
+MLP: list[Any] = ["flatten", {"dense": 32, "activation": "relu"}, {"dense": "auto"}]
+
+
+def carry_out(tmp_path: Path, recipe: dict[str, Any], **options: Any) -> Any:
+    return run({**FAST, **recipe}, runs=tmp_path / "runs", screen=silent(), **options)
+
+
+def test_pretrain_then_finetune_with_a_frozen_backbone(tmp_path: Path) -> None:
+    result = carry_out(
+        tmp_path,
+        {
+            "name": "life",
+            "task": "image-classification",
+            "data": {"source": "mnist", "limit": 3000, "split": {"valid": 0.1, "test": 0.1}},
+            "model": {
+                "layers": [
+                    {"conv2d": 8, "stride": 2},
+                    "batch_norm",
+                    "relu",
+                    {"conv2d": 16, "stride": 2},
+                    "batch_norm",
+                    "relu",
+                    "global_pool",
+                    {"dense": 10},
+                ]
+            },
+            "train": {"epochs": 2},
+            "stages": [
+                "pretrain",
+                {
+                    "finetune": {
+                        "data": {"source": "digits"},
+                        "tune": {"freeze": "backbone"},
+                        "model": {"head": [{"dense": 24, "activation": "relu"}, {"dense": "auto"}]},
+                        "train": {"epochs": 8},
+                        "eval": {"controls": ["from_scratch", "head_only"]},
+                    }
+                },
+            ],
+        },
+    )
+    before = load_network(result.stages["pretrain"].folder / "model").network
+    after = load_network(result.stages["finetune"].folder / "model").network
+    assert before.described["input_shape"] == [1, 28, 28] and after.described["input_shape"] == [1, 8, 8]
+    for name, value in before.backbone.state_dict().items():
+        assert torch.equal(value, after.backbone.state_dict()[name]), name
+    summary = result.stages["finetune"].summary
+    certificate = summary["certificate"]
+    assert certificate["passed"] and len(certificate["frozen"]) == 4  # two convolutions, two norms: 14 tensors
+    assert sum(entry["tensors"] for entry in certificate["frozen"]) == 14
+    assert summary["evaluation"]["metrics"]["accuracy"]["value"] > 0.3
+    assert [entry["verdict"] for entry in summary["comparisons"]] != []
+    assert all(
+        entry["difference"]["low"] <= entry["difference"]["value"] <= entry["difference"]["high"]
+        for entry in summary["comparisons"]
+    )
+    assert result.report.exists() and read_json(result.folder / "run.json", "a run")["complete"]
+
+
+def test_resnet20_learns_mnist_and_its_frozen_norms_stay(tmp_path: Path) -> None:
+    result = carry_out(
+        tmp_path,
+        {
+            "task": "image-classification",
+            "data": {"source": "mnist", "limit": 600, "resize": [14, 14], "split": {"valid": 0.1, "test": 0.1}},
+            "model": {"backbone": "resnet20"},
+            "train": {"epochs": 2, "batch_size": 32, "lr": 0.003},
+            "stages": ["pretrain", {"finetune": {"tune": {"freeze": "backbone"}, "train": {"epochs": 1}}}],
+        },
+    )
+    assert abs(result.stages["pretrain"].summary["model"]["parameters"]["total"] - 0.27e6) < 0.005e6
+    assert result.stages["pretrain"].summary["evaluation"]["metrics"]["accuracy"]["value"] > 0.3
+    certificate = result.stages["finetune"].summary["certificate"]
+    statistics = [e for e in certificate["frozen"] if "stage" in e["block"]]
+    assert certificate["passed"] and len(statistics) == 9 and all(e["identical"] for e in statistics)
+
+
+@pytest.mark.parametrize("objective", ["masked", {"denoising": {"std": 0.5}}])
+def test_pretraining_without_labels_starts_the_finetune(tmp_path: Path, objective: Any) -> None:
+    result = carry_out(
+        tmp_path,
+        {
+            "task": "image-classification",
+            "data": {"source": "digits", "labelled": False},
+            "model": {"layers": MLP},
+            "train": {"epochs": 3, "objective": objective},
+            "stages": [
+                "pretrain",
+                {"finetune": {"data": {"source": "digits"}, "train": {"epochs": 10, "objective": "cross_entropy"}}},
+            ],
+        },
+    )
+    first, second = result.stages["pretrain"], result.stages["finetune"]
+    assert first.summary["evaluation"] is None
+    assert load_network(first.folder / "model").network.described["outputs"] == 64
+    assert second.summary["evaluation"]["metrics"]["accuracy"]["value"] > 0.8
+    with pytest.raises(ArtifactError, match="without labels"):
+        tunewright.load_model(first.folder / "model")
+
+
+def test_self_supervised_rows(tmp_path: Path) -> None:
+    result = carry_out(
+        tmp_path,
+        {
+            "task": "tabular-classification",
+            "data": {"source": "breast-cancer", "labelled": False},
+            "train": {"epochs": 3, "objective": "masked"},
+            "stages": [
+                "pretrain",
+                {
+                    "finetune": {
+                        "data": {"source": "breast-cancer"},
+                        "train": {"epochs": 15, "objective": "cross_entropy"},
+                    }
+                },
+            ],
+        },
+    )
+    assert result.stages["finetune"].summary["evaluation"]["metrics"]["accuracy"]["value"] > 0.85
+
+
+@pytest.mark.parametrize(
+    ("task", "source", "metric", "least"),
+    [("tabular-classification", "wine", "accuracy", 0.85), ("tabular-regression", "diabetes", "r2", 0.25)],
+)
+def test_tables(tmp_path: Path, task: str, source: str, metric: str, least: float) -> None:
+    result = carry_out(tmp_path, {"task": task, "data": {"source": source, "split": {"valid": 0.1, "test": 0.3}}})
+    summary = result.stages["pretrain"].summary
+    assert summary["evaluation"]["metrics"][metric]["value"] > least
+    assert [entry["name"].split()[0] for entry in summary["evaluation"]["baselines"]] in (
+        ["majority", "class", "linear"],
+        ["mean", "median", "linear"],
+    )
+    table = pq.read_table(result.stages["pretrain"].folder / "predictions.parquet")
+    assert table.num_rows == summary["evaluation"]["rows"]
+    model = tunewright.load_model(result.stages["pretrain"].folder / "model")
+    assert len(tunewright.predict(model, source)) == summary["data"]["used"]
+
+
+def test_seeds_and_target(tmp_path: Path) -> None:
+    recipe = {
+        "task": "image-classification",
+        "data": {"source": "digits"},
+        "model": {"layers": MLP},
+        "train": {"epochs": 2},
+    }
+    result = carry_out(tmp_path, {**recipe, "eval": {"resamples": 100, "seeds": 3, "target": {"accuracy": 0.2}}})
+    seeds = result.stages["pretrain"].summary["seeds"]["metrics"]["accuracy"]
+    assert len(set(seeds["values"])) > 1 and seeds["low"] < seeds["mean"] < seeds["high"]
+    assert sha256_file(result.folder / "seeds/1/pretrain/model/model.safetensors") != sha256_file(
+        result.folder / "pretrain/model/model.safetensors"
+    )
+    with pytest.raises(TargetMissed) as caught:
+        carry_out(tmp_path, {**recipe, "eval": {"resamples": 100, "target": {"accuracy": 0.999}}})
+    assert caught.value.exit_code == 1 and "instead of 0.999" in caught.value.message
+    assert (tmp_path / "runs" / "image-classification-2" / "report.html").exists()
+
+
+def test_until_stops_and_the_same_run_goes_on(tmp_path: Path) -> None:
+    recipe = {
+        "name": "two",
+        "task": "image-classification",
+        "data": {"source": "digits"},
+        "model": {"layers": MLP},
+        "train": {"epochs": 1},
+        "stages": ["pretrain", {"finetune": {"tune": {"freeze": "backbone"}}}],
+    }
+    first = carry_out(tmp_path, recipe, until="pretrain")
+    stamp = sha256_file(first.folder / "pretrain" / "model" / "model.safetensors")
+    assert list(first.stages) == ["pretrain"] and not read_json(first.folder / "run.json", "")["complete"]
+    second = carry_out(tmp_path, recipe, until="finetune")
+    assert (
+        second.folder == first.folder
+        and sha256_file(first.folder / "pretrain" / "model" / "model.safetensors") == stamp
+    )
+    with pytest.raises(RecipeError, match="no finetune stage"):
+        carry_out(tmp_path, {**recipe, "stages": ["pretrain"]}, until="finetune")
+
+
+def test_a_model_given_by_its_folder(tmp_path: Path) -> None:
+    recipe = {
+        "task": "image-classification",
+        "data": {"source": "digits"},
+        "model": {"layers": MLP},
+        "train": {"epochs": 1},
+    }
+    first = carry_out(tmp_path, recipe)
+    weights = str(first.folder / "pretrain" / "model")
+    second = carry_out(
+        tmp_path,
+        {
+            **recipe,
+            "name": "again",
+            "model": {"weights": weights, "layers": MLP},
+            "tune": {"freeze": "backbone"},
+            "stages": ["finetune"],
+        },
+    )
+    assert second.stages["finetune"].summary["certificate"]["passed"]
+    assert "new head" not in (second.folder / "log.txt").read_text()
+    with pytest.raises(UserError, match="resize"):
+        carry_out(
+            tmp_path,
+            {
+                **recipe,
+                "name": "other",
+                "data": {"source": "mnist", "limit": 200},
+                "model": {"weights": weights, "layers": MLP},
+                "stages": ["finetune"],
+            },
+        )
+    with pytest.raises(ArtifactError, match="reads other inputs"):
+        carry_out(
+            tmp_path,
+            {
+                "name": "wrong",
+                "task": "tabular-classification",
+                "data": {"source": "wine"},
+                "model": {"weights": weights},
+                "stages": ["finetune"],
+            },
+        )
+
+
+def test_compare(tmp_path: Path) -> None:
+    recipe = {
+        "task": "image-classification",
+        "data": {"source": "digits", "split": {"test": 0.3}},
+        "train": {"epochs": 8},
+    }
+    good = carry_out(tmp_path, {**recipe, "name": "good", "model": {"layers": MLP}})
+    poor = carry_out(tmp_path, {**recipe, "name": "poor", "model": {"layers": MLP}, "train": {"epochs": 1, "lr": 1e-5}})
+    found = compare_runs(good.folder, poor.folder, screen=silent())
+    assert found["accuracy"].verdict == "better" and found["log_loss"].verdict == "better"
+    assert compare_runs(good.folder, good.folder, screen=silent())["accuracy"].verdict == "no real difference"
+    with pytest.raises(UserError):
+        compare_runs(good.folder, tmp_path, screen=silent())
+
+
+def test_predict_pictures_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from tunewright.stages.predict import print_predictions
+
+    result = carry_out(
+        tmp_path,
+        {
+            "task": "image-classification",
+            "data": {"source": "digits"},
+            "model": {"layers": MLP},
+            "train": {"epochs": 15},
+        },
+    )
+    folder = result.stages["pretrain"].folder / "model"
+    digits = load_digits()
+    right = 0
+    for index in range(20):
+        Image.fromarray(np.rint(digits.images[index] * (255 / 16)).astype(np.uint8)).save(tmp_path / f"{index}.png")
+        (found,) = tunewright.predict(folder, tmp_path / f"{index}.png")
+        assert abs(sum(found["probabilities"].values()) - 1) < 1e-6
+        right += found["prediction"] == str(digits.target[index])
+    assert right >= 17
+    print_predictions(folder, "digits")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 1797 and lines[0]["row"] == 1
+    with pytest.raises(UserError):
+        tunewright.predict(folder, tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_init_writes_a_recipe_that_runs(tmp_path: Path, task: str) -> None:
+    source = {"image-classification": "digits", "tabular-classification": "wine", "tabular-regression": "diabetes"}[
+        task
+    ]
+    path = tmp_path / "recipe.yaml"
+    assert "next:" in write_recipe(task, source, path)
+    recipe = load_recipe(path, ["train.epochs=1", "eval.resamples=100"], defaults=task_defaults)
+    assert recipe.task == task
+    assert (
+        run(path, overrides=["train.epochs=1", "eval.resamples=100"], runs=tmp_path / "runs", screen=silent()).report
+        is not None
+    )
+    with pytest.raises(UserError, match="not overwritten"):
+        write_recipe(task, source, path)
+
+
+def test_init_on_a_file_names_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        "größe,farbe,label\n" + "".join(f"{i},{'rot' if i % 2 else 'blau'},{i % 2}\n" for i in range(60))
+    )
+    write_recipe("tabular-classification", str(tmp_path / "t.csv"), tmp_path / "recipe.yaml")
+    recipe = load_recipe(tmp_path / "recipe.yaml", defaults=task_defaults)
+    assert recipe.data.input == ["größe", "farbe"] and recipe.data.target == "label" and recipe.data.source == "t.csv"
+
+
+def test_learning_rate_range_test(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "task: image-classification\ndata: {source: digits}\nmodel: {layers: [flatten, {dense: 32, activation: relu}, {dense: auto}]}\n"
+    )
+    found = find_learning_rate(path, [], screen=silent())
+    assert 1e-4 < found.lr < 1 and len(found.trace) > 20
+    assert steepest(
+        [(10.0**k, loss) for k, loss in zip(range(-6, 2), [2, 2, 2, 1.9, 1.0, 0.9, 1.5, 3])]
+    ) == pytest.approx(1e-3)
+
+
+def test_design_and_data_verbs(tmp_path: Path) -> None:
+    path = REPOSITORY / "examples" / "mnist" / "recipe.yaml"
+    first, second = show_design(path, [], tmp_path / "n.svg", screen=silent())
+    assert first["parameters"]["total"] == 101_770 and second["parameters"]["frozen"] == 100_480
+    assert (tmp_path / "n-pretrain.svg").read_text().startswith("<svg")
+    found = prepare_to(path, [], tmp_path / "out", screen=silent())
+    assert [part.manifest.used for part in found] == [70_000, 1_797]
+
+
+def test_data_check_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("task: tabular-classification\ndata: {source: wine}\n")
+    check_data(path, [], as_json=True)
+    findings = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {"rows", "types", "class-balance"} <= {entry["code"] for entry in findings}
+
+
+def test_the_python_api(tmp_path: Path) -> None:
+    recipe = tunewright.Recipe(
+        task="image-classification",
+        data={"source": "digits"},
+        train={"epochs": 1},
+        model={"layers": MLP},
+        eval={"resamples": 100},
+    )  # type: ignore[arg-type]
+    result = tunewright.run(recipe, runs=tmp_path, screen=silent())
+    assert result.stages["pretrain"].summary["training"]["epochs"] == 1
+    assert (
+        sorted(tunewright.__all__)
+        == tunewright.__all__
+        == ["Recipe", "RunFailed", "TunewrightError", "UserError", "load_model", "predict", "run"]
+    )
+    assert all(hasattr(tunewright, name) for name in tunewright.__all__)
