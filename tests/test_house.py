@@ -1,0 +1,264 @@
+"""The house rules that a machine can hold: nothing unsafe, a light start, every command in the docs works."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import REPOSITORY
+
+SOURCE = REPOSITORY / "src" / "tunewright"
+DOCUMENTS = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "README.zh-CN.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+]
+
+FORBIDDEN_CALLS = {
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "os.system",
+    "os.popen",
+    "torch.load",
+    "pickle.load",
+    "pickle.loads",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "marshal.loads",
+    "subprocess.getoutput",
+}
+FORBIDDEN_IMPORTS = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+FORBIDDEN_KEYWORDS = {("shell", True), ("allow_pickle", True), ("trust_remote_code", True), ("weights_only", False)}
+
+
+def unsafe(code: str) -> list[str]:
+    """What in a piece of code could run somebody else's."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found += [name.name for name in node.names if name.name.split(".")[0] in FORBIDDEN_IMPORTS]
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in FORBIDDEN_IMPORTS:
+            found.append(str(node.module))
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            found += [name] if name in FORBIDDEN_CALLS else []
+            found += [
+                f"{k.arg}={k.value.value}"
+                for k in node.keywords
+                if isinstance(k.value, ast.Constant) and (k.arg, k.value.value) in FORBIDDEN_KEYWORDS
+            ]
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_nothing_in_the_source_can_run_foreign_code(path: Path) -> None:
+    assert unsafe(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from joblib import load",
+        "eval('1')",
+        "exec('1')",
+        "import os\nos.system('x')",
+        "torch.load('x')",
+        "np.load('x', allow_pickle=True)",
+        "subprocess.run('x', shell=True)",
+        "yaml.load(x)",
+        "f(trust_remote_code=True)",
+        "torch.load('x', weights_only=False)",
+    ],
+)
+def test_the_test_above_can_fail(code: str) -> None:
+    assert unsafe(code)
+
+
+def python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+def tunewright(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return python("-c", "from tunewright.cli import main; main()", *arguments, cwd=cwd)
+
+
+def test_help_does_not_wait_for_heavy_libraries() -> None:
+    code = "import sys\nfrom tunewright.cli import app\nfrom typer.main import get_command\nget_command(app)\nprint([m for m in ('torch', 'numpy', 'pyarrow', 'sklearn', 'pydantic', 'PIL') if m in sys.modules])"
+    assert python("-c", code).stdout.strip() == "[]"
+    text = tunewright("--help").stdout
+    for verb in (
+        "init",
+        "data",
+        "design",
+        "pretrain",
+        "finetune",
+        "run",
+        "evaluate",
+        "report",
+        "compare",
+        "lr-find",
+        "predict",
+        "schema",
+    ):
+        assert re.search(rf"^\s+{verb}\s", text, re.MULTILINE), verb
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run", "missing.yaml"], 2, "no such recipe"),
+        (["run", "bad.yaml"], 2, "did you mean epochs?"),
+        (["run", "good.yaml", "train.lr"], 2, "key=value"),
+        (["data", "check", "missing.yaml"], 2, "no such recipe"),
+        (["evaluate", "nowhere"], 2, "run.json is missing"),
+        (["report", "nowhere"], 2, "missing"),
+        (["compare", "a", "b"], 2, "no predictions"),
+        (["predict", "nowhere", "x.csv"], 2, "missing"),
+        (["init", "vision"], 2, "no such task"),
+        (["finetune", "good.yaml"], 2, "no finetune stage"),
+        (["run", "diverges.yaml"], 1, "not finite"),
+        (["run", "missed.yaml"], 1, "target was missed"),
+        (["nonsense"], 2, "No such command"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_mistakes_end_with_a_message_and_not_with_a_traceback(
+    tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    good = "task: tabular-classification\ndata: {source: wine}\ntrain: {epochs: 1}\neval: {resamples: 100}\n"
+    (tmp_path / "good.yaml").write_text(good)
+    (tmp_path / "bad.yaml").write_text(good.replace("epochs", "epocs"))
+    (tmp_path / "diverges.yaml").write_text(good.replace("epochs: 1", "epochs: 9, optimizer: sgd, lr: 1.0e30"))
+    (tmp_path / "missed.yaml").write_text(good.replace("resamples: 100", "resamples: 100, target: {accuracy: 1.1}"))
+    done = tunewright(*arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every `tunewright …` line in a shell block of the documents, and every make target."""
+    found: list[tuple[str, str]] = []
+    for document in DOCUMENTS:
+        for block in re.findall(r"```(?:bash|sh)\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                command = line.split("#")[0].strip()
+                if command:
+                    found.append((document.name, command))
+    return found
+
+
+def test_there_are_commands_in_the_documents() -> None:
+    assert len(commands()) > 10
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a reader of the docs would have it after the commands above the one that is tried."""
+    place = tmp_path_factory.mktemp("docs")
+    (place / "examples").symlink_to(REPOSITORY / "examples")
+    (place / "reviews.csv").write_text(
+        "length,stars,label\n" + "".join(f"{i % 90},{i % 5},{'good' if i % 5 > 2 else 'bad'}\n" for i in range(300))
+    )
+    for name in ("a", "b"):
+        (place / f"{name}.yaml").write_text(
+            f"task: image-classification\ndata: {{source: digits}}\nseed: 1\nmodel: {{layers: [flatten, {{dense: {8 if name == 'a' else 16}}}, {{dense: auto}}]}}\ntrain: {{epochs: 1}}\n"
+        )
+        assert tunewright("run", f"{name}.yaml", cwd=place).returncode == 0
+    # What `make demo` leaves, made here from fewer images.
+    fast = ["data.limit=600", "train.epochs=1", "eval.seeds=1", "eval.target={}", "stages.1.finetune.train.epochs=1"]
+    assert tunewright("run", "examples/mnist/recipe.yaml", *fast, cwd=place).returncode == 0
+    return place
+
+
+@pytest.mark.parametrize(("document", "command"), commands(), ids=lambda value: value)
+def test_every_command_in_the_documents_works(workplace: Path, document: str, command: str) -> None:
+    words = shlex.split(command)
+    if words[0] == "make":
+        targets = re.findall(r"^(\w[\w-]*):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+        assert set(words[1:]) <= set(targets)
+        return
+    if words[:2] == ["pip", "install"] or words[0] == "git":
+        return
+    assert words[0] in ("tunewright", "python"), command
+    if words[0] == "python":
+        assert (REPOSITORY / words[1]).exists()
+        return
+    if words[1] == "init":
+        for option, value in zip(words, words[1:]):
+            if option == "--out":
+                (workplace / value).unlink(missing_ok=True)
+    if words[1] in ("run", "pretrain", "finetune"):
+        words += (
+            ["data.limit=600", "train.epochs=1", "eval.seeds=1", "eval.resamples=100", "eval.target={}"]
+            if "mnist" in command
+            else []
+        )
+        if "examples/mnist" in command:
+            words.append("stages.1.finetune.train.epochs=1")
+    done = tunewright(*words[1:], cwd=workplace)
+    assert done.returncode == 0, done.stderr
+
+
+def python_blocks() -> list[tuple[str, str]]:
+    return [
+        (d.name, block)
+        for d in DOCUMENTS
+        for block in re.findall(r"```python\n(.*?)```", d.read_text(encoding="utf-8"), re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize(("document", "block"), python_blocks(), ids=lambda value: value[:30])
+def test_every_python_block_in_the_documents_works(workplace: Path, document: str, block: str) -> None:
+    done = python("-c", block, cwd=workplace)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_recipe_in_the_documents_loads(tmp_path: Path) -> None:
+    from tunewright.recipe.loading import load_recipe
+    from tunewright.tasks.table import task_defaults
+
+    count = 0
+    for document in DOCUMENTS:
+        for block in re.findall(r"```yaml\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL):
+            path = tmp_path / f"{count}.yaml"
+            path.write_text(block, encoding="utf-8")
+            load_recipe(path, defaults=task_defaults)
+            count += 1
+    assert count >= 2
+
+
+def test_the_house_speaks_of_itself_alone() -> None:
+    """No registry's host and no path of a build machine in what is published."""
+    hosts = "|".join(
+        re.escape(name)
+        for name in ("pypi" + ".org", "registry" + ".npmjs", "deb" + ".debian", "/o" + "pt/", "/wo" + "rk/")
+    )
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=REPOSITORY)
+    files = listed.stdout.splitlines() if listed.returncode == 0 else []
+    for name in files:
+        path = REPOSITORY / name
+        if (
+            path.suffix in {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".json", ""}
+            and path.is_file()
+            and path.stat().st_size < 1_000_000
+        ):
+            assert not re.search(hosts, path.read_text(encoding="utf-8", errors="ignore")), name
