@@ -130,7 +130,7 @@ def test_help_does_not_wait_for_heavy_libraries() -> None:
         (["run", "good.yaml", "train.lr"], 2, "key=value"),
         (["data", "check", "missing.yaml"], 2, "no such recipe"),
         (["evaluate", "nowhere"], 2, "run.json is missing"),
-        (["report", "nowhere"], 2, "missing"),
+        (["report", "nowhere"], 2, "no such run folder"),
         (["compare", "a", "b"], 2, "no predictions"),
         (["predict", "nowhere", "x.csv"], 2, "missing"),
         (["init", "vision"], 2, "no such task"),

@@ -98,6 +98,8 @@ def read_run(folder: Path) -> RunFiles:
     given = [name for name in sequence(record.get("stages")) if isinstance(name, str)]
     listed = [name for name in given if Path(name).name == name and name != ".."]
     names = [name for name in dict.fromkeys(listed or STAGES) if (folder / name / "summary.json").is_file()]
+    if not folder.is_dir():
+        raise ArtifactError("no such run folder", file=folder, fix="name a run folder, such as runs/mnist")
     if not names:
         raise ArtifactError(
             "there is nothing to report yet: no stage has a summary.json",
