@@ -136,8 +136,7 @@ def train(
             for batch in step_batches:
                 loss = objective.loss_sum(model, batch, state.epoch)
                 loss_sum += float(loss.detach())
-                # The same as (loss / weight).backward(), with one operation less to record.
-                loss.backward(torch.full_like(loss, 1 / weight))
+                (loss / weight).backward()
             if penalty is not None:
                 penalty().backward()
             check_health(loss_sum / weight, state, step_batches, batches.examples.rows)
