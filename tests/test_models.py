@@ -17,7 +17,7 @@ from tunewright.models.layers import LAYERS, build_layer
 from tunewright.models.network import Network
 from tunewright.models.picture import network_svg
 from tunewright.models.saved import load_network, save_model
-from tunewright.models.surgery import blocks, fit_input, replace_head
+from tunewright.models.surgery import fit_input, replace_head
 from tunewright.recipe.schema import Model
 
 IMAGE, ROW, IDS, SEQUENCE = (3, 8, 8), (12,), (5,), (5, 4)
@@ -142,7 +142,7 @@ def test_a_new_head_keeps_the_very_same_backbone() -> None:
     new = replace_head(old, [{"dense": 5}, {"dense": "auto"}], outputs=7, seed=1)
     assert new(torch.rand(2, *IMAGE)).shape == (2, 7)
     assert new.backbone is old.backbone
-    assert [block.part for block in blocks(new)] == ["backbone", "backbone", "head", "head"]
+    assert [block.part for block in new.blocks()] == ["backbone", "backbone", "head", "head"]
     assert build_network(new.described, seed=0).state_dict().keys() == new.state_dict().keys()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -11,18 +11,27 @@ from torch import Tensor
 
 from tunewright.random import permutation
 
+# One tensor [B, ...], or several by name: {"input_ids": [B, T], "attention_mask": [B, T]}.
+Inputs = Tensor | dict[str, Tensor]
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A few examples as tensors.
 
-    inputs: [B, ...] what the network gets; target: [B] or None when there is no label; ids: [B] int64, the examples'
-    positions in their split, on the CPU.
+    inputs: what the network gets; target: [B] or None when there is no label; ids: [B] int64, the examples' positions in
+    their split, on the CPU.
     """
 
-    inputs: Tensor
+    inputs: Inputs
     target: Tensor | None
     ids: Tensor
+
+    @property
+    def pixels(self) -> Tensor:
+        """The inputs of a task whose inputs are one tensor."""
+        assert isinstance(self.inputs, Tensor)
+        return self.inputs
 
 
 class Examples(Protocol):
@@ -33,7 +42,21 @@ class Examples(Protocol):
         """[N] int64: each example's row number in the source, counted from 1, to name it to people."""
         ...
 
+    @property
+    def target(self) -> Tensor | None:
+        """[N], or None when there are no labels."""
+        ...
+
+    @property
+    def lengths(self) -> Tensor | None:
+        """[N] int64: how long each example is, where examples differ in length and are padded."""
+        ...
+
     def __len__(self) -> int: ...
+
+    def to(self, device: torch.device) -> Examples:
+        """The same examples, whose batches lie on a device."""
+        ...
 
     def batch(self, ids: Tensor) -> Batch:
         """The examples at the positions `ids` [B] int64."""
@@ -42,11 +65,15 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class TensorExamples:
-    """Examples that fit in memory: inputs [N, ...], target [N], rows [N]."""
+    """Examples of one size that fit in memory: inputs [N, ...], target [N], rows [N]."""
 
     inputs: Tensor
     target: Tensor | None
     rows: Tensor
+
+    @property
+    def lengths(self) -> None:
+        return None
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
@@ -60,6 +87,68 @@ class TensorExamples:
         where = ids.to(self.inputs.device)
         target = None if self.target is None else self.target.index_select(0, where)
         return Batch(self.inputs.index_select(0, where), target, ids)
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths end to end: values [ΣT, ...], starts [N + 1] int64."""
+
+    values: Tensor
+    starts: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        return self.starts[1:] - self.starts[:-1]
+
+    def padded(self, ids: Tensor, fill: float) -> Tensor:
+        """[B, longest of these, ...]: the rows `ids`, filled up at their ends."""
+        begins, ends = self.starts[ids].tolist(), self.starts[ids + 1].tolist()
+        rows = [self.values[begin:end] for begin, end in zip(begins, ends)]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill)
+
+
+@dataclass(frozen=True)
+class TokenExamples:
+    """Texts as token ids of different lengths; a batch is padded to its own longest.
+
+    types: which of two texts each token belongs to; None where there is one text.
+    """
+
+    tokens: Ragged
+    types: Ragged | None
+    target: Tensor | None
+    rows: Tensor
+    padding: int
+    """The id of the padding token."""
+    cut: int = 0
+    """How many of the texts were longer than the network reads."""
+    device: torch.device | None = None
+
+    @property
+    def lengths(self) -> Tensor:
+        return self.tokens.lengths
+
+    def __len__(self) -> int:
+        return self.rows.shape[0]
+
+    def to(self, device: torch.device) -> TokenExamples:
+        return replace(self, device=device)
+
+    def batch(self, ids: Tensor) -> Batch:
+        tokens = self.tokens.padded(ids, self.padding).to(torch.int64)
+        lengths = self.lengths[ids]
+        inputs = {"input_ids": tokens, "attention_mask": (torch.arange(tokens.shape[1]) < lengths[:, None]).long()}
+        if self.types is not None:
+            inputs["token_type_ids"] = self.types.padded(ids, 0).to(torch.int64)
+        target = None if self.target is None else self.target.index_select(0, ids).to(self.device)
+        return Batch({name: value.to(self.device) for name, value in inputs.items()}, target, ids)
+
+
+# Batches of examples of about one length are cut from so many batches' worth of examples in random order: more would
+# pad less, but make the batches less random.
+WINDOW = 50
+# An evaluation batch has at most so many tokens.
+EVALUATION_TOKENS = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +168,36 @@ class Batches:
 
     def steps(self, epoch: int, *, start: int = 0) -> Iterator[list[Batch]]:
         """The micro-batches of each optimiser step of an epoch, from step `start` of it on."""
-        order = torch.from_numpy(permutation(self.seed, "order", epoch, len(self.examples)))
-        batches = order.split(self.batch_size)
+        batches = self._batches(epoch)
         for step in range(start, self.steps_per_epoch):
             chosen = batches[step * self.accumulate : (step + 1) * self.accumulate]
             yield [self.examples.batch(ids) for ids in chosen]
 
+    def _batches(self, epoch: int) -> list[Tensor]:
+        """The positions of each batch's examples. Where lengths differ, examples of about one length come together.
+
+        Every batch but the last is full, and each example comes once, so each weighs the same as without the sorting.
+        """
+        order = torch.from_numpy(permutation(self.seed, "order", epoch, len(self.examples)))
+        if self.examples.lengths is None:
+            return list(order.split(self.batch_size))
+        batches: list[Tensor] = []
+        for window in order.split(self.batch_size * WINDOW):
+            by_length = window[torch.argsort(self.examples.lengths[window], stable=True)]
+            batches += by_length.split(self.batch_size)
+        full = len(order) // self.batch_size
+        mixed = permutation(self.seed, "batches", epoch, full)
+        return [batches[index] for index in mixed] + batches[full:]
+
 
 def in_order(examples: Examples, batch_size: int) -> Iterator[Batch]:
-    """All examples once, in their own order: for evaluation."""
-    for ids in torch.arange(len(examples)).split(batch_size):
-        yield examples.batch(ids)
+    """All examples once: in their own order, or by length where lengths differ (a batch's `ids` say which they are)."""
+    if examples.lengths is None:
+        for ids in torch.arange(len(examples)).split(batch_size):
+            yield examples.batch(ids)
+        return
+    order = torch.argsort(examples.lengths, descending=True, stable=True)
+    while len(order):
+        size = max(1, min(batch_size, EVALUATION_TOKENS // max(1, int(examples.lengths[order[0]]))))
+        yield examples.batch(order[:size])
+        order = order[size:]

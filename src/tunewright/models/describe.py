@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tunewright.models.network import Network
+from tunewright.models.network import AnyNetwork, Network, evaluating
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,28 +26,45 @@ class LayerRow:
     """Floating-point operations of one forward pass of one example; a multiplication with its addition counts as 2."""
 
 
-def layer_table(network: Network) -> list[LayerRow]:
+def layer_table(network: AnyNetwork) -> list[LayerRow]:
     """The blocks in order, found by a pass of one empty example; nothing in the network changes."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    rows: list[LayerRow] = []
-    value = torch.zeros(1, *network.described["input_shape"], device=next(network.parameters()).device)
-    titles = _titles(network)
-    for part, sequence in (("backbone", network.backbone), ("head", network.head)):
-        for name, module in sequence.named_children():
-            value, flops = _pass(module, value)
-            rows.append(
-                LayerRow(
-                    block=f"{part}.{name}",
-                    kind=titles[f"{part}.{name}"],
-                    output_shape=tuple(value.shape[1:]),
-                    parameters=sum(parameter.numel() for parameter in module.parameters()),
-                    flops=flops,
-                )
-            )
-    for module, mode in modes:
-        module.training = mode
-    return rows
+    blocks = network.blocks()
+    shapes: dict[str, tuple[int, ...]] = {}
+    flops = dict.fromkeys((block.title for block in blocks), 0)
+    hooks: list[Any] = []
+    for block in blocks:
+
+        def note(part: nn.Module, inputs: Any, output: Any, *, title: str = block.title) -> None:
+            shapes[title] = tuple(_tensor(output).shape[1:])
+
+        def count(part: nn.Module, inputs: Any, output: Any, *, title: str = block.title) -> None:
+            if inputs:
+                flops[title] += _flops(part, inputs[0], _tensor(output))
+
+        hooks.append(block.module.register_forward_hook(note))
+        hooks += [part.register_forward_hook(count) for part in block.module.modules() if not list(part.children())]
+    with evaluating(network), torch.no_grad():
+        network(network.example())
+    for hook in hooks:
+        hook.remove()
+    titles = _titles(network) if isinstance(network, Network) else {}
+    return [
+        LayerRow(
+            block=block.title,
+            kind=titles.get(block.title) or type(block.module).__name__,
+            output_shape=shapes.get(block.title, ()),
+            parameters=sum(value.numel() for value in block.parameters().values()),
+            flops=flops[block.title],
+        )
+        for block in blocks
+    ]
+
+
+def _tensor(output: Any) -> Tensor:
+    """The first tensor of what a module gives."""
+    while not isinstance(output, Tensor):
+        output = next(iter(output.values())) if isinstance(output, dict) else output[0]
+    return output
 
 
 def _titles(network: Network) -> dict[str, str]:
@@ -68,22 +86,6 @@ def _title(layer: object) -> str:
     (name, value), *options = layer.items()
     rest = [str(option) if key == "activation" else f"{key} {option}" for key, option in options]
     return ", ".join([f"{name} {value}", *rest])
-
-
-def _pass(module: nn.Module, value: Tensor) -> tuple[Tensor, int]:
-    """The output of a module, and the operations of every part of it that has a formula."""
-    total = 0
-
-    def count(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
-        nonlocal total
-        total += _flops(part, inputs[0], output if isinstance(output, Tensor) else output[0])
-
-    hooks = [part.register_forward_hook(count) for part in module.modules() if not list(part.children())]
-    with torch.no_grad():
-        output = module(value)
-    for hook in hooks:
-        hook.remove()
-    return output, total
 
 
 def _flops(module: nn.Module, inputs: Tensor, output: Tensor) -> int:

@@ -1,13 +1,66 @@
-"""The one class of our own networks: named backbone blocks, then a head."""
+"""What every network here can do, and the one class of our own networks: named backbone blocks, then a head."""
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
+# One tensor, or several by name: {"input_ids": [B, T], "attention_mask": [B, T]}.
+Inputs = Tensor | dict[str, Tensor]
 
-class Network(nn.Module):
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a network that is frozen or trained as a whole."""
+
+    name: str
+    module: nn.Module
+    part: Literal["backbone", "head"]
+    prefix: str
+    """What the names of its tensors begin with in the network's state_dict."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.part}.{self.name}"
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Its parameters by their names in the network."""
+        return {f"{self.prefix}{name}": value for name, value in self.module.named_parameters()}
+
+
+class AnyNetwork(nn.Module, ABC):
+    """A network that can be frozen by blocks, saved, and made again."""
+
+    described: dict[str, Any]
+    """Plain data from which the same network can be made again."""
+
+    @abstractmethod
+    def blocks(self) -> list[Block]:
+        """All blocks in order from the input; each parameter is in exactly one."""
+
+    @abstractmethod
+    def example(self) -> Inputs:
+        """Empty inputs, a batch of one."""
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Generator[None]:
+    """Evaluation mode for a while; afterwards each module is in the mode it was in."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+class Network(AnyNetwork):
     """A backbone and a head, each a sequence of named blocks.
 
     Args:
@@ -25,3 +78,17 @@ class Network(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, *input_shape] to [B, outputs]."""
         return self.head(self.backbone(inputs))
+
+    def blocks(self) -> list[Block]:
+        parts: tuple[tuple[Literal["backbone", "head"], nn.Sequential], ...] = (
+            ("backbone", self.backbone),
+            ("head", self.head),
+        )
+        return [
+            Block(name, module, part, f"{part}.{name}.")
+            for part, sequence in parts
+            for name, module in sequence.named_children()
+        ]
+
+    def example(self) -> Tensor:
+        return next(self.parameters()).new_zeros(1, *self.described["input_shape"])

@@ -1,4 +1,8 @@
-"""The saved model: a folder with `config.json` and `model.safetensors`, nothing that can run code."""
+"""The saved model: a folder of JSON and safetensors, nothing that can run code.
+
+Our own networks have all in `config.json` and `model.safetensors`. A network of the Transformers library is saved in that
+library's format (or as a peft adapter), with what only we know beside it in `tunewright.json`.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +17,36 @@ from torch import Tensor
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import sync_file, write_json
 from tunewright.models.build import build_network
-from tunewright.models.network import Network
+from tunewright.models.network import AnyNetwork, Network
+from tunewright.models.pretrained import check_folder, open_backbone, weights_folder
+from tunewright.models.transformer import Transformer, build_transformer, read_transformer, write_transformer
 from tunewright.runs import read_json
 
 FORMAT = 1
+BESIDE = "tunewright.json"
 
 
 @dataclass(frozen=True)
 class SavedModel:
     """A network, and what was saved beside it."""
 
-    network: Network
+    network: AnyNetwork
     extra: dict[str, Any]
+    folder: Path | None = None
+    """Where it was read from."""
 
 
-def save_model(folder: Path, network: Network, extra: dict[str, Any]) -> None:
-    """Write the folder; config.json comes last and makes it a model.
+def save_model(folder: Path, network: AnyNetwork, extra: dict[str, Any]) -> None:
+    """Write the folder; the file that makes it a model comes last.
 
     Args:
-        extra: more entries for config.json, such as the preprocessor.
+        extra: more JSON to keep, such as the preprocessor.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(network, Transformer):
+        write_transformer(folder, network)
+        write_json(folder / BESIDE, {"format": FORMAT, "network": network.described, **extra})
+        return
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     temporary = folder / ".model.safetensors.tmp"
     save_file(tensors, temporary, metadata={"format": "pt"})
@@ -45,40 +58,66 @@ def save_model(folder: Path, network: Network, extra: dict[str, Any]) -> None:
     )
 
 
+def fresh_network(described: dict[str, Any], *, seed: int) -> AnyNetwork:
+    """The network of a description with random weights."""
+    return (build_transformer if "purpose" in described else build_network)(described, seed=seed)
+
+
 def load_network(folder: Path) -> SavedModel:
     """The network with its weights, and what was saved beside it.
 
     Raises:
         ArtifactError: the folder is no model of Tunewright, or its files are missing, damaged or of a newer version.
     """
-    config = read_json(folder / "config.json", "a model folder of Tunewright")
-    if config.get("model_type") != "tunewright" or not isinstance(config.get("network"), dict):
+    path = folder / (BESIDE if (folder / BESIDE).exists() else "config.json")
+    config = read_json(path, "a model folder of Tunewright")
+    own = path.name == "config.json"
+    if (own and config.get("model_type") != "tunewright") or not isinstance(config.get("network"), dict):
         raise ArtifactError(
             "this is not a model of Tunewright",
-            file=folder / "config.json",
+            file=path,
             found=f"model_type {config.get('model_type')!r}",
-            expected='model_type "tunewright"',
+            expected='model_type "tunewright", or tunewright.json beside it',
             fix="name the `model` folder of a stage, such as runs/mnist/pretrain/model",
         )
     if config.get("format") != FORMAT:
         raise ArtifactError(
             "the model was written by another version of Tunewright",
-            file=folder / "config.json",
+            file=path,
             found=f"format {config.get('format')}",
             expected=f"format {FORMAT}",
             fix="use the version that wrote it, or train again",
         )
     extra = {key: value for key, value in config.items() if key not in ("model_type", "format", "network")}
+    described = config["network"]
     try:
-        network = build_network(config["network"], seed=0)
+        if not own:
+            return SavedModel(_read_transformer(folder, described), extra, folder)
+        network = build_network(described, seed=0)
     except (RecipeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(
             f"the description of the network is damaged: {error}",
-            file=folder / "config.json",
+            file=path,
             fix="restore the file from a copy, or train again",
         ) from error
     load_weights(network, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
-    return SavedModel(network, extra)
+    return SavedModel(network, extra, folder)
+
+
+def _read_transformer(folder: Path, described: dict[str, Any]) -> Transformer:
+    check_folder(folder) if (folder / "config.json").exists() else None
+    if "adapter" not in described:
+        return read_transformer(folder, described, None)
+    base = open_backbone(described["base"], Path("/"))
+    if base.fingerprint != described["base_fingerprint"]:
+        raise ArtifactError(
+            "the weights that this adapter belongs to have changed",
+            file=base.folder,
+            found=f"sha256 {base.fingerprint[:16]}…",
+            expected=f"sha256 {described['base_fingerprint'][:16]}…",
+            fix="restore the weights, or train the adapter again",
+        )
+    return read_transformer(folder, described, weights_folder(base))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

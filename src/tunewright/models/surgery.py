@@ -1,34 +1,14 @@
-"""Taking networks apart: their blocks, a new head on an old backbone, inputs of another size."""
+"""Taking networks apart: a new head on an old backbone, inputs of another size."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
-
-from torch import nn
+from typing import Any
 
 from tunewright.errors import RecipeError
 from tunewright.models.build import assemble, build_network
 from tunewright.models.layers import resolve_auto
 from tunewright.models.network import Network
 from tunewright.recipe.schema import Layer
-
-
-@dataclass(frozen=True)
-class Block:
-    """A part of a network that is frozen or trained as a whole."""
-
-    name: str
-    module: nn.Module
-    part: Literal["backbone", "head"]
-
-
-def blocks(network: Network) -> list[Block]:
-    """All blocks in order from the input."""
-    return [
-        *(Block(name, module, "backbone") for name, module in network.backbone.named_children()),
-        *(Block(name, module, "head") for name, module in network.head.named_children()),
-    ]
 
 
 def replace_head(network: Network, head: list[Layer], *, outputs: int, seed: int) -> Network:

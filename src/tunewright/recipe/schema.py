@@ -71,11 +71,15 @@ class Model(Block):
     layers: list[Layer] | None = None
     """The network as a list of layers. Without `head`, its last layer is the head."""
     backbone: Named | None = None
-    """A named network: `mlp`, `resnet20`, `{mlp: {hidden: [512, 512]}}`."""
+    """A network of ours (`mlp`, `resnet20`, `{mlp: {hidden: [512, 512]}}`), or a pretrained one of the Transformers
+    library: a name of the catalog (`minilm`), a folder, or a hub id."""
     weights: str | None = None
-    """A model folder to start from; a stage that follows another starts from that one's best weights."""
+    """A model folder to start from; a stage that follows another starts from that one's best weights. Of a backbone of
+    the Transformers library: pretrained (when left out) or random."""
     head: list[Layer] | None = None
     """The layers after the backbone; the size `auto` comes from the data."""
+    max_length: Annotated[int, Field(ge=4, strict=True)] | None = None
+    """Text: tokens that the network gets at most; longer texts are cut, and counted."""
 
 
 class Unfreeze(Block):
@@ -83,8 +87,8 @@ class Unfreeze(Block):
 
     epoch: Positive
     """Counted from 1."""
-    layers: Positive
-    """How many blocks, counted from the head."""
+    layers: Positive | Literal["all"]
+    """How many blocks, counted from the head; or all."""
 
 
 class Tune(Block):
@@ -98,6 +102,8 @@ class Tune(Block):
     """Each block's learning rate is that of the block above it times this."""
     head_lr_multiplier: Annotated[float, Field(gt=0)] = 1.0
     """The head's learning rate, as a multiple of `train.lr`."""
+    adapter: Named | None = None
+    """Train an adapter and the head instead of the weights: lora, ia3, bitfit, or {lora: {r: 16, dora: true}}."""
 
 
 class Regularization(Block):
@@ -175,6 +181,10 @@ class Hardware(Block):
     """auto takes an accelerator where there is one."""
     threads: Positive | None = None
     """CPU threads; chosen from the size of the network when left out."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto measures once whether this machine computes a pretrained network faster in bfloat16."""
+    prefix_cache: bool = True
+    """Compute the output of frozen blocks once and keep it on disk."""
 
 
 class Recipe(Block):

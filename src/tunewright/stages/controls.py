@@ -11,8 +11,7 @@ from typing import Any
 
 from tunewright.evaluation.compare import compare_predictions
 from tunewright.files import write_json
-from tunewright.models.build import build_network
-from tunewright.models.saved import load_network
+from tunewright.models.saved import fresh_network, load_network
 from tunewright.random import mix
 from tunewright.recipe.schema import Tune
 from tunewright.runs import read_json
@@ -60,6 +59,6 @@ def _train_control(job: StageJob, control: StageJob, name: str, screen: Screen) 
     described = load_network(job.folder / "model").network.described
     if name == "head_only":
         described = {**described, "backbone": {"layers": ["flatten"]}}
-    ingredients = gather(job.recipe, job.prepared, job.origin(), silent())
-    network = build_network(described, seed=mix(job.recipe.seed, "control", name))
+    ingredients = gather(job.recipe, job.prepared, job.origin(), job.backbone, silent())
+    network = fresh_network(described, seed=mix(job.recipe.seed, "control", name))
     train_ingredients(control, replace(ingredients, network=network), screen)

@@ -8,12 +8,11 @@ from typing import Any
 from rich.table import Table
 
 from tunewright.files import write_atomic
-from tunewright.models.build import build_network
-from tunewright.models.network import Network
-from tunewright.models.saved import SavedModel
+from tunewright.models.saved import fresh_network
 from tunewright.recipe.stages import stage_recipes
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients, gather, prepare_data
+from tunewright.stages.job import Origin, recipe_backbone
 from tunewright.stages.run import given_origin, read_recipe
 from tunewright.stages.summary import describe_network
 from tunewright.training.freezing import resolve_movement
@@ -30,9 +29,10 @@ def show_design(
     origin = given_origin(stages[0].recipe, base)
     described: list[dict[str, Any]] = []
     for number, stage in enumerate(stages):
-        ingredients = gather(stage.recipe, prepare_data(stage.recipe, base, screen), origin, screen)
+        backbone = recipe_backbone(stage.recipe, base)
+        ingredients = gather(stage.recipe, prepare_data(stage.recipe, base, screen), origin, backbone, screen)
         lr = stage.recipe.train.lr or default_lr(stage.recipe.train.optimizer)
-        movements = resolve_movement(ingredients.network, stage.recipe.tune)
+        movements = resolve_movement(ingredients.network, ingredients.tune)
         facts = describe_network(ingredients, movements, stage.recipe.train.epochs, lr)
         screen.console.print(_table(stage.name, facts))
         if svg is not None:
@@ -45,10 +45,10 @@ def show_design(
     return described
 
 
-def _as_if_trained(ingredients: Ingredients) -> SavedModel:
+def _as_if_trained(ingredients: Ingredients) -> Origin:
     """What the next stage will find, with random weights in place of trained ones."""
-    network: Network = build_network(ingredients.network.described, seed=0)
-    return SavedModel(network, {"preprocessor": ingredients.preprocessor.to_json()})
+    network = fresh_network(ingredients.network.described, seed=0)
+    return Origin(network, ingredients.preprocessor, None)
 
 
 def _table(title: str, facts: dict[str, Any]) -> Table:

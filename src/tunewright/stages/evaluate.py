@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from tunewright.data.batching import TensorExamples, in_order
 from tunewright.data.prepare import Prepared
 from tunewright.errors import ArtifactError, TargetMissed
 from tunewright.evaluation.baselines import baselines, sample_rows
@@ -19,9 +18,10 @@ from tunewright.evaluation.compare import Predictions
 from tunewright.evaluation.hint import hint
 from tunewright.evaluation.intervals import Estimate, bootstrap, over_seeds
 from tunewright.evaluation.metrics import METRICS, Metric, Outcome, get_metric
+from tunewright.evaluation.outputs import run_network
 from tunewright.evaluation.slices import confusion, slice_by, worst
 from tunewright.files import write_atomic, write_json
-from tunewright.models.network import Network
+from tunewright.models.network import AnyNetwork
 from tunewright.models.saved import load_network
 from tunewright.recipe.stages import StageRecipe
 from tunewright.report.card import model_card
@@ -29,7 +29,7 @@ from tunewright.runs import Run, read_json, read_metrics
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import encode_split
 from tunewright.stages.job import StageJob
-from tunewright.stages.training import EVALUATION_BATCH, threads
+from tunewright.stages.training import threads
 from tunewright.tasks.base import Preprocessor
 from tunewright.tasks.table import load_preprocessor
 
@@ -45,7 +45,7 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool) -> None:
     summary_path = job.folder / "summary.json"
     summary = read_json(summary_path, "a stage's summary")
     saved = load_network(job.folder / "model")
-    preprocessor = load_preprocessor(saved.extra["preprocessor"])
+    preprocessor = load_preprocessor(saved.extra["preprocessor"], job.folder / "model")
     if preprocessor.target is None:
         write_json(summary_path, {**summary, "evaluation": None})
         return
@@ -65,7 +65,7 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool) -> None:
     }
     if split != "test":
         evaluation["warning"] = f"there is no test split: measured on the {split} rows, which the training has seen"
-    save_predictions(job, kind, table["_row"].to_numpy(), target, outputs)
+    save_predictions(job, kind, np.asarray(table["_row"]), target, outputs)
     if full:
         evaluation["baselines"] = _baselines(job, preprocessor, metrics, table, target)
         for column in settings.slices:
@@ -88,20 +88,12 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool) -> None:
 
 
 def predict_split(
-    network: Network, preprocessor: Preprocessor, prepared: Prepared, split: str
+    network: AnyNetwork, preprocessor: Preprocessor, prepared: Prepared, split: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Outputs [N, K] or [N], and targets [N], of all rows of a split in their order."""
     examples = encode_split(prepared, preprocessor, split)
     assert examples is not None and examples.target is not None and preprocessor.target is not None
     return preprocessor.target.decode(run_network(network, examples)), preprocessor.target.truth(examples.target)
-
-
-def run_network(network: Network, examples: TensorExamples) -> torch.Tensor:
-    """The network's outputs for all examples, on the CPU."""
-    network.eval()
-    device = next(network.parameters()).device
-    with torch.inference_mode():
-        return torch.cat([network(batch.inputs.to(device)).cpu() for batch in in_order(examples, EVALUATION_BATCH)])
 
 
 def save_predictions(job: StageJob, kind: str, rows: np.ndarray, target: np.ndarray, outputs: np.ndarray) -> None:
@@ -232,7 +224,9 @@ def _baselines(
     target_encoder = preprocessor.target
     assert target_encoder is not None
     train = job.prepared.table("train")
-    sampled = train.take(pa.array(sample_rows(train.num_rows, job.recipe.seed)))
+    inputs = preprocessor.inputs
+    sampled = train.take(pa.array(sample_rows(train.num_rows, job.recipe.seed, inputs.plain_rows)))
+    plain_train, plain_test = inputs.plain(sampled, table)
 
     def encoded(rows: pa.Table) -> torch.Tensor:
         values = target_encoder.encode(rows)
@@ -243,10 +237,11 @@ def _baselines(
         found = baselines(
             preprocessor.task.kind,
             encoded(train),
-            preprocessor.inputs.encode(sampled),
+            plain_train,
             encoded(sampled),
-            preprocessor.inputs.encode(table),
+            plain_test,
             outputs=target_encoder.outputs,
+            name=inputs.plain_name,
         )
     settings = job.recipe.eval
     return [
@@ -282,7 +277,7 @@ def _mistakes(preprocessor: Preprocessor, table: pa.Table, outcome: Outcome) -> 
 
 
 def _calibration(
-    job: StageJob, network: Network, preprocessor: Preprocessor, outcome: Outcome
+    job: StageJob, network: AnyNetwork, preprocessor: Preprocessor, outcome: Outcome
 ) -> dict[str, Any] | None:
     """Temperature scaling fitted on validation, its effect measured on test."""
     if not job.prepared.rows("valid"):

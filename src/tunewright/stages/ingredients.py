@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from tunewright.data.batching import TensorExamples
+from tunewright.data.batching import Examples
 from tunewright.data.prepare import Prepared, prepare
 from tunewright.errors import ArtifactError
+from tunewright.models.adapters import add_adapter
 from tunewright.models.build import build_network, describe_model
 from tunewright.models.layers import resolve_auto
-from tunewright.models.network import Network
-from tunewright.models.saved import SavedModel
+from tunewright.models.network import AnyNetwork, Network
+from tunewright.models.pretrained import Backbone
 from tunewright.models.surgery import fit_input, replace_head
+from tunewright.models.transformer import Transformer
 from tunewright.random import mix
-from tunewright.recipe.schema import Model, Recipe
+from tunewright.recipe.schema import Model, Recipe, Tune
 from tunewright.stages.console import Screen
+from tunewright.stages.job import Origin
+from tunewright.stages.pretrained import pretrained_network, same_target
 from tunewright.tasks.base import InputEncoder, Preprocessor, Task
 from tunewright.tasks.rows import unused_columns
-from tunewright.tasks.table import get_task, load_preprocessor
+from tunewright.tasks.table import get_task
 from tunewright.tasks.targets import fit_target
 from tunewright.training.objectives import Objective, build_objective
 
@@ -34,12 +38,17 @@ class Ingredients:
     task: Task
     prepared: Prepared
     preprocessor: Preprocessor
-    network: Network
+    network: AnyNetwork
     objective: Objective
+    tune: Tune
+    """What moves: the recipe's, or the default for a pretrained network."""
+    encoded: dict[str, Examples | None] = field(default_factory=dict)
 
-    def examples(self, split: str) -> TensorExamples | None:
+    def examples(self, split: str) -> Examples | None:
         """A split as tensors; None when it has no rows."""
-        return encode_split(self.prepared, self.preprocessor, split)
+        if split not in self.encoded:
+            self.encoded[split] = encode_split(self.prepared, self.preprocessor, split)
+        return self.encoded[split]
 
 
 def prepare_data(recipe: Recipe, base: Path, screen: Screen) -> Prepared:
@@ -58,11 +67,14 @@ def prepare_data(recipe: Recipe, base: Path, screen: Screen) -> Prepared:
     return prepared
 
 
-def gather(recipe: Recipe, prepared: Prepared, origin: SavedModel | None, screen: Screen) -> Ingredients:
+def gather(
+    recipe: Recipe, prepared: Prepared, origin: Origin | None, backbone: Backbone | None, screen: Screen
+) -> Ingredients:
     """Build everything from a stage's recipe.
 
     Args:
-        origin: the model to start from; None: from random weights.
+        origin: the model to start from; None: from random weights, or from the backbone's.
+        backbone: the pretrained backbone that the recipe names.
 
     Raises:
         UserError: the recipe, the data and the source do not fit together.
@@ -71,39 +83,56 @@ def gather(recipe: Recipe, prepared: Prepared, origin: SavedModel | None, screen
     objective = build_objective(
         recipe.train.objective or task.objective, recipe.train, classes=prepared.manifest.classes, prepared=prepared
     )
-    inputs = _input_encoder(task, prepared, recipe, origin)
+    inputs = _input_encoder(task, prepared, recipe, origin, backbone)
     target = fit_target(prepared) if objective.supervised else None
     preprocessor = Preprocessor(task=task, inputs=inputs, target=target)
-    outputs = target.outputs if target else _size(inputs.input_shape)
-    block = _model_block(recipe.model, task, supervised=objective.supervised, origin=origin)
-    if origin is None:
-        described = describe_model(block, input_shape=inputs.input_shape, outputs=outputs)
-        network = build_network(described, seed=mix(recipe.seed, "weights"))
+    if backbone is not None or (origin is not None and isinstance(origin.network, Transformer)):
+        network, tune = pretrained_network(recipe, preprocessor, origin, backbone, screen)
     else:
-        network = _adapt(origin, block, preprocessor, outputs, recipe.seed, screen)
+        network, tune = _own_network(recipe, preprocessor, origin, objective, screen), recipe.tune
+    if tune.adapter is not None:
+        network = add_adapter(network, tune.adapter, seed=recipe.seed)
     return Ingredients(
-        recipe=recipe, task=task, prepared=prepared, preprocessor=preprocessor, network=network, objective=objective
+        recipe=recipe,
+        task=task,
+        prepared=prepared,
+        preprocessor=preprocessor,
+        network=network,
+        objective=objective,
+        tune=tune,
     )
 
 
-def encode_split(prepared: Prepared, preprocessor: Preprocessor, split: str) -> TensorExamples | None:
+def _own_network(
+    recipe: Recipe, preprocessor: Preprocessor, origin: Origin | None, objective: Objective, screen: Screen
+) -> Network:
+    """A network of ours: new, or the source's with its own head or a new one."""
+    inputs, target = preprocessor.inputs, preprocessor.target
+    outputs = target.outputs if target else math.prod(inputs.input_shape)
+    block = _model_block(recipe.model, preprocessor.task, supervised=objective.supervised)
+    if origin is None:
+        described = describe_model(block, input_shape=inputs.input_shape, outputs=outputs)
+        return build_network(described, seed=mix(recipe.seed, "weights"))
+    return _adapt(origin, block, preprocessor, outputs, recipe.seed, screen)
+
+
+def encode_split(prepared: Prepared, preprocessor: Preprocessor, split: str) -> Examples | None:
     """A split as tensors; None when it has no rows."""
     if prepared.rows(split) == 0:
         return None
     table = prepared.table(split)
-    return TensorExamples(
-        inputs=preprocessor.inputs.encode(table),
-        target=preprocessor.target.encode(table) if preprocessor.target else None,
-        rows=torch.tensor(table["_row"].to_numpy()),
-    )
+    return preprocessor.inputs.examples(table, preprocessor.target.encode(table) if preprocessor.target else None)
 
 
 def is_stochastic(network: nn.Module) -> bool:
     """Whether the network draws random numbers while it trains."""
-    return any(isinstance(module, nn.Dropout | nn.Dropout2d) for module in network.modules())
+    # Some architectures call the function and have no module for it; the rate is then in their configuration.
+    return isinstance(network, Transformer) or any(
+        isinstance(module, nn.Dropout | nn.Dropout2d) for module in network.modules()
+    )
 
 
-def _model_block(model: Model, task: Task, *, supervised: bool, origin: SavedModel | None) -> Model:
+def _model_block(model: Model, task: Task, *, supervised: bool) -> Model:
     """The recipe's model block, completed by the task's default; without labels the head is a decoder."""
     if model.layers is None and model.backbone is None:
         default = Model(**task.default_model)
@@ -114,12 +143,14 @@ def _model_block(model: Model, task: Task, *, supervised: bool, origin: SavedMod
     return model.model_copy(update={"layers": layers, "head": [{"dense": "auto"}]})
 
 
-def _input_encoder(task: Task, prepared: Prepared, recipe: Recipe, origin: SavedModel | None) -> InputEncoder:
+def _input_encoder(
+    task: Task, prepared: Prepared, recipe: Recipe, origin: Origin | None, backbone: Backbone | None
+) -> InputEncoder:
     """A network that was trained before keeps the encoding that it was trained with, where the task has columns."""
-    fitted = task.fit_inputs(prepared, recipe.data)
+    fitted = task.fit_inputs(prepared, recipe, backbone)
     if origin is None:
         return fitted
-    known = load_preprocessor(origin.extra["preprocessor"])
+    known = origin.preprocessor
     if known.task.load_inputs is not task.load_inputs:
         raise ArtifactError(
             f"the model was trained for {known.task.name}, which reads other inputs than {task.name}",
@@ -130,22 +161,14 @@ def _input_encoder(task: Task, prepared: Prepared, recipe: Recipe, origin: Saved
 
 
 def _adapt(
-    origin: SavedModel, block: Model, preprocessor: Preprocessor, outputs: int, seed: int, screen: Screen
+    origin: Origin, block: Model, preprocessor: Preprocessor, outputs: int, seed: int, screen: Screen
 ) -> Network:
     """The source's backbone with its own head where that fits, or with the new one."""
+    if not isinstance(origin.network, Network):
+        raise ArtifactError("the model to start from is none of our own networks", file=origin.folder)
     network = fit_input(origin.network, preprocessor.inputs.input_shape)
-    known = load_preprocessor(origin.extra["preprocessor"])
     head = block.head or (block.layers[-1:] if block.layers else [{"dense": "auto"}])
-    same_target = known.target is not None and preprocessor.target is not None
-    same_target = same_target and known.target.classes == preprocessor.target.classes  # pyright: ignore
-    if same_target and resolve_auto(head, outputs) == network.described["head"]:
+    if same_target(origin.preprocessor, preprocessor) and resolve_auto(head, outputs) == network.described["head"]:
         return network
     screen.say(f"new head on the pretrained backbone: {head}, {outputs} outputs")
     return replace_head(network, head, outputs=outputs, seed=mix(seed, "weights"))
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

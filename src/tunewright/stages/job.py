@@ -6,9 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunewright.data.prepare import Prepared
-from tunewright.models.saved import SavedModel, load_network
-from tunewright.recipe.schema import Recipe
+from tunewright.models.network import AnyNetwork
+from tunewright.models.pretrained import Backbone, named_backbone, open_backbone
+from tunewright.models.saved import load_network
+from tunewright.recipe.schema import Model, Recipe
 from tunewright.recipe.stages import StageRecipe
+from tunewright.tasks.base import Preprocessor
+from tunewright.tasks.table import get_task, load_preprocessor
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model that a stage starts from."""
+
+    network: AnyNetwork
+    preprocessor: Preprocessor
+    folder: Path | None
+    """Where it was read from; None: it was made here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,13 +32,30 @@ class StageJob:
     stage: StageRecipe
     folder: Path
     source: Path | None
-    """The model folder to start from; None: random weights."""
+    """The model folder to start from; None: random weights, or the pretrained backbone's."""
     prepared: Prepared
+    backbone: Backbone | None
 
     @property
     def recipe(self) -> Recipe:
         return self.stage.recipe
 
-    def origin(self) -> SavedModel | None:
+    def origin(self) -> Origin | None:
         """The model to start from, loaded."""
-        return None if self.source is None else load_network(self.source)
+        return None if self.source is None else load_origin(self.source)
+
+
+def load_origin(folder: Path) -> Origin:
+    """A saved model and its preprocessor."""
+    saved = load_network(folder)
+    return Origin(saved.network, load_preprocessor(saved.extra["preprocessor"], folder), folder)
+
+
+def recipe_backbone(recipe: Recipe, base: Path) -> Backbone | None:
+    """The pretrained backbone that a stage's recipe, or else its task, names."""
+    task = get_task(recipe.task)
+    block = recipe.model
+    if block.backbone is None and block.layers is None and "backbone" in task.default_model:
+        block = Model(**task.default_model)
+    name = named_backbone(block)
+    return None if name is None else open_backbone(name, base)

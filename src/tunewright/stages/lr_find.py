@@ -18,6 +18,7 @@ from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import stage_recipes
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients, gather, is_stochastic, prepare_data
+from tunewright.stages.job import recipe_backbone
 from tunewright.stages.run import given_origin, read_recipe
 from tunewright.stages.training import choose_device, suitable_threads, threads
 from tunewright.training import freezing
@@ -45,7 +46,9 @@ def find_learning_rate(recipe: Path, overrides: list[str], *, screen: Screen | N
     screen = screen or Screen()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     stage = stage_recipes(loaded)[0].recipe
-    ingredients = gather(stage, prepare_data(stage, base, screen), given_origin(stage, base), screen)
+    ingredients = gather(
+        stage, prepare_data(stage, base, screen), given_origin(stage, base), recipe_backbone(stage, base), screen
+    )
     with threads(stage.hardware.threads or suitable_threads(ingredients.network, stage.train.batch_size)):
         suggestion = _range_test(stage, ingredients)
     for rate, loss in suggestion.trace[:: max(1, len(suggestion.trace) // 20)]:
@@ -56,7 +59,7 @@ def find_learning_rate(recipe: Path, overrides: list[str], *, screen: Screen | N
 
 def _range_test(stage: Recipe, ingredients: Ingredients) -> Suggestion:
     network = ingredients.network.to(device := choose_device(stage))
-    movements = freezing.resolve_movement(network, stage.tune)
+    movements = freezing.resolve_movement(network, ingredients.tune)
     freezing.start_epoch(movements, 0)
     groups = freezing.parameter_groups(movements, 1.0)
     optimizer = build_optimizer(stage.train.optimizer, groups, 1.0, stage.train.regularization.weight_decay)

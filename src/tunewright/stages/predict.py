@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from tunewright.data.columns import Rejects
 from tunewright.data.opening import open_source
@@ -18,7 +17,8 @@ from tunewright.data.sources.base import image_column
 from tunewright.data.types import infer_columns
 from tunewright.errors import ArtifactError, DataError
 from tunewright.evaluation.metrics import Outcome
-from tunewright.models.network import Network
+from tunewright.evaluation.outputs import run_network
+from tunewright.models.network import AnyNetwork
 from tunewright.models.saved import load_network
 from tunewright.recipe.schema import Data
 from tunewright.stages.console import Screen
@@ -33,7 +33,7 @@ PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 class Model:
     """A saved model, ready to predict."""
 
-    network: Network
+    network: AnyNetwork
     preprocessor: Preprocessor
 
     def predict(self, table: pa.Table) -> list[dict[str, Any]]:
@@ -44,8 +44,7 @@ class Model:
         """
         target = self.preprocessor.target
         assert target is not None
-        with torch.inference_mode():
-            outputs = target.decode(self.network(self.preprocessor.inputs.encode(table)))
+        outputs = target.decode(run_network(self.network, self.preprocessor.inputs.examples(table, None)))
         if target.classes is None:
             return [{"prediction": float(value)} for value in outputs]
         outcome = Outcome(outputs, np.zeros(len(outputs), dtype=np.int64))
@@ -68,7 +67,7 @@ def load_model(folder: Path | str) -> Model:
     folder = Path(folder)
     saved = load_network(folder)
     try:
-        preprocessor = load_preprocessor(saved.extra["preprocessor"])
+        preprocessor = load_preprocessor(saved.extra["preprocessor"], folder)
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"the model's preprocessor is damaged: {error}", file=folder / "config.json", fix="train again"

@@ -50,7 +50,7 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = 
             place = run.stage_folder(stage.name, replica=replica)
             _forget(place)
             prepared = prepare_data(stage.recipe, Path(record["base"]), screen)
-            job = StageJob(stage=seeded, folder=place, source=None, prepared=prepared)
+            job = StageJob(stage=seeded, folder=place, source=None, prepared=prepared, backbone=None)
             evaluate_stage(job, screen, full=replica == 0)
             if replica == 0 and (place / "controls").exists():
                 run_controls(job, screen)

@@ -12,7 +12,6 @@ import yaml
 from tunewright.data.prepare import Prepared
 from tunewright.errors import RecipeError
 from tunewright.files import write_json
-from tunewright.models.saved import SavedModel, load_network
 from tunewright.recipe.loading import apply_override, load_recipe, recipe_from_dict
 from tunewright.recipe.output import resolved_yaml
 from tunewright.recipe.schema import Recipe
@@ -25,7 +24,7 @@ from tunewright.stages.controls import run_controls
 from tunewright.stages.environment import describe_environment
 from tunewright.stages.evaluate import evaluate_stage, judge_targets, require_targets, summarise_seeds
 from tunewright.stages.ingredients import prepare_data
-from tunewright.stages.job import StageJob
+from tunewright.stages.job import Origin, StageJob, load_origin, recipe_backbone
 from tunewright.stages.training import train_stage
 from tunewright.tasks.table import task_defaults
 
@@ -114,15 +113,16 @@ def _carry_out(
     lang: str,
     screen: Screen,
 ) -> RunResult:
+    backbones = [recipe_backbone(stage.recipe, base) for stage in stages]
     last = len(stages) if until is None else max(i for i, stage in enumerate(stages) if stage.kind == until) + 1
     for replica in range(recipe.eval.seeds):
         source = given_weights(stages[0].recipe, base)
         if replica:
             screen.say(f"seed {recipe.seed + replica}")
-        for stage, data in list(zip(stages, prepared, strict=True))[:last]:
+        for stage, data, backbone in list(zip(stages, prepared, backbones, strict=True))[:last]:
             seeded = with_seed(stage, recipe.seed + replica)
             folder = opened.stage_folder(stage.name, replica=replica)
-            job = StageJob(stage=seeded, folder=folder, source=source, prepared=data)
+            job = StageJob(stage=seeded, folder=folder, source=source, prepared=data, backbone=backbone)
             if not (folder / "summary.json").exists():
                 train_stage(job, screen)
             if "evaluation" not in read_json(folder / "summary.json", "a stage's summary"):
@@ -184,10 +184,11 @@ def with_seed(stage: StageRecipe, seed: int) -> StageRecipe:
 
 def given_weights(recipe: Recipe, base: Path) -> Path | None:
     """The model folder that the recipe itself names."""
-    return None if recipe.model.weights is None else base / recipe.model.weights
+    weights = recipe.model.weights
+    return None if weights in (None, "pretrained", "random") else base / weights
 
 
-def given_origin(recipe: Recipe, base: Path) -> SavedModel | None:
+def given_origin(recipe: Recipe, base: Path) -> Origin | None:
     """The model that the recipe itself names, loaded."""
     folder = given_weights(recipe, base)
-    return None if folder is None else load_network(folder)
+    return None if folder is None else load_origin(folder)

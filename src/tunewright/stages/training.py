@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tunewright.data.batching import Batches, in_order
+from tunewright.data.batching import Batches
 from tunewright.errors import Diverged, RecipeError, RunFailed, Stopped
 from tunewright.evaluation.metrics import METRICS
 from tunewright.files import write_json
 from tunewright.models.describe import layer_table
-from tunewright.models.network import Network
+from tunewright.models.network import AnyNetwork
 from tunewright.models.saved import save_model
 from tunewright.recipe.schema import Recipe
 from tunewright.runs import MetricsLog
@@ -26,14 +25,13 @@ from tunewright.stages.ingredients import Ingredients, gather, is_stochastic
 from tunewright.stages.job import StageJob
 from tunewright.stages.stopping import stop_requests
 from tunewright.stages.summary import describe_data, describe_network, describe_training
+from tunewright.stages.validation import selection_metric, validator
 from tunewright.training import freezing
 from tunewright.training.checkpoint import Checkpoint, load_best, load_newest, save_best, save_checkpoint
 from tunewright.training.loop import Best, Settings, State, Surroundings, train
 from tunewright.training.optim import build_optimizer, default_lr, load_state_tensors, state_tensors
 from tunewright.training.regularization import penalty
 from tunewright.training.schedule import learning_rate_factor
-
-EVALUATION_BATCH = 1024
 
 
 def train_stage(job: StageJob, screen: Screen) -> None:
@@ -44,7 +42,7 @@ def train_stage(job: StageJob, screen: Screen) -> None:
         Diverged: the loss or the weights are not finite any more.
         Stopped: a stop was asked for; a checkpoint was written.
     """
-    train_ingredients(job, gather(job.recipe, job.prepared, job.origin(), screen), screen)
+    train_ingredients(job, gather(job.recipe, job.prepared, job.origin(), job.backbone, screen), screen)
 
 
 def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -> None:
@@ -62,7 +60,7 @@ def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -
     total_steps = train_settings.epochs * batches.steps_per_epoch
 
     lr = train_settings.lr or default_lr(train_settings.optimizer)
-    movements = freezing.resolve_movement(network, recipe.tune)
+    movements = freezing.resolve_movement(network, ingredients.tune)
     before = freezing.fingerprint(network)
     groups = freezing.parameter_groups(movements, lr)
     optimizer = build_optimizer(train_settings.optimizer, groups, lr, train_settings.regularization.weight_decay)
@@ -77,7 +75,7 @@ def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -
         state = State.from_json(found.state)
         screen.say(f"{job.stage.name}: going on after step {state.step:,} of {total_steps:,}")
 
-    validate = validator(ingredients)
+    validate = validator(ingredients, ingredients.examples("valid"), device)
     selection = Selection(
         metric=selection_metric(ingredients),
         patience=train_settings.early_stopping.patience if train_settings.early_stopping else None,
@@ -183,6 +181,7 @@ def finish_stage(
     if state.best is not None:
         network.load_state_dict(load_best(job.folder / "checkpoints", state.best.folder))
     network.requires_grad_(True).eval()
+    ingredients.preprocessor.inputs.write(job.folder / "model")
     save_model(job.folder / "model", network, {"preprocessor": ingredients.preprocessor.to_json()})
     chosen_epoch = state.best.epoch if state.best else state.epoch
     certificate = freezing.certify(movements, before, network, chosen_epoch)
@@ -242,27 +241,6 @@ class Selection:
         return best is None or (value > best.value if greater else value < best.value)
 
 
-def selection_metric(ingredients: Ingredients) -> str:
-    """The validation metric that chooses the best weights.
-
-    Raises:
-        RecipeError: `train.select` is none of the task's metrics.
-    """
-    known = ["loss", *(ingredients.task.metrics if ingredients.objective.supervised else ())]
-    wanted = ingredients.recipe.train.select
-    if wanted is None:
-        return known[min(1, len(known) - 1)]
-    if wanted not in known:
-        raise RecipeError(
-            "train.select is not a validation metric of this task",
-            place="train.select",
-            found=wanted,
-            expected=", ".join(known),
-            fix="choose one of these",
-        )
-    return wanted
-
-
 def choose_device(recipe: Recipe) -> torch.device:
     """The recipe's device; `auto` takes an accelerator where there is one.
 
@@ -288,7 +266,7 @@ def choose_device(recipe: Recipe) -> torch.device:
 SMALL_STEP = 1e8
 
 
-def suitable_threads(network: Network, batch_size: int) -> int:
+def suitable_threads(network: AnyNetwork, batch_size: int) -> int:
     """CPU threads for a network: one for a small one. A rule and no measurement, so that a run can be repeated exactly."""
     # The backward pass costs about twice the forward pass.
     flops = 3 * batch_size * sum(row.flops for row in layer_table(network))
@@ -343,36 +321,3 @@ def require_finite(network: nn.Module, state: State) -> None:
             found=", ".join(broken[:5]),
             fix="lower train.lr or set train.clip_norm: 1.0; the last good checkpoint is kept",
         )
-
-
-def validator(ingredients: Ingredients) -> Callable[[nn.Module], dict[str, float]] | None:
-    """A function that measures a network on the validation split; None when there is none."""
-    examples = ingredients.examples("valid")
-    if examples is None:
-        return None
-    device = choose_device(ingredients.recipe)
-    examples = examples.to(device)
-    objective = ingredients.objective.bind(ingredients.recipe.seed, device)
-    target = ingredients.preprocessor.target
-    names = {ingredients.task.metrics[0], selection_metric(ingredients)} - {"loss"}
-
-    def validate(network: nn.Module) -> dict[str, float]:
-        modes = [(module, module.training) for module in network.modules()]
-        network.eval()
-        loss, weight, outputs = 0.0, 0.0, []
-        with torch.inference_mode():
-            for batch in in_order(examples, EVALUATION_BATCH):
-                loss += float(objective.loss_sum(network, batch, 0))
-                weight += objective.weight(batch)
-                if target is not None:
-                    outputs.append(network(batch.inputs))
-        for module, mode in modes:
-            module.training = mode
-        values = {"loss": loss / weight}
-        if target is not None and examples.target is not None:
-            predicted, truth = target.decode(torch.cat(outputs)), target.truth(examples.target)
-            values |= {name: METRICS[name].value(predicted, truth) for name in names}
-        # A metric that is not defined on these rows, or overflowed, is left out: JSON has no NaN.
-        return {name: value for name, value in values.items() if math.isfinite(value)}
-
-    return validate

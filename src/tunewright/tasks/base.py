@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 import pyarrow as pa
 from torch import Tensor
 
+from tunewright.data.batching import Examples
 from tunewright.data.prepare import Prepared
-from tunewright.recipe.schema import Data
+from tunewright.models.pretrained import Backbone
+from tunewright.models.transformer import Purpose
+from tunewright.recipe.schema import Recipe
 from tunewright.tasks.targets import TargetEncoder
 
 
@@ -23,11 +27,25 @@ class InputEncoder(Protocol):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one example, without the batch: (C, H, W) for images, (F,) for rows."""
+        """The shape of one example, without the batch: (C, H, W) for images, (F,) for rows, (longest,) for texts."""
         ...
 
-    def encode(self, table: pa.Table) -> Tensor:
-        """[N, *input_shape] float32. Raises DataError when a column is missing or of another kind."""
+    @property
+    def plain_name(self) -> str:
+        """What the linear baseline is, in words."""
+        ...
+
+    @property
+    def plain_rows(self) -> int:
+        """How many training rows the linear baseline sees at most."""
+        ...
+
+    def examples(self, table: pa.Table, target: Tensor | None) -> Examples:
+        """The rows as the network reads them. Raises DataError when a column is missing or of another kind."""
+        ...
+
+    def plain(self, train: pa.Table, test: pa.Table) -> tuple[Any, Any]:
+        """Both tables as a linear model reads them: [N, ...] float32, or a sparse matrix [N, F]."""
         ...
 
     def show(self, table: pa.Table, index: int) -> dict[str, Any]:
@@ -40,6 +58,10 @@ class InputEncoder(Protocol):
 
     def to_json(self) -> dict[str, Any]: ...
 
+    def write(self, folder: Path) -> None:
+        """Files that the JSON does not hold, such as a tokenizer's, into the model's folder."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -49,10 +71,10 @@ class Task:
     summary: str
     """One line for `tunewright init` and the docs."""
     target_kind: Literal["category", "number"]
-    fit_inputs: Callable[[Prepared, Data], InputEncoder]
-    """Learn the input encoding from the training split."""
-    load_inputs: Callable[[dict[str, Any]], InputEncoder]
-    """The encoder from its JSON."""
+    fit_inputs: Callable[[Prepared, Recipe, Backbone | None], InputEncoder]
+    """Learn the input encoding from the training split, or take it from the pretrained backbone."""
+    load_inputs: Callable[[dict[str, Any], Path], InputEncoder]
+    """The encoder from its JSON and the files in the model's folder."""
     default_model: dict[str, Any]
     """The recipe's `model` block when it says nothing."""
     defaults: dict[str, Any]
@@ -60,6 +82,8 @@ class Task:
     objective: str
     metrics: tuple[str, ...]
     """Measured by default; the first is the headline and selects the best weights."""
+    purpose: Purpose | None = None
+    """What a pretrained backbone of the Transformers library is opened for; None: it cannot be used."""
 
     @property
     def kind(self) -> Literal["classification", "regression"]:

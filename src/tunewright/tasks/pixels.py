@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from tunewright.data.batching import TensorExamples
 from tunewright.data.columns import Column
 from tunewright.data.prepare import Prepared, column_array
 from tunewright.errors import DataError
-from tunewright.recipe.schema import Data
+from tunewright.models.pretrained import Backbone
+from tunewright.recipe.schema import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,9 @@ class PixelEncoder:
     """Height, width and channels as they are stored."""
     resize: tuple[int, int] | None
     """Height and width that the network gets; None: as stored."""
+
+    plain_name: str = "linear model on raw inputs"
+    plain_rows: int = 10_000
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -43,6 +49,12 @@ class PixelEncoder:
             images = interpolate(images, self.resize, mode="bilinear", antialias=True)
         return images
 
+    def examples(self, table: pa.Table, target: Tensor | None) -> TensorExamples:
+        return TensorExamples(self.encode(table), target, torch.tensor(np.asarray(table["_row"])))
+
+    def plain(self, train: pa.Table, test: pa.Table) -> tuple[Tensor, Tensor]:
+        return self.encode(train), self.encode(test)
+
     def show(self, table: pa.Table, index: int) -> dict[str, Any]:
         from PIL import Image
 
@@ -57,7 +69,10 @@ class PixelEncoder:
         return self
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"column": self.column, "stored": self.stored, "resize": self.resize}
+
+    def write(self, folder: Path) -> None:
+        """Nothing: the JSON holds all."""
 
     def _pixels(self, table: pa.Table) -> np.ndarray:
         if self.column not in table.column_names:
@@ -70,7 +85,7 @@ class PixelEncoder:
         return column_array(table, Column(name=self.column, kind="image", missing=0, shape=self.stored))
 
 
-def fit_pixels(prepared: Prepared, data: Data) -> PixelEncoder:
+def fit_pixels(prepared: Prepared, recipe: Recipe, backbone: Backbone | None) -> PixelEncoder:
     """The encoder for the one image column of a prepared set.
 
     Raises:
@@ -88,10 +103,10 @@ def fit_pixels(prepared: Prepared, data: Data) -> PixelEncoder:
             fix="for a table of numbers use task: tabular-classification",
         )
     height, width, channels = images[0].shape
-    return PixelEncoder(column=images[0].name, stored=(height, width, channels), resize=data.resize)
+    return PixelEncoder(column=images[0].name, stored=(height, width, channels), resize=recipe.data.resize)
 
 
-def load_pixels(value: dict[str, Any]) -> PixelEncoder:
+def load_pixels(value: dict[str, Any], folder: Path) -> PixelEncoder:
     """The encoder from its JSON."""
     resize = value["resize"]
     return PixelEncoder(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,10 +13,12 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from tunewright.data.batching import TensorExamples
 from tunewright.data.columns import Column
 from tunewright.data.prepare import Prepared, column_array
 from tunewright.errors import DataError
-from tunewright.recipe.schema import Data
+from tunewright.models.pretrained import Backbone
+from tunewright.recipe.schema import Recipe
 
 # A category outside the commonest so many in the training split is encoded as all zeros, like an unseen one.
 MOST_CATEGORIES = 100
@@ -65,6 +68,8 @@ class RowEncoder:
     """The features of a row side by side."""
 
     features: list[Feature]
+    plain_name: str = "linear model on raw inputs"
+    plain_rows: int = 10_000
 
     @property
     def input_shape(self) -> tuple[int]:
@@ -88,6 +93,12 @@ class RowEncoder:
             return torch.empty(0, *self.input_shape)
         return torch.from_numpy(np.concatenate([feature.encode(table) for feature in self.features], axis=1))
 
+    def examples(self, table: pa.Table, target: Tensor | None) -> TensorExamples:
+        return TensorExamples(self.encode(table), target, torch.tensor(np.asarray(table["_row"])))
+
+    def plain(self, train: pa.Table, test: pa.Table) -> tuple[Tensor, Tensor]:
+        return self.encode(train), self.encode(test)
+
     def show(self, table: pa.Table, index: int) -> dict[str, Any]:
         names = [feature.column for feature in self.features if feature.kind != "array"]
         return {"input": {name: table[name][index].as_py() for name in names}}
@@ -97,10 +108,13 @@ class RowEncoder:
         return known
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"features": [asdict(feature) for feature in self.features]}
+
+    def write(self, folder: Path) -> None:
+        """Nothing: the JSON holds all."""
 
 
-def fit_rows(prepared: Prepared, data: Data) -> RowEncoder:
+def fit_rows(prepared: Prepared, recipe: Recipe, backbone: Backbone | None) -> RowEncoder:
     """Learn means, deviations and categories from the training split.
 
     A constant column is kept with a deviation of 1: it tells the network nothing and harms nothing.
@@ -115,7 +129,7 @@ def fit_rows(prepared: Prepared, data: Data) -> RowEncoder:
         fit = FITTERS.get(columns[name].kind)
         if fit is not None:
             features.append(fit(table, columns[name]))
-        elif data.input is not None:
+        elif recipe.data.input is not None:
             raise DataError(
                 f"the input column {name!r} is of kind {columns[name].kind}, which a table task cannot read",
                 file=prepared.manifest.source,
@@ -138,7 +152,7 @@ def unused_columns(prepared: Prepared) -> list[str]:
     return [c.name for c in prepared.manifest.columns if c.name in prepared.manifest.input and c.kind not in FITTERS]
 
 
-def load_rows(value: dict[str, Any]) -> RowEncoder:
+def load_rows(value: dict[str, Any], folder: Path) -> RowEncoder:
     """The encoder from its JSON."""
     return RowEncoder(features=[Feature(**feature) for feature in value["features"]])
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import difflib
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from tunewright.errors import RecipeError
-from tunewright.tasks import image_classification, tabular_classification, tabular_regression
+from tunewright.tasks import (
+    image_classification,
+    tabular_classification,
+    tabular_regression,
+    text_classification,
+    text_regression,
+)
 from tunewright.tasks.base import Preprocessor, Task
 from tunewright.tasks.targets import TargetEncoder
 
@@ -17,6 +24,8 @@ TASKS: dict[str, Task] = {
         image_classification.TASK,
         tabular_classification.TASK,
         tabular_regression.TASK,
+        text_classification.TASK,
+        text_regression.TASK,
     )
 }
 
@@ -46,8 +55,8 @@ def task_defaults(name: str) -> dict[str, Any]:
     return get_task(name).defaults
 
 
-def load_preprocessor(value: dict[str, Any]) -> Preprocessor:
-    """A saved model's preprocessor from its JSON."""
+def load_preprocessor(value: dict[str, Any], folder: Path) -> Preprocessor:
+    """A saved model's preprocessor from its JSON and the files in the model's folder."""
     task = get_task(value["task"])
     target = TargetEncoder(**value["target"]) if value["target"] else None
-    return Preprocessor(task=task, inputs=task.load_inputs(value["inputs"]), target=target)
+    return Preprocessor(task=task, inputs=task.load_inputs(value["inputs"], folder), target=target)

@@ -10,15 +10,17 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from tunewright.errors import RecipeError
-from tunewright.models.network import Network
-from tunewright.models.surgery import Block, blocks
+from tunewright.models.adapters import is_moved_by
+from tunewright.models.network import AnyNetwork, Block
 from tunewright.recipe.schema import Tune
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +31,16 @@ class Movement:
     from_epoch: int | None
     """The first epoch, counted from 0, in which the block is trained; None: never."""
     lr_multiplier: float
+    moving: frozenset[str]
+    """The names of the parameters that move while the block is trained: all of them, or an adapter's."""
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that move while the block is trained."""
+        return [value for name, value in self.block.parameters().items() if name in self.moving]
 
 
-def resolve_movement(model: Network, tune: Tune) -> list[Movement]:
+def resolve_movement(model: AnyNetwork, tune: Tune) -> list[Movement]:
     """Which blocks move, when and how fast.
 
     The head always moves. With `layer_lr_decay` d, the last backbone block has the multiplier d, the one below d², and
@@ -40,24 +49,29 @@ def resolve_movement(model: Network, tune: Tune) -> list[Movement]:
     Raises:
         RecipeError: `freeze` names nothing that exists, or `unfreeze` asks for more than is frozen.
     """
-    backbone = [block for block in blocks(model) if block.part == "backbone"]
+    blocks = model.blocks()
+    backbone = [block for block in blocks if block.part == "backbone"]
     frozen = _frozen_names(backbone, tune.freeze)
     starts: dict[str, int | None] = {block.name: None if block.name in frozen else 0 for block in backbone}
     for step in sorted(tune.unfreeze, key=lambda step: step.epoch):
         for block in _last_with_parameters(backbone, step.layers, step.epoch):
             if starts[block.name] is None:
                 starts[block.name] = step.epoch - 1
-    depth = len(backbone)
-    movements = [
-        Movement(block=block, from_epoch=starts[block.name], lr_multiplier=tune.layer_lr_decay ** (depth - index))
-        for index, block in enumerate(backbone)
+    # Parts without parameters, such as an activation, are no step in depth.
+    rungs = [block.name for block in backbone if block.parameters()]
+    depths = {name: len(rungs) - index for index, name in enumerate(rungs)}
+    multipliers = {block.title: tune.layer_lr_decay ** depths.get(block.name, 0) for block in backbone}
+    return [
+        Movement(
+            block=block,
+            from_epoch=0 if block.part == "head" else starts[block.name],
+            lr_multiplier=multipliers.get(block.title, tune.head_lr_multiplier),
+            moving=frozenset(
+                name for name in block.parameters() if is_moved_by(tune.adapter, name, head=block.part == "head")
+            ),
+        )
+        for block in blocks
     ]
-    movements += [
-        Movement(block=block, from_epoch=0, lr_multiplier=tune.head_lr_multiplier)
-        for block in blocks(model)
-        if block.part == "head"
-    ]
-    return movements
 
 
 def parameter_groups(movements: Sequence[Movement], lr: float) -> list[dict[str, Any]]:
@@ -69,7 +83,13 @@ def parameter_groups(movements: Sequence[Movement], lr: float) -> list[dict[str,
     by_rate: dict[float, list[nn.Parameter]] = {}
     for movement in movements:
         if movement.from_epoch is not None:
-            by_rate.setdefault(lr * movement.lr_multiplier, []).extend(movement.block.module.parameters())
+            by_rate.setdefault(lr * movement.lr_multiplier, []).extend(movement.parameters)
+    # A parameter that two blocks share would be stepped twice.
+    seen: set[int] = set()
+    by_rate = {
+        rate: [value for value in values if id(value) not in seen and not seen.add(id(value))]
+        for rate, values in by_rate.items()
+    }
     groups = [{"params": values, "lr": rate, "base_lr": rate} for rate, values in by_rate.items() if values]
     if not groups:
         raise RecipeError(
@@ -85,11 +105,18 @@ def start_epoch(movements: Sequence[Movement], epoch: int) -> None:
     for movement in movements:
         trained = is_trained(movement, epoch)
         movement.block.module.train(trained)
-        movement.block.module.requires_grad_(trained)
+        for name, value in movement.block.parameters().items():
+            value.requires_grad_(trained and name in movement.moving)
+        for module in movement.block.module.modules():
+            own = list(module.parameters(recurse=False))
+            if isinstance(module, _NORMS) and not any(value.requires_grad for value in own):
+                module.eval()  # an adapter trains beside it: its statistics stay
 
 
 def is_trained(movement: Movement, epoch: int) -> bool:
-    return movement.from_epoch is not None and epoch >= movement.from_epoch
+    """Whether anything in the block moves in this epoch, counted from 0."""
+    moves = bool(movement.moving) or not movement.block.parameters()
+    return moves and movement.from_epoch is not None and epoch >= movement.from_epoch
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
@@ -114,23 +141,21 @@ def certify(movements: Sequence[Movement], before: dict[str, str], model: nn.Mod
     trained: list[dict[str, Any]] = []
     warnings: list[str] = []
     for movement in movements:
-        prefix = f"{movement.block.part}.{movement.block.name}."
-        names = [name for name in before if name.startswith(prefix)]
-        if not names:
-            continue
-        parameters = {f"{prefix}{name}": value for name, value in movement.block.module.named_parameters()}
-        entry: dict[str, Any] = {
-            "block": prefix.rstrip("."),
-            "tensors": len(names),
-            "parameters": sum(value.numel() for value in parameters.values()),
-        }
-        if is_trained(movement, epochs - 1):
-            unchanged = [name for name in parameters if after[name] == before[name]]
-            trained.append({**entry, "changed": len(parameters) - len(unchanged), "unchanged": unchanged})
+        block = movement.block
+        names = [name for name in before if name.startswith(block.prefix)]
+        moves = is_trained(movement, epochs - 1)
+        learned = [name for name in names if moves and _may_change(movement, name)]
+        if learned:
+            unchanged = [name for name in learned if name in movement.moving and after[name] == before[name]]
+            moved = sum(name in movement.moving for name in learned)
+            size = sum(value.numel() for value in movement.parameters)
+            entry = {"block": block.title, "tensors": len(learned), "parameters": size}
+            trained.append({**entry, "changed": moved - len(unchanged), "unchanged": unchanged})
             warnings += [f"{name} was trained but did not change" for name in unchanged]
-        else:
-            altered = [name for name in names if after[name] != before[name]]
-            frozen.append({**entry, "identical": not altered})
+        if still := [name for name in names if name not in learned]:
+            altered = [name for name in still if after[name] != before[name]]
+            size = sum(value.numel() for name, value in block.parameters().items() if name in still)
+            frozen.append({"block": block.title, "tensors": len(still), "parameters": size, "identical": not altered})
             warnings += [f"{name} was frozen but changed" for name in altered]
     return {
         "frozen": frozen,
@@ -138,6 +163,16 @@ def certify(movements: Sequence[Movement], before: dict[str, str], model: nn.Mod
         "passed": all(entry["identical"] for entry in frozen),
         "warnings": warnings,
     }
+
+
+def _may_change(movement: Movement, name: str) -> bool:
+    """A moving parameter; or a buffer, such as a running statistic, of a module that moves itself."""
+    parameters = movement.block.parameters()
+    if name in parameters:
+        return name in movement.moving
+    owner = name.rpartition(".")[0] + "."
+    beside = [other for other in parameters if other.startswith(owner) and "." not in other.removeprefix(owner)]
+    return bool(movement.moving.intersection(beside)) or len(movement.moving) == len(parameters)
 
 
 def _frozen_names(backbone: list[Block], freeze: int | float | str | list[str]) -> set[str]:
@@ -183,8 +218,10 @@ def _frozen_names(backbone: list[Block], freeze: int | float | str | list[str]) 
     return chosen
 
 
-def _last_with_parameters(backbone: list[Block], count: int, epoch: int) -> list[Block]:
-    learnable = [block for block in backbone if any(True for _ in block.module.parameters())]
+def _last_with_parameters(backbone: list[Block], count: int | Literal["all"], epoch: int) -> list[Block]:
+    learnable = [block for block in backbone if block.parameters()]
+    if count == "all":
+        return learnable
     if count > len(learnable):
         raise RecipeError(
             f"unfreeze asks for {count} blocks at epoch {epoch}, the backbone has {len(learnable)} with parameters",

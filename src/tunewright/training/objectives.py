@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from tunewright.data.batching import Batch
@@ -87,7 +87,7 @@ class FromLabels:
         assert batch.target is not None
         return self.class_weights[batch.target].sum().item()
 
-    def loss_sum(self, model: nn.Module, batch: Batch, epoch: int) -> Tensor:
+    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
         """The sum of the examples' losses, a scalar.
 
         Raises:
@@ -115,13 +115,13 @@ class FromInputs:
         """The number of examples."""
         return batch.ids.shape[0]
 
-    def loss_sum(self, model: nn.Module, batch: Batch, epoch: int) -> Tensor:
+    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
         """The sum of the examples' losses, a scalar. The network's output may be flat.
 
         Raises:
             RecipeError: the network's output has another size than its input.
         """
-        inputs = batch.inputs
+        inputs = batch.pixels
         spoiled, counts = self.corrupt(inputs, batch.ids, epoch)
         outputs = model(spoiled)
         if outputs.numel() != inputs.numel():

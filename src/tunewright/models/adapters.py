@@ -1,0 +1,150 @@
+"""Adapters: a few new numbers in or beside the frozen weights, by peft; and BitFit, which trains the biases alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from torch import nn
+
+from tunewright.errors import RecipeError
+from tunewright.models.network import AnyNetwork
+from tunewright.models.transformer import Transformer, quiet, seeded_library
+from tunewright.random import mix
+from tunewright.recipe.named import check_options, choose, parse_named
+from tunewright.recipe.schema import Named
+
+Rank = Annotated[int, Field(gt=0, le=1024)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Targets = Literal["attention", "linear"] | list[str]
+
+
+def lora(
+    *,
+    r: Rank = 8,
+    alpha: Annotated[float, Field(gt=0)] = 16,
+    dropout: Share = 0.0,
+    target: Targets = "linear",
+    rslora: bool = False,
+    dora: bool = False,
+) -> Callable[[list[str], list[str]], Any]:
+    """W + (α/r) B A with A [r, in] and B [out, r], B zero at the start (Hu et al. 2021, section 4.1).
+
+    rslora scales by α/√r (Kalajdzievski 2023, equation 4); dora trains the columns' lengths apart (Liu et al. 2024).
+    `target`: attention, all linear layers of the backbone, or names of modules.
+    """
+
+    def config(targets: list[str], head: list[str]) -> Any:
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=r,
+            lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  peft divides by it, whole or not
+            lora_dropout=dropout,
+            target_modules=targets,
+            modules_to_save=head,
+            use_rslora=rslora,
+            use_dora=dora,
+        )
+
+    config.target = target  # pyright: ignore[reportFunctionMemberAccess]
+    return config
+
+
+def ia3(*, target: Targets = "linear") -> Callable[[list[str], list[str]], Any]:
+    """A learned factor for each output of the targeted layers, one at the start (Liu et al. 2022, section 3.3)."""
+
+    def config(targets: list[str], head: list[str]) -> Any:
+        from peft import IA3Config
+
+        return IA3Config(target_modules=targets, feedforward_modules=[], modules_to_save=head)
+
+    config.target = target  # pyright: ignore[reportFunctionMemberAccess]
+    return config
+
+
+def bitfit() -> None:
+    """Only the biases move (Ben Zaken et al. 2021): nothing is added."""
+
+
+ADAPTERS: dict[str, Callable[..., Any]] = {"lora": lora, "ia3": ia3, "bitfit": bitfit}
+ATTENTION = ("query", "value", "q_lin", "v_lin", "query_proj", "value_proj", "q_proj", "v_proj", "Wqkv", "qkv")
+
+
+def is_moved_by(adapter: Named | None, name: str, *, head: bool) -> bool:
+    """Whether a parameter of this name moves in a block that is trained: all without an adapter; with one its own."""
+    if adapter is None:
+        return True
+    kind, _ = parse_named(adapter, "tune.adapter")
+    if kind == "bitfit":
+        return head or name.endswith("bias")
+    if head:
+        return ".original_module." not in name
+    return "lora_" in name or "ia3_" in name
+
+
+def add_adapter(network: AnyNetwork, adapter: Named, *, seed: int) -> AnyNetwork:
+    """The network with the adapter around it; its outputs are the same until the adapter is trained.
+
+    Raises:
+        RecipeError: no such adapter or option, or the network has nothing to put it on.
+    """
+    name, given = parse_named(adapter, "tune.adapter")
+    function = choose(ADAPTERS, name, "tune.adapter")
+    options = check_options(function, given, f"tune.adapter.{name}")
+    if name == "bitfit":
+        return network
+    if not isinstance(network, Transformer):
+        raise RecipeError(
+            f"{name} is for pretrained backbones of the Transformers library",
+            place="tune.adapter",
+            found=name,
+            fix="use tune.freeze for this network, or tune.adapter: bitfit",
+        )
+    from peft import get_peft_model
+
+    config = function(**options)
+    targets = _targets(network, config.target)
+    head = list(dict.fromkeys(block.name for block in network.blocks() if block.part == "head" and block.parameters()))
+
+    def make() -> nn.Module:
+        with quiet():
+            return get_peft_model(network.core, config(targets, head))
+
+    return Transformer(seeded_library(mix(seed, "adapter"), make), {**network.described, "adapter": adapter})
+
+
+def _targets(network: Transformer, wanted: Targets) -> list[str]:
+    """The full names of the modules that get the adapter."""
+    inside = [block.name for block in network.blocks() if block.part == "backbone"]
+    prefix = f"{network.core.base_model_prefix}."
+    fitting = [
+        name
+        for name, module in network.core.named_modules()
+        if _can_be_adapted(module)
+        and name.startswith(prefix)
+        and any(name.removeprefix(prefix).startswith(f"{block}.") for block in inside)
+    ]
+    linear = [name for name in fitting if isinstance(network.core.get_submodule(name), nn.Linear)] or fitting
+    if wanted == "linear":
+        found = [name for name in linear if "embed" not in name]
+    elif wanted == "attention":
+        found = [name for name in linear if name.rpartition(".")[2] in ATTENTION]
+    else:
+        found = [name for name in fitting if any(name == part or name.endswith(f".{part}") for part in wanted)]
+    if not found:
+        endings = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in fitting))
+        raise RecipeError(
+            "the adapter fits none of the backbone's layers",
+            place="tune.adapter.lora.target",
+            found=wanted,
+            expected=f"linear, attention, or names that end in: {endings}",
+        )
+    return found
+
+
+def _can_be_adapted(module: nn.Module) -> bool:
+    if isinstance(module, nn.Conv2d):
+        return module.groups == 1
+    return isinstance(module, nn.Linear)

@@ -1,0 +1,29 @@
+"""Which of K classes does this text, or this pair of texts, belong to?"""
+
+from tunewright.tasks.base import Task
+from tunewright.tasks.tokens import fit_tokens, load_tokens
+
+TASK = Task(
+    name="text-classification",
+    summary="which class a text, or a pair of texts, belongs to",
+    target_kind="category",
+    purpose="text-classification",
+    fit_inputs=fit_tokens,
+    load_inputs=load_tokens,
+    default_model={"backbone": "minilm"},
+    defaults={
+        "data": {"split": {"by": "stratified"}},
+        "train": {
+            "epochs": 3,
+            "batch_size": 32,
+            "optimizer": "adamw",
+            "lr": 5e-5,
+            "schedule": "linear",
+            "warmup": 0.1,
+            "clip_norm": 1.0,
+        },
+        "stages": ["finetune"],
+    },
+    objective="cross_entropy",
+    metrics=("accuracy", "f1_macro", "log_loss", "brier", "ece"),
+)

@@ -1,0 +1,18 @@
+"""Which number belongs to this text, or to this pair of texts?"""
+
+from tunewright.tasks import text_classification
+from tunewright.tasks.base import Task
+from tunewright.tasks.tokens import fit_tokens, load_tokens
+
+TASK = Task(
+    name="text-regression",
+    summary="a number from a text, or from a pair of texts",
+    target_kind="number",
+    purpose="text-classification",
+    fit_inputs=fit_tokens,
+    load_inputs=load_tokens,
+    default_model={"backbone": "minilm"},
+    defaults={**text_classification.TASK.defaults, "data": {}},
+    objective="mse",
+    metrics=("rmse", "mae", "r2"),
+)
