@@ -88,7 +88,9 @@ def test_learning_rates_by_block() -> None:
     found = freezing.resolve_movement(network(), Tune(layer_lr_decay=0.5, head_lr_multiplier=10))
     rates = {m.block.name: m.lr_multiplier for m in found}
     assert rates["8_dense" if "8_dense" in rates else "0_dense"] == 10
-    assert rates["0_conv2d"] == 0.5**5 and sorted(rates.values())[:5] == [0.5**k for k in (5, 4, 3, 2, 1)]
+    # Activations and pooling have nothing to learn and are no step in depth.
+    learning = ["0_conv2d", "1_batch_norm", "3_conv2d", "4_batch_norm"]
+    assert [rates[name] for name in learning] == [0.5**k for k in (4, 3, 2, 1)]
     groups = freezing.parameter_groups(found, lr=1.0)
     held = [id(p) for group in groups for p in group["params"]]
     assert len(held) == len(set(held)) == len(list(network().parameters()))

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from tunewright.data.columns import Rejects
 from tunewright.data.opening import open_source
-from tunewright.data.sources.base import image_column
+from tunewright.data.sources.base import ROW, image_column, with_rows
 from tunewright.data.types import infer_columns
 from tunewright.errors import ArtifactError, DataError
 from tunewright.evaluation.metrics import Outcome
@@ -44,6 +44,8 @@ class Model:
         """
         target = self.preprocessor.target
         assert target is not None
+        if ROW not in table.column_names:
+            table = with_rows(table, 1)
         outputs = target.decode(run_network(self.network, self.preprocessor.inputs.examples(table, None)))
         if target.classes is None:
             return [{"prediction": float(value)} for value in outputs]
