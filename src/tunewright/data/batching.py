@@ -58,8 +58,12 @@ class Examples(Protocol):
         """The same examples, whose batches lie on a device."""
         ...
 
-    def batch(self, ids: Tensor) -> Batch:
-        """The examples at the positions `ids` [B] int64."""
+    def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
+        """The examples at the positions `ids` [B] int64.
+
+        Args:
+            epoch: the training epoch, counted from 0, that augmentation depends on; None: as they are.
+        """
         ...
 
 
@@ -83,7 +87,7 @@ class TensorExamples:
         target = None if self.target is None else self.target.to(device)
         return TensorExamples(self.inputs.to(device), target, self.rows)
 
-    def batch(self, ids: Tensor) -> Batch:
+    def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
         where = ids.to(self.inputs.device)
         target = None if self.target is None else self.target.index_select(0, where)
         return Batch(self.inputs.index_select(0, where), target, ids)
@@ -134,7 +138,7 @@ class TokenExamples:
     def to(self, device: torch.device) -> TokenExamples:
         return replace(self, device=device)
 
-    def batch(self, ids: Tensor) -> Batch:
+    def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
         tokens = self.tokens.padded(ids, self.padding).to(torch.int64)
         lengths = self.lengths[ids]
         inputs = {"input_ids": tokens, "attention_mask": (torch.arange(tokens.shape[1]) < lengths[:, None]).long()}
@@ -171,7 +175,7 @@ class Batches:
         batches = self._batches(epoch)
         for step in range(start, self.steps_per_epoch):
             chosen = batches[step * self.accumulate : (step + 1) * self.accumulate]
-            yield [self.examples.batch(ids) for ids in chosen]
+            yield [self.examples.batch(ids, epoch) for ids in chosen]
 
     def _batches(self, epoch: int) -> list[Tensor]:
         """The positions of each batch's examples. Where lengths differ, examples of about one length come together.
