@@ -151,8 +151,9 @@ class TokenExamples:
 # Batches of examples of about one length are cut from so many batches' worth of examples in random order: more would
 # pad less, but make the batches less random.
 WINDOW = 50
-# An evaluation batch has at most so many tokens.
+# An evaluation batch has at most so many tokens, or numbers such as those of pictures.
 EVALUATION_TOKENS = 16_384
+EVALUATION_VALUES = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +198,10 @@ class Batches:
 def in_order(examples: Examples, batch_size: int) -> Iterator[Batch]:
     """All examples once: in their own order, or by length where lengths differ (a batch's `ids` say which they are)."""
     if examples.lengths is None:
-        for ids in torch.arange(len(examples)).split(batch_size):
+        size = batch_size
+        if len(examples) and isinstance(one := examples.batch(torch.arange(1)).inputs, Tensor):
+            size = max(1, min(batch_size, EVALUATION_VALUES // max(1, one.numel())))
+        for ids in torch.arange(len(examples)).split(size):
             yield examples.batch(ids)
         return
     order = torch.argsort(examples.lengths, descending=True, stable=True)

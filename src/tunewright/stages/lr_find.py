@@ -49,7 +49,7 @@ def find_learning_rate(recipe: Path, overrides: list[str], *, screen: Screen | N
     ingredients = gather(
         stage, prepare_data(stage, base, screen), given_origin(stage, base), recipe_backbone(stage, base), screen
     )
-    with threads(stage.hardware.threads or suitable_threads(ingredients.network, stage.train.batch_size)):
+    with threads(stage.hardware.threads or suitable_threads(layer_table(ingredients.network), stage.train.batch_size)):
         suggestion = _range_test(stage, ingredients)
     for rate, loss in suggestion.trace[:: max(1, len(suggestion.trace) // 20)]:
         screen.say(f"lr {rate:9.2e}  loss {loss:8.4f}")

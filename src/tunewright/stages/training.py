@@ -15,14 +15,14 @@ from tunewright.data.batching import Batches
 from tunewright.errors import Diverged, RecipeError, RunFailed, Stopped
 from tunewright.evaluation.metrics import METRICS
 from tunewright.files import write_json
-from tunewright.models.describe import layer_table
-from tunewright.models.network import AnyNetwork
+from tunewright.models.describe import LayerRow, layer_table
 from tunewright.models.saved import save_model
 from tunewright.recipe.schema import Recipe
 from tunewright.runs import MetricsLog
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients, gather, is_stochastic
 from tunewright.stages.job import StageJob
+from tunewright.stages.prefix import frozen_part
 from tunewright.stages.stopping import stop_requests
 from tunewright.stages.summary import describe_data, describe_network, describe_training
 from tunewright.stages.validation import selection_metric, validator
@@ -49,10 +49,22 @@ def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -
     """The same, from ingredients that are ready."""
     recipe, train_settings = job.recipe, job.recipe.train
     network = ingredients.network.to(device := choose_device(recipe))
-    examples = ingredients.examples("train")
-    assert examples is not None  # prepare refuses data without a training row
+    train_examples = ingredients.examples("train")
+    assert train_examples is not None  # prepare refuses data without a training row
+    train_examples, valid_examples = train_examples.to(device), ingredients.examples("valid")
+    movements = freezing.resolve_movement(network, ingredients.tune)
+    layers = layer_table(network)
+    model: nn.Module = network
+    computed = layers
+    if (frozen := frozen_part(ingredients, movements, train_examples, layers)) is not None:
+        model = frozen.model
+        computed = [row for row in layers if row.block not in frozen.titles]
+        train_examples = frozen.examples(train_examples, "training", screen)
+        valid_examples = (
+            None if valid_examples is None else frozen.examples(valid_examples.to(device), "validation", screen)
+        )
     batches = Batches(
-        examples=examples.to(device),
+        examples=train_examples,
         batch_size=train_settings.batch_size,
         accumulate=train_settings.accumulate,
         seed=recipe.seed,
@@ -60,7 +72,6 @@ def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -
     total_steps = train_settings.epochs * batches.steps_per_epoch
 
     lr = train_settings.lr or default_lr(train_settings.optimizer)
-    movements = freezing.resolve_movement(network, ingredients.tune)
     before = freezing.fingerprint(network)
     groups = freezing.parameter_groups(movements, lr)
     optimizer = build_optimizer(train_settings.optimizer, groups, lr, train_settings.regularization.weight_decay)
@@ -75,7 +86,7 @@ def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -
         state = State.from_json(found.state)
         screen.say(f"{job.stage.name}: going on after step {state.step:,} of {total_steps:,}")
 
-    validate = validator(ingredients, ingredients.examples("valid"), device)
+    validate = validator(ingredients, valid_examples, device)
     selection = Selection(
         metric=selection_metric(ingredients),
         patience=train_settings.early_stopping.patience if train_settings.early_stopping else None,
@@ -96,7 +107,7 @@ def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -
 
         def end_epoch(state: State, train_loss: float) -> None:
             require_finite(network, state)
-            valid = validate(network) if validate else None
+            valid = validate(model) if validate else None
             if valid is not None:
                 selection.update(state, valid, lambda: save_best(checkpoints, state.step, network.state_dict()))
             rate = max(group["lr"] for group in optimizer.param_groups)
@@ -129,10 +140,10 @@ def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -
 
         with (
             small_numbers_as_zero(),
-            threads(recipe.hardware.threads or suitable_threads(network, train_settings.batch_size)),
+            threads(recipe.hardware.threads or suitable_threads(computed, train_settings.batch_size)),
         ):
             train(
-                network,
+                model,
                 batches,
                 ingredients.objective.bind(recipe.seed, device),
                 optimizer,
@@ -266,10 +277,10 @@ def choose_device(recipe: Recipe) -> torch.device:
 SMALL_STEP = 1e8
 
 
-def suitable_threads(network: AnyNetwork, batch_size: int) -> int:
-    """CPU threads for a network: one for a small one. A rule and no measurement, so that a run can be repeated exactly."""
+def suitable_threads(layers: list[LayerRow], batch_size: int) -> int:
+    """CPU threads for these layers: one for few. A rule and no measurement, so that a run can be repeated exactly."""
     # The backward pass costs about twice the forward pass.
-    flops = 3 * batch_size * sum(row.flops for row in layer_table(network))
+    flops = 3 * batch_size * sum(row.flops for row in layers)
     return 1 if flops < SMALL_STEP else torch.get_num_threads()
 
 

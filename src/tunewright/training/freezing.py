@@ -119,6 +119,11 @@ def is_trained(movement: Movement, epoch: int) -> bool:
     return moves and movement.from_epoch is not None and epoch >= movement.from_epoch
 
 
+def never_moves(movement: Movement) -> bool:
+    """Whether the block stays as it is, and in evaluation mode, through the whole stage."""
+    return movement.from_epoch is None or (bool(movement.block.parameters()) and not movement.moving)
+
+
 def fingerprint(model: nn.Module) -> dict[str, str]:
     """The SHA-256 of each parameter and buffer, by name: what the certificate compares."""
     return {name: _hash(tensor) for name, tensor in model.state_dict().items()}

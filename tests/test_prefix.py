@@ -1,0 +1,237 @@
+"""Frozen blocks computed once: the same logits, the same result, kept by content, made anew when damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tunewright.data import kept
+from tunewright.data.batching import Ragged, TensorExamples, TokenExamples
+from tunewright.data.kept import Form, content_hash, find_kept, keep
+from tunewright.models.build import build_network, describe_model
+from tunewright.models.network import AnyNetwork, Inputs, evaluating
+from tunewright.models.prefix import AfterPrefix, as_inputs, cut, frozen_blocks, outputs_of
+from tunewright.models.transformer import build_transformer, describe_transformer
+from tunewright.recipe.schema import Model
+
+TEXT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "vocab_size": 60,
+    "max_position_embeddings": 40,
+    "pad_token_id": 0,
+}
+TEXTS: dict[str, dict[str, Any]] = {
+    "bert": TEXT,
+    "roberta": {**TEXT, "pad_token_id": 1, "type_vocab_size": 1},
+    "distilbert": {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32, "vocab_size": 60},
+    "deberta-v2": {**TEXT, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8},
+    "modernbert": {
+        **TEXT,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "cls_token_id": 2,
+        "sep_token_id": 3,
+    },
+    "electra": {**TEXT, "embedding_size": 8},
+}
+PICTURES: dict[str, dict[str, Any]] = {
+    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "layer_type": "basic"},
+    "vit": {**TEXT, "image_size": 16, "patch_size": 4},
+    "convnext": {"hidden_sizes": [8, 16], "depths": [1, 2], "num_stages": 2, "image_size": 16},
+    "swin": {
+        "image_size": 16,
+        "patch_size": 2,
+        "embed_dim": 8,
+        "depths": [1, 2],
+        "num_heads": [1, 2],
+        "window_size": 4,
+    },
+}
+
+
+def network_of(kind: str) -> AnyNetwork:
+    config = {**(TEXTS | PICTURES)[kind], "model_type": kind}
+    purpose = "text-classification" if kind in TEXTS else "image-classification"
+    described = describe_transformer(purpose, config, head=None, classes=["a", "b", "c"])
+    return build_transformer(described, seed=0)
+
+
+def inputs_of(network: AnyNetwork, count: int, length: int) -> Inputs:
+    draw = torch.Generator().manual_seed(count)
+    example = network.example()
+    if isinstance(example, Tensor):
+        return torch.randn(count, *example.shape[1:], generator=draw)
+    lengths = torch.randint(3, length + 1, (count,), generator=draw)
+    lengths[0] = length
+    mask = (torch.arange(length) < lengths[:, None]).long()
+    return {"input_ids": torch.randint(4, 60, (count, length), generator=draw) * mask, "attention_mask": mask}
+
+
+@pytest.mark.parametrize("share", ["some", "all"])
+@pytest.mark.parametrize("kind", [*TEXTS, *PICTURES])
+def test_the_cut_network_gives_the_same(kind: str, share: str) -> None:
+    network = network_of(kind)
+    backbone = [block for block in network.blocks() if block.part == "backbone"]
+    still = backbone if share == "all" else backbone[: len(backbone) // 2 + 1]
+    blocks = frozen_blocks(network, {block.title for block in still})
+    assert blocks == still
+    prefix = cut(network, blocks, inputs_of(network, 4, 9), 1e-5)
+    assert prefix is not None
+    with evaluating(network), torch.no_grad():
+        inputs = inputs_of(network, 7, 12)
+        found = AfterPrefix(network, prefix)(as_inputs(inputs, outputs_of(network, prefix, inputs)))
+        assert torch.allclose(found, network(inputs), atol=1e-5)
+    for module in network.modules():
+        assert "forward" not in vars(module)
+
+
+def test_only_what_is_read_is_kept() -> None:
+    for kind in ("bert", "roberta", "vit"):
+        network = network_of(kind)
+        backbone = [block for block in network.blocks() if block.part == "backbone"]
+        prefix = cut(network, backbone, inputs_of(network, 4, 9), 1e-5)
+        assert prefix is not None
+        assert [slot.kept_shape for slot in prefix.slots] == [(16,)], kind
+
+
+def test_the_frozen_part_is_not_computed() -> None:
+    network = network_of("bert")
+    blocks = [block for block in network.blocks() if block.part == "backbone"][:3]
+    prefix = cut(network, blocks, inputs_of(network, 4, 9), 1e-5)
+    assert prefix is not None
+    inputs = inputs_of(network, 3, 8)
+    with evaluating(network), torch.no_grad():
+        kept_outputs = outputs_of(network, prefix, inputs)
+        before = network(inputs)
+        for block in blocks:
+            for value in block.module.parameters():
+                value.fill_(torch.nan)
+        assert torch.allclose(AfterPrefix(network, prefix)(as_inputs(inputs, kept_outputs)), before, atol=1e-6)
+        assert network(inputs).isnan().all()
+
+
+def test_gradients_are_the_same() -> None:
+    network = network_of("bert")
+    blocks = [block for block in network.blocks() if block.part == "backbone"][:2]
+    inputs = inputs_of(network, 4, 9)
+    prefix = cut(network, blocks, inputs, 1e-5)
+    assert prefix is not None
+    moving = {
+        n: p for b in network.blocks() if b.title not in {x.title for x in blocks} for n, p in b.parameters().items()
+    }
+    with evaluating(network):
+        plain = torch.autograd.grad(network(inputs).square().sum(), list(moving.values()))
+        with torch.no_grad():
+            values = outputs_of(network, prefix, inputs)
+        quick = torch.autograd.grad(
+            AfterPrefix(network, prefix)(as_inputs(inputs, values)).square().sum(), list(moving.values())
+        )
+    for one, other in zip(plain, quick):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_our_own_networks_too() -> None:
+    layers: list[Any] = [{"conv2d": 4}, "batch_norm", "relu", {"conv2d": 4}, "flatten", {"dense": 3}]
+    network = build_network(describe_model(Model(layers=layers), input_shape=(1, 8, 8), outputs=3), seed=0)
+    backbone = [block for block in network.blocks() if block.part == "backbone"]
+    for count in (3, len(backbone)):
+        prefix = cut(network, backbone[:count], torch.randn(4, 1, 8, 8), 1e-5)
+        assert prefix is not None
+        inputs = torch.randn(5, 1, 8, 8)
+        with evaluating(network), torch.no_grad():
+            assert torch.equal(
+                AfterPrefix(network, prefix)(as_inputs(inputs, outputs_of(network, prefix, inputs))), network(inputs)
+            )
+
+
+def test_another_weight_is_another_prefix() -> None:
+    network = network_of("bert")
+    blocks = [block for block in network.blocks() if block.part == "backbone"][:2]
+    prefix = cut(network, blocks, inputs_of(network, 4, 9), 1e-5)
+    assert prefix is not None
+    first = prefix.fingerprint(network)
+    with torch.no_grad():
+        network.blocks()[-1].module.weight.add_(1)
+    assert prefix.fingerprint(network) == first  # the head is no part of it
+    with torch.no_grad():
+        next(blocks[1].module.parameters()).view(-1)[0] += 1e-3
+    assert prefix.fingerprint(network) != first
+
+
+FORMS = [
+    Form(shape=(2,), dtype=torch.float32, by_token=True),
+    Form(shape=(3,), dtype=torch.bfloat16, by_token=False),
+]
+STARTS = torch.tensor([0, 2, 3, 7])
+
+
+def parts() -> list[tuple[Tensor, list[Tensor]]]:
+    tokens = torch.arange(3 * 4 * 2, dtype=torch.float32).reshape(3, 4, 2)
+    return [
+        (torch.tensor([2]), [tokens[2:], torch.full((1, 3), 2, dtype=torch.bfloat16)]),
+        (torch.tensor([0, 1]), [tokens[:2, :2], torch.tensor([[0] * 3, [1] * 3], dtype=torch.bfloat16)]),
+    ]
+
+
+def test_what_is_kept_comes_back(own_cache: Path) -> None:
+    assert find_kept("k", FORMS, STARTS, 3) is None
+    made = keep("k", FORMS, STARTS, 3, parts())
+    for found in (made, find_kept("k", FORMS, STARTS, 3)):
+        assert found is not None and isinstance(found[0], Ragged) and isinstance(found[1], Tensor)
+        assert found[0].values[2].tolist() == [8, 9] and found[0].values[3].tolist() == [16, 17]
+        assert found[1][:, 0].tolist() == [0, 1, 2]
+
+
+def test_a_damaged_set_is_made_anew_and_an_interrupted_one_leaves_nothing(own_cache: Path) -> None:
+    keep("k", FORMS, STARTS, 3, parts())
+    file = own_cache / "frozen" / "k" / "0.bin"
+    file.write_bytes(file.read_bytes()[:-4])
+    assert find_kept("k", FORMS, STARTS, 3) is None
+
+    def broken() -> Any:
+        yield parts()[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        keep("other", FORMS, STARTS, 3, broken())
+    assert [folder.name for folder in (own_cache / "frozen").iterdir()] == ["k"]
+
+
+def test_the_oldest_sets_go_when_room_is_needed(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = kept.kept_bytes(FORMS, 3, 7)
+    monkeypatch.setattr(kept, "MOST_BYTES", 3 * one)
+    for name in ("a", "b"):
+        keep(name, FORMS, STARTS, 3, parts())
+    import os
+
+    os.utime(own_cache / "frozen" / "a", (1, 1))
+    find_kept("a", FORMS, STARTS, 3)  # used again, so b is the oldest now
+    os.utime(own_cache / "frozen" / "b", (2, 2))
+    keep("c", FORMS, STARTS, 3, parts())
+    left = {folder.name for folder in (own_cache / "frozen").iterdir()}
+    assert "c" in left and "b" not in left
+    monkeypatch.setattr(kept, "MOST_BYTES", one - 1)
+    assert keep("d", FORMS, STARTS, 3, parts()) is None
+
+
+def test_the_content_hash_sees_inputs_and_no_targets() -> None:
+    rows, target = torch.arange(2), torch.tensor([0, 1])
+    pictures = torch.rand(2, 1, 3, 3)
+    assert content_hash(TensorExamples(pictures, target, rows)) == content_hash(
+        TensorExamples(pictures, None, rows + 1)
+    )
+    assert content_hash(TensorExamples(pictures, target, rows)) != content_hash(
+        TensorExamples(pictures + 1, target, rows)
+    )
+    tokens = Ragged(torch.arange(5), torch.tensor([0, 2, 5]))
+    other = Ragged(torch.arange(5), torch.tensor([0, 3, 5]))
+    texts = [TokenExamples(part, None, target, rows, 0) for part in (tokens, other)]
+    assert content_hash(texts[0]) != content_hash(texts[1])
