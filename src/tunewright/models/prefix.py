@@ -76,7 +76,7 @@ class Prefix:
 
     def fingerprint(self, network: AnyNetwork) -> str:
         """The SHA-256 of all that the kept outputs depend on, but the examples."""
-        described = network.described.get("config") or network.described.get("backbone")
+        described: dict[str, Any] = network.described.get("config") or network.described["backbone"]
         shape = {key: value for key, value in described.items() if key not in OF_THE_HEAD}
         facts = (torch.__version__, self.slots, shape, getattr(network, "reduced", False))
         digest = hashlib.sha256(repr(facts).encode())
@@ -147,7 +147,7 @@ class AfterPrefix(nn.Module):
             return self.network(inputs)
         kept = {name: value for name, value in inputs.items() if name.startswith(KEPT)}
         rest = {name: value for name, value in inputs.items() if name not in kept}
-        plain = rest[PLAIN] if PLAIN in rest else rest
+        plain = rest.get(PLAIN, rest)
         if not kept:
             return self.network(plain)
         with _replaced(self.prefix, [kept[f"{KEPT}{i}"] for i in range(len(kept))], _length(plain)):

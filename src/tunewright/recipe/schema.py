@@ -185,6 +185,8 @@ class Hardware(Block):
     """auto measures once whether this machine computes a pretrained network faster in bfloat16."""
     prefix_cache: bool = True
     """Compute the output of frozen blocks once and keep it on disk."""
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    """Recompute activations in the backward pass: less memory, a third more time. auto does so where they would not fit."""
 
 
 class Recipe(Block):

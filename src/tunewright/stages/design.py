@@ -16,7 +16,6 @@ from tunewright.stages.job import Origin, recipe_backbone
 from tunewright.stages.run import given_origin, read_recipe
 from tunewright.stages.summary import describe_network
 from tunewright.training.freezing import resolve_movement
-from tunewright.training.optim import default_lr
 
 
 def show_design(
@@ -31,7 +30,7 @@ def show_design(
     for number, stage in enumerate(stages):
         backbone = recipe_backbone(stage.recipe, base)
         ingredients = gather(stage.recipe, prepare_data(stage.recipe, base, screen), origin, backbone, screen)
-        lr = stage.recipe.train.lr or default_lr(stage.recipe.train.optimizer)
+        lr = ingredients.lr
         movements = resolve_movement(ingredients.network, ingredients.tune)
         facts = describe_network(ingredients, movements, stage.recipe.train.epochs, lr)
         screen.console.print(_table(stage.name, facts))

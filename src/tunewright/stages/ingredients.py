@@ -22,12 +22,13 @@ from tunewright.random import mix
 from tunewright.recipe.schema import Model, Recipe, Tune
 from tunewright.stages.console import Screen
 from tunewright.stages.job import Origin
-from tunewright.stages.pretrained import pretrained_network, same_target
+from tunewright.stages.pretrained import pretrained_network, same_target, usual_lr
 from tunewright.tasks.base import InputEncoder, Preprocessor, Task
 from tunewright.tasks.rows import unused_columns
 from tunewright.tasks.table import get_task
 from tunewright.tasks.targets import fit_target
 from tunewright.training.objectives import Objective, build_objective
+from tunewright.training.optim import default_lr
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class Ingredients:
     objective: Objective
     tune: Tune
     """What moves: the recipe's, or the default for a pretrained network."""
+    lr: float
+    """The peak learning rate: the recipe's, or the usual one."""
     encoded: dict[str, Examples | None] = field(default_factory=dict)
 
     def examples(self, split: str) -> Examples | None:
@@ -88,8 +91,10 @@ def gather(
     preprocessor = Preprocessor(task=task, inputs=inputs, target=target)
     if backbone is not None or (origin is not None and isinstance(origin.network, Transformer)):
         network, tune = pretrained_network(recipe, preprocessor, origin, backbone, screen)
+        lr = recipe.train.lr or usual_lr(recipe, tune, screen)
     else:
         network, tune = _own_network(recipe, preprocessor, origin, objective, screen), recipe.tune
+        lr = recipe.train.lr or default_lr(recipe.train.optimizer)
     if tune.adapter is not None:
         network = add_adapter(network, tune.adapter, seed=recipe.seed)
     return Ingredients(
@@ -100,6 +105,7 @@ def gather(
         network=network,
         objective=objective,
         tune=tune,
+        lr=lr,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from tunewright.data.batching import Batches
+from tunewright.models.describe import layer_table
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import stage_recipes

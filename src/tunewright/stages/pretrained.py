@@ -18,10 +18,15 @@ from tunewright.recipe.schema import Recipe, Tune, Unfreeze
 from tunewright.stages.console import Screen
 from tunewright.stages.job import Origin
 from tunewright.tasks.base import Preprocessor
+from tunewright.training.optim import default_lr
 
 # The head begins with random weights and learns faster than what is pretrained.
 HEAD_MULTIPLIER = 10.0
 LAYER_DECAY = 0.9
+# Learning rates that usually do well, as a share of what the optimiser's users begin with from scratch: 5e-5 of Adam's
+# 1e-3 for a whole encoder (Devlin et al. 2019, section A.3), ten times as much for an adapter (Biderman et al. 2024).
+FOR_ALL = 0.05
+FOR_AN_ADAPTER = 0.5
 
 
 def pretrained_network(
@@ -72,6 +77,21 @@ def usual_tune(epochs: int) -> Tune:
         head_lr_multiplier=HEAD_MULTIPLIER,
         layer_lr_decay=LAYER_DECAY,
     )
+
+
+def usual_lr(recipe: Recipe, tune: Tune, screen: Screen) -> float:
+    """The learning rate for a pretrained network where the recipe gives none, by what moves; says so."""
+    if recipe.model.weights == "random":
+        return default_lr(recipe.train.optimizer)
+    if tune.adapter is not None:
+        what, share = "an adapter learns", FOR_AN_ADAPTER
+    elif tune.freeze == "backbone" and not tune.unfreeze:
+        what, share = "only the head learns", 1.0
+    else:
+        what, share = "pretrained weights move", FOR_ALL
+    lr = share * default_lr(recipe.train.optimizer)
+    screen.say(f"train.lr is left out, so: {lr:g}, as {what}")
+    return lr
 
 
 def same_target(known: Preprocessor, new: Preprocessor) -> bool:

@@ -22,6 +22,8 @@ from tunewright.runs import MetricsLog
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients, gather, is_stochastic
 from tunewright.stages.job import StageJob
+from tunewright.stages.memory import save_memory
+from tunewright.stages.precision import set_precision
 from tunewright.stages.prefix import frozen_part
 from tunewright.stages.stopping import stop_requests
 from tunewright.stages.summary import describe_data, describe_network, describe_training
@@ -29,7 +31,7 @@ from tunewright.stages.validation import selection_metric, validator
 from tunewright.training import freezing
 from tunewright.training.checkpoint import Checkpoint, load_best, load_newest, save_best, save_checkpoint
 from tunewright.training.loop import Best, Settings, State, Surroundings, train
-from tunewright.training.optim import build_optimizer, default_lr, load_state_tensors, state_tensors
+from tunewright.training.optim import build_optimizer, load_state_tensors, state_tensors
 from tunewright.training.regularization import penalty
 from tunewright.training.schedule import learning_rate_factor
 
@@ -53,6 +55,8 @@ def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -
     assert train_examples is not None  # prepare refuses data without a training row
     train_examples, valid_examples = train_examples.to(device), ingredients.examples("valid")
     movements = freezing.resolve_movement(network, ingredients.tune)
+    precision = set_precision(network, recipe, train_examples, job.folder, screen)
+    recomputes = save_memory(network, recipe, train_examples, screen)
     layers = layer_table(network)
     model: nn.Module = network
     computed = layers
@@ -71,7 +75,7 @@ def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -
     )
     total_steps = train_settings.epochs * batches.steps_per_epoch
 
-    lr = train_settings.lr or default_lr(train_settings.optimizer)
+    lr = ingredients.lr
     before = freezing.fingerprint(network)
     groups = freezing.parameter_groups(movements, lr)
     optimizer = build_optimizer(train_settings.optimizer, groups, lr, train_settings.regularization.weight_decay)
@@ -81,7 +85,7 @@ def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -
     checkpoints = job.folder / "checkpoints"
     state = State()
     if (found := load_newest(checkpoints, screen.warn)) is not None:
-        network.load_state_dict(found.model)
+        freezing.load_moving(network, movements, found.model)
         load_state_tensors(optimizer, parameter_names, found.optimizer)
         state = State.from_json(found.state)
         screen.say(f"{job.stage.name}: going on after step {state.step:,} of {total_steps:,}")
@@ -109,7 +113,9 @@ def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -
             require_finite(network, state)
             valid = validate(model) if validate else None
             if valid is not None:
-                selection.update(state, valid, lambda: save_best(checkpoints, state.step, network.state_dict()))
+                selection.update(
+                    state, valid, lambda: save_best(checkpoints, state.step, freezing.moving_state(network, movements))
+                )
             rate = max(group["lr"] for group in optimizer.param_groups)
             speed = state.examples / state.seconds
             metrics_log.append(
@@ -134,7 +140,10 @@ def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -
             require_finite(network, state)
             tensors = state_tensors(optimizer, parameter_names)
             checkpoint = Checkpoint(
-                step=state.step, model=network.state_dict(), optimizer=tensors, state=state.to_json()
+                step=state.step,
+                model=freezing.moving_state(network, movements),
+                optimizer=tensors,
+                state=state.to_json(),
             )
             save_checkpoint(checkpoints, checkpoint)
 
@@ -171,7 +180,8 @@ def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -
             file=checkpoints,
             fix="run the same command again: it goes on from there",
         )
-    finish_stage(job, ingredients, state, movements, before, lr, screen)
+    means = {"precision": precision, "gradient_checkpointing": recomputes, "frozen_part_kept": frozen is not None}
+    finish_stage(job, ingredients, state, movements, before, lr, means, screen)
 
 
 def finish_stage(
@@ -181,6 +191,7 @@ def finish_stage(
     movements: list[freezing.Movement],
     before: dict[str, str],
     lr: float,
+    means: dict[str, Any],
     screen: Screen,
 ) -> None:
     """Save the best weights, check the freeze certificate, write the summary.
@@ -190,7 +201,7 @@ def finish_stage(
     """
     network = ingredients.network
     if state.best is not None:
-        network.load_state_dict(load_best(job.folder / "checkpoints", state.best.folder))
+        freezing.load_moving(network, movements, load_best(job.folder / "checkpoints", state.best.folder))
     network.requires_grad_(True).eval()
     ingredients.preprocessor.inputs.write(job.folder / "model")
     save_model(job.folder / "model", network, {"preprocessor": ingredients.preprocessor.to_json()})
@@ -204,7 +215,7 @@ def finish_stage(
         "seed": job.recipe.seed,
         "data": describe_data(ingredients.prepared),
         "model": describe_network(ingredients, movements, chosen_epoch, lr),
-        "training": describe_training(ingredients, state, lr, selection_metric(ingredients)),
+        "training": {**describe_training(ingredients, state, lr, selection_metric(ingredients)), **means},
         "certificate": certificate,
     }
     write_json(job.folder / "summary.json", summary)

@@ -17,7 +17,6 @@ TASK = Task(
             "epochs": 3,
             "batch_size": 32,
             "optimizer": "adamw",
-            "lr": 5e-5,
             "schedule": "linear",
             "warmup": 0.1,
             "clip_norm": 1.0,

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tunewright.errors import RecipeError
+from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.adapters import is_moved_by
 from tunewright.models.network import AnyNetwork, Block
 from tunewright.recipe.schema import Tune
@@ -122,6 +122,47 @@ def is_trained(movement: Movement, epoch: int) -> bool:
 def never_moves(movement: Movement) -> bool:
     """Whether the block stays as it is, and in evaluation mode, through the whole stage."""
     return movement.from_epoch is None or (bool(movement.block.parameters()) and not movement.moving)
+
+
+def moving_state(model: nn.Module, movements: Sequence[Movement]) -> dict[str, Tensor]:
+    """The parameters and buffers that a stage can change, by name: all that a checkpoint need hold of the network.
+
+    What stays frozen is where the stage took it from. A tensor that several names share stands under the first of them.
+    """
+    found: dict[str, Tensor] = {}
+    places: set[int] = set()
+    state = model.state_dict()
+    for movement in movements:
+        if never_moves(movement):
+            continue
+        for name, value in state.items():
+            place = value.data_ptr() if value.numel() else id(value)
+            if name.startswith(movement.block.prefix) and _may_change(movement, name) and place not in places:
+                found[name] = value
+                places.add(place)
+    return found
+
+
+def load_moving(model: nn.Module, movements: Sequence[Movement], tensors: dict[str, Tensor]) -> None:
+    """Put back what `moving_state` took out.
+
+    Raises:
+        ArtifactError: the tensors are not those that this stage changes.
+    """
+    wanted = moving_state(model, movements)
+    differing = sorted(
+        name
+        for name in {*wanted, *tensors}
+        if name not in wanted or name not in tensors or wanted[name].shape != tensors[name].shape
+    )
+    if differing:
+        raise ArtifactError(
+            "the checkpoint does not fit what this stage trains",
+            found=", ".join(differing[:5]),
+            expected=f"{len(wanted)} tensors, by the names and shapes of the network's",
+            fix="start a new run: the recipe or the network has changed since the checkpoint",
+        )
+    model.load_state_dict(tensors, strict=False)
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:

@@ -1,0 +1,67 @@
+"""Recompute activations in the backward pass where they would not fit into memory (Chen et al. 2016)."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from tunewright.data.batching import Examples
+from tunewright.models.network import AnyNetwork, evaluating
+from tunewright.models.transformer import Transformer
+from tunewright.recipe.schema import Recipe
+from tunewright.stages.console import Screen
+
+# The share of the free memory that activations may take; the rest is for gradients and what a step needs for a moment.
+SHARE = 0.5
+
+
+def save_memory(network: AnyNetwork, recipe: Recipe, examples: Examples, screen: Screen) -> bool:
+    """Switch gradient checkpointing on where the recipe says so or memory asks for it; returns whether it is on.
+
+    The results are the same to the last bit; a step takes about a third longer.
+    """
+    wanted = recipe.hardware.gradient_checkpointing
+    if not isinstance(network, Transformer) or wanted is False:
+        return False
+    if wanted == "auto":
+        needed, free = activation_bytes(network, examples) * recipe.train.batch_size, free_memory(network)
+        if needed < SHARE * free:
+            return False
+        screen.say(
+            f"activations are recomputed: {needed / 2**30:.1f} GiB of them would not fit well into {free / 2**30:.1f} GiB"
+        )
+    if not network.core.supports_gradient_checkpointing:
+        screen.warn(f"{type(network.core).__name__} cannot recompute its activations")
+        return False
+    network.core.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return True
+
+
+def activation_bytes(network: AnyNetwork, examples: Examples) -> int:
+    """Bytes that a forward pass of the largest example keeps for the backward pass, weights not counted."""
+    lengths = examples.lengths
+    longest = torch.zeros(1, dtype=torch.int64) if lengths is None else lengths.argmax().reshape(1)
+    weights = {value.untyped_storage().data_ptr() for value in network.parameters()}
+    sizes: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        held.append(tensor)  # its place in memory must not be given to another tensor while we count
+        return tensor
+
+    held: list[Tensor] = []
+    with evaluating(network), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        network(examples.batch(longest).inputs)
+    return sum(sizes.values())
+
+
+def free_memory(network: AnyNetwork) -> int:
+    """Bytes that are free on the network's device."""
+    device = next(network.parameters()).device
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

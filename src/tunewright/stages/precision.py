@@ -1,0 +1,101 @@
+"""bfloat16 or float32? Measured once for a network on this machine; what a stage began with it goes on with."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunewright.data.batching import Examples
+from tunewright.errors import RecipeError
+from tunewright.files import cache_dir, write_json
+from tunewright.models.network import AnyNetwork, Inputs, evaluating
+from tunewright.models.transformer import Transformer
+from tunewright.recipe.schema import Recipe
+from tunewright.runs import read_json
+from tunewright.stages.console import Screen
+
+# bfloat16 has 8 bits of precision where float32 has 24: it must be this many times as fast to be taken.
+WORTH = 1.15
+TRIED = 8
+REPEATS = 3
+
+
+def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folder: Path, screen: Screen) -> str:
+    """Put the network into the precision that the recipe asks for, or that is faster here; returns its name.
+
+    The weights are float32 in any case; in bfloat16 the products of matrices are computed (autocast). The choice is
+    kept in `folder`, so that a run that goes on, goes on alike.
+
+    Raises:
+        RecipeError: bfloat16 for a network of ours, which are too small for it.
+    """
+    wanted = recipe.hardware.precision
+    if not isinstance(network, Transformer):
+        if wanted == "bfloat16":
+            raise RecipeError(
+                "bfloat16 is for backbones of the Transformers library",
+                place="hardware.precision",
+                found=wanted,
+                expected="auto or float32",
+                fix="leave hardware.precision out",
+            )
+        return "float32"
+    kept = folder / "precision.json"
+    if kept.exists():
+        chosen = read_json(kept, "the precision that the stage began with")["precision"]
+    elif wanted != "auto":
+        chosen = wanted
+    else:
+        facts = _measured(network, examples)
+        chosen = facts["precision"]
+        screen.say(f"{chosen}: bfloat16 is {facts['ratio']:.2f} times as fast as float32 here")
+    write_json(kept, {"precision": chosen})
+    network.reduced = chosen == "bfloat16"
+    return chosen
+
+
+def _measured(network: Transformer, examples: Examples) -> dict[str, Any]:
+    """The measurement for this architecture, machine and number of threads; made once."""
+    device = next(network.parameters()).device
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    known = (network.described["config"], machine, torch.get_num_threads(), torch.__version__)
+    path = cache_dir() / "precision" / f"{hashlib.sha256(repr(known).encode()).hexdigest()[:32]}.json"
+    if path.exists():
+        return read_json(path, "a measurement")
+    inputs = examples.batch(torch.arange(min(TRIED, len(examples)))).inputs
+    seconds = {False: float("inf"), True: float("inf")}
+    with evaluating(network):  # so that no running statistic moves
+        for _ in range(REPEATS + 1):  # the first of each is a warm-up that the minimum forgets
+            for reduced in seconds:
+                network.reduced = reduced
+                seconds[reduced] = min(seconds[reduced], _seconds(network, inputs))
+    ratio = seconds[False] / seconds[True]
+    facts = {
+        "precision": "bfloat16" if ratio >= WORTH else "float32",
+        "ratio": ratio,
+        "float32_seconds": seconds[False],
+        "bfloat16_seconds": seconds[True],
+        "machine": machine,
+    }
+    write_json(path, facts)
+    return facts
+
+
+def _seconds(network: Transformer, inputs: Inputs) -> float:
+    """The time of one forward and backward pass."""
+    started = time.perf_counter()
+    network(inputs).square().sum().backward()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    network.zero_grad()
+    return time.perf_counter() - started
+
+
+def _processor() -> str:
+    """The processor's name, with what it can do, as far as torch makes use of it."""
+    return f"{platform.machine()} {platform.processor()} {torch.backends.cpu.get_cpu_capability()}"
