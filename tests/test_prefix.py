@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from tiny import texts, tiny_bert
 from tunewright.data import kept
 from tunewright.data.batching import Ragged, TensorExamples, TokenExamples
 from tunewright.data.kept import Form, content_hash, find_kept, keep
@@ -17,6 +19,10 @@ from tunewright.models.network import AnyNetwork, Inputs, evaluating
 from tunewright.models.prefix import AfterPrefix, as_inputs, cut, frozen_blocks, outputs_of
 from tunewright.models.transformer import build_transformer, describe_transformer
 from tunewright.recipe.schema import Model
+from tunewright.stages import prefix as prefix_stage
+from tunewright.stages.console import silent
+from tunewright.stages.evaluate import read_predictions
+from tunewright.stages.run import run
 
 TEXT = {
     "hidden_size": 16,
@@ -235,3 +241,58 @@ def test_the_content_hash_sees_inputs_and_no_targets() -> None:
     other = Ragged(torch.arange(5), torch.tensor([0, 3, 5]))
     texts = [TokenExamples(part, None, target, rows, 0) for part in (tokens, other)]
     assert content_hash(texts[0]) != content_hash(texts[1])
+
+
+def recipe(folder: Path, tmp_path: Path, **changes: Any) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "task": "text-classification",
+        "data": {"source": str(texts(tmp_path / "texts.jsonl"))},
+        "model": {"backbone": str(folder)},
+        "tune": {"freeze": "backbone"},
+        "train": {"epochs": 3, "lr": 1e-2, "batch_size": 8},
+        "eval": {"resamples": 100},
+    }
+    return {**given, **changes}
+
+
+@pytest.mark.parametrize("freeze", ["backbone", 3])
+def test_a_run_ends_the_same_with_and_without(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch, freeze: Any
+) -> None:
+    monkeypatch.setattr(prefix_stage, "WORTH", 0.0)
+    folder = tiny_bert(tmp_path / "bert")
+    given = recipe(folder, tmp_path, tune={"freeze": freeze})
+    found = {
+        keeps: run(
+            {**given, "hardware": {"prefix_cache": keeps, "precision": "float32"}},
+            runs=tmp_path / "runs",
+            screen=silent(),
+        )
+        for keeps in (True, False)
+    }
+    summaries = {keeps: result.stages["finetune"].summary for keeps, result in found.items()}
+    assert [summaries[keeps]["training"]["frozen_part_kept"] for keeps in (True, False)] == [True, False]
+    assert summaries[True]["evaluation"]["metrics"]["accuracy"] == summaries[False]["evaluation"]["metrics"]["accuracy"]
+    assert all(summary["certificate"]["passed"] for summary in summaries.values())
+    outputs = [read_predictions(result.stages["finetune"].folder).outputs for result in found.values()]
+    assert np.allclose(*outputs, atol=1e-5)
+    sets = {path.name: path.stat().st_mtime for path in (own_cache / "frozen").iterdir()}
+    assert len(sets) == 2  # training and validation
+    again = {**given, "hardware": {"prefix_cache": True, "precision": "float32"}}
+    monkeypatch.setattr(prefix_stage, "keep", None)  # nothing is computed anew, for other heads and seeds either
+    again["model"] = {**given["model"], "head": [{"dense": 8, "activation": "relu"}, {"dense": "auto"}]}
+    assert (
+        run(again, runs=tmp_path / "runs", screen=silent()).stages["finetune"].summary["training"]["frozen_part_kept"]
+    )
+
+
+def test_augmented_or_thawing_networks_are_computed_each_time(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefix_stage, "WORTH", 0.0)
+    folder = tiny_bert(tmp_path / "bert")
+    thawing = {"freeze": "backbone", "unfreeze": [{"epoch": 2, "layers": "all"}]}
+    for tune in (thawing, {"adapter": "lora"}, {"adapter": "bitfit"}):
+        result = run(recipe(folder, tmp_path, tune=tune), runs=tmp_path / "runs", screen=silent())
+        assert not result.stages["finetune"].summary["training"]["frozen_part_kept"], tune
+    assert not (own_cache / "frozen").exists()

@@ -59,8 +59,7 @@ class KeptExamples:
 
     @property
     def lengths(self) -> Tensor | None:
-        # Where nothing has the text's length any more, there is nothing to sort by.
-        return self.examples.lengths if any(isinstance(kept, Ragged) for kept in self.kept) else None
+        return self.examples.lengths  # so that the batches are those of the plain path
 
     def __len__(self) -> int:
         return len(self.examples)
