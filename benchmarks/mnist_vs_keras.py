@@ -14,41 +14,25 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-import venv
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-REPOSITORY = HERE.parent
+from environments import HERE, OURS, REPOSITORY, TORCH, install, processor, versions
+
 DATA = REPOSITORY / "examples" / "mnist" / "data"
 REFERENCE = "keras-tensorflow"
 
-# Each step is one `pip install`; torch first and pinned, so that no other package brings a build of its own.
 PEERS: dict[str, tuple[str, list[list[str]]]] = {
     "keras-tensorflow": ("keras_fit.py", [["tensorflow-cpu==2.21.0", "keras==3.15.1"]]),
-    "keras-torch": ("keras_fit.py", [["torch==2.13.0", "numpy"], ["keras==3.15.1"]]),
-    "hf-trainer": ("hf_trainer.py", [["torch==2.13.0", "numpy"], ["transformers==5.24.0", "accelerate==1.15.0"]]),
-    "plain-torch": ("plain_torch.py", [["torch==2.13.0", "numpy"]]),
-    "tunewright": ("tunewright_run.py", [["-c", str(REPOSITORY / "constraints.txt"), str(REPOSITORY)]]),
+    "keras-torch": ("keras_fit.py", [TORCH, ["keras==3.15.1"]]),
+    "hf-trainer": ("hf_trainer.py", [TORCH, ["transformers==5.24.0", "accelerate==1.15.0"]]),
+    "plain-torch": ("plain_torch.py", [TORCH]),
+    "tunewright": ("tunewright_run.py", OURS),
 }
-
-
-def install(peer: str) -> Path:
-    """The peer's own environment; made once."""
-    folder = HERE / ".envs" / peer
-    python = folder / "bin" / "python"
-    if not (folder / ".ready").exists():
-        print(f"installing {peer}", flush=True)
-        venv.create(folder, with_pip=True, clear=True)
-        for packages in PEERS[peer][1]:
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
-        (folder / ".ready").touch()
-    return python
 
 
 def measure(peer: str, python: Path, seed: int) -> dict[str, float]:
@@ -63,22 +47,6 @@ def measure(peer: str, python: Path, seed: int) -> dict[str, float]:
         sys.exit(f"{peer} failed:\n{done.stderr[-3000:]}")
     found = json.loads(done.stdout.strip().splitlines()[-1])
     return {"fit": found["fit_seconds"], "process": seconds, "accuracy": found["accuracy"]}
-
-
-def versions(python: Path) -> dict[str, str]:
-    code = "import json, importlib.metadata as m; print(json.dumps({d.metadata['Name']: d.version for d in m.distributions()}))"
-    known = json.loads(subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout)
-    wanted = (
-        "tensorflow",
-        "tensorflow_cpu",
-        "tensorflow-cpu",
-        "keras",
-        "torch",
-        "transformers",
-        "accelerate",
-        "tunewright",
-    )
-    return {name: known[name] for name in wanted if name in known}
 
 
 def summarise(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
@@ -133,7 +101,8 @@ def main() -> None:
     options = parser.parse_args()
     peers = options.peers.split(",")
     pythons = {
-        peer: HERE / ".envs" / peer / "bin" / "python" if options.skip_install else install(peer) for peer in peers
+        peer: HERE / ".envs" / peer / "bin" / "python" if options.skip_install else install(peer, PEERS[peer][1])
+        for peer in peers
     }
     if options.install_only:
         return
@@ -142,17 +111,9 @@ def main() -> None:
         for peer in peers:
             runs[peer].append(measure(peer, pythons[peer], number))
             print(f"round {number}  {peer:<18} {runs[peer][-1]}", flush=True)
-    processor = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
     result = {
         "date": datetime.date.today().isoformat(),
-        "processor": processor,
+        "processor": processor(),
         "cores": os.cpu_count(),
         "rounds": options.rounds,
         "peers": summarise(runs),

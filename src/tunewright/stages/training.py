@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ def train_stage(job: StageJob, screen: Screen) -> None:
 
 def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -> None:
     """The same, from ingredients that are ready."""
+    began = time.perf_counter()
     recipe, train_settings = job.recipe, job.recipe.train
     network = ingredients.network.to(device := choose_device(recipe))
     train_examples = ingredients.examples("train")
@@ -147,6 +149,7 @@ def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -
             )
             save_checkpoint(checkpoints, checkpoint)
 
+        preparation = time.perf_counter() - began
         with (
             small_numbers_as_zero(),
             threads(recipe.hardware.threads or suitable_threads(computed, train_settings.batch_size)),
@@ -180,7 +183,12 @@ def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -
             file=checkpoints,
             fix="run the same command again: it goes on from there",
         )
-    means = {"precision": precision, "gradient_checkpointing": recomputes, "frozen_part_kept": frozen is not None}
+    means = {
+        "preparation_seconds": preparation,
+        "precision": precision,
+        "gradient_checkpointing": recomputes,
+        "frozen_part_kept": frozen is not None,
+    }
     finish_stage(job, ingredients, state, movements, before, lr, means, screen)
 
 

@@ -1,0 +1,46 @@
+"""What the side-by-side benchmarks share: an environment for each peer, and what machine and versions were measured."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import venv
+from pathlib import Path
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parent
+
+TORCH = ["torch==2.13.0", "numpy"]
+OURS = [["-c", str(REPOSITORY / "constraints.txt"), str(REPOSITORY)]]
+NAMED = {"tensorflow", "tensorflow_cpu", "tensorflow-cpu", "keras", "torch", "transformers", "accelerate", "tunewright"}
+
+
+def install(peer: str, steps: list[list[str]]) -> Path:
+    """The Python of a peer's own environment; made once.
+
+    Args:
+        steps: one `pip install` each; torch first and pinned, so that no other package brings a build of its own.
+    """
+    folder = HERE / ".envs" / peer
+    python = folder / "bin" / "python"
+    if not (folder / ".ready").exists():
+        print(f"installing {peer}", flush=True)
+        venv.create(folder, with_pip=True, clear=True)
+        for packages in steps:
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        (folder / ".ready").touch()
+    return python
+
+
+def versions(python: Path) -> dict[str, str]:
+    """The versions of the libraries that matter in an environment."""
+    code = "import json, importlib.metadata as m; print(json.dumps({d.metadata['Name']: d.version for d in m.distributions()}))"
+    known = json.loads(subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout)
+    return {name: known[name] for name in sorted(NAMED & set(known))}
+
+
+def processor() -> str:
+    """The processor's name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -1,0 +1,31 @@
+"""Tunewright: the whole run, with checkpoints, baselines, intervals and the report. ROWS BACKBONE EPOCHS SEED [frozen]"""
+
+import json
+import sys
+import tempfile
+
+import tunewright
+from tunewright.stages.console import silent
+
+rows, backbone, epochs, seed, *options = sys.argv[1:]
+data = {"source": "chinese-reviews", "limit": int(rows), "split": {"valid": 0, "test": 1 / 3, "by": "stratified"}}
+recipe = {
+    "task": "text-classification",
+    "seed": int(seed),
+    "data": data,
+    "model": {"backbone": backbone},
+    "tune": {"freeze": "backbone"} if "frozen" in options else {"freeze": "none"},
+    "train": {"epochs": int(epochs)},
+}
+result = tunewright.run(recipe, runs=tempfile.mkdtemp(), screen=silent())
+summary = result.stages["finetune"].summary
+training = summary["training"]
+print(
+    json.dumps(
+        {
+            "fit_seconds": training["seconds"] + training["preparation_seconds"],
+            "accuracy": summary["evaluation"]["metrics"]["accuracy"]["value"],
+            "interval": [summary["evaluation"]["metrics"]["accuracy"][end] for end in ("low", "high")],
+        }
+    )
+)
