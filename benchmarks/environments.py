@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parent
 
 TORCH = ["torch==2.13.0", "numpy"]
-OURS = [["-c", str(REPOSITORY / "constraints.txt"), str(REPOSITORY)]]
+OURS = [["-c", str(REPOSITORY / "constraints.txt"), "--editable", str(REPOSITORY)]]
 NAMED = {"tensorflow", "tensorflow_cpu", "tensorflow-cpu", "keras", "torch", "transformers", "accelerate", "tunewright"}
 
 

@@ -54,6 +54,8 @@ def prepare(python: Path, rows: int, seed: int, folder: Path) -> Path:
         f"task: text-classification\nseed: {seed}\ndata: {{source: chinese-reviews, limit: {rows}, split: {split}}}\n"
     )
     out = folder / f"data-{seed}"
+    if out.exists():
+        return out
     subprocess.run([python, "-c", COMMAND, "data", "prepare", recipe, "--out", out], check=True, capture_output=True)
     return out
 
