@@ -57,7 +57,7 @@ def pretrained_network(
         return build_transformer(described, seed=seed), recipe.tune
     described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
     network = load_backbone(weights_folder(backbone), described, seed=seed)
-    if recipe.tune != Tune():
+    if recipe.tune.model_fields_set:
         return network, recipe.tune
     tune = usual_tune(recipe.train.epochs)
     screen.say(f"tune is left out, so: {_words(tune)}")
