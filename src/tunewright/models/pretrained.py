@@ -18,6 +18,7 @@ from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import cache_dir, sha256_file
 from tunewright.models.build import MODELS
 from tunewright.models.catalog import BACKBONES, catalog_folder
+from tunewright.models.weights import read_old_weights, write_weights
 from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Model
 from tunewright.runs import read_json
@@ -36,6 +37,11 @@ class Backbone:
     folder: Path
     config: dict[str, Any]
 
+    @property
+    def own(self) -> bool:
+        """One of our own networks, with pretrained weights; not one of the Transformers library."""
+        return self.config.get("model_type") in MODELS
+
     @cached_property
     def fingerprint(self) -> str:
         """The SHA-256 of its configuration and weights."""
@@ -44,11 +50,23 @@ class Backbone:
 
 
 def named_backbone(model: Model) -> str | None:
-    """The backbone that the recipe names, where it is none of our own networks."""
+    """The pretrained backbone that the recipe names; None for random weights of one of our own networks.
+
+    Raises:
+        RecipeError: options for a pretrained backbone, or pretrained weights that are not to be had.
+    """
     if model.backbone is None:
         return None
     name, options = parse_named(model.backbone, "model.backbone")
-    if name in MODELS:
+    if name in MODELS and (name not in BACKBONES or model.weights == "random"):
+        if model.weights == "pretrained":
+            raise RecipeError(
+                f"there are no pretrained weights for {name}",
+                place="model.weights",
+                found="pretrained",
+                expected=f"pretrained with one of {', '.join(BACKBONES)}, or a model's folder or hub id as the backbone",
+                fix="leave model.weights out, or choose such a backbone",
+            )
         return None
     if options:
         raise RecipeError(
@@ -121,36 +139,9 @@ def weights_folder(backbone: Backbone) -> Path:
         )
     converted = cache_dir() / "converted" / sha256_file(old)
     if not (converted / "config.json").exists():
-        convert_weights(old, converted / "model.safetensors")
+        write_weights(converted / "model.safetensors", read_old_weights(old))
         (converted / "config.json").write_text(json.dumps(backbone.config))
     return converted
-
-
-def convert_weights(old: Path, new: Path) -> None:
-    """Rewrite a PyTorch file as safetensors; refuses a file with anything but tensors in it.
-
-    Raises:
-        ArtifactError: the file holds code, or is damaged.
-    """
-    import torch
-    from safetensors.torch import save_file
-
-    try:
-        tensors = torch.load(old, map_location="cpu", weights_only=True)
-        if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-            raise ValueError("it holds other things than tensors by name")
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ArtifactError(
-            f"the weights were not read: {reason}",
-            file=old,
-            expected="tensors by name and nothing else",
-            fix="take weights in the safetensors format; nothing in this file was run",
-        ) from None
-    new.parent.mkdir(parents=True, exist_ok=True)
-    temporary = new.with_suffix(".tmp")
-    save_file({name: value.clone().contiguous() for name, value in tensors.items()}, temporary)
-    temporary.replace(new)
 
 
 def _asks_for_code(value: Any, path: str = "") -> str | None:

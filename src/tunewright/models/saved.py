@@ -139,6 +139,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
+def load_backbone_weights(network: Network, folder: Path) -> None:
+    """Put the pretrained weights in `folder` into the network's backbone; its head stays as it is.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or belongs to another network.
+    """
+    path = folder / "model.safetensors"
+    tensors = {name: value for name, value in read_tensors(path).items() if name.startswith("backbone.")}
+    head = {name: value for name, value in network.state_dict().items() if name.startswith("head.")}
+    load_weights(network, {**tensors, **head}, path)
+
+
 def load_weights(network: Network, tensors: dict[str, Tensor], path: Path) -> None:
     """Put the tensors into the network.
 

@@ -66,8 +66,8 @@ class Transformer(AnyNetwork):
     def example(self) -> Inputs:
         device = next(self.parameters()).device
         if self.described["purpose"] == "image-classification":
-            channels, height, width = image_shape(self.core.config)
-            return torch.zeros(1, channels, height, width, device=device)
+            shape = self.described.get("input_shape") or image_shape(self.core.config)
+            return torch.zeros(1, *shape, device=device)
         # Token 1 and not 0: where 0 stands for padding a position would be left out.
         ids = torch.ones(1, EXAMPLE_TOKENS, dtype=torch.int64, device=device)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -50,18 +50,46 @@ def pretrained_network(
     seed = mix(recipe.seed, "weights")
     if origin is not None:
         network = _go_on(recipe, preprocessor, origin, classes, seed, screen)
-        return network, recipe.tune
+        return _reading(network, preprocessor), recipe.tune
     assert backbone is not None
     described = describe_transformer(purpose, backbone.config, head=recipe.model.head, classes=classes)
     if recipe.model.weights == "random":
-        return build_transformer(described, seed=seed), recipe.tune
+        return _reading(build_transformer(described, seed=seed), preprocessor), recipe.tune
     described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
     network = load_backbone(weights_folder(backbone), described, seed=seed)
+    return _reading(network, preprocessor), chosen_tune(recipe, screen)
+
+
+def _reading(network: Transformer, preprocessor: Preprocessor) -> Transformer:
+    """The network, with the size of its pictures noted, which need not be that of its configuration.
+
+    Raises:
+        RecipeError: it cannot read pictures of that size.
+    """
+    if network.described["purpose"] != "image-classification":
+        return network
+    shape = list(preprocessor.inputs.input_shape)
+    network.described = {**network.described, "input_shape": shape}
+    try:
+        network.blocks()
+    except (ValueError, RuntimeError) as error:
+        raise RecipeError(
+            f"the backbone does not read pictures of this size: {str(error).strip().splitlines()[0]}",
+            place="data.resize",
+            found="×".join(map(str, shape)),
+            expected="the size that it was made for",
+            fix="leave data.resize out",
+        ) from None
+    return network
+
+
+def chosen_tune(recipe: Recipe, screen: Screen) -> Tune:
+    """What of a pretrained network moves: the recipe's word, or the usual, and then says so."""
     if recipe.tune.model_fields_set:
-        return network, recipe.tune
+        return recipe.tune
     tune = usual_tune(recipe.train.epochs)
     screen.say(f"tune is left out, so: {_words(tune)}")
-    return network, tune
+    return tune
 
 
 def usual_tune(epochs: int) -> Tune:
