@@ -50,6 +50,12 @@ def _npz(path: Path, data: Data) -> Source:
     return read_npz(path, labelled=data.labelled)
 
 
+def _text(path: Path, data: Data) -> Source:
+    from tunewright.data.sources.text import read_text
+
+    return read_text(path)
+
+
 def _saved(path: Path, data: Data) -> Source:
     from tunewright.data.sources.hub import read_saved
 
@@ -65,6 +71,7 @@ SOURCES: dict[str, Reader] = {
     "images": _images,
     "idx": _idx,
     "npz": _npz,
+    "text": _text,
     "hub": _saved,
 }
 ENDINGS = {
@@ -75,8 +82,9 @@ ENDINGS = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".npz": "npz",
+    ".txt": "text",
 }
-FILES_ONLY = {"csv", "tsv", "jsonl", "npz"}
+FILES_ONLY = {"csv", "tsv", "jsonl", "npz", "text"}
 FOLDERS_ONLY = {"images", "hub"}
 
 

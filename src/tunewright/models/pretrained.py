@@ -18,6 +18,7 @@ from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import cache_dir, sha256_file
 from tunewright.models.build import MODELS
 from tunewright.models.catalog import BACKBONES, catalog_folder
+from tunewright.models.encoders import ENCODERS, encoder_folder
 from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Model
 from tunewright.runs import read_json
@@ -35,6 +36,8 @@ class Backbone:
     """As the recipe names it; what a saved adapter refers to."""
     folder: Path
     config: dict[str, Any]
+    pretrained: bool = True
+    """False: a new encoder, which has a configuration and no more."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -48,17 +51,28 @@ def named_backbone(model: Model) -> str | None:
     if model.backbone is None:
         return None
     name, options = parse_named(model.backbone, "model.backbone")
-    if name in MODELS:
+    if name in MODELS or name in ENCODERS:
         return None
     if options:
         raise RecipeError(
             "a pretrained backbone takes no options",
             place="model.backbone",
             found=name,
-            expected=f"a hub id, a folder, {', '.join(BACKBONES)}, or one of {', '.join(MODELS)}",
+            expected=f"a hub id, a folder, {', '.join(BACKBONES)}, or one of {', '.join([*ENCODERS, *MODELS])}",
             fix=f"model.backbone: {name}",
         )
     return name
+
+
+def new_backbone(model: Model) -> Backbone | None:
+    """The new encoder that the recipe describes; None where it names something else."""
+    if model.backbone is None:
+        return None
+    name, options = parse_named(model.backbone, "model.backbone")
+    if name not in ENCODERS:
+        return None
+    folder = encoder_folder(name, options)
+    return Backbone(name=name, folder=folder, config=check_folder(folder), pretrained=False)
 
 
 def open_backbone(name: str, base: Path) -> Backbone:
@@ -173,9 +187,9 @@ def _stable(name: str, folder: Path, base: Path) -> Path | str:
 
 
 def _from_hub(name: str) -> Path:
-    near = get_close_matches(name, [*BACKBONES, *MODELS], n=1, cutoff=0.8)
+    near = get_close_matches(name, [*BACKBONES, *ENCODERS, *MODELS], n=1, cutoff=0.8)
     expected = (
-        f"one of {', '.join([*BACKBONES, *MODELS])}, a folder with config.json, or a hub id such as bert-base-uncased"
+        f"one of {', '.join([*BACKBONES, *ENCODERS, *MODELS])}, a folder with config.json, or a hub id such as bert-base-uncased"
     )
     if near:
         raise RecipeError(

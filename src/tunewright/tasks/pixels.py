@@ -64,10 +64,6 @@ class PixelEncoder:
         image.save(buffer, format="PNG", optimize=True)
         return {"image": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()}
 
-    def continue_from(self, known: PixelEncoder) -> PixelEncoder:
-        """Pixels mean the same in every data set; sizes and channels are the network's affair."""
-        return self
-
     def to_json(self) -> dict[str, Any]:
         return {"column": self.column, "stored": self.stored, "resize": self.resize}
 
@@ -85,8 +81,10 @@ class PixelEncoder:
         return column_array(table, Column(name=self.column, kind="image", missing=0, shape=self.stored))
 
 
-def fit_pixels(prepared: Prepared, recipe: Recipe, backbone: Backbone | None) -> PixelEncoder:
-    """The encoder for the one image column of a prepared set.
+def fit_pixels(
+    prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: PixelEncoder | None
+) -> PixelEncoder:
+    """The encoder for the one image column of a prepared set. Pixels mean the same in every set, whatever was known.
 
     Raises:
         DataError: there is no image column, or several.
