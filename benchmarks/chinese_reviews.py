@@ -49,7 +49,9 @@ def main() -> None:
     summaries = {name: json.loads((folder / "summary.json").read_text()) for name, folder in folders.items()}
     best = max(summaries, key=lambda name: summaries[name]["evaluation"]["metrics"]["accuracy"]["value"])
     for name, summary in summaries.items():
-        difference = compare_predictions(read_predictions(folders[name]), read_predictions(folders[best]), "accuracy", resamples=1000)
+        difference = compare_predictions(
+            read_predictions(folders[name]), read_predictions(folders[best]), "accuracy", resamples=1000
+        )
         rows[name] = {
             "accuracy": summary["evaluation"]["metrics"]["accuracy"],
             "epochs": summary["training"]["epochs"],

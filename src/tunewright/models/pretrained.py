@@ -18,6 +18,7 @@ from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import cache_dir, sha256_file
 from tunewright.models.build import MODELS
 from tunewright.models.catalog import BACKBONES, catalog_folder
+from tunewright.models.encoders import ENCODERS, encoder_folder
 from tunewright.models.weights import read_old_weights, write_weights
 from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Model
@@ -36,6 +37,8 @@ class Backbone:
     """As the recipe names it; what a saved adapter refers to."""
     folder: Path
     config: dict[str, Any]
+    pretrained: bool = True
+    """False: a new encoder, which has a configuration and no more."""
 
     @property
     def own(self) -> bool:
@@ -58,6 +61,8 @@ def named_backbone(model: Model) -> str | None:
     if model.backbone is None:
         return None
     name, options = parse_named(model.backbone, "model.backbone")
+    if name in ENCODERS:
+        return None
     if name in MODELS and (name not in BACKBONES or model.weights == "random"):
         if model.weights == "pretrained":
             raise RecipeError(
@@ -73,10 +78,21 @@ def named_backbone(model: Model) -> str | None:
             "a pretrained backbone takes no options",
             place="model.backbone",
             found=name,
-            expected=f"a hub id, a folder, {', '.join(BACKBONES)}, or one of {', '.join(MODELS)}",
+            expected=f"a hub id, a folder, {', '.join(BACKBONES)}, or one of {', '.join([*ENCODERS, *MODELS])}",
             fix=f"model.backbone: {name}",
         )
     return name
+
+
+def new_backbone(model: Model) -> Backbone | None:
+    """The new encoder that the recipe describes; None where it names something else."""
+    if model.backbone is None:
+        return None
+    name, options = parse_named(model.backbone, "model.backbone")
+    if name not in ENCODERS:
+        return None
+    folder = encoder_folder(name, options)
+    return Backbone(name=name, folder=folder, config=check_folder(folder), pretrained=False)
 
 
 def open_backbone(name: str, base: Path) -> Backbone:
@@ -164,10 +180,8 @@ def _stable(name: str, folder: Path, base: Path) -> Path | str:
 
 
 def _from_hub(name: str) -> Path:
-    near = get_close_matches(name, [*BACKBONES, *MODELS], n=1, cutoff=0.8)
-    expected = (
-        f"one of {', '.join([*BACKBONES, *MODELS])}, a folder with config.json, or a hub id such as bert-base-uncased"
-    )
+    near = get_close_matches(name, [*BACKBONES, *ENCODERS, *MODELS], n=1, cutoff=0.8)
+    expected = f"one of {', '.join([*BACKBONES, *ENCODERS, *MODELS])}, a folder with config.json, or a hub id such as bert-base-uncased"
     if near:
         raise RecipeError(
             "there is no backbone of this name",

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.layers import LayerMismatch, Shape, build_layer, resolve_auto, seeded
 from tunewright.models.network import AnyNetwork, Block, Inputs, evaluating
+from tunewright.models.selection import WANTED, selected
 from tunewright.random import mix
 from tunewright.recipe.schema import Layer
 
@@ -44,9 +45,21 @@ class Transformer(AnyNetwork):
         self.described = described
         self.reduced = False
         """Compute in bfloat16 where that is safe (autocast); the weights stay float32."""
+        self.selects = True
+        """Of a masked language model: compute the head for the wanted positions alone."""
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Token ids and mask [B, T], or pixels [B, C, H, W], to logits [B, K] ([B, T, V] for masked-lm), float32."""
+        """Token ids and mask [B, T], or pixels [B, C, H, W], to logits [B, K], float32.
+
+        Of a masked language model [B, T, V], or [M, V] where the inputs name the M positions that are WANTED.
+        """
+        if isinstance(inputs, dict) and WANTED in inputs:
+            wanted = inputs[WANTED]
+            plain = {name: value for name, value in inputs.items() if name != WANTED}
+            if not self.selects:
+                return self(plain)[wanted]
+            with selected(self.base, wanted):
+                return self(plain)[0]
         named = {"pixel_values": inputs} if isinstance(inputs, Tensor) else inputs
         device = next(iter(named.values())).device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.reduced):
