@@ -1,0 +1,52 @@
+"""A safetensors file into a network, with nothing missing and nothing left over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tunewright.errors import ArtifactError
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, by name.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise ArtifactError("the weights are missing", file=path, expected="a safetensors file", fix="check the path")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(
+            f"the weights cannot be read: {error}",
+            file=path,
+            expected="a whole safetensors file",
+            fix="restore it from a copy, or train again",
+        ) from error
+
+
+def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put the tensors into the network.
+
+    Raises:
+        ArtifactError: names or shapes differ.
+    """
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in tensors.items()}
+    if wanted != given:
+        wrong = [name for name in sorted({*wanted, *given}) if wanted.get(name) != given.get(name)]
+        name = wrong[0]
+        raise ArtifactError(
+            f"the weights do not fit the network: {len(wrong)} tensors differ",
+            file=path,
+            place=name,
+            found=f"shape {list(given[name])}" if name in given else "nothing",
+            expected=f"shape {list(wanted[name])}" if name in wanted else "nothing",
+            fix="the file belongs to another network: check the path",
+        )
+    network.load_state_dict(tensors)
