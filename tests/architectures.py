@@ -80,11 +80,19 @@ IMAGES: dict[str, tuple[dict[str, Any], str]] = {
     "vit": (IMAGE, "embeddings layers.0 layers.1 layers.2 layernorm"),
     "deit": (IMAGE, "embeddings layers.0 layers.1 layers.2 layernorm"),
     "convnext": (
-        {"hidden_sizes": [8, 16], "depths": [2, 1], "num_stages": 2, "image_size": 32, "drop_path_rate": 0.1},
+        {"hidden_sizes": [8, 16], "depths": [2, 1], "num_stages": 2, "image_size": 32, "drop_path_rate": 0.5},
         "embeddings encoder.stages.0.layers.0 encoder.stages.0.layers.1 encoder.stages.1.downsampling_layer encoder.stages.1.layers.0 layernorm",
     ),
     "swin": (
-        {"embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2], "window_size": 4, "image_size": 32, "patch_size": 4},
+        {
+            "embed_dim": 8,
+            "depths": [2, 1],
+            "num_heads": [2, 2],
+            "window_size": 4,
+            "image_size": 32,
+            "patch_size": 4,
+            "drop_path_rate": 0.5,
+        },
         "embeddings encoder.layers.0.blocks.0 encoder.layers.0.blocks.1 encoder.layers.0.downsample encoder.layers.1.blocks.0 layernorm",
     ),
     "mobilenet_v2": (

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
 from torch import nn
 
 from tunewright.errors import ArtifactError, RecipeError
-from tunewright.models.network import AnyNetwork
+from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.pretrained import base_path
-from tunewright.models.transformer import Transformer, quiet, seeded_library
+from tunewright.models.transformer import Transformer, first_line, quiet, seeded_library
 from tunewright.models.transformer_files import load_backbone
 from tunewright.models.weights import read_tensors
 from tunewright.random import mix
@@ -74,7 +75,21 @@ def bitfit() -> None:
 
 
 ADAPTERS: dict[str, Callable[..., Any]] = {"lora": lora, "ia3": ia3, "bitfit": bitfit}
-ATTENTION = ("query", "value", "q_lin", "v_lin", "query_proj", "value_proj", "q_proj", "v_proj", "Wqkv", "qkv")
+# The layers that make queries and values, which Hu et al. (section 4.2) adapt, by the names that they go by.
+ATTENTION = (
+    "query",
+    "value",
+    "q",
+    "v",
+    "q_lin",
+    "v_lin",
+    "query_proj",
+    "value_proj",
+    "q_proj",
+    "v_proj",
+    "Wqkv",
+    "qkv",
+)
 
 
 def is_moved_by(adapter: Named | None, name: str, *, head: bool) -> bool:
@@ -120,16 +135,36 @@ def add_adapter(network: AnyNetwork, adapter: Named, *, seed: int) -> AnyNetwork
     targets = _targets(network, config.target, name)
     head = [block.name for block in network.blocks() if block.part == "head" and block.parameters()]
 
+    core = network.core
+
     def make() -> nn.Module:
         with quiet():
-            return get_peft_model(network.core, config(targets, head))
+            return get_peft_model(core, config(targets, head))
 
     adapted = seeded_library(mix(seed, "adapter"), make)
     written = adapted.peft_config["default"]  # pyright: ignore
     written.base_model_name_or_path = base_path(network.described["base"])
     if network.described["purpose"] == "text-classification":
         written.task_type = "SEQ_CLS"
-    return Transformer(adapted, {**network.described, "adapter": adapter})
+    else:
+        written.auto_mapping = {"base_model_class": type(core).__name__, "parent_library": type(core).__module__}
+    found = Transformer(adapted, {**network.described, "adapter": adapter})
+    _require_pass(found, name)
+    return found
+
+
+def _require_pass(network: Transformer, adapter: str) -> None:
+    """See that the adapted network still computes: some look into their layers, and an adapter looks different."""
+    try:
+        with evaluating(network), torch.no_grad():
+            network(network.example())
+    except (AttributeError, TypeError) as error:
+        raise RecipeError(
+            f"with this adapter the network cannot be computed: {first_line(error)}",
+            place="tune.adapter",
+            found=f"{adapter} on a {network.core.config.model_type}",
+            fix="name other layers (target), or use tune.adapter: bitfit or tune.freeze",
+        ) from None
 
 
 def read_adapter(folder: Path, described: dict[str, Any], base: Path) -> Transformer:

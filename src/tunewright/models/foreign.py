@@ -41,7 +41,10 @@ def check_files(folder: Path) -> None:
     _require_inside(folder)
     for name in JSON_FILES:
         if (folder / name).exists():
-            check_values(read_json(folder / name, "a pretrained model"), name, folder)
+            values = read_json(folder / name, "a pretrained model")
+            check_values(values, name, folder)
+            if name == "tokenizer_config.json":
+                _require_known_tokenizer(values.get("tokenizer_class"), folder / name)
     for name in INDEX_FILES:
         if (folder / name).exists():
             _check_index(folder, name)
@@ -143,6 +146,21 @@ def _absurd(values: dict[str, Any], path: str = "") -> tuple[str, float, int] | 
             if limit is not None and isinstance(number, int | float) and number > limit:
                 return where, number, limit
     return None
+
+
+def _require_known_tokenizer(kind: object, path: Path) -> None:
+    """The library would take another tokenizer in place of one that it does not have, and say nothing."""
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    if kind is not None and (not isinstance(kind, str) or tokenizer_class_from_name(kind) is None):
+        raise ArtifactError(
+            "the installed Transformers library does not have this tokenizer",
+            file=path,
+            place="tokenizer_class",
+            found=kind,
+            expected="a tokenizer of the library, such as BertTokenizer or PreTrainedTokenizerFast",
+            fix="take another backbone; code that comes with a model is never run here",
+        )
 
 
 def _check_index(folder: Path, name: str) -> None:

@@ -141,11 +141,19 @@ def open_backbone(name: str, base: Path) -> Backbone:
     elif (base / name / "config.json").is_file():
         folder = base / name
     elif (base / name).exists():
+        _refuse_adapter(base / name)
         raise ArtifactError(
             "the folder is no pretrained model", file=base / name, expected="config.json and weights in it"
         )
     else:
         folder = _from_hub(name)
+    _refuse_adapter(folder)
+    config = check_folder(folder)
+    return Backbone(name=name if name in BACKBONES else str(_stable(name, folder, base)), folder=folder, config=config)
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """The library would open an adapter's folder by whatever model the adapter names."""
     if (folder / "adapter_config.json").exists():
         raise ArtifactError(
             "the folder holds an adapter and not a whole model",
@@ -153,8 +161,6 @@ def open_backbone(name: str, base: Path) -> Backbone:
             expected="a model's config.json and weights, and no adapter_config.json",
             fix="name the model that the adapter belongs to; an adapter that was trained here goes on with model.weights",
         )
-    config = check_folder(folder)
-    return Backbone(name=name if name in BACKBONES else str(_stable(name, folder, base)), folder=folder, config=config)
 
 
 def check_folder(folder: Path) -> dict[str, Any]:

@@ -66,9 +66,14 @@ class Transformer(AnyNetwork):
             return self.model(**named).logits.float()
 
     @property
+    def adapted(self) -> bool:
+        """Whether there is an adapter of peft around the library's model."""
+        return hasattr(self.model, "get_base_model")
+
+    @property
     def core(self) -> PreTrainedModel:
         """The library's model itself, without peft's wrapper."""
-        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model  # pyright: ignore
+        return self.model.get_base_model() if self.adapted else self.model  # pyright: ignore
 
     @property
     def base(self) -> nn.Module:
@@ -171,10 +176,10 @@ def build_transformer(described: dict[str, Any], *, seed: int) -> Transformer:
     config = make_config(described["config"])
     purpose = described["purpose"]
     require_memory(lambda: from_config(purpose, config))
-    model = seeded_library(seed, lambda: from_config(purpose, config))
+    network = Transformer(seeded_library(seed, lambda: from_config(purpose, config)), described)
     if described["head"] is not None:
-        put_head(model, described["head"], seed)
-    return Transformer(model, described)
+        put_head(network, described["head"], seed)
+    return network
 
 
 def from_config(purpose: Purpose, config: PretrainedConfig) -> nn.Module:
@@ -291,16 +296,23 @@ def seeded_library(seed: int, make: Callable[[], nn.Module]) -> nn.Module:
         return make()
 
 
-def put_head(model: nn.Module, layers: list[Layer], seed: int) -> str:
-    """Replace the architecture's last linear layer, the one that makes the outputs, by layers of one's own; its name."""
-    name, last = next(reversed([(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]))
-    if last.out_features != model.config.num_labels:  # pyright: ignore
+def put_head(network: Transformer, layers: list[Layer], seed: int) -> str:
+    """Replace the last linear layer of the architecture's head, which makes the outputs, by layers of one's own.
+
+    Returns:
+        The place in the library's model that they have taken.
+    """
+    model, inside = network.core, f"{network.base_name}."
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    outside = [(name, module) for name, module in linear if not name.startswith(inside)]
+    if not outside or outside[-1][1].out_features != model.config.num_labels:
         raise RecipeError(
             "the layer of this architecture that makes the outputs could not be found",
             place="model.head",
             found=type(model).__name__,
             fix="leave model.head out: the architecture has a head of its own",
         )
+    name, last = outside[-1]
     parent = model.get_submodule(name.rpartition(".")[0])
     shape: Shape = (last.in_features,)
     made: list[nn.Module] = []

@@ -84,22 +84,13 @@ def load_backbone(folder: Path, described: dict[str, Any], *, seed: int) -> Star
     _require_fit(network, found["missing_keys"], other, folder)
     new = {*found["missing_keys"], *other}
     if described["head"] is not None:
-        place = put_head(model, described["head"], seed)
+        place = put_head(network, described["head"], seed)
         new = {name for name in model.state_dict() if name in new or name.startswith(f"{place}.")}
     elif (head := _head(network)) and not new.issuperset(head) and not _same_classes(folder, described):
         fresh = build_transformer(described, seed=seed).core.state_dict()
         model.load_state_dict({name: fresh[name] for name in head}, strict=False)
         new |= head
-    inside = f"{network.base_name}."
-    return Started(
-        network=network,
-        new=sorted(new),
-        unused=sorted(
-            name
-            for name in found["unexpected_keys"]
-            if name.startswith(inside) and SUMMARY not in name and not name.endswith(COUNTED)
-        ),
-    )
+    return Started(network=network, new=sorted(new), unused=_unused(network, found["unexpected_keys"]))
 
 
 def continue_from(origin: Transformer, described: dict[str, Any], *, seed: int) -> Started:
@@ -119,7 +110,7 @@ def continue_from(origin: Transformer, described: dict[str, Any], *, seed: int) 
 
 def merged(network: Transformer) -> Transformer:
     """The network with its adapter worked into the weights; itself where it has none."""
-    if not hasattr(network.model, "peft_config"):
+    if not network.adapted:
         return network
     with quiet():
         core = network.model.merge_and_unload()  # pyright: ignore[reportCallIssue]
@@ -135,6 +126,17 @@ def _head(network: Transformer) -> set[str]:
         for name, value in state.items()
         if not name.startswith(f"{network.base_name}.") and value.data_ptr() not in base
     }
+
+
+def _unused(network: Transformer, unexpected: Iterable[str]) -> list[str]:
+    """Of the tensors that found no place those of the pretrained part; the head of another purpose is none of them."""
+    # A checkpoint without a head names the parts without the prefix.
+    parts = {network.base_name, *(name for name, _ in network.base.named_children())}
+    return sorted(
+        name
+        for name in unexpected
+        if name.split(".")[0] in parts and SUMMARY not in name and not name.endswith(COUNTED)
+    )
 
 
 def _same_classes(folder: Path, described: dict[str, Any]) -> bool:
@@ -167,7 +169,7 @@ def write_transformer(folder: Path, network: Transformer) -> None:
 
     A head of one's own is no part of the library's architecture: then the folder has our names, and only we open it.
     """
-    if hasattr(network.model, "peft_config"):
+    if network.adapted:
         with quiet():
             # The embeddings are never adapted; to find out whether they were, peft would ask the hub.
             network.model.save_pretrained(folder, save_embedding_layers=False)  # pyright: ignore[reportCallIssue]
