@@ -33,6 +33,12 @@ class Batch:
         assert isinstance(self.inputs, Tensor)
         return self.inputs
 
+    @property
+    def named(self) -> dict[str, Tensor]:
+        """The inputs of a task whose inputs are several tensors by name."""
+        assert isinstance(self.inputs, dict)
+        return self.inputs
+
 
 class Examples(Protocol):
     """A split of the data, ready to be drawn from in any order."""
@@ -134,7 +140,9 @@ class TokenExamples:
     padding: int
     """The id of the padding token."""
     cut: int = 0
-    """How many of the texts were longer than the network reads."""
+    """How many of the texts were longer than the network reads, and were cut."""
+    empty: int = 0
+    """How many of the texts hold no token and are no examples."""
     device: torch.device | None = None
 
     @property

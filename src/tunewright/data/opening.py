@@ -54,6 +54,12 @@ def _npz(path: Path, data: Data, framing: Framing | None) -> Source:
     return read_npz(path, labelled=data.labelled)
 
 
+def _text(path: Path, data: Data, framing: Framing | None) -> Source:
+    from tunewright.data.sources.text import read_text
+
+    return read_text(path)
+
+
 def _saved(path: Path, data: Data, framing: Framing | None) -> Source:
     from tunewright.data.sources.hub import read_saved
 
@@ -69,6 +75,7 @@ SOURCES: dict[str, Reader] = {
     "images": _images,
     "idx": _idx,
     "npz": _npz,
+    "text": _text,
     "hub": _saved,
 }
 ENDINGS = {
@@ -79,8 +86,9 @@ ENDINGS = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".npz": "npz",
+    ".txt": "text",
 }
-FILES_ONLY = {"csv", "tsv", "jsonl", "npz"}
+FILES_ONLY = {"csv", "tsv", "jsonl", "npz", "text"}
 FOLDERS_ONLY = {"images", "hub"}
 
 

@@ -28,7 +28,7 @@ from tunewright.data.sources.base import ROW, Source
 from tunewright.data.types import Seen, choose_inputs, choose_target, infer_columns, missing_column, sort_classes
 from tunewright.errors import DataError, RunFailed, shorten
 from tunewright.files import cache_dir, sha256_file, sync_file, sync_folder, write_atomic, write_json
-from tunewright.recipe.schema import Data
+from tunewright.recipe.schema import Data, Split
 
 if TYPE_CHECKING:
     from tunewright.data.framing import Framing
@@ -454,11 +454,16 @@ def _manifest(
         used=sum(rows.values()),
         left_out=left_out,
         splits={name: _file_facts(writer.temporary / f"{name}.parquet", count) for name, count in rows.items()},
-        split_rule=splits.describe(data.split, official),
+        split_rule=splits.describe(_drawn(data.split, target), official),
         notes=notes,
         licence=source.licence,
         citation=source.citation,
     )
+
+
+def _drawn(split: Split, target: str | None) -> Split:
+    """How the rows were divided: without classes there are no strata."""
+    return split.model_copy(update={"by": "random"}) if split.by == "stratified" and target is None else split
 
 
 def _file_facts(path: Path, rows: int) -> dict[str, Any]:

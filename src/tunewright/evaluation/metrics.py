@@ -1,7 +1,9 @@
 """Metrics, each as a formula that takes the examples with weights.
 
 The weights are how often an example was drawn in a bootstrap resample, so one matrix product measures a thousand
-resamples. Classification gets logits [N, K] and class indices [N], regression predictions [N] and numbers [N].
+resamples. Classification gets logits [N, K] and class indices [N], regression predictions [N] and numbers [N]. Hidden
+tokens are summed up for each text: outputs [N, 2] are the sum of −log p of its hidden tokens and how many of them the
+largest logit names, the target [N] is how many there are. So texts, not tokens, are resampled.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ class Metric:
     """A metric by name."""
 
     name: str
-    kind: Literal["classification", "regression"]
+    kind: Literal["classification", "regression", "tokens"]
     greater_is_better: bool
     formula: Formula
 
@@ -148,6 +150,24 @@ def r2(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
         return np.where(spread > 1e-12 * total, 1 - errors / spread, np.nan)
 
 
+def masked_loss(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """Mean −log p of the hidden tokens, in nats."""
+    return _for_each_token(outcome, 0, weights)
+
+
+def pseudo_perplexity(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """exp of the mean −log p of the hidden tokens.
+
+    So many are hidden at once, not one at a time as in Salazar et al. 2020: the two do not compare.
+    """
+    return np.exp(masked_loss(outcome, weights))
+
+
+def masked_accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """The share of the hidden tokens that the largest logit names."""
+    return _for_each_token(outcome, 1, weights)
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -161,12 +181,15 @@ METRICS: dict[str, Metric] = {
         Metric("mae", "regression", False, mae),
         Metric("rmse", "regression", False, rmse),
         Metric("r2", "regression", True, r2),
+        Metric("masked_loss", "tokens", False, masked_loss),
+        Metric("pseudo_perplexity", "tokens", False, pseudo_perplexity),
+        Metric("masked_accuracy", "tokens", True, masked_accuracy),
     )
 }
 
 
 def get_metric(name: str, kind: str, place: str = "eval.metrics") -> Metric:
-    """The metric of that name, for classification or regression.
+    """The metric of that name, for classification, regression or hidden tokens.
 
     Raises:
         RecipeError: there is none, or it is for the other kind.
@@ -188,6 +211,12 @@ def get_metric(name: str, kind: str, place: str = "eval.metrics") -> Metric:
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return weights @ values / weights.sum(1)
+
+
+def _for_each_token(outcome: Outcome, column: int, weights: np.ndarray) -> np.ndarray:
+    """A sum over the texts' hidden tokens, divided by their number; NaN where there are none."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return weights @ outcome.outputs[:, column] / (weights @ outcome.target)
 
 
 def _over_classes(outcome: Outcome, weights: np.ndarray, binary: Callable[..., np.ndarray]) -> np.ndarray:

@@ -11,7 +11,7 @@ def recipe_text(
     task: str,
     source: str,
     rows: int,
-    target: str,
+    target: str | None,
     reason: str,
     classes: str,
     inputs: list[str],
@@ -30,9 +30,8 @@ def recipe_text(
             if shown
             else f"  # input: [...]            # all {len(inputs)} other columns, unless you name some\n"
         )
-        columns = (
-            f"{given}  target: {json.dumps(target, ensure_ascii=False)}            # chosen because {reason}{classes}\n"
-        )
+        named = json.dumps(target, ensure_ascii=False)
+        columns = f"{given}  target: {named}            # chosen because {reason}{classes}\n" if target else given
     stopping = train.get("early_stopping")
     early = (
         f"  early_stopping: {json.dumps(stopping)}   # epochs without improvement on the validation split\n"
@@ -55,9 +54,9 @@ model: {model}
 train:
   epochs: {train.get("epochs", 5)}
   batch_size: {train.get("batch_size", 32)}
-  optimizer: adam           # sgd, adam, adamw, adagrad, rmsprop; with options: {{sgd: {{momentum: 0.9}}}}
+  optimizer: {train.get("optimizer", "adam")}           # sgd, adam, adamw, adagrad, rmsprop; with options: {{sgd: {{momentum: 0.9}}}}
   # lr: 1e-3                # `tunewright lr-find RECIPE` suggests one
-  schedule: constant        # constant, linear, cosine, one_cycle, step
+  schedule: {train.get("schedule", "constant")}        # constant, linear, cosine, one_cycle, step
   regularization: {{l1: 0, l2: 0, weight_decay: 0}}
 {early}
 eval:

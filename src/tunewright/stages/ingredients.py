@@ -30,6 +30,7 @@ from tunewright.tasks.base import InputEncoder, Preprocessor, Task
 from tunewright.tasks.rows import unused_columns
 from tunewright.tasks.table import get_task
 from tunewright.tasks.targets import TargetEncoder, fit_target
+from tunewright.tasks.tokens import TextEncoder
 from tunewright.training.objectives import Objective, build_objective
 from tunewright.training.optim import default_lr
 
@@ -102,10 +103,14 @@ def gather(
         UserError: the recipe, the data and the source do not fit together.
     """
     task = get_task(recipe.task)
-    objective = build_objective(
-        recipe.train.objective or task.objective, recipe.train, classes=prepared.manifest.classes, prepared=prepared
-    )
     inputs = _input_encoder(task, prepared, recipe, origin, backbone)
+    objective = build_objective(
+        recipe.train.objective or task.objective,
+        recipe.train,
+        classes=prepared.manifest.classes,
+        prepared=prepared,
+        vocabulary=inputs.vocabulary if isinstance(inputs, TextEncoder) and task.purpose == "masked-lm" else None,
+    )
     target = fit_target(prepared) if objective.supervised else None
     preprocessor = Preprocessor(task=task, inputs=inputs, target=target)
     started = origin.network if origin is not None else None
@@ -114,7 +119,8 @@ def gather(
     else:
         network = _own_network(recipe, preprocessor, origin, backbone, objective, screen)
         tune = recipe.tune if backbone is None or origin is not None else chosen_tune(recipe, screen)
-    if backbone is not None or isinstance(started, Transformer):
+    random = origin is None and (recipe.model.weights == "random" or (backbone and not backbone.pretrained))
+    if (backbone is not None or isinstance(started, Transformer)) and not random:
         lr = recipe.train.lr or usual_lr(recipe, tune, screen)
     else:
         lr = recipe.train.lr or default_lr(recipe.train.optimizer)
@@ -215,10 +221,9 @@ def _model_block(model: Model, task: Task, *, supervised: bool) -> Model:
 def _input_encoder(
     task: Task, prepared: Prepared, recipe: Recipe, origin: Origin | None, backbone: Backbone | None
 ) -> InputEncoder:
-    """A network that was trained before keeps the encoding that it was trained with, where the task has columns."""
-    fitted = task.fit_inputs(prepared, recipe, backbone)
+    """A network that was trained before, by the same task or another with such inputs, keeps its own encoding."""
     if origin is None:
-        return fitted
+        return task.fit_inputs(prepared, recipe, backbone, None)
     known = origin.preprocessor
     if known.task.load_inputs is not task.load_inputs:
         raise ArtifactError(
@@ -226,7 +231,7 @@ def _input_encoder(
             expected=f"a model trained for {task.name}",
             fix="choose another model.weights, or another task",
         )
-    return fitted.continue_from(known.inputs)
+    return task.fit_inputs(prepared, recipe, backbone, known.inputs)
 
 
 def _adapt(

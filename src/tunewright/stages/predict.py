@@ -23,9 +23,11 @@ from tunewright.models.network import AnyNetwork
 from tunewright.models.saved import load_network
 from tunewright.recipe.schema import Data
 from tunewright.stages.console import Screen
+from tunewright.stages.hidden_tokens import fill_masks
 from tunewright.tasks.base import Preprocessor
 from tunewright.tasks.pixels import PixelEncoder
 from tunewright.tasks.table import load_preprocessor
+from tunewright.tasks.tokens import TextEncoder
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
@@ -38,15 +40,18 @@ class Model:
     preprocessor: Preprocessor
 
     def predict(self, table: pa.Table) -> list[dict[str, Any]]:
-        """For each row {"prediction": …}; of a classifier also "confidence" and "probabilities" by class.
+        """For each row {"prediction": …}; of a classifier also "confidence" and "probabilities" by class; of a masked
+        language model {"masks": …}, the likeliest tokens for each [MASK] of the text.
 
         Raises:
             DataError: a column is missing or of another kind than in training.
         """
-        target = self.preprocessor.target
-        assert target is not None
         if ROW not in table.column_names:
             table = with_rows(table, 1)
+        if isinstance(self.preprocessor.inputs, TextEncoder) and self.preprocessor.task.kind == "tokens":
+            return fill_masks(self.network, self.preprocessor.inputs, table)
+        target = self.preprocessor.target
+        assert target is not None
         outputs = target.decode(run_network(self.network, self.preprocessor.inputs.examples(table, None)))
         if target.classes is None:
             return [{"prediction": float(value)} for value in outputs]
@@ -75,7 +80,7 @@ def load_model(folder: Path | str) -> Model:
         raise ArtifactError(
             f"the model's preprocessor is damaged: {error}", file=folder / "config.json", fix="train again"
         ) from error
-    if preprocessor.target is None:
+    if preprocessor.target is None and preprocessor.task.kind != "tokens":
         raise ArtifactError(
             "this model was pretrained without labels: it has nothing to predict yet",
             file=folder,

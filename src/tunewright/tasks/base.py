@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 from torch import Tensor
@@ -53,10 +53,6 @@ class InputEncoder(Protocol):
         """One example as a person can look at it: {"image": data URI} or {"input": {column: value}}."""
         ...
 
-    def continue_from(self, known: Self) -> Self:
-        """The encoder for a network that was trained before with the encoder `known`."""
-        ...
-
     def to_json(self) -> dict[str, Any]: ...
 
     def write(self, folder: Path) -> None:
@@ -71,9 +67,11 @@ class Task:
     name: str
     summary: str
     """One line for `tunewright init` and the docs."""
-    target_kind: Literal["category", "number"]
-    fit_inputs: Callable[[Prepared, Recipe, Backbone | None], InputEncoder]
-    """Learn the input encoding from the training split, or take it from the pretrained backbone."""
+    target_kind: Literal["category", "number"] | None
+    """None: the task learns from the inputs alone."""
+    fit_inputs: Callable[[Prepared, Recipe, Backbone | None, Any], InputEncoder]
+    """Learn the input encoding from the training split, or take it from the backbone. The last argument is the encoder
+    that the network to start from was trained with, one that `load_inputs` gave; None: a network that is new here."""
     load_inputs: Callable[[dict[str, Any], Path], InputEncoder]
     """The encoder from its JSON and the files in the model's folder."""
     default_model: dict[str, Any]
@@ -89,7 +87,10 @@ class Task:
     """What a pretrained backbone of the Transformers library is opened for; None: it cannot be used."""
 
     @property
-    def kind(self) -> Literal["classification", "regression"]:
+    def kind(self) -> Literal["classification", "regression", "tokens"]:
+        """What the metrics get."""
+        if self.target_kind is None:
+            return "tokens"
         return "classification" if self.target_kind == "category" else "regression"
 
 

@@ -89,16 +89,6 @@ class PixelEncoder:
         image.save(buffer, format="PNG", optimize=True)
         return {"image": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()}
 
-    def continue_from(self, known: PixelEncoder) -> PixelEncoder:
-        """A network goes on with the scaling that it was trained with; a pretrained one also with its framing."""
-        return replace(
-            self,
-            framing=self.framing or (known.framing if known.processor else None),
-            channels=known.channels,
-            scaling=known.scaling,
-            processor=self.processor or known.processor,
-        )
-
     def to_json(self) -> dict[str, Any]:
         return {
             "column": self.column,
@@ -161,8 +151,11 @@ def frame_pictures(recipe: Recipe, backbone: Backbone | None) -> tuple[Framing |
     return _own_framing(recipe), None
 
 
-def fit_pixels(prepared: Prepared, recipe: Recipe, backbone: Backbone | None) -> PixelEncoder:
-    """The encoder for the one image column of a prepared set.
+def fit_pixels(
+    prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: PixelEncoder | None
+) -> PixelEncoder:
+    """The encoder for the one image column of a prepared set. A network goes on with the scaling that it was trained with,
+    a pretrained one also with its framing.
 
     Raises:
         DataError: there is no image column, or several.
@@ -181,7 +174,7 @@ def fit_pixels(prepared: Prepared, recipe: Recipe, backbone: Backbone | None) ->
         )
     height, width, channels = images[0].shape
     processor = None if backbone is None else backbone_processor(backbone, recipe.data.resize)
-    return PixelEncoder(
+    found = PixelEncoder(
         column=images[0].name,
         stored=(height, width, channels),
         framed=images[0].framed,
@@ -189,6 +182,15 @@ def fit_pixels(prepared: Prepared, recipe: Recipe, backbone: Backbone | None) ->
         channels=processor.channels if processor else channels,
         scaling=processor.scaling if processor else Scaling(),
         processor=processor.config if processor else None,
+    )
+    if known is None:
+        return found
+    return replace(
+        found,
+        framing=found.framing or (known.framing if known.processor else None),
+        channels=known.channels,
+        scaling=known.scaling,
+        processor=found.processor or known.processor,
     )
 
 

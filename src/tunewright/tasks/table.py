@@ -10,6 +10,7 @@ from typing import Any
 from tunewright.errors import RecipeError
 from tunewright.tasks import (
     image_classification,
+    masked_language_modeling,
     tabular_classification,
     tabular_regression,
     text_classification,
@@ -26,6 +27,7 @@ TASKS: dict[str, Task] = {
         tabular_regression.TASK,
         text_classification.TASK,
         text_regression.TASK,
+        masked_language_modeling.TASK,
     )
 }
 
