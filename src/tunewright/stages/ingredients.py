@@ -22,6 +22,7 @@ from tunewright.random import mix
 from tunewright.recipe.schema import Model, Recipe, Tune
 from tunewright.stages.console import Screen
 from tunewright.stages.job import Origin
+from tunewright.stages.method import few_examples, settle_method
 from tunewright.stages.pretrained import pretrained_network, same_target, usual_lr
 from tunewright.tasks.base import InputEncoder, Preprocessor, Task
 from tunewright.tasks.rows import unused_columns
@@ -90,10 +91,13 @@ def gather(
     target = fit_target(prepared) if objective.supervised else None
     preprocessor = Preprocessor(task=task, inputs=inputs, target=target)
     if backbone is not None or (origin is not None and isinstance(origin.network, Transformer)):
-        network, tune = pretrained_network(recipe, preprocessor, origin, backbone, screen)
+        few = few_examples(recipe, task, prepared)
+        network, tune = pretrained_network(recipe, preprocessor, origin, backbone, few, screen)
+        tune = settle_method(tune, task, pretrained=recipe.model.weights != "random")
         lr = recipe.train.lr or usual_lr(recipe, tune, screen)
     else:
-        network, tune = _own_network(recipe, preprocessor, origin, objective, screen), recipe.tune
+        network = _own_network(recipe, preprocessor, origin, objective, screen)
+        tune = settle_method(recipe.tune, task, pretrained=origin is not None)
         lr = recipe.train.lr or default_lr(recipe.train.optimizer)
     if tune.adapter is not None:
         network = add_adapter(network, tune.adapter, seed=recipe.seed)

@@ -17,6 +17,7 @@ from tunewright.random import mix
 from tunewright.recipe.schema import Recipe, Tune, Unfreeze
 from tunewright.stages.console import Screen
 from tunewright.stages.job import Origin
+from tunewright.stages.method import few_shot_tune
 from tunewright.tasks.base import Preprocessor
 from tunewright.training.optim import default_lr
 
@@ -30,9 +31,17 @@ FOR_AN_ADAPTER = 0.5
 
 
 def pretrained_network(
-    recipe: Recipe, preprocessor: Preprocessor, origin: Origin | None, backbone: Backbone | None, screen: Screen
+    recipe: Recipe,
+    preprocessor: Preprocessor,
+    origin: Origin | None,
+    backbone: Backbone | None,
+    few: float | None,
+    screen: Screen,
 ) -> tuple[Transformer, Tune]:
     """The network, and what of it moves.
+
+    Args:
+        few: examples a class, where they are so few that a new head is solved for and not trained.
 
     Raises:
         RecipeError: the task has no use for such a backbone.
@@ -50,15 +59,18 @@ def pretrained_network(
     seed = mix(recipe.seed, "weights")
     if origin is not None:
         network = _go_on(recipe, preprocessor, origin, classes, seed, screen)
-        return network, recipe.tune
+        new_head = network is not origin.network
+        return network, few_shot_tune(few, screen) if few is not None and new_head else recipe.tune
     assert backbone is not None
     described = describe_transformer(purpose, backbone.config, head=recipe.model.head, classes=classes)
     if recipe.model.weights == "random":
         return build_transformer(described, seed=seed), recipe.tune
     described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
     network = load_backbone(weights_folder(backbone), described, seed=seed)
-    if recipe.tune != Tune():
+    if recipe.tune.model_fields_set:
         return network, recipe.tune
+    if few is not None:
+        return network, few_shot_tune(few, screen)
     tune = usual_tune(recipe.train.epochs)
     screen.say(f"tune is left out, so: {_words(tune)}")
     return network, tune
@@ -81,7 +93,7 @@ def usual_tune(epochs: int) -> Tune:
 
 def usual_lr(recipe: Recipe, tune: Tune, screen: Screen) -> float:
     """The learning rate for a pretrained network where the recipe gives none, by what moves; says so."""
-    if recipe.model.weights == "random":
+    if recipe.model.weights == "random" or tune.method == "features":
         return default_lr(recipe.train.optimizer)
     if tune.adapter is not None:
         what, share = "an adapter learns", FOR_AN_ADAPTER

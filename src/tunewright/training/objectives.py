@@ -21,6 +21,7 @@ from tunewright.errors import DataError, RecipeError
 from tunewright.recipe.named import check_options, choose, parse_named, suggest
 from tunewright.recipe.schema import Named, Train
 from tunewright.training.corruption import add_noise, mask
+from tunewright.training.loop import StepObjective
 
 if TYPE_CHECKING:
     from tunewright.data.prepare import Prepared
@@ -142,7 +143,7 @@ class Objective:
     name: str
     supervised: bool
     """Whether it needs labels."""
-    bind: Callable[[int, torch.device], FromLabels | FromInputs]
+    bind: Callable[[int, torch.device], StepObjective]
     """(seed, device) → what the training loop minimises."""
 
 
