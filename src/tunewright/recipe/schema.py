@@ -99,6 +99,9 @@ class Unfreeze(Block):
 class Tune(Block):
     """What moves in a fine-tune."""
 
+    method: Literal["gradient", "features", "contrastive"] | None = None
+    """gradient; features: a logistic regression on the frozen network's features becomes its last layer; contrastive:
+    pairs of examples train the encoder first. Left out: features below 64 examples a class, else gradient."""
     freeze: int | float | str | list[str] = "none"
     """none, backbone, embeddings, a number of blocks from the input, a fraction of them, names, or re:PATTERN."""
     unfreeze: list[Unfreeze] = []

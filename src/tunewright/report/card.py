@@ -188,6 +188,11 @@ def _training(stage: Stage, resolved: Mapping[str, Any]) -> str:
         lines.append(f"- Objective: {_name(objective)}")
     if optimizer and lr is not None:
         lines.append(f"- Optimiser: {_md(optimizer)}, learning rate {numbers.significant(lr)}")
+    few = mapping(done.get("few_shot"))
+    if (strength := number_from(few.get("C"))) is not None and (count := number_from(few.get("examples_a_class"))):
+        lines.append(
+            f"- Head: logistic regression on features, C {numbers.significant(strength)}; {count:.3g} examples a class"
+        )
     seed = number_from(stage.summary.get("seed", resolved.get("seed")))
     if seed is not None:
         lines.append(f"- Seed: {seed:g}")

@@ -14,6 +14,7 @@ from tunewright.random import mix
 from tunewright.recipe.schema import Recipe, Tune, Unfreeze
 from tunewright.stages.console import Screen
 from tunewright.stages.job import Origin
+from tunewright.stages.method import few_shot_tune
 from tunewright.tasks.base import InputEncoder, Preprocessor
 from tunewright.tasks.tokens import TextEncoder, tokenizer_to_train
 from tunewright.training.optim import default_lr
@@ -28,9 +29,17 @@ FOR_AN_ADAPTER = 0.5
 
 
 def pretrained_network(
-    recipe: Recipe, preprocessor: Preprocessor, origin: Origin | None, backbone: Backbone | None, screen: Screen
+    recipe: Recipe,
+    preprocessor: Preprocessor,
+    origin: Origin | None,
+    backbone: Backbone | None,
+    few: float | None,
+    screen: Screen,
 ) -> tuple[Transformer, Tune]:
     """The network, and what of it moves.
+
+    Args:
+        few: examples a class, where they are so few that a new head is solved for and not trained.
 
     Raises:
         RecipeError: the task has no use for such a backbone.
@@ -54,7 +63,7 @@ def pretrained_network(
     classes = preprocessor.target.classes if preprocessor.target else None
     seed = mix(recipe.seed, "weights")
     if origin is not None:
-        network, tune = _go_on(recipe, preprocessor, origin, classes, seed, screen)
+        network, tune = _go_on(recipe, preprocessor, origin, classes, few, seed, screen)
         return _reading(network, preprocessor), tune
     assert backbone is not None
     config = _with_pieces(recipe, backbone, preprocessor.inputs)
@@ -65,7 +74,7 @@ def pretrained_network(
     described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
     network = _checked(_said(load_backbone(weights_folder(backbone), described, seed=seed), screen), screen)
     # The head of a masked language model is pretrained too, or learns from so many tokens that nothing need wait for it.
-    tune = recipe.tune if purpose == "masked-lm" else chosen_tune(recipe, screen)
+    tune = recipe.tune if purpose == "masked-lm" else chosen_tune(recipe, few, screen)
     return _reading(network, preprocessor), tune
 
 
@@ -92,10 +101,12 @@ def _reading(network: Transformer, preprocessor: Preprocessor) -> Transformer:
     return network
 
 
-def chosen_tune(recipe: Recipe, screen: Screen) -> Tune:
+def chosen_tune(recipe: Recipe, few: float | None, screen: Screen) -> Tune:
     """What of a pretrained network moves: the recipe's word, or the usual, and then says so."""
     if recipe.tune.model_fields_set:
         return recipe.tune
+    if few is not None:
+        return few_shot_tune(few, screen)
     tune = usual_tune(recipe.train.epochs)
     screen.say(f"tune is left out, so: {_words(tune)}")
     return tune
@@ -118,6 +129,8 @@ def usual_tune(epochs: int) -> Tune:
 
 def usual_lr(recipe: Recipe, tune: Tune, screen: Screen) -> float:
     """The learning rate for a pretrained network where the recipe gives none, by what moves; says so."""
+    if tune.method == "features":
+        return default_lr(recipe.train.optimizer)
     if tune.adapter is not None:
         what, share = "an adapter learns", FOR_AN_ADAPTER
     elif tune.freeze == "backbone" and not tune.unfreeze:
@@ -141,6 +154,7 @@ def _go_on(
     preprocessor: Preprocessor,
     origin: Origin,
     classes: list[str] | None,
+    few: float | None,
     seed: int,
     screen: Screen,
 ) -> tuple[Transformer, Tune]:
@@ -161,7 +175,10 @@ def _go_on(
         network, tune = merged(origin.network), recipe.tune
     else:
         network = _said(continue_from(origin.network, wanted, seed=seed), screen)
-        tune = _without_new_parts(recipe.tune, network, origin.network, screen)
+        if few is not None:
+            tune = few_shot_tune(few, screen)
+        else:
+            tune = _without_new_parts(recipe.tune, network, origin.network, screen)
     if recipe.tune.adapter is not None:
         network = Transformer(network.model, {**network.described, **_kept_at(origin.folder)})
     return _checked(network, screen), tune

@@ -22,6 +22,7 @@ from tunewright.models.selection import WANTED
 from tunewright.recipe.named import check_options, choose, parse_named, suggest
 from tunewright.recipe.schema import Named, Train
 from tunewright.training.corruption import Vocabulary, add_noise, hidden_counts, mask, mask_tokens
+from tunewright.training.loop import StepObjective
 
 if TYPE_CHECKING:
     from tunewright.data.prepare import Prepared
@@ -181,7 +182,7 @@ class Objective:
     name: str
     supervised: bool
     """Whether it needs labels."""
-    bind: Callable[[int, torch.device], FromLabels | FromInputs | FromTokens]
+    bind: Callable[[int, torch.device], StepObjective]
     """(seed, device) → what the training loop minimises."""
 
 
