@@ -110,9 +110,10 @@ def _solve_head(job: StageJob, ingredients: Ingredients, examples: Examples, scr
         seed=job.recipe.seed,
         weights=None if weights is None else weights.cpu().double().numpy(),
         bias=layer.bias is not None,  # pyright: ignore[reportUnnecessaryComparison]
+        choose=ingredients.tune.method == "features",
     )
     write_layer(layer, fit)
-    notes = _notes(labels, target.classes, fit)
+    notes = _notes(labels, target.classes, fit, ingredients.tune.method or "")
     best = min(fit.scores, key=lambda score: score.log_loss) if fit.scores else None
     scored = (
         f", {fit.folds}-fold cross-validated log loss {best.log_loss:.4f}, accuracy {best.accuracy:.4f}" if best else ""
@@ -134,12 +135,16 @@ def _solve_head(job: StageJob, ingredients: Ingredients, examples: Examples, scr
     }
 
 
-def _notes(labels: np.ndarray, classes: list[str], fit: Fit) -> list[str]:
+def _notes(labels: np.ndarray, classes: list[str], fit: Fit, method: str) -> list[str]:
     counts = np.bincount(labels, minlength=len(classes))
     alone = [classes[k] for k in np.flatnonzero(counts == 1)]
     absent = [classes[k] for k in np.flatnonzero(counts == 0)]
     notes: list[str] = []
-    if not fit.folds:
+    if method == "contrastive":
+        notes.append(
+            f"C is {fit.C:g}, the usual: the encoder has seen all labels, so cross-validation would only flatter"
+        )
+    elif not fit.folds:
         notes.append(f"C is {fit.C:g}, unchosen: cross-validation needs two classes with two training examples each")
     elif alone:
         notes.append(f"the cross-validation never scores the classes with one training example: {', '.join(alone[:5])}")

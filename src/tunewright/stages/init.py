@@ -34,7 +34,14 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
             fix="choose another --out",
         )
     if source is None:
-        source = next(name for name, sample in SAMPLE_SETS.items() if sample.task == task)
+        source = next((name for name, sample in SAMPLE_SETS.items() if sample.task == task), None)
+    if source is None:
+        raise UserError(
+            f"there is no sample set for {task}",
+            place="--data",
+            expected="your data: a file, a folder, or hub:owner/name",
+            fix=f"tunewright init {task} --data PATH",
+        )
     split = chosen.defaults.get("data", {}).get("split", {})
     data = Data(source=source, split=Split(**split))
     prepared = prepare(data, seed=0, target_kind=chosen.target_kind, base=Path("."))

@@ -37,7 +37,8 @@ class Model:
     preprocessor: Preprocessor
 
     def predict(self, table: pa.Table) -> list[dict[str, Any]]:
-        """For each row {"prediction": …}; of a classifier also "confidence" and "probabilities" by class.
+        """For each row {"prediction": …}; of a classifier also "confidence" and "probabilities" by class; with several
+        labels a row the prediction is a list, and there is no confidence.
 
         Raises:
             DataError: a column is missing or of another kind than in training.
@@ -49,6 +50,15 @@ class Model:
         outputs = target.decode(run_network(self.network, self.preprocessor.inputs.examples(table, None)))
         if target.classes is None:
             return [{"prediction": float(value)} for value in outputs]
+        if target.several:
+            outcome = Outcome(outputs, np.zeros(outputs.shape))
+            return [
+                {
+                    "prediction": [target.classes[k] for k in np.flatnonzero(chosen)],
+                    "probabilities": dict(zip(target.classes, map(float, chances))),
+                }
+                for chosen, chances in zip(outcome.chosen, outcome.probabilities)
+            ]
         outcome = Outcome(outputs, np.zeros(len(outputs), dtype=np.int64))
         return [
             {

@@ -62,7 +62,9 @@ def pretrained_network(
         new_head = network is not origin.network
         return network, few_shot_tune(few, screen) if few is not None and new_head else recipe.tune
     assert backbone is not None
-    described = describe_transformer(purpose, backbone.config, head=recipe.model.head, classes=classes)
+    described = describe_transformer(
+        purpose, backbone.config, head=recipe.model.head, classes=classes, several=has_several(preprocessor)
+    )
     if recipe.model.weights == "random":
         return build_transformer(described, seed=seed), recipe.tune
     described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
@@ -110,7 +112,13 @@ def same_target(known: Preprocessor, new: Preprocessor) -> bool:
     """Whether a head that was trained for one target serves the other."""
     if known.target is None or new.target is None:
         return False
-    return known.target.classes == new.target.classes and known.task.purpose == new.task.purpose
+    same = known.target.classes == new.target.classes and known.target.several == new.target.several
+    return same and known.task.purpose == new.task.purpose
+
+
+def has_several(preprocessor: Preprocessor) -> bool:
+    """Whether an example has any number of labels."""
+    return preprocessor.target is not None and preprocessor.target.several
 
 
 def _go_on(
@@ -138,6 +146,7 @@ def _go_on(
         origin.network.described["config"],
         head=recipe.model.head,
         classes=classes,
+        several=has_several(preprocessor),
     )
     same_head = recipe.model.head is None or wanted["head"] == origin.network.described["head"]
     if same_target(origin.preprocessor, preprocessor) and same_head and "adapter" not in origin.network.described:

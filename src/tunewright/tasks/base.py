@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tunewright.data.batching import Examples
 from tunewright.data.prepare import Prepared
+from tunewright.evaluation.metrics import Kind
 from tunewright.models.pretrained import Backbone
 from tunewright.models.transformer import Purpose
 from tunewright.recipe.schema import Recipe
@@ -70,7 +71,7 @@ class Task:
     name: str
     summary: str
     """One line for `tunewright init` and the docs."""
-    target_kind: Literal["category", "number"]
+    target_kind: Literal["category", "number", "labels"]
     fit_inputs: Callable[[Prepared, Recipe, Backbone | None], InputEncoder]
     """Learn the input encoding from the training split, or take it from the pretrained backbone."""
     load_inputs: Callable[[dict[str, Any], Path], InputEncoder]
@@ -86,8 +87,9 @@ class Task:
     """What a pretrained backbone of the Transformers library is opened for; None: it cannot be used."""
 
     @property
-    def kind(self) -> Literal["classification", "regression"]:
-        return "classification" if self.target_kind == "category" else "regression"
+    def kind(self) -> Kind:
+        kinds: dict[str, Kind] = {"category": "classification", "number": "regression", "labels": "multilabel"}
+        return kinds[self.target_kind]
 
 
 @dataclass(frozen=True, kw_only=True)

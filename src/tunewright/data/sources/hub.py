@@ -15,7 +15,7 @@ from PIL import Image
 from tunewright.data.columns import Column, Rejects
 from tunewright.data.sources.base import BATCH_ROWS, Source, image_column, with_rows
 from tunewright.data.sources.images import BROKEN, GREY_MODES, to_pixels
-from tunewright.data.sources.parquet import plain
+from tunewright.data.sources.parquet import is_label_list, plain
 from tunewright.errors import DataError
 
 PARTS = {"train": "train", "validation": "valid", "valid": "valid", "test": "test"}
@@ -89,12 +89,18 @@ def _source(loaded: Any, format: str, name: str, resize: tuple[int, int] | None)
         for column, feature in sample.features.items()
         if type(feature).__name__ == "ClassLabel"
     }
-    known: dict[str, Column] = {}
+    lists = {
+        column: getattr(inner, "names", None)
+        for column, feature in sample.features.items()
+        if (inner := getattr(feature, "feature", None)) is not None
+        and is_label_list(sample.features.arrow_schema.field(column).type)
+    }
+    known: dict[str, Column] = {column: Column(name=column, kind="labels") for column in lists}
     for column in images:
         known[column] = Column(name=column, kind="image", shape=_image_shape(sample, column, resize, name))
     first, batches = 1, {}
     for part, value in named.items():
-        batches[part] = partial(_batches, value, known, labels, first)
+        batches[part] = partial(_batches, value, known, labels, lists, first)
         first += len(value)
     content = "".join(str(getattr(value, "_fingerprint", "")) for value in named.values())
     target = next(iter(labels), None) if len(labels) == 1 else None
@@ -109,16 +115,26 @@ def _image_shape(part: Any, column: str, resize: tuple[int, int] | None, name: s
 
 
 def _batches(
-    part: Any, known: Mapping[str, Column], labels: Mapping[str, list[str]], first: int, rejects: Rejects
+    part: Any,
+    known: Mapping[str, Column],
+    labels: Mapping[str, list[str]],
+    lists: Mapping[str, list[str] | None],
+    first: int,
+    rejects: Rejects,
 ) -> Iterator[pa.Table]:
     raw = part.with_format("arrow")
-    size = 1024 if known else BATCH_ROWS
+    size = 1024 if any(column.kind == "image" for column in known.values()) else BATCH_ROWS
     for start in range(0, len(part), size):
         table: pa.Table = raw[start : start + size]
         columns: dict[str, Any] = {}
         keep = np.ones(table.num_rows, dtype=bool)
         for column in table.column_names:
-            if column in known:
+            if (names := lists.get(column)) is not None:
+                columns[column] = pa.array(
+                    [None if cell is None else [names[index] for index in cell] for cell in table[column].to_pylist()],
+                    pa.list_(pa.string()),
+                )
+            elif column in known and column not in lists:
                 columns[column] = _pixels(table[column], known[column], first + start, keep, rejects)
             elif column in labels:
                 names = labels[column]

@@ -40,15 +40,24 @@ def read_parquet(path: Path, format: str) -> Source:
     for field in schemas[0]:
         if pa.types.is_fixed_size_list(field.type):
             known[field.name] = Column(name=field.name, kind="array", shape=(field.type.list_size,))
+        elif is_label_list(field.type):
+            known[field.name] = Column(name=field.name, kind="labels")
         elif pa.types.is_nested(field.type) or pa.types.is_binary(field.type):
             raise DataError(
                 f"the column {field.name!r} cannot be used",
                 file=path,
                 found=str(field.type),
-                expected="numbers, text, true/false, times, or lists of a fixed size",
+                expected="numbers, text, true/false, times, lists of texts or whole numbers, or lists of a fixed size",
                 fix=f"flatten {field.name!r}, or leave it out of the file",
             )
     return Source(format="parquet", parts={"all": partial(_batches, files)}, files=files, known=known)
+
+
+def is_label_list(kind: pa.DataType) -> bool:
+    """Lists that can be the labels of a row: of texts or of whole numbers."""
+    if not pa.types.is_list(kind) and not pa.types.is_large_list(kind):
+        return False
+    return pa.types.is_string(kind.value_type) or pa.types.is_integer(kind.value_type)
 
 
 def _schema(file: Path) -> pa.Schema:
@@ -74,12 +83,14 @@ def _batches(files: list[Path], rejects: Rejects) -> Iterator[pa.Table]:
 
 
 def plain(table: pa.Table) -> pa.Table:
-    """Columns as text or float64, as the other sources give them; fixed-size lists as float32."""
+    """Columns as text or float64, as the other sources give them; fixed-size lists as float32, others as lists of text."""
     columns: dict[str, pa.ChunkedArray] = {}
     for name, column in zip(table.column_names, table.columns):
         kind = column.type
         if pa.types.is_fixed_size_list(kind):
             columns[name] = column.cast(pa.list_(pa.float32(), kind.list_size))
+        elif is_label_list(kind):
+            columns[name] = column.cast(pa.list_(pa.string()))
         elif pa.types.is_dictionary(kind):
             columns[name] = pc.cast(column, pa.string())
         else:
