@@ -214,7 +214,9 @@ CONTRASTIVE = {"tune": {"method": "contrastive"}, "train": {"epochs": 2, "checkp
 
 
 def test_contrastive_pairs_move_the_encoder_and_part_the_classes(place: Path, tmp_path: Path) -> None:
-    tiny_bert(tmp_path / "calm", layers=1, initializer_range=0.1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    tiny_bert(
+        tmp_path / "calm", layers=1, initializer_range=0.1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
     model = {"backbone": str(tmp_path / "calm")}
     result = carry_out(place, tmp_path, **CONTRASTIVE, model=model)
     stage = result.stages["finetune"]

@@ -63,6 +63,7 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
         train=chosen.defaults.get("train", {}),
         metrics=list(chosen.metrics),
         by=data.split.by,
+        stages=chosen.defaults.get("stages", ["pretrain"]),
     )
     write_atomic(out, text)
     return f"{out}: {manifest.used:,} rows, target {manifest.target!r} ({manifest.target_reason})\nnext: tunewright data check {out}, then tunewright run {out}"
