@@ -33,7 +33,7 @@ SETTINGS = {"eval": {"resamples": 100}, "hardware": {"threads": 1, "precision": 
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny BERT and 80 reviews."""
     folder = tmp_path_factory.mktemp("few")
-    tiny_bert(folder / "bert", layers=1, initializer_range=0.2)
+    tiny_bert(folder / "tiny", layers=1, initializer_range=0.2)
     texts(folder / "reviews.jsonl", 80)
     return folder
 
@@ -43,7 +43,7 @@ def recipe_for(**changes: Any) -> dict[str, Any]:
         "name": "few",
         "task": "text-classification",
         "data": {"source": "reviews.jsonl"},
-        "model": {"backbone": "bert"},
+        "model": {"backbone": "tiny"},
         **SETTINGS,
     }
     return {**recipe, **changes}
@@ -73,7 +73,7 @@ def test_the_backbone_stays_and_the_head_is_the_regressions(place: Path, done: A
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel
 
     stage = done.stages["finetune"]
-    before = BertModel.from_pretrained(place / "bert").state_dict()
+    before = BertModel.from_pretrained(place / "tiny").state_dict()
     opened = AutoModelForSequenceClassification.from_pretrained(stage.folder / "model").eval()
     for name, value in before.items():
         assert torch.equal(value, opened.bert.state_dict()[name]), name
@@ -271,7 +271,7 @@ def test_a_killed_contrastive_run_ends_with_the_same_bits(place: Path, tmp_path:
         ({"tune": {"method": "features", "adapter": "lora"}}, "tune.adapter"),
         ({"tune": {"method": "features", "freeze": "none"}}, "tune.freeze"),
         ({"tune": {"method": "contrastive", "adapter": "lora"}}, "tune.adapter"),
-        ({"tune": {"method": "features"}, "model": {"backbone": "bert", "weights": "random"}}, "nothing pretrained"),
+        ({"tune": {"method": "features"}, "model": {"backbone": "tiny", "weights": "random"}}, "nothing pretrained"),
         ({"tune": {"method": "features"}, "train": {"label_smoothing": 0.1}}, "label_smoothing"),
         ({"tune": {"method": "nearest"}}, "features"),
         ({"task": "text-regression", "data": {"source": "reviews.jsonl", "target": "n"}, "tune": {"method": "features"}}, "one class a row"),
@@ -282,7 +282,7 @@ def test_what_does_not_fit_is_a_users_mistake(place: Path, tmp_path: Path, chang
     numbered = [json.dumps({"text": line["text"], "n": len(line["text"])}) for line in lines]
     if changes.get("task"):
         (tmp_path / "n").mkdir()
-        tiny_bert(tmp_path / "n" / "bert")
+        tiny_bert(tmp_path / "n" / "tiny")
         (tmp_path / "n" / "reviews.jsonl").write_text("\n".join(numbered))
         place = tmp_path / "n"
     with pytest.raises(RecipeError, match=said):
@@ -291,7 +291,7 @@ def test_what_does_not_fit_is_a_users_mistake(place: Path, tmp_path: Path, chang
 
 def test_many_examples_are_trained_on_as_always(place: Path, tmp_path: Path) -> None:
     texts(tmp_path / "reviews.jsonl", 330)
-    tiny_bert(tmp_path / "bert")
+    tiny_bert(tmp_path / "tiny")
     result = carry_out(tmp_path, tmp_path, train={"epochs": 1})
     assert "few_shot" not in result.stages["finetune"].summary["training"]
 

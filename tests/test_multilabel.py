@@ -106,8 +106,11 @@ def test_lists_of_class_numbers_from_the_hub_get_their_names(tmp_path: Path) -> 
         {"text": datasets.Value("string"), "tags": datasets.Sequence(datasets.ClassLabel(names=names))}
     )
     rows = {"text": [f"w {i}" for i in range(60)], "tags": [[names.index(name) for name in row] for row in ROWS]}
-    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
-    assert {row: sorted(found) for row, found in sets(read(tmp_path / "saved")).items()} == EXPECTED
+    made = datasets.Dataset.from_dict(rows, features=features)
+    made.save_to_disk(tmp_path / "saved")
+    made.to_parquet(tmp_path / "t.parquet")
+    for path in (tmp_path / "saved", tmp_path / "t.parquet"):
+        assert {row: sorted(found) for row, found in sets(read(path)).items()} == EXPECTED
 
 
 def test_a_column_of_0_and_1_for_each_label(tmp_path: Path) -> None:
@@ -325,7 +328,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny BERT, and texts whose labels are the topics that their words name; many have none."""
     folder = tmp_path_factory.mktemp("labels")
     tiny_bert(
-        folder / "bert", layers=1, initializer_range=0.2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+        folder / "tiny", layers=1, initializer_range=0.2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
     draw = np.random.default_rng(0)
     lines: list[str] = []
@@ -345,7 +348,7 @@ def done(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         "name": "topics",
         "task": "text-multilabel-classification",
         "data": {"source": "texts.jsonl", "input": "text", "split": {"valid": 0.2, "test": 0.2}},
-        "model": {"backbone": "bert"},
+        "model": {"backbone": "tiny"},
         "tune": {"freeze": "none"},
         "train": {"epochs": 8, "lr": 3e-3, "batch_size": 16},
         "eval": {"resamples": 100, "slices": ["length"], "target": {"f1_micro": 0.6}},
@@ -416,7 +419,7 @@ def test_features_and_few_shot_leave_labels_alone(place: Path, tmp_path: Path) -
     recipe = {
         "task": "text-multilabel-classification",
         "data": {"source": "texts.jsonl", "input": "text", "limit": 60},
-        "model": {"backbone": "bert"},
+        "model": {"backbone": "tiny"},
         "train": {"epochs": 1, "class_weights": "balanced"},
         "eval": {"resamples": 100},
         "hardware": {"threads": 1, "precision": "float32"},

@@ -25,7 +25,7 @@ from tunewright.stages.run import run
 from tunewright.tasks.table import TASKS, get_task, task_defaults
 
 SETTINGS: dict[str, Any] = {
-    "model": {"backbone": "bert"},
+    "model": {"backbone": "tiny"},
     "tune": {"freeze": "none"},
     "eval": {"resamples": 100, "slices": ["source"]},
     "hardware": {"threads": 1, "precision": "float32"},
@@ -37,11 +37,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny BERT that tells two texts apart by token types, pairs of texts, and texts with a number."""
     folder = tmp_path_factory.mktemp("texts")
     tiny_bert(
-        folder / "bert", layers=1, initializer_range=0.2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+        folder / "tiny", layers=1, initializer_range=0.2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
-    settings = json.loads((folder / "bert" / "tokenizer_config.json").read_text())
+    settings = json.loads((folder / "tiny" / "tokenizer_config.json").read_text())
     settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
-    (folder / "bert" / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "tiny" / "tokenizer_config.json").write_text(json.dumps(settings))
     draw = np.random.default_rng(0)
     pairs: list[str] = []
     numbers: list[str] = []
@@ -101,7 +101,7 @@ def test_token_types_tell_the_texts_apart(place: Path) -> None:
         defaults=task_defaults,
     )
     prepared = prepare(recipe.data, seed=0, target_kind="category", base=place)
-    encoder = fit_tokens(prepared, recipe, open_backbone("bert", place))
+    encoder = fit_tokens(prepared, recipe, open_backbone("tiny", place), None)
     table = pa.table({"first": ["the film", "a"], "second": ["good", "very dull plot"], "_row": [1, 2]})
     batch = encoder.examples(table, None).batch(torch.tensor([0, 1]))
     assert isinstance(batch.inputs, dict)
@@ -182,7 +182,7 @@ def test_the_checks_read_pairs_and_numbers(place: Path) -> None:
     for name, source, target in (("text-classification", "pairs", "label"), ("text-regression", "numbers", "score")):
         path = place / f"{source}.yaml"
         path.write_text(
-            f"task: {name}\ndata: {{source: {source}.jsonl, input: [first, second], target: {target}}}\nmodel: {{backbone: bert}}\n"
+            f"task: {name}\ndata: {{source: {source}.jsonl, input: [first, second], target: {target}}}\nmodel: {{backbone: tiny}}\n"
         )
         check_data(path, [], as_json=False, screen=silent())
 
@@ -212,4 +212,4 @@ def test_init_writes_a_recipe_that_fits_a_pretrained_backbone(place: Path, tmp_p
 
 def test_every_task_says_what_a_prediction_is() -> None:
     kinds = {get_task(name).kind for name in TASKS}
-    assert kinds == {"classification", "multilabel", "regression"}
+    assert kinds == {"classification", "multilabel", "regression", "tokens"}

@@ -33,6 +33,12 @@ class Batch:
         assert isinstance(self.inputs, Tensor)
         return self.inputs
 
+    @property
+    def named(self) -> dict[str, Tensor]:
+        """The inputs of a task whose inputs are several tensors by name."""
+        assert isinstance(self.inputs, dict)
+        return self.inputs
+
 
 class Examples(Protocol):
     """A split of the data, ready to be drawn from in any order."""
@@ -50,6 +56,11 @@ class Examples(Protocol):
     @property
     def lengths(self) -> Tensor | None:
         """[N] int64: how long each example is, where examples differ in length and are padded."""
+        ...
+
+    @property
+    def augmented(self) -> bool:
+        """Whether a batch of a training epoch is a changed copy, another one each epoch."""
         ...
 
     def __len__(self) -> int: ...
@@ -78,6 +89,10 @@ class TensorExamples:
     @property
     def lengths(self) -> None:
         return None
+
+    @property
+    def augmented(self) -> bool:
+        return False
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
@@ -125,12 +140,18 @@ class TokenExamples:
     padding: int
     """The id of the padding token."""
     cut: int = 0
-    """How many of the texts were longer than the network reads."""
+    """How many of the texts were longer than the network reads, and were cut."""
+    empty: int = 0
+    """How many of the texts hold no token and are no examples."""
     device: torch.device | None = None
 
     @property
     def lengths(self) -> Tensor:
         return self.tokens.lengths
+
+    @property
+    def augmented(self) -> bool:
+        return False
 
     def __len__(self) -> int:
         return self.rows.shape[0]

@@ -19,6 +19,8 @@ class Column:
     """image: (height, width, channels); array: the shape of one cell."""
     separator: str | None = None
     """labels: the sign that divides the cells in the source; None where they are lists there."""
+    framed: bool = False
+    """image: it was given the size that the network reads when it was prepared."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,6 +75,23 @@ def baselines(
     ]
 
 
+def token_frequencies(train: np.ndarray, hidden: np.ndarray, texts: np.ndarray, count: int, pieces: int) -> Baseline:
+    """What the tokens' frequencies alone say of hidden ones: p = (n + 1) / (N + V), whatever stands around them.
+
+    Args:
+        train: [N] int64, all tokens of the training texts.
+        hidden: [M] int64, the hidden tokens, and
+        texts: [M] int64, the positions of the texts that they stand in.
+        count: the number of texts.
+        pieces: V, the size of the vocabulary.
+    """
+    counts = np.bincount(train, minlength=pieces).astype(np.float64)
+    loss = -np.log((counts[hidden] + 1) / (len(train) + pieces))
+    right = (hidden == counts.argmax()).astype(np.float64)
+    outputs = [np.bincount(texts, values, minlength=count) for values in (loss, right)]
+    return Baseline("token frequencies", np.stack(outputs, axis=1))
+
+
 def _standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     mean, std = train.mean(0), train.std(0, unbiased=False)
     std = torch.where(std > 0, std, torch.ones_like(std))

@@ -2,7 +2,9 @@
 
 The weights are how often an example was drawn in a bootstrap resample, so one matrix product measures a thousand
 resamples. Classification gets logits [N, K] and class indices [N]; with several labels an example logits [N, K] and [N, K]
-of 0 and 1; regression predictions [N] and numbers [N].
+of 0 and 1; regression predictions [N] and numbers [N]. Hidden tokens are summed up for each text: outputs [N, 2] are the
+sum of −log p of its hidden tokens and how many of them the largest logit names, the target [N] is how many there are. So
+texts, not tokens, are resampled.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 
 from tunewright.errors import RecipeError
 
-Kind = Literal["classification", "multilabel", "regression"]
+Kind = Literal["classification", "multilabel", "regression", "tokens"]
 
 # ECE: so many bins of equal width over the confidence of the predicted class (Guo et al. 2017, section 2).
 ECE_BINS = 15
@@ -204,6 +206,24 @@ def r2(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
         return np.where(spread > 1e-12 * total, 1 - errors / spread, np.nan)
 
 
+def masked_loss(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """Mean −log p of the hidden tokens, in nats."""
+    return _for_each_token(outcome, 0, weights)
+
+
+def pseudo_perplexity(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """exp of the mean −log p of the hidden tokens.
+
+    So many are hidden at once, not one at a time as in Salazar et al. 2020: the two do not compare.
+    """
+    return np.exp(masked_loss(outcome, weights))
+
+
+def masked_accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """The share of the hidden tokens that the largest logit names."""
+    return _for_each_token(outcome, 1, weights)
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -220,6 +240,9 @@ METRICS: dict[str, Metric] = {
         Metric("mae", ("regression",), False, mae),
         Metric("rmse", ("regression",), False, rmse),
         Metric("r2", ("regression",), True, r2),
+        Metric("masked_loss", ("tokens",), False, masked_loss),
+        Metric("pseudo_perplexity", ("tokens",), False, pseudo_perplexity),
+        Metric("masked_accuracy", ("tokens",), True, masked_accuracy),
     )
 }
 
@@ -247,6 +270,12 @@ def get_metric(name: str, kind: str, place: str = "eval.metrics") -> Metric:
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return weights @ values / weights.sum(1)
+
+
+def _for_each_token(outcome: Outcome, column: int, weights: np.ndarray) -> np.ndarray:
+    """A sum over the texts' hidden tokens, divided by their number; NaN where there are none."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return weights @ outcome.outputs[:, column] / (weights @ outcome.target)
 
 
 def _over_classes(outcome: Outcome, weights: np.ndarray, binary: Callable[..., np.ndarray]) -> np.ndarray:

@@ -16,7 +16,11 @@ from tunewright.recipe.yaml_text import Lines, read_yaml, read_yaml_file
 Defaults = Callable[[str], Mapping[str, Any]]
 
 # What is chosen by name is replaced as a whole: an override `optimizer: sgd` must not inherit adam's options.
-REPLACED = {"optimizer", "objective", "schedule", "backbone", "layers", "head", "class_weights", "stages"}
+REPLACED = {"optimizer", "objective", "schedule", "backbone", "layers", "head", "class_weights", "stages", "tokenizer"}
+# What a stage with a task of its own takes from the recipe.
+OF_THE_RUN = ("name", "seed", "hardware")
+OF_THE_DATA = ("source", "format", "input", "split", "resize", "limit")
+OF_THE_BACKBONE = ("backbone", "weights", "max_length", "tokenizer")
 KINDS = ("pretrain", "finetune")
 
 
@@ -61,7 +65,10 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge_stage(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage's changes laid on the recipe. A stage with a source of its own starts with a fresh data block."""
+    """A stage's changes laid on the recipe. A stage with a source of its own starts with a fresh data block; one with a
+    task of its own has been completed by `_own_task`."""
+    if "task" in over:
+        base = {key: value for key, value in base.items() if key in OF_THE_RUN}
     data = over.get("data")
     if isinstance(data, Mapping) and "source" in data:
         base = {**base, "data": {}}
@@ -73,52 +80,86 @@ def _validate(
 ) -> Recipe:
     for override in overrides:
         value, lines = apply_override(value, lines, override)
-    task = value.get("task")
-    known: Mapping[str, Any] = {}
-    if isinstance(task, str):
-        try:
-            known = defaults(task)
-        except RecipeError as error:
-            line = lines.get(("task",))
-            place = f"line {line}, task" if line else "task"
-            raise RecipeError(
-                error.problem, file=file, place=place, found=error.found, expected=error.expected, fix=error.fix
-            ) from None
+    known = _known(value.get("task"), defaults, lines, ("task",), file)
     try:
         recipe = Recipe.model_validate(merge(known, value))
     except ValidationError as error:
         raise explain(collect(error, value, lines), file) from None
-    _check_stages(recipe, value, known, lines, file)
-    return recipe
+    return recipe.model_copy(update={"stages": _checked_stages(recipe, value, known, lines, defaults, file)})
 
 
-def _check_stages(
-    recipe: Recipe, value: dict[str, Any], known: Mapping[str, Any], lines: Lines, file: str | None
-) -> None:
-    """Each stage's changes must give a sound recipe too, now and not after the stage before has been trained."""
+def _own_task(value: Mapping[str, Any], over: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage with a task of its own begins with: that task's defaults, and the recipe's data and backbone."""
+    data = {key: entry for key, entry in value.get("data", {}).items() if key in OF_THE_DATA}
+    model = {key: entry for key, entry in (value.get("model") or {}).items() if key in OF_THE_BACKBONE}
+    run = {key: entry for key, entry in value.items() if key in OF_THE_RUN}
+    base = merge({key: entry for key, entry in known.items() if key != "stages"}, {**run, "model": model})
+    own = over.get("data")
+    if isinstance(own, Mapping) and "source" in own:
+        return base
+    return merge(base, {"data": data})
+
+
+def _checked_stages(
+    recipe: Recipe,
+    value: dict[str, Any],
+    known: Mapping[str, Any],
+    lines: Lines,
+    defaults: Defaults,
+    file: str | None,
+) -> list[str | dict[str, Any]]:
+    """The stages; those with a task of their own with all that they consist of.
+
+    Each stage's changes must give a sound recipe too, now and not after the stage before has been trained.
+    """
     base = {key: entry for key, entry in merge(known, value).items() if key != "stages"}
+    found: list[str | dict[str, Any]] = []
     for index, stage in enumerate(recipe.stages):
         where: tuple[str | int, ...] = ("stages", index)
         kind, over = (stage, None) if isinstance(stage, str) else next(iter(stage.items()), ("", None))
         if kind not in KINDS or (isinstance(stage, dict) and len(stage) != 1):
             raise explain([_stage_problem(where, kind)], file, lines)
         if over is None:
+            found.append(stage)
             continue
         if not isinstance(over, dict):
             raise explain([_stage_problem((*where, kind), over, "a mapping of changes")], file, lines)
-        forbidden = [key for key in over if key in ("stages", "task", "name", "seed", "hardware")]
+        forbidden = [key for key in over if key in ("stages", "name", "seed", "hardware")]
         if forbidden:
             raise explain(
-                [_stage_problem((*where, kind, forbidden[0]), forbidden[0], "data, model, tune, train or eval")],
+                [_stage_problem((*where, kind, forbidden[0]), forbidden[0], "task, data, model, tune, train or eval")],
                 file,
                 lines,
             )
         try:
-            Recipe.model_validate(merge_stage(base, over))
+            if "task" not in over:
+                Recipe.model_validate(merge_stage(base, over))
+                found.append(stage)
+                continue
+            begin = _own_task(value, over, _known(over["task"], defaults, lines, (*where, kind, "task"), file))
+            whole = Recipe.model_validate(merge(begin, over))
+            found.append({kind: whole.model_dump(mode="json", exclude={"stages", *OF_THE_RUN})})
         except ValidationError as error:
             shifted = {path[3:]: line for path, line in lines.items() if path[:3] == (*where, kind)}
             problems = collect(error, over, {**{p: n for p, n in lines.items() if p[:1] != ("stages",)}, **shifted})
             raise explain([problem.below(f"stages.{index}.{kind}") for problem in problems], file) from None
+    return found
+
+
+def _known(
+    task: Any, defaults: Defaults, lines: Lines, path: tuple[str | int, ...], file: str | None
+) -> Mapping[str, Any]:
+    """A task's default recipe; nothing where the task is no name, which the schema will say."""
+    if not isinstance(task, str):
+        return {}
+    try:
+        return defaults(task)
+    except RecipeError as error:
+        dotted = ".".join(map(str, path))
+        place = f"line {lines[path]}, {dotted}" if path in lines else dotted
+        raise RecipeError(
+            error.problem, file=file, place=place, found=error.found, expected=error.expected, fix=error.fix
+        ) from None
 
 
 def _stage_problem(

@@ -50,7 +50,7 @@ class Data(Block):
 
     source: str
     """A file, a folder, a named sample set, or hub:owner/name."""
-    format: Literal["csv", "tsv", "jsonl", "parquet", "images", "idx", "npz", "hub"] | None = None
+    format: Literal["csv", "tsv", "jsonl", "parquet", "images", "idx", "npz", "text", "hub"] | None = None
     """Normally seen from the source itself."""
     input: Names | None = None
     """The input column or columns; every column but the target when left out."""
@@ -63,7 +63,8 @@ class Data(Block):
     """false: there is no target; self-supervised pretraining only."""
     split: Split = Split()
     resize: tuple[Positive, Positive] | None = None
-    """Resize images to [height, width] pixels (bilinear)."""
+    """The [height, width] of the images that the network gets: scaled to it (bilinear), or, with a pretrained backbone, in
+    the backbone's own way of scaling and cutting."""
     limit: Positive | None = None
     """Use only the first so many rows; of each part, where the source has parts of its own."""
 
@@ -74,15 +75,19 @@ class Model(Block):
     layers: list[Layer] | None = None
     """The network as a list of layers. Without `head`, its last layer is the head."""
     backbone: Named | None = None
-    """A network of ours (`mlp`, `resnet20`, `{mlp: {hidden: [512, 512]}}`), or a pretrained one of the Transformers
-    library: a name of the catalog (`minilm`), a folder, or a hub id."""
+    """A network of ours (`mlp`, `resnet20`, `{mlp: {hidden: [512, 512]}}`); a pretrained one: a name of the catalog
+    (`minilm`, `efficientnet-lite0`), or a model of the Transformers library by its folder or hub id; or a new encoder of
+    that library, `{bert: {layers: 4, width: 256}}`."""
     weights: str | None = None
-    """A model folder to start from; a stage that follows another starts from that one's best weights. Of a backbone of
-    the Transformers library: pretrained (when left out) or random."""
+    """A model folder to start from; a stage that follows another starts from that one's best weights. Of a pretrained
+    backbone: pretrained (when left out) or random."""
     head: list[Layer] | None = None
     """The layers after the backbone; the size `auto` comes from the data."""
     max_length: Annotated[int, Field(ge=4, strict=True)] | None = None
     """Text: tokens that the network gets at most; longer texts are cut, and counted."""
+    tokenizer: Named | None = None
+    """Train a tokenizer on the training texts, for a backbone without pretrained weights: wordpiece, bpe, unigram, or
+    {wordpiece: {vocabulary: 8000}}."""
 
 
 class Unfreeze(Block):
@@ -137,8 +142,11 @@ class Train(Block):
     """How often the training data is gone through."""
     batch_size: Positive = 32
     """Examples in a batch."""
+    augment: list[str | dict[str, Any]] = []
+    """Changed copies of the training pictures: flip, crop, resized_crop, color, randaugment, mixup, cutmix; with options
+    {crop: 4}, {randaugment: {n: 2, m: 9}}."""
     objective: Named | None = None
-    """What is minimised; the task chooses when left out. masked and denoising need no labels."""
+    """What is minimised; the task chooses when left out. masked, denoising and masked_tokens need no labels."""
     optimizer: Named = "adam"
     """sgd, adam, adamw, adagrad, rmsprop, or {sgd: {momentum: 0.9}}."""
     lr: Annotated[float, Field(gt=0)] | None = None
@@ -201,7 +209,7 @@ class Recipe(Block):
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """The run's folder under runs/; the recipe's file or folder name when left out."""
     task: str
-    """image-classification, tabular-classification or tabular-regression."""
+    """What is to be learned; `tunewright init list` names the tasks."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Everything random follows from it."""
     data: Data
@@ -211,4 +219,5 @@ class Recipe(Block):
     eval: Eval = Eval()
     hardware: Hardware = Hardware()
     stages: list[str | dict[str, Any]] = ["pretrain"]
-    """Training stages in order: `pretrain`, `finetune`, or `{finetune: {overrides}}`. Each starts from the one before."""
+    """Training stages in order: `pretrain`, `finetune`, or `{finetune: {overrides}}`. Each starts from the one before. A
+    stage may have a task of its own; then all but the data, the backbone and the hardware is that task's."""

@@ -25,7 +25,7 @@ def recipe_text(
     task: str,
     source: str,
     rows: int,
-    target: str,
+    target: str | None,
     reason: str,
     classes: str,
     inputs: list[str],
@@ -45,9 +45,8 @@ def recipe_text(
             if shown
             else f"  # input: [...]            # all {len(inputs)} other columns, unless you name some\n"
         )
-        columns = (
-            f"{given}  target: {json.dumps(target, ensure_ascii=False)}            # chosen because {reason}{classes}\n"
-        )
+        named = json.dumps(target, ensure_ascii=False)
+        columns = f"{given}  target: {named}            # chosen because {reason}{classes}\n" if target else given
     stopping = train.get("early_stopping")
     early = (
         f"  early_stopping: {json.dumps(stopping)}   # epochs without improvement on the validation split\n"

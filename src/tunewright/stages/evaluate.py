@@ -12,7 +12,7 @@ import torch
 
 from tunewright.data.prepare import Prepared
 from tunewright.errors import ArtifactError, TargetMissed
-from tunewright.evaluation.baselines import baselines, sample_rows
+from tunewright.evaluation.baselines import Baseline, baselines, sample_rows
 from tunewright.evaluation.calibration import calibrate
 from tunewright.evaluation.compare import Predictions
 from tunewright.evaluation.hint import hint
@@ -28,6 +28,7 @@ from tunewright.recipe.stages import StageRecipe
 from tunewright.report.card import model_card
 from tunewright.runs import Run, read_json, read_metrics
 from tunewright.stages.console import Screen
+from tunewright.stages.hidden_tokens import frequency_baseline, hidden_token_outputs
 from tunewright.stages.ingredients import encode_split
 from tunewright.stages.job import StageJob
 from tunewright.stages.training import threads
@@ -47,7 +48,7 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool) -> None:
     summary = read_json(summary_path, "a stage's summary")
     saved = load_network(job.folder / "model")
     preprocessor = load_preprocessor(saved.extra["preprocessor"], job.folder / "model")
-    if preprocessor.target is None:
+    if preprocessor.target is None and preprocessor.task.kind != "tokens":
         write_json(summary_path, {**summary, "evaluation": None})
         return
     split = "test" if job.prepared.rows("test") else "valid" if job.prepared.rows("valid") else "train"
@@ -73,8 +74,9 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool) -> None:
             values = _slice_values(table, column)
             found = slice_by(column, values, metrics, outcome, resamples=settings.resamples, seed=seed)
             evaluation.setdefault("slices", []).extend(found)
-        evaluation["mistakes"] = _mistakes(preprocessor, table, outcome)
-        classes = preprocessor.target.classes or []
+        if kind != "tokens":
+            evaluation["mistakes"] = _mistakes(preprocessor, table, outcome)
+        classes = (preprocessor.target.classes if preprocessor.target else None) or []
         if kind == "multilabel":
             evaluation["labels"] = by_label(outcome, classes)
             evaluation["thresholds"] = _thresholds(job, saved.network, preprocessor, outcome, classes)
@@ -95,6 +97,8 @@ def predict_split(
     network: AnyNetwork, preprocessor: Preprocessor, prepared: Prepared, split: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Outputs [N, K] or [N], and targets [N], of all rows of a split in their order."""
+    if preprocessor.task.kind == "tokens":
+        return hidden_token_outputs(network, preprocessor.inputs, prepared.table(split))  # pyright: ignore[reportArgumentType]  its task fits no other encoder
     examples = encode_split(prepared, preprocessor, split)
     assert examples is not None and examples.target is not None and preprocessor.target is not None
     return preprocessor.target.decode(run_network(network, examples)), preprocessor.target.truth(examples.target)
@@ -228,28 +232,6 @@ def show(estimate: Estimate) -> str:
 def _baselines(
     job: StageJob, preprocessor: Preprocessor, metrics: list[Metric], table: pa.Table, target: np.ndarray
 ) -> list[dict[str, Any]]:
-    target_encoder = preprocessor.target
-    assert target_encoder is not None
-    train = job.prepared.table("train")
-    inputs = preprocessor.inputs
-    sampled = train.take(pa.array(sample_rows(train.num_rows, job.recipe.seed, inputs.plain_rows)))
-    plain_train, plain_test = inputs.plain(sampled, table)
-
-    def encoded(rows: pa.Table) -> torch.Tensor:
-        values = target_encoder.encode(rows)
-        return values if target_encoder.classes is not None else torch.from_numpy(target_encoder.truth(values))
-
-    # One thread: the sums are small, and two that wait for each other on a busy machine take many times as long.
-    with threads(1):
-        found = baselines(
-            preprocessor.task.kind,
-            encoded(train),
-            plain_train,
-            encoded(sampled),
-            plain_test,
-            outputs=target_encoder.outputs,
-            name=inputs.plain_name,
-        )
     settings = job.recipe.eval
     return [
         {
@@ -261,8 +243,34 @@ def _baselines(
                 ).items()
             },
         }
-        for baseline in found
+        for baseline in _fitted_baselines(job, preprocessor, table)
     ]
+
+
+def _fitted_baselines(job: StageJob, preprocessor: Preprocessor, table: pa.Table) -> list[Baseline]:
+    target_encoder, inputs = preprocessor.target, preprocessor.inputs
+    train = job.prepared.table("train")
+    if preprocessor.task.kind == "tokens":
+        return [frequency_baseline(inputs, train, table)]  # pyright: ignore[reportArgumentType]  as above
+    assert target_encoder is not None
+    sampled = train.take(pa.array(sample_rows(train.num_rows, job.recipe.seed, inputs.plain_rows)))
+    plain_train, plain_test = inputs.plain(sampled, table)
+
+    def encoded(rows: pa.Table) -> torch.Tensor:
+        values = target_encoder.encode(rows)
+        return values if target_encoder.classes is not None else torch.from_numpy(target_encoder.truth(values))
+
+    # One thread: the sums are small, and two that wait for each other on a busy machine take many times as long.
+    with threads(1):
+        return baselines(
+            preprocessor.task.kind,
+            encoded(train),
+            plain_train,
+            encoded(sampled),
+            plain_test,
+            outputs=target_encoder.outputs,
+            name=inputs.plain_name,
+        )
 
 
 def _mistakes(preprocessor: Preprocessor, table: pa.Table, outcome: Outcome) -> list[dict[str, Any]]:

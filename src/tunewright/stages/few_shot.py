@@ -18,6 +18,7 @@ from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients
 from tunewright.stages.job import StageJob
 from tunewright.stages.method import FEW, examples_a_class
+from tunewright.stages.texts import describe_texts
 from tunewright.stages.training import choose_device, finish_stage, threads, train_ingredients
 from tunewright.training import freezing
 from tunewright.training.features import Fit, fit_logistic, last_layer, take_features, write_layer
@@ -34,7 +35,11 @@ def learn_from_features(job: StageJob, ingredients: Ingredients, screen: Screen)
     """
     started = time.perf_counter()
     network = ingredients.network.to(device := choose_device(job.recipe))
-    examples = _examples(ingredients).to(device)
+    plain = _examples(ingredients)
+    texts = describe_texts(ingredients, plain, screen)
+    examples = plain.to(device)
+    if ingredients.augmentation is not None:
+        screen.warn("train.augment has no part in this: features are taken from the pictures as they are")
     name, _ = _last_layer(network, examples)
     movements = [
         replace(movement, moving=frozenset(movement.moving & {f"{name}.weight", f"{name}.bias"}))
@@ -50,7 +55,7 @@ def learn_from_features(job: StageJob, ingredients: Ingredients, screen: Screen)
         ("epochs", "epochs_run", "steps", "examples_per_second", "optimizer", "batch_size", "stopped")
     )
     facts = {"objective": "logistic regression", "few_shot": found, "preparation_seconds": 0.0, **absent}
-    finish_stage(job, ingredients, state, movements, before, None, facts, screen)
+    finish_stage(job, ingredients, state, movements, before, None, facts, texts, screen)
 
 
 def learn_from_pairs(job: StageJob, ingredients: Ingredients, screen: Screen) -> None:
@@ -60,6 +65,13 @@ def learn_from_pairs(job: StageJob, ingredients: Ingredients, screen: Screen) ->
     """
     network = ingredients.network.to(choose_device(job.recipe))
     examples = _examples(ingredients)
+    described = describe_texts(ingredients, examples, screen)
+    if ingredients.augmentation is not None and ingredients.augmentation.mixes:
+        raise RecipeError(
+            "mixed pictures are of no one class, which pairs need",
+            place="train.augment",
+            fix="take mixup and cutmix out of train.augment, or write tune: {method: gradient}",
+        )
     _, layer = _last_layer(network, examples.to(choose_device(job.recipe)))
     assert examples.target is not None
     pairs = PairExamples(
@@ -80,11 +92,12 @@ def learn_from_pairs(job: StageJob, ingredients: Ingredients, screen: Screen) ->
         before: dict[str, str],
         lr: float | None,
         facts: dict[str, Any],
+        _texts: dict[str, Any] | None,
         screen: Screen,
     ) -> None:
         found = _solve_head(job, ingredients, examples.to(choose_device(job.recipe)), screen)
         facts = {**facts, "objective": "contrastive", "few_shot": found}
-        finish_stage(job, ingredients, state, list(movements), before, lr, facts, screen)
+        finish_stage(job, ingredients, state, list(movements), before, lr, facts, described, screen)
 
     train_ingredients(job, paired, screen, finish=solve_and_finish)
 

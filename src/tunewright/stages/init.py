@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from tunewright.data.catalog import SAMPLE_SETS
+from tunewright.data.columns import Manifest
 from tunewright.data.prepare import prepare
 from tunewright.errors import UserError
 from tunewright.files import write_atomic
@@ -34,7 +35,9 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
             fix="choose another --out",
         )
     if source is None:
-        source = next((name for name, sample in SAMPLE_SETS.items() if sample.task == task), None)
+        # Texts serve without their labels, too.
+        wanted = (task, "text-classification") if chosen.target_kind is None else (task,)
+        source = next((name for kind in wanted for name, s in SAMPLE_SETS.items() if s.task == kind), None)
     if source is None:
         raise UserError(
             f"there is no sample set for {task}",
@@ -43,7 +46,7 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
             fix=f"tunewright init {task} --data PATH",
         )
     split = chosen.defaults.get("data", {}).get("split", {})
-    data = Data(source=source, split=Split(**split))
+    data = Data(source=source, split=Split(**split), labelled=chosen.target_kind is not None)
     prepared = prepare(data, seed=0, target_kind=chosen.target_kind, base=Path("."))
     manifest = prepared.manifest
     # A path in a recipe counts from the recipe's own folder.
@@ -54,11 +57,11 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
         task=task,
         source=path,
         rows=manifest.used,
-        target=manifest.target or "",
+        target=manifest.target,
         reason=manifest.target_reason,
         classes=classes,
-        inputs=manifest.input,
-        name_columns=manifest.format not in ("images", "idx", "npz", "sample"),
+        inputs=_inputs(manifest),
+        name_columns=manifest.format not in ("images", "idx", "npz", "sample", "text"),
         model=json.dumps(chosen.default_model, ensure_ascii=False),
         train=chosen.defaults.get("train", {}),
         metrics=list(chosen.metrics),
@@ -66,7 +69,14 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
         stages=chosen.defaults.get("stages", ["pretrain"]),
     )
     write_atomic(out, text)
-    return f"{out}: {manifest.used:,} rows, target {manifest.target!r} ({manifest.target_reason})\nnext: tunewright data check {out}, then tunewright run {out}"
+    target = f", target {manifest.target!r} ({manifest.target_reason})" if manifest.target else ""
+    return f"{out}: {manifest.used:,} rows{target}\nnext: tunewright data check {out}, then tunewright run {out}"
+
+
+def _inputs(manifest: Manifest) -> list[str]:
+    """The columns to name: of data without a target, which is text, the first column of texts."""
+    texts = [column.name for column in manifest.columns if column.kind == "text" and column.name in manifest.input]
+    return texts[:1] if manifest.target is None and texts else manifest.input
 
 
 def _from(recipe: Path, source: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tunewright.data.prepare import Prepared
 from tunewright.models.network import AnyNetwork
-from tunewright.models.pretrained import Backbone, named_backbone, open_backbone
+from tunewright.models.pretrained import Backbone, named_backbone, new_backbone, open_backbone
 from tunewright.models.saved import load_network
 from tunewright.recipe.schema import Model, Recipe
 from tunewright.recipe.stages import StageRecipe
@@ -52,10 +52,12 @@ def load_origin(folder: Path) -> Origin:
 
 
 def recipe_backbone(recipe: Recipe, base: Path) -> Backbone | None:
-    """The pretrained backbone that a stage's recipe, or else its task, names."""
+    """The backbone of the Transformers library that a stage's recipe, or else its task, names."""
     task = get_task(recipe.task)
     block = recipe.model
     if block.backbone is None and block.layers is None and "backbone" in task.default_model:
         block = Model(**task.default_model)
+    if (new := new_backbone(block)) is not None:
+        return new
     name = named_backbone(block)
     return None if name is None else open_backbone(name, base)

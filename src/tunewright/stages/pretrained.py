@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.pretrained import Backbone, weights_folder
-from tunewright.models.transformer import (
-    Transformer,
-    build_transformer,
-    continue_from,
-    describe_transformer,
-    load_backbone,
-)
+from tunewright.models.selection import selection_is_exact
+from tunewright.models.transformer import Transformer, build_transformer, describe_transformer
+from tunewright.models.transformer_files import OWN_WEIGHTS, Started, continue_from, load_backbone, merged
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe, Tune, Unfreeze
 from tunewright.stages.console import Screen
 from tunewright.stages.job import Origin
 from tunewright.stages.method import few_shot_tune
-from tunewright.tasks.base import Preprocessor
+from tunewright.tasks.base import InputEncoder, Preprocessor
+from tunewright.tasks.tokens import TextEncoder, tokenizer_to_train
 from tunewright.training.optim import default_lr
 
 # The head begins with random weights and learns faster than what is pretrained.
@@ -48,6 +46,13 @@ def pretrained_network(
         ArtifactError: the weights cannot be read, or the model to start from is of another kind.
     """
     purpose = preprocessor.task.purpose
+    if purpose == "masked-lm" and recipe.model.head is not None:
+        raise RecipeError(
+            "a masked language model has the head of its architecture",
+            place="model.head",
+            found=recipe.model.head,
+            fix="leave model.head out here, or write it in the stage that it is for",
+        )
     if purpose is None:
         raise RecipeError(
             f"{preprocessor.task.name} has no use for a pretrained backbone of the Transformers library",
@@ -58,24 +63,59 @@ def pretrained_network(
     classes = preprocessor.target.classes if preprocessor.target else None
     seed = mix(recipe.seed, "weights")
     if origin is not None:
-        network = _go_on(recipe, preprocessor, origin, classes, seed, screen)
-        new_head = network is not origin.network
-        return network, few_shot_tune(few, screen) if few is not None and new_head else recipe.tune
+        network, tune = _go_on(recipe, preprocessor, origin, classes, seed, few, screen)
+        return _reading(network, preprocessor), tune
     assert backbone is not None
+    config = _with_pieces(recipe, backbone, preprocessor.inputs)
     described = describe_transformer(
-        purpose, backbone.config, head=recipe.model.head, classes=classes, several=has_several(preprocessor)
+        purpose, config, head=recipe.model.head, classes=classes, several=has_several(preprocessor)
     )
-    if recipe.model.weights == "random":
-        return build_transformer(described, seed=seed), recipe.tune
+    if recipe.model.weights == "random" or not backbone.pretrained:
+        network = _checked(build_transformer(described, seed=seed), screen)
+        return _reading(network, preprocessor), recipe.tune
     described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
-    network = load_backbone(weights_folder(backbone), described, seed=seed)
+    network = _checked(_said(load_backbone(weights_folder(backbone), described, seed=seed), screen), screen)
+    # The head of a masked language model is pretrained too, or learns from so many tokens that nothing need wait for it.
+    tune = recipe.tune if purpose == "masked-lm" else chosen_tune(recipe, few, screen)
+    return _reading(network, preprocessor), tune
+
+
+def _reading(network: Transformer, preprocessor: Preprocessor) -> Transformer:
+    """The network, with the size of its pictures noted, which need not be that of its configuration.
+
+    Raises:
+        RecipeError: it cannot read pictures of that size.
+    """
+    if network.described["purpose"] != "image-classification":
+        return network
+    shape = list(preprocessor.inputs.input_shape)
+    network.described = {**network.described, "input_shape": shape}
+    try:
+        network.blocks()
+    except (ValueError, RuntimeError) as error:
+        raise RecipeError(
+            f"the backbone does not read pictures of this size: {str(error).strip().splitlines()[0]}",
+            place="data.resize",
+            found="×".join(map(str, shape)),
+            expected="the size that it was made for",
+            fix="leave data.resize out",
+        ) from None
+    return network
+
+
+def chosen_tune(recipe: Recipe, few: float | None, screen: Screen) -> Tune:
+    """What of a pretrained network moves: the recipe's word, or the usual, and then says so.
+
+    Args:
+        few: as for `pretrained_network`.
+    """
     if recipe.tune.model_fields_set:
-        return network, recipe.tune
+        return recipe.tune
     if few is not None:
-        return network, few_shot_tune(few, screen)
+        return few_shot_tune(few, screen)
     tune = usual_tune(recipe.train.epochs)
     screen.say(f"tune is left out, so: {_words(tune)}")
-    return network, tune
+    return tune
 
 
 def usual_tune(epochs: int) -> Tune:
@@ -95,8 +135,8 @@ def usual_tune(epochs: int) -> Tune:
 
 def usual_lr(recipe: Recipe, tune: Tune, screen: Screen) -> float:
     """The learning rate for a pretrained network where the recipe gives none, by what moves; says so."""
-    if recipe.model.weights == "random" or tune.method == "features":
-        return default_lr(recipe.train.optimizer)
+    if tune.method == "features":
+        return default_lr(recipe.train.optimizer)  # nothing learns by it
     if tune.adapter is not None:
         what, share = "an adapter learns", FOR_AN_ADAPTER
     elif tune.freeze == "backbone" and not tune.unfreeze:
@@ -111,7 +151,7 @@ def usual_lr(recipe: Recipe, tune: Tune, screen: Screen) -> float:
 def same_target(known: Preprocessor, new: Preprocessor) -> bool:
     """Whether a head that was trained for one target serves the other."""
     if known.target is None or new.target is None:
-        return False
+        return known.target is new.target and known.task.purpose == new.task.purpose == "masked-lm"
     same = known.target.classes == new.target.classes and known.target.several == new.target.several
     return same and known.task.purpose == new.task.purpose
 
@@ -127,19 +167,14 @@ def _go_on(
     origin: Origin,
     classes: list[str] | None,
     seed: int,
+    few: float | None,
     screen: Screen,
-) -> Transformer:
+) -> tuple[Transformer, Tune]:
     if not isinstance(origin.network, Transformer):
         raise ArtifactError(
             "the model to start from is no model of the Transformers library",
             file=origin.folder,
             fix="leave model.backbone out, or start from another model",
-        )
-    if "adapter" in origin.network.described and recipe.tune.adapter is not None:
-        raise RecipeError(
-            "an adapter cannot be put on an adapter",
-            place="tune.adapter",
-            fix="leave tune.adapter out: the weights of the adapter before are merged and go on",
         )
     wanted: dict[str, Any] = describe_transformer(
         preprocessor.task.purpose or "text-classification",
@@ -149,13 +184,73 @@ def _go_on(
         several=has_several(preprocessor),
     )
     same_head = recipe.model.head is None or wanted["head"] == origin.network.described["head"]
-    if same_target(origin.preprocessor, preprocessor) and same_head and "adapter" not in origin.network.described:
-        return origin.network
-    screen.say("new head on the pretrained backbone")
-    if recipe.tune.adapter is not None and origin.folder is not None:
-        base = Backbone(name=str(origin.folder.resolve()), folder=origin.folder, config=wanted["config"])
-        wanted = {**wanted, "base": base.name, "base_fingerprint": base.fingerprint}
-    return continue_from(origin.network, wanted, seed=seed)
+    if same_target(origin.preprocessor, preprocessor) and same_head:
+        network, tune = merged(origin.network), recipe.tune
+    else:
+        network = _said(continue_from(origin.network, wanted, seed=seed), screen)
+        tune = _without_new_parts(recipe.tune, network, origin.network, screen)
+        if few is not None:
+            tune = few_shot_tune(few, screen)
+    if recipe.tune.adapter is not None:
+        network = Transformer(network.model, {**network.described, **_kept_at(origin.folder)})
+    return _checked(network, screen), tune
+
+
+def _kept_at(folder: Path | None) -> dict[str, str]:
+    """Where an adapter finds the weights that it is put on: the folder of the model that the stage starts from."""
+    if folder is None:
+        return {"base": "the model of the stage before", "base_fingerprint": ""}
+    if (folder / OWN_WEIGHTS).exists() or (folder / "adapter_config.json").exists():
+        raise RecipeError(
+            "an adapter belongs to a whole model in the library's own format, and the model to start from is none",
+            place="tune.adapter",
+            found=folder,
+            fix="leave tune.adapter out here, or leave model.head and tune.adapter out in the stage before",
+        )
+    base = Backbone(name=str(folder.resolve()), folder=folder, config={})
+    return {"base": base.name, "base_fingerprint": base.fingerprint}
+
+
+def _said(started: Started, screen: Screen) -> Transformer:
+    """The network, after saying what of it is not pretrained."""
+    if started.new:
+        parts = dict.fromkeys(name.rpartition(".")[0] for name in started.new)
+        screen.say(f"new, with random weights: {', '.join(parts)}")
+    if started.unused:
+        shown = ", ".join(started.unused[:3])
+        screen.warn(f"{len(started.unused)} of the pretrained tensors have no place in this architecture: {shown}, …")
+    return started.network
+
+
+def _without_new_parts(tune: Tune, network: Transformer, origin: Transformer, screen: Screen) -> Tune:
+    """`freeze: backbone` keeps what was learned. A part that the network before did not have, such as BERT's pooler,
+    which a masked language model lacks, is random: frozen, it would only spoil what it gets."""
+    known = {block.name for block in origin.blocks() if block.part == "backbone"}
+    backbone = [block for block in network.blocks() if block.part == "backbone"]
+    new = [block.name for block in backbone if block.name not in known and block.parameters()]
+    if not new or tune.freeze != "backbone":
+        return tune
+    screen.say(f"{', '.join(new)} is new, so it learns with the head")
+    return tune.model_copy(update={"freeze": [block.name for block in backbone if block.name not in new]})
+
+
+def _with_pieces(recipe: Recipe, backbone: Backbone, inputs: InputEncoder) -> dict[str, Any]:
+    """The backbone's configuration; where a tokenizer was trained here, with the size of its vocabulary."""
+    if not isinstance(inputs, TextEncoder) or tokenizer_to_train(recipe, backbone) is None:
+        return backbone.config
+    ids = {f"{role}_token_id": getattr(inputs.tokenizer, f"{role}_token_id") for role in ("pad", "cls", "sep")}
+    return {**backbone.config, "vocab_size": len(inputs.tokenizer), **ids}
+
+
+def _checked(network: Transformer, screen: Screen) -> Transformer:
+    """A masked language model that computes its head for hidden tokens alone, where that gives the same."""
+    if network.described["purpose"] == "masked-lm" and not selection_is_exact(network):
+        network.selects = False
+        name = type(network.core).__name__
+        screen.warn(
+            f"{name} looks at several tokens in its head: it is computed for all tokens, not the hidden ones alone"
+        )
+    return network
 
 
 def _words(tune: Tune) -> str:

@@ -17,6 +17,7 @@ from tunewright.errors import Diverged, RecipeError, RunFailed, Stopped
 from tunewright.evaluation.metrics import METRICS
 from tunewright.files import write_json
 from tunewright.models.describe import LayerRow, layer_table
+from tunewright.models.dropout import quicken_dropout
 from tunewright.models.saved import save_model
 from tunewright.recipe.schema import Recipe
 from tunewright.runs import MetricsLog
@@ -28,6 +29,7 @@ from tunewright.stages.precision import set_precision
 from tunewright.stages.prefix import frozen_part
 from tunewright.stages.stopping import stop_requests
 from tunewright.stages.summary import describe_data, describe_network, describe_training
+from tunewright.stages.texts import describe_texts
 from tunewright.stages.validation import selection_metric, validator
 from tunewright.training import freezing
 from tunewright.training.checkpoint import Checkpoint, load_best, load_newest, save_best, save_checkpoint
@@ -55,8 +57,10 @@ def train_ingredients(
     network = ingredients.network.to(device := choose_device(recipe))
     train_examples = ingredients.examples("train")
     assert train_examples is not None  # prepare refuses data without a training row
+    texts = describe_texts(ingredients, train_examples, screen)
     train_examples, valid_examples = train_examples.to(device), ingredients.examples("valid")
     movements = freezing.resolve_movement(network, ingredients.tune)
+    quicken_dropout(network)
     precision = set_precision(network, recipe, train_examples, job.folder, screen)
     recomputes = save_memory(network, recipe, train_examples, screen)
     layers = layer_table(network)
@@ -189,7 +193,7 @@ def train_ingredients(
         "gradient_checkpointing": recomputes,
         "frozen_part_kept": frozen is not None,
     }
-    (finish or finish_stage)(job, ingredients, state, movements, before, lr, means, screen)
+    (finish or finish_stage)(job, ingredients, state, movements, before, lr, means, texts, screen)
 
 
 def finish_stage(
@@ -200,6 +204,7 @@ def finish_stage(
     before: dict[str, str],
     lr: float | None,
     means: dict[str, Any],
+    texts: dict[str, Any] | None,
     screen: Screen,
 ) -> None:
     """Save the best weights, check the freeze certificate, write the summary.
@@ -225,6 +230,7 @@ def finish_stage(
         "model": describe_network(ingredients, movements, chosen_epoch, lr),
         "training": {**describe_training(ingredients, state, lr, selection_metric(ingredients)), **means},
         "certificate": certificate,
+        **({"texts": texts} if texts is not None else {}),
     }
     write_json(job.folder / "summary.json", summary)
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 from torch import Tensor
 
 from tunewright.data.batching import Examples
+from tunewright.data.framing import Framing
 from tunewright.data.prepare import Prepared
 from tunewright.evaluation.metrics import Kind
 from tunewright.models.pretrained import Backbone
@@ -53,10 +54,6 @@ class InputEncoder(Protocol):
         """One example as a person can look at it: {"image": data URI} or {"input": {column: value}}."""
         ...
 
-    def continue_from(self, known: Self) -> Self:
-        """The encoder for a network that was trained before with the encoder `known`."""
-        ...
-
     def to_json(self) -> dict[str, Any]: ...
 
     def write(self, folder: Path) -> None:
@@ -71,9 +68,11 @@ class Task:
     name: str
     summary: str
     """One line for `tunewright init` and the docs."""
-    target_kind: Literal["category", "number", "labels"]
-    fit_inputs: Callable[[Prepared, Recipe, Backbone | None], InputEncoder]
-    """Learn the input encoding from the training split, or take it from the pretrained backbone."""
+    target_kind: Literal["category", "number", "labels"] | None
+    """None: the task learns from the inputs alone."""
+    fit_inputs: Callable[[Prepared, Recipe, Backbone | None, Any], InputEncoder]
+    """Learn the input encoding from the training split, or take it from the backbone. The last argument is the encoder
+    that the network to start from was trained with, one that `load_inputs` gave; None: a network that is new here."""
     load_inputs: Callable[[dict[str, Any], Path], InputEncoder]
     """The encoder from its JSON and the files in the model's folder."""
     default_model: dict[str, Any]
@@ -83,12 +82,20 @@ class Task:
     objective: str
     metrics: tuple[str, ...]
     """Measured by default; the first is the headline and selects the best weights."""
+    frame: Callable[[Recipe, Backbone | None], tuple[Framing | None, str | None]] | None = None
+    """How pictures in files get one size while they are prepared, and what had to be assumed; None: no pictures."""
     purpose: Purpose | None = None
     """What a pretrained backbone of the Transformers library is opened for; None: it cannot be used."""
 
     @property
     def kind(self) -> Kind:
-        kinds: dict[str, Kind] = {"category": "classification", "number": "regression", "labels": "multilabel"}
+        """What the metrics get."""
+        kinds: dict[str | None, Kind] = {
+            "category": "classification",
+            "labels": "multilabel",
+            "number": "regression",
+            None: "tokens",
+        }
         return kinds[self.target_kind]
 
 

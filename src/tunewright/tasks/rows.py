@@ -103,10 +103,6 @@ class RowEncoder:
         names = [feature.column for feature in self.features if feature.kind != "array"]
         return {"input": {name: table[name][index].as_py() for name in names}}
 
-    def continue_from(self, known: RowEncoder) -> RowEncoder:
-        """The network's first layer was trained on the known means, deviations and categories: they stay."""
-        return known
-
     def to_json(self) -> dict[str, Any]:
         return {"features": [asdict(feature) for feature in self.features]}
 
@@ -114,14 +110,16 @@ class RowEncoder:
         """Nothing: the JSON holds all."""
 
 
-def fit_rows(prepared: Prepared, recipe: Recipe, backbone: Backbone | None) -> RowEncoder:
-    """Learn means, deviations and categories from the training split.
+def fit_rows(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: RowEncoder | None) -> RowEncoder:
+    """Learn means, deviations and categories from the training split, unless a network was trained on known ones.
 
     A constant column is kept with a deviation of 1: it tells the network nothing and harms nothing.
 
     Raises:
         DataError: no usable input column, or one that was asked for by name and cannot be used.
     """
+    if known is not None:
+        return known
     columns = {column.name: column for column in prepared.manifest.columns}
     table = prepared.table("train", prepared.manifest.input)
     features: list[Feature] = []

@@ -10,6 +10,7 @@ from typing import Any
 from tunewright.errors import RecipeError
 from tunewright.tasks import (
     image_classification,
+    masked_language_modeling,
     tabular_classification,
     tabular_regression,
     text_classification,
@@ -28,6 +29,7 @@ TASKS: dict[str, Task] = {
         text_classification.TASK,
         text_multilabel.TASK,
         text_regression.TASK,
+        masked_language_modeling.TASK,
     )
 }
 

@@ -1,4 +1,4 @@
-"""Texts, or pairs of texts, as input: a pretrained tokenizer's ids, cut at a length and never padded beforehand."""
+"""Texts, or pairs of texts, as input: a tokenizer's ids, cut at a length and never padded beforehand."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from torch import Tensor
 
 from tunewright.data.batching import Ragged, TokenExamples
 from tunewright.data.prepare import Prepared
+from tunewright.data.tokenizer import trained_tokenizer
 from tunewright.errors import DataError, RecipeError
 from tunewright.models.pretrained import Backbone
 from tunewright.models.transformer import quiet
-from tunewright.recipe.schema import Recipe
+from tunewright.recipe.schema import Named, Recipe
+from tunewright.training.corruption import Vocabulary
 
 # Texts that are tokenised in one call: enough for every core, few enough that memory stays flat.
 CHUNK = 10_000
 USUAL_LENGTH = 128
+# What a new encoder gets unless the recipe says otherwise.
+USUAL_TOKENIZER = "wordpiece"
 # The character n-grams of the baseline: hashed into so many features.
 FEATURES = 2**18
 
@@ -33,7 +37,11 @@ class TextEncoder:
     columns: list[str]
     """One column, or two whose texts are read as a pair."""
     max_length: int
+    limit: int
+    """The longest texts that the network can read, in tokens."""
     tokenizer: Any = field(repr=False, compare=False)
+    passages: bool = False
+    """A longer text becomes several examples, so that nothing of it is lost; otherwise it is cut."""
     plain_name: str = "logistic regression on character n-grams"
     plain_rows: int = 50_000
 
@@ -41,9 +49,32 @@ class TextEncoder:
     def input_shape(self) -> tuple[int]:
         return (self.max_length,)
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer's ids, as far as hiding tokens goes.
+
+        Raises:
+            RecipeError: it has no token to hide others behind.
+        """
+        if self.tokenizer.mask_token_id is None:
+            raise RecipeError(
+                "the backbone's tokenizer has no [MASK], so no token can be hidden",
+                place="model.backbone",
+                found=type(self.tokenizer).__name__,
+                expected="a tokenizer with a mask token, as BERT's or RoBERTa's",
+                fix="take another backbone",
+            )
+        special = sorted(set(self.tokenizer.all_special_ids))
+        ordinary = sorted(set(self.tokenizer.get_vocab().values()) - set(special))
+        return Vocabulary(
+            mask=self.tokenizer.mask_token_id, ordinary=torch.tensor(ordinary), special=torch.tensor(special)
+        )
+
     def examples(self, table: pa.Table, target: Tensor | None) -> TokenExamples:
         """The rows as tokens. Raises DataError when a column is missing."""
-        texts = [self._texts(table, name) for name in self.columns]
+        if self.passages:
+            return self._passages(table)
+        texts = [self.texts(table, name) for name in self.columns]
         ids: list[np.ndarray] = []
         types: list[np.ndarray] = []
         cut = 0
@@ -70,7 +101,7 @@ class TextEncoder:
         counts = HashingVectorizer(analyzer="char_wb", ngram_range=(1, 4), n_features=FEATURES, alternate_sign=False)
         rarity = TfidfTransformer(sublinear_tf=True)
         joined = [
-            [" ¦ ".join(row) for row in zip(*(self._texts(part, name) for name in self.columns))]
+            [" ¦ ".join(row) for row in zip(*(self.texts(part, name) for name in self.columns))]
             for part in (train, test)
         ]
         known = rarity.fit_transform(counts.transform(joined[0]))
@@ -79,19 +110,48 @@ class TextEncoder:
     def show(self, table: pa.Table, index: int) -> dict[str, Any]:
         return {"input": {name: table[name][index].as_py() for name in self.columns}}
 
-    def continue_from(self, known: TextEncoder) -> TextEncoder:
-        """A network goes on with the tokenizer that it was trained with; the columns are the data's."""
-        return TextEncoder(columns=self.columns, max_length=self.max_length, tokenizer=known.tokenizer)
-
     def to_json(self) -> dict[str, Any]:
-        return {"columns": self.columns, "max_length": self.max_length}
+        facts = {"columns": self.columns, "max_length": self.max_length, "limit": self.limit}
+        return {**facts, "passages": self.passages}
 
     def write(self, folder: Path) -> None:
         """The tokenizer's files, in the library's format."""
         with quiet():
             self.tokenizer.save_pretrained(folder)
 
-    def _texts(self, table: pa.Table, name: str) -> list[str]:
+    def _passages(self, table: pa.Table) -> TokenExamples:
+        """Each text as one example or several; one without a token is no example, and counted."""
+        (texts,) = (self.texts(table, name) for name in self.columns)
+        rows = np.asarray(table["_row"])
+        special = self.vocabulary.special.numpy()
+        ids: list[np.ndarray] = []
+        sources: list[int] = []
+        for start in range(0, table.num_rows, CHUNK):
+            part = texts[start : start + CHUNK]
+            found = self.tokenizer(part, truncation=True, max_length=self.max_length, return_overflowing_tokens=True)
+            for entry, text in zip(found["input_ids"], found["overflow_to_sample_mapping"], strict=True):
+                passage = np.asarray(entry, np.int32)
+                if not np.isin(passage, special).all():
+                    ids.append(passage)
+                    sources.append(start + text)
+        if not ids:
+            raise DataError(
+                "there is no token in these texts that could be hidden",
+                found=f"{table.num_rows:,} texts, empty or of characters that the tokenizer does not know",
+                expected="texts in a language that the tokenizer knows",
+                fix="check data.input, or train a tokenizer on these texts: model: {weights: random, tokenizer: wordpiece}",
+            )
+        return TokenExamples(
+            tokens=_ragged(ids),
+            types=None,
+            target=None,
+            rows=torch.from_numpy(rows[sources]),
+            padding=self.tokenizer.pad_token_id or 0,
+            empty=table.num_rows - len(set(sources)),
+        )
+
+    def texts(self, table: pa.Table, name: str) -> list[str]:
+        """The texts of a column, empty where one is missing. Raises DataError when there is no such column."""
         if name not in table.column_names:
             raise DataError(
                 f"the data has no column {name!r}",
@@ -102,25 +162,59 @@ class TextEncoder:
         return pc.fill_null(table[name].cast(pa.string()), "").to_pylist()
 
 
-def fit_tokens(prepared: Prepared, recipe: Recipe, backbone: Backbone | None) -> TextEncoder:
-    """The encoder for the text columns of a prepared set.
+def fit_tokens(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: TextEncoder | None) -> TextEncoder:
+    """The encoder for the text columns of a prepared set, with the backbone's tokenizer, one that is trained on the
+    training texts, or the one that the network was trained with.
 
     Raises:
         DataError: there is no text column, or too many.
-        RecipeError: the recipe names no pretrained backbone to take the tokenizer from.
+        RecipeError: the recipe names no backbone to take the tokenizer from, or one that has none.
     """
+    columns = text_columns(prepared, recipe)
+    if known is not None:
+        length = _length(recipe, known.limit, known.max_length)
+        return TextEncoder(columns=columns, max_length=length, limit=known.limit, tokenizer=known.tokenizer)
     if backbone is None:
         raise RecipeError(
             "a text task needs a backbone with a tokenizer",
             place="model.backbone",
-            expected="a name of the catalog, a folder, or a hub id",
+            expected="a name of the catalog, a folder, a hub id, or a new encoder",
             fix="model.backbone: minilm",
         )
-    columns = _text_columns(prepared, recipe)
-    tokenizer = load_tokenizer(backbone.folder)
+    limit = int(backbone.config.get("max_position_embeddings", 10**9))
+    trained = tokenizer_to_train(recipe, backbone)
+    folder = backbone.folder if trained is None else trained_tokenizer(prepared, columns, trained, limit)
+    tokenizer = load_tokenizer(folder)
     # Some tokenizers say 10³⁰ for "no limit"; the position embeddings are the limit then.
-    limit = min(int(tokenizer.model_max_length), int(backbone.config.get("max_position_embeddings", 10**9)))
-    wanted = recipe.model.max_length or min(USUAL_LENGTH, limit)
+    limit = min(int(tokenizer.model_max_length), limit)
+    length = _length(recipe, limit, min(USUAL_LENGTH, limit))
+    return TextEncoder(columns=columns, max_length=length, limit=limit, tokenizer=tokenizer)
+
+
+def tokenizer_to_train(recipe: Recipe, backbone: Backbone) -> Named | None:
+    """The tokenizer that is to be trained on the training texts; None: the backbone comes with one.
+
+    Raises:
+        RecipeError: pretrained weights, which go with the tokenizer that they were trained with.
+    """
+    random = recipe.model.weights == "random" or not backbone.pretrained
+    if recipe.model.tokenizer is not None and not random:
+        raise RecipeError(
+            "pretrained weights know the pieces of their own tokenizer only",
+            place="model.tokenizer",
+            found=recipe.model.tokenizer,
+            fix="leave model.tokenizer out; or begin with random weights: model.weights: random",
+        )
+    return recipe.model.tokenizer or (None if backbone.pretrained else USUAL_TOKENIZER)
+
+
+def _length(recipe: Recipe, limit: int, usual: int) -> int:
+    """How many tokens of a text are read.
+
+    Raises:
+        RecipeError: more than the network can.
+    """
+    wanted = recipe.model.max_length or usual
     if wanted > limit:
         raise RecipeError(
             "the backbone does not read texts as long as that",
@@ -129,12 +223,12 @@ def fit_tokens(prepared: Prepared, recipe: Recipe, backbone: Backbone | None) ->
             expected=f"at most {limit} tokens",
             fix=f"model.max_length: {limit}",
         )
-    return TextEncoder(columns=columns, max_length=wanted, tokenizer=tokenizer)
+    return wanted
 
 
 def load_tokens(value: dict[str, Any], folder: Path) -> TextEncoder:
     """The encoder from its JSON and the tokenizer's files beside it."""
-    return TextEncoder(columns=value["columns"], max_length=value["max_length"], tokenizer=load_tokenizer(folder))
+    return TextEncoder(**value, tokenizer=load_tokenizer(folder))
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -157,7 +251,12 @@ def load_tokenizer(folder: Path) -> Any:
         ) from None
 
 
-def _text_columns(prepared: Prepared, recipe: Recipe) -> list[str]:
+def text_columns(prepared: Prepared, recipe: Recipe) -> list[str]:
+    """The one or two columns that hold the texts.
+
+    Raises:
+        DataError: there is none, or there are more.
+    """
     manifest = prepared.manifest
     kinds = {column.name: column.kind for column in manifest.columns}
     texts = [name for name in manifest.input if kinds[name] in ("text", "category")]

@@ -5,6 +5,8 @@ What happens to an example depends on (seed, epoch, example) alone, whatever the
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
@@ -63,6 +65,58 @@ def add_noise(inputs: Tensor, ids: Tensor, epoch: int, seed: int, *, std: float)
     """
     noise = normal(seed, "denoising", epoch, ids.cpu().numpy(), inputs.shape[1:].numel())
     return torch.from_numpy(noise).to(inputs).reshape(inputs.shape).mul_(std).add_(inputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """What a tokenizer's ids stand for, as far as hiding tokens goes."""
+
+    mask: int
+    """The id of [MASK]."""
+    ordinary: Tensor
+    """[W] int64: the ids of all but the special tokens."""
+    special: Tensor
+    """[S] int64: the ids of the special tokens."""
+
+    def to(self, device: torch.device) -> Vocabulary:
+        return replace(self, ordinary=self.ordinary.to(device), special=self.special.to(device))
+
+
+def hidden_counts(ordinary: Tensor, ratio: float) -> Tensor:
+    """[B] int64: how many tokens of each text are hidden, round(ratio · n) of its n ordinary ones, but at least one.
+
+    Args:
+        ordinary: [B, T] bool, true where an ordinary token stands.
+    """
+    count = ordinary.sum(1)
+    return (count * ratio + 0.5).floor().long().clamp(min=1).minimum(count)
+
+
+def mask_tokens(
+    tokens: Tensor, ordinary: Tensor, ids: Tensor, epoch: int, seed: int, *, ratio: float, vocabulary: Vocabulary
+) -> tuple[Tensor, Tensor]:
+    """Hide a share of each text's ordinary tokens: 80 % become [MASK], 10 % a random token, 10 % stay (Devlin et al.
+    2019, section 3.1 and appendix A.1). How many are chosen is exact; which, and what becomes of each, is drawn.
+
+    Args:
+        tokens: [B, T] int64.
+        ordinary: [B, T] bool, true where an ordinary token stands: never special tokens or padding.
+        ids: [B] int64, the examples' numbers. A text's draws do not depend on how far it is padded.
+
+    Returns:
+        The tokens with some of them replaced, and which were chosen, [B, T] bool.
+    """
+    numbers, width = ids.cpu().numpy(), tokens.shape[1]
+    order, fate, other = (
+        torch.from_numpy(uniform(seed, f"masked_tokens:{what}", epoch, numbers, width)).to(tokens.device)
+        for what in ("order", "fate", "other")
+    )
+    rank = order.masked_fill(~ordinary, 2.0).argsort(dim=1, stable=True).argsort(dim=1)
+    chosen = rank < hidden_counts(ordinary, ratio)[:, None]
+    # In double precision: a float32 product could round up to the number of words.
+    random = vocabulary.ordinary[(other.double() * len(vocabulary.ordinary)).long()]
+    replaced = torch.where(fate < 0.8, vocabulary.mask, torch.where(fate < 0.9, random, tokens))
+    return torch.where(chosen, replaced, tokens), chosen
 
 
 def _patch_side(shape: torch.Size, patch: int | None) -> int:

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from tunewright.data.batching import Batch
 from tunewright.errors import DataError, RecipeError
+from tunewright.models.selection import WANTED
 from tunewright.recipe.named import check_options, choose, parse_named, suggest
 from tunewright.recipe.schema import Named, Train
-from tunewright.training.corruption import add_noise, mask
+from tunewright.training.corruption import Vocabulary, add_noise, hidden_counts, mask, mask_tokens
 from tunewright.training.loop import StepObjective
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ def mae(outputs: Tensor, target: Tensor, class_weights: Tensor | None = None, sm
 def cross_entropy(
     outputs: Tensor, target: Tensor, class_weights: Tensor | None = None, smoothing: float = 0.0
 ) -> Tensor:
-    """Σ_examples −Σ_k w_k q_k log softmax(z)_k, for logits z [B, K] and target [B] int64.
+    """Σ_examples −Σ_k w_k q_k log softmax(z)_k, for logits z [B, K] and target [B] int64, or [B, K] float32.
 
-    q is 1 for the right class, else 0; label smoothing ε makes it (1 − ε) q + ε/K (Szegedy et al. 2015, section 7).
+    q is 1 for the right class, else 0; or the target itself, the classes' shares of a mixed example. Label
+    smoothing ε makes it (1 − ε) q + ε/K (Szegedy et al. 2015, section 7).
     """
     return F.cross_entropy(outputs, target, class_weights, reduction="sum", label_smoothing=smoothing)
 
@@ -94,13 +96,15 @@ class FromLabels:
     label_smoothing: float = 0.0
 
     def weight(self, batch: Batch) -> float:
-        """The number of examples; with class weights the sum of w_y, as in torch.nn.CrossEntropyLoss, or with several
-        labels of each example's mean weight."""
+        """The number of examples; with class weights the sum of w_y, as in torch.nn.CrossEntropyLoss (of Σ_k q_k w_k), or
+        with several labels of each example's mean weight."""
         if self.class_weights is None:
             return batch.ids.shape[0]
         assert batch.target is not None
         if batch.target.dim() == 2:
-            return _label_weights(batch.target, self.class_weights).mean(1).sum().item()
+            if self.name == "binary_cross_entropy":
+                return _label_weights(batch.target, self.class_weights).mean(1).sum().item()
+            return (batch.target @ self.class_weights).sum().item()
         return self.class_weights[batch.target].sum().item()
 
     def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
@@ -152,6 +156,41 @@ class FromInputs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FromTokens:
+    """The cross entropy of hidden tokens, each weighing the same; no labels."""
+
+    seed: int
+    ratio: float
+    vocabulary: Vocabulary
+
+    def weight(self, batch: Batch) -> float:
+        """The number of hidden tokens."""
+        return int(hidden_counts(self._ordinary(batch), self.ratio).sum())
+
+    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
+        """The sum over the batch's hidden tokens, a scalar. The network gives their logits alone, [M, V]."""
+        inputs, hidden = self.hide(batch, epoch)
+        return F.cross_entropy(model(inputs), batch.named["input_ids"][hidden], reduction="sum")
+
+    def hide(self, batch: Batch, epoch: int) -> tuple[dict[str, Tensor], Tensor]:
+        """What the network gets, and which tokens [B, T] it is to name."""
+        tokens = batch.named["input_ids"]
+        spoiled, hidden = mask_tokens(
+            tokens,
+            self._ordinary(batch),
+            batch.ids,
+            epoch,
+            self.seed,
+            ratio=self.ratio,
+            vocabulary=self.vocabulary,
+        )
+        return {**batch.named, "input_ids": spoiled, WANTED: hidden}, hidden
+
+    def _ordinary(self, batch: Batch) -> Tensor:
+        return ~torch.isin(batch.named["input_ids"], self.vocabulary.special) & (batch.named["attention_mask"] == 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Objective:
     """What the recipe asks for, before it is tied to a seed and a device."""
 
@@ -184,16 +223,50 @@ def denoising(*, std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3) 
     return Objective(name="denoising", supervised=False, bind=bind)
 
 
+def masked_tokens(vocabulary: Vocabulary | None, *, ratio: Annotated[float, Field(gt=0, lt=1)] = 0.15) -> Objective:
+    """A masked language model: say which tokens were hidden (Devlin et al. 2019, section 3.1); see `mask_tokens`.
+
+    Raises:
+        RecipeError: there are no tokens to hide.
+    """
+    if vocabulary is None:
+        raise RecipeError(
+            "masked_tokens hides tokens of a text from a network that can name them",
+            place="train.objective",
+            found="masked_tokens",
+            expected=", ".join([*CLASS_LOSSES, *NUMBER_LOSSES, *SELF_SUPERVISED]),
+            fix="task: masked-language-modeling, or a stage with it before this one",
+        )
+
+    def bind(seed: int, device: torch.device) -> FromTokens:
+        return FromTokens(seed=seed, ratio=ratio, vocabulary=vocabulary.to(device))
+
+    return Objective(name="masked_tokens", supervised=False, bind=bind)
+
+
 NUMBER_LOSSES: dict[str, LossSum] = {"mse": mse, "mae": mae}
 CLASS_LOSSES: dict[str, LossSum] = {"cross_entropy": cross_entropy, "binary_cross_entropy": binary_cross_entropy}
 SELF_SUPERVISED: dict[str, Callable[..., Objective]] = {"masked": masked, "denoising": denoising}
-OBJECTIVES: dict[str, Callable[..., Any]] = {**NUMBER_LOSSES, **CLASS_LOSSES, **SELF_SUPERVISED}
+OBJECTIVES: dict[str, Callable[..., Any]] = {
+    **NUMBER_LOSSES,
+    **CLASS_LOSSES,
+    **SELF_SUPERVISED,
+    "masked_tokens": masked_tokens,
+}
 
 
-def build_objective(named: Named, train: Train, *, classes: Sequence[str] | None, prepared: Prepared) -> Objective:
+def build_objective(
+    named: Named,
+    train: Train,
+    *,
+    classes: Sequence[str] | None,
+    prepared: Prepared,
+    vocabulary: Vocabulary | None = None,
+) -> Objective:
     """The objective that the recipe names.
 
     Args:
+        vocabulary: of a masked language model; None for anything else.
         train: for `class_weights` and `label_smoothing`.
         classes: the target's classes; None when the target is a number or there is none.
         prepared: to count the training examples of each class, when the weights are to be balanced.
@@ -207,6 +280,16 @@ def build_objective(named: Named, train: Train, *, classes: Sequence[str] | None
     options = check_options(function, given, f"train.objective.{name}")
     if name not in CLASS_LOSSES:
         _refuse_class_settings(name, train)
+    if name == "masked_tokens":
+        return masked_tokens(vocabulary, **options)
+    if vocabulary is not None:
+        raise RecipeError(
+            f"{name} is not for a masked language model",
+            place="train.objective",
+            found=name,
+            expected="masked_tokens",
+            fix="leave train.objective out, or take another task",
+        )
     if name in SELF_SUPERVISED:
         return SELF_SUPERVISED[name](**options)
     if prepared.manifest.target is None:

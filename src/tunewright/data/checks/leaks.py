@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tunewright.data.checks.finding import Finding
 from tunewright.data.checks.material import Material
@@ -60,7 +61,9 @@ def identifier_columns(material: Material) -> list[Finding]:
             if len(numbers) > 20 and np.isfinite(numbers).all() and (np.diff(numbers) == 1).all():
                 names.append(column.name)
         elif column.kind in ("category", "text") and len(values) > 20 and len(values.unique()) == len(values):
-            names.append(column.name)
+            # A name is one word of letters and digits; a sentence in every row is only a text.
+            named = pc.all(pc.match_substring_regex(values, r"^[\w.:/+-]{1,64}$")).as_py()
+            names += [column.name] if named else []
     if not names:
         return []
     keep = [column.name for column in material.inputs if column.name not in names]

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tunewright.data.columns import Column, Rejects
+from tunewright.data.framing import Framing
 from tunewright.data.sources.base import BATCH_ROWS, ROW, Source, with_rows
+from tunewright.data.sources.cells import decode_cells, is_picture_type, name_label_lists, name_labels, named_cells
+from tunewright.data.sources.images import BATCH_IMAGES, picture_column
 from tunewright.errors import DataError
 
 
-def read_parquet(path: Path, format: str) -> Source:
-    """A Parquet file, or a folder of files with the same columns.
+def read_parquet(path: Path, format: str, *, framing: Framing | None = None) -> Source:
+    """A Parquet file, or a folder of files with the same columns. Cells of bytes are pictures.
+
+    Args:
+        framing: gives all pictures one size; None: they have one.
 
     Raises:
         DataError: a file is no Parquet, is damaged, or has columns that cannot be used.
@@ -42,15 +51,48 @@ def read_parquet(path: Path, format: str) -> Source:
             known[field.name] = Column(name=field.name, kind="array", shape=(field.type.list_size,))
         elif is_label_list(field.type):
             known[field.name] = Column(name=field.name, kind="labels")
-        elif pa.types.is_nested(field.type) or pa.types.is_binary(field.type):
+        elif is_picture_type(field.type):
+            cells = named_cells(_tables(files, [field.name]), field.name)
+            known[field.name] = picture_column(field.name, cells, framing, path)
+        elif pa.types.is_nested(field.type):
             raise DataError(
                 f"the column {field.name!r} cannot be used",
                 file=path,
                 found=str(field.type),
-                expected="numbers, text, true/false, times, lists of texts or whole numbers, or lists of a fixed size",
+                expected="numbers, text, true/false, times, pictures, lists of texts or whole numbers, or of a fixed size",
                 fix=f"flatten {field.name!r}, or leave it out of the file",
             )
-    return Source(format="parquet", parts={"all": partial(_batches, files)}, files=files, known=known)
+    labels, lists = _class_names(schemas[0])
+    return Source(
+        format="parquet",
+        parts={"all": partial(_batches, files, known, framing, labels, lists)},
+        files=files,
+        known=known,
+        target=next(iter(labels)) if len(labels) == 1 else None,
+    )
+
+
+Names = dict[str, list[str]]
+
+
+def _class_names(schema: pa.Schema) -> tuple[Names, Names]:
+    """The class names of columns that hold class numbers, and of columns that hold lists of them, where the datasets
+    library has noted them."""
+    try:
+        noted = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        columns = {name: entry for name, entry in noted.items() if name in schema.names and isinstance(entry, dict)}
+        inner = {name: entry["feature"] for name, entry in columns.items() if isinstance(entry.get("feature"), dict)}
+        return _named(columns), _named(inner)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}, {}
+
+
+def _named(features: dict[str, dict[str, Any]]) -> Names:
+    return {
+        name: [str(entry) for entry in feature["names"]]
+        for name, feature in features.items()
+        if feature.get("_type") == "ClassLabel"
+    }
 
 
 def is_label_list(kind: pa.DataType) -> bool:
@@ -67,19 +109,40 @@ def _schema(file: Path) -> pa.Schema:
         raise _broken(file, error) from error
 
 
-def _batches(files: list[Path], rejects: Rejects) -> Iterator[pa.Table]:
-    first = 1
+def _tables(files: list[Path], columns: list[str] | None, rows: int = BATCH_IMAGES) -> Iterator[pa.Table]:
     for file in files:
         try:
             with pq.ParquetFile(file) as parquet:
-                for batch in parquet.iter_batches(BATCH_ROWS):
-                    table = pa.Table.from_batches([batch])
-                    if ROW in table.column_names:
-                        table = table.drop_columns([ROW])
-                    yield with_rows(plain(table), first)
-                    first += table.num_rows
+                for batch in parquet.iter_batches(rows, columns=columns):
+                    yield pa.Table.from_batches([batch])
         except (pa.ArrowInvalid, OSError) as error:
             raise _broken(file, error) from error
+
+
+def _batches(
+    files: list[Path],
+    known: Mapping[str, Column],
+    framing: Framing | None,
+    labels: Names,
+    lists: Names,
+    rejects: Rejects,
+) -> Iterator[pa.Table]:
+    first = 1
+    pictures = [column for column in known.values() if column.kind == "image"]
+    for table in _tables(files, None, BATCH_IMAGES if pictures else BATCH_ROWS):
+        if ROW in table.column_names:
+            table = table.drop_columns([ROW])
+        keep = np.ones(table.num_rows, dtype=bool)
+        made: dict[str, pa.Array] = {
+            column.name: decode_cells(table[column.name], column, framing, first, keep, rejects) for column in pictures
+        }
+        made |= {name: name_labels(table[name], names) for name, names in labels.items()}
+        made |= {name: name_label_lists(table[name], names) for name, names in lists.items()}
+        others = plain(table.drop_columns(list(made)))
+        columns = {name: made[name] if name in made else others[name] for name in table.column_names}
+        numbered = with_rows(pa.table(columns), first)
+        first += table.num_rows
+        yield numbered if keep.all() else numbered.filter(pa.array(keep))
 
 
 def plain(table: pa.Table) -> pa.Table:

@@ -1,0 +1,278 @@
+"""Train a tokenizer on the texts of a training split; the same texts give the same file.
+
+The library's trainers count in hash tables whose order changes from run to run, and where counts are equal that order
+decides. So what depends on it is fixed here: the alphabet is chosen before the training, and the result is put in order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from tokenizers import Tokenizer, __version__, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from tunewright.data.prepare import Prepared
+from tunewright.errors import DataError, RecipeError
+from tunewright.files import cache_dir, write_json
+from tunewright.recipe.named import check_options, choose, parse_named
+from tunewright.recipe.schema import Named
+
+# Padding, unknown, first, separator, hidden: BERT's five (Devlin et al. 2019, section 3), the ids 0 to 4.
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+# A piece that a trainer makes by joining others must be seen so often.
+LEAST = 2
+# A tokenizer is measured on so many texts at most.
+MEASURED = 2_000
+# Raised when the way tokenizers are trained changes, so that no run uses what an older version trained.
+VERSION = 1
+PLACE = "model.tokenizer"
+
+Size = Annotated[int, Field(gt=len(SPECIAL), le=1_000_000, strict=True)]
+# Texts to a tokenizer; called again and again.
+Trainer = Callable[[Sequence[str]], Tokenizer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerFacts:
+    """What a tokenizer makes of texts that it was not trained on."""
+
+    vocabulary: int
+    """Pieces that it knows, special ones included."""
+    bytes_per_token: float
+    """UTF-8 bytes of the texts for each token, special ones not counted: more is shorter."""
+    unknown_rate: float
+    """The share of the tokens that stand for what it does not know."""
+    texts: int
+    """How many texts were measured."""
+
+
+def wordpiece(*, vocabulary: Size = 8000, lowercase: bool = True) -> Trainer:
+    """Words cut into pieces, `##` before all but the first; each Chinese character is a word (Devlin et al. 2019).
+
+    Characters that are too rare for the vocabulary become [UNK].
+    """
+
+    def train(texts: Sequence[str]) -> Tokenizer:
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        first, continuing = _alphabet(tokenizer, texts, vocabulary - len(SPECIAL))
+        inside = sorted(f"##{character}" for character in continuing)
+        tokenizer.train_from_iterator(
+            texts,
+            trainers.WordPieceTrainer(
+                vocab_size=vocabulary,
+                min_frequency=LEAST,
+                special_tokens=[*SPECIAL, *inside],  # given before, so that their ids do not depend on chance
+                initial_alphabet=first,
+                limit_alphabet=len(first),
+                show_progress=False,
+            ),
+        )
+        known = tokenizer.get_vocab()
+        fresh = Tokenizer(models.WordPiece(known, unk_token="[UNK]"))
+        fresh.normalizer, fresh.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+        fresh.decoder = decoders.WordPiece()
+        return _finished(fresh, vocabulary)
+
+    return train
+
+
+def bpe(*, vocabulary: Size = 8000) -> Trainer:
+    """Byte-level byte-pair encoding: pairs of bytes that come often are joined (Radford et al. 2019, section 2.2).
+
+    Every text can be written with it, so nothing is unknown, and the text comes back exactly.
+    """
+
+    def train(texts: Sequence[str]) -> Tokenizer:
+        if vocabulary < (least := 256 + len(SPECIAL)):
+            raise _too_small(vocabulary, least, "the 256 bytes and the special tokens")
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.train_from_iterator(
+            texts,
+            trainers.BpeTrainer(
+                vocab_size=vocabulary,
+                min_frequency=LEAST,
+                special_tokens=list(SPECIAL),
+                initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+                show_progress=False,
+            ),
+        )
+        return _finished(tokenizer, vocabulary)
+
+    return train
+
+
+def unigram(*, vocabulary: Size = 8000) -> Trainer:
+    """The pieces under which the texts are likeliest, each drawn by itself (Kudo 2018, section 3.2)."""
+
+    def train(texts: Sequence[str]) -> Tokenizer:
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.normalizer = normalizers.NFKC()
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=vocabulary, special_tokens=list(SPECIAL), unk_token="[UNK]", show_progress=False
+        )
+        # Each character must be a piece, and the space's mark.
+        characters = {"▁", *(c for text in texts for c in tokenizer.normalizer.normalize_str(text) if c != " ")}
+        if vocabulary < (least := len(characters) + len(SPECIAL)):
+            raise _too_small(vocabulary, least, "every character of the training texts")
+        tokenizer.train_from_iterator(texts, trainer)
+        fresh = Tokenizer(models.Unigram(_in_order(json.loads(tokenizer.to_str())["model"]["vocab"]), unk_id=1))
+        fresh.normalizer, fresh.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+        fresh.decoder = decoders.Metaspace()
+        return _finished(fresh, vocabulary)
+
+    return train
+
+
+TOKENIZERS: dict[str, Callable[..., Trainer]] = {"wordpiece": wordpiece, "bpe": bpe, "unigram": unigram}
+
+
+def build_trainer(named: Named) -> Trainer:
+    """The trainer that the recipe names at model.tokenizer.
+
+    Raises:
+        RecipeError: no such tokenizer or option.
+    """
+    name, given = parse_named(named, PLACE)
+    function = choose(TOKENIZERS, name, PLACE)
+    return function(**check_options(function, given, f"{PLACE}.{name}"))
+
+
+def trained_tokenizer(prepared: Prepared, columns: list[str], named: Named, longest: int) -> Path:
+    """A folder with a tokenizer trained on the training split's texts; at once when it was trained before.
+
+    Args:
+        columns: the text columns.
+        longest: tokens that the network reads at most.
+
+    Returns:
+        The folder: tokenizer.json and tokenizer_config.json, which Transformers opens.
+
+    Raises:
+        RecipeError: no such tokenizer, or a vocabulary that is too small for it.
+        DataError: the texts give fewer pieces than the vocabulary has room for.
+    """
+    train = build_trainer(named)
+    facts = [VERSION, __version__, prepared.manifest.fingerprint, columns, named, longest]
+    key = hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode()).hexdigest()[:32]
+    folder = cache_dir() / "tokenizers" / key
+    if not (folder / "tokenizer_config.json").exists():
+        table = prepared.table("train", columns)
+        texts = [text for name in columns for text in table[name].cast("string").to_pylist() if text]
+        save_tokenizer(train(texts), folder, longest)
+    return folder
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, longest: int) -> None:
+    """Write it in the Hugging Face format; the file that makes the folder whole comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = dict(zip(ROLES, SPECIAL, strict=True))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest, **names}
+    write_json(folder / "tokenizer_config.json", settings)
+
+
+def measure_tokenizer(tokenizer: Any, texts: Iterable[str], vocabulary: int) -> TokenizerFacts:
+    """How a tokenizer does on texts.
+
+    Args:
+        tokenizer: one of the Transformers library.
+        vocabulary: how many pieces it knows.
+    """
+    texts = list(texts)
+    found = tokenizer(texts, add_special_tokens=False, truncation=False)["input_ids"] if texts else []
+    tokens = sum(map(len, found))
+    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in found)
+    return TokenizerFacts(
+        vocabulary=vocabulary,
+        bytes_per_token=sum(len(text.encode()) for text in texts) / max(1, tokens),
+        unknown_rate=unknown / max(1, tokens),
+        texts=len(texts),
+    )
+
+
+def _alphabet(tokenizer: Tokenizer, texts: Sequence[str], room: int) -> tuple[list[str], list[str]]:
+    """The characters that get a piece, the commonest first, as many as there is room for; and those of them that stand
+    inside words."""
+    words: Counter[str] = Counter()
+    for text in texts:
+        normal = tokenizer.normalizer.normalize_str(text)
+        words.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal))
+    counts: Counter[str] = Counter()
+    inside: set[str] = set()
+    for word, count in words.items():
+        for character in word:
+            counts[character] += count
+        inside.update(word[1:])
+    chosen: list[str] = []
+    for character in sorted(counts, key=lambda c: (-counts[c], c)):
+        needed = 2 if character in inside else 1
+        if needed > room:
+            break
+        chosen.append(character)
+        room -= needed
+    return chosen, [character for character in chosen if character in inside]
+
+
+def _in_order(pieces: list[list[Any]]) -> list[tuple[str, float]]:
+    """A unigram model's pieces, likeliest first, with what depends on chance taken out.
+
+    Sums of the same numbers in another order differ in the last digits: they are rounded. Characters that the training
+    let go of are put back with log-probabilities a ten-thousandth apart, from the lowest of all on, in any order: all
+    characters in that range get the lowest.
+    """
+    special, learned = pieces[: len(SPECIAL)], pieces[len(SPECIAL) :]
+    lowest = min((score for _, score in learned), default=0.0)
+    singles = sum(len(piece) == 1 for piece, _ in learned)
+    reach = lowest + 1e-4 * singles
+
+    def score(piece: str, value: float) -> float:
+        return round(lowest if len(piece) == 1 and value <= reach else value, 6)
+
+    scored = [(piece, score(piece, value)) for piece, value in learned]
+    return [(piece, 0.0) for piece, _ in special] + sorted(scored, key=lambda entry: (-entry[1], entry[0]))
+
+
+def _finished(tokenizer: Tokenizer, vocabulary: int) -> Tokenizer:
+    """With [CLS] and [SEP] around texts and pairs of texts.
+
+    Raises:
+        DataError: there are fewer pieces than were asked for.
+    """
+    found = tokenizer.get_vocab_size()
+    if found < vocabulary:
+        raise DataError(
+            "the training texts do not give so large a vocabulary",
+            place=f"{PLACE}: vocabulary",
+            found=f"{found:,} pieces that come at least {LEAST} times",
+            expected=f"{vocabulary:,} pieces",
+            fix=f"write vocabulary: {found}, or give more texts",
+        )
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", SPECIAL.index("[CLS]")), ("[SEP]", SPECIAL.index("[SEP]"))],
+    )
+    return tokenizer
+
+
+def _too_small(vocabulary: int, least: int, what: str) -> RecipeError:
+    return RecipeError(
+        "the vocabulary is too small",
+        place=f"{PLACE}: vocabulary",
+        found=f"{vocabulary:,}",
+        expected=f"at least {least:,}: {what}",
+        fix=f"write a larger vocabulary, or model.tokenizer: {{bpe: {{vocabulary: {max(vocabulary, 300)}}}}}",
+    )

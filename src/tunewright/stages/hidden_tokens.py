@@ -1,0 +1,92 @@
+"""How well a masked language model names hidden tokens; and what it would put into the gaps of a text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from tunewright.data.batching import Batch, TokenExamples, in_order
+from tunewright.evaluation.baselines import Baseline, token_frequencies
+from tunewright.evaluation.outputs import EVALUATION_BATCH
+from tunewright.models.network import AnyNetwork
+from tunewright.models.selection import WANTED
+from tunewright.tasks.tokens import TextEncoder
+from tunewright.training.objectives import FromTokens
+
+# The share that is hidden, and the seed of which: the same for every model, so that two can be compared.
+RATIO = 0.15
+SEED = 0
+FILLINGS = 5
+
+
+def hidden_token_outputs(network: AnyNetwork, encoder: TextEncoder, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """What the "tokens" metrics want, for each text: [N, 2], the sum of −log p of its hidden tokens and how many of them
+    the largest logit names; and [N], how many were hidden."""
+    examples, texts = _examples(encoder, table)
+    outputs, target = np.zeros((table.num_rows, 2)), np.zeros(table.num_rows, np.int64)
+    device = next(network.parameters()).device
+    hiding = FromTokens(seed=SEED, ratio=RATIO, vocabulary=encoder.vocabulary.to(device))
+    network.eval()
+    with torch.inference_mode():
+        for batch in in_order(examples.to(device), EVALUATION_BATCH):
+            inputs, hidden = hiding.hide(batch, 0)
+            logits, truth = network(inputs), batch.named["input_ids"][hidden]
+            loss = cross_entropy(logits, truth, reduction="none").double()
+            right = (logits.argmax(1) == truth).double()
+            place = _places(texts, batch, hidden)
+            np.add.at(outputs, place, torch.stack([loss, right], dim=1).cpu().numpy())
+            np.add.at(target, place, 1)
+    return outputs, target
+
+
+def frequency_baseline(encoder: TextEncoder, train: pa.Table, table: pa.Table) -> Baseline:
+    """What the training texts' token frequencies alone say of the same hidden tokens."""
+    vocabulary = encoder.vocabulary
+    known = encoder.examples(train, None).tokens.values
+    examples, texts = _examples(encoder, table)
+    hiding = FromTokens(seed=SEED, ratio=RATIO, vocabulary=vocabulary)
+    truth: list[np.ndarray] = []
+    places: list[np.ndarray] = []
+    for batch in in_order(examples, EVALUATION_BATCH):
+        _, hidden = hiding.hide(batch, 0)
+        truth.append(batch.named["input_ids"][hidden].numpy())
+        places.append(_places(texts, batch, hidden))
+    ordinary = known[~torch.isin(known, vocabulary.special)].numpy()
+    return token_frequencies(
+        ordinary, np.concatenate(truth), np.concatenate(places), table.num_rows, len(encoder.tokenizer)
+    )
+
+
+def fill_masks(network: AnyNetwork, encoder: TextEncoder, table: pa.Table) -> list[dict[str, Any]]:
+    """For each text {"masks": …}: for each [MASK] in it the likeliest tokens with their probabilities, best first."""
+    examples, texts = _examples(encoder, table)
+    found: list[list[list[dict[str, Any]]]] = [[] for _ in range(table.num_rows)]
+    mask = encoder.vocabulary.mask
+    device = next(network.parameters()).device
+    network.eval()
+    with torch.inference_mode():
+        for batch in in_order(examples.to(device), EVALUATION_BATCH):
+            wanted = batch.named["input_ids"] == mask
+            best = network({**batch.named, WANTED: wanted}).softmax(1).topk(FILLINGS)
+            gaps = zip(_places(texts, batch, wanted), best.values.tolist(), best.indices.tolist(), strict=True)
+            for place, chances, pieces in gaps:
+                names = [encoder.tokenizer.decode([piece]).strip() for piece in pieces]
+                found[place].append([{"token": n, "probability": p} for n, p in zip(names, chances, strict=True)])
+    return [{"masks": gaps} for gaps in found]
+
+
+def _examples(encoder: TextEncoder, table: pa.Table) -> tuple[TokenExamples, np.ndarray]:
+    """The texts' passages, and for each the position of its text in the table."""
+    examples = encoder.examples(table, None)
+    position = {row: index for index, row in enumerate(table["_row"].to_pylist())}
+    return examples, np.array([position[row] for row in examples.rows.tolist()], np.int64)
+
+
+def _places(texts: np.ndarray, batch: Batch, chosen: Tensor) -> np.ndarray:
+    """For each chosen token [M] the position of its text in the table."""
+    return texts[batch.ids[chosen.cpu().nonzero()[:, 0]].numpy()]

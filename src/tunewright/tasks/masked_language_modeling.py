@@ -1,0 +1,59 @@
+"""Which tokens were hidden? Learned from texts alone: an encoder goes on from its weights, or begins from nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tunewright.data.prepare import Prepared
+from tunewright.errors import DataError
+from tunewright.models.pretrained import Backbone
+from tunewright.recipe.schema import Recipe
+from tunewright.tasks.base import Task
+from tunewright.tasks.tokens import TextEncoder, fit_tokens, load_tokens
+
+
+def fit_passages(
+    prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: TextEncoder | None
+) -> TextEncoder:
+    """The encoder for the text column of a prepared set; longer texts become several examples.
+
+    Raises:
+        DataError: there is no text column, or there are several.
+        RecipeError: as `fit_tokens`; or the tokenizer has no [MASK].
+    """
+    encoder = replace(fit_tokens(prepared, recipe, backbone, known), passages=True)
+    if len(encoder.columns) != 1:
+        raise DataError(
+            "a masked language model reads one column of text, the data has several",
+            file=prepared.manifest.source,
+            place="data.input",
+            found=", ".join(encoder.columns),
+            expected="one text column",
+            fix=f"data.input: {encoder.columns[0]}",
+        )
+    _ = encoder.vocabulary
+    return encoder
+
+
+TASK = Task(
+    name="masked-language-modeling",
+    summary="the hidden tokens of a text, learned without labels; pretraining for the other text tasks",
+    target_kind=None,
+    purpose="masked-lm",
+    fit_inputs=fit_passages,
+    load_inputs=load_tokens,
+    default_model={"backbone": "minilm"},
+    defaults={
+        "data": {"labelled": False},
+        "train": {
+            "epochs": 3,
+            "batch_size": 32,
+            "optimizer": "adamw",
+            "schedule": "linear",
+            "warmup": 0.1,
+            "clip_norm": 1.0,
+        },
+    },
+    objective="masked_tokens",
+    metrics=("masked_loss", "pseudo_perplexity", "masked_accuracy"),
+)
