@@ -1,9 +1,10 @@
 """Few Chinese reviews a class: features and a regression, contrastive pairs, ordinary fine-tuning, character n-grams.
 
-    python benchmarks/few_shot.py [--seeds 5] [--threads 1]
+    python benchmarks/few_shot.py [--seeds 5] [--threads 1] [--methods features,fine-tuning] [--a-class 8,16,32]
 
 The catalog's `minilm` on `chinese-reviews`. For each seed, another 8, 16 or 32 reviews of each class to learn from and 500
 others to be judged on; the same for every method. The regression on n-grams is the baseline of each run's own evaluation.
+Contrastive pairs take minutes a run on a CPU, so they can be left out, or measured by themselves.
 Writes benchmarks/results/few_shot.json, after every run, and goes on with what is missing.
 """
 
@@ -84,11 +85,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
+    parser.add_argument("--a-class", type=lambda text: [int(part) for part in text.split(",")], default=A_CLASS)
     given = parser.parse_args()
     found: dict[str, dict[str, float]] = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else {}
     for seed in range(given.seeds):
-        for a_class in A_CLASS:
-            for method in METHODS:
+        for a_class in given.a_class:
+            for method in given.methods:
                 if (key := f"{method} {a_class} {seed}") not in found:
                     found[key] = measure(method, a_class, seed, given.threads)
                     print(key, found[key], flush=True)

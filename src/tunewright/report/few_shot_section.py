@@ -19,11 +19,12 @@ def few_shot(words: Words, stage: Stage) -> list[Html | None]:
         "few_asked" if found.get("asked_for") else "few_reason", count=f"{count:.3g}", few=numbers.count(few)
     )
     step = words("few_pairs") if found.get("method") == "contrastive" else words("few_features")
+    folds = number_from(found.get("folds")) or 0
     chosen = words.html(
-        "few_strength",
+        "few_strength" if folds else "few_usual",
         features=numbers.count(number_from(found.get("features")) or 0),
         strength=number(numbers.significant(strength)),
-        folds=numbers.count(number_from(found.get("folds")) or 0),
+        folds=numbers.count(folds),
     )
     notes = [note for entry in sequence(found.get("notes")) if (note := words_of(entry))]
     rows = [

@@ -19,6 +19,7 @@ from tunewright.report.data_section import asked, data_sets
 from tunewright.report.few_shot_section import few_shot
 from tunewright.report.headline import headline, title
 from tunewright.report.html import Html, tag
+from tunewright.report.labels_section import labelled
 from tunewright.report.mistakes_section import mistakes
 from tunewright.report.parts import stage_title
 from tunewright.report.reading import RunFiles, Stage, mapping, read_run, words_of
@@ -106,6 +107,7 @@ def _stage(words: Words, stage: Stage) -> list[Html | None]:
         *compared(words, stage),
         *sliced(words, stage),
         *confused(words, stage),
+        *labelled(words, stage),
         *calibrated(words, stage),
         *mistakes(words, stage),
         *hint(words, stage),

@@ -208,6 +208,24 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "right": ("right", "正确"),
     "share_of_class": ("Share of the class", "占该类比例"),
+    # several labels
+    "by_label": ("Label by label", "逐标签结果"),
+    "show_labels": ("The table of {count} labels", "{count} 个标签的表格"),
+    "label": ("label", "标签"),
+    "label_rows": ("rows with it", "实有行数"),
+    "label_predicted": ("rows given it", "预测行数"),
+    "precision": ("precision", "精确率"),
+    "recall": ("recall", "召回率"),
+    "f1": ("F1", "F1"),
+    "average_precision": ("average precision", "平均精确率"),
+    "threshold": ("best threshold", "最佳阈值"),
+    "thresholds_effect": (
+        "All figures are for a threshold of 1/2. With the thresholds in the last column, chosen on {split} rows, micro F1 "
+        "goes from {micro} to {micro_after} and macro F1 from {macro} to {macro_after}.",
+        "所有数值均采用阈值 1/2。若采用最后一列在{split}数据上选定的阈值，微平均 F1 由 {micro} 变为 {micro_after}，"
+        "宏平均 F1 由 {macro} 变为 {macro_after}。",
+    ),
+    "no_label": ("no label", "无标签"),
     # calibration
     "calibration": ("Calibration", "校准"),
     "calibration_note": (
@@ -262,6 +280,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "few_strength": (
         "It has {features} features; its strength C is {strength}, by {folds}-fold cross-validation.",
         "特征数为 {features}；强度 C 为 {strength}，由 {folds} 折交叉验证选定。",
+    ),
+    "few_usual": (
+        "It has {features} features; its strength C is {strength}, which was not chosen by cross-validation.",
+        "特征数为 {features}；强度 C 为 {strength}，未经交叉验证选定。",
     ),
     "few_scores": ("Cross-validated scores by strength", "各强度的交叉验证得分"),
     "few_otherwise": (
@@ -341,7 +363,10 @@ KNOWN: dict[str, tuple[str, str]] = {
     "test": ("test", "测试"),
     # metrics
     "accuracy": ("accuracy", "准确率"),
+    "f1_micro": ("micro F1", "微平均 F1"),
     "f1_macro": ("macro F1", "宏平均 F1"),
+    "subset_accuracy": ("exact match", "完全匹配率"),
+    "hamming_loss": ("Hamming loss", "汉明损失"),
     "log_loss": ("log loss", "对数损失"),
     "brier": ("Brier score", "Brier 分数"),
     "ece": ("calibration error (ECE)", "校准误差（ECE）"),
@@ -366,6 +391,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     # baselines and controls
     "majority class": ("majority class", "多数类"),
     "class prior": ("class prior", "类别先验"),
+    "label prior": ("label prior", "标签先验"),
     "mean": ("mean", "平均值"),
     "median": ("median", "中位数"),
     "logistic regression on character n-grams": (

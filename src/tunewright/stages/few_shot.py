@@ -35,7 +35,11 @@ def learn_from_features(job: StageJob, ingredients: Ingredients, screen: Screen)
     """
     started = time.perf_counter()
     network = ingredients.network.to(device := choose_device(job.recipe))
-    examples = _examples(ingredients).to(device)
+    plain = _examples(ingredients)
+    texts = describe_texts(ingredients, plain, screen)
+    examples = plain.to(device)
+    if ingredients.augmentation is not None:
+        screen.warn("train.augment has no part in this: features are taken from the pictures as they are")
     name, _ = _last_layer(network, examples)
     movements = [
         replace(movement, moving=frozenset(movement.moving & {f"{name}.weight", f"{name}.bias"}))
@@ -51,7 +55,6 @@ def learn_from_features(job: StageJob, ingredients: Ingredients, screen: Screen)
         ("epochs", "epochs_run", "steps", "examples_per_second", "optimizer", "batch_size", "stopped")
     )
     facts = {"objective": "logistic regression", "few_shot": found, "preparation_seconds": 0.0, **absent}
-    texts = describe_texts(ingredients, examples, screen)
     finish_stage(job, ingredients, state, movements, before, None, facts, texts, screen)
 
 
@@ -62,6 +65,13 @@ def learn_from_pairs(job: StageJob, ingredients: Ingredients, screen: Screen) ->
     """
     network = ingredients.network.to(choose_device(job.recipe))
     examples = _examples(ingredients)
+    described = describe_texts(ingredients, examples, screen)
+    if ingredients.augmentation is not None and ingredients.augmentation.mixes:
+        raise RecipeError(
+            "mixed pictures are of no one class, which pairs need",
+            place="train.augment",
+            fix="take mixup and cutmix out of train.augment, or write tune: {method: gradient}",
+        )
     _, layer = _last_layer(network, examples.to(choose_device(job.recipe)))
     assert examples.target is not None
     pairs = PairExamples(
@@ -82,12 +92,12 @@ def learn_from_pairs(job: StageJob, ingredients: Ingredients, screen: Screen) ->
         before: dict[str, str],
         lr: float | None,
         facts: dict[str, Any],
-        texts: dict[str, Any] | None,
+        _texts: dict[str, Any] | None,
         screen: Screen,
     ) -> None:
         found = _solve_head(job, ingredients, examples.to(choose_device(job.recipe)), screen)
         facts = {**facts, "objective": "contrastive", "few_shot": found}
-        finish_stage(job, ingredients, state, list(movements), before, lr, facts, texts, screen)
+        finish_stage(job, ingredients, state, list(movements), before, lr, facts, described, screen)
 
     train_ingredients(job, paired, screen, finish=solve_and_finish)
 
@@ -113,9 +123,10 @@ def _solve_head(job: StageJob, ingredients: Ingredients, examples: Examples, scr
         seed=job.recipe.seed,
         weights=None if weights is None else weights.cpu().double().numpy(),
         bias=layer.bias is not None,  # pyright: ignore[reportUnnecessaryComparison]
+        choose=ingredients.tune.method == "features",
     )
     write_layer(layer, fit)
-    notes = _notes(labels, target.classes, fit)
+    notes = _notes(labels, target.classes, fit, ingredients.tune.method or "")
     best = min(fit.scores, key=lambda score: score.log_loss) if fit.scores else None
     scored = (
         f", {fit.folds}-fold cross-validated log loss {best.log_loss:.4f}, accuracy {best.accuracy:.4f}" if best else ""
@@ -137,12 +148,16 @@ def _solve_head(job: StageJob, ingredients: Ingredients, examples: Examples, scr
     }
 
 
-def _notes(labels: np.ndarray, classes: list[str], fit: Fit) -> list[str]:
+def _notes(labels: np.ndarray, classes: list[str], fit: Fit, method: str) -> list[str]:
     counts = np.bincount(labels, minlength=len(classes))
     alone = [classes[k] for k in np.flatnonzero(counts == 1)]
     absent = [classes[k] for k in np.flatnonzero(counts == 0)]
     notes: list[str] = []
-    if not fit.folds:
+    if method == "contrastive":
+        notes.append(
+            f"C is {fit.C:g}, the usual: the encoder has seen all labels, so cross-validation would only flatter"
+        )
+    elif not fit.folds:
         notes.append(f"C is {fit.C:g}, unchosen: cross-validation needs two classes with two training examples each")
     elif alone:
         notes.append(f"the cross-validation never scores the classes with one training example: {', '.join(alone[:5])}")

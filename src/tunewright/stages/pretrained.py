@@ -67,7 +67,9 @@ def pretrained_network(
         return _reading(network, preprocessor), tune
     assert backbone is not None
     config = _with_pieces(recipe, backbone, preprocessor.inputs)
-    described = describe_transformer(purpose, config, head=recipe.model.head, classes=classes)
+    described = describe_transformer(
+        purpose, config, head=recipe.model.head, classes=classes, several=has_several(preprocessor)
+    )
     if recipe.model.weights == "random" or not backbone.pretrained:
         network = _checked(build_transformer(described, seed=seed), screen)
         return _reading(network, preprocessor), recipe.tune
@@ -102,7 +104,11 @@ def _reading(network: Transformer, preprocessor: Preprocessor) -> Transformer:
 
 
 def chosen_tune(recipe: Recipe, few: float | None, screen: Screen) -> Tune:
-    """What of a pretrained network moves: the recipe's word, or the usual, and then says so."""
+    """What of a pretrained network moves: the recipe's word, or the usual, and then says so.
+
+    Args:
+        few: as for `pretrained_network`.
+    """
     if recipe.tune.model_fields_set:
         return recipe.tune
     if few is not None:
@@ -130,7 +136,7 @@ def usual_tune(epochs: int) -> Tune:
 def usual_lr(recipe: Recipe, tune: Tune, screen: Screen) -> float:
     """The learning rate for a pretrained network where the recipe gives none, by what moves; says so."""
     if tune.method == "features":
-        return default_lr(recipe.train.optimizer)
+        return default_lr(recipe.train.optimizer)  # nothing learns by it
     if tune.adapter is not None:
         what, share = "an adapter learns", FOR_AN_ADAPTER
     elif tune.freeze == "backbone" and not tune.unfreeze:
@@ -146,7 +152,13 @@ def same_target(known: Preprocessor, new: Preprocessor) -> bool:
     """Whether a head that was trained for one target serves the other."""
     if known.target is None or new.target is None:
         return known.target is new.target and known.task.purpose == new.task.purpose == "masked-lm"
-    return known.target.classes == new.target.classes and known.task.purpose == new.task.purpose
+    same = known.target.classes == new.target.classes and known.target.several == new.target.several
+    return same and known.task.purpose == new.task.purpose
+
+
+def has_several(preprocessor: Preprocessor) -> bool:
+    """Whether an example has any number of labels."""
+    return preprocessor.target is not None and preprocessor.target.several
 
 
 def _go_on(
@@ -169,6 +181,7 @@ def _go_on(
         origin.network.described["config"],
         head=recipe.model.head,
         classes=classes,
+        several=has_several(preprocessor),
     )
     same_head = recipe.model.head is None or wanted["head"] == origin.network.described["head"]
     if same_target(origin.preprocessor, preprocessor) and same_head:

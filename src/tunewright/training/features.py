@@ -118,7 +118,14 @@ def take_features(network: AnyNetwork, layer: nn.Linear, examples: Examples) -> 
 
 
 def fit_logistic(
-    features: np.ndarray, target: np.ndarray, classes: int, *, seed: int, weights: np.ndarray | None, bias: bool
+    features: np.ndarray,
+    target: np.ndarray,
+    classes: int,
+    *,
+    seed: int,
+    weights: np.ndarray | None,
+    bias: bool,
+    choose: bool = True,
 ) -> Fit:
     """Multinomial logistic regression whose strength is chosen by stratified cross-validation.
 
@@ -130,13 +137,14 @@ def fit_logistic(
         target: [N] class indices.
         weights: [K] of the classes, as in `train.class_weights`.
         bias: whether the layer that it is for has one.
+        choose: False takes the usual strength: features that were made with all labels known judge no strength.
     """
     from threadpoolctl import threadpool_limits
 
     rows = None if weights is None else weights[target]
     # With one thread the sums are always made in the same order.
     with threadpool_limits(1):
-        parts = _folds(target, seed)
+        parts = _folds(target, seed) if choose else []
         scores = [_score(features, target, rows, parts, C, bias) for C in STRENGTHS] if parts else []
         best = min(scores, key=lambda score: score.log_loss).C if scores else USUAL
         weight, offset = _solve(features, target, rows, best, bias)
