@@ -188,9 +188,7 @@ def _stable(name: str, folder: Path, base: Path) -> Path | str:
 
 def _from_hub(name: str) -> Path:
     near = get_close_matches(name, [*BACKBONES, *ENCODERS, *MODELS], n=1, cutoff=0.8)
-    expected = (
-        f"one of {', '.join([*BACKBONES, *ENCODERS, *MODELS])}, a folder with config.json, or a hub id such as bert-base-uncased"
-    )
+    expected = f"one of {', '.join([*BACKBONES, *ENCODERS, *MODELS])}, a folder with config.json, or a hub id such as bert-base-uncased"
     if near:
         raise RecipeError(
             "there is no backbone of this name",

@@ -24,9 +24,7 @@ SEED = 0
 FILLINGS = 5
 
 
-def hidden_token_outputs(
-    network: AnyNetwork, encoder: TextEncoder, table: pa.Table
-) -> tuple[np.ndarray, np.ndarray]:
+def hidden_token_outputs(network: AnyNetwork, encoder: TextEncoder, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """What the "tokens" metrics want, for each text: [N, 2], the sum of −log p of its hidden tokens and how many of them
     the largest logit names; and [N], how many were hidden."""
     examples, texts = _examples(encoder, table)

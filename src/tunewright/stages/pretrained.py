@@ -93,7 +93,7 @@ def usual_lr(recipe: Recipe, tune: Tune, screen: Screen) -> float:
     """The learning rate for a pretrained network where the recipe gives none, by what moves; says so."""
     if tune.adapter is not None:
         what, share = "an adapter learns", FOR_AN_ADAPTER
-    elif tune.freeze == "backbone" and not tune.unfreeze:
+    elif "backbone" in (tune.freeze, recipe.tune.freeze) and not tune.unfreeze:
         what, share = "only the head learns", 1.0
     else:
         what, share = "pretrained weights move", FOR_ALL
@@ -171,7 +171,9 @@ def _checked(network: Transformer, screen: Screen) -> Transformer:
     if network.described["purpose"] == "masked-lm" and not selection_is_exact(network):
         network.selects = False
         name = type(network.core).__name__
-        screen.warn(f"{name} looks at several tokens in its head: it is computed for all tokens, not the hidden ones alone")
+        screen.warn(
+            f"{name} looks at several tokens in its head: it is computed for all tokens, not the hidden ones alone"
+        )
     return network
 
 

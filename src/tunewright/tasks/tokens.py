@@ -128,9 +128,7 @@ class TextEncoder:
         sources: list[int] = []
         for start in range(0, table.num_rows, CHUNK):
             part = texts[start : start + CHUNK]
-            found = self.tokenizer(
-                part, truncation=True, max_length=self.max_length, return_overflowing_tokens=True
-            )
+            found = self.tokenizer(part, truncation=True, max_length=self.max_length, return_overflowing_tokens=True)
             for entry, text in zip(found["input_ids"], found["overflow_to_sample_mapping"], strict=True):
                 passage = np.asarray(entry, np.int32)
                 if not np.isin(passage, special).all():
@@ -164,9 +162,7 @@ class TextEncoder:
         return pc.fill_null(table[name].cast(pa.string()), "").to_pylist()
 
 
-def fit_tokens(
-    prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: TextEncoder | None
-) -> TextEncoder:
+def fit_tokens(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: TextEncoder | None) -> TextEncoder:
     """The encoder for the text columns of a prepared set, with the backbone's tokenizer, one that is trained on the
     training texts, or the one that the network was trained with.
 

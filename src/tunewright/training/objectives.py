@@ -204,9 +204,7 @@ def denoising(*, std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3) 
     return Objective(name="denoising", supervised=False, bind=bind)
 
 
-def masked_tokens(
-    vocabulary: Vocabulary | None, *, ratio: Annotated[float, Field(gt=0, lt=1)] = 0.15
-) -> Objective:
+def masked_tokens(vocabulary: Vocabulary | None, *, ratio: Annotated[float, Field(gt=0, lt=1)] = 0.15) -> Objective:
     """A masked language model: say which tokens were hidden (Devlin et al. 2019, section 3.1); see `mask_tokens`.
 
     Raises:
