@@ -37,8 +37,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 def tiny_bert(folder: Path, *, layers: int = 3, seed: int = 0, **config: Any) -> Path:
     """A BERT of random weights with a tokenizer that knows WORDS; the folder."""
     import torch
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertModel
 
     torch.manual_seed(seed)
     given = {
@@ -51,6 +50,15 @@ def tiny_bert(folder: Path, *, layers: int = 3, seed: int = 0, **config: Any) ->
         **config,
     }
     BertModel(BertConfig(**given)).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def tiny_tokenizer() -> Any:
+    """A tokenizer that knows WORDS."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
     known = {word: index for index, word in enumerate([*SPECIAL, *WORDS])}
     tokenizer = Tokenizer(models.WordPiece(known, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -63,8 +71,7 @@ def tiny_bert(folder: Path, *, layers: int = 3, seed: int = 0, **config: Any) ->
         "sep_token": "[SEP]",
         "mask_token": "[MASK]",
     }
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **names).save_pretrained(folder)
-    return folder
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **names)
 
 
 def texts(path: Path, count: int = 120) -> Path:

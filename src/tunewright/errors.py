@@ -7,6 +7,7 @@
     │   └── ArtifactError    a run folder, checkpoint or saved model
     └── RunFailed            exit 1: the input was sound, the run did not succeed
         ├── Diverged         the loss or the weights are no longer finite, or exploded
+        ├── NothingLearned   no gradient, no change in the weights, or a loss that never changes
         ├── TargetMissed     the recipe's `eval.target` was not reached
         └── Stopped          exit 130: Ctrl-C or SIGTERM; a checkpoint was written
 
@@ -86,6 +87,10 @@ class RunFailed(TunewrightError):
 
 class Diverged(RunFailed):
     """The loss, the gradients or the weights are no longer finite, or the loss exploded."""
+
+
+class NothingLearned(RunFailed):
+    """Training runs, but nothing comes of it: no gradient, no change in the weights, or a loss that never changes."""
 
 
 class TargetMissed(RunFailed):

@@ -58,6 +58,11 @@ class Examples(Protocol):
         """[N] int64: how long each example is, where examples differ in length and are padded."""
         ...
 
+    @property
+    def augmented(self) -> bool:
+        """Whether a batch of a training epoch is a changed copy, another one each epoch."""
+        ...
+
     def __len__(self) -> int: ...
 
     def to(self, device: torch.device) -> Examples:
@@ -84,6 +89,10 @@ class TensorExamples:
     @property
     def lengths(self) -> None:
         return None
+
+    @property
+    def augmented(self) -> bool:
+        return False
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
@@ -139,6 +148,10 @@ class TokenExamples:
     @property
     def lengths(self) -> Tensor:
         return self.tokens.lengths
+
+    @property
+    def augmented(self) -> bool:
+        return False
 
     def __len__(self) -> int:
         return self.rows.shape[0]

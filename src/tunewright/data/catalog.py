@@ -66,7 +66,7 @@ def _mnist(base: Path, data: Data) -> Source:
     if place is not None:
         return read_idx(place, labelled=data.labelled)
     try:
-        return read_hub("ylecun/mnist", resize=None)
+        return read_hub("ylecun/mnist", framing=None)
     except DataError as error:
         raise DataError(
             "MNIST is not on this machine, and the hub did not give it",

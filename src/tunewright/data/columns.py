@@ -17,6 +17,8 @@ class Column:
     missing: int = 0
     shape: tuple[int, ...] | None = None
     """image: (height, width, channels); array: the shape of one cell."""
+    framed: bool = False
+    """image: it was given the size that the network reads when it was prepared."""
 
 
 @dataclass(frozen=True, kw_only=True)

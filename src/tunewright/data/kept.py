@@ -61,6 +61,10 @@ class KeptExamples:
     def lengths(self) -> Tensor | None:
         return self.examples.lengths  # so that the batches are those of the plain path
 
+    @property
+    def augmented(self) -> bool:
+        return False  # of changed copies nothing is kept
+
     def __len__(self) -> int:
         return len(self.examples)
 

@@ -5,61 +5,65 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunewright.data.catalog import SAMPLE_SETS, open_sample, sample_files
 from tunewright.data.sources.base import Source
 from tunewright.errors import DataError
 from tunewright.recipe.schema import Data
 
-Reader = Callable[[Path, Data], Source]
+if TYPE_CHECKING:
+    from tunewright.data.framing import Framing
+
+Reader = Callable[[Path, Data, "Framing | None"], Source]
 
 
-def _delimited(path: Path, data: Data) -> Source:
+def _delimited(path: Path, data: Data, framing: Framing | None) -> Source:
     from tunewright.data.sources.delimited import read_delimited
 
     return read_delimited(path, data.format or detect(path, data))
 
 
-def _jsonl(path: Path, data: Data) -> Source:
+def _jsonl(path: Path, data: Data, framing: Framing | None) -> Source:
     from tunewright.data.sources.jsonl import read_jsonl
 
     return read_jsonl(path, "jsonl")
 
 
-def _parquet(path: Path, data: Data) -> Source:
+def _parquet(path: Path, data: Data, framing: Framing | None) -> Source:
     from tunewright.data.sources.parquet import read_parquet
 
-    return read_parquet(path, "parquet")
+    return read_parquet(path, "parquet", framing=framing)
 
 
-def _images(path: Path, data: Data) -> Source:
+def _images(path: Path, data: Data, framing: Framing | None) -> Source:
     from tunewright.data.sources.images import read_images
 
-    return read_images(path, labelled=data.labelled, resize=data.resize)
+    return read_images(path, labelled=data.labelled, framing=framing)
 
 
-def _idx(path: Path, data: Data) -> Source:
+def _idx(path: Path, data: Data, framing: Framing | None) -> Source:
     from tunewright.data.sources.arrays import read_idx
 
     return read_idx(path, labelled=data.labelled)
 
 
-def _npz(path: Path, data: Data) -> Source:
+def _npz(path: Path, data: Data, framing: Framing | None) -> Source:
     from tunewright.data.sources.arrays import read_npz
 
     return read_npz(path, labelled=data.labelled)
 
 
-def _text(path: Path, data: Data) -> Source:
+def _text(path: Path, data: Data, framing: Framing | None) -> Source:
     from tunewright.data.sources.text import read_text
 
     return read_text(path)
 
 
-def _saved(path: Path, data: Data) -> Source:
+def _saved(path: Path, data: Data, framing: Framing | None) -> Source:
     from tunewright.data.sources.hub import read_saved
 
-    return read_saved(path, resize=data.resize)
+    return read_saved(path, framing=framing)
 
 
 # Each imports its library when it is used: a table of numbers needs no image decoder.
@@ -88,17 +92,24 @@ FILES_ONLY = {"csv", "tsv", "jsonl", "npz", "text"}
 FOLDERS_ONLY = {"images", "hub"}
 
 
-def open_source(data: Data, base: Path) -> Source:
+def open_source(data: Data, base: Path, framing: Framing | None = None) -> Source:
     """The source that the recipe names; relative paths count from `base`.
+
+    Args:
+        framing: how pictures in files get one size; None: by `data.resize`, or they have one.
 
     Raises:
         DataError: there is no such file, folder or sample set, or it is of another kind.
     """
     name = data.source
+    if framing is None and data.resize is not None:
+        from tunewright.data.framing import Framing
+
+        framing = Framing(size=data.resize, scale_to=data.resize)
     if name.startswith("hub:"):
         from tunewright.data.sources.hub import read_hub
 
-        return read_hub(name.removeprefix("hub:"), resize=data.resize)
+        return read_hub(name.removeprefix("hub:"), framing=framing)
     path = base / name
     if name in SAMPLE_SETS and not path.exists():
         return open_sample(name, base, data)
@@ -123,7 +134,7 @@ def open_source(data: Data, base: Path) -> Source:
             expected="a file" if what == "folder" else "a folder",
             fix="check data.source and data.format",
         )
-    return SOURCES[format](path, data)
+    return SOURCES[format](path, data, framing)
 
 
 def locate(data: Data, base: Path) -> list[Path] | None:

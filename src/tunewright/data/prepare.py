@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,9 @@ from tunewright.data.types import Seen, choose_inputs, choose_target, infer_colu
 from tunewright.errors import DataError, RunFailed, shorten
 from tunewright.files import cache_dir, sha256_file, sync_file, sync_folder, write_atomic, write_json
 from tunewright.recipe.schema import Data, Split
+
+if TYPE_CHECKING:
+    from tunewright.data.framing import Framing
 
 # Raised when the way data is prepared changes, so that no run uses what an older version prepared.
 VERSION = 1
@@ -63,6 +66,7 @@ def prepare(
     seed: int,
     target_kind: TargetKind | None,
     base: Path,
+    framing: Framing | None = None,
     out: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Prepared:
@@ -72,6 +76,7 @@ def prepare(
         seed: decides the split.
         target_kind: what the task wants to predict; None: there is no target.
         base: the folder from which a relative `data.source` counts.
+        framing: how pictures in files get one size; None: by `data.resize`, or they have one.
         out: write to this folder, which must be new or empty, instead of the cache.
         progress: is told from time to time how many rows were written.
 
@@ -79,11 +84,17 @@ def prepare(
         DataError: the data cannot be read or used, or a split would be empty.
         RunFailed: the result cannot be written.
     """
-    settings = {"data": data.model_dump(mode="json"), "seed": seed, "target": target_kind, "version": VERSION}
+    settings = {
+        "data": data.model_dump(mode="json"),
+        "seed": seed,
+        "target": target_kind,
+        "framing": framing.to_json() if framing else None,
+        "version": VERSION,
+    }
     shortcut = _shortcut(data, settings, base)
     if out is None and shortcut is not None and (found := _follow(shortcut)) is not None:
         return found
-    source = open_source(data, base)
+    source = open_source(data, base, framing)
     fingerprint = _hash([settings, source.content, [sha256_file(file) for file in source.files]])
     folder = out if out is not None else cache_dir() / "prepared" / fingerprint
     if out is not None and out.exists() and any(out.iterdir()):

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
 from torch import nn
 
-from tunewright.errors import RecipeError
-from tunewright.models.network import AnyNetwork
-from tunewright.models.transformer import Transformer, quiet, seeded_library
+from tunewright.errors import ArtifactError, RecipeError
+from tunewright.models.network import AnyNetwork, evaluating
+from tunewright.models.pretrained import base_path
+from tunewright.models.transformer import Transformer, first_line, quiet, seeded_library
+from tunewright.models.transformer_files import load_backbone
+from tunewright.models.weights import read_tensors
 from tunewright.random import mix
 from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Named
+from tunewright.runs import read_json
 
 Rank = Annotated[int, Field(gt=0, le=1024)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -69,7 +75,21 @@ def bitfit() -> None:
 
 
 ADAPTERS: dict[str, Callable[..., Any]] = {"lora": lora, "ia3": ia3, "bitfit": bitfit}
-ATTENTION = ("query", "value", "q_lin", "v_lin", "query_proj", "value_proj", "q_proj", "v_proj", "Wqkv", "qkv")
+# The layers that make queries and values, which Hu et al. (section 4.2) adapt, by the names that they go by.
+ATTENTION = (
+    "query",
+    "value",
+    "q",
+    "v",
+    "q_lin",
+    "v_lin",
+    "query_proj",
+    "value_proj",
+    "q_proj",
+    "v_proj",
+    "Wqkv",
+    "qkv",
+)
 
 
 def is_moved_by(adapter: Named | None, name: str, *, head: bool) -> bool:
@@ -94,7 +114,7 @@ def add_adapter(network: AnyNetwork, adapter: Named, *, seed: int) -> AnyNetwork
     function = choose(ADAPTERS, name, "tune.adapter")
     options = check_options(function, given, f"tune.adapter.{name}")
     if name == "bitfit":
-        return network
+        return _with_biases(network)
     if not isinstance(network, Transformer):
         raise RecipeError(
             f"{name} is for pretrained backbones of the Transformers library",
@@ -102,23 +122,119 @@ def add_adapter(network: AnyNetwork, adapter: Named, *, seed: int) -> AnyNetwork
             found=name,
             fix="use tune.freeze for this network, or tune.adapter: bitfit",
         )
+    if "base" not in network.described:
+        raise RecipeError(
+            "an adapter belongs to weights that are kept somewhere, and these are random",
+            place="tune.adapter",
+            found=name,
+            fix="leave model.weights: random out, or leave tune.adapter out",
+        )
     from peft import get_peft_model
 
     config = function(**options)
-    targets = _targets(network, config.target)
-    head = list(dict.fromkeys(block.name for block in network.blocks() if block.part == "head" and block.parameters()))
+    targets = _targets(network, config.target, name)
+    head = [block.name for block in network.blocks() if block.part == "head" and block.parameters()]
+
+    core = network.core
 
     def make() -> nn.Module:
         with quiet():
-            return get_peft_model(network.core, config(targets, head))
+            return get_peft_model(core, config(targets, head))
 
-    return Transformer(seeded_library(mix(seed, "adapter"), make), {**network.described, "adapter": adapter})
+    adapted = seeded_library(mix(seed, "adapter"), make)
+    written = adapted.peft_config["default"]  # pyright: ignore
+    written.base_model_name_or_path = base_path(network.described["base"])
+    if network.described["purpose"] == "text-classification":
+        written.task_type = "SEQ_CLS"
+    else:
+        written.auto_mapping = {"base_model_class": type(core).__name__, "parent_library": type(core).__module__}
+    found = Transformer(adapted, {**network.described, "adapter": adapter})
+    _require_pass(found, name)
+    return found
 
 
-def _targets(network: Transformer, wanted: Targets) -> list[str]:
+def _require_pass(network: Transformer, adapter: str) -> None:
+    """See that the adapted network still computes: some look into their layers, and an adapter looks different."""
+    try:
+        with evaluating(network), torch.no_grad():
+            network(network.example())
+    except (AttributeError, TypeError) as error:
+        raise RecipeError(
+            f"with this adapter the network cannot be computed: {first_line(error)}",
+            place="tune.adapter",
+            found=f"{adapter} on a {network.core.config.model_type}",
+            fix="name other layers (target), or use tune.adapter: bitfit or tune.freeze",
+        ) from None
+
+
+def read_adapter(folder: Path, described: dict[str, Any], base: Path) -> Transformer:
+    """A saved adapter on the weights that it belongs to.
+
+    The adapter is made anew from our own description, as it was for the training; of peft's files the tensors are read.
+
+    Args:
+        base: the folder of these weights.
+
+    Raises:
+        ArtifactError: a file is damaged, or was changed to name other code or other weights.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    plain = {key: value for key, value in described.items() if key != "adapter"}
+    network = add_adapter(load_backbone(base, plain, seed=0).network, described["adapter"], seed=0)
+    assert isinstance(network, Transformer)
+    model: Any = network.model
+    path = folder / "adapter_model.safetensors"
+    tensors = read_tensors(path)
+    wanted = {name: tuple(value.shape) for name, value in get_peft_model_state_dict(model).items()}
+    given = {name: tuple(value.shape) for name, value in tensors.items()}
+    if wanted != given:
+        wrong = [name for name in sorted({*wanted, *given}) if wanted.get(name) != given.get(name)]
+        raise ArtifactError(
+            f"the weights do not fit the adapter: {len(wrong)} tensors differ",
+            file=path,
+            found=", ".join(wrong[:4]),
+            expected=f"the {len(wanted)} tensors of {described['adapter']}",
+            fix="restore the file from a copy, or train again",
+        )
+    set_peft_model_state_dict(model, tensors)
+    _require_unchanged(folder / "adapter_config.json", model.peft_config["default"])
+    return network
+
+
+def _require_unchanged(path: Path, expected: Any) -> None:
+    """The file that other programs open an adapter by says what it was written with."""
+    found = read_json(path, "an adapter's configuration")
+    for key in ("base_model_name_or_path", "auto_mapping", "peft_type"):
+        wanted = getattr(expected, key)
+        if found.get(key) != wanted:
+            raise ArtifactError(
+                "the adapter's configuration was changed since it was written; nothing that it names was opened",
+                file=path,
+                place=key,
+                found=found.get(key),
+                expected=str(wanted),
+                fix="restore the file from a copy, or train again",
+            )
+
+
+def _with_biases(network: AnyNetwork) -> AnyNetwork:
+    """The network itself, if its backbone has biases."""
+    backbone = [block for block in network.blocks() if block.part == "backbone"]
+    if not any(name.endswith("bias") for block in backbone for name in block.parameters()):
+        raise RecipeError(
+            "bitfit trains biases, and this backbone has none",
+            place="tune.adapter",
+            found="bitfit",
+            fix="tune.adapter: lora, or tune.freeze: backbone",
+        )
+    return network
+
+
+def _targets(network: Transformer, wanted: Targets, adapter: str) -> list[str]:
     """The full names of the modules that get the adapter."""
     inside = [block.name for block in network.blocks() if block.part == "backbone"]
-    prefix = f"{network.core.base_model_prefix}."
+    prefix = f"{network.base_name}."
     fitting = [
         name
         for name, module in network.core.named_modules()
@@ -137,7 +253,7 @@ def _targets(network: Transformer, wanted: Targets) -> list[str]:
         endings = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in fitting))
         raise RecipeError(
             "the adapter fits none of the backbone's layers",
-            place="tune.adapter.lora.target",
+            place=f"tune.adapter.{adapter}.target",
             found=wanted,
             expected=f"linear, attention, or names that end in: {endings}",
         )

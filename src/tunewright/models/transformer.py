@@ -1,7 +1,7 @@
-"""Architectures of the Transformers library as networks here: their blocks, their head, their folder.
+"""Architectures of the Transformers library as networks here: their blocks and their head.
 
-The blocks are found, not listed by hand: the members of the stack (BERT's layers, ResNet's stages' layers) are one block
-each, whatever stands beside the stack is one block each too, and their order is that in which a pass reaches them.
+The blocks are found, not listed by hand: the members of the stack (BERT's layers, the layers of ResNet's stages) are one
+block each, whatever stands beside the stack is one block each too, and their order is that in which a pass reaches them.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tunewright.errors import ArtifactError, RecipeError
+from tunewright.models.foreign import check_values, drop_choices, require_memory
 from tunewright.models.layers import LayerMismatch, Shape, build_layer, resolve_auto, seeded
 from tunewright.models.network import AnyNetwork, Block, Inputs, evaluating
 from tunewright.models.selection import WANTED, selected
@@ -61,43 +60,68 @@ class Transformer(AnyNetwork):
             with selected(self.base, wanted):
                 return self(plain)[0]
         named = {"pixel_values": inputs} if isinstance(inputs, Tensor) else inputs
-        device = next(iter(named.values())).device.type
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.reduced):
-            logits = self.model(**named).logits
-        return logits.float()
+        if not self.reduced:
+            return self.model(**named).logits.float()
+        with torch.autocast(next(iter(named.values())).device.type, dtype=torch.bfloat16):
+            return self.model(**named).logits.float()
+
+    @property
+    def adapted(self) -> bool:
+        """Whether there is an adapter of peft around the library's model."""
+        return hasattr(self.model, "get_base_model")
 
     @property
     def core(self) -> PreTrainedModel:
         """The library's model itself, without peft's wrapper."""
-        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model  # pyright: ignore
+        return self.model.get_base_model() if self.adapted else self.model  # pyright: ignore
 
     @property
     def base(self) -> nn.Module:
         """The part that is pretrained: the model without its head."""
-        return getattr(self.core, self.core.base_model_prefix)
+        return getattr(self.core, self.base_name)
 
-    def example(self) -> Inputs:
+    @property
+    def base_name(self) -> str:
+        """What that part is called in the library's model."""
+        prefix = self.core.base_model_prefix
+        if prefix and hasattr(self.core, prefix):
+            return prefix
+        # Some classes name a part that only their larger kin have; the head is the smaller part in any case.
+        sizes = {name: sum(value.numel() for value in part.parameters()) for name, part in self.core.named_children()}
+        return max(sizes, key=lambda name: sizes[name])
+
+    def example(self, shape: tuple[int, ...] | None = None) -> Inputs:
+        """A batch of one empty example.
+
+        Args:
+            shape: of the example: (tokens,) or (C, H, W); None: a short text, or an image of the usual size.
+        """
         device = next(self.parameters()).device
         if self.described["purpose"] == "image-classification":
-            channels, height, width = image_shape(self.core.config)
-            return torch.zeros(1, channels, height, width, device=device)
+            size = shape or self.described.get("input_shape") or image_shape(self.core.config)
+            return torch.zeros(1, *size, device=device)
         # Token 1 and not 0: where 0 stands for padding a position would be left out.
-        ids = torch.ones(1, EXAMPLE_TOKENS, dtype=torch.int64, device=device)
+        ids = torch.ones(1, *(shape or (EXAMPLE_TOKENS,)), dtype=torch.int64, device=device)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def blocks(self) -> list[Block]:
         core, base = self.core, self.base
-        head = [(name, module) for name, module in core.named_children() if module is not base and _has_content(module)]
-        found = [("backbone", name, module) for name, module in _leaves(base)]
-        found += [("head", name, module) for name, module in head]
+        parts: dict[Literal["backbone", "head"], list[tuple[str, nn.Module]]] = {
+            "backbone": _leaves(base),
+            "head": [(name, part) for name, part in core.named_children() if part is not base and _has_content(part)],
+        }
         names = {id(module): name for name, module in self.named_modules()}
-        order = self._order([module for _, _, module in found])
-        blocks = [
-            Block(name, module, part, f"{names[id(module)]}.")  # pyright: ignore[reportArgumentType]
-            for part, name, module in sorted(found, key=lambda entry: (entry[0], order[id(entry[2])]))
-        ]
-        held = {name for block in blocks for name in block.parameters()}
-        if loose := [name for name, _ in self.named_parameters() if name not in held]:
+        order = self._order([module for found in parts.values() for _, module in found])
+        blocks: list[Block] = []
+        held: set[int] = set()
+        for part, found in parts.items():
+            for name, module in sorted(found, key=lambda entry: order[id(entry[1])]):
+                block = Block(name, module, part, f"{names[id(module)]}.")
+                own = block.parameters()
+                shared = frozenset(key for key, value in own.items() if id(value) in held)
+                blocks.append(replace(block, elsewhere=shared))
+                held |= {id(value) for value in own.values()}
+        if loose := [name for name, value in self.named_parameters() if id(value) not in held]:
             raise ArtifactError(
                 "the blocks of this architecture could not be told apart",
                 found=", ".join(loose[:5]),
@@ -106,18 +130,25 @@ class Transformer(AnyNetwork):
             )
         return blocks
 
-    def _order(self, modules: list[nn.Module]) -> dict[int, int]:
-        """When a pass first reaches each module; one that is only looked into (never called) counts as first."""
-        reached: dict[int, int] = {}
+    def _order(self, modules: list[nn.Module]) -> dict[int, float]:
+        """When a pass first reaches each module, or a part of it.
+
+        One that is never called, only looked into (a table of positions), belongs to the embeddings: it comes behind
+        the first that is.
+        """
+        reached: dict[int, float] = {}
         hooks = [
-            module.register_forward_pre_hook(lambda m, _: reached.setdefault(id(m), len(reached) + 1) and None)
+            part.register_forward_pre_hook(
+                lambda _part, _inputs, module=module: reached.setdefault(id(module), len(reached) + 1.0) and None
+            )
             for module in modules
+            for part in module.modules()
         ]
         with evaluating(self), torch.no_grad():
             self(self.example())
         for hook in hooks:
             hook.remove()
-        return {id(module): reached.get(id(module), 0) for module in modules}
+        return {id(module): reached.get(id(module), 1.5) for module in modules}
 
 
 @contextmanager
@@ -140,18 +171,43 @@ def build_transformer(described: dict[str, Any], *, seed: int) -> Transformer:
     """The network of a description, with random weights that depend on the seed alone.
 
     Raises:
-        ArtifactError: the installed library does not know the architecture.
+        ArtifactError: the installed library does not know the architecture, or it does not fit into memory.
     """
     config = make_config(described["config"])
-
-    def make() -> nn.Module:
-        with quiet():
-            return auto_class(described["purpose"]).from_config(config, **implementation())
-
-    model = seeded_library(seed, make)
+    purpose = described["purpose"]
+    require_memory(lambda: from_config(purpose, config))
+    network = Transformer(seeded_library(seed, lambda: from_config(purpose, config)), described)
     if described["head"] is not None:
-        _put_head(model, described["head"], seed)
-    return Transformer(model, described)
+        put_head(network, described["head"], seed)
+    return network
+
+
+def from_config(purpose: Purpose, config: PretrainedConfig) -> nn.Module:
+    """The library's model with the library's own starting weights.
+
+    Raises:
+        ArtifactError: the library cannot make it.
+    """
+    try:
+        with quiet():
+            return auto_class(purpose).from_config(config, **implementation())
+    except Exception as error:
+        raise cannot_make(config, purpose, error) from None
+
+
+def cannot_make(config: PretrainedConfig, purpose: str, error: Exception) -> ArtifactError:
+    """What to say where the library does not make a model."""
+    return ArtifactError(
+        f"the Transformers library cannot make a model for {purpose} of this: {first_line(error)}",
+        found=config.model_type,
+        expected="an architecture with a model for this purpose, whose packages are installed",
+        fix="take another backbone",
+    )
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, in one line."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def describe_transformer(
@@ -187,10 +243,11 @@ def make_config(values: dict[str, Any]) -> PretrainedConfig:
     """The library's configuration object.
 
     Raises:
-        ArtifactError: the architecture is unknown, or the values do not fit it.
+        ArtifactError: the architecture is unknown, the values do not fit it, or they ask for code or for too much.
     """
     from transformers import CONFIG_MAPPING
 
+    check_values(values, "config.json")
     kind = values.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise ArtifactError(
@@ -201,9 +258,12 @@ def make_config(values: dict[str, Any]) -> PretrainedConfig:
         )
     try:
         with quiet():
-            return CONFIG_MAPPING[kind].from_dict({key: value for key, value in values.items() if key != "dtype"})
+            # Where a configuration fits several classes, the names that it was saved with would choose among them.
+            return CONFIG_MAPPING[kind].from_dict({**drop_choices(values), "architectures": []})
     except Exception as error:
-        raise ArtifactError(f"the configuration does not fit {kind}: {error}", fix="check its config.json") from error
+        raise ArtifactError(
+            f"the configuration does not fit {kind}: {first_line(error)}", fix="check its config.json"
+        ) from None
 
 
 def auto_class(purpose: str) -> Any:
@@ -236,9 +296,23 @@ def seeded_library(seed: int, make: Callable[[], nn.Module]) -> nn.Module:
         return make()
 
 
-def _put_head(model: nn.Module, layers: list[Layer], seed: int) -> None:
-    """Replace the architecture's last linear layer by layers of one's own."""
-    name, last = next(reversed([(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]))
+def put_head(network: Transformer, layers: list[Layer], seed: int) -> str:
+    """Replace the last linear layer of the architecture's head, which makes the outputs, by layers of one's own.
+
+    Returns:
+        The place in the library's model that they have taken.
+    """
+    model, inside = network.core, f"{network.base_name}."
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    outside = [(name, module) for name, module in linear if not name.startswith(inside)]
+    if not outside or outside[-1][1].out_features != model.config.num_labels:
+        raise RecipeError(
+            "the layer of this architecture that makes the outputs could not be found",
+            place="model.head",
+            found=type(model).__name__,
+            fix="leave model.head out: the architecture has a head of its own",
+        )
+    name, last = outside[-1]
     parent = model.get_submodule(name.rpartition(".")[0])
     shape: Shape = (last.in_features,)
     made: list[nn.Module] = []
@@ -251,10 +325,11 @@ def _put_head(model: nn.Module, layers: list[Layer], seed: int) -> None:
         with torch.device("meta"):
             _, shape = build_layer(layer, shape, where)
     setattr(parent, name.rpartition(".")[2], nn.Sequential(*made))
+    return name
 
 
 def _has_content(module: nn.Module) -> bool:
-    """Whether a module is worth a block: it has parameters, buffers or randomness."""
+    """Whether a module is worth a block: it has parameters or randomness."""
     return any(True for _ in module.parameters()) or any(isinstance(m, nn.Dropout) for m in module.modules())
 
 
@@ -273,8 +348,10 @@ def _leaves(module: nn.Module, path: str = "") -> list[tuple[str, nn.Module]]:
 
 
 def _is_stack(module: nn.Module, parent: nn.Module) -> bool:
-    """Layers one after the other: a list, or within a stage such as ResNet's a sequence."""
-    return isinstance(module, nn.ModuleList) or (isinstance(module, nn.Sequential) and _is_stage(parent))
+    """Layers of one kind, one after the other: a list, or within a stage such as ResNet's a sequence."""
+    if not isinstance(module, nn.ModuleList) and not (isinstance(module, nn.Sequential) and _is_stage(parent)):
+        return False
+    return len({type(member) for member in module}) == 1 or not _is_stage(parent)
 
 
 def _is_stage(module: nn.Module) -> bool:
@@ -288,78 +365,3 @@ def _holds_stack(module: nn.Module) -> bool:
     if not _is_stage(module) and not type(module).__name__.endswith(("Encoder", "Transformer", "Model")):
         return False
     return any(_is_stack(child, module) for child in module.children())
-
-
-def load_backbone(folder: Path, described: dict[str, Any], *, seed: int) -> Transformer:
-    """The network of a description with the weights of a folder; what the folder lacks is random by the seed.
-
-    Raises:
-        ArtifactError: the weights do not fit the architecture.
-    """
-    config = make_config(described["config"])
-
-    def make() -> nn.Module:
-        with quiet():
-            return auto_class(described["purpose"]).from_pretrained(
-                folder,
-                config=config,
-                local_files_only=True,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,
-                **implementation(),
-            )
-
-    try:
-        model = seeded_library(seed, make)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ArtifactError(
-            f"the weights cannot be read: {str(error).strip().splitlines()[0]}",
-            file=folder,
-            expected=f"the weights of a {described['config'].get('model_type')}",
-            fix="restore the folder from a copy, or take another backbone",
-        ) from None
-    if described["head"] is not None:
-        _put_head(model, described["head"], seed)
-    return Transformer(model, described)
-
-
-def continue_from(origin: Transformer, described: dict[str, Any], *, seed: int) -> Transformer:
-    """A network for another purpose or other classes on the weights that `origin` has learned; the head is new."""
-    network = build_transformer(described, seed=seed)
-    if hasattr(origin.model, "peft_config"):
-        origin = Transformer(origin.model.merge_and_unload(), origin.described)  # pyright: ignore[reportCallIssue]
-    learned = origin.base.state_dict()
-    wanted = network.base.state_dict()
-    fitting = {name: value for name, value in learned.items() if name in wanted and wanted[name].shape == value.shape}
-    network.base.load_state_dict(fitting, strict=False)
-    return network
-
-
-def write_transformer(folder: Path, network: Transformer) -> None:
-    """Save in the library's own format, or as a peft adapter, so that both open it without us.
-
-    A head of one's own is no part of the library's architecture: then the folder has our names, and only we open it.
-    """
-    if network.described["head"] is not None and not hasattr(network.model, "peft_config"):
-        tensors = {name: value.detach().cpu().contiguous() for name, value in network.core.state_dict().items()}
-        save_file(tensors, folder / "own.safetensors", metadata={"format": "pt"})
-        return
-    with quiet():
-        network.model.save_pretrained(folder)  # pyright: ignore[reportCallIssue]
-    (folder / "README.md").unlink(missing_ok=True)  # the card is written by the evaluation
-
-
-def read_transformer(folder: Path, described: dict[str, Any], base: Path | None) -> Transformer:
-    """What `write_transformer` wrote. `base`: the folder of the weights that an adapter belongs to."""
-    if "adapter" in described and base is not None:
-        from peft import PeftModel
-
-        plain = {key: value for key, value in described.items() if key != "adapter"}
-        core = load_backbone(base, plain, seed=0).core
-        with quiet():
-            return Transformer(PeftModel.from_pretrained(core, folder), described)
-    if described["head"] is not None:
-        network = build_transformer(described, seed=0)
-        network.core.load_state_dict(load_file(folder / "own.safetensors"))
-        return network
-    return load_backbone(folder, described, seed=0)

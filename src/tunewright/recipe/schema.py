@@ -60,7 +60,8 @@ class Data(Block):
     """false: there is no target; self-supervised pretraining only."""
     split: Split = Split()
     resize: tuple[Positive, Positive] | None = None
-    """Resize images to [height, width] pixels (bilinear)."""
+    """The [height, width] of the images that the network gets: scaled to it (bilinear), or, with a pretrained backbone, in
+    the backbone's own way of scaling and cutting."""
     limit: Positive | None = None
     """Use only the first so many rows; of each part, where the source has parts of its own."""
 
@@ -71,11 +72,12 @@ class Model(Block):
     layers: list[Layer] | None = None
     """The network as a list of layers. Without `head`, its last layer is the head."""
     backbone: Named | None = None
-    """A network of ours (`mlp`, `resnet20`, `{mlp: {hidden: [512, 512]}}`), or a pretrained one of the Transformers
-    library: a name of the catalog (`minilm`), a folder, or a hub id; or a new one: `{bert: {layers: 4, width: 256}}`."""
+    """A network of ours (`mlp`, `resnet20`, `{mlp: {hidden: [512, 512]}}`); a pretrained one: a name of the catalog
+    (`minilm`, `efficientnet-lite0`), or a model of the Transformers library by its folder or hub id; or a new encoder of
+    that library, `{bert: {layers: 4, width: 256}}`."""
     weights: str | None = None
-    """A model folder to start from; a stage that follows another starts from that one's best weights. Of a backbone of
-    the Transformers library: pretrained (when left out) or random."""
+    """A model folder to start from; a stage that follows another starts from that one's best weights. Of a pretrained
+    backbone: pretrained (when left out) or random."""
     head: list[Layer] | None = None
     """The layers after the backbone; the size `auto` comes from the data."""
     max_length: Annotated[int, Field(ge=4, strict=True)] | None = None
@@ -134,6 +136,9 @@ class Train(Block):
     """How often the training data is gone through."""
     batch_size: Positive = 32
     """Examples in a batch."""
+    augment: list[str | dict[str, Any]] = []
+    """Changed copies of the training pictures: flip, crop, resized_crop, color, randaugment, mixup, cutmix; with options
+    {crop: 4}, {randaugment: {n: 2, m: 9}}."""
     objective: Named | None = None
     """What is minimised; the task chooses when left out. masked, denoising and masked_tokens need no labels."""
     optimizer: Named = "adam"

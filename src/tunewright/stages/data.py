@@ -7,13 +7,12 @@ from pathlib import Path
 
 from tunewright.data.checks.finding import Finding
 from tunewright.data.checks.table import check
-from tunewright.data.prepare import Prepared, prepare
+from tunewright.data.prepare import Prepared
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import stage_recipes
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import prepare_data
 from tunewright.stages.run import read_recipe
-from tunewright.tasks.table import get_task
 
 
 def check_data(recipe: Path, overrides: list[str], *, as_json: bool, screen: Screen | None = None) -> None:
@@ -36,15 +35,8 @@ def prepare_to(recipe: Path, overrides: list[str], out: Path | None, *, screen: 
     screen = screen or Screen()
     found: list[Prepared] = []
     for name, stage, base in _stages(recipe, overrides):
-        if out is None:
-            prepared = prepare_data(stage, base, screen)
-        else:
-            with screen.counting(f"preparing {stage.data.source}") as progress:
-                kind = get_task(stage.task).target_kind if stage.data.labelled else None
-                folder = out if len(_stages(recipe, overrides)) == 1 else out / name
-                prepared = prepare(
-                    stage.data, seed=stage.seed, target_kind=kind, base=base, out=folder, progress=progress
-                )
+        folder = None if out is None else out if len(_stages(recipe, overrides)) == 1 else out / name
+        prepared = prepare_data(stage, base, screen, folder)
         show_prepared(name, prepared, screen)
         found.append(prepared)
     return found

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
 
+from tunewright.data.augmentation import Augmentation, build_augmentation
 from tunewright.data.batching import Examples
+from tunewright.data.pictures import PictureExamples
 from tunewright.data.prepare import Prepared, prepare
-from tunewright.errors import ArtifactError
+from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.adapters import add_adapter
 from tunewright.models.build import build_network, describe_model
 from tunewright.models.layers import resolve_auto
 from tunewright.models.network import AnyNetwork, Network
-from tunewright.models.pretrained import Backbone
+from tunewright.models.pretrained import Backbone, weights_folder
+from tunewright.models.saved import load_backbone_weights
 from tunewright.models.surgery import fit_input, replace_head
 from tunewright.models.transformer import Transformer
 from tunewright.random import mix
 from tunewright.recipe.schema import Model, Recipe, Tune
 from tunewright.stages.console import Screen
-from tunewright.stages.job import Origin
-from tunewright.stages.pretrained import pretrained_network, same_target, usual_lr
+from tunewright.stages.job import Origin, recipe_backbone
+from tunewright.stages.pretrained import chosen_tune, pretrained_network, same_target, usual_lr
 from tunewright.tasks.base import InputEncoder, Preprocessor, Task
 from tunewright.tasks.rows import unused_columns
 from tunewright.tasks.table import get_task
-from tunewright.tasks.targets import fit_target
+from tunewright.tasks.targets import TargetEncoder, fit_target
 from tunewright.tasks.tokens import TextEncoder
 from tunewright.training.objectives import Objective, build_objective
 from tunewright.training.optim import default_lr
@@ -46,24 +49,40 @@ class Ingredients:
     """What moves: the recipe's, or the default for a pretrained network."""
     lr: float
     """The peak learning rate: the recipe's, or the usual one."""
+    augmentation: Augmentation | None
+    """How training pictures are changed."""
     encoded: dict[str, Examples | None] = field(default_factory=dict)
 
     def examples(self, split: str) -> Examples | None:
         """A split as tensors; None when it has no rows."""
         if split not in self.encoded:
-            self.encoded[split] = encode_split(self.prepared, self.preprocessor, split)
+            found = encode_split(self.prepared, self.preprocessor, split)
+            if split == "train" and isinstance(found, PictureExamples):
+                found = replace(found, augmentation=self.augmentation)
+            self.encoded[split] = found
         return self.encoded[split]
 
 
-def prepare_data(recipe: Recipe, base: Path, screen: Screen) -> Prepared:
-    """The prepared data of a recipe; at once when it was prepared before."""
+def prepare_data(recipe: Recipe, base: Path, screen: Screen, out: Path | None = None) -> Prepared:
+    """The prepared data of a recipe; at once when it was prepared before.
+
+    Args:
+        out: the folder that gets it; None: the cache.
+    """
     task = get_task(recipe.task)
+    framing = None
+    if task.frame is not None:
+        framing, note = task.frame(recipe, recipe_backbone(recipe, base))
+        if note is not None:
+            screen.warn(note)
     with screen.counting(f"preparing {recipe.data.source}") as progress:
         prepared = prepare(
             recipe.data,
             seed=recipe.seed,
             target_kind=task.target_kind if recipe.data.labelled else None,
             base=base,
+            framing=framing,
+            out=out,
             progress=progress,
         )
     if recipe.task.startswith("tabular") and recipe.data.input is None and (unused := unused_columns(prepared)):
@@ -94,12 +113,16 @@ def gather(
     )
     target = fit_target(prepared) if objective.supervised else None
     preprocessor = Preprocessor(task=task, inputs=inputs, target=target)
-    if backbone is not None or (origin is not None and isinstance(origin.network, Transformer)):
+    started = origin.network if origin is not None else None
+    if (backbone is not None and not backbone.own) or isinstance(started, Transformer):
         network, tune = pretrained_network(recipe, preprocessor, origin, backbone, screen)
-        random = origin is None and (recipe.model.weights == "random" or (backbone and not backbone.pretrained))
-        lr = recipe.train.lr or (default_lr(recipe.train.optimizer) if random else usual_lr(recipe, tune, screen))
     else:
-        network, tune = _own_network(recipe, preprocessor, origin, objective, screen), recipe.tune
+        network = _own_network(recipe, preprocessor, origin, backbone, objective, screen)
+        tune = recipe.tune if backbone is None or origin is not None else chosen_tune(recipe, screen)
+    random = origin is None and (recipe.model.weights == "random" or (backbone and not backbone.pretrained))
+    if (backbone is not None or isinstance(started, Transformer)) and not random:
+        lr = recipe.train.lr or usual_lr(recipe, tune, screen)
+    else:
         lr = recipe.train.lr or default_lr(recipe.train.optimizer)
     if tune.adapter is not None:
         network = add_adapter(network, tune.adapter, seed=recipe.seed)
@@ -112,19 +135,59 @@ def gather(
         objective=objective,
         tune=tune,
         lr=lr,
+        augmentation=_augmentation(recipe, task, objective, target),
     )
 
 
+def _augmentation(
+    recipe: Recipe, task: Task, objective: Objective, target: TargetEncoder | None
+) -> Augmentation | None:
+    """What `train.augment` asks for.
+
+    Raises:
+        RecipeError: the inputs are no pictures, or mixed labels do not fit the objective.
+    """
+    steps = recipe.train.augment
+    found = build_augmentation(steps, seed=recipe.seed, classes=target.outputs if target else 0)
+    if found is None:
+        return None
+    if task.frame is None:
+        raise RecipeError(
+            f"{task.name} has no pictures to change",
+            place="train.augment",
+            found=steps,
+            expected="a task on images",
+            fix="leave train.augment out",
+        )
+    if found.mixes and objective.name != "cross_entropy":
+        raise RecipeError(
+            "mixed pictures have shares of several classes, which only cross_entropy takes",
+            place="train.augment",
+            found=objective.name,
+            expected="train.objective: cross_entropy",
+            fix="take mixup and cutmix out of train.augment",
+        )
+    return found
+
+
 def _own_network(
-    recipe: Recipe, preprocessor: Preprocessor, origin: Origin | None, objective: Objective, screen: Screen
+    recipe: Recipe,
+    preprocessor: Preprocessor,
+    origin: Origin | None,
+    backbone: Backbone | None,
+    objective: Objective,
+    screen: Screen,
 ) -> Network:
-    """A network of ours: new, or the source's with its own head or a new one."""
+    """A network of ours: new, with or without pretrained weights, or the source's with its own head or a new one."""
     inputs, target = preprocessor.inputs, preprocessor.target
     outputs = target.outputs if target else math.prod(inputs.input_shape)
     block = _model_block(recipe.model, preprocessor.task, supervised=objective.supervised)
     if origin is None:
         described = describe_model(block, input_shape=inputs.input_shape, outputs=outputs)
-        return build_network(described, seed=mix(recipe.seed, "weights"))
+        network = build_network(described, seed=mix(recipe.seed, "weights"))
+        if backbone is not None:
+            load_backbone_weights(network, weights_folder(backbone))
+        return network
     return _adapt(origin, block, preprocessor, outputs, recipe.seed, screen)
 
 

@@ -53,7 +53,7 @@ def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folde
     else:
         facts = _measured(network, examples)
         chosen = facts["precision"]
-        screen.say(f"{chosen}: bfloat16 is {facts['ratio']:.2f} times as fast as float32 here")
+        screen.say(f"computing in {chosen}: bfloat16 takes {1 / facts['ratio']:.2f} of the time of float32 here")
     write_json(kept, {"precision": chosen})
     network.reduced = chosen == "bfloat16"
     return chosen

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from tunewright.data.columns import Rejects
+from tunewright.data.columns import Column, Rejects
+from tunewright.data.framing import Framing
 from tunewright.data.opening import open_source
 from tunewright.data.sources.base import ROW, image_column, with_rows
 from tunewright.data.types import infer_columns
@@ -112,10 +113,16 @@ def print_predictions(folder: Path, data: str, *, screen: Screen | None = None) 
 def _predictions(model: Model, data: str, rejects: Rejects) -> Iterator[list[dict[str, Any]]]:
     encoder = model.preprocessor.inputs
     if isinstance(encoder, PixelEncoder) and Path(data).suffix.lower() in PICTURES:
-        yield [{"file": data, **model.predict(_picture(Path(data), encoder))[0]}]
+        stored = Column(
+            name=encoder.column, kind="image", shape=(*encoder.file_framing.size, encoder.channels), framed=True
+        )
+        table = _picture(Path(data), stored, encoder.file_framing)
+        yield [{"file": data, **_reading(model, encoder.reads(stored)).predict(table)[0]}]
         return
-    resize = encoder.stored[:2] if isinstance(encoder, PixelEncoder) else None
-    source = open_source(Data(source=data, labelled=False, resize=resize), Path("."))
+    framing = encoder.file_framing if isinstance(encoder, PixelEncoder) else None
+    source = open_source(Data(source=data, labelled=False), Path("."), framing)
+    if isinstance(encoder, PixelEncoder) and (stored := source.known.get(encoder.column)) is not None:
+        model = _reading(model, encoder.reads(stored))
     columns, _ = infer_columns(
         (table for part in source.parts.values() for table in part(Rejects())), dict(source.known)
     )
@@ -135,19 +142,20 @@ def _typed(table: pa.Table, kinds: dict[str, str]) -> pa.Table:
     return pa.table(stored)
 
 
-def _picture(path: Path, encoder: PixelEncoder) -> pa.Table:
-    from PIL import Image
+def _reading(model: Model, encoder: PixelEncoder) -> Model:
+    """The model for pictures that are stored in another way than those that it was trained on."""
+    return replace(model, preprocessor=replace(model.preprocessor, inputs=encoder))
 
-    from tunewright.data.sources.images import BROKEN, to_pixels
 
-    try:
-        with Image.open(path) as image:
-            pixels = to_pixels(image, *encoder.stored)
-    except BROKEN as error:
+def _picture(path: Path, stored: Column, framing: Framing) -> pa.Table:
+    from tunewright.data.sources.images import decode
+
+    pixels = decode(path, stored, framing)
+    if isinstance(pixels, str):
         raise DataError(
-            f"the picture cannot be read: {error}",
+            f"the picture cannot be read: {pixels}",
             file=path,
             expected="a PNG, JPEG or other picture",
             fix="check the file",
-        ) from error
-    return pa.table({encoder.column: image_column(encoder.column, pixels[None])})
+        )
+    return pa.table({stored.name: image_column(stored.name, pixels[None])})

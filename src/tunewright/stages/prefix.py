@@ -92,7 +92,7 @@ def frozen_part(
         rows: the network's layer table.
     """
     network, recipe = ingredients.network, ingredients.recipe
-    if not recipe.hardware.prefix_cache or recipe.train.epochs < 2 or getattr(examples, "augmented", False):
+    if not recipe.hardware.prefix_cache or recipe.train.epochs < 2 or examples.augmented:
         return None
     if isinstance(network, Transformer) and network.described["purpose"] == "masked-lm":
         return None  # what the tokens are changes from epoch to epoch

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.pretrained import Backbone, weights_folder
 from tunewright.models.selection import selection_is_exact
-from tunewright.models.transformer import (
-    Transformer,
-    build_transformer,
-    continue_from,
-    describe_transformer,
-    load_backbone,
-)
+from tunewright.models.transformer import Transformer, build_transformer, describe_transformer
+from tunewright.models.transformer_files import OWN_WEIGHTS, Started, continue_from, load_backbone, merged
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe, Tune, Unfreeze
 from tunewright.stages.console import Screen
@@ -58,20 +54,51 @@ def pretrained_network(
     classes = preprocessor.target.classes if preprocessor.target else None
     seed = mix(recipe.seed, "weights")
     if origin is not None:
-        return _go_on(recipe, preprocessor, origin, classes, seed, screen)
+        network, tune = _go_on(recipe, preprocessor, origin, classes, seed, screen)
+        return _reading(network, preprocessor), tune
     assert backbone is not None
     config = _with_pieces(recipe, backbone, preprocessor.inputs)
     described = describe_transformer(purpose, config, head=recipe.model.head, classes=classes)
     if recipe.model.weights == "random" or not backbone.pretrained:
-        return _checked(build_transformer(described, seed=seed), screen), recipe.tune
+        network = _checked(build_transformer(described, seed=seed), screen)
+        return _reading(network, preprocessor), recipe.tune
     described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
-    network = _checked(load_backbone(weights_folder(backbone), described, seed=seed), screen)
+    network = _checked(_said(load_backbone(weights_folder(backbone), described, seed=seed), screen), screen)
     # The head of a masked language model is pretrained too, or learns from so many tokens that nothing need wait for it.
-    if recipe.tune != Tune() or purpose == "masked-lm":
-        return network, recipe.tune
+    tune = recipe.tune if purpose == "masked-lm" else chosen_tune(recipe, screen)
+    return _reading(network, preprocessor), tune
+
+
+def _reading(network: Transformer, preprocessor: Preprocessor) -> Transformer:
+    """The network, with the size of its pictures noted, which need not be that of its configuration.
+
+    Raises:
+        RecipeError: it cannot read pictures of that size.
+    """
+    if network.described["purpose"] != "image-classification":
+        return network
+    shape = list(preprocessor.inputs.input_shape)
+    network.described = {**network.described, "input_shape": shape}
+    try:
+        network.blocks()
+    except (ValueError, RuntimeError) as error:
+        raise RecipeError(
+            f"the backbone does not read pictures of this size: {str(error).strip().splitlines()[0]}",
+            place="data.resize",
+            found="×".join(map(str, shape)),
+            expected="the size that it was made for",
+            fix="leave data.resize out",
+        ) from None
+    return network
+
+
+def chosen_tune(recipe: Recipe, screen: Screen) -> Tune:
+    """What of a pretrained network moves: the recipe's word, or the usual, and then says so."""
+    if recipe.tune.model_fields_set:
+        return recipe.tune
     tune = usual_tune(recipe.train.epochs)
     screen.say(f"tune is left out, so: {_words(tune)}")
-    return network, tune
+    return tune
 
 
 def usual_tune(epochs: int) -> Tune:
@@ -123,12 +150,6 @@ def _go_on(
             file=origin.folder,
             fix="leave model.backbone out, or start from another model",
         )
-    if "adapter" in origin.network.described and recipe.tune.adapter is not None:
-        raise RecipeError(
-            "an adapter cannot be put on an adapter",
-            place="tune.adapter",
-            fix="leave tune.adapter out: the weights of the adapter before are merged and go on",
-        )
     wanted: dict[str, Any] = describe_transformer(
         preprocessor.task.purpose or "text-classification",
         origin.network.described["config"],
@@ -136,14 +157,40 @@ def _go_on(
         classes=classes,
     )
     same_head = recipe.model.head is None or wanted["head"] == origin.network.described["head"]
-    if same_target(origin.preprocessor, preprocessor) and same_head and "adapter" not in origin.network.described:
-        return _checked(origin.network, screen), recipe.tune
-    screen.say("new head on the pretrained backbone")
-    if recipe.tune.adapter is not None and origin.folder is not None:
-        base = Backbone(name=str(origin.folder.resolve()), folder=origin.folder, config=wanted["config"])
-        wanted = {**wanted, "base": base.name, "base_fingerprint": base.fingerprint}
-    network = _checked(continue_from(origin.network, wanted, seed=seed), screen)
-    return network, _without_new_parts(recipe.tune, network, origin.network, screen)
+    if same_target(origin.preprocessor, preprocessor) and same_head:
+        network, tune = merged(origin.network), recipe.tune
+    else:
+        network = _said(continue_from(origin.network, wanted, seed=seed), screen)
+        tune = _without_new_parts(recipe.tune, network, origin.network, screen)
+    if recipe.tune.adapter is not None:
+        network = Transformer(network.model, {**network.described, **_kept_at(origin.folder)})
+    return _checked(network, screen), tune
+
+
+def _kept_at(folder: Path | None) -> dict[str, str]:
+    """Where an adapter finds the weights that it is put on: the folder of the model that the stage starts from."""
+    if folder is None:
+        return {"base": "the model of the stage before", "base_fingerprint": ""}
+    if (folder / OWN_WEIGHTS).exists() or (folder / "adapter_config.json").exists():
+        raise RecipeError(
+            "an adapter belongs to a whole model in the library's own format, and the model to start from is none",
+            place="tune.adapter",
+            found=folder,
+            fix="leave tune.adapter out here, or leave model.head and tune.adapter out in the stage before",
+        )
+    base = Backbone(name=str(folder.resolve()), folder=folder, config={})
+    return {"base": base.name, "base_fingerprint": base.fingerprint}
+
+
+def _said(started: Started, screen: Screen) -> Transformer:
+    """The network, after saying what of it is not pretrained."""
+    if started.new:
+        parts = dict.fromkeys(name.rpartition(".")[0] for name in started.new)
+        screen.say(f"new, with random weights: {', '.join(parts)}")
+    if started.unused:
+        shown = ", ".join(started.unused[:3])
+        screen.warn(f"{len(started.unused)} of the pretrained tensors have no place in this architecture: {shown}, …")
+    return started.network
 
 
 def _without_new_parts(tune: Tune, network: Transformer, origin: Transformer, screen: Screen) -> Tune:

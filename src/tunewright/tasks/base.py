@@ -15,6 +15,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from tunewright.data.batching import Examples
+from tunewright.data.framing import Framing
 from tunewright.data.prepare import Prepared
 from tunewright.models.pretrained import Backbone
 from tunewright.models.transformer import Purpose
@@ -80,6 +81,8 @@ class Task:
     objective: str
     metrics: tuple[str, ...]
     """Measured by default; the first is the headline and selects the best weights."""
+    frame: Callable[[Recipe, Backbone | None], tuple[Framing | None, str | None]] | None = None
+    """How pictures in files get one size while they are prepared, and what had to be assumed; None: no pictures."""
     purpose: Purpose | None = None
     """What a pretrained backbone of the Transformers library is opened for; None: it cannot be used."""
 

@@ -1,12 +1,14 @@
 """Which of K classes does this picture show?"""
 
 from tunewright.tasks.base import Task
-from tunewright.tasks.pixels import fit_pixels, load_pixels
+from tunewright.tasks.pixels import fit_pixels, frame_pictures, load_pixels
 
 TASK = Task(
     name="image-classification",
     summary="which class an image belongs to",
     target_kind="category",
+    purpose="image-classification",
+    frame=frame_pictures,
     fit_inputs=fit_pixels,
     load_inputs=load_pixels,
     default_model={

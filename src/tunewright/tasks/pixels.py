@@ -1,10 +1,10 @@
-"""Images as input: stored bytes to tensors, resized where the recipe says so."""
+"""Images as input: stored bytes, framed and scaled as the network's weights expect it."""
 
 from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,61 +14,123 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from tunewright.data.batching import TensorExamples
 from tunewright.data.columns import Column
+from tunewright.data.framing import Framing
+from tunewright.data.pictures import PictureExamples, Scaling
 from tunewright.data.prepare import Prepared, column_array
 from tunewright.errors import DataError
 from tunewright.models.pretrained import Backbone
 from tunewright.recipe.schema import Recipe
+from tunewright.tasks.image_processor import backbone_processor, write_processor
+
+# The linear baseline sees pictures of at most this side: a linear model gains nothing from more pixels, and drowns in them.
+PLAIN_SIDE = 32
+# Pictures in a report are shown at most this large.
+SHOWN_SIDE = 96
+# Pictures that were stored in another size than the network reads are framed once if they then take less memory than this.
+FRAMED_BYTES = 2**29
+CHUNK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelEncoder:
-    """uint8 pixels as floats in [0, 1], channels first."""
+    """Bytes to numbers, channels first."""
 
     column: str
     stored: tuple[int, int, int]
     """Height, width and channels as they are stored."""
-    resize: tuple[int, int] | None
-    """Height and width that the network gets; None: as stored."""
+    framed: bool
+    """They were given the network's size when they were stored."""
+    framing: Framing | None
+    """How any picture gets the network's size; None: the network reads them as they are."""
+    channels: int
+    """What the network reads."""
+    scaling: Scaling
+    processor: dict[str, Any] | None
+    """The pretrained backbone's own description of all this, in the Transformers library's format."""
 
     plain_name: str = "linear model on raw inputs"
     plain_rows: int = 10_000
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        height, width = self.resize or self.stored[:2]
-        return self.stored[2], height, width
+        height, width = self.framing.size if self.framing else self.stored[:2]
+        return self.channels, height, width
 
-    def encode(self, table: pa.Table) -> Tensor:
-        """[N, C, H, W] float32 in [0, 1]; bilinear with anti-aliasing where the size changes."""
-        pixels = self._pixels(table)
-        tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        images = tensor.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-        if self.resize is not None and self.resize != self.stored[:2]:
-            images = interpolate(images, self.resize, mode="bilinear", antialias=True)
-        return images
-
-    def examples(self, table: pa.Table, target: Tensor | None) -> TensorExamples:
-        return TensorExamples(self.encode(table), target, torch.tensor(np.asarray(table["_row"])))
+    def examples(self, table: pa.Table, target: Tensor | None) -> PictureExamples:
+        """The rows, kept as bytes."""
+        pixels = torch.from_numpy(self._pixels(table))
+        framing = None if self.framed or self._fits() else self.framing
+        if framing is not None and len(pixels) * self.stored[2] * framing.size[0] * framing.size[1] <= FRAMED_BYTES:
+            # Once for all epochs; the bytes are those that each batch would get.
+            parts = [framing.batch(part.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) for part in pixels.split(CHUNK)]
+            pixels, framing = torch.cat(parts) if parts else pixels, None
+        return PictureExamples(
+            stored=pixels,
+            target=target,
+            rows=torch.tensor(np.asarray(table["_row"])),
+            framing=framing,
+            channels=self.channels,
+            scaling=self.scaling,
+        )
 
     def plain(self, train: pa.Table, test: pa.Table) -> tuple[Tensor, Tensor]:
-        return self.encode(train), self.encode(test)
+        """[N, C, H, W] float32 in [0, 1], shrunk to at most 32 pixels a side."""
+        first, second = (self._small(table) for table in (train, test))
+        return first, second
 
     def show(self, table: pa.Table, index: int) -> dict[str, Any]:
         from PIL import Image
 
         pixels = self._pixels(table.slice(index, 1))[0]
         image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
         buffer = io.BytesIO()
         image.save(buffer, format="PNG", optimize=True)
         return {"image": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()}
 
     def to_json(self) -> dict[str, Any]:
-        return {"column": self.column, "stored": self.stored, "resize": self.resize}
+        return {
+            "column": self.column,
+            "stored": self.stored,
+            "framed": self.framed,
+            "framing": self.framing.to_json() if self.framing else None,
+            "channels": self.channels,
+            "scaling": self.scaling.to_json(),
+            "processor": self.processor,
+        }
 
     def write(self, folder: Path) -> None:
-        """Nothing: the JSON holds all."""
+        """The description of a pretrained backbone's pictures, in the library's format."""
+        if self.processor is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_processor(self.processor, folder)
+
+    @property
+    def file_framing(self) -> Framing:
+        """How a picture from a file is framed for this network."""
+        size = self.stored[:2]
+        return self.framing or Framing(size=size, scale_to=size)
+
+    def reads(self, stored: Column) -> PixelEncoder:
+        """The encoder for a table in which the pictures are stored in another way."""
+        assert stored.shape is not None
+        height, width, channels = stored.shape
+        return replace(self, stored=(height, width, channels), framed=stored.framed)
+
+    def _fits(self) -> bool:
+        """Whether framing would leave the stored pictures as they are."""
+        framing, size = self.framing, self.stored[:2]
+        return framing is not None and framing.scaled(*size) == size == framing.size
+
+    def _small(self, table: pa.Table) -> Tensor:
+        parts: list[Tensor] = []
+        for start in range(0, table.num_rows, CHUNK):
+            pixels = torch.from_numpy(self._pixels(table.slice(start, CHUNK))).permute(0, 3, 1, 2)
+            images = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+            size = [min(side, PLAIN_SIDE) for side in images.shape[2:]]
+            parts.append(interpolate(images, size, mode="area") if size != list(images.shape[2:]) else images)
+        return torch.cat(parts)
 
     def _pixels(self, table: pa.Table) -> np.ndarray:
         if self.column not in table.column_names:
@@ -78,16 +140,26 @@ class PixelEncoder:
                 expected=f"images in a column {self.column!r}, as the model was trained on",
                 fix="rename the column, or name it with data.input",
             )
-        return column_array(table, Column(name=self.column, kind="image", missing=0, shape=self.stored))
+        return column_array(table, Column(name=self.column, kind="image", shape=self.stored))
+
+
+def frame_pictures(recipe: Recipe, backbone: Backbone | None) -> tuple[Framing | None, str | None]:
+    """How pictures in files get one size while they are prepared, and what had to be assumed for it."""
+    if backbone is not None:
+        processor = backbone_processor(backbone, recipe.data.resize)
+        return processor.framing, processor.note
+    return _own_framing(recipe), None
 
 
 def fit_pixels(
     prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: PixelEncoder | None
 ) -> PixelEncoder:
-    """The encoder for the one image column of a prepared set. Pixels mean the same in every set, whatever was known.
+    """The encoder for the one image column of a prepared set. A network goes on with the scaling that it was trained with,
+    a pretrained one also with its framing.
 
     Raises:
         DataError: there is no image column, or several.
+        ArtifactError: what the backbone says of its pictures is not understood.
     """
     images = [column for column in prepared.manifest.columns if column.kind == "image"]
     images = [column for column in images if column.name in prepared.manifest.input]
@@ -101,12 +173,42 @@ def fit_pixels(
             fix="for a table of numbers use task: tabular-classification",
         )
     height, width, channels = images[0].shape
-    return PixelEncoder(column=images[0].name, stored=(height, width, channels), resize=recipe.data.resize)
+    processor = None if backbone is None else backbone_processor(backbone, recipe.data.resize)
+    found = PixelEncoder(
+        column=images[0].name,
+        stored=(height, width, channels),
+        framed=images[0].framed,
+        framing=processor.framing if processor else _own_framing(recipe),
+        channels=processor.channels if processor else channels,
+        scaling=processor.scaling if processor else Scaling(),
+        processor=processor.config if processor else None,
+    )
+    if known is None:
+        return found
+    return replace(
+        found,
+        framing=found.framing or (known.framing if known.processor else None),
+        channels=known.channels,
+        scaling=known.scaling,
+        processor=found.processor or known.processor,
+    )
 
 
 def load_pixels(value: dict[str, Any], folder: Path) -> PixelEncoder:
     """The encoder from its JSON."""
-    resize = value["resize"]
+    height, width, channels = value["stored"]
     return PixelEncoder(
-        column=value["column"], stored=tuple(value["stored"]), resize=tuple(resize) if resize is not None else None
+        column=value["column"],
+        stored=(height, width, channels),
+        framed=value["framed"],
+        framing=Framing.from_json(value["framing"]) if value["framing"] else None,
+        channels=value["channels"],
+        scaling=Scaling.from_json(value["scaling"]),
+        processor=value["processor"],
     )
+
+
+def _own_framing(recipe: Recipe) -> Framing | None:
+    """`data.resize` for a network of ours: straight to that size."""
+    size = recipe.data.resize
+    return None if size is None else Framing(size=size, scale_to=size)

@@ -1,13 +1,15 @@
 """What moves and what does not: freezing, gradual unfreezing, learning rates by block, and the proof of it.
 
-Everything is resolved against the model's list of blocks, counted from the input. A frozen block gets no gradient and
-runs in evaluation mode, so that its BatchNorm keeps its statistics and its dropout is off.
+Everything is resolved against the model's list of blocks, counted from the input; a number counts those with parameters,
+of which the embeddings are the first. A frozen block gets no gradient and runs in evaluation mode, so that its BatchNorm
+keeps its statistics and its dropout is off.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tunewright.errors import ArtifactError, RecipeError
+from tunewright.errors import ArtifactError, RecipeError, RunFailed
 from tunewright.models.adapters import is_moved_by
 from tunewright.models.network import AnyNetwork, Block
 from tunewright.recipe.schema import Tune
@@ -48,8 +50,14 @@ def resolve_movement(model: AnyNetwork, tune: Tune) -> list[Movement]:
 
     Raises:
         RecipeError: `freeze` names nothing that exists, or `unfreeze` asks for more than is frozen.
+        RunFailed: a parameter is in no block, or in two.
     """
     blocks = model.blocks()
+    _require_each_once(
+        {id(value): name for name, value in model.named_parameters()},
+        [id(value) for block in blocks for value in block.parameters().values()],
+        "blocks",
+    )
     backbone = [block for block in blocks if block.part == "backbone"]
     frozen = _frozen_names(backbone, tune.freeze)
     starts: dict[str, int | None] = {block.name: None if block.name in frozen else 0 for block in backbone}
@@ -79,18 +87,20 @@ def parameter_groups(movements: Sequence[Movement], lr: float) -> list[dict[str,
 
     Raises:
         RecipeError: nothing at all is left to train.
+        RunFailed: a trained parameter is in no group, or in two: it would be stepped twice.
     """
     by_rate: dict[float, list[nn.Parameter]] = {}
+    wanted = dict[int, str]()
     for movement in movements:
         if movement.from_epoch is not None:
             by_rate.setdefault(lr * movement.lr_multiplier, []).extend(movement.parameters)
-    # A parameter that two blocks share would be stepped twice.
-    seen: set[int] = set()
-    by_rate = {
-        rate: [value for value in values if id(value) not in seen and not seen.add(id(value))]
-        for rate, values in by_rate.items()
-    }
-    groups = [{"params": values, "lr": rate, "base_lr": rate} for rate, values in by_rate.items() if values]
+            wanted |= {
+                id(value): name for name, value in movement.block.parameters().items() if name in movement.moving
+            }
+    groups: list[dict[str, Any]] = [
+        {"params": values, "lr": rate, "base_lr": rate} for rate, values in by_rate.items() if values
+    ]
+    _require_each_once(wanted, [id(value) for group in groups for value in group["params"]], "optimiser groups")
     if not groups:
         raise RecipeError(
             "nothing is left to train: every block with parameters is frozen",
@@ -98,6 +108,20 @@ def parameter_groups(movements: Sequence[Movement], lr: float) -> list[dict[str,
             fix="freeze less, or add a head with parameters, such as model.head: [{dense: auto}]",
         )
     return groups
+
+
+def _require_each_once(wanted: dict[int, str], found: list[int], what: str) -> None:
+    """The invariant behind all of this: nothing is forgotten, and nothing is counted twice."""
+    counts = Counter(found)
+    wrong = {name: counts[key] for key, name in wanted.items() if counts[key] != 1}
+    if wrong or len(wanted) != len(counts):
+        raise RunFailed(
+            f"the {what} do not hold each parameter exactly once",
+            found=", ".join(f"{name}: {count} times" for name, count in list(wrong.items())[:5])
+            or "others than wanted",
+            expected=f"each of {len(wanted)} parameters once",
+            fix="this is a mistake in the model's code, not in your recipe: please report it",
+        )
 
 
 def start_epoch(movements: Sequence[Movement], epoch: int) -> None:
@@ -188,7 +212,7 @@ def certify(movements: Sequence[Movement], before: dict[str, str], model: nn.Mod
     warnings: list[str] = []
     for movement in movements:
         block = movement.block
-        names = [name for name in before if name.startswith(block.prefix)]
+        names = [name for name in before if name.startswith(block.prefix) and name not in block.elsewhere]
         moves = is_trained(movement, epochs - 1)
         learned = [name for name in names if moves and _may_change(movement, name)]
         if learned:
@@ -214,6 +238,8 @@ def certify(movements: Sequence[Movement], before: dict[str, str], model: nn.Mod
 def _may_change(movement: Movement, name: str) -> bool:
     """A moving parameter; or a buffer, such as a running statistic, of a module that moves itself."""
     parameters = movement.block.parameters()
+    if name in movement.block.elsewhere:
+        return False
     if name in parameters:
         return name in movement.moving
     owner = name.rpartition(".")[0] + "."
@@ -241,7 +267,7 @@ def _frozen_names(backbone: list[Block], freeze: int | float | str | list[str]) 
         count = sum(any(True for _ in block.module.parameters()) for block in backbone)
         return _frozen_names(backbone, round(freeze * count))
     if freeze == "embeddings":
-        chosen = {block.name for block in backbone if any(isinstance(m, nn.Embedding) for m in block.module.modules())}
+        chosen = {block.name for block in backbone if _embeds(block)}
         if not chosen:
             raise _bad_freeze(freeze, backbone)
         return chosen
@@ -262,6 +288,13 @@ def _frozen_names(backbone: list[Block], freeze: int | float | str | list[str]) 
             raise _bad_freeze(pattern, backbone)
         chosen |= found
     return chosen
+
+
+def _embeds(block: Block) -> bool:
+    """Whether a block makes vectors of tokens or patches; a layer of the stack with a table of its own is none."""
+    if re.search(r"\.\d+$", block.name):
+        return False
+    return "embed" in block.name or any(isinstance(module, nn.Embedding) for module in block.module.modules())
 
 
 def _last_with_parameters(backbone: list[Block], count: int | Literal["all"], epoch: int) -> list[Block]:

@@ -19,6 +19,16 @@ from torch.optim import Optimizer
 from tunewright.data.batching import Batch, Batches
 from tunewright.errors import Diverged
 from tunewright.random import mix
+from tunewright.training.liveness import (
+    LEARNED,
+    LOOKED_AT,
+    WARM,
+    require_connected,
+    require_gradient,
+    require_movement,
+    same_loss,
+    weights_digest,
+)
 
 # A loss this many times as large as at the start has exploded: no healthy run comes near it.
 EXPLODED = 1000.0
@@ -55,6 +65,13 @@ class State:
     """The sum of the losses over this epoch's examples so far."""
     weight_sum: float = 0.0
     first_loss: float | None = None
+    last_loss: float | None = None
+    same_losses: int = 0
+    """How many steps in a row, warmed up, had exactly this loss."""
+    warm_rate: float = 0.0
+    """The largest learning rate of this epoch's steps so far that were warmed up; 0: of none."""
+    weights: str | None = None
+    """A digest of the trained weights at the start of this epoch."""
     seconds: float = 0.0
     """Time spent training, over all processes that had a part in it."""
     examples: int = 0
@@ -120,15 +137,20 @@ def train(
 
     Raises:
         Diverged: the loss is not finite or exploded; nothing has been saved since it was healthy.
+        NothingLearned: there is no gradient, no weight changes, or the loss never does.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     started = time.perf_counter() - state.seconds
     while state.epoch < settings.epochs and state.finished is None:
         around.start_epoch(state.epoch)
+        look = min(LOOKED_AT, batches.steps_per_epoch)
+        if state.weights is None:
+            state.weights = weights_digest(parameters)
         for step_batches in batches.steps(state.epoch, start=state.step_in_epoch):
             if settings.stochastic:
                 torch.manual_seed(mix(settings.seed, "step", state.step))
-            rate = set_learning_rate(optimizer, learning_rate_factor(state.step))
+            factor = learning_rate_factor(state.step)
+            rate = set_learning_rate(optimizer, factor)
             weight = sum(objective.weight(batch) for batch in step_batches)
             for parameter in parameters:
                 parameter.grad = None
@@ -136,13 +158,18 @@ def train(
             for batch in step_batches:
                 loss = objective.loss_sum(model, batch, state.epoch)
                 loss_sum += float(loss.detach())
+                require_connected(loss, where(state))
                 (loss / weight).backward()
+            if state.step == look - 1:
+                require_gradient(parameters, loss_sum / weight, where(state))
             if penalty is not None:
                 penalty().backward()
             check_health(loss_sum / weight, state, step_batches, batches.examples.rows)
             if settings.clip_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
             optimizer.step()
+            if factor >= WARM:
+                watch(state, parameters, loss_sum / weight, rate)
 
             state.step += 1
             state.step_in_epoch += 1
@@ -151,6 +178,8 @@ def train(
             state.examples += sum(len(batch.ids) for batch in step_batches)
             state.seconds = time.perf_counter() - started
             around.log_step(state, loss_sum / weight, rate)
+            if state.step == look and state.warm_rate > 0:
+                require_movement(state.weights, parameters, state.warm_rate, f"after step {state.step}")
             last = state.step_in_epoch == batches.steps_per_epoch
             if around.should_stop() and not last:
                 around.save(state)
@@ -161,7 +190,8 @@ def train(
         train_loss = state.loss_sum / state.weight_sum
         state.epoch += 1
         around.end_epoch(state, train_loss)
-        state.step_in_epoch, state.loss_sum, state.weight_sum = 0, 0.0, 0.0
+        end_if_still(state, parameters, train_loss)
+        state.step_in_epoch, state.loss_sum, state.weight_sum, state.warm_rate = 0, 0.0, 0.0, 0.0
         if state.epoch == settings.epochs and state.finished is None:
             state.finished = "all epochs done"
         state.seconds = time.perf_counter() - started
@@ -169,6 +199,39 @@ def train(
         if around.should_stop():
             break
     return state
+
+
+def watch(state: State, parameters: list[nn.Parameter], loss: float, rate: float) -> None:
+    """Count how often in a row the loss was the same, and end the training when that is often enough.
+
+    Raises:
+        NothingLearned: the loss has never been another one.
+    """
+    state.warm_rate = max(state.warm_rate, rate)
+    state.same_losses = state.same_losses + 1 if loss == state.last_loss else 1
+    state.last_loss = loss
+    reason = same_loss(state.same_losses, loss, loss == state.first_loss, where(state))
+    if reason is not None and state.finished is None and is_thawed(parameters):
+        state.finished = reason
+
+
+def end_if_still(state: State, parameters: list[nn.Parameter], train_loss: float) -> None:
+    """End the training after an epoch in which no weight has changed."""
+    before, state.weights = state.weights, weights_digest(parameters)
+    if state.weights == before and state.warm_rate > 0 and state.finished is None and is_thawed(parameters):
+        learned = abs(train_loss) <= LEARNED
+        reason = "the loss is zero" if learned else f"steps of {state.warm_rate:.3g} change none any more"
+        state.finished = f"no weight changed in epoch {state.epoch}: {reason}"
+
+
+def is_thawed(parameters: list[nn.Parameter]) -> bool:
+    """Whether all that is ever trained is trained now: otherwise the next epoch may move what this one did not."""
+    return all(value.requires_grad for value in parameters)
+
+
+def where(state: State) -> str:
+    """The place of the coming step, for people."""
+    return f"epoch {state.epoch + 1}, step {state.step + 1}"
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float) -> float:
@@ -193,7 +256,7 @@ def check_health(loss: float, state: State, step_batches: list[Batch], rows: Ten
     shown = ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")
     raise Diverged(
         "the loss is not finite" if not math.isfinite(loss) else "the loss exploded",
-        place=f"epoch {state.epoch + 1}, step {state.step + 1}, rows {shown} of the data",
+        place=f"{where(state)}, rows {shown} of the data",
         found=f"a loss of {loss:.6g}",
         expected=f"a finite loss below {limit:.6g}",
         fix="lower train.lr, set train.clip_norm: 1.0, or look at these rows; the last good checkpoint is kept",

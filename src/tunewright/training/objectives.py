@@ -43,9 +43,10 @@ def mae(outputs: Tensor, target: Tensor, class_weights: Tensor | None = None, sm
 def cross_entropy(
     outputs: Tensor, target: Tensor, class_weights: Tensor | None = None, smoothing: float = 0.0
 ) -> Tensor:
-    """Σ_examples −Σ_k w_k q_k log softmax(z)_k, for logits z [B, K] and target [B] int64.
+    """Σ_examples −Σ_k w_k q_k log softmax(z)_k, for logits z [B, K] and target [B] int64, or [B, K] float32.
 
-    q is 1 for the right class, else 0; label smoothing ε makes it (1 − ε) q + ε/K (Szegedy et al. 2015, section 7).
+    q is 1 for the right class, else 0; or the target itself, the classes' shares of a mixed example. Label
+    smoothing ε makes it (1 − ε) q + ε/K (Szegedy et al. 2015, section 7).
     """
     return F.cross_entropy(outputs, target, class_weights, reduction="sum", label_smoothing=smoothing)
 
@@ -82,10 +83,12 @@ class FromLabels:
     label_smoothing: float = 0.0
 
     def weight(self, batch: Batch) -> float:
-        """The number of examples; with class weights the sum of w_y, as in torch.nn.CrossEntropyLoss."""
+        """The number of examples; with class weights the sum of w_y, as in torch.nn.CrossEntropyLoss (of Σ_k q_k w_k)."""
         if self.class_weights is None:
             return batch.ids.shape[0]
         assert batch.target is not None
+        if batch.target.dim() == 2:
+            return (batch.target @ self.class_weights).sum().item()
         return self.class_weights[batch.target].sum().item()
 
     def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:

@@ -60,8 +60,10 @@ def identifier_columns(material: Material) -> list[Finding]:
             numbers = np.sort(values.to_numpy().astype(np.float64))
             if len(numbers) > 20 and np.isfinite(numbers).all() and (np.diff(numbers) == 1).all():
                 names.append(column.name)
-        elif column.kind in ("category", "text") and len(values) > 20 and _are_names(values):
-            names.append(column.name)
+        elif column.kind in ("category", "text") and len(values) > 20 and len(values.unique()) == len(values):
+            # A name is one word of letters and digits; a sentence in every row is only a text.
+            named = pc.all(pc.match_substring_regex(values, r"^[\w.:/+-]{1,64}$")).as_py()
+            names += [column.name] if named else []
     if not names:
         return []
     keep = [column.name for column in material.inputs if column.name not in names]
@@ -78,13 +80,6 @@ def identifier_columns(material: Material) -> list[Finding]:
             fix=f"tunewright run {material.recipe} 'data.input=[{', '.join(keep[:20])}]'",
         )
     ]
-
-
-def _are_names(values: pa.ChunkedArray) -> bool:
-    """Whether each value is another word of letters and digits; a sentence in every row is only a text."""
-    if len(values.unique()) < len(values):
-        return False
-    return bool(pc.all(pc.match_substring_regex(values, r"^[\w.:/+-]{1,64}$")).as_py())
 
 
 def _target(material: Material, chosen: np.ndarray) -> np.ndarray | None:

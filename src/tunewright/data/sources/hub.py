@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,18 +9,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from tunewright.data.columns import Column, Rejects
-from tunewright.data.sources.base import BATCH_ROWS, Source, image_column, with_rows
-from tunewright.data.sources.images import BROKEN, GREY_MODES, to_pixels
+from tunewright.data.framing import Framing
+from tunewright.data.sources.base import BATCH_ROWS, Source, with_rows
+from tunewright.data.sources.cells import decode_cells, name_labels, named_cells
+from tunewright.data.sources.images import BATCH_IMAGES, picture_column
 from tunewright.data.sources.parquet import plain
 from tunewright.errors import DataError
 
 PARTS = {"train": "train", "validation": "valid", "valid": "valid", "test": "test"}
 
 
-def read_hub(name: str, *, resize: tuple[int, int] | None, revision: str | None = None) -> Source:
+def read_hub(name: str, *, framing: Framing | None, revision: str | None = None) -> Source:
     """A data set of the hub by its id, "owner/name".
 
     Raises:
@@ -36,10 +36,10 @@ def read_hub(name: str, *, resize: tuple[int, int] | None, revision: str | None 
             expected="an id such as owner/name, and a connection to the hub",
             fix="check name and connection; or save it elsewhere with datasets' save_to_disk and name that folder",
         ) from error
-    return _source(loaded, "hub", name, resize)
+    return _source(loaded, "hub", name, framing)
 
 
-def read_saved(folder: Path, *, resize: tuple[int, int] | None) -> Source:
+def read_saved(folder: Path, *, framing: Framing | None) -> Source:
     """A folder that `save_to_disk` of the datasets library wrote.
 
     Raises:
@@ -55,7 +55,7 @@ def read_saved(folder: Path, *, resize: tuple[int, int] | None) -> Source:
             expected="what datasets' save_to_disk wrote",
             fix="save it again",
         ) from error
-    return _source(loaded, "hub", str(folder), resize)
+    return _source(loaded, "hub", str(folder), framing)
 
 
 def _library() -> Any:
@@ -68,7 +68,7 @@ def _library() -> Any:
     return datasets
 
 
-def _source(loaded: Any, format: str, name: str, resize: tuple[int, int] | None) -> Source:
+def _source(loaded: Any, format: str, name: str, framing: Framing | None) -> Source:
     parts = dict(loaded) if isinstance(loaded, Mapping) else {"all": loaded}
     named = {PARTS.get(part, "all" if len(parts) == 1 else part): value for part, value in parts.items()}
     unknown = [part for part in named if part not in ("all", "train", "valid", "test")]
@@ -91,60 +91,41 @@ def _source(loaded: Any, format: str, name: str, resize: tuple[int, int] | None)
     }
     known: dict[str, Column] = {}
     for column in images:
-        known[column] = Column(name=column, kind="image", shape=_image_shape(sample, column, resize, name))
+        cells = (cell for part in named.values() for cell in named_cells(_tables(part, BATCH_IMAGES), column))
+        known[column] = picture_column(column, cells, framing, name)
     first, batches = 1, {}
     for part, value in named.items():
-        batches[part] = partial(_batches, value, known, labels, first)
+        batches[part] = partial(_batches, value, known, framing, labels, first)
         first += len(value)
     content = "".join(str(getattr(value, "_fingerprint", "")) for value in named.values())
     target = next(iter(labels), None) if len(labels) == 1 else None
     return Source(format=format, parts=batches, known=known, target=target, content=f"{name}:{content}:{first}")
 
 
-def _image_shape(part: Any, column: str, resize: tuple[int, int] | None, name: str) -> tuple[int, int, int]:
-    first = part[0][column]
-    channels = 1 if first.mode in GREY_MODES else 3
-    height, width = resize or (first.height, first.width)
-    return height, width, channels
+def _tables(part: Any, rows: int) -> Iterator[pa.Table]:
+    raw = part.with_format("arrow")
+    for start in range(0, len(part), rows):
+        yield raw[start : start + rows]
 
 
 def _batches(
-    part: Any, known: Mapping[str, Column], labels: Mapping[str, list[str]], first: int, rejects: Rejects
+    part: Any,
+    known: Mapping[str, Column],
+    framing: Framing | None,
+    labels: Mapping[str, list[str]],
+    first: int,
+    rejects: Rejects,
 ) -> Iterator[pa.Table]:
-    raw = part.with_format("arrow")
-    size = 1024 if known else BATCH_ROWS
-    for start in range(0, len(part), size):
-        table: pa.Table = raw[start : start + size]
+    for table in _tables(part, BATCH_IMAGES if known else BATCH_ROWS):
         columns: dict[str, Any] = {}
         keep = np.ones(table.num_rows, dtype=bool)
         for column in table.column_names:
             if column in known:
-                columns[column] = _pixels(table[column], known[column], first + start, keep, rejects)
+                columns[column] = decode_cells(table[column], known[column], framing, first, keep, rejects)
             elif column in labels:
-                names = labels[column]
-                columns[column] = pa.array(
-                    [None if index is None or index < 0 else names[index] for index in table[column].to_pylist()],
-                    pa.string(),
-                )
+                columns[column] = name_labels(table[column], labels[column])
             else:
                 columns[column] = plain(table.select([column]))[column]
-        yield (
-            with_rows(pa.table(columns), first + start).filter(pa.array(keep))
-            if not keep.all()
-            else with_rows(pa.table(columns), first + start)
-        )
-
-
-def _pixels(column: pa.ChunkedArray, known: Column, first: int, keep: np.ndarray, rejects: Rejects) -> pa.Array:
-    height, width, channels = known.shape or (1, 1, 1)
-    pixels = np.zeros((len(column), height, width, channels), dtype=np.uint8)
-    for index, cell in enumerate(column.to_pylist()):
-        try:
-            with Image.open(io.BytesIO(cell["bytes"])) as image:
-                pixels[index] = to_pixels(image, height, width, channels)
-        except (*BROKEN, TypeError, KeyError) as error:
-            keep[index] = False
-            rejects.add(
-                "a picture that cannot be read", f"row {first + index}: {error}", "correct these rows in the source"
-            )
-    return image_column(known.name, pixels)
+        numbered = with_rows(pa.table(columns), first)
+        first += table.num_rows
+        yield numbered if keep.all() else numbered.filter(pa.array(keep))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
 from tunewright.data.columns import Column, Rejects
+from tunewright.data.framing import WIDE_MODES, Framing, upright, upright_size
 from tunewright.data.sources.base import ROW, Source, image_column
 from tunewright.errors import DataError
 
@@ -26,19 +29,23 @@ PARTS = {
     "test": "test",
     "testing": "test",
 }
-GREY_MODES = {"1", "L", "I", "I;16", "F", "LA"}
+GREY_MODES = {"1", "L", "LA", *WIDE_MODES}
 BATCH_IMAGES = 512
+UNREADABLE = "a picture that cannot be read"
 # A picture with more pixels is more likely an attack on memory than a picture.
 MOST_PIXELS = 100_000_000
 
 BROKEN = (OSError, UnidentifiedImageError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
-def read_images(folder: Path, *, labelled: bool, resize: tuple[int, int] | None) -> Source:
+def read_images(folder: Path, *, labelled: bool, framing: Framing | None) -> Source:
     """A folder of pictures. Sub-folders named train, valid and test are parts; below them, or at once, the classes.
 
+    Args:
+        framing: gives all pictures one size; None: they have one.
+
     Raises:
-        DataError: no picture at all, or pictures of different sizes and no `data.resize`.
+        DataError: no picture at all, or pictures of different sizes and no framing.
     """
     folders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     parts = {PARTS[entry.name.lower()]: entry for entry in folders if entry.name.lower() in PARTS}
@@ -57,16 +64,16 @@ def read_images(folder: Path, *, labelled: bool, resize: tuple[int, int] | None)
             else f"files ending with {', '.join(sorted(ENDINGS))}",
             fix="check the path" + ("; for pictures without labels: data.labelled: false" if labelled else ""),
         )
-    height, width, channels = _common_shape(files, folder, resize)
+    column = picture_column("image", ((file.name, file) for file in files), framing, folder)
     first, batches = 1, {}
     for part, entries in listed.items():
-        batches[part] = partial(_batches, entries, (height, width, channels), labelled, first)
+        batches[part] = partial(_batches, entries, column, framing, labelled, first)
         first += len(entries)
     return Source(
         format="images",
         parts=batches,
         files=files,
-        known={"image": Column(name="image", kind="image", shape=(height, width, channels))},
+        known={"image": column},
         target="label" if labelled else None,
     )
 
@@ -84,58 +91,100 @@ def _list(root: Path, labelled: bool) -> list[tuple[Path, str | None]]:
     return found
 
 
-def _common_shape(files: list[Path], folder: Path, resize: tuple[int, int] | None) -> tuple[int, int, int]:
-    """Height, width and channels of all pictures, from their headers."""
-    sizes: dict[tuple[int, int], Path] = {}
-    channels = 1
-    for file in files:
+def picture_column(
+    name: str, pictures: Iterable[tuple[str, Path | bytes | None]], framing: Framing | None, place: Path | str
+) -> Column:
+    """How pictures are stored: in one size and with one number of channels, both seen from their headers.
+
+    Args:
+        pictures: a name for people, and a file or its bytes; what cannot be read is passed over here, and left out later.
+
+    Raises:
+        DataError: not one can be read, or they have different sizes and there is no framing.
+    """
+    sizes: dict[tuple[int, int], str] = {}
+    channels, count = 1, 0
+    for called, picture in pictures:
+        count += 1
         try:
-            with Image.open(file) as image:
-                sizes.setdefault((image.height, image.width), file)
+            with _open(picture) as image:
+                sizes.setdefault(upright_size(image), called)
                 if image.mode not in GREY_MODES:
                     channels = 3
         except BROKEN:
-            continue  # left out, and named, when it is decoded
-    if resize is not None:
-        return *resize, channels
+            continue
     if not sizes:
         raise DataError(
             "not one of the pictures can be read",
-            file=folder,
-            found=f"{len(files)} files",
+            file=place,
+            found=f"{count} pictures",
             expected="PNG, JPEG or other pictures",
-            fix="check the files",
+            fix="check them",
         )
+    if framing is not None:
+        return Column(name=name, kind="image", shape=(*framing.size, channels), framed=True)
     if len(sizes) > 1:
         (one, a), (other, b) = list(sizes.items())[:2]
         raise DataError(
             f"the pictures have {len(sizes)} different sizes",
-            file=folder,
-            found=f"{a.name} is {one[0]}×{one[1]}, {b.name} is {other[0]}×{other[1]}",
+            file=place,
+            found=f"{a} is {one[0]}×{one[1]}, {b} is {other[0]}×{other[1]}",
             expected="one size for all",
             fix=f"data.resize: [{one[0]}, {one[1]}]",
         )
-    return *next(iter(sizes)), channels
+    return Column(name=name, kind="image", shape=(*next(iter(sizes)), channels))
+
+
+def decode(picture: Path | bytes | None, column: Column, framing: Framing | None) -> np.ndarray | str:
+    """A picture as the column stores it, [height, width, channels] uint8; or, in words, why it cannot be read."""
+    assert column.shape is not None
+    height, width, channels = column.shape
+    try:
+        with warnings.catch_warnings(), _open(picture) as image:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            if image.width * image.height > MOST_PIXELS:
+                return f"{image.width}×{image.height} pixels are more than {MOST_PIXELS:,}"
+            ready = upright(image, channels)
+            if framing is not None:
+                return framing.picture(ready)
+            if ready.size != (width, height):
+                return f"it is {ready.height}×{ready.width}, not {height}×{width}"
+            return np.asarray(ready, dtype=np.uint8).reshape(height, width, channels)
+    except BROKEN as error:
+        return str(error)
+
+
+def _open(picture: Path | bytes | None) -> Image.Image:
+    if picture is None:
+        raise ValueError("there is no picture")
+    return Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
 
 
 def _batches(
-    entries: list[tuple[Path, str | None]], shape: tuple[int, int, int], labelled: bool, first: int, rejects: Rejects
+    entries: list[tuple[Path, str | None]],
+    column: Column,
+    framing: Framing | None,
+    labelled: bool,
+    first: int,
+    rejects: Rejects,
 ) -> Iterator[pa.Table]:
-    pixels: list[np.ndarray] = []
-    labels: list[str | None] = []
-    rows: list[int] = []
-    for number, (file, label) in enumerate(entries, start=first):
-        decoded = _decode(file, shape, number, rejects)
-        if decoded is None:
-            continue
-        pixels.append(decoded)
-        labels.append(label)
-        rows.append(number)
-        if len(pixels) == BATCH_IMAGES:
-            yield _table(pixels, labels, rows, labelled)
-            pixels, labels, rows = [], [], []
-    if pixels:
-        yield _table(pixels, labels, rows, labelled)
+    # Decoding leaves Python's lock, so a thread for each core helps.
+    with ThreadPoolExecutor() as threads:
+        for start in range(0, len(entries), BATCH_IMAGES):
+            chosen = entries[start : start + BATCH_IMAGES]
+            decoded = list(threads.map(lambda entry: decode(entry[0], column, framing), chosen))
+            pixels: list[np.ndarray] = []
+            labels: list[str | None] = []
+            rows: list[int] = []
+            for number, (file, label), result in zip(range(first + start, first + len(entries)), chosen, decoded):
+                if isinstance(result, str):
+                    rejects.add(UNREADABLE, f"row {number}: {file}: {result}", "restore these files, or remove them")
+                    continue
+                pixels.append(result)
+                labels.append(label)
+                rows.append(number)
+            if pixels:
+                yield _table(pixels, labels, rows, labelled)
 
 
 def _table(pixels: list[np.ndarray], labels: list[str | None], rows: list[int], labelled: bool) -> pa.Table:
@@ -143,30 +192,3 @@ def _table(pixels: list[np.ndarray], labels: list[str | None], rows: list[int], 
     if labelled:
         columns["label"] = pa.array(labels, pa.string())
     return pa.table({**columns, ROW: pa.array(rows, pa.int64())})
-
-
-def _decode(file: Path, shape: tuple[int, int, int], number: int, rejects: Rejects) -> np.ndarray | None:
-    height, width, channels = shape
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    raise ValueError(f"{image.width}×{image.height} pixels are more than {MOST_PIXELS:,}")
-                return to_pixels(image, height, width, channels)
-    except BROKEN as error:
-        rejects.add(
-            "a picture that cannot be read", f"row {number}: {file}: {error}", "restore these files, or remove them"
-        )
-        return None
-
-
-def to_pixels(image: Image.Image, height: int, width: int, channels: int) -> np.ndarray:
-    """[height, width, channels] uint8; bilinear where the size changes, 16-bit grey scaled down to 8."""
-    if image.mode in ("I", "I;16", "F"):
-        values = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray(np.clip(values / (257.0 if values.max() > 255 else 1.0), 0, 255).astype(np.uint8))
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image, dtype=np.uint8).reshape(height, width, channels)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tunewright.data.columns import Column, Rejects
+from tunewright.data.framing import Framing
 from tunewright.data.sources.base import BATCH_ROWS, ROW, Source, with_rows
+from tunewright.data.sources.cells import decode_cells, is_picture_type, name_labels, named_cells
+from tunewright.data.sources.images import BATCH_IMAGES, picture_column
 from tunewright.errors import DataError
 
 
-def read_parquet(path: Path, format: str) -> Source:
-    """A Parquet file, or a folder of files with the same columns.
+def read_parquet(path: Path, format: str, *, framing: Framing | None = None) -> Source:
+    """A Parquet file, or a folder of files with the same columns. Cells of bytes are pictures.
+
+    Args:
+        framing: gives all pictures one size; None: they have one.
 
     Raises:
         DataError: a file is no Parquet, is damaged, or has columns that cannot be used.
@@ -40,15 +48,38 @@ def read_parquet(path: Path, format: str) -> Source:
     for field in schemas[0]:
         if pa.types.is_fixed_size_list(field.type):
             known[field.name] = Column(name=field.name, kind="array", shape=(field.type.list_size,))
-        elif pa.types.is_nested(field.type) or pa.types.is_binary(field.type):
+        elif is_picture_type(field.type):
+            cells = named_cells(_tables(files, [field.name]), field.name)
+            known[field.name] = picture_column(field.name, cells, framing, path)
+        elif pa.types.is_nested(field.type):
             raise DataError(
                 f"the column {field.name!r} cannot be used",
                 file=path,
                 found=str(field.type),
-                expected="numbers, text, true/false, times, or lists of a fixed size",
+                expected="numbers, text, true/false, times, pictures, or lists of a fixed size",
                 fix=f"flatten {field.name!r}, or leave it out of the file",
             )
-    return Source(format="parquet", parts={"all": partial(_batches, files)}, files=files, known=known)
+    labels = _class_names(schemas[0])
+    return Source(
+        format="parquet",
+        parts={"all": partial(_batches, files, known, framing, labels)},
+        files=files,
+        known=known,
+        target=next(iter(labels)) if len(labels) == 1 else None,
+    )
+
+
+def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """The class names of columns that hold class numbers, where the datasets library has noted them."""
+    try:
+        noted = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            name: [str(entry) for entry in feature["names"]]
+            for name, feature in noted.items()
+            if name in schema.names and isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
 
 
 def _schema(file: Path) -> pa.Schema:
@@ -58,19 +89,38 @@ def _schema(file: Path) -> pa.Schema:
         raise _broken(file, error) from error
 
 
-def _batches(files: list[Path], rejects: Rejects) -> Iterator[pa.Table]:
-    first = 1
+def _tables(files: list[Path], columns: list[str] | None, rows: int = BATCH_IMAGES) -> Iterator[pa.Table]:
     for file in files:
         try:
             with pq.ParquetFile(file) as parquet:
-                for batch in parquet.iter_batches(BATCH_ROWS):
-                    table = pa.Table.from_batches([batch])
-                    if ROW in table.column_names:
-                        table = table.drop_columns([ROW])
-                    yield with_rows(plain(table), first)
-                    first += table.num_rows
+                for batch in parquet.iter_batches(rows, columns=columns):
+                    yield pa.Table.from_batches([batch])
         except (pa.ArrowInvalid, OSError) as error:
             raise _broken(file, error) from error
+
+
+def _batches(
+    files: list[Path],
+    known: Mapping[str, Column],
+    framing: Framing | None,
+    labels: Mapping[str, list[str]],
+    rejects: Rejects,
+) -> Iterator[pa.Table]:
+    first = 1
+    pictures = [column for column in known.values() if column.kind == "image"]
+    for table in _tables(files, None, BATCH_IMAGES if pictures else BATCH_ROWS):
+        if ROW in table.column_names:
+            table = table.drop_columns([ROW])
+        keep = np.ones(table.num_rows, dtype=bool)
+        made: dict[str, pa.Array] = {
+            column.name: decode_cells(table[column.name], column, framing, first, keep, rejects) for column in pictures
+        }
+        made |= {name: name_labels(table[name], names) for name, names in labels.items()}
+        others = plain(table.drop_columns(list(made)))
+        columns = {name: made[name] if name in made else others[name] for name in table.column_names}
+        numbered = with_rows(pa.table(columns), first)
+        first += table.num_rows
+        yield numbered if keep.all() else numbered.filter(pa.array(keep))
 
 
 def plain(table: pa.Table) -> pa.Table:

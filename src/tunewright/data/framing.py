@@ -1,0 +1,103 @@
+"""How a picture of any size becomes one of the size that a network reads: shrink or enlarge it, then cut out the middle.
+
+All of it works on bytes, in the order and with the rounding of the Transformers library's processors. So a picture can be
+framed once when the data is prepared, and what is stored is what the backbone was trained to see.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Filter = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+PILLOW = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+# What 16-bit grey and other modes with one channel are called by Pillow.
+WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Framing:
+    """A size for all pictures.
+
+    size: (height, width) in the end; what is larger after scaling is cut off evenly, what is smaller gets black borders.
+    scale_to: scale to this height and width first; or scale so that the shorter side has so many pixels, keeping the
+    proportions; None: do not scale.
+    """
+
+    size: tuple[int, int]
+    scale_to: tuple[int, int] | int | None
+    filter: Filter = "bilinear"
+
+    def scaled(self, height: int, width: int) -> tuple[int, int]:
+        """The size after scaling, before the cut."""
+        if self.scale_to is None:
+            return height, width
+        if not isinstance(self.scale_to, int):
+            return self.scale_to
+        if height <= width:
+            return self.scale_to, int(self.scale_to * width / height)
+        return int(self.scale_to * height / width), self.scale_to
+
+    def picture(self, image: Image.Image) -> np.ndarray:
+        """A grey or RGB picture of Pillow as [height, width, channels] uint8."""
+        height, width = self.scaled(image.height, image.width)
+        if image.size != (width, height):
+            image = image.resize((width, height), PILLOW[self.filter])
+        if (height, width) != self.size:
+            top, left = (self.size[0] - height + 1) // 2, (self.size[1] - width + 1) // 2
+            image = image.crop((-left, -top, self.size[1] - left, self.size[0] - top))
+        return np.asarray(image, dtype=np.uint8).reshape(*self.size, -1)
+
+    def batch(self, pixels: Tensor) -> Tensor:
+        """Pictures [B, C, H, W] uint8 of one size as [B, C, *size] uint8; within one grey level of `picture`."""
+        import torch
+        from torch.nn.functional import interpolate, pad
+
+        height, width = self.scaled(pixels.shape[2], pixels.shape[3])
+        if (height, width) != tuple(pixels.shape[2:]):
+            if self.filter == "nearest":
+                pixels = interpolate(pixels, (height, width), mode="nearest-exact")
+            else:
+                # torch has no Lanczos; its antialiased bicubic is the nearest to it.
+                mode = "bilinear" if self.filter == "bilinear" else "bicubic"
+                scaled = interpolate(pixels.float(), (height, width), mode=mode, antialias=True)
+                pixels = scaled.round_().clamp_(0, 255).to(torch.uint8)
+        if (height, width) != self.size:
+            # Below zero it cuts. An odd pixel of border goes before, as in the library.
+            top, left = (self.size[0] - height + 1) // 2, (self.size[1] - width + 1) // 2
+            pixels = pad(pixels, (left, self.size[1] - width - left, top, self.size[0] - height - top))
+        return pixels
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        facts: dict[str, Any] = {key: tuple(e) if isinstance(e, list) else e for key, e in value.items()}
+        return cls(**facts)
+
+
+def upright(image: Image.Image, channels: int) -> Image.Image:
+    """A picture as it is meant to be seen: turned as its camera noted, in 8-bit grey or RGB; 16-bit grey scaled down."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in WIDE_MODES:
+        values = np.asarray(image, dtype=np.float64)
+        image = Image.fromarray(np.clip(values / (257.0 if values.max() > 255 else 1.0), 0, 255).astype(np.uint8))
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width of what `upright` gives, from the header alone."""
+    turned = image.getexif().get(0x0112, 1) >= 5
+    return (image.width, image.height) if turned else (image.height, image.width)

@@ -1,0 +1,209 @@
+"""What somebody else's model folder may ask for, and is refused: code, files elsewhere, sizes beyond all measure.
+
+Everything is looked at before the Transformers library sees it, so that a refusal says what was asked and nothing has run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunewright.errors import ArtifactError
+from tunewright.runs import read_json
+
+JSON_FILES = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
+INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+READ_ENDINGS = {".json", ".txt", ".model", ".safetensors", ".bin", ".pth", ".pt"}
+# Keys by which a configuration names code of its own.
+CODE_KEYS = {"auto_map", "custom_pipelines", "custom_generate"}
+# Keys by which it names a class of the library.
+CLASS_KEYS = {"tokenizer_class", "processor_class", "image_processor_type", "feature_extractor_type", "model_type"}
+# Keys whose numbers say how large something is; ten times the largest vocabulary, and the deepest networks, fit.
+SIZES = re.compile(r"size|dim|width|channels|heads|position|labels|_len(gth)?$|^n_embd$")
+COUNTS = re.compile(r"layers?$|depths?$|blocks?$|repeats$|stages$|groups$|experts$")
+LARGEST_SIZE = 10_000_000
+LARGEST_COUNT = 10_000
+FLOAT_BYTES = 4
+
+
+def check_files(folder: Path) -> None:
+    """Look through a model folder.
+
+    Raises:
+        ArtifactError: a file asks for code, lies elsewhere, or is damaged.
+    """
+    _require_inside(folder)
+    for name in JSON_FILES:
+        if (folder / name).exists():
+            values = read_json(folder / name, "a pretrained model")
+            check_values(values, name, folder)
+            if name == "tokenizer_config.json":
+                _require_known_tokenizer(values.get("tokenizer_class"), folder / name)
+    for name in INDEX_FILES:
+        if (folder / name).exists():
+            _check_index(folder, name)
+
+
+def check_values(values: dict[str, Any], name: str, folder: Path | None = None) -> None:
+    """Look through one configuration.
+
+    Args:
+        name: its file's name, for the error.
+
+    Raises:
+        ArtifactError: it asks for code, for weights of a kind that is not read here, or for an absurd size.
+    """
+    file = name if folder is None else folder / name
+    if (place := _asks_for_code(values)) is not None:
+        raise ArtifactError(
+            "this model asks to run code that comes with it or is fetched from elsewhere, which is never done here",
+            file=file,
+            place=place,
+            expected="an architecture and a tokenizer that the Transformers library has",
+            fix="take a backbone without code of its own; nothing of this one was run",
+        )
+    if values.get("quantization_config"):
+        raise ArtifactError(
+            "the weights are quantised, and such weights cannot be fine-tuned here",
+            file=file,
+            place="quantization_config",
+            expected="weights in float32, float16 or bfloat16",
+            fix="take the model that this one was made from",
+        )
+    if name == "config.json" and (found := _absurd(values)) is not None:
+        place, value, limit = found
+        raise ArtifactError(
+            "the configuration asks for a network beyond all measure",
+            file=file,
+            place=place,
+            found=value,
+            expected=f"at most {limit:,}",
+            fix="restore the file from a copy, or take another backbone",
+        )
+
+
+def drop_choices(values: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without what is chosen here: the number type and how attention is computed."""
+    ours = ("dtype", "torch_dtype")
+    return {key: value for key, value in values.items() if key not in ours and "attn_implementation" not in key}
+
+
+def require_memory(make: Callable[[], nn.Module]) -> None:
+    """See whether a network fits into this machine, by making it without memory.
+
+    Raises:
+        ArtifactError: its weights alone are larger than the machine's memory.
+    """
+    with torch.device("meta"):
+        ghost = make()
+    count = sum(value.numel() for value in ghost.parameters())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if count * FLOAT_BYTES > memory:
+        raise ArtifactError(
+            "the network does not fit into this machine's memory",
+            file="config.json",
+            found=f"{count:.3g} parameters, {count * FLOAT_BYTES / 2**30:,.0f} GiB in float32",
+            expected=f"at most {memory / 2**30:,.0f} GiB",
+            fix="take a smaller backbone, or check the sizes in its config.json",
+        )
+
+
+def _asks_for_code(value: Any, path: str = "", *, attention: bool = False) -> str | None:
+    """Where a configuration names code of its own, or a kernel that would be fetched; None: nowhere."""
+    if isinstance(value, list):
+        entries = [(str(index), entry) for index, entry in enumerate(value)]
+    elif isinstance(value, dict):
+        entries = [(str(key), entry) for key, entry in value.items()]
+    else:
+        return path if attention and isinstance(value, str) and not value.isidentifier() else None
+    for key, entry in entries:
+        where = f"{path}.{key}" if path else key
+        if key in CODE_KEYS and entry:
+            return where
+        if key in CLASS_KEYS and isinstance(entry, str) and not re.fullmatch(r"[A-Za-z0-9_-]+", entry):
+            return where
+        inside = attention or "_implementation" in key
+        if (found := _asks_for_code(entry, where, attention=inside)) is not None:
+            return found
+    return None
+
+
+def _absurd(values: dict[str, Any], path: str = "") -> tuple[str, float, int] | None:
+    """Where a configuration says a size that no network has, the size, and the largest that is taken; None: nowhere."""
+    for key, value in values.items():
+        where = f"{path}{key}"
+        inner = value if isinstance(value, dict) and key not in ("label2id", "id2label") else {}
+        if (found := _absurd(inner, f"{where}.")) is not None:
+            return found
+        limit = LARGEST_COUNT if COUNTS.search(key) else LARGEST_SIZE if SIZES.search(key) else None
+        for number in value if isinstance(value, list) else [value]:
+            if limit is not None and isinstance(number, int | float) and number > limit:
+                return where, number, limit
+    return None
+
+
+def _require_known_tokenizer(kind: object, path: Path) -> None:
+    """The library would take another tokenizer in place of one that it does not have, and say nothing."""
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    if kind is not None and (not isinstance(kind, str) or tokenizer_class_from_name(kind) is None):
+        raise ArtifactError(
+            "the installed Transformers library does not have this tokenizer",
+            file=path,
+            place="tokenizer_class",
+            found=kind,
+            expected="a tokenizer of the library, such as BertTokenizer or PreTrainedTokenizerFast",
+            fix="take another backbone; code that comes with a model is never run here",
+        )
+
+
+def _check_index(folder: Path, name: str) -> None:
+    """An index of weights in several files names files of its own folder, and they are there."""
+    shards = read_json(folder / name, "an index of weights").get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise ArtifactError(
+            "the index of the weights is damaged",
+            file=folder / name,
+            expected='{"weight_map": {tensor: file}}',
+            fix="restore the file from a copy",
+        )
+    for shard in sorted(set(shards.values())):
+        if Path(shard).name != shard or shard in ("", ".", ".."):
+            raise ArtifactError(
+                "the index of the weights names a file outside its folder, which is never read",
+                file=folder / name,
+                found=shard,
+                expected="names of files beside it",
+                fix="take the model from a source that you trust",
+            )
+        if not (folder / shard).is_file():
+            raise ArtifactError(
+                "a part of the weights is missing",
+                file=folder / shard,
+                expected=f"every file that {name} names",
+                fix="download the model again",
+            )
+
+
+def _require_inside(folder: Path) -> None:
+    """No file that is read is a link out of the folder. In the hub's cache links lead to the blobs of the same model."""
+    root = folder.resolve()
+    roots = [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
+    for path in root.iterdir():
+        if not path.is_symlink() or path.suffix not in READ_ENDINGS:
+            continue
+        target = path.resolve()
+        if not any(target.is_relative_to(allowed) for allowed in roots):
+            raise ArtifactError(
+                "a file of the model is a link to another place, which is not followed",
+                file=folder / path.name,
+                found=target,
+                expected="files that lie in the folder itself",
+                fix="copy the file into the folder",
+            )

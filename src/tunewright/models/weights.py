@@ -1,0 +1,87 @@
+"""Files of weights: safetensors, and PyTorch's older format, which is read as tensors and nothing else.
+
+A file goes into a network with nothing missing and nothing left over.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tunewright.errors import ArtifactError
+
+
+def read_old_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .pth or .bin file by name; refuses a file with anything but tensors in it.
+
+    Raises:
+        ArtifactError: the file holds code, or is damaged.
+    """
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+            raise ValueError("it holds other things than tensors by name")
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ArtifactError(
+            f"the weights were not read: {reason}",
+            file=path,
+            expected="tensors by name and nothing else",
+            fix="take weights in the safetensors format; nothing in this file was run",
+        ) from None
+    return tensors
+
+
+def write_weights(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A safetensors file, whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    save_file(
+        {name: value.clone().contiguous() for name, value in tensors.items()}, temporary, metadata={"format": "pt"}
+    )
+    temporary.replace(path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, by name.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise ArtifactError("the weights are missing", file=path, expected="a safetensors file", fix="check the path")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(
+            f"the weights cannot be read: {error}",
+            file=path,
+            expected="a whole safetensors file",
+            fix="restore it from a copy, or train again",
+        ) from error
+
+
+def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put the tensors into the network.
+
+    Raises:
+        ArtifactError: names or shapes differ.
+    """
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in tensors.items()}
+    if wanted != given:
+        wrong = [name for name in sorted({*wanted, *given}) if wanted.get(name) != given.get(name)]
+        name = wrong[0]
+        raise ArtifactError(
+            f"the weights do not fit the network: {len(wrong)} tensors differ",
+            file=path,
+            place=name,
+            found=f"shape {list(given[name])}" if name in given else "nothing",
+            expected=f"shape {list(wanted[name])}" if name in wanted else "nothing",
+            fix="the file belongs to another network: check the path",
+        )
+    network.load_state_dict(tensors)

@@ -1,0 +1,339 @@
+"""Somebody else's model: nothing in it is run, nothing outside its folder is read, and a refusal says why."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from architectures import config_of, make_backbone
+from tiny import texts
+from tunewright.errors import ArtifactError, UserError
+from tunewright.models import pretrained
+from tunewright.models.adapters import add_adapter
+from tunewright.models.foreign import check_values, require_memory
+from tunewright.models.pretrained import Backbone, open_backbone, weights_folder
+from tunewright.models.saved import load_network, save_model
+from tunewright.models.transformer import Transformer, describe_transformer, make_config
+from tunewright.models.transformer_files import load_backbone
+from tunewright.tasks.tokens import load_tokenizer
+
+CLASSES = ["bad", "good"]
+# A module that leaves a trace when it is imported.
+TRACE = 'from pathlib import Path\nPath(__file__).with_name("it-ran").touch()\n'
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sound model, with Python files beside it that nobody may import."""
+    found = make_backbone(tmp_path / "model", "bert")
+    for name in ("modeling_evil.py", "tokenization_evil.py", "configuration_evil.py", "processing_evil.py"):
+        (found / name).write_text(TRACE + "class Evil: pass\nEvilConfig = EvilModel = EvilTokenizer = Evil\n")
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    return found
+
+
+def edit(path: Path, **changes: Any) -> None:
+    values = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**values, **changes}))
+
+
+def open_all(folder: Path) -> Transformer:
+    """Everything that a run does with a backbone before it trains."""
+    backbone = open_backbone(str(folder), Path("/"))
+    load_tokenizer(backbone.folder)
+    described = describe_transformer("text-classification", backbone.config, head=None, classes=CLASSES)
+    return load_backbone(weights_folder(backbone), described, seed=0).network
+
+
+def refused(folder: Path, *said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        open_all(folder)
+    assert caught.value.exit_code == 2
+    for part in said:
+        assert part in caught.value.message, caught.value.message
+    assert not list(folder.parent.rglob("it-ran"))
+
+
+def test_a_sound_model_opens_though_python_files_lie_beside_it(folder: Path) -> None:
+    open_all(folder)
+    assert not list(folder.parent.rglob("it-ran"))
+
+
+CODE: dict[str, Callable[[Path], None]] = {
+    "model": lambda f: edit(f / "config.json", auto_map={"AutoModel": "modeling_evil.EvilModel"}),
+    "model and kind": lambda f: edit(
+        f / "config.json", model_type="evil", auto_map={"AutoConfig": "configuration_evil.EvilConfig"}
+    ),
+    "other repository": lambda f: edit(f / "config.json", auto_map={"AutoModel": "some/repo--modeling.Evil"}),
+    "nested": lambda f: edit(f / "config.json", text_config={"auto_map": {"AutoModel": "modeling_evil.EvilModel"}}),
+    "in a list": lambda f: edit(f / "config.json", parts=[{"auto_map": {"AutoModel": "modeling_evil.EvilModel"}}]),
+    "tokenizer": lambda f: edit(
+        f / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization_evil.EvilTokenizer", None]}
+    ),
+    "processor": lambda f: edit(
+        f / "preprocessor_config.json", auto_map={"AutoImageProcessor": "processing_evil.EvilProcessor"}
+    ),
+    "pipeline": lambda f: edit(
+        f / "config.json", custom_pipelines={"text-classification": {"impl": "modeling_evil.Evil"}}
+    ),
+    "kernel": lambda f: edit(f / "config.json", attn_implementation="kernels-community/flash-attn"),
+    "kernel within": lambda f: edit(f / "config.json", _attn_implementation={"text_config": "some/kernel:forward"}),
+    "kernel of experts": lambda f: edit(f / "config.json", experts_implementation="some/kernel"),
+    "import as kind": lambda f: edit(f / "config.json", model_type="modeling_evil.Evil"),
+    "import as tokenizer": lambda f: edit(
+        f / "tokenizer_config.json", tokenizer_class="tokenization_evil.EvilTokenizer"
+    ),
+    "import as processor": lambda f: edit(f / "preprocessor_config.json", image_processor_type="os.system"),
+}
+
+
+@pytest.mark.parametrize("what", CODE)
+def test_a_model_that_asks_for_code_is_refused_and_nothing_runs(folder: Path, what: str) -> None:
+    CODE[what](folder)
+    refused(folder, "asks to run code", str(folder))
+
+
+def test_a_tokenizer_of_an_unknown_class_is_refused(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", tokenizer_class="EvilTokenizer")
+    refused(folder, "EvilTokenizer", "tokenizer_class")
+
+
+def test_an_architecture_that_nobody_knows_is_named(folder: Path) -> None:
+    edit(folder / "config.json", model_type="evil")
+    refused(folder, "does not know this architecture", "evil")
+
+
+class Payload:
+    """What runs a command when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.trace,))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_pickle_with_a_payload_does_not_run(folder: Path, own_cache: Path, zipped: bool, wrapped: bool) -> None:
+    trace = folder / "it-ran"
+    (folder / "model.safetensors").unlink()
+    content = {"weight": torch.zeros(2), "evil": Payload(trace)} if wrapped else Payload(trace)
+    torch.save(content, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    refused(folder, "weights were not read", "pytorch_model.bin")
+    assert not list(own_cache.rglob("*.safetensors"))
+    # The payload is real: read carelessly, it runs.
+    torch.load(folder / "pytorch_model.bin", weights_only=False)
+    assert trace.exists()
+
+
+def test_a_pickle_with_other_things_than_tensors_is_refused(folder: Path, own_cache: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({"weight": torch.zeros(2), "epoch": 3}, folder / "pytorch_model.bin")
+    refused(folder, "other things than tensors")
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04garbage")
+    refused(folder, "weights were not read")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 100,
+        (10**12).to_bytes(8, "little") + b"{}",
+        b"\x10" + b"\0" * 7 + b'{"a": 1}' + b" " * 8,
+        b"\x80\x04.cos\nsystem\n",
+    ],
+)
+def test_damaged_safetensors_are_refused(folder: Path, content: bytes) -> None:
+    (folder / "model.safetensors").write_bytes(content)
+    refused(folder, "weights cannot be read")
+
+
+def test_an_index_that_points_elsewhere_is_refused(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder.parent / "secret.safetensors")
+    for shard in ("../secret.safetensors", str(folder.parent / "secret.safetensors"), "..", "a/b.safetensors"):
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+        refused(folder, "outside its folder", shard)
+    for damaged in ({}, {"weight_map": []}, {"weight_map": {"a": 3}}):
+        (folder / "model.safetensors.index.json").write_text(json.dumps(damaged))
+        refused(folder, "index of the weights is damaged")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "part.safetensors"}}))
+    refused(folder, "part of the weights is missing", "part.safetensors")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "vocab.txt"])
+def test_a_link_out_of_the_folder_is_refused(folder: Path, name: str) -> None:
+    outside = folder.parent / "outside"
+    (folder / name).rename(outside) if (folder / name).exists() else outside.write_text("x")
+    (folder / name).symlink_to(outside)
+    refused(folder, "link to another place", name)
+
+
+def test_links_within_the_hubs_cache_are_followed(folder: Path) -> None:
+    blobs, snapshot = folder.parent / "hub" / "blobs", folder.parent / "hub" / "snapshots" / "abc"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for file in folder.iterdir():
+        file.rename(blobs / file.name)
+        (snapshot / file.name).symlink_to(Path("../../blobs") / file.name)
+    open_all(snapshot)
+    (folder.parent / "linked").symlink_to(snapshot)
+    open_all(folder.parent / "linked")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_size", 10**9),
+        ("num_hidden_layers", 10**9),
+        ("vocab_size", 10**12),
+        ("intermediate_size", 1e300),
+        ("max_position_embeddings", 10**10),
+        ("num_labels", 10**9),
+    ],
+)
+def test_an_absurd_size_is_said_instead_of_dying_of_it(folder: Path, key: str, value: float) -> None:
+    edit(folder / "config.json", **{key: value})
+    refused(folder, "beyond all measure", key)
+
+
+def test_a_network_larger_than_the_memory_is_said(folder: Path) -> None:
+    edit(folder / "config.json", hidden_size=1_000_000, num_attention_heads=1)
+    refused(folder, "does not fit into this machine's memory", "GiB")
+    with pytest.raises(ArtifactError, match="does not fit"):
+        require_memory(lambda: torch.nn.Linear(10_000_000, 10_000_000))
+
+
+def test_real_configurations_are_not_absurd() -> None:
+    for kind in ("bert", "modernbert", "swin", "mobilenet_v2"):
+        make_config({**config_of(kind), "vocab_size": 256_000, "max_position_embeddings": 131_072})
+
+
+def test_quantised_weights_and_values_that_do_not_fit(folder: Path) -> None:
+    edit(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+    refused(folder, "quantised")
+    edit(folder / "config.json", quantization_config=None, hidden_size="large")
+    refused(folder, "config")
+    (folder / "config.json").write_text("[]")
+    refused(folder, "no JSON object")
+    (folder / "config.json").write_text("{" * 100_000)
+    refused(folder, "cannot be read")
+
+
+def test_an_adapters_folder_is_no_backbone(folder: Path) -> None:
+    edit(folder / "adapter_config.json", base_model_name_or_path="/etc", peft_type="LORA")
+    refused(folder, "holds an adapter")
+    (folder / "config.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(ArtifactError, match="holds an adapter"):
+        open_backbone(str(folder), Path("/"))
+
+
+@pytest.fixture
+def adapter(folder: Path) -> Path:
+    """A saved adapter on a sound model."""
+    backbone = open_backbone(str(folder), Path("/"))
+    described = describe_transformer("text-classification", backbone.config, head=None, classes=CLASSES)
+    described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
+    network = add_adapter(load_backbone(folder, described, seed=0).network, "lora", seed=0)
+    save_model(folder.parent / "adapter", network, {})
+    return folder.parent / "adapter"
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "said"),
+    [
+        ("adapter_config.json", {"base_model_name_or_path": "evil/model"}, "base_model_name_or_path"),
+        (
+            "adapter_config.json",
+            {"auto_mapping": {"parent_library": "modeling_evil", "base_model_class": "Evil"}},
+            "auto_mapping",
+        ),
+        ("adapter_config.json", {"peft_type": "PREFIX_TUNING"}, "peft_type"),
+        ("tunewright.json", {"network": {}}, "damaged"),
+    ],
+)
+def test_an_adapter_that_names_other_things_is_refused(
+    adapter: Path, folder: Path, file: str, changes: dict[str, Any], said: str
+) -> None:
+    load_network(adapter)
+    edit(adapter / file, **changes)
+    with pytest.raises(ArtifactError, match=said) as caught:
+        load_network(adapter)
+    assert caught.value.exit_code == 2 and not list(folder.parent.rglob("it-ran"))
+
+
+def test_an_adapter_without_its_base_or_its_tensors_says_so(adapter: Path, folder: Path) -> None:
+    content = (adapter / "adapter_model.safetensors").read_bytes()
+    (adapter / "adapter_model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        load_network(adapter)
+    (adapter / "adapter_model.safetensors").write_bytes(content)
+    edit(folder / "config.json", extra=1)
+    with pytest.raises(ArtifactError, match="have changed"):
+        load_network(adapter)
+    folder.rename(folder.with_name("gone"))
+    with pytest.raises(ArtifactError, match="not here"):
+        load_network(adapter)
+
+
+def test_a_saved_models_description_is_checked_too(folder: Path, tmp_path: Path) -> None:
+    network = open_all(folder)
+    for number, changes in enumerate(({"auto_map": {"AutoModel": "x.Y"}}, {"hidden_size": 10**9})):
+        save_model(tmp_path / str(number), network, {})
+        beside = json.loads((tmp_path / str(number) / "tunewright.json").read_text())
+        beside["network"]["config"].update(changes)
+        (tmp_path / str(number) / "tunewright.json").write_text(json.dumps(beside))
+        with pytest.raises(ArtifactError, match=r"asks to run code|beyond all measure"):
+            load_network(tmp_path / str(number))
+    check_values({"hidden_size": 10**9}, "tokenizer_config.json")  # sizes count in a network's configuration alone
+
+
+def test_from_the_hub_the_older_format_is_fetched_only_where_there_is_no_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    asked: list[list[str]] = []
+
+    def snapshot_download(name: str, *, allow_patterns: list[str], ignore_patterns: str) -> str:
+        asked.append(allow_patterns)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
+    found = open_backbone("somebody/model", Path("/"))
+    assert found.name == found.hub == "somebody/model" and found.licence == "mit"
+    assert len(asked) == 1 and not any("bin" in pattern for pattern in asked[0])
+    (folder / "model.safetensors").unlink()
+    open_backbone("somebody/model", Path("/"))
+    assert len(asked) == 3 and "pytorch_model*.bin" in asked[2]
+    assert Backbone(name=str(folder), folder=folder, config={}).hub is None
+    assert pretrained.base_path("somebody/model") == "somebody/model"
+
+
+def test_on_the_command_line_a_refusal_is_a_message_and_exit_2(folder: Path, tmp_path: Path) -> None:
+    CODE["tokenizer"](folder)
+    texts(tmp_path / "texts.jsonl")
+    (tmp_path / "recipe.yaml").write_text(
+        "task: text-classification\ndata: {source: texts.jsonl}\nmodel: {backbone: model}\ntrain: {epochs: 1}\n"
+    )
+    code = "from tunewright.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", "recipe.yaml"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ},
+    )
+    assert done.returncode == 2 and "asks to run code" in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("it-ran"))
