@@ -14,7 +14,13 @@ Style = Literal["share", "score", "amount"]
 # Numbers from here on are nobody's result; without them nothing on the page can overflow.
 LARGEST = 1e100
 
-STYLES: dict[str, Style] = {"accuracy": "share", "mae": "amount", "rmse": "amount", "loss": "amount"}
+STYLES: dict[str, Style] = {
+    "accuracy": "share",
+    "subset_accuracy": "share",
+    "mae": "amount",
+    "rmse": "amount",
+    "loss": "amount",
+}
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
