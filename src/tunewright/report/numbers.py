@@ -14,7 +14,11 @@ Style = Literal["share", "score", "amount"]
 # Numbers from here on are nobody's result; without them nothing on the page can overflow.
 LARGEST = 1e100
 
-STYLES: dict[str, Style] = {"accuracy": "share", "mae": "amount", "rmse": "amount", "loss": "amount"}
+STYLES: dict[str, Style] = {
+    "accuracy": "share",
+    "masked_accuracy": "share",
+    **dict.fromkeys(("mae", "rmse", "loss", "masked_loss", "pseudo_perplexity"), "amount"),
+}
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
