@@ -63,7 +63,9 @@ def test_against_scikit_learn(digits: tuple[np.ndarray, np.ndarray], diabetes: t
 def test_by_hand() -> None:
     logits = np.log(np.array([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7], [0.45, 0.55]]))
     target = np.array([0, 1, 1, 1])
-    values = {name: metric.value(logits, target) for name, metric in METRICS.items() if metric.kind == "classification"}
+    values = {
+        name: metric.value(logits, target) for name, metric in METRICS.items() if "classification" in metric.kinds
+    }
     assert values["accuracy"] == 0.75
     assert values["f1_macro"] == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert values["log_loss"] == pytest.approx(-(math.log(0.8) + math.log(0.4) + math.log(0.7) + math.log(0.55)) / 4)
@@ -83,7 +85,12 @@ def test_weights_are_repeated_rows(
     name: str, digits: tuple[np.ndarray, np.ndarray], diabetes: tuple[np.ndarray, np.ndarray]
 ) -> None:
     metric = METRICS[name]
-    outputs, target = digits if metric.kind == "classification" else diabetes
+    outputs, target = diabetes if metric.kinds == ("regression",) else digits
+    if "multilabel" in metric.kinds:
+        target = np.eye(10, dtype=np.uint8)[target]
+    if metric.kinds == ("tokens",):  # of each text the sum of the losses, how many are right, how many there are
+        target = 1 + target
+        outputs = np.stack([outputs[:, 0] ** 2, target // 2], axis=1)
     counts = next(resample_counts(len(target), 5, seed=3))
     found = metric.formula(Outcome(outputs, target), counts)
     for row, value in zip(counts.astype(int), found):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -298,7 +299,7 @@ def test_predict_pictures_and_tables(tmp_path: Path, capsys: pytest.CaptureFixtu
         tunewright.predict(folder, tmp_path / "none.png")
 
 
-def _few_texts(path: Path, *, numbers: bool) -> str:
+def _few_texts(path: Path, task: str) -> str:
     """Made-up reviews in a file; its path."""
     words = [
         ("a fine, warm room", 1),
@@ -306,11 +307,12 @@ def _few_texts(path: Path, *, numbers: bool) -> str:
         ("I would come again", 1),
         ("never again", 0),
     ]
-    lines = [
-        f"{text} number {i},{good * 4 + i % 3 if numbers else ('good' if good else 'bad')}"
-        for i in range(30)
-        for text, good in [words[i % 4]]
-    ]
+    answers: dict[str, Callable[[int, int], object]] = {
+        "text-regression": lambda good, i: good * 4 + i % 3,
+        "text-multilabel-classification": lambda good, i: "good|mild" if good else "bad",
+    }
+    answer = answers.get(task, lambda good, i: "good" if good else "bad")
+    lines = [f"{text} number {i},{answer(good, i)}" for i in range(30) for text, good in [words[i % 4]]]
     path.write_text("\n".join(["text,label", *(line.replace(", ", " ") for line in lines)]))
     return str(path)
 
@@ -319,7 +321,7 @@ def _few_texts(path: Path, *, numbers: bool) -> str:
 def test_init_writes_a_recipe_that_runs(tmp_path: Path, task: str) -> None:
     source = {"image-classification": "digits", "tabular-classification": "wine", "tabular-regression": "diabetes"}.get(
         task
-    ) or _few_texts(tmp_path / "texts.csv", numbers=task == "text-regression")
+    ) or _few_texts(tmp_path / "texts.csv", task)
     path = tmp_path / "recipe.yaml"
     assert "next:" in write_recipe(task, source, path)
     recipe = load_recipe(path, ["train.epochs=1", "eval.resamples=100"], defaults=task_defaults)

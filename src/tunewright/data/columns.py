@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["number", "category", "text", "time", "image", "array"]
+Kind = Literal["number", "category", "text", "time", "image", "array", "labels"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column. An image is stored as height × width × channels bytes, an array as float32 numbers."""
+    """One column. An image is stored as height × width × channels bytes, an array as float32 numbers, labels as a list."""
 
     name: str
     kind: Kind
     missing: int = 0
     shape: tuple[int, ...] | None = None
     """image: (height, width, channels); array: the shape of one cell."""
+    separator: str | None = None
+    """labels: the sign that divides the cells in the source; None where they are lists there."""
     framed: bool = False
     """image: it was given the size that the network reads when it was prepared."""
 
@@ -45,7 +47,7 @@ class Manifest:
     columns: list[Column]
     input: list[str]
     target: str | None
-    target_kind: Literal["category", "number"] | None
+    target_kind: Literal["category", "number", "labels"] | None
     target_reason: str
     classes: list[str] | None
     read: int

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from tunewright.data import splits
 from tunewright.data.columns import Column, Manifest, Rejects
+from tunewright.data.labels import as_lists, find_separator, join_flags, split_cells
 from tunewright.data.opening import locate, open_source
 from tunewright.data.sources.base import ROW, Source
 from tunewright.data.types import Seen, choose_inputs, choose_target, infer_columns, missing_column, sort_classes
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 VERSION = 1
 MOST_CLASSES = 10_000
 
-TargetKind = Literal["category", "number"]
+TargetKind = Literal["category", "number", "labels"]
 PARTS = ("train", "all", "valid", "test")
 
 
@@ -149,11 +150,21 @@ def _build(
     progress: Callable[[int], None] | None,
 ) -> Prepared:
     """Both passes, in a temporary folder that gets its name when all of it is written."""
+    flags = data.target if target_kind == "labels" and isinstance(data.target, list) else None
+    if flags is not None:
+        source = join_flags(source, data.source, flags)
+        data = data.model_copy(update={"target": source.target})
     columns, seen = infer_columns(_all_rows(source, data.limit), dict(source.known))
+    notes: list[str] = []
     target, reason = (None, "not wanted: the data is used without labels")
     if target_kind is not None:
-        target, reason = choose_target(data, columns, source.target, data.source)
-        columns[target] = _target_column(columns[target], target_kind, seen.get(target), data)
+        target, reason = choose_target(data, columns, source.target, data.source, several=target_kind == "labels")
+        if target_kind == "labels":
+            columns[target], how = _labels_column(columns[target], source, data)
+            reason = f"the columns {', '.join(flags)}, named in the recipe" if flags else f"{reason}; {how}"
+            data, notes = _without_strata(data)
+        else:
+            columns[target] = _target_column(columns[target], target_kind, seen.get(target), data)
     inputs = choose_inputs(data, columns, target, data.source)
     if data.split.by in ("group", "time") and (data.split.column or "") not in columns:
         if data.split.column is None:
@@ -169,7 +180,7 @@ def _build(
     used = {*inputs, target, data.split.column} - {None}
 
     rejects = Rejects()
-    writer = _Writer(folder, columns, target if target_kind == "category" else None)
+    writer = _Writer(folder, columns, target if target_kind in ("category", "labels") else None)
     try:
         assigners = _assigners(source, data, seed, target, columns, used)
         for part in PARTS:
@@ -181,7 +192,7 @@ def _build(
                 if progress is not None:
                     progress(sum(writer.rows.values()) + rejects.count)
         manifest = _manifest(
-            source, data, fingerprint, columns, seen, inputs, target, target_kind, reason, writer, rejects
+            source, data, fingerprint, columns, seen, inputs, target, target_kind, reason, writer, rejects, notes
         )
         return Prepared(folder, writer.finish(manifest))
     except OSError as error:
@@ -194,12 +205,48 @@ def _build(
         writer.abandon()
 
 
+def _labels_column(column: Column, source: Source, data: Data) -> tuple[Column, str]:
+    """The target as lists of classes, and how its cells are read.
+
+    Raises:
+        DataError: it holds numbers with fractions, or text that nothing divides.
+    """
+    if column.kind == "labels":
+        return column, "its cells are lists"
+    if column.kind in ("image", "array", "time"):
+        raise DataError(
+            f"the target {column.name!r} holds no classes",
+            file=data.source,
+            found=column.kind,
+            expected="lists of classes, or text that a sign divides",
+            fix="name another column with data.target",
+        )
+    found = find_separator(data, column.name, _all_rows(source, data.limit), data.source)
+    return replace(column, kind="labels", separator=found.sign), found.reason
+
+
+def _without_strata(data: Data) -> tuple[Data, list[str]]:
+    """Rows with several classes cannot be drawn from strata: the split is at random, and says so."""
+    if data.split.by != "stratified":
+        return data, []
+    split = data.split.model_copy(update={"by": "random"})
+    note = "split at random and not stratified: rows with several classes belong to no single stratum"
+    return data.model_copy(update={"split": split}), [note]
+
+
 def _target_column(column: Column, kind: TargetKind, seen: Seen | None, data: Data) -> Column:
     """The target as the task wants it.
 
     Raises:
         DataError: numbers are wanted and there is text, or classes are wanted and there are measurements.
     """
+    if column.kind == "labels":
+        raise DataError(
+            f"the target {column.name!r} holds lists",
+            file=data.source,
+            expected="one number a row" if kind == "number" else "one class a row",
+            fix="take task: text-multilabel-classification, or name another column with data.target",
+        )
     if kind == "number":
         if column.kind != "number":
             example = next(iter(sorted(seen.distinct or ())), None) if seen else None
@@ -284,6 +331,8 @@ def _clean(
                     f"correct these cells, or leave {name!r} out of data.input",
                 )
                 keep &= ~bad
+        elif column.kind == "labels":
+            stored[name] = as_lists(values) if column.separator is None else split_cells(values, column.separator)
         elif column.kind not in ("image", "array"):
             stored[name] = values.cast(pa.string())
         else:
@@ -366,6 +415,7 @@ class _Writer:
         self.rows: dict[str, int] = dict.fromkeys(splits.NAMES, 0)
         self.missing: dict[str, int] = dict.fromkeys(columns, 0)
         self.classes: dict[str, set[str]] = {name: set() for name in splits.NAMES}
+        self.without_label = 0
 
     def write(self, table: pa.Table, assigned: np.ndarray) -> None:
         for index, name in enumerate(splits.NAMES):
@@ -383,7 +433,11 @@ class _Writer:
             self.writers[name].write_table(part)
             self.rows[name] += part.num_rows
             if self.class_column is not None:
-                self.classes[name].update(pc.unique(part[self.class_column]).to_pylist())
+                values = part[self.class_column]
+                if pa.types.is_list(values.type):
+                    self.without_label += pc.sum(pc.equal(pc.list_value_length(values), 0)).as_py()
+                    values = pc.list_flatten(values)
+                self.classes[name].update(pc.unique(values).to_pylist())
             for column in self.missing:
                 self.missing[column] += part[column].null_count
 
@@ -425,20 +479,23 @@ def _manifest(
     reason: str,
     writer: _Writer,
     rejects: Rejects,
+    notes: list[str],
 ) -> Manifest:
     writer.close()
     left_out = rejects.summary()
     rows = {name: count for name, count in writer.rows.items() if count}
     official = set(source.parts)
     _require_rows(writer.rows, data, official, left_out)
-    classes, notes = None, []
-    if target is not None and target_kind == "category":
+    classes, notes = None, list(notes)
+    if target is not None and target_kind in ("category", "labels"):
         by_split = {name: writer.classes[name] for name in rows}
         classes = sort_classes({value for values in by_split.values() for value in values})
         for name, values in by_split.items():
             absent = [value for value in classes if value not in values]
             if absent:
                 notes.append(f"the {name} split has no row of class {', '.join(absent[:5])}")
+    if writer.without_label:
+        notes.append(f"{writer.without_label:,} rows have no label at all, which is an answer like any other")
     return Manifest(
         fingerprint=fingerprint,
         source=data.source,

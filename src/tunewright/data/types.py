@@ -96,13 +96,27 @@ def _kind(seen: Seen) -> Kind:
     return "text"
 
 
-def choose_target(data: Data, columns: dict[str, Column], declared: str | None, file: str) -> tuple[str, str]:
+def choose_target(
+    data: Data, columns: dict[str, Column], declared: str | None, file: str, *, several: bool = False
+) -> tuple[str, str]:
     """The target column, and the reason in words.
+
+    Args:
+        several: rows have several labels: a column of lists is the target before one with a fitting name.
 
     Raises:
         DataError: the recipe names one that is not there, or none can be the target.
     """
     names = list(columns)
+    if isinstance(data.target, list):
+        raise DataError(
+            "several target columns are for tasks with several labels a row",
+            file=file,
+            place="data.target",
+            found=", ".join(data.target),
+            expected="one column",
+            fix="name one column, or take task: text-multilabel-classification",
+        )
     if data.target is not None:
         if data.target not in columns:
             raise missing_column("data.target", data.target, names, file)
@@ -111,6 +125,9 @@ def choose_target(data: Data, columns: dict[str, Column], declared: str | None, 
         return declared, "the source says so"
     inputs = set(data.input or ())
     candidates = [name for name in names if name not in inputs and columns[name].kind not in ("image", "array")]
+    lists = [name for name in candidates if columns[name].kind == "labels"]
+    if several and len(lists) == 1:
+        return lists[0], "it is the only column of lists"
     for wanted in TARGET_NAMES:
         for name in candidates:
             if name.lower() == wanted:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
+from tunewright.evaluation.metrics import Kind
 from tunewright.random import permutation
 
 L2 = 1e-3
@@ -29,7 +30,7 @@ def sample_rows(count: int, seed: int, most: int) -> np.ndarray:
 
 
 def baselines(
-    kind: Literal["classification", "regression"],
+    kind: Kind,
     all_target: Tensor,
     train_inputs: Any,
     train_target: Tensor,
@@ -41,7 +42,7 @@ def baselines(
     """The baselines of a task.
 
     Args:
-        all_target: [N] class indices or numbers of all training rows.
+        all_target: [N] class indices or numbers of all training rows, or [N, K] of 0 and 1.
         train_inputs, train_target: [n, …] float32 or sparse [n, F], and [n], the rows of `sample_rows`.
         test_inputs: [M, …] float32, or sparse [M, F].
         outputs: the number of classes.
@@ -56,6 +57,13 @@ def baselines(
             Baseline("mean", np.full(count, values.mean())),
             Baseline("median", np.full(count, np.median(values))),
             Baseline(name, _ridge(train_inputs, train_target, test_inputs)),
+        ]
+    if kind == "multilabel":
+        shares = np.clip(all_target.double().mean(0).numpy(), 1e-9, 1 - 1e-9)
+        prior = np.log(shares / (1 - shares))
+        return [
+            Baseline("label prior", np.tile(prior, (count, 1))),
+            Baseline(name, _one_against_rest(train_inputs, train_target.numpy(), test_inputs, prior)),
         ]
     shares = np.bincount(all_target.numpy(), minlength=outputs) / len(all_target)
     # Certainty of the commonest class is written as a large finite logit, so that the log loss stays finite.
@@ -123,6 +131,20 @@ def _sparse_logistic(train: Any, target: Tensor, test: Any, classes: int) -> np.
     # Classes that the sample lacks get a logit far below all others.
     logits = np.full((test.shape[0], classes), -30.0)
     logits[:, model.classes_] = np.log(np.maximum(model.predict_proba(test), 1e-12))
+    return logits
+
+
+def _one_against_rest(train: Any, target: np.ndarray, test: Any, prior: np.ndarray) -> np.ndarray:
+    """A binary logistic regression for each label, as logits [M, K]; the prior's where the sample shows only one answer."""
+    from sklearn.linear_model import LogisticRegression
+
+    if isinstance(train, Tensor):
+        train, test = (values.numpy() for values in _standardised(train.flatten(1), test.flatten(1)))
+    logits = np.tile(prior, (test.shape[0], 1))
+    for k in range(target.shape[1]):
+        if 0 < target[:, k].sum() < len(target):
+            model = LogisticRegression(C=10.0, solver="liblinear", random_state=0).fit(train, target[:, k])
+            logits[:, k] = model.decision_function(test)
     return logits
 
 

@@ -1,9 +1,10 @@
 """Metrics, each as a formula that takes the examples with weights.
 
 The weights are how often an example was drawn in a bootstrap resample, so one matrix product measures a thousand
-resamples. Classification gets logits [N, K] and class indices [N], regression predictions [N] and numbers [N]. Hidden
-tokens are summed up for each text: outputs [N, 2] are the sum of −log p of its hidden tokens and how many of them the
-largest logit names, the target [N] is how many there are. So texts, not tokens, are resampled.
+resamples. Classification gets logits [N, K] and class indices [N]; with several labels an example logits [N, K] and [N, K]
+of 0 and 1; regression predictions [N] and numbers [N]. Hidden tokens are summed up for each text: outputs [N, 2] are the
+sum of −log p of its hidden tokens and how many of them the largest logit names, the target [N] is how many there are. So
+texts, not tokens, are resampled.
 """
 
 from __future__ import annotations
@@ -17,12 +18,17 @@ import numpy as np
 
 from tunewright.errors import RecipeError
 
+Kind = Literal["classification", "multilabel", "regression", "tokens"]
+
 # ECE: so many bins of equal width over the confidence of the predicted class (Guo et al. 2017, section 2).
 ECE_BINS = 15
 
 
 class Outcome:
-    """Outputs and targets of N examples, with what several metrics need computed once."""
+    """Outputs and targets of N examples, with what several metrics need computed once.
+
+    With several labels an example, a label is predicted when its probability is above 1/2, its logit above 0.
+    """
 
     def __init__(self, outputs: np.ndarray, target: np.ndarray) -> None:
         self.outputs = np.asarray(outputs, dtype=np.float64)
@@ -35,9 +41,16 @@ class Outcome:
     def __len__(self) -> int:
         return len(self.target)
 
+    @property
+    def several(self) -> bool:
+        """Whether an example has any number of labels."""
+        return self.target.ndim == 2
+
     @cached_property
     def log_probabilities(self) -> np.ndarray:
-        """[N, K] log softmax of the logits."""
+        """[N, K] log softmax of the logits; log sigmoid of each where there are several labels."""
+        if self.several:
+            return -np.logaddexp(0, -self.outputs)
         shifted = self.outputs - self.outputs.max(1, keepdims=True)
         return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
 
@@ -51,8 +64,34 @@ class Outcome:
         return self.outputs.argmax(1)
 
     @cached_property
+    def actual(self) -> np.ndarray:
+        """[N, K] of 0 and 1: the classes that an example has."""
+        if self.several:
+            return self.target.astype(np.float64)
+        return (self.target[:, None] == np.arange(self.outputs.shape[1])).astype(np.float64)
+
+    @cached_property
+    def chosen(self) -> np.ndarray:
+        """[N, K] of 0 and 1: the classes that are predicted."""
+        if self.several:
+            return (self.outputs > 0).astype(np.float64)
+        return (self.predicted[:, None] == np.arange(self.outputs.shape[1])).astype(np.float64)
+
+    @cached_property
     def correct(self) -> np.ndarray:
+        """[N]: 1 where the class, or the whole set of labels, is right."""
+        if self.several:
+            return (self.actual == self.chosen).all(1).astype(np.float64)
         return (self.predicted == self.target).astype(np.float64)
+
+    @cached_property
+    def losses(self) -> np.ndarray:
+        """[N]: −log p of the right class; the mean over labels of the binary −log p; |error| of a regression."""
+        if self.outputs.ndim == 1:
+            return np.abs(self.outputs - self.target)
+        if self.several:
+            return (np.logaddexp(0, self.outputs) - self.actual * self.outputs).mean(1)
+        return -self.log_probabilities[np.arange(len(self)), self.target]
 
 
 # Weights [R, N] to values [R]; NaN where the metric has no value.
@@ -64,7 +103,8 @@ class Metric:
     """A metric by name."""
 
     name: str
-    kind: Literal["classification", "regression", "tokens"]
+    kinds: tuple[Kind, ...]
+    """The kinds of targets that it is for."""
     greater_is_better: bool
     formula: Formula
 
@@ -81,19 +121,34 @@ def accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
 
 def f1_macro(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
     """The mean over classes of F1 = 2 TP / (2 TP + FP + FN); a class that is neither present nor predicted is left out."""
-    classes = np.arange(outcome.outputs.shape[1])
-    actual = (outcome.target[:, None] == classes).astype(np.float64)
-    predicted = (outcome.predicted[:, None] == classes).astype(np.float64)
-    both = weights @ (actual * predicted)
-    total = weights @ actual + weights @ predicted
+    both = weights @ (outcome.actual * outcome.chosen)
+    total = weights @ outcome.actual + weights @ outcome.chosen
+    counted = total > 0
     with np.errstate(invalid="ignore", divide="ignore"):
-        scores = np.where(total > 0, 2 * both / total, np.nan)
-    return np.nanmean(scores, axis=1)
+        return np.where(counted, 2 * both / total, 0.0).sum(1) / counted.sum(1)
+
+
+def f1_micro(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """2 TP / (2 TP + FP + FN), counted over all examples and labels; no value where there is no label at all."""
+    both = weights @ (outcome.actual * outcome.chosen).sum(1)
+    total = weights @ (outcome.actual + outcome.chosen).sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(total > 0, 2 * both / total, np.nan)
+
+
+def subset_accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """The share of examples whose predicted labels are exactly theirs."""
+    return _mean(outcome.correct, weights)
+
+
+def hamming_loss(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """The share of wrong answers over all examples and labels."""
+    return _mean(np.abs(outcome.actual - outcome.chosen).mean(1), weights)
 
 
 def log_loss(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """Mean −log p of the true class, in nats."""
-    return _mean(-outcome.log_probabilities[np.arange(len(outcome)), outcome.target], weights)
+    """Mean −log p of the true class, in nats; with several labels the mean over examples and labels."""
+    return _mean(outcome.losses, weights)
 
 
 def brier(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
@@ -119,7 +174,8 @@ def bins(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
 def roc_auc(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
     """Area under the ROC curve: the chance that a positive outranks a negative, ties counting half (Hanley and McNeil 1982).
 
-    Two classes: by the difference of the logits. More: the mean of each class against the rest.
+    Two classes: by the difference of the logits. More: the mean of each class against the rest. Several labels: the mean
+    over labels.
     """
     return _over_classes(outcome, weights, _roc_auc)
 
@@ -171,32 +227,35 @@ def masked_accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", "classification", True, accuracy),
-        Metric("f1_macro", "classification", True, f1_macro),
-        Metric("log_loss", "classification", False, log_loss),
-        Metric("brier", "classification", False, brier),
-        Metric("ece", "classification", False, ece),
-        Metric("roc_auc", "classification", True, roc_auc),
-        Metric("pr_auc", "classification", True, pr_auc),
-        Metric("mae", "regression", False, mae),
-        Metric("rmse", "regression", False, rmse),
-        Metric("r2", "regression", True, r2),
-        Metric("masked_loss", "tokens", False, masked_loss),
-        Metric("pseudo_perplexity", "tokens", False, pseudo_perplexity),
-        Metric("masked_accuracy", "tokens", True, masked_accuracy),
+        Metric("accuracy", ("classification",), True, accuracy),
+        Metric("f1_micro", ("multilabel",), True, f1_micro),
+        Metric("f1_macro", ("classification", "multilabel"), True, f1_macro),
+        Metric("subset_accuracy", ("multilabel",), True, subset_accuracy),
+        Metric("hamming_loss", ("multilabel",), False, hamming_loss),
+        Metric("log_loss", ("classification", "multilabel"), False, log_loss),
+        Metric("brier", ("classification",), False, brier),
+        Metric("ece", ("classification",), False, ece),
+        Metric("roc_auc", ("classification", "multilabel"), True, roc_auc),
+        Metric("pr_auc", ("classification", "multilabel"), True, pr_auc),
+        Metric("mae", ("regression",), False, mae),
+        Metric("rmse", ("regression",), False, rmse),
+        Metric("r2", ("regression",), True, r2),
+        Metric("masked_loss", ("tokens",), False, masked_loss),
+        Metric("pseudo_perplexity", ("tokens",), False, pseudo_perplexity),
+        Metric("masked_accuracy", ("tokens",), True, masked_accuracy),
     )
 }
 
 
 def get_metric(name: str, kind: str, place: str = "eval.metrics") -> Metric:
-    """The metric of that name, for classification, regression or hidden tokens.
+    """The metric of that name, for a kind of target.
 
     Raises:
         RecipeError: there is none, or it is for the other kind.
     """
     import difflib
 
-    known = [metric.name for metric in METRICS.values() if metric.kind == kind]
+    known = [metric.name for metric in METRICS.values() if kind in metric.kinds]
     if name in known:
         return METRICS[name]
     near = difflib.get_close_matches(name, known, n=1)
@@ -221,9 +280,10 @@ def _for_each_token(outcome: Outcome, column: int, weights: np.ndarray) -> np.nd
 
 def _over_classes(outcome: Outcome, weights: np.ndarray, binary: Callable[..., np.ndarray]) -> np.ndarray:
     logits = outcome.outputs
-    if logits.shape[1] == 2:
+    if logits.shape[1] == 2 and not outcome.several:
         return binary(logits[:, 1] - logits[:, 0], outcome.target == 1, weights)
-    each = [binary(outcome.log_probabilities[:, k], outcome.target == k, weights) for k in range(logits.shape[1])]
+    scores = logits if outcome.several else outcome.log_probabilities
+    each = [binary(scores[:, k], outcome.actual[:, k] == 1, weights) for k in range(logits.shape[1])]
     # A class that is absent from a resample has no curve there; where none has one, there is no value.
     stacked = np.stack(each)
     present = np.isfinite(stacked)

@@ -52,11 +52,9 @@ def confusion(outcome: Outcome, classes: list[str]) -> dict[str, Any]:
 
 def worst(outcome: Outcome, count: int) -> list[int]:
     """The wrong predictions with the highest loss, or the largest errors of a regression: their positions."""
+    order = np.argsort(-outcome.losses, kind="stable")
     if outcome.outputs.ndim == 1:
-        loss = np.abs(outcome.outputs - outcome.target)
-        return np.argsort(-loss, kind="stable")[:count].tolist()
-    loss = -outcome.log_probabilities[np.arange(len(outcome)), outcome.target]
-    order = np.argsort(-loss, kind="stable")
+        return order[:count].tolist()
     return [int(index) for index in order if not outcome.correct[index]][:count]
 
 

@@ -211,7 +211,12 @@ def first_line(error: Exception) -> str:
 
 
 def describe_transformer(
-    purpose: Purpose, config: dict[str, Any], *, head: list[Layer] | None, classes: list[str] | None
+    purpose: Purpose,
+    config: dict[str, Any],
+    *,
+    head: list[Layer] | None,
+    classes: list[str] | None,
+    several: bool = False,
 ) -> dict[str, Any]:
     """The description of a network for a purpose.
 
@@ -219,6 +224,7 @@ def describe_transformer(
         config: the backbone's config.json.
         head: a head of one's own in place of the architecture's; None: the architecture's.
         classes: the names of the outputs; None: one number.
+        several: an example has any number of the classes.
     """
     changed = dict(config)
     if purpose != "masked-lm":
@@ -226,6 +232,9 @@ def describe_transformer(
         changed["id2label"] = {str(index): name for index, name in enumerate(names)}
         changed["label2id"] = {name: index for index, name in enumerate(names)}
         changed["num_labels"] = len(names)
+        # What the library's own models take as their loss, when they are given labels.
+        one = "regression" if classes is None else "single_label_classification"
+        changed["problem_type"] = "multi_label_classification" if several else one
         outputs = len(names)
         head = None if head is None or head == [{"dense": "auto"}] else resolve_auto(head, outputs)
         if head is not None and head[-1] != {"dense": outputs}:

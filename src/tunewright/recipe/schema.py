@@ -54,8 +54,11 @@ class Data(Block):
     """Normally seen from the source itself."""
     input: Names | None = None
     """The input column or columns; every column but the target when left out."""
-    target: str | None = None
-    """The column to predict; inferred, and said so, when left out."""
+    target: str | Annotated[list[str], Field(min_length=2)] | None = None
+    """The column to predict; inferred, and said so, when left out. For several labels a row also a list of columns of
+    0 and 1."""
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    """Several labels a row: the sign between them in a text cell; seen from the data when left out."""
     labelled: bool = True
     """false: there is no target; self-supervised pretraining only."""
     split: Split = Split()
@@ -99,6 +102,9 @@ class Unfreeze(Block):
 class Tune(Block):
     """What moves in a fine-tune."""
 
+    method: Literal["gradient", "features", "contrastive"] | None = None
+    """gradient; features: a logistic regression on the frozen network's features becomes its last layer; contrastive:
+    pairs of examples train the encoder first. Left out: features below 64 examples a class, else gradient."""
     freeze: int | float | str | list[str] = "none"
     """none, backbone, embeddings, a number of blocks from the input, a fraction of them, names, or re:PATTERN."""
     unfreeze: list[Unfreeze] = []

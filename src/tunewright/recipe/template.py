@@ -5,6 +5,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
+PRETRAIN = """\
+  - pretrain                # learn from scratch
+  # - finetune:             # then adapt to other data:
+  #     data: {source: other-data}
+  #     tune: {freeze: backbone}
+  #     model: {head: [{dense: 64, activation: relu}, {dense: auto}]}
+"""
+FINETUNE = """\
+  - finetune                # adapt the pretrained backbone
+"""
+TUNE = """
+# tune: {freeze: none}      # what moves: backbone, embeddings, a number or fraction of blocks; adapter: lora; method: features
+"""
+
 
 def recipe_text(
     *,
@@ -20,6 +34,7 @@ def recipe_text(
     train: dict[str, Any],
     metrics: list[str],
     by: str,
+    stages: list[str],
 ) -> str:
     """YAML with a comment on each choice and its common alternatives; it loads as it stands."""
     columns = ""
@@ -38,6 +53,13 @@ def recipe_text(
         if stopping
         else ""
     )
+    pretrained = stages == ["finetune"]
+    others = (
+        "a name of the catalog, a folder, or a hub id such as bert-base-uncased"
+        if pretrained
+        else "or a named network: mlp, resnet20 … resnet110, resnet18, resnet34, resnet50"
+    )
+    warmup = f"  warmup: {train['warmup']}               # the share of all steps\n" if "warmup" in train else ""
     return f"""\
 # Carried out by: tunewright run RECIPE
 # Every key that is left out has a default; `recipe.resolved.yaml` in the run's folder shows them all.
@@ -49,15 +71,15 @@ data:
 {columns}  split: {{valid: 0.1, test: 0.1, by: {by}}}   # by: random, stratified, group or time (with column: NAME)
 
 model: {model}
-# model: {{backbone: resnet20}}     # or a named network: mlp, resnet20 … resnet110, resnet18, resnet34, resnet50
-
+# model: {{backbone: …}}     # {others}
+{TUNE if pretrained else ""}
 train:
   epochs: {train.get("epochs", 5)}
   batch_size: {train.get("batch_size", 32)}
   optimizer: {train.get("optimizer", "adam")}           # sgd, adam, adamw, adagrad, rmsprop; with options: {{sgd: {{momentum: 0.9}}}}
   # lr: 1e-3                # `tunewright lr-find RECIPE` suggests one
   schedule: {train.get("schedule", "constant")}        # constant, linear, cosine, one_cycle, step
-  regularization: {{l1: 0, l2: 0, weight_decay: 0}}
+{warmup}  regularization: {{l1: 0, l2: 0, weight_decay: 0}}
 {early}
 eval:
   metrics: {json.dumps(metrics)}
@@ -65,9 +87,4 @@ eval:
   # target: {{{metrics[0]}: 0.9}}   # missed = exit 1
 
 stages:
-  - pretrain                # learn from scratch
-  # - finetune:             # then adapt to other data:
-  #     data: {{source: other-data}}
-  #     tune: {{freeze: backbone}}
-  #     model: {{head: [{{dense: 64, activation: relu}}, {{dense: auto}}]}}
-"""
+{FINETUNE if pretrained else PRETRAIN}"""

@@ -20,7 +20,14 @@ from tunewright.report.reading import Stage, mapping, named, number_from, sequen
 from tunewright.report.words import KNOWN, Words
 
 # The hub's names of metrics, where they differ from ours.
-HUB_METRICS = {"f1_macro": "f1", "brier": "brier_score", "r2": "r_squared"}
+HUB_METRICS = {
+    "f1_macro": "f1",
+    "f1_micro": "f1",
+    "pr_auc": "average_precision",
+    "subset_accuracy": "accuracy",
+    "brier": "brier_score",
+    "r2": "r_squared",
+}
 
 # More input columns than this are counted, not listed.
 LISTED = 20
@@ -129,7 +136,10 @@ def _intended_use(stage: Stage, task: str) -> str:
         return "An encoder that says which tokens of a text were hidden, to be fine-tuned for what texts are to tell."
     if target is None:
         return "An encoder that was pretrained without labels, to be fine-tuned; it predicts nothing by itself."
-    of_classes = f", one of {len(classes)} classes," if classes else ""
+    several = bool(sequence(stage.part("evaluation").get("labels")))
+    of_classes = (
+        f", {f'any of {len(classes)} labels' if several else f'one of {len(classes)} classes'}," if classes else ""
+    )
     more = f" and {len(inputs) - LISTED} more columns" if len(inputs) > LISTED else ""
     return (
         f"{capital(_name(task))}: predicts {_code(target)}{of_classes} from "
@@ -190,6 +200,11 @@ def _training(stage: Stage, resolved: Mapping[str, Any]) -> str:
         lines.append(f"- Objective: {_name(objective)}")
     if optimizer and lr is not None:
         lines.append(f"- Optimiser: {_md(optimizer)}, learning rate {numbers.significant(lr)}")
+    few = mapping(done.get("few_shot"))
+    if (strength := number_from(few.get("C"))) is not None and (count := number_from(few.get("examples_a_class"))):
+        lines.append(
+            f"- Head: logistic regression on features, C {numbers.significant(strength)}; {count:.3g} examples a class"
+        )
     seed = number_from(stage.summary.get("seed", resolved.get("seed")))
     if seed is not None:
         lines.append(f"- Seed: {seed:g}")

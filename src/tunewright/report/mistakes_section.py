@@ -84,7 +84,14 @@ def _said(words: Words, entry: dict[str, Any]) -> str:
     wanted, given = number_from(target), number_from(prediction)
     if wanted is not None and given is not None:
         return words("mistake_off", target=numbers.significant(wanted), prediction=numbers.significant(given))
-    return words("mistake_of", target=shown(target, 60), prediction=shown(prediction, 60))
+    return words("mistake_of", target=_named(words, target), prediction=_named(words, prediction))
+
+
+def _named(words: Words, value: object) -> str:
+    """A class; or several labels, or none."""
+    if not isinstance(value, list):
+        return shown(value, 60)
+    return shown(words("comma").join(map(str, value)), 100) if value else words("no_label")
 
 
 def _details(words: Words, entry: dict[str, Any]) -> Html:

@@ -17,6 +17,7 @@ LARGEST = 1e100
 STYLES: dict[str, Style] = {
     "accuracy": "share",
     "masked_accuracy": "share",
+    "subset_accuracy": "share",
     **dict.fromkeys(("mae", "rmse", "loss", "masked_loss", "pseudo_perplexity"), "amount"),
 }
 

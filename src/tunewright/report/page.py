@@ -16,8 +16,10 @@ from tunewright.report.certificate_section import certificate
 from tunewright.report.classes_section import calibrated, confused
 from tunewright.report.closing_section import environment, reproduce, sources
 from tunewright.report.data_section import asked, data_sets
+from tunewright.report.few_shot_section import few_shot
 from tunewright.report.headline import headline, title
 from tunewright.report.html import Html, tag
+from tunewright.report.labels_section import labelled
 from tunewright.report.mistakes_section import mistakes
 from tunewright.report.parts import stage_title
 from tunewright.report.reading import RunFiles, Stage, mapping, read_run, words_of
@@ -99,11 +101,13 @@ def _stage(words: Words, stage: Stage) -> list[Html | None]:
     return [
         *network(words, stage),
         *training(words, stage),
+        *few_shot(words, stage),
         *certificate(words, stage),
         *result(words, stage),
         *compared(words, stage),
         *sliced(words, stage),
         *confused(words, stage),
+        *labelled(words, stage),
         *calibrated(words, stage),
         *mistakes(words, stage),
         *hint(words, stage),

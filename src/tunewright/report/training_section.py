@@ -75,11 +75,13 @@ def training(words: Words, stage: Stage) -> list[Html | None]:
     objective, stopped = words_of(done.get("objective")), words_of(done.get("stopped"))
     moved = words_of(done.get("parameters_text"))
     batch, threads = number_from(done.get("batch_size")), number_from(done.get("threads"))
+    # A head that was solved for has no steps, and so no curves and no best epoch.
+    stepped = bool(stage.epochs) or not stage.part("training", "few_shot")
     return [
         tag("h3", words("training")),
         _duration(words, stage),
-        _kept(words, stage) if done else None,
-        *_curves(words, stage),
+        _kept(words, stage) if done and stepped else None,
+        *(_curves(words, stage) if stepped else []),
         facts(
             [
                 (words("objective"), as_found(words, objective) if objective else None),

@@ -208,6 +208,24 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "right": ("right", "正确"),
     "share_of_class": ("Share of the class", "占该类比例"),
+    # several labels
+    "by_label": ("Label by label", "逐标签结果"),
+    "show_labels": ("The table of {count} labels", "{count} 个标签的表格"),
+    "label": ("label", "标签"),
+    "label_rows": ("rows with it", "实有行数"),
+    "label_predicted": ("rows given it", "预测行数"),
+    "precision": ("precision", "精确率"),
+    "recall": ("recall", "召回率"),
+    "f1": ("F1", "F1"),
+    "average_precision": ("average precision", "平均精确率"),
+    "threshold": ("best threshold", "最佳阈值"),
+    "thresholds_effect": (
+        "All figures are for a threshold of 1/2. With the thresholds in the last column, chosen on {split} rows, micro F1 "
+        "goes from {micro} to {micro_after} and macro F1 from {macro} to {macro_after}.",
+        "所有数值均采用阈值 1/2。若采用最后一列在{split}数据上选定的阈值，微平均 F1 由 {micro} 变为 {micro_after}，"
+        "宏平均 F1 由 {macro} 变为 {macro_after}。",
+    ),
+    "no_label": ("no label", "无标签"),
     # calibration
     "calibration": ("Calibration", "校准"),
     "calibration_note": (
@@ -244,6 +262,34 @@ WORDS: dict[str, tuple[str, str]] = {
     "more_mistakes": ("{count} more", "其余 {count} 条"),
     "more_columns": ("and {count} more columns", "另有 {count} 列"),
     "missing": ("missing", "缺失"),
+    # few examples
+    "few_shot": ("Few examples", "小样本"),
+    "few_reason": (
+        "{count} examples a class, fewer than {few}, and the recipe does not say what moves.",
+        "每类 {count} 个样本，少于 {few} 个，且配方没有说明训练哪些部分。",
+    ),
+    "few_asked": ("Asked for by the recipe; {count} examples a class.", "由配方指定；每类 {count} 个样本。"),
+    "few_features": (
+        "So the pretrained network stays as it is, and a logistic regression on its features is the last layer.",
+        "因此预训练网络保持不变，以其特征上的逻辑回归作为最后一层。",
+    ),
+    "few_pairs": (
+        "Pairs of examples trained the encoder; a logistic regression on its features is the last layer.",
+        "先用样本对训练编码器，再以其特征上的逻辑回归作为最后一层。",
+    ),
+    "few_strength": (
+        "It has {features} features; its strength C is {strength}, by {folds}-fold cross-validation.",
+        "特征数为 {features}；强度 C 为 {strength}，由 {folds} 折交叉验证选定。",
+    ),
+    "few_usual": (
+        "It has {features} features; its strength C is {strength}, which was not chosen by cross-validation.",
+        "特征数为 {features}；强度 C 为 {strength}，未经交叉验证选定。",
+    ),
+    "few_scores": ("Cross-validated scores by strength", "各强度的交叉验证得分"),
+    "few_otherwise": (
+        "For ordinary training, write what moves in the recipe, such as tune: {{freeze: none}}.",
+        "如需常规训练，请在配方中写明训练哪些部分，例如 tune: {{freeze: none}}。",
+    ),
     # hint
     "hint": ("What would help next", "下一步建议"),
     # certificate
@@ -307,6 +353,9 @@ KNOWN: dict[str, tuple[str, str]] = {
     "tabular-classification": ("tabular classification", "表格分类"),
     "tabular-regression": ("tabular regression", "表格回归"),
     "masked-language-modeling": ("masked language modelling", "掩码语言建模"),
+    "text-classification": ("text classification", "文本分类"),
+    "text-multilabel-classification": ("text classification with several labels", "多标签文本分类"),
+    "text-regression": ("text regression", "文本回归"),
     "pretrain": ("Pretrain", "预训练"),
     "finetune": ("Fine-tune", "微调"),
     # splits
@@ -315,7 +364,10 @@ KNOWN: dict[str, tuple[str, str]] = {
     "test": ("test", "测试"),
     # metrics
     "accuracy": ("accuracy", "准确率"),
+    "f1_micro": ("micro F1", "微平均 F1"),
     "f1_macro": ("macro F1", "宏平均 F1"),
+    "subset_accuracy": ("exact match", "完全匹配率"),
+    "hamming_loss": ("Hamming loss", "汉明损失"),
     "log_loss": ("log loss", "对数损失"),
     "brier": ("Brier score", "Brier 分数"),
     "ece": ("calibration error (ECE)", "校准误差（ECE）"),
@@ -335,6 +387,8 @@ KNOWN: dict[str, tuple[str, str]] = {
     "masked": ("masked autoencoder", "掩码自编码器"),
     "denoising": ("denoising autoencoder", "去噪自编码器"),
     "masked_tokens": ("hidden tokens", "掩码词元"),
+    "logistic regression": ("logistic regression", "逻辑回归"),
+    "contrastive": ("contrastive pairs", "对比样本对"),
     # how training ended
     "finished": ("all epochs done", "完成全部轮次"),
     "all epochs done": ("all epochs done", "完成全部轮次"),
@@ -343,8 +397,13 @@ KNOWN: dict[str, tuple[str, str]] = {
     "majority class": ("majority class", "多数类"),
     "class prior": ("class prior", "类别先验"),
     "token frequencies": ("token frequencies", "词元频率"),
+    "label prior": ("label prior", "标签先验"),
     "mean": ("mean", "平均值"),
     "median": ("median", "中位数"),
+    "logistic regression on character n-grams": (
+        "logistic regression on character n-grams",
+        "字符 n 元组上的逻辑回归",
+    ),
     "linear model on raw inputs": ("linear model on raw inputs", "原始输入上的线性模型"),
     "the same network from random weights, nothing frozen": (
         "the same network from random weights, nothing frozen",

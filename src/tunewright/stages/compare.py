@@ -24,7 +24,7 @@ def compare_runs(first: Path, second: Path, *, screen: Screen | None = None) -> 
     screen.say(f"A {a.name}\nB {b.name}\non the same {len(a.rows):,} rows; difference A − B with its 95 % interval")
     found: dict[str, Difference] = {}
     for metric in METRICS.values():
-        if metric.kind != a.kind:
+        if a.kind not in metric.kinds:
             continue
         found[metric.name] = compare_predictions(a, b, metric.name, resamples=2000)
         values = [metric.value(result.outputs, result.target) for result in (a, b)]

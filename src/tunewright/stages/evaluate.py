@@ -17,6 +17,7 @@ from tunewright.evaluation.calibration import calibrate
 from tunewright.evaluation.compare import Predictions
 from tunewright.evaluation.hint import hint
 from tunewright.evaluation.intervals import Estimate, bootstrap, over_seeds
+from tunewright.evaluation.labels import by_label, tuned_thresholds
 from tunewright.evaluation.metrics import METRICS, Metric, Outcome, get_metric
 from tunewright.evaluation.outputs import run_network
 from tunewright.evaluation.slices import confusion, slice_by, worst
@@ -75,9 +76,12 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool) -> None:
             evaluation.setdefault("slices", []).extend(found)
         if kind != "tokens":
             evaluation["mistakes"] = _mistakes(preprocessor, table, outcome)
+        classes = (preprocessor.target.classes if preprocessor.target else None) or []
+        if kind == "multilabel":
+            evaluation["labels"] = by_label(outcome, classes)
+            evaluation["thresholds"] = _thresholds(job, saved.network, preprocessor, outcome, classes)
         if kind == "classification":
-            assert preprocessor.target is not None and preprocessor.target.classes is not None
-            evaluation["confusion"] = confusion(outcome, preprocessor.target.classes)
+            evaluation["confusion"] = confusion(outcome, classes)
             evaluation["calibration"] = _calibration(job, saved.network, preprocessor, outcome)
         summary["hint"] = _hint(job, evaluation, metrics[0])
     headline = metrics[0].name
@@ -102,17 +106,20 @@ def predict_split(
 
 def save_predictions(job: StageJob, kind: str, rows: np.ndarray, target: np.ndarray, outputs: np.ndarray) -> None:
     """predictions.parquet: row, target and outputs of each test row; what `compare` reads."""
-    flat = np.ascontiguousarray(outputs.reshape(len(outputs), -1))
     columns = {
         "row": pa.array(rows),
-        "target": pa.array(target),
-        "outputs": pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1]),
+        "target": _lists(target) if target.ndim == 2 else pa.array(target),
+        "outputs": _lists(outputs.reshape(len(outputs), -1)),
     }
     facts = {"data": job.prepared.manifest.fingerprint, "kind": kind, "name": job.stage.name}
     table = pa.table(columns).replace_schema_metadata(facts)
     temporary = job.folder / ".predictions.parquet.tmp"
     pq.write_table(table, temporary)
     temporary.replace(job.folder / "predictions.parquet")
+
+
+def _lists(values: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1])
 
 
 def read_predictions(folder: Path) -> Predictions:
@@ -125,13 +132,13 @@ def read_predictions(folder: Path) -> Predictions:
     try:
         table = pq.read_table(path)
         facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-        outputs = np.stack(table["outputs"].to_numpy())
+        outputs, target = np.stack(table["outputs"].to_numpy()), table["target"].to_numpy()
         return Predictions(
             name=str(folder),
             data=facts["data"],
             kind=facts["kind"],
             rows=table["row"].to_numpy(),
-            target=table["target"].to_numpy(),
+            target=np.stack(target) if facts["kind"] == "multilabel" else target,
             outputs=outputs[:, 0] if facts["kind"] == "regression" else outputs,
         )
     except FileNotFoundError:
@@ -273,6 +280,10 @@ def _mistakes(preprocessor: Preprocessor, table: pa.Table, outcome: Outcome) -> 
         if classes is None:
             truth, predicted = float(outcome.target[index]), float(outcome.outputs[index])
             facts = {"target": truth, "prediction": predicted, "confidence": None, "loss": abs(truth - predicted)}
+        elif outcome.several:
+            named = [[classes[k] for k in np.flatnonzero(row[index])] for row in (outcome.actual, outcome.chosen)]
+            loss = float(outcome.losses[index])
+            facts = {"target": named[0], "prediction": named[1], "confidence": None, "loss": loss}
         else:
             facts = {
                 "target": classes[outcome.target[index]],
@@ -282,6 +293,16 @@ def _mistakes(preprocessor: Preprocessor, table: pa.Table, outcome: Outcome) -> 
             }
         found.append({"row": table["_row"][index].as_py(), **facts, **preprocessor.inputs.show(table, index)})
     return found
+
+
+def _thresholds(
+    job: StageJob, network: AnyNetwork, preprocessor: Preprocessor, outcome: Outcome, classes: list[str]
+) -> dict[str, Any] | None:
+    """Thresholds chosen on validation, their effect measured on test."""
+    if not job.prepared.rows("valid"):
+        return None
+    logits, target = predict_split(network, preprocessor, job.prepared, "valid")
+    return tuned_thresholds(logits, target, outcome, classes)
 
 
 def _calibration(

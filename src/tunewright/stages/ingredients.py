@@ -25,6 +25,7 @@ from tunewright.random import mix
 from tunewright.recipe.schema import Model, Recipe, Tune
 from tunewright.stages.console import Screen
 from tunewright.stages.job import Origin, recipe_backbone
+from tunewright.stages.method import few_examples, settle_method
 from tunewright.stages.pretrained import chosen_tune, pretrained_network, same_target, usual_lr
 from tunewright.tasks.base import InputEncoder, Preprocessor, Task
 from tunewright.tasks.rows import unused_columns
@@ -114,12 +115,14 @@ def gather(
     target = fit_target(prepared) if objective.supervised else None
     preprocessor = Preprocessor(task=task, inputs=inputs, target=target)
     started = origin.network if origin is not None else None
+    few = few_examples(recipe, task, prepared)
     if (backbone is not None and not backbone.own) or isinstance(started, Transformer):
-        network, tune = pretrained_network(recipe, preprocessor, origin, backbone, screen)
+        network, tune = pretrained_network(recipe, preprocessor, origin, backbone, few, screen)
     else:
         network = _own_network(recipe, preprocessor, origin, backbone, objective, screen)
-        tune = recipe.tune if backbone is None or origin is not None else chosen_tune(recipe, screen)
+        tune = recipe.tune if backbone is None or origin is not None else chosen_tune(recipe, few, screen)
     random = origin is None and (recipe.model.weights == "random" or (backbone and not backbone.pretrained))
+    tune = settle_method(tune, task, pretrained=(backbone is not None or origin is not None) and not random)
     if (backbone is not None or isinstance(started, Transformer)) and not random:
         lr = recipe.train.lr or usual_lr(recipe, tune, screen)
     else:

@@ -35,8 +35,16 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
             fix="choose another --out",
         )
     if source is None:
-        wanted = (task, "text-classification")  # texts serve without their labels, too
-        source = next(name for kind in wanted for name, sample in SAMPLE_SETS.items() if sample.task == kind)
+        # Texts serve without their labels, too.
+        wanted = (task, "text-classification") if chosen.target_kind is None else (task,)
+        source = next((name for kind in wanted for name, s in SAMPLE_SETS.items() if s.task == kind), None)
+    if source is None:
+        raise UserError(
+            f"there is no sample set for {task}",
+            place="--data",
+            expected="your data: a file, a folder, or hub:owner/name",
+            fix=f"tunewright init {task} --data PATH",
+        )
     split = chosen.defaults.get("data", {}).get("split", {})
     data = Data(source=source, split=Split(**split), labelled=chosen.target_kind is not None)
     prepared = prepare(data, seed=0, target_kind=chosen.target_kind, base=Path("."))
@@ -58,6 +66,7 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
         train=chosen.defaults.get("train", {}),
         metrics=list(chosen.metrics),
         by=data.split.by,
+        stages=chosen.defaults.get("stages", ["pretrain"]),
     )
     write_atomic(out, text)
     target = f", target {manifest.target!r} ({manifest.target_reason})" if manifest.target else ""

@@ -40,8 +40,9 @@ class Model:
     preprocessor: Preprocessor
 
     def predict(self, table: pa.Table) -> list[dict[str, Any]]:
-        """For each row {"prediction": …}; of a classifier also "confidence" and "probabilities" by class; of a masked
-        language model {"masks": …}, the likeliest tokens for each [MASK] of the text.
+        """For each row {"prediction": …}; of a classifier also "confidence" and "probabilities" by class; with several
+        labels a row the prediction is a list, and there is no confidence; of a masked language model {"masks": …}, the
+        likeliest tokens for each [MASK] of the text.
 
         Raises:
             DataError: a column is missing or of another kind than in training.
@@ -55,6 +56,15 @@ class Model:
         outputs = target.decode(run_network(self.network, self.preprocessor.inputs.examples(table, None)))
         if target.classes is None:
             return [{"prediction": float(value)} for value in outputs]
+        if target.several:
+            outcome = Outcome(outputs, np.zeros(outputs.shape))
+            return [
+                {
+                    "prediction": [target.classes[k] for k in np.flatnonzero(chosen)],
+                    "probabilities": dict(zip(target.classes, map(float, chances))),
+                }
+                for chosen, chances in zip(outcome.chosen, outcome.probabilities)
+            ]
         outcome = Outcome(outputs, np.zeros(len(outputs), dtype=np.int64))
         return [
             {

@@ -14,6 +14,7 @@ from tunewright.random import mix
 from tunewright.recipe.schema import Recipe, Tune, Unfreeze
 from tunewright.stages.console import Screen
 from tunewright.stages.job import Origin
+from tunewright.stages.method import few_shot_tune
 from tunewright.tasks.base import InputEncoder, Preprocessor
 from tunewright.tasks.tokens import TextEncoder, tokenizer_to_train
 from tunewright.training.optim import default_lr
@@ -28,9 +29,17 @@ FOR_AN_ADAPTER = 0.5
 
 
 def pretrained_network(
-    recipe: Recipe, preprocessor: Preprocessor, origin: Origin | None, backbone: Backbone | None, screen: Screen
+    recipe: Recipe,
+    preprocessor: Preprocessor,
+    origin: Origin | None,
+    backbone: Backbone | None,
+    few: float | None,
+    screen: Screen,
 ) -> tuple[Transformer, Tune]:
     """The network, and what of it moves.
+
+    Args:
+        few: examples a class, where they are so few that a new head is solved for and not trained.
 
     Raises:
         RecipeError: the task has no use for such a backbone.
@@ -54,18 +63,20 @@ def pretrained_network(
     classes = preprocessor.target.classes if preprocessor.target else None
     seed = mix(recipe.seed, "weights")
     if origin is not None:
-        network, tune = _go_on(recipe, preprocessor, origin, classes, seed, screen)
+        network, tune = _go_on(recipe, preprocessor, origin, classes, few, seed, screen)
         return _reading(network, preprocessor), tune
     assert backbone is not None
     config = _with_pieces(recipe, backbone, preprocessor.inputs)
-    described = describe_transformer(purpose, config, head=recipe.model.head, classes=classes)
+    described = describe_transformer(
+        purpose, config, head=recipe.model.head, classes=classes, several=has_several(preprocessor)
+    )
     if recipe.model.weights == "random" or not backbone.pretrained:
         network = _checked(build_transformer(described, seed=seed), screen)
         return _reading(network, preprocessor), recipe.tune
     described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
     network = _checked(_said(load_backbone(weights_folder(backbone), described, seed=seed), screen), screen)
     # The head of a masked language model is pretrained too, or learns from so many tokens that nothing need wait for it.
-    tune = recipe.tune if purpose == "masked-lm" else chosen_tune(recipe, screen)
+    tune = recipe.tune if purpose == "masked-lm" else chosen_tune(recipe, few, screen)
     return _reading(network, preprocessor), tune
 
 
@@ -92,10 +103,16 @@ def _reading(network: Transformer, preprocessor: Preprocessor) -> Transformer:
     return network
 
 
-def chosen_tune(recipe: Recipe, screen: Screen) -> Tune:
-    """What of a pretrained network moves: the recipe's word, or the usual, and then says so."""
+def chosen_tune(recipe: Recipe, few: float | None, screen: Screen) -> Tune:
+    """What of a pretrained network moves: the recipe's word, or the usual, and then says so.
+
+    Args:
+        few: as for `pretrained_network`.
+    """
     if recipe.tune.model_fields_set:
         return recipe.tune
+    if few is not None:
+        return few_shot_tune(few, screen)
     tune = usual_tune(recipe.train.epochs)
     screen.say(f"tune is left out, so: {_words(tune)}")
     return tune
@@ -118,6 +135,8 @@ def usual_tune(epochs: int) -> Tune:
 
 def usual_lr(recipe: Recipe, tune: Tune, screen: Screen) -> float:
     """The learning rate for a pretrained network where the recipe gives none, by what moves; says so."""
+    if tune.method == "features":
+        return default_lr(recipe.train.optimizer)  # nothing learns by it
     if tune.adapter is not None:
         what, share = "an adapter learns", FOR_AN_ADAPTER
     elif "backbone" in (tune.freeze, recipe.tune.freeze) and not tune.unfreeze:
@@ -133,7 +152,13 @@ def same_target(known: Preprocessor, new: Preprocessor) -> bool:
     """Whether a head that was trained for one target serves the other."""
     if known.target is None or new.target is None:
         return known.target is new.target and known.task.purpose == new.task.purpose == "masked-lm"
-    return known.target.classes == new.target.classes and known.task.purpose == new.task.purpose
+    same = known.target.classes == new.target.classes and known.target.several == new.target.several
+    return same and known.task.purpose == new.task.purpose
+
+
+def has_several(preprocessor: Preprocessor) -> bool:
+    """Whether an example has any number of labels."""
+    return preprocessor.target is not None and preprocessor.target.several
 
 
 def _go_on(
@@ -141,6 +166,7 @@ def _go_on(
     preprocessor: Preprocessor,
     origin: Origin,
     classes: list[str] | None,
+    few: float | None,
     seed: int,
     screen: Screen,
 ) -> tuple[Transformer, Tune]:
@@ -155,13 +181,17 @@ def _go_on(
         origin.network.described["config"],
         head=recipe.model.head,
         classes=classes,
+        several=has_several(preprocessor),
     )
     same_head = recipe.model.head is None or wanted["head"] == origin.network.described["head"]
     if same_target(origin.preprocessor, preprocessor) and same_head:
         network, tune = merged(origin.network), recipe.tune
     else:
         network = _said(continue_from(origin.network, wanted, seed=seed), screen)
-        tune = _without_new_parts(recipe.tune, network, origin.network, screen)
+        if few is not None:
+            tune = few_shot_tune(few, screen)
+        else:
+            tune = _without_new_parts(recipe.tune, network, origin.network, screen)
     if recipe.tune.adapter is not None:
         network = Transformer(network.model, {**network.described, **_kept_at(origin.folder)})
     return _checked(network, screen), tune

@@ -25,8 +25,8 @@ from tunewright.stages.environment import describe_environment
 from tunewright.stages.evaluate import evaluate_stage, judge_targets, require_targets, summarise_seeds
 from tunewright.stages.ingredients import prepare_data
 from tunewright.stages.job import Origin, StageJob, load_origin, recipe_backbone
+from tunewright.stages.learning import learn_stage
 from tunewright.stages.texts import warn_of_known_texts
-from tunewright.stages.training import train_stage
 from tunewright.tasks.table import task_defaults
 
 
@@ -126,7 +126,7 @@ def _carry_out(
             folder = opened.stage_folder(stage.name, replica=replica)
             job = StageJob(stage=seeded, folder=folder, source=source, prepared=data, backbone=backbone)
             if not (folder / "summary.json").exists():
-                train_stage(job, screen)
+                learn_stage(job, screen)
             if "evaluation" not in read_json(folder / "summary.json", "a stage's summary"):
                 evaluate_stage(job, screen, full=replica == 0)
             if replica == 0 and seeded.recipe.eval.controls:

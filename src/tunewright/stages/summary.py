@@ -35,8 +35,14 @@ def describe_data(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def describe_network(ingredients: Ingredients, movements: list[Movement], epochs: int, lr: float) -> dict[str, Any]:
-    """The layers, which of them were trained and how fast, parameters, FLOPs, and the picture."""
+def describe_network(
+    ingredients: Ingredients, movements: list[Movement], epochs: int, lr: float | None
+) -> dict[str, Any]:
+    """The layers, which of them were trained and how fast, parameters, FLOPs, and the picture.
+
+    Args:
+        lr: None where nothing was learned by gradients.
+    """
     network = ingredients.network
     moves = {f"{movement.block.part}.{movement.block.name}": movement for movement in movements}
     trained = {name: is_trained(movement, epochs - 1) for name, movement in moves.items()}
@@ -50,7 +56,7 @@ def describe_network(ingredients: Ingredients, movements: list[Movement], epochs
             "parameters": row.parameters,
             "flops": row.flops,
             "trained": trained[row.block],
-            "lr": lr * moves[row.block].lr_multiplier if trained[row.block] else None,
+            "lr": lr * moves[row.block].lr_multiplier if trained[row.block] and lr is not None else None,
         }
         for row in rows
     ]
@@ -66,7 +72,7 @@ def describe_network(ingredients: Ingredients, movements: list[Movement], epochs
     }
 
 
-def describe_training(ingredients: Ingredients, state: State, lr: float, selected_by: str) -> dict[str, Any]:
+def describe_training(ingredients: Ingredients, state: State, lr: float | None, selected_by: str) -> dict[str, Any]:
     """What was done, and how long it took."""
     recipe, best = ingredients.recipe, state.best
     return {

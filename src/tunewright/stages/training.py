@@ -22,7 +22,7 @@ from tunewright.models.saved import save_model
 from tunewright.recipe.schema import Recipe
 from tunewright.runs import MetricsLog
 from tunewright.stages.console import Screen
-from tunewright.stages.ingredients import Ingredients, gather, is_stochastic
+from tunewright.stages.ingredients import Ingredients, is_stochastic
 from tunewright.stages.job import StageJob
 from tunewright.stages.memory import save_memory
 from tunewright.stages.precision import set_precision
@@ -39,19 +39,19 @@ from tunewright.training.regularization import penalty
 from tunewright.training.schedule import learning_rate_factor
 
 
-def train_stage(job: StageJob, screen: Screen) -> None:
-    """Train, going on from the newest good checkpoint; leaves model/ and, last of all, summary.json.
+def train_ingredients(
+    job: StageJob, ingredients: Ingredients, screen: Screen, finish: Callable[..., None] | None = None
+) -> None:
+    """Train by gradients, going on from the newest good checkpoint; leaves model/ and, last of all, summary.json.
+
+    Args:
+        finish: what ends the stage, with the arguments of `finish_stage`, in its place.
 
     Raises:
         UserError: recipe, data and source do not fit together.
         Diverged: the loss or the weights are not finite any more.
         Stopped: a stop was asked for; a checkpoint was written.
     """
-    train_ingredients(job, gather(job.recipe, job.prepared, job.origin(), job.backbone, screen), screen)
-
-
-def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -> None:
-    """The same, from ingredients that are ready."""
     began = time.perf_counter()
     recipe, train_settings = job.recipe, job.recipe.train
     network = ingredients.network.to(device := choose_device(recipe))
@@ -193,7 +193,7 @@ def train_ingredients(job: StageJob, ingredients: Ingredients, screen: Screen) -
         "gradient_checkpointing": recomputes,
         "frozen_part_kept": frozen is not None,
     }
-    finish_stage(job, ingredients, state, movements, before, lr, means, texts, screen)
+    (finish or finish_stage)(job, ingredients, state, movements, before, lr, means, texts, screen)
 
 
 def finish_stage(
@@ -202,7 +202,7 @@ def finish_stage(
     state: State,
     movements: list[freezing.Movement],
     before: dict[str, str],
-    lr: float,
+    lr: float | None,
     means: dict[str, Any],
     texts: dict[str, Any] | None,
     screen: Screen,

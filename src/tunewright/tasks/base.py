@@ -17,6 +17,7 @@ from torch import Tensor
 from tunewright.data.batching import Examples
 from tunewright.data.framing import Framing
 from tunewright.data.prepare import Prepared
+from tunewright.evaluation.metrics import Kind
 from tunewright.models.pretrained import Backbone
 from tunewright.models.transformer import Purpose
 from tunewright.recipe.schema import Recipe
@@ -67,7 +68,7 @@ class Task:
     name: str
     summary: str
     """One line for `tunewright init` and the docs."""
-    target_kind: Literal["category", "number"] | None
+    target_kind: Literal["category", "number", "labels"] | None
     """None: the task learns from the inputs alone."""
     fit_inputs: Callable[[Prepared, Recipe, Backbone | None, Any], InputEncoder]
     """Learn the input encoding from the training split, or take it from the backbone. The last argument is the encoder
@@ -87,11 +88,15 @@ class Task:
     """What a pretrained backbone of the Transformers library is opened for; None: it cannot be used."""
 
     @property
-    def kind(self) -> Literal["classification", "regression", "tokens"]:
+    def kind(self) -> Kind:
         """What the metrics get."""
-        if self.target_kind is None:
-            return "tokens"
-        return "classification" if self.target_kind == "category" else "regression"
+        kinds: dict[str | None, Kind] = {
+            "category": "classification",
+            "labels": "multilabel",
+            "number": "regression",
+            None: "tokens",
+        }
+        return kinds[self.target_kind]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from tunewright.tasks import (
     tabular_classification,
     tabular_regression,
     text_classification,
+    text_multilabel,
     text_regression,
 )
 from tunewright.tasks.base import Preprocessor, Task
@@ -26,6 +27,7 @@ TASKS: dict[str, Task] = {
         tabular_classification.TASK,
         tabular_regression.TASK,
         text_classification.TASK,
+        text_multilabel.TASK,
         text_regression.TASK,
         masked_language_modeling.TASK,
     )

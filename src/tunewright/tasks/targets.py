@@ -11,18 +11,22 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from tunewright.data.labels import label_matrix
 from tunewright.data.prepare import Prepared
 from tunewright.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetEncoder:
-    """Classes by their index; or numbers, standardised on the training split so that one learning rate fits all units."""
+    """Classes by their index, or several of them; or numbers, standardised on the training split so that one learning rate
+    fits all units."""
 
     column: str
     classes: list[str] | None
     mean: float = 0.0
     std: float = 1.0
+    several: bool = False
+    """A row has any number of the classes."""
 
     @property
     def outputs(self) -> int:
@@ -30,25 +34,38 @@ class TargetEncoder:
         return len(self.classes) if self.classes is not None else 1
 
     def encode(self, table: pa.Table) -> Tensor:
-        """[N] int64 class indices, or [N] float32 standardised numbers.
+        """[N] int64 class indices, [N, K] uint8 of several classes, or [N] float32 standardised numbers.
 
         Raises:
             DataError: a value that is none of the classes.
         """
         values = table[self.column]
+        if self.several:
+            return self._encode_several(table)
         if self.classes is None:
             return torch.from_numpy(((values.to_numpy() - self.mean) / self.std).astype(np.float32))
         indices = pc.index_in(values.cast(pa.string()), pa.array(self.classes))
         if indices.null_count:
             position = pc.is_null(indices).to_pylist().index(True)
-            raise DataError(
-                f"the target {self.column!r} has a value that is none of the model's classes",
-                place=f"row {table['_row'][position].as_py()}",
-                found=values[position].as_py(),
-                expected=f"one of {', '.join(self.classes[:20])}",
-                fix="correct the value, or give the network a new head (model.head)",
-            )
+            raise self._unknown_class(values[position].as_py(), table["_row"][position].as_py())
         return torch.from_numpy(indices.to_numpy().astype(np.int64))
+
+    def _encode_several(self, table: pa.Table) -> Tensor:
+        values, classes = table[self.column], self.classes or []
+        unknown = pc.unique(pc.list_flatten(values)).to_pylist()
+        if strange := [value for value in unknown if value not in classes]:
+            position = next(index for index, cell in enumerate(values.to_pylist()) if strange[0] in cell)
+            raise self._unknown_class(strange[0], table["_row"][position].as_py())
+        return torch.from_numpy(label_matrix(values, classes))
+
+    def _unknown_class(self, value: object, row: int) -> DataError:
+        return DataError(
+            f"the target {self.column!r} has a value that is none of the model's classes",
+            place=f"row {row}",
+            found=value,
+            expected=f"one of {', '.join((self.classes or [])[:20])}",
+            fix="correct the value, or give the network a new head (model.head)",
+        )
 
     def decode(self, outputs: Tensor) -> np.ndarray:
         """Logits [N, K] as they are, or the standardised [N, 1] as [N] numbers in the target's own unit."""
@@ -56,7 +73,7 @@ class TargetEncoder:
         return array if self.classes is not None else array.reshape(-1) * self.std + self.mean
 
     def truth(self, target: Tensor) -> np.ndarray:
-        """What `encode` gave, as the metrics want it: class indices, or numbers in the target's own unit."""
+        """What `encode` gave, as the metrics want it: class indices or [N, K] of 0 and 1, or numbers in the target's own unit."""
         array = target.cpu().numpy()
         return array if self.classes is not None else array.astype(np.float64) * self.std + self.mean
 
@@ -73,7 +90,7 @@ def fit_target(prepared: Prepared) -> TargetEncoder | None:
     manifest = prepared.manifest
     if manifest.target is None:
         return None
-    if manifest.target_kind == "category":
+    if manifest.target_kind in ("category", "labels"):
         classes = manifest.classes or []
         if len(classes) < 2:
             raise DataError(
@@ -83,7 +100,7 @@ def fit_target(prepared: Prepared) -> TargetEncoder | None:
                 expected="at least two classes",
                 fix="name another column with data.target, or set data.labelled: false",
             )
-        return TargetEncoder(column=manifest.target, classes=classes)
+        return TargetEncoder(column=manifest.target, classes=classes, several=manifest.target_kind == "labels")
     values = prepared.table("train", [manifest.target])[manifest.target].to_numpy()
     std = float(values.std())
     if not std > 0:

@@ -22,6 +22,7 @@ from tunewright.models.selection import WANTED
 from tunewright.recipe.named import check_options, choose, parse_named, suggest
 from tunewright.recipe.schema import Named, Train
 from tunewright.training.corruption import Vocabulary, add_noise, hidden_counts, mask, mask_tokens
+from tunewright.training.loop import StepObjective
 
 if TYPE_CHECKING:
     from tunewright.data.prepare import Prepared
@@ -58,7 +59,14 @@ def binary_cross_entropy(
 
     q is the target, or with label smoothing ε (1 − ε) target + ε/2. It equals the cross entropy of the logits (0, z).
     Of two logits [B, 2] only their difference z₁ − z₀ counts, so it is the same again.
+
+    With several labels an example, target [B, K] of 0 and 1 and logits [B, K], an example's loss is the mean over its K
+    labels, as in torch.nn.BCEWithLogitsLoss; the weight [K] of a label counts where the example has it.
     """
+    if target.dim() == 2:
+        q = target.to(outputs.dtype) * (1 - smoothing) + smoothing / 2
+        weight = None if class_weights is None else _label_weights(target, class_weights)
+        return F.binary_cross_entropy_with_logits(outputs, q, weight, reduction="sum") / target.shape[1]
     logit = (
         outputs[:, 1] - outputs[:, 0] if outputs.dim() == 2 and outputs.shape[1] == 2 else outputs.reshape(target.shape)
     )
@@ -69,6 +77,11 @@ def binary_cross_entropy(
         return F.binary_cross_entropy_with_logits(logit, q, reduction="sum")
     low, high = class_weights.unbind()
     return low * F.binary_cross_entropy_with_logits(logit, q, reduction="sum", pos_weight=high / low)
+
+
+def _label_weights(target: Tensor, class_weights: Tensor) -> Tensor:
+    """[B, K]: a label's weight where the example has it, else 1."""
+    return torch.where(target > 0, class_weights, torch.ones_like(class_weights))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +96,14 @@ class FromLabels:
     label_smoothing: float = 0.0
 
     def weight(self, batch: Batch) -> float:
-        """The number of examples; with class weights the sum of w_y, as in torch.nn.CrossEntropyLoss (of Σ_k q_k w_k)."""
+        """The number of examples; with class weights the sum of w_y, as in torch.nn.CrossEntropyLoss (of Σ_k q_k w_k), or
+        with several labels of each example's mean weight."""
         if self.class_weights is None:
             return batch.ids.shape[0]
         assert batch.target is not None
         if batch.target.dim() == 2:
+            if self.name == "binary_cross_entropy":
+                return _label_weights(batch.target, self.class_weights).mean(1).sum().item()
             return (batch.target @ self.class_weights).sum().item()
         return self.class_weights[batch.target].sum().item()
 
@@ -181,7 +197,7 @@ class Objective:
     name: str
     supervised: bool
     """Whether it needs labels."""
-    bind: Callable[[int, torch.device], FromLabels | FromInputs | FromTokens]
+    bind: Callable[[int, torch.device], StepObjective]
     """(seed, device) → what the training loop minimises."""
 
 
@@ -289,7 +305,16 @@ def build_objective(
         return Objective(name=name, supervised=True, bind=lambda seed, device: number_loss)
     if classes is None:
         raise _wrong_target(name, "numbers", NUMBER_LOSSES)
-    if name == "binary_cross_entropy" and len(classes) != 2:
+    several = prepared.manifest.target_kind == "labels"
+    if several and name != "binary_cross_entropy":
+        raise RecipeError(
+            f"{name} is for one class a row, the target has several",
+            place="train.objective",
+            found=name,
+            expected="binary_cross_entropy",
+            fix="leave train.objective out",
+        )
+    if name == "binary_cross_entropy" and len(classes) != 2 and not several:
         raise RecipeError(
             "binary_cross_entropy is for two classes",
             place="train.objective",
@@ -297,13 +322,14 @@ def build_objective(
             expected="two classes",
             fix="write train.objective: cross_entropy",
         )
-    weights = class_weights(train.class_weights, classes, lambda: count_classes(prepared, classes))
+    counts = prepared.rows("train") if several else None
+    weights = class_weights(train.class_weights, classes, lambda: count_classes(prepared, classes), rows=counts)
 
     def bind(seed: int, device: torch.device) -> FromLabels:
         return FromLabels(
             name=name,
             formula=CLASS_LOSSES[name],
-            outputs=(1, 2) if name == "binary_cross_entropy" else (len(classes),),
+            outputs=(1, 2) if name == "binary_cross_entropy" and not several else (len(classes),),
             class_weights=weights if weights is None else weights.to(device),
             label_smoothing=train.label_smoothing,
         )
@@ -312,12 +338,20 @@ def build_objective(
 
 
 def class_weights(
-    setting: str | dict[str, float] | None, classes: Sequence[str], count: Callable[[], Sequence[int]]
+    setting: str | dict[str, float] | None,
+    classes: Sequence[str],
+    count: Callable[[], Sequence[int]],
+    *,
+    rows: int | None = None,
 ) -> Tensor | None:
     """The classes' weights [K] float32, or None.
 
     "balanced" is N / (K n_k), with n_k of the N training examples in class k: every class weighs the same in all (King
-    and Zeng 2001, "Logistic regression in rare events data"). Of a mapping, a class that is not named weighs 1.
+    and Zeng 2001, "Logistic regression in rare events data"). With several labels an example it is (N − n_k) / n_k: the
+    examples that have a label weigh as much in all as those that have not. Of a mapping, a class not named weighs 1.
+
+    Args:
+        rows: N, where an example has several labels; None: it has one class.
 
     Raises:
         RecipeError: an unknown class, a weight that is not above 0, or nothing to balance a class with.
@@ -333,6 +367,9 @@ def class_weights(
                 found=setting,
                 fix="write the weights by class, or data.split: {by: stratified}",
             )
+        if rows is not None:
+            # A label that every example has needs no weight, and cannot get 0.
+            return torch.tensor([(rows - number) / number if number < rows else 1.0 for number in counts])
         return torch.tensor([sum(counts) / (len(counts) * number) for number in counts])
     for name, weight in setting.items():
         if name not in classes:
@@ -357,10 +394,13 @@ def class_weights(
 def count_classes(prepared: Prepared, classes: Sequence[str]) -> list[int]:
     """The number of training examples of each class."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     target = prepared.manifest.target
     assert target is not None
-    values = prepared.table("train", [target])[target].cast(pa.string()).value_counts()
+    column = prepared.table("train", [target])[target]
+    flat = pc.list_flatten(column) if pa.types.is_list(column.type) else column.cast(pa.string())
+    values = flat.value_counts()
     counts = {entry["values"].as_py(): entry["counts"].as_py() for entry in values}
     return [counts.get(name, 0) for name in classes]
 

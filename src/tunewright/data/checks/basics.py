@@ -100,9 +100,11 @@ def constant_columns(material: Material) -> list[Finding]:
 def class_balance(material: Material) -> list[Finding]:
     """Rows of each class, and classes that a split lacks."""
     labels, classes = material.labels, material.manifest.classes
-    if labels is None or classes is None:
+    if classes is None or (labels is None and material.label_sets is None):
         return []
-    counts = np.bincount(labels, minlength=len(classes))
+    has = material.label_sets if labels is None else labels[:, None] == np.arange(len(classes))
+    assert has is not None
+    counts = has.sum(0, dtype=np.int64)
     order = np.argsort(-counts)
     ratio = counts[order[0]] / max(1, counts[order[-1]])
     found = [
@@ -115,8 +117,10 @@ def class_balance(material: Material) -> list[Finding]:
             fix="train.class_weights: balanced; and judge by f1_macro, not by accuracy" if ratio > 10 else "",
         )
     ]
+    if labels is None:
+        found.append(_labels_a_row(has.sum(1, dtype=np.int64), material))
     for split in material.manifest.splits:
-        present = np.bincount(labels[material.splits == split], minlength=len(classes)) > 0
+        present = has[material.splits == split].any(0)
         absent = [classes[i] for i in np.flatnonzero(~present)]
         if absent:
             found.append(
@@ -126,7 +130,22 @@ def class_balance(material: Material) -> list[Finding]:
                     title=f"the {split} split has no row of {len(absent)} classes",
                     count=len(absent),
                     examples=absent[:3],
-                    fix=f"tunewright run {material.recipe} data.split.by=stratified, or give more rows of these classes",
+                    fix=f"tunewright run {material.recipe} data.split.by=stratified, or give more rows of these classes"
+                    if labels is not None
+                    else "give more rows of these classes, or leave them out of the target",
                 )
             )
     return found
+
+
+def _labels_a_row(sizes: np.ndarray, material: Material) -> Finding:
+    """How many labels the rows have."""
+    none = np.flatnonzero(sizes == 0)
+    return Finding(
+        code="labels-a-row",
+        severity="info",
+        title=f"{sizes.mean():.2f} labels a row, {sizes.max()} at most; {len(none):,} rows have none",
+        count=len(none),
+        examples=[material.name_row(int(index)) for index in none[:3]],
+        fix="no label is an answer; remove the rows from the source if they were never labelled" if len(none) else "",
+    )

@@ -86,6 +86,8 @@ def _target(material: Material, chosen: np.ndarray) -> np.ndarray | None:
     if material.labels is not None:
         return material.labels[chosen]
     assert material.manifest.target is not None
+    if material.label_sets is not None:
+        return None
     values = material.table[material.manifest.target].take(pa.array(chosen)).to_numpy().astype(np.float64)
     return values if values.std() > 0 else None
 

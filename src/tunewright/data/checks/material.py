@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tunewright.data.columns import Column, Manifest
+from tunewright.data.labels import label_matrix
 from tunewright.data.prepare import Prepared, column_array
 from tunewright.random import permutation
 
@@ -49,11 +50,19 @@ class Material:
 
     @cached_property
     def labels(self) -> np.ndarray | None:
-        """[N] class indices of the target; None where it is no class."""
+        """[N] class indices of the target; None where it is no class, or several."""
         manifest = self.manifest
-        if manifest.target is None or manifest.classes is None:
+        if manifest.target is None or manifest.classes is None or manifest.target_kind == "labels":
             return None
         return pc.index_in(self.table[manifest.target], pa.array(manifest.classes)).to_numpy().astype(np.int64)
+
+    @cached_property
+    def label_sets(self) -> np.ndarray | None:
+        """[N, K] uint8, 1 where a row has a class; None where the target has not several."""
+        manifest = self.manifest
+        if manifest.target is None or manifest.target_kind != "labels":
+            return None
+        return label_matrix(self.table[manifest.target], manifest.classes or [])
 
     @property
     def inputs(self) -> list[Column]:

@@ -57,6 +57,12 @@ def name_labels(cells: pa.ChunkedArray, names: list[str]) -> pa.Array:
     return pa.array([None if index is None or index < 0 else names[index] for index in cells.to_pylist()], pa.string())
 
 
+def name_label_lists(cells: pa.ChunkedArray, names: list[str]) -> pa.Array:
+    """Lists of class numbers as lists of class names."""
+    named = [None if cell is None else [names[index] for index in cell] for cell in cells.to_pylist()]
+    return pa.array(named, pa.list_(pa.string()))
+
+
 def _content(cell: Any) -> bytes | None:
     """The bytes of a picture. A path alone is not followed: a table must not name files of this machine."""
     return cell["bytes"] if isinstance(cell, dict) else cell

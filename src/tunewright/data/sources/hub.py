@@ -13,9 +13,9 @@ import pyarrow as pa
 from tunewright.data.columns import Column, Rejects
 from tunewright.data.framing import Framing
 from tunewright.data.sources.base import BATCH_ROWS, Source, with_rows
-from tunewright.data.sources.cells import decode_cells, name_labels, named_cells
+from tunewright.data.sources.cells import decode_cells, name_label_lists, name_labels, named_cells
 from tunewright.data.sources.images import BATCH_IMAGES, picture_column
-from tunewright.data.sources.parquet import plain
+from tunewright.data.sources.parquet import is_label_list, plain
 from tunewright.errors import DataError
 
 PARTS = {"train": "train", "validation": "valid", "valid": "valid", "test": "test"}
@@ -89,13 +89,19 @@ def _source(loaded: Any, format: str, name: str, framing: Framing | None) -> Sou
         for column, feature in sample.features.items()
         if type(feature).__name__ == "ClassLabel"
     }
-    known: dict[str, Column] = {}
+    lists = {
+        column: getattr(inner, "names", None)
+        for column, feature in sample.features.items()
+        if (inner := getattr(feature, "feature", None)) is not None
+        and is_label_list(sample.features.arrow_schema.field(column).type)
+    }
+    known: dict[str, Column] = {column: Column(name=column, kind="labels") for column in lists}
     for column in images:
         cells = (cell for part in named.values() for cell in named_cells(_tables(part, BATCH_IMAGES), column))
         known[column] = picture_column(column, cells, framing, name)
     first, batches = 1, {}
     for part, value in named.items():
-        batches[part] = partial(_batches, value, known, framing, labels, first)
+        batches[part] = partial(_batches, value, known, framing, labels, lists, first)
         first += len(value)
     content = "".join(str(getattr(value, "_fingerprint", "")) for value in named.values())
     target = next(iter(labels), None) if len(labels) == 1 else None
@@ -113,14 +119,18 @@ def _batches(
     known: Mapping[str, Column],
     framing: Framing | None,
     labels: Mapping[str, list[str]],
+    lists: Mapping[str, list[str] | None],
     first: int,
     rejects: Rejects,
 ) -> Iterator[pa.Table]:
-    for table in _tables(part, BATCH_IMAGES if known else BATCH_ROWS):
+    pictures = any(column.kind == "image" for column in known.values())
+    for table in _tables(part, BATCH_IMAGES if pictures else BATCH_ROWS):
         columns: dict[str, Any] = {}
         keep = np.ones(table.num_rows, dtype=bool)
         for column in table.column_names:
-            if column in known:
+            if (names := lists.get(column)) is not None:
+                columns[column] = name_label_lists(table[column], names)
+            elif column in known and column not in lists:
                 columns[column] = decode_cells(table[column], known[column], framing, first, keep, rejects)
             elif column in labels:
                 columns[column] = name_labels(table[column], labels[column])

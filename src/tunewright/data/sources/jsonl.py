@@ -1,10 +1,11 @@
-"""JSON lines: one object a line; numbers stay numbers, everything else is text."""
+"""JSON lines: one object a line; numbers stay numbers, lists of plain values stay lists, everything else is text."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tunewright.data.columns import Rejects
+from tunewright.data.columns import Column, Rejects
 from tunewright.data.sources.base import ROW, Source
 from tunewright.errors import DataError, shorten
 
@@ -26,8 +27,11 @@ def read_jsonl(path: Path, format: str) -> Source:
         DataError: there is not one good object in it.
     """
     names: dict[str, None] = {}
+    excess: Counter[str] = Counter()  # lists less single values
     for _, record in _records(path, Rejects()):
         names.update(dict.fromkeys(record))
+        excess.update({key: 1 if isinstance(value, list) else -1 for key, value in record.items() if value is not None})
+    lists = {name for name in names if excess[name] > 0}
     if not names:
         raise DataError(
             "the file holds no JSON object",
@@ -35,22 +39,37 @@ def read_jsonl(path: Path, format: str) -> Source:
             expected='lines such as {"text": "…", "label": "…"}',
             fix="check the file",
         )
-    return Source(format="jsonl", parts={"all": partial(_batches, path, list(names))}, files=[path])
+    known = {name: Column(name=name, kind="labels") for name in names if name in lists}
+    return Source(format="jsonl", parts={"all": partial(_batches, path, list(names), lists)}, files=[path], known=known)
 
 
-def _batches(path: Path, names: list[str], rejects: Rejects) -> Iterator[pa.Table]:
+def _batches(path: Path, names: list[str], lists: set[str], rejects: Rejects) -> Iterator[pa.Table]:
     held: list[tuple[int, dict[str, Any]]] = []
-    for entry in _records(path, rejects):
-        held.append(entry)
+    for number, record in _records(path, rejects):
+        odd = [key for key, value in record.items() if value is not None and isinstance(value, list) != (key in lists)]
+        if odd:
+            is_list = isinstance(record[odd[0]], list)
+            rejects.add(
+                "a list where most lines hold one value" if is_list else "one value where most lines hold a list",
+                f"line {number}: {odd[0]!r} holds {shorten(record[odd[0]], 60)}",
+                f"write it as the other lines do in {path.name}",
+            )
+            continue
+        held.append((number, record))
         if len(held) == BATCH_LINES:
-            yield _table(held, names)
+            yield _table(held, names, lists)
             held = []
     if held:
-        yield _table(held, names)
+        yield _table(held, names, lists)
 
 
-def _table(held: list[tuple[int, dict[str, Any]]], names: list[str]) -> pa.Table:
-    columns = {name: pa.array([_cell(record.get(name)) for _, record in held], pa.string()) for name in names}
+def _table(held: list[tuple[int, dict[str, Any]]], names: list[str], lists: set[str]) -> pa.Table:
+    columns = {
+        name: pa.array([_cells(record.get(name)) for _, record in held], pa.list_(pa.string()))
+        if name in lists
+        else pa.array([_cell(record.get(name)) for _, record in held], pa.string())
+        for name in names
+    }
     return pa.table({**columns, ROW: pa.array([line for line, _ in held], pa.int64())})
 
 
@@ -60,6 +79,17 @@ def _cell(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     return value if isinstance(value, str) else repr(value)
+
+
+def _cells(value: list[Any] | None) -> list[str] | None:
+    return None if value is None else [cell for entry in value if (cell := _cell(entry)) is not None]
+
+
+def _is_nested(value: Any) -> bool:
+    """A mapping, or a list with anything in it that has no plain text."""
+    if isinstance(value, list):
+        return not all(isinstance(entry, str | int | float) for entry in value)
+    return isinstance(value, dict)
 
 
 def _records(path: Path, rejects: Rejects) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -78,7 +108,7 @@ def _records(path: Path, rejects: Rejects) -> Iterator[tuple[int, dict[str, Any]
                 if not isinstance(record, dict):
                     rejects.add("not a JSON object", f"line {number}: {shorten(record, 60)}", fix)
                     continue
-                nested = [key for key, value in record.items() if isinstance(value, dict | list)]
+                nested = [key for key, value in record.items() if _is_nested(value)]
                 if nested:
                     rejects.add(
                         "a nested value",

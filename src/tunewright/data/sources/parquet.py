@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 from tunewright.data.columns import Column, Rejects
 from tunewright.data.framing import Framing
 from tunewright.data.sources.base import BATCH_ROWS, ROW, Source, with_rows
-from tunewright.data.sources.cells import decode_cells, is_picture_type, name_labels, named_cells
+from tunewright.data.sources.cells import decode_cells, is_picture_type, name_label_lists, name_labels, named_cells
 from tunewright.data.sources.images import BATCH_IMAGES, picture_column
 from tunewright.errors import DataError
 
@@ -48,6 +49,8 @@ def read_parquet(path: Path, format: str, *, framing: Framing | None = None) -> 
     for field in schemas[0]:
         if pa.types.is_fixed_size_list(field.type):
             known[field.name] = Column(name=field.name, kind="array", shape=(field.type.list_size,))
+        elif is_label_list(field.type):
+            known[field.name] = Column(name=field.name, kind="labels")
         elif is_picture_type(field.type):
             cells = named_cells(_tables(files, [field.name]), field.name)
             known[field.name] = picture_column(field.name, cells, framing, path)
@@ -56,30 +59,47 @@ def read_parquet(path: Path, format: str, *, framing: Framing | None = None) -> 
                 f"the column {field.name!r} cannot be used",
                 file=path,
                 found=str(field.type),
-                expected="numbers, text, true/false, times, pictures, or lists of a fixed size",
+                expected="numbers, text, true/false, times, pictures, lists of texts or whole numbers, or of a fixed size",
                 fix=f"flatten {field.name!r}, or leave it out of the file",
             )
-    labels = _class_names(schemas[0])
+    labels, lists = _class_names(schemas[0])
     return Source(
         format="parquet",
-        parts={"all": partial(_batches, files, known, framing, labels)},
+        parts={"all": partial(_batches, files, known, framing, labels, lists)},
         files=files,
         known=known,
         target=next(iter(labels)) if len(labels) == 1 else None,
     )
 
 
-def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
-    """The class names of columns that hold class numbers, where the datasets library has noted them."""
+Names = dict[str, list[str]]
+
+
+def _class_names(schema: pa.Schema) -> tuple[Names, Names]:
+    """The class names of columns that hold class numbers, and of columns that hold lists of them, where the datasets
+    library has noted them."""
     try:
         noted = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return {
-            name: [str(entry) for entry in feature["names"]]
-            for name, feature in noted.items()
-            if name in schema.names and isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-        }
+        columns = {name: entry for name, entry in noted.items() if name in schema.names and isinstance(entry, dict)}
+        inner = {name: entry["feature"] for name, entry in columns.items() if isinstance(entry.get("feature"), dict)}
+        return _named(columns), _named(inner)
     except (KeyError, TypeError, ValueError, AttributeError):
-        return {}
+        return {}, {}
+
+
+def _named(features: dict[str, dict[str, Any]]) -> Names:
+    return {
+        name: [str(entry) for entry in feature["names"]]
+        for name, feature in features.items()
+        if feature.get("_type") == "ClassLabel"
+    }
+
+
+def is_label_list(kind: pa.DataType) -> bool:
+    """Lists that can be the labels of a row: of texts or of whole numbers."""
+    if not pa.types.is_list(kind) and not pa.types.is_large_list(kind):
+        return False
+    return pa.types.is_string(kind.value_type) or pa.types.is_integer(kind.value_type)
 
 
 def _schema(file: Path) -> pa.Schema:
@@ -103,7 +123,8 @@ def _batches(
     files: list[Path],
     known: Mapping[str, Column],
     framing: Framing | None,
-    labels: Mapping[str, list[str]],
+    labels: Names,
+    lists: Names,
     rejects: Rejects,
 ) -> Iterator[pa.Table]:
     first = 1
@@ -116,6 +137,7 @@ def _batches(
             column.name: decode_cells(table[column.name], column, framing, first, keep, rejects) for column in pictures
         }
         made |= {name: name_labels(table[name], names) for name, names in labels.items()}
+        made |= {name: name_label_lists(table[name], names) for name, names in lists.items()}
         others = plain(table.drop_columns(list(made)))
         columns = {name: made[name] if name in made else others[name] for name in table.column_names}
         numbered = with_rows(pa.table(columns), first)
@@ -124,12 +146,14 @@ def _batches(
 
 
 def plain(table: pa.Table) -> pa.Table:
-    """Columns as text or float64, as the other sources give them; fixed-size lists as float32."""
+    """Columns as text or float64, as the other sources give them; fixed-size lists as float32, others as lists of text."""
     columns: dict[str, pa.ChunkedArray] = {}
     for name, column in zip(table.column_names, table.columns):
         kind = column.type
         if pa.types.is_fixed_size_list(kind):
             columns[name] = column.cast(pa.list_(pa.float32(), kind.list_size))
+        elif is_label_list(kind):
+            columns[name] = column.cast(pa.list_(pa.string()))
         elif pa.types.is_dictionary(kind):
             columns[name] = pc.cast(column, pa.string())
         else:

@@ -1,0 +1,29 @@
+"""Carry out a stage's learning, by the method that its recipe names or that its data asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tunewright.stages.console import Screen
+from tunewright.stages.few_shot import learn_from_features, learn_from_pairs
+from tunewright.stages.ingredients import Ingredients, gather
+from tunewright.stages.job import StageJob
+from tunewright.stages.training import train_ingredients
+
+METHODS: dict[str, Callable[[StageJob, Ingredients, Screen], None]] = {
+    "gradient": train_ingredients,
+    "features": learn_from_features,
+    "contrastive": learn_from_pairs,
+}
+
+
+def learn_stage(job: StageJob, screen: Screen) -> None:
+    """Learn, going on where a stage was killed; leaves model/ and, last of all, summary.json.
+
+    Raises:
+        UserError: recipe, data and source do not fit together.
+        Diverged: the loss or the weights are not finite any more.
+        Stopped: a stop was asked for; a checkpoint was written.
+    """
+    ingredients = gather(job.recipe, job.prepared, job.origin(), job.backbone, screen)
+    METHODS[ingredients.tune.method or "gradient"](job, ingredients, screen)
