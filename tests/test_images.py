@@ -304,7 +304,9 @@ def test_augmentation_where_it_has_no_place(tmp_path: Path, task: str, source: s
 def test_batches_are_made_from_bytes() -> None:
     examples = pictures(30)
     assert examples.stored.dtype == torch.uint8
-    seen = torch.cat([batch.ids for step in Batches(examples=examples, batch_size=7, seed=0).steps(0) for batch in step])
+    seen = torch.cat(
+        [batch.ids for step in Batches(examples=examples, batch_size=7, seed=0).steps(0) for batch in step]
+    )
     assert sorted(seen.tolist()) == list(range(30))
     grey = torch.cat([batch.pixels for batch in in_order(pictures(5, channels=1), 2)])
     assert grey.shape == (5, 1, 17, 15) and grey.dtype == torch.float32
@@ -323,7 +325,9 @@ def folder_of_photos(folder: Path, count: int = 12, *, grey: bool = False) -> Pa
     for index in range(count):
         kind = ("dark", "light")[index % 2]
         (folder / kind).mkdir(parents=True, exist_ok=True)
-        image = photo(*SIZES[index // 2 % 4], grey=grey, seed=index).point(lambda v, k=kind: v // 2 + 120 * (k == "light"))
+        image = photo(*SIZES[index // 2 % 4], grey=grey, seed=index).point(
+            lambda v, k=kind: v // 2 + 120 * (k == "light")
+        )
         image.save(folder / kind / f"{index:03}.png")
     return folder
 
@@ -457,7 +461,9 @@ def test_a_pretrained_resnet_on_photos_of_all_sizes(tmp_path: Path) -> None:
     )
     stage = result.stages["finetune"]
     certificate = stage.summary["certificate"]
-    assert certificate["passed"] and certificate["frozen"] and all(entry["identical"] for entry in certificate["frozen"])
+    assert (
+        certificate["passed"] and certificate["frozen"] and all(entry["identical"] for entry in certificate["frozen"])
+    )
     saved = load_network(stage.folder / "model").network.state_dict()
     before = load_file_of(tmp_path / "resnet")
     statistics = [name for name in saved if "running_" in name or "num_batches" in name]
