@@ -63,7 +63,7 @@ def pretrained_network(
     classes = preprocessor.target.classes if preprocessor.target else None
     seed = mix(recipe.seed, "weights")
     if origin is not None:
-        network, tune = _go_on(recipe, preprocessor, origin, classes, seed, few, screen)
+        network, tune = _go_on(recipe, preprocessor, origin, classes, few, seed, screen)
         return _reading(network, preprocessor), tune
     assert backbone is not None
     config = _with_pieces(recipe, backbone, preprocessor.inputs)
@@ -166,8 +166,8 @@ def _go_on(
     preprocessor: Preprocessor,
     origin: Origin,
     classes: list[str] | None,
-    seed: int,
     few: float | None,
+    seed: int,
     screen: Screen,
 ) -> tuple[Transformer, Tune]:
     if not isinstance(origin.network, Transformer):
@@ -188,9 +188,10 @@ def _go_on(
         network, tune = merged(origin.network), recipe.tune
     else:
         network = _said(continue_from(origin.network, wanted, seed=seed), screen)
-        tune = _without_new_parts(recipe.tune, network, origin.network, screen)
         if few is not None:
             tune = few_shot_tune(few, screen)
+        else:
+            tune = _without_new_parts(recipe.tune, network, origin.network, screen)
     if recipe.tune.adapter is not None:
         network = Transformer(network.model, {**network.described, **_kept_at(origin.folder)})
     return _checked(network, screen), tune
