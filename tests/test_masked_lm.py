@@ -428,6 +428,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
         **recipe_for(place),
         "task": "text-classification",
         "data": {"source": "reviews.jsonl", "target": "label"},
+        "tune": {"freeze": "none"},
         "train": {"epochs": 1, "batch_size": 8, "lr": 1e-3, "checkpoint_steps": 1},
         "hardware": {"threads": 1, "precision": "float32"},
         "eval": {"resamples": 100},
@@ -502,6 +503,12 @@ def test_pretrain_from_nothing_then_finetune(tmp_path: Path) -> None:
         s.recipe.model_dump(**names)  # type: ignore[arg-type]
         for s in stage_recipes(given)
     ]
+
+
+def test_few_labels_are_no_reason_to_take_features_from_a_random_pooler(tmp_path: Path) -> None:
+    recipe = {**chain(tmp_path), "stages": [chain(tmp_path)["stages"][0], "finetune"]}
+    summary = carry_out(tmp_path, recipe).stages["finetune"].summary
+    assert summary["training"]["steps"] and "few_shot" not in summary["training"]
 
 
 def test_without_pretraining_the_tokenizer_is_trained_on_the_stages_own_texts(tmp_path: Path) -> None:
