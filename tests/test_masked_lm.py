@@ -590,11 +590,15 @@ def test_test_texts_that_were_read_before_are_counted(tmp_path: Path) -> None:
         "model": {"backbone": "bert"},
         "train": {"epochs": 1},
     }
-    other = {**pretrain, "data": {"source": "all.txt", "split": {"valid": 0, "test": 0.5}}}
+    other: dict[str, Any] = {**pretrain, "data": {"source": "all.txt", "split": {"valid": 0, "test": 0.5}}}
     said = carry_out(tmp_path, {**recipe, "stages": [{"pretrain": other}, "finetune"]}).folder / "log.txt"
     assert "of the 10 test texts of finetune stand in what pretrain learns from" in said.read_text()
     same = carry_out(tmp_path, {**recipe, "stages": [{"pretrain": pretrain}, "finetune"]}).folder / "log.txt"
     assert "test texts of finetune" not in same.read_text(), "the same rows, divided alike"
+    together = {"by": "group", "column": "text"}
+    other["data"] |= {"input": "text", "split": {**together, "valid": 0, "test": 0.5}}
+    grouped = {**recipe, "data": {**recipe["data"], "split": together}, "stages": [{"pretrain": other}, "finetune"]}
+    assert "test texts of finetune" not in (carry_out(tmp_path, grouped).folder / "log.txt").read_text()
 
 
 # Around it
