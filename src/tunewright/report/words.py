@@ -400,10 +400,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "label prior": ("label prior", "标签先验"),
     "mean": ("mean", "平均值"),
     "median": ("median", "中位数"),
-    "logistic regression on character n-grams": (
-        "logistic regression on character n-grams",
-        "字符 n 元组上的逻辑回归",
-    ),
+    "linear model on character n-grams": ("linear model on character n-grams", "字符 n 元组上的线性模型"),
     "linear model on raw inputs": ("linear model on raw inputs", "原始输入上的线性模型"),
     "the same network from random weights, nothing frozen": (
         "the same network from random weights, nothing frozen",
