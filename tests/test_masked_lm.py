@@ -428,6 +428,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
         **recipe_for(place),
         "task": "text-classification",
         "data": {"source": "reviews.jsonl", "target": "label"},
+        "tune": {"freeze": "none"},
         "train": {"epochs": 1, "batch_size": 8, "lr": 1e-3, "checkpoint_steps": 1},
         "hardware": {"threads": 1, "precision": "float32"},
         "eval": {"resamples": 100},
@@ -502,6 +503,12 @@ def test_pretrain_from_nothing_then_finetune(tmp_path: Path) -> None:
         s.recipe.model_dump(**names)  # type: ignore[arg-type]
         for s in stage_recipes(given)
     ]
+
+
+def test_few_labels_are_no_reason_to_take_features_from_a_random_pooler(tmp_path: Path) -> None:
+    recipe = {**chain(tmp_path), "stages": [chain(tmp_path)["stages"][0], "finetune"]}
+    summary = carry_out(tmp_path, recipe).stages["finetune"].summary
+    assert summary["training"]["steps"] and "few_shot" not in summary["training"]
 
 
 def test_without_pretraining_the_tokenizer_is_trained_on_the_stages_own_texts(tmp_path: Path) -> None:
@@ -583,11 +590,15 @@ def test_test_texts_that_were_read_before_are_counted(tmp_path: Path) -> None:
         "model": {"backbone": "bert"},
         "train": {"epochs": 1},
     }
-    other = {**pretrain, "data": {"source": "all.txt", "split": {"valid": 0, "test": 0.5}}}
+    other: dict[str, Any] = {**pretrain, "data": {"source": "all.txt", "split": {"valid": 0, "test": 0.5}}}
     said = carry_out(tmp_path, {**recipe, "stages": [{"pretrain": other}, "finetune"]}).folder / "log.txt"
     assert "of the 10 test texts of finetune stand in what pretrain learns from" in said.read_text()
     same = carry_out(tmp_path, {**recipe, "stages": [{"pretrain": pretrain}, "finetune"]}).folder / "log.txt"
     assert "test texts of finetune" not in same.read_text(), "the same rows, divided alike"
+    together = {"by": "group", "column": "text"}
+    other["data"] |= {"input": "text", "split": {**together, "valid": 0, "test": 0.5}}
+    grouped = {**recipe, "data": {**recipe["data"], "split": together}, "stages": [{"pretrain": other}, "finetune"]}
+    assert "test texts of finetune" not in (carry_out(tmp_path, grouped).folder / "log.txt").read_text()
 
 
 # Around it

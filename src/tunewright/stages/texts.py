@@ -73,8 +73,8 @@ def warn_of_known_texts(stages: list[StageRecipe], prepared: list[Prepared], scr
             if known.any():
                 screen.warn(
                     f"{int(known.sum()):,} of the {len(known):,} test texts of {stage.name} stand in what {before.name} "
-                    "learns from, without their labels; for texts that nobody has read, give both stages the same "
-                    "data.source and data.split, by: random"
+                    "learns from, without their labels; so that no test text has been read, keep equal texts together in "
+                    "both stages: data: {input: TEXT, split: {by: group, column: TEXT}}"
                 )
 
 
