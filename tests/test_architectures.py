@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from architectures import ARCHITECTURES, IMAGES, TEXTS, config_of, make_backbone, make_inputs, purpose_of
 from tunewright.data.batching import Batches, Examples, Ragged, TensorExamples, TokenExamples
 from tunewright.errors import ArtifactError, RecipeError, RunFailed
 from tunewright.models.adapters import add_adapter
+from tunewright.models.describe import layer_table
 from tunewright.models.network import Block, evaluating
 from tunewright.models.pretrained import open_backbone, weights_folder
 from tunewright.models.saved import load_network, save_model
@@ -490,3 +492,35 @@ def test_an_adapter_needs_weights_that_are_kept() -> None:
         )
     assert "query" in caught.value.message
     assert set(IMAGES) | set(TEXTS) == set(ARCHITECTURES) and len(ARCHITECTURES) >= 10
+
+
+def _norm_flops(network: Transformer, tokens: int) -> int:
+    """5 a value, as for any norm here."""
+    return sum(5 * tokens * m.normalized_shape[0] for m in network.modules() if isinstance(m, nn.LayerNorm))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_operations_of_bert_agree_with_a_count_by_hand(attention: str) -> None:
+    """2 · parameters · T for the matrices, 4 · T² · H a layer for attention (Kaplan et al. 2020, table 1)."""
+    network, tokens, width, layers = network_of("bert"), 24, 16, 3
+    network.core.set_attn_implementation(attention)
+    rows = {row.block: row.flops for row in layer_table(network, network.example((tokens,)))}
+    matrices = 4 * width * width + 2 * width * 32
+    layer = 2 * matrices * tokens + 4 * tokens**2 * width + 2 * 5 * tokens * width
+    assert [rows[f"backbone.encoder.layer.{index}"] for index in range(layers)] == [layer] * layers
+    # Of the first token alone: the pooler and the classes.
+    assert rows["backbone.pooler"] == 2 * width * width + width and rows["head.classifier"] == 2 * width * 3
+    assert rows["backbone.embeddings"] == 5 * tokens * width
+
+
+def test_operations_of_vit_agree_with_a_count_by_hand_and_with_torch() -> None:
+    network, width = network_of("vit"), 16
+    tokens = (32 // 8) ** 2 + 1
+    rows = {row.block: row.flops for row in layer_table(network)}
+    layer = 2 * (4 * width * width + 2 * width * 32) * tokens + 4 * tokens**2 * width
+    assert rows["backbone.layers.0"] == layer + 2 * 5 * tokens * width
+    assert rows["backbone.embeddings"] == 2 * 3 * 8 * 8 * width * (tokens - 1)
+    network.core.set_attn_implementation("eager")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(network.example())
+    assert counter.get_total_flops() == sum(rows.values()) - _norm_flops(network, tokens)

@@ -150,7 +150,9 @@ def lr_find(recipe: RecipePath, overrides: Overrides = None) -> None:
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model, such as runs/mnist/pretrain/model.")],
-    data: Annotated[str, typer.Argument(metavar="DATA", help="An image, or any data that a recipe can name.")],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A file, an image, a text, JSON, or - for lines of standard input.")
+    ],
 ) -> None:
     """Predict for new data: one JSON object a line."""
     from tunewright.stages.predict import print_predictions

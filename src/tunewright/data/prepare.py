@@ -187,7 +187,7 @@ def _build(
             if part not in source.parts:
                 continue
             for table in _limited(source.parts[part](rejects), data.limit):
-                kept = _clean(table, columns, used, target, rejects)
+                kept = usable_rows(table, columns, used, target, rejects)
                 writer.write(kept, assigners[part](kept))
                 if progress is not None:
                     progress(sum(writer.rows.values()) + rejects.count)
@@ -295,7 +295,7 @@ def _assigners(
     elif data.split.by == "time":
         ignored = Rejects()
         times = [
-            splits.time_values(_clean(table, columns, used, target, ignored)[data.split.column or ""])
+            splits.time_values(usable_rows(table, columns, used, target, ignored)[data.split.column or ""])
             for part in ("train", "all")
             if part in official
             for table in _limited(source.parts[part](ignored), data.limit)
@@ -311,7 +311,7 @@ def _assigners(
     }
 
 
-def _clean(
+def usable_rows(
     table: pa.Table, columns: dict[str, Column], used: set[Any], target: str | None, rejects: Rejects
 ) -> pa.Table:
     """The rows that can be used, with every column as its kind is stored; what is left out is counted and named."""

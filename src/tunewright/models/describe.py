@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
-from tunewright.models.network import AnyNetwork, Network, evaluating
+from tunewright.models.network import AnyNetwork, Inputs, Network, evaluating
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,30 +26,42 @@ class LayerRow:
     output_shape: tuple[int, ...]
     parameters: int
     flops: int
-    """Floating-point operations of one forward pass of one example; a multiplication with its addition counts as 2."""
+    """Floating-point operations of one forward pass of one example, attention's products included; a multiplication with its
+    addition counts as 2."""
 
 
-def layer_table(network: AnyNetwork) -> list[LayerRow]:
-    """The blocks in order, found by a pass of one empty example; nothing in the network changes."""
+def layer_table(network: AnyNetwork, inputs: Inputs | None = None) -> list[LayerRow]:
+    """The blocks in order, found by a pass of one empty example; nothing in the network changes.
+
+    Args:
+        inputs: a batch of one example, whose size the operations are counted for; None: the network's own.
+    """
     blocks = network.blocks()
     shapes: dict[str, tuple[int, ...]] = {}
     flops = dict.fromkeys((block.title for block in blocks), 0)
+    attention = _Products()
     hooks: list[Any] = []
     for block in blocks:
 
-        def note(part: nn.Module, inputs: Any, output: Any, *, title: str = block.title) -> None:
+        def enter(part: nn.Module, inputs: Any, *, title: str = block.title) -> None:
+            attention.inside.append(title)
+
+        def leave(part: nn.Module, inputs: Any, output: Any, *, title: str = block.title) -> None:
+            attention.inside.pop()
             shapes[title] = tuple(_tensor(output).shape[1:])
 
         def count(part: nn.Module, inputs: Any, output: Any, *, title: str = block.title) -> None:
             if inputs:
                 flops[title] += _flops(part, inputs[0], _tensor(output))
 
-        hooks.append(block.module.register_forward_hook(note))
+        hooks += [block.module.register_forward_pre_hook(enter), block.module.register_forward_hook(leave)]
         hooks += [part.register_forward_hook(count) for part in block.module.modules() if not list(part.children())]
-    with evaluating(network), torch.no_grad():
-        network(network.example())
+    with evaluating(network), torch.no_grad(), attention:
+        network(network.example() if inputs is None else inputs)
     for hook in hooks:
         hook.remove()
+    for title, number in attention.flops.items():
+        flops[title] += number
     titles = _titles(network) if isinstance(network, Network) else {}
     return [
         LayerRow(
@@ -58,6 +73,32 @@ def layer_table(network: AnyNetwork) -> list[LayerRow]:
         )
         for block in blocks
     ]
+
+
+class _Products(TorchFunctionMode):
+    """Counts the products of two computed matrices, which no layer does by itself: those of attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside: list[str] = []
+        """The blocks that the pass is in."""
+        self.flops: Counter[str] = Counter()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if self.inside and func is F.scaled_dot_product_attention:
+            # Q Kᵀ, 2·T·S·D for each head, and the weights times V, 2·T·S·D'.
+            query, key, value = (
+                (kwargs or {}).get(name, given) for name, given in zip(("query", "key", "value"), args)
+            )
+            scores = query.numel() // query.shape[-1] * key.shape[-2]
+            self.flops[self.inside[-1]] += 2 * scores * (query.shape[-1] + value.shape[-1])
+        elif self.inside and func in _MATRIX_PRODUCTS:
+            self.flops[self.inside[-1]] += 2 * args[0].shape[-1] * output.numel()
+        return output
+
+
+_MATRIX_PRODUCTS = {torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm}
 
 
 def _tensor(output: Any) -> Tensor:
@@ -89,7 +130,7 @@ def _title(layer: object) -> str:
 
 
 def _flops(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
-    """Dense: 2·in·out. Convolution: 2·(in/groups)·k²·out·H·W. Norms: 5 a value. Pooling: k² an output. GRU and LSTM, each
+    """Dense: 2·in·out a position. Convolution: 2·(in/groups)·k²·out·H·W. Norms: 5 a value. Pooling: k² an output. GRU and LSTM, each
     step and direction: 2·gates·units·(in + units). Activations: 1 a value. What only moves data: 0."""
     if isinstance(module, nn.Linear):
         return 2 * module.in_features * output.numel()

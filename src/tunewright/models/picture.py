@@ -55,16 +55,13 @@ def _fold(rows: Sequence[LayerRow], frozen: frozenset[str] | set[str]) -> list[B
     boxes: list[Box] = []
     for row in rows:
         part, _, name = row.block.partition(".")
-        # resnet blocks carry their number in their name: "stage1 block2".
+        # resnet blocks carry their number in their name: "stage1 block2"; a transformer's "encoder.layer.2".
         title = re.sub(r" ?block\d+$", " blocks", row.kind) if re.search(r"block\d+$", name) else row.kind
+        in_stack = "blocks" in title or re.search(r"\.\d+$", name) is not None
         shape = " × ".join(map(str, row.output_shape))
         box = Box(title, shape, row.parameters, 1, row.block in frozen, part == "head")
         last = boxes[-1] if boxes else None
-        if (
-            last is not None
-            and "blocks" in title
-            and (last.title, last.shape, last.frozen) == (title, shape, box.frozen)
-        ):
+        if last is not None and in_stack and (last.title, last.shape, last.frozen) == (title, shape, box.frozen):
             boxes[-1] = Box(title, shape, last.parameters + row.parameters, last.times + 1, last.frozen, last.head)
         else:
             boxes.append(box)

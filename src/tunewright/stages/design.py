@@ -53,9 +53,11 @@ def _as_if_trained(ingredients: Ingredients) -> Origin:
 def _table(title: str, facts: dict[str, Any]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("block", "layer", "output", "parameters", "FLOPs", ""):
-        table.add_column(name, justify="right" if name in ("parameters", "FLOPs") else "left")
+        longest = max(len(layer["block"]) for layer in facts["layers"]) if name == "block" else None
+        justify = "right" if name in ("parameters", "FLOPs") else "left"
+        table.add_column(name, justify=justify, min_width=longest)
     for layer in facts["layers"]:
-        state = f"lr {layer['lr']:.2g}" if layer["trained"] else "frozen"
+        state = _movement(layer)
         shape = "×".join(map(str, layer["output_shape"]))
         table.add_row(
             layer["block"],
@@ -68,4 +70,18 @@ def _table(title: str, facts: dict[str, Any]) -> Table:
     parameters = facts["parameters"]
     frozen = f"{parameters['frozen']:,} frozen" if parameters["frozen"] else ""
     table.add_row("in all", "", "", f"{parameters['total']:,}", f"{facts['flops_per_example']:,}", frozen, style="bold")
+    if facts["flops_of"] is not None:
+        table.caption, table.caption_justify = f"FLOPs: one forward pass of {facts['flops_of']}", "left"
     return table
+
+
+def _movement(layer: dict[str, Any]) -> str:
+    """Frozen, or the learning rate, from when on, and how many parameters if not all."""
+    if not layer["trained"]:
+        return "frozen"
+    parts = [f"lr {layer['lr']:.2g}"]
+    if layer["from_epoch"] > 1:
+        parts.append(f"from epoch {layer['from_epoch']}")
+    if layer["moving"] < layer["parameters"]:
+        parts.append(f"{layer['moving']:,} of them")
+    return ", ".join(parts)

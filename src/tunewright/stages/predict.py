@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,25 +13,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tunewright.data.columns import Column, Rejects
-from tunewright.data.framing import Framing
-from tunewright.data.opening import open_source
-from tunewright.data.sources.base import ROW, image_column, with_rows
-from tunewright.data.types import infer_columns
+from tunewright.data.columns import Rejects
+from tunewright.data.sources.base import ROW, with_rows
 from tunewright.errors import ArtifactError, DataError
 from tunewright.evaluation.metrics import Outcome
 from tunewright.evaluation.outputs import run_network
 from tunewright.models.network import AnyNetwork
 from tunewright.models.saved import load_network
-from tunewright.recipe.schema import Data
-from tunewright.stages.console import Screen
-from tunewright.stages.hidden_tokens import fill_masks
-from tunewright.tasks.base import Preprocessor
-from tunewright.tasks.pixels import PixelEncoder
+from tunewright.stages.given import given_pieces
+from tunewright.tasks.base import InputEncoder, Preprocessor
 from tunewright.tasks.table import load_preprocessor
 from tunewright.tasks.tokens import TextEncoder
 
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+# A table, texts, pairs of texts, or the name of something.
+Given = str | pa.Table | Sequence[str | Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -39,17 +36,32 @@ class Model:
     network: AnyNetwork
     preprocessor: Preprocessor
 
-    def predict(self, table: pa.Table) -> list[dict[str, Any]]:
+    def predict(self, data: Given) -> list[dict[str, Any]]:
         """For each row {"prediction": …}; of a classifier also "confidence" and "probabilities" by class; with several
         labels a row the prediction is a list, and there is no confidence; of a masked language model {"masks": …}, the
         likeliest tokens for each [MASK] of the text.
 
+        Args:
+            data: a table with the columns of the training; texts, or pairs of them; or what the command line takes: the
+                name of a file, a picture, or a text.
+
         Raises:
             DataError: a column is missing or of another kind than in training.
         """
+        if isinstance(data, str):
+            rejects = Rejects()
+            found = [entry for entries in _predictions(self, data, rejects) for entry in entries]
+            for line in _left_out(rejects):
+                warnings.warn(line, stacklevel=2)
+            return found
+        table = data if isinstance(data, pa.Table) else _texts_table(data, self.preprocessor.inputs)
+        if table.num_rows == 0:
+            return []
         if ROW not in table.column_names:
             table = with_rows(table, 1)
         if isinstance(self.preprocessor.inputs, TextEncoder) and self.preprocessor.task.kind == "tokens":
+            from tunewright.stages.hidden_tokens import fill_masks  # with it comes the training, which others need not
+
             return fill_masks(self.network, self.preprocessor.inputs, table)
         target = self.preprocessor.target
         assert target is not None
@@ -100,72 +112,50 @@ def load_model(folder: Path | str) -> Model:
     return Model(saved.network.eval(), preprocessor)
 
 
-def predict(model: Model | Path | str, data: str | Path | pa.Table) -> list[dict[str, Any]]:
-    """Predictions for a table, a picture, or anything that a recipe's `data.source` can name, in its order."""
+def predict(model: Model | Path | str, data: Given | Path) -> list[dict[str, Any]]:
+    """Predictions for a table, texts, a picture, or anything that a recipe's `data.source` can name, in its order."""
     ready = model if isinstance(model, Model) else load_model(model)
-    if isinstance(data, pa.Table):
-        return ready.predict(data)
-    return [entry for entries in _predictions(ready, str(data), Rejects()) for entry in entries]
+    return ready.predict(str(data) if isinstance(data, Path) else data)
 
 
-def print_predictions(folder: Path, data: str, *, screen: Screen | None = None) -> None:
-    """One JSON object a line on standard output; what was left out goes to standard error."""
-    import sys
-
+def print_predictions(folder: Path, data: str) -> None:
+    """One JSON object a line on standard output, piece by piece; what was left out goes to standard error."""
     rejects = Rejects()
     for entries in _predictions(load_model(folder), data, rejects):
         for entry in entries:
             sys.stdout.write(json.dumps(entry, ensure_ascii=False) + "\n")
-    for entry in rejects.summary():
-        sys.stderr.write(f"note: {entry.count} left out: {entry.reason}: {'; '.join(entry.examples)}\n")
+        sys.stdout.flush()
+    for line in _left_out(rejects):
+        sys.stderr.write(f"note: {line}\n")
+
+
+def _left_out(rejects: Rejects) -> list[str]:
+    return [f"{entry.count} left out: {entry.reason}: {'; '.join(entry.examples)}" for entry in rejects.summary()]
 
 
 def _predictions(model: Model, data: str, rejects: Rejects) -> Iterator[list[dict[str, Any]]]:
-    encoder = model.preprocessor.inputs
-    if isinstance(encoder, PixelEncoder) and Path(data).suffix.lower() in PICTURES:
-        stored = Column(
-            name=encoder.column, kind="image", shape=(*encoder.file_framing.size, encoder.channels), framed=True
-        )
-        table = _picture(Path(data), stored, encoder.file_framing)
-        yield [{"file": data, **_reading(model, encoder.reads(stored)).predict(table)[0]}]
-        return
-    framing = encoder.file_framing if isinstance(encoder, PixelEncoder) else None
-    source = open_source(Data(source=data, labelled=False), Path("."), framing)
-    if isinstance(encoder, PixelEncoder) and (stored := source.known.get(encoder.column)) is not None:
-        model = _reading(model, encoder.reads(stored))
-    columns, _ = infer_columns(
-        (table for part in source.parts.values() for table in part(Rejects())), dict(source.known)
-    )
-    for part in source.parts.values():
-        for table in part(rejects):
-            rows = table["_row"].to_pylist()
-            typed = _typed(table, {name: column.kind for name, column in columns.items()})
-            yield [{"row": row, **entry} for row, entry in zip(rows, model.predict(typed))]
+    for piece in given_pieces(data, model.preprocessor.inputs, rejects):
+        reading = replace(model, preprocessor=replace(model.preprocessor, inputs=piece.inputs))
+        yield [{**name, **entry} for name, entry in zip(piece.names, reading.predict(piece.table), strict=True)]
 
 
-def _typed(table: pa.Table, kinds: dict[str, str]) -> pa.Table:
-    """Text that holds numbers as numbers, as the encoders expect."""
-    stored = {
-        name: table[name].cast(pa.float64()) if kinds.get(name) == "number" else table[name]
-        for name in table.column_names
-    }
-    return pa.table(stored)
+def _texts_table(texts: Sequence[str | Sequence[str]], inputs: InputEncoder) -> pa.Table:
+    """Texts, or pairs of them, as the table that the model reads.
 
-
-def _reading(model: Model, encoder: PixelEncoder) -> Model:
-    """The model for pictures that are stored in another way than those that it was trained on."""
-    return replace(model, preprocessor=replace(model.preprocessor, inputs=encoder))
-
-
-def _picture(path: Path, stored: Column, framing: Framing) -> pa.Table:
-    from tunewright.data.sources.images import decode
-
-    pixels = decode(path, stored, framing)
-    if isinstance(pixels, str):
+    Raises:
+        DataError: the model reads no texts, or another number of them.
+    """
+    columns = inputs.columns if isinstance(inputs, TextEncoder) else []
+    rows = [[text] if isinstance(text, str) else list(text) for text in texts]
+    if not columns or any(len(row) != len(columns) for row in rows):
         raise DataError(
-            f"the picture cannot be read: {pixels}",
-            file=path,
-            expected="a PNG, JPEG or other picture",
-            fix="check the file",
+            "the model does not read such texts",
+            found=texts[0] if texts else "no texts",
+            expected="a table"
+            if not columns
+            else "texts"
+            if len(columns) == 1
+            else f"pairs of texts ({', '.join(columns)})",
+            fix="give it a pyarrow table with the columns that it was trained on",
         )
-    return pa.table({stored.name: image_column(stored.name, pixels[None])})
+    return pa.table({name: pa.array([row[index] for row in rows], pa.string()) for index, name in enumerate(columns)})

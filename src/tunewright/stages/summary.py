@@ -9,7 +9,9 @@ import torch
 
 from tunewright.data.prepare import Prepared
 from tunewright.models.describe import layer_table
+from tunewright.models.network import AnyNetwork, Inputs
 from tunewright.models.picture import network_svg
+from tunewright.models.transformer import Transformer
 from tunewright.stages.ingredients import Ingredients
 from tunewright.training.freezing import Movement, is_trained
 from tunewright.training.loop import State
@@ -46,7 +48,7 @@ def describe_network(
     network = ingredients.network
     moves = {f"{movement.block.part}.{movement.block.name}": movement for movement in movements}
     trained = {name: is_trained(movement, epochs - 1) for name, movement in moves.items()}
-    rows = layer_table(network)
+    rows = layer_table(network, _example(ingredients))
     frozen = {name for name, moving in trained.items() if not moving}
     layers = [
         {
@@ -56,20 +58,40 @@ def describe_network(
             "parameters": row.parameters,
             "flops": row.flops,
             "trained": trained[row.block],
+            "moving": sum(value.numel() for value in moves[row.block].parameters) if trained[row.block] else 0,
+            "from_epoch": (moves[row.block].from_epoch or 0) + 1 if trained[row.block] else None,
             "lr": lr * moves[row.block].lr_multiplier if trained[row.block] and lr is not None else None,
         }
         for row in rows
     ]
     total = sum(row.parameters for row in rows)
-    still = sum(row.parameters for row in rows if row.block in frozen)
-    title = ", ".join(row.kind for row in rows) if len(rows) <= 12 else f"{len(rows)} blocks"
+    still = total - sum(layer["moving"] for layer in layers)
+    if isinstance(network, Transformer):
+        title = f"{network.described['config']['model_type']}, {len(rows)} blocks"
+    else:
+        title = ", ".join(row.kind for row in rows) if len(rows) <= 12 else f"{len(rows)} blocks"
     return {
         "title": title,
         "layers": layers,
         "parameters": {"total": total, "trainable": total - still, "frozen": still},
         "flops_per_example": sum(row.flops for row in rows),
+        "flops_of": f"a text of {ingredients.preprocessor.inputs.input_shape[0]} tokens"
+        if _reads_text(network)
+        else None,
         "svg": network_svg(rows, title=title, frozen=frozen),
     }
+
+
+def _reads_text(network: AnyNetwork) -> bool:
+    return isinstance(network, Transformer) and network.described["purpose"] != "image-classification"
+
+
+def _example(ingredients: Ingredients) -> Inputs:
+    """An empty example, of the longest text that the network gets."""
+    network = ingredients.network
+    if isinstance(network, Transformer) and _reads_text(network):
+        return network.example(ingredients.preprocessor.inputs.input_shape)
+    return network.example()
 
 
 def describe_training(ingredients: Ingredients, state: State, lr: float | None, selected_by: str) -> dict[str, Any]:

@@ -1,0 +1,205 @@
+"""What a person gives `tunewright predict`, as tables that the model reads: a file, lines, a bare text, a picture.
+
+Everything is read piece by piece: however long the input, only one piece is in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tunewright.data.catalog import SAMPLE_SETS
+from tunewright.data.columns import Column, Rejects
+from tunewright.data.opening import ENDINGS, open_source
+from tunewright.data.prepare import usable_rows
+from tunewright.data.sources.base import ROW, image_column
+from tunewright.errors import DataError, shorten
+from tunewright.recipe.schema import Data
+from tunewright.tasks.base import InputEncoder
+from tunewright.tasks.pixels import PixelEncoder
+from tunewright.tasks.rows import RowEncoder
+from tunewright.tasks.tokens import TextEncoder
+
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+# Rows that are predicted in one go: enough to sort by length, few enough to see the first results soon.
+PIECE = 1024
+# Lines of standard input that are waited for before they are predicted.
+LINES = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Some rows."""
+
+    table: pa.Table
+    names: list[dict[str, Any]]
+    """How each row is called in the output: {"row": 3}, {"file": "a.png"}, or {} where there is only one."""
+    inputs: InputEncoder
+    """The model's encoder, for the way in which these rows are stored."""
+
+
+def given_pieces(data: str, inputs: InputEncoder, rejects: Rejects) -> Iterator[Piece]:
+    """The rows of what was given.
+
+    Args:
+        data: a path, a sample set, hub:OWNER/NAME, - for the lines of standard input, JSON, a picture, or a text.
+
+    Raises:
+        DataError: it is nothing that the model reads.
+    """
+    if data == "-":
+        yield from _from_lines(sys.stdin, inputs, rejects)
+    elif isinstance(inputs, PixelEncoder) and Path(data).suffix.lower() in PICTURES:
+        yield from _pictures([(1, data)], inputs, None)
+    elif isinstance(inputs, TextEncoder) and Path(data).suffix.lower() == ".txt" and Path(data).is_file():
+        with Path(data).open(encoding="utf-8", errors="replace") as file:
+            yield from _from_lines(file, inputs, rejects)
+    elif _is_source(data):
+        yield from _from_source(data, inputs, rejects)
+    elif (record := _record(data, inputs)) is not None:
+        yield Piece(table=_table([(1, record)], inputs, rejects), names=[{}], inputs=inputs)
+    else:
+        yield from _from_source(data, inputs, rejects)  # which says what is missing
+
+
+def _is_source(data: str) -> bool:
+    """Whether it is the name of something to be read, there or not, rather than something to be read itself."""
+    if data.startswith("hub:") or data in SAMPLE_SETS:
+        return True
+    try:
+        if Path(data).exists():
+            return True
+    except OSError:  # too long for a file's name
+        return False
+    one_word = not any(character.isspace() for character in data) and data[:1] not in ("{", "[")
+    return one_word and ("/" in data or Path(data).suffix.lower() in {*ENDINGS, *PICTURES, ".txt", ".gz", ".json"})
+
+
+def _from_source(data: str, inputs: InputEncoder, rejects: Rejects) -> Iterator[Piece]:
+    framing = inputs.file_framing if isinstance(inputs, PixelEncoder) else None
+    source = open_source(Data(source=data, labelled=False), Path("."), framing)
+    if isinstance(inputs, PixelEncoder) and (stored := source.known.get(inputs.column)) is not None:
+        inputs = inputs.reads(stored)
+    for part in source.parts.values():
+        for table in part(rejects):
+            for start in range(0, table.num_rows, PIECE):
+                ready = _readable(table.slice(start, PIECE), inputs, rejects)
+                names = [{"row": row} for row in ready[ROW].to_pylist()]
+                if names:
+                    yield Piece(table=ready, names=names, inputs=inputs)
+
+
+def _from_lines(lines: Iterable[str], inputs: InputEncoder, rejects: Rejects) -> Iterator[Piece]:
+    """Lines of text or JSON; for a model of pictures the lines are names of files."""
+    held: list[tuple[int, Any]] = []
+    pictures = isinstance(inputs, PixelEncoder)
+    for number, line in enumerate(lines, start=1):
+        if not (text := line.strip("\ufeff\r\n ")):
+            continue
+        record = text if pictures else _record(text, inputs)
+        if record is None:
+            rejects.add(f"not {_wanted(inputs)}", f"line {number}: {shorten(text, 60)}", "correct these lines")
+            continue
+        held.append((number, record))
+        if len(held) == LINES:
+            yield from _held(held, inputs, rejects)
+            held = []
+    yield from _held(held, inputs, rejects)
+
+
+def _held(held: list[tuple[int, Any]], inputs: InputEncoder, rejects: Rejects) -> Iterator[Piece]:
+    if not held:
+        return
+    if isinstance(inputs, PixelEncoder):
+        yield from _pictures(held, inputs, rejects)
+        return
+    table = _table(held, inputs, rejects)
+    if table.num_rows:
+        yield Piece(table=table, names=[{"row": row} for row in table[ROW].to_pylist()], inputs=inputs)
+
+
+def _record(text: str, inputs: InputEncoder) -> dict[str, Any] | None:
+    """One row from JSON, or from a text itself where the model reads one; None where it is neither."""
+    try:
+        value = json.loads(text) if text[:1] in ("{", "[", '"') else text
+    except (ValueError, RecursionError):
+        value = text  # a text that merely begins so
+    if isinstance(value, dict):
+        return value
+    if not isinstance(inputs, TextEncoder):
+        return None
+    values = value if isinstance(value, list) else [value]
+    if len(values) != len(inputs.columns) or not all(isinstance(entry, str) for entry in values):
+        # [ and { are good beginnings of a text, too.
+        return {inputs.columns[0]: text} if len(inputs.columns) == 1 else None
+    return dict(zip(inputs.columns, values))
+
+
+def _table(rows: list[tuple[int, dict[str, Any]]], inputs: InputEncoder, rejects: Rejects) -> pa.Table:
+    names = dict.fromkeys(name for _, record in rows for name in record)
+    columns = {name: pa.array([_cell(record.get(name)) for _, record in rows], pa.string()) for name in names}
+    return _readable(pa.table({**columns, ROW: pa.array([row for row, _ in rows], pa.int64())}), inputs, rejects)
+
+
+def _cell(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value or None
+    return json.dumps(value)
+
+
+def _readable(table: pa.Table, inputs: InputEncoder, rejects: Rejects) -> pa.Table:
+    """The model's columns, numbers as numbers; a row with a cell that is none is left out and counted."""
+    if isinstance(inputs, TextEncoder):
+        names = [name for name in table.column_names if name != ROW]
+        if len(inputs.columns) == 1 and len(names) == 1:
+            table = table.rename_columns([inputs.columns[0] if name != ROW else ROW for name in table.column_names])
+        return table
+    if not isinstance(inputs, RowEncoder):
+        return table
+    columns = {
+        feature.column: Column(name=feature.column, kind=feature.kind)
+        for feature in inputs.features
+        if feature.column in table.column_names
+    }
+    return usable_rows(table, columns, set(columns), None, rejects)
+
+
+def _pictures(files: list[tuple[int, str]], inputs: PixelEncoder, rejects: Rejects | None) -> Iterator[Piece]:
+    """Pictures by their paths; without `rejects` one that cannot be read is an error."""
+    import numpy as np
+
+    from tunewright.data.sources.images import decode
+
+    framing = inputs.file_framing
+    stored = Column(name=inputs.column, kind="image", shape=(*framing.size, inputs.channels), framed=True)
+    found: list[tuple[int, str, Any]] = []
+    for number, name in files:
+        pixels = decode(Path(name), stored, framing)
+        if not isinstance(pixels, str):
+            found.append((number, name, pixels))
+        elif rejects is not None:
+            rejects.add("the picture cannot be read", f"{name}: {pixels}", "restore these files, or remove them")
+        else:
+            raise DataError(
+                f"the picture cannot be read: {pixels}",
+                file=name,
+                expected="a PNG, JPEG or other picture",
+                fix="check the file",
+            )
+    if found:
+        column = image_column(inputs.column, np.stack([pixels for _, _, pixels in found]))
+        rows = pa.array([number for number, _, _ in found], pa.int64())
+        names = [{"file": name} for _, name, _ in found]
+        yield Piece(table=pa.table({inputs.column: column, ROW: rows}), names=names, inputs=inputs.reads(stored))
+
+
+def _wanted(inputs: InputEncoder) -> str:
+    if isinstance(inputs, TextEncoder) and len(inputs.columns) > 1:
+        return 'a pair such as ["first", "second"]'
+    return "a JSON object such as {column: value}"
