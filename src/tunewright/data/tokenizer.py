@@ -179,7 +179,12 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, longest: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     names = dict(zip(ROLES, SPECIAL, strict=True))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest, **names}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": longest,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        **names,
+    }
     write_json(folder / "tokenizer_config.json", settings)
 
 
@@ -191,7 +196,7 @@ def measure_tokenizer(tokenizer: Any, texts: Iterable[str], vocabulary: int) -> 
         vocabulary: how many pieces it knows.
     """
     texts = list(texts)
-    found = tokenizer(texts, add_special_tokens=False, truncation=False)["input_ids"] if texts else []
+    found = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
     tokens = sum(map(len, found))
     unknown = sum(ids.count(tokenizer.unk_token_id) for ids in found)
     return TokenizerFacts(

@@ -93,6 +93,8 @@ def _own_task(value: Mapping[str, Any], over: Mapping[str, Any], known: Mapping[
     data = {key: entry for key, entry in value.get("data", {}).items() if key in OF_THE_DATA}
     model = {key: entry for key, entry in (value.get("model") or {}).items() if key in OF_THE_BACKBONE}
     run = {key: entry for key, entry in value.items() if key in OF_THE_RUN}
+    if isinstance(evaluation := value.get("eval"), Mapping) and "resamples" in evaluation:
+        run["eval"] = {"resamples": evaluation["resamples"]}
     base = merge({key: entry for key, entry in known.items() if key != "stages"}, {**run, "model": model})
     own = over.get("data")
     if isinstance(own, Mapping) and "source" in own:

@@ -139,7 +139,7 @@ def usual_lr(recipe: Recipe, tune: Tune, screen: Screen) -> float:
         return default_lr(recipe.train.optimizer)  # nothing learns by it
     if tune.adapter is not None:
         what, share = "an adapter learns", FOR_AN_ADAPTER
-    elif tune.freeze == "backbone" and not tune.unfreeze:
+    elif "backbone" in (tune.freeze, recipe.tune.freeze) and not tune.unfreeze:
         what, share = "only the head learns", 1.0
     else:
         what, share = "pretrained weights move", FOR_ALL
