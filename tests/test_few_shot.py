@@ -348,6 +348,7 @@ def test_a_network_of_ours_learns_from_the_features_of_the_stage_before(tmp_path
             "train": {"epochs": 4},
             "stages": ["pretrain", {"finetune": {"data": {"source": "digits"}, "tune": {"method": "features"}}}],
             **SETTINGS,
+            "eval": {"resamples": 100, "controls": ["from_scratch"]},
         },
         runs=tmp_path,
         screen=silent(),
@@ -357,6 +358,8 @@ def test_a_network_of_ours_learns_from_the_features_of_the_stage_before(tmp_path
         assert torch.equal(before, after) == ("backbone" in name)
     accuracy = [result.stages[name].summary["evaluation"]["metrics"]["accuracy"]["value"] for name in result.stages]
     assert accuracy[1] > 0.85
+    control = json.loads((result.stages["finetune"].folder / "controls" / "from_scratch" / "summary.json").read_text())
+    assert control["certificate"]["frozen"] == [] and "few_shot" not in control["training"]
 
 
 def test_the_methods_options_are_settled_in_one_place() -> None:

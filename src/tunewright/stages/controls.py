@@ -61,4 +61,4 @@ def _train_control(job: StageJob, control: StageJob, name: str, screen: Screen) 
         described = {**described, "backbone": {"layers": ["flatten"]}}
     ingredients = gather(job.recipe, job.prepared, job.origin(), job.backbone, silent())
     network = fresh_network(described, seed=mix(job.recipe.seed, "control", name))
-    train_ingredients(control, replace(ingredients, network=network), screen)
+    train_ingredients(control, replace(ingredients, network=network, tune=control.recipe.tune), screen)
