@@ -210,11 +210,8 @@ def test_every_command_in_the_documents_works(workplace: Path, document: str, co
             if option == "--out":
                 (workplace / value).unlink(missing_ok=True)
     if words[1] in ("run", "pretrain", "finetune"):
-        words += (
-            ["data.limit=600", "train.epochs=1", "eval.seeds=1", "eval.resamples=100", "eval.target={}"]
-            if "mnist" in command
-            else []
-        )
+        if "examples" in command or "mnist" in command:
+            words += ["data.limit=300", "train.epochs=1", "eval.seeds=1", "eval.resamples=100", "eval.target={}"]
         if "examples/mnist" in command:
             words.append("stages.1.finetune.train.epochs=1")
     done = tunewright(*words[1:], cwd=workplace)

@@ -190,8 +190,10 @@ def _go_on(
         network = _said(continue_from(origin.network, wanted, seed=seed), screen)
         new = _new_parts(network, origin.network)
         # What has passed through a part of random weights is no feature.
-        few_shot = few is not None and not new
-        tune = few_shot_tune(few, screen) if few_shot else _without(new, recipe.tune, network, screen)
+        if few is not None and not new:
+            tune = few_shot_tune(few, screen)
+        else:
+            tune = _without(new, recipe.tune, network, screen)
     if recipe.tune.adapter is not None:
         network = Transformer(network.model, {**network.described, **_kept_at(origin.folder)})
     return _checked(network, screen), tune
