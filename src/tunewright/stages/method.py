@@ -24,7 +24,12 @@ def few_examples(recipe: Recipe, task: Task, prepared: Prepared) -> float | None
     plain_head = recipe.model.head in (None, [{"dense": "auto"}])
     if task.target_kind != "category" or prepared.manifest.classes is None or not plain_head:
         return None
-    if recipe.tune.model_fields_set or recipe.model.weights == "random" or recipe.train.objective is not None:
+    if (
+        recipe.tune.model_fields_set
+        or recipe.model.weights == "random"
+        or recipe.train.objective
+        or recipe.train.augment
+    ):
         return None
     count = examples_a_class(prepared)
     return count if count < FEW else None
