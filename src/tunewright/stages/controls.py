@@ -42,7 +42,7 @@ def run_controls(job: StageJob, screen: Screen) -> None:
     comparisons: list[dict[str, Any]] = []
     for name in job.recipe.eval.controls:
         folder = job.folder / "controls" / name
-        control = replace(job, folder=folder, source=None, stage=_control_stage(job, name))
+        control = replace(job, folder=folder, source=None, backbone=None, stage=_control_stage(job, name))
         if not (folder / "summary.json").exists():
             _train_control(job, control, name, screen)
         if "evaluation" not in read_json(folder / "summary.json", "a control's summary"):
