@@ -209,7 +209,9 @@ def _opening(stage: Stage) -> str:
     text = opening.get("purpose") != "image-classification"
     lines = _with_peft(opening, kind) if library == "peft" else _with_transformers(kind)
     if text:
-        lines = [line.replace("from transformers import ", "from transformers import AutoTokenizer, ") for line in lines]
+        lines = [
+            line.replace("from transformers import ", "from transformers import AutoTokenizer, ") for line in lines
+        ]
         lines.append(f'tokenizer = AutoTokenizer.from_pretrained("{FOLDER}")')
     code = "\n".join(lines)
     inputs = "texts" if text else "pictures"
@@ -223,7 +225,13 @@ def _with_transformers(kind: str) -> list[str]:
 def _with_peft(opening: Mapping[str, Any], kind: str) -> list[str]:
     """The base gets the classes of this model, so that the head has their number; their names are not in peft's files."""
     base = json.dumps(words_of(opening.get("base")) or "the base model", ensure_ascii=False)
-    lines = ["import json", "from pathlib import Path", "", "from peft import PeftModel", f"from transformers import {kind}"]
+    lines = [
+        "import json",
+        "from pathlib import Path",
+        "",
+        "from peft import PeftModel",
+        f"from transformers import {kind}",
+    ]
     lines += ["", f'folder = Path("{FOLDER}")']
     if opening.get("purpose") == "masked-lm":
         lines.append(f"base = {kind}.from_pretrained({base})")
