@@ -33,7 +33,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def measure(method: str, a_class: int, seed: int, threads: int) -> dict[str, float]:
-    """One run: its accuracy, its baseline's, and the seconds of its training."""
+    """One run: its accuracy and log loss, and its baseline's accuracy."""
     train = 2 * a_class
     recipe = {
         "task": "text-classification",
@@ -51,12 +51,10 @@ def measure(method: str, a_class: int, seed: int, threads: int) -> dict[str, flo
     with tempfile.TemporaryDirectory() as runs:
         summary = tunewright.run(recipe, runs=runs, screen=silent()).stages["finetune"].summary
     measured, baselines = summary["evaluation"]["metrics"], summary["evaluation"]["baselines"]
-    ngrams = next(entry for entry in baselines if entry["name"] == NGRAMS)
     return {
         "accuracy": measured["accuracy"]["value"],
         "log_loss": measured["log_loss"]["value"],
-        "ngrams_accuracy": ngrams["metrics"]["accuracy"]["value"],
-        "seconds": summary["training"]["seconds"],
+        "ngrams_accuracy": baselines[-1]["metrics"]["accuracy"]["value"],
         "train_rows": summary["data"]["rows"]["train"],
     }
 

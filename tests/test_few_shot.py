@@ -13,17 +13,20 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from architectures import ARCHITECTURES, config_of, make_backbone, make_inputs, purpose_of
 from tiny import texts, tiny_bert
 from tunewright.data.batching import TensorExamples
 from tunewright.errors import RecipeError
 from tunewright.files import sha256_file
+from tunewright.models.network import evaluating
 from tunewright.models.saved import load_network
+from tunewright.models.transformer import build_transformer, describe_transformer
 from tunewright.recipe.schema import Tune
 from tunewright.stages.console import silent
 from tunewright.stages.predict import load_model, predict
 from tunewright.stages.run import run
 from tunewright.tasks.table import get_task
-from tunewright.training.features import FOLDS, NEVER, fit_logistic
+from tunewright.training.features import FOLDS, NEVER, Tap, fit_logistic, last_layer, write_layer
 from tunewright.training.pairs import FromPairs, PairExamples, pairs_an_epoch
 
 SETTINGS = {"eval": {"resamples": 100}, "hardware": {"threads": 1, "precision": "float32"}}
@@ -166,6 +169,46 @@ def test_without_a_bias_nothing_is_centred() -> None:
     assert not fit.bias.any()
 
 
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_every_architecture_ends_with_the_layer_that_is_solved_for(kind: str) -> None:
+    described = describe_transformer(purpose_of(kind), config_of(kind), head=None, classes=["a", "b", "c"])
+    network = build_transformer(described, seed=1)
+    inputs = make_inputs(kind, 6)
+    name, layer = last_layer(network, inputs)
+    assert f"{name}.weight" in dict(network.named_parameters()) and layer.out_features == 3
+    with Tap(layer) as tap, evaluating(network), torch.no_grad():
+        network(inputs)
+        features = tap.taken().double().numpy()
+        fit = fit_logistic(features, np.arange(6) % 3, 3, seed=0, weights=None, bias=layer.bias is not None)
+        write_layer(layer, fit)
+        assert np.allclose(network(inputs).numpy(), features @ fit.weight.T + fit.bias, atol=1e-4)
+
+
+def test_pictures_too(tmp_path: Path) -> None:
+    from transformers import AutoModelForImageClassification
+
+    make_backbone(tmp_path / "resnet", "resnet")
+    result = run(
+        {
+            "task": "image-classification",
+            "data": {"source": "digits", "limit": 300},
+            "model": {"backbone": "resnet"},
+            **SETTINGS,
+        },
+        base=tmp_path,
+        runs=tmp_path,
+        screen=silent(),
+    )
+    stage = next(iter(result.stages.values()))
+    assert stage.summary["training"]["few_shot"]["method"] == "features"
+    assert stage.summary["evaluation"]["metrics"]["accuracy"]["value"] > 0.4
+    opened = AutoModelForImageClassification.from_pretrained(stage.folder / "model").eval()
+    pictures = torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        ours = load_network(stage.folder / "model").network.eval()(pictures)
+        assert torch.allclose(opened(pixel_values=pictures).logits, ours, atol=1e-5)
+
+
 # Pairs.
 
 
@@ -305,6 +348,7 @@ def test_a_network_of_ours_learns_from_the_features_of_the_stage_before(tmp_path
             "train": {"epochs": 4},
             "stages": ["pretrain", {"finetune": {"data": {"source": "digits"}, "tune": {"method": "features"}}}],
             **SETTINGS,
+            "eval": {"resamples": 100, "controls": ["from_scratch"]},
         },
         runs=tmp_path,
         screen=silent(),
@@ -314,6 +358,8 @@ def test_a_network_of_ours_learns_from_the_features_of_the_stage_before(tmp_path
         assert torch.equal(before, after) == ("backbone" in name)
     accuracy = [result.stages[name].summary["evaluation"]["metrics"]["accuracy"]["value"] for name in result.stages]
     assert accuracy[1] > 0.85
+    control = json.loads((result.stages["finetune"].folder / "controls" / "from_scratch" / "summary.json").read_text())
+    assert control["certificate"]["frozen"] == [] and "few_shot" not in control["training"]
 
 
 def test_the_methods_options_are_settled_in_one_place() -> None:

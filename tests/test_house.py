@@ -180,6 +180,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "reviews.csv").write_text(
         "length,stars,label\n" + "".join(f"{i % 90},{i % 5},{'good' if i % 5 > 2 else 'bad'}\n" for i in range(300))
     )
+    (place / "domain.txt").write_text("".join(f"the {i % 7}th room was {i % 5 + 1} stairs up\n" for i in range(60)))
     for name in ("a", "b"):
         (place / f"{name}.yaml").write_text(
             f"task: image-classification\ndata: {{source: digits}}\nseed: 1\nmodel: {{layers: [flatten, {{dense: {8 if name == 'a' else 16}}}, {{dense: auto}}]}}\ntrain: {{epochs: 1}}\n"
@@ -209,11 +210,8 @@ def test_every_command_in_the_documents_works(workplace: Path, document: str, co
             if option == "--out":
                 (workplace / value).unlink(missing_ok=True)
     if words[1] in ("run", "pretrain", "finetune"):
-        words += (
-            ["data.limit=600", "train.epochs=1", "eval.seeds=1", "eval.resamples=100", "eval.target={}"]
-            if "mnist" in command
-            else []
-        )
+        if "examples" in command or "mnist" in command:
+            words += ["data.limit=300", "train.epochs=1", "eval.seeds=1", "eval.resamples=100", "eval.target={}"]
         if "examples/mnist" in command:
             words.append("stages.1.finetune.train.epochs=1")
     done = tunewright(*words[1:], cwd=workplace)

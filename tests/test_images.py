@@ -20,7 +20,7 @@ from torch import Tensor
 
 import tunewright
 from tunewright.data.augmentation import AUGMENTATIONS, build_augmentation
-from tunewright.data.batching import Batches, in_order
+from tunewright.data.batching import Batch, Batches, in_order
 from tunewright.data.framing import Framing
 from tunewright.data.pictures import PictureExamples, Scaling
 from tunewright.data.prepare import Prepared, column_array, prepare
@@ -31,12 +31,12 @@ from tunewright.models.build import build_network, describe_model
 from tunewright.models.efficientnet import published_names
 from tunewright.models.saved import load_backbone_weights, load_network
 from tunewright.models.weights import write_weights
-from tunewright.recipe.schema import Data, Model, Split, Train
+from tunewright.recipe.schema import Data, Model, Split
 from tunewright.runs import read_json
 from tunewright.stages.console import silent
 from tunewright.stages.run import run
 from tunewright.tasks.image_processor import read_framing, read_scaling, resized
-from tunewright.training.objectives import build_objective, cross_entropy
+from tunewright.training.objectives import FromLabels, cross_entropy
 
 SIZES = [(31, 47), (60, 40), (33, 33), (20, 90)]
 
@@ -72,7 +72,7 @@ PROCESSORS: list[tuple[str, str, dict[str, Any]]] = [
 def ours(config: dict[str, Any], image: Image.Image) -> Tensor:
     """A picture as the network gets it."""
     path = Path("preprocessor_config.json")
-    framed = torch.from_numpy(read_framing(config, path).picture(image))[None].permute(0, 3, 1, 2).float() / 255
+    framed = torch.from_numpy(read_framing(config, path).picture(image).copy())[None].permute(0, 3, 1, 2).float() / 255
     return read_scaling(config, 3, path)(framed)[0]
 
 
@@ -90,16 +90,26 @@ def test_the_numbers_are_those_of_the_librarys_processor(module: str, kind: str,
         torch.testing.assert_close(found, expected.float(), rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("filter", ["nearest", "bilinear", "bicubic"])
-@pytest.mark.parametrize("scale_to", [24, (30, 20), None])
-def test_a_batch_is_framed_as_single_pictures_are(filter: Any, scale_to: Any) -> None:
-    framing = Framing(size=(24, 22), scale_to=scale_to, filter=filter)
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_pictures_that_were_stored_unframed_are_framed_alike(channels: int) -> None:
+    framing = Framing(size=(24, 22), scale_to=25, filter="bicubic")
     for size in SIZES:
-        pictures = [photo(*size, seed=seed) for seed in range(3)]
-        single = np.stack([framing.picture(picture) for picture in pictures])
-        batch = framing.batch(torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2))
-        difference = np.abs(batch.permute(0, 2, 3, 1).numpy().astype(int) - single.astype(int))
-        assert batch.shape[2:] == (24, 22) and difference.max() <= 1 and difference.mean() < 0.05
+        pixels = np.stack([np.asarray(photo(*size, seed=seed))[:, :, :channels] for seed in range(3)])
+        batch = framing.batch(pixels)
+        assert batch.shape == (3, 24, 22, channels)
+        for index, layer in ((i, c) for i in range(3) for c in range(channels)):
+            single = framing.picture(Image.fromarray(np.ascontiguousarray(pixels[index, :, :, layer])))
+            assert np.array_equal(batch[index, :, :, layer], single[:, :, 0])
+    examples = PictureExamples(
+        stored=torch.from_numpy(pixels),
+        target=None,
+        rows=torch.arange(3),
+        framing=framing,
+        channels=channels,
+        scaling=Scaling(),
+    )
+    found = examples.to(torch.device("cpu")).batch(torch.tensor([2, 0])).pixels
+    assert torch.equal(found, torch.from_numpy(batch[[2, 0]]).permute(0, 3, 1, 2).float() / 255)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +152,7 @@ def pictures(count: int = 12, channels: int = 3, **given: Any) -> PictureExample
     )
 
 
-EVERY: list[Any] = [*AUGMENTATIONS, {"flip": {"chance": 0.9, "vertical": True}}, {"randaugment": {"n": 3, "m": 10}}]
+EVERY: list[Any] = [*AUGMENTATIONS, {"flip": {"chance": 0.5, "vertical": True}}, {"randaugment": {"n": 3, "m": 10}}]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -157,9 +167,9 @@ def test_a_change_depends_on_seed_epoch_and_example_alone(step: Any, channels: i
     assert torch.equal(apart.target, together.target[order])
     for number in order.tolist():
         assert torch.equal(examples.batch(torch.tensor([number]), 2).pixels[0], together.pixels[number])
-    assert not torch.equal(examples.batch(order, 3).pixels, apart.pixels)
+    assert not torch.equal(examples.batch(torch.arange(12), 3).pixels, together.pixels)
     other = pictures(channels=channels, augmentation=build_augmentation([step], seed=6, classes=3))
-    assert not torch.equal(other.batch(order, 2).pixels, apart.pixels)
+    assert not torch.equal(other.batch(torch.arange(12), 2).pixels, together.pixels)
     assert together.pixels.shape == (12, channels, 17, 15) and torch.isfinite(together.pixels).all()
     assert together.pixels.min() >= 0 and together.pixels.max() <= 1
     # Without an epoch, as in validation and test, nothing is changed.
@@ -194,7 +204,8 @@ def test_flips_crops_and_parts_are_what_they_should_be() -> None:
     )  # fmt: skip
     assert (where >= 0).all() and len(where.unique()) == 25
     torch.testing.assert_close(changed({"resized_crop": {"scale": 1, "ratio": 1}}), plain, rtol=0, atol=1e-5)
-    assert torch.equal(changed({"color": {"brightness": 0, "contrast": 0, "saturation": 0}}), plain)
+    still = changed({"color": {"brightness": 0, "contrast": 0, "saturation": 0}})
+    torch.testing.assert_close(still, plain, rtol=0, atol=1e-6)
 
 
 def test_randaugments_changes_are_pillows() -> None:
@@ -253,7 +264,7 @@ def test_mixed_pictures_have_mixed_targets(step: str) -> None:
             assert (from_other | from_own).all()
             assert abs(float(from_own.float().mean()) - share) < 0.02
     shares = batch.target.max(1).values
-    assert len(shares.unique()) > 30
+    assert len(shares.unique()) > 20
     both = build_augmentation(["mixup", "cutmix"], seed=1, classes=3)
     assert both is not None and pictures(60, augmentation=both).batch(ids, 0).pixels.shape == plain.pixels.shape
 
@@ -673,10 +684,8 @@ def test_efficientnet_learns_digits(tmp_path: Path) -> None:
 
 
 def test_class_weights_of_mixed_examples() -> None:
-    from tunewright.data.batching import Batch
-
-    train = Train(class_weights={"a": 3.0})
-    objective = build_objective("cross_entropy", train, classes=["a", "b"], prepared=None)  # type: ignore[arg-type]
-    bound = objective.bind(0, torch.device("cpu"))
+    bound = FromLabels(
+        name="cross_entropy", formula=cross_entropy, outputs=(2,), class_weights=torch.tensor([3.0, 1.0])
+    )
     soft = Batch(torch.zeros(2, 1), torch.tensor([[0.5, 0.5], [0.0, 1.0]]), torch.arange(2))
     assert bound.weight(soft) == pytest.approx(0.5 * 3 + 0.5 + 1)

@@ -365,7 +365,7 @@ def test_it_learns_and_is_measured(done: Any) -> None:
     assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in evaluation["metrics"].values())
     assert [entry["name"].split(" (")[0] for entry in evaluation["baselines"]] == [
         "label prior",
-        "logistic regression on character n-grams",
+        "linear model on character n-grams",
     ]
     assert [entry["label"] for entry in evaluation["labels"]] == ["film", "meal", "stay"]
     assert set(evaluation["thresholds"]["by_label"]) == set(TOPICS) and len(evaluation["slices"]) == 2

@@ -87,7 +87,7 @@ def test_which_text_is_which_is_learned(paired: Any) -> None:
     evaluation = paired.stages["finetune"].summary["evaluation"]
     assert evaluation["metrics"]["accuracy"]["value"] > 0.8
     linear = evaluation["baselines"][-1]
-    assert linear["name"] == "logistic regression on character n-grams"
+    assert linear["name"] == "linear model on character n-grams"
     assert {entry["value"] for entry in evaluation["slices"]} == {"web", "print"}
     assert paired.stages["finetune"].summary["certificate"]["passed"]
 

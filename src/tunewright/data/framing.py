@@ -7,13 +7,10 @@ framed once when the data is prepared, and what is stored is what the backbone w
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from PIL import Image, ImageOps
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Filter = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 PILLOW = {
@@ -59,25 +56,13 @@ class Framing:
             image = image.crop((-left, -top, self.size[1] - left, self.size[0] - top))
         return np.asarray(image, dtype=np.uint8).reshape(*self.size, -1)
 
-    def batch(self, pixels: Tensor) -> Tensor:
-        """Pictures [B, C, H, W] uint8 of one size as [B, C, *size] uint8; within one grey level of `picture`."""
-        import torch
-        from torch.nn.functional import interpolate, pad
-
-        height, width = self.scaled(pixels.shape[2], pixels.shape[3])
-        if (height, width) != tuple(pixels.shape[2:]):
-            if self.filter == "nearest":
-                pixels = interpolate(pixels, (height, width), mode="nearest-exact")
-            else:
-                # torch has no Lanczos; its antialiased bicubic is the nearest to it.
-                mode = "bilinear" if self.filter == "bilinear" else "bicubic"
-                scaled = interpolate(pixels.float(), (height, width), mode=mode, antialias=True)
-                pixels = scaled.round_().clamp_(0, 255).to(torch.uint8)
-        if (height, width) != self.size:
-            # Below zero it cuts. An odd pixel of border goes before, as in the library.
-            top, left = (self.size[0] - height + 1) // 2, (self.size[1] - width + 1) // 2
-            pixels = pad(pixels, (left, self.size[1] - width - left, top, self.size[0] - height - top))
-        return pixels
+    def batch(self, pixels: np.ndarray) -> np.ndarray:
+        """Pictures [N, H, W, C] uint8 of one size as [N, *size, C] uint8, each as `picture` gives it."""
+        channels = pixels.shape[3]
+        if channels == 3:
+            return np.stack([self.picture(Image.fromarray(pixel)) for pixel in pixels])
+        single = [[self.picture(Image.fromarray(pixel[:, :, c])) for c in range(channels)] for pixel in pixels]
+        return np.stack([np.concatenate(parts, axis=2) for parts in single])
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

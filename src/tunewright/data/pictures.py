@@ -47,7 +47,7 @@ class PictureExamples:
     """Pictures of one size."""
 
     stored: Tensor
-    """[N, H, W, C] uint8."""
+    """[N, H, W, C] uint8; on the CPU where they are to be framed."""
     target: Tensor | None
     rows: Tensor
     framing: Framing | None
@@ -57,6 +57,8 @@ class PictureExamples:
     scaling: Scaling
     augmentation: Augmentation | None = None
     """Acts where a batch is asked for with its epoch, as training does."""
+    device: torch.device | None = None
+    """Where batches lie; None: on the CPU."""
 
     @property
     def lengths(self) -> None:
@@ -70,9 +72,11 @@ class PictureExamples:
         return self.stored.shape[0]
 
     def to(self, device: torch.device) -> PictureExamples:
-        """The same examples in a device's memory, so that no batch has to be copied there."""
-        target = None if self.target is None else self.target.to(device)
-        return replace(self, stored=self.stored.to(device), target=target)
+        """The same examples in a device's memory, so that no batch has to be copied there, unless each is framed first."""
+        stored = self.stored.to(device) if self.framing is None else self.stored
+        return replace(
+            self, stored=stored, target=None if self.target is None else self.target.to(device), device=device
+        )
 
     def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
         """Pictures [B, C, H, W] float32; the target is [B, K] float32 where pictures are mixed."""
@@ -93,10 +97,10 @@ class PictureExamples:
 
     def images(self, ids: Tensor) -> Tensor:
         """The pictures [B, C, H, W] float32 in [0, 1], framed, not yet scaled."""
-        pixels = self.stored.index_select(0, ids.to(self.stored.device)).permute(0, 3, 1, 2)
+        pixels = self.stored.index_select(0, ids.to(self.stored.device))
         if self.framing is not None:
-            pixels = self.framing.batch(pixels)
-        images = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+            pixels = torch.from_numpy(self.framing.batch(pixels.numpy())).to(self.device)
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
         if images.shape[1] == self.channels:
             return images
         return images.expand(-1, self.channels, -1, -1).contiguous() if images.shape[1] == 1 else grey(images)

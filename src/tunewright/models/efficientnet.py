@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,10 +40,13 @@ class ConvNorm(nn.Module):
     ):
         super().__init__()
         self.conv = nn.Conv2d(channels, filters, kernel, stride, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(filters, eps=1e-3, momentum=0.01)
+        # The authors' momentum, 0.01, is for hundreds of epochs: a short fine-tune would end with ImageNet's statistics.
+        self.norm = nn.BatchNorm2d(filters, eps=1e-3, momentum=0.1)
         self.active = nn.ReLU6() if active else nn.Identity()
 
     def forward(self, inputs: Tensor) -> Tensor:
+        # Channels last in memory: on a CPU depthwise convolutions are then up to four times as fast.
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
         (kernel, _), (stride, _) = self.conv.kernel_size, self.conv.stride
         if kernel > 1:
             before = [

@@ -86,7 +86,8 @@ class Backbone:
 
 
 def named_backbone(model: Model) -> str | None:
-    """The pretrained backbone that the recipe names; None for random weights of one of our own networks.
+    """The pretrained backbone that the recipe names, where `new_backbone` found none; None for random weights of one of
+    our own networks.
 
     Raises:
         RecipeError: options for a pretrained backbone, or pretrained weights that are not to be had.
@@ -94,8 +95,6 @@ def named_backbone(model: Model) -> str | None:
     if model.backbone is None:
         return None
     name, options = parse_named(model.backbone, "model.backbone")
-    if name in ENCODERS:
-        return None
     if name in MODELS and (name not in BACKBONES or model.weights == "random"):
         if model.weights == "pretrained":
             raise RecipeError(
@@ -117,12 +116,12 @@ def named_backbone(model: Model) -> str | None:
     return name
 
 
-def new_backbone(model: Model) -> Backbone | None:
-    """The new encoder that the recipe describes; None where it names something else."""
+def new_backbone(model: Model, base: Path) -> Backbone | None:
+    """The new encoder that the recipe describes; None where it names something else, such as a folder."""
     if model.backbone is None:
         return None
     name, options = parse_named(model.backbone, "model.backbone")
-    if name not in ENCODERS:
+    if name not in ENCODERS or (not options and (base / name).exists()):
         return None
     folder = encoder_folder(name, options)
     return Backbone(name=name, folder=folder, config=check_folder(folder), pretrained=False)

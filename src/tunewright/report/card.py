@@ -150,6 +150,8 @@ def _intended_use(stage: Stage, task: str) -> str:
     data = stage.part("data")
     inputs = [_code(shown(column)) for column in sequence(data.get("input"))]
     target, classes = words_of(data.get("target")), sequence(data.get("classes"))
+    if target is None and task == "masked-language-modeling":
+        return "An encoder that says which tokens of a text were hidden, to be fine-tuned for what texts are to tell."
     if target is None:
         return "An encoder that was pretrained without labels, to be fine-tuned; it predicts nothing by itself."
     several = bool(sequence(stage.part("evaluation").get("labels")))

@@ -16,10 +16,9 @@ LARGEST = 1e100
 
 STYLES: dict[str, Style] = {
     "accuracy": "share",
+    "masked_accuracy": "share",
     "subset_accuracy": "share",
-    "mae": "amount",
-    "rmse": "amount",
-    "loss": "amount",
+    **dict.fromkeys(("mae", "rmse", "loss", "masked_loss", "pseudo_perplexity"), "amount"),
 }
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

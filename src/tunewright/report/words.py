@@ -352,6 +352,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "image-classification": ("image classification", "图像分类"),
     "tabular-classification": ("tabular classification", "表格分类"),
     "tabular-regression": ("tabular regression", "表格回归"),
+    "masked-language-modeling": ("masked language modelling", "掩码语言建模"),
     "text-classification": ("text classification", "文本分类"),
     "text-multilabel-classification": ("text classification with several labels", "多标签文本分类"),
     "text-regression": ("text regression", "文本回归"),
@@ -376,12 +377,16 @@ KNOWN: dict[str, tuple[str, str]] = {
     "rmse": ("root mean squared error", "均方根误差"),
     "r2": ("R²", "R²"),
     "loss": ("loss", "损失"),
+    "masked_loss": ("loss of hidden tokens", "掩码词元的损失"),
+    "pseudo_perplexity": ("pseudo-perplexity", "伪困惑度"),
+    "masked_accuracy": ("accuracy on hidden tokens", "掩码词元的准确率"),
     # objectives
     "cross_entropy": ("cross entropy", "交叉熵"),
     "binary_cross_entropy": ("binary cross entropy", "二元交叉熵"),
     "mse": ("mean squared error", "均方误差"),
     "masked": ("masked autoencoder", "掩码自编码器"),
     "denoising": ("denoising autoencoder", "去噪自编码器"),
+    "masked_tokens": ("hidden tokens", "掩码词元"),
     "logistic regression": ("logistic regression", "逻辑回归"),
     "contrastive": ("contrastive pairs", "对比样本对"),
     # how training ended
@@ -391,13 +396,11 @@ KNOWN: dict[str, tuple[str, str]] = {
     # baselines and controls
     "majority class": ("majority class", "多数类"),
     "class prior": ("class prior", "类别先验"),
+    "token frequencies": ("token frequencies", "词元频率"),
     "label prior": ("label prior", "标签先验"),
     "mean": ("mean", "平均值"),
     "median": ("median", "中位数"),
-    "logistic regression on character n-grams": (
-        "logistic regression on character n-grams",
-        "字符 n 元组上的逻辑回归",
-    ),
+    "linear model on character n-grams": ("linear model on character n-grams", "字符 n 元组上的线性模型"),
     "linear model on raw inputs": ("linear model on raw inputs", "原始输入上的线性模型"),
     "the same network from random weights, nothing frozen": (
         "the same network from random weights, nothing frozen",

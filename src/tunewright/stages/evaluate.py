@@ -250,10 +250,10 @@ def _baselines(
 def _fitted_baselines(job: StageJob, preprocessor: Preprocessor, table: pa.Table) -> list[Baseline]:
     target_encoder, inputs = preprocessor.target, preprocessor.inputs
     train = job.prepared.table("train")
-    if preprocessor.task.kind == "tokens":
-        return [frequency_baseline(inputs, train, table)]  # pyright: ignore[reportArgumentType]  as above
-    assert target_encoder is not None
     sampled = train.take(pa.array(sample_rows(train.num_rows, job.recipe.seed, inputs.plain_rows)))
+    if preprocessor.task.kind == "tokens":
+        return [frequency_baseline(inputs, sampled, table)]  # pyright: ignore[reportArgumentType]  as above
+    assert target_encoder is not None
     plain_train, plain_test = inputs.plain(sampled, table)
 
     def encoded(rows: pa.Table) -> torch.Tensor:

@@ -45,7 +45,7 @@ def hidden_token_outputs(network: AnyNetwork, encoder: TextEncoder, table: pa.Ta
 
 
 def frequency_baseline(encoder: TextEncoder, train: pa.Table, table: pa.Table) -> Baseline:
-    """What the training texts' token frequencies alone say of the same hidden tokens."""
+    """What the token frequencies of training texts alone say of the same hidden tokens."""
     vocabulary = encoder.vocabulary
     known = encoder.examples(train, None).tokens.values
     examples, texts = _examples(encoder, table)

@@ -121,8 +121,8 @@ def gather(
     else:
         network = _own_network(recipe, preprocessor, origin, backbone, objective, screen)
         tune = recipe.tune if backbone is None or origin is not None else chosen_tune(recipe, few, screen)
-    random = origin is None and (recipe.model.weights == "random" or (backbone and not backbone.pretrained))
-    tune = settle_method(tune, task, pretrained=(backbone is not None or origin is not None) and not random)
+    random = origin is None and (recipe.model.weights == "random" or backbone is None or not backbone.pretrained)
+    tune = settle_method(tune, task, pretrained=not random)
     if (backbone is not None or isinstance(started, Transformer)) and not random:
         lr = recipe.train.lr or usual_lr(recipe, tune, screen)
     else:

@@ -57,7 +57,7 @@ def recipe_backbone(recipe: Recipe, base: Path) -> Backbone | None:
     block = recipe.model
     if block.backbone is None and block.layers is None and "backbone" in task.default_model:
         block = Model(**task.default_model)
-    if (new := new_backbone(block)) is not None:
+    if (new := new_backbone(block, base)) is not None:
         return new
     name = named_backbone(block)
     return None if name is None else open_backbone(name, base)

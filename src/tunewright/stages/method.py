@@ -8,8 +8,8 @@ from tunewright.recipe.schema import Recipe, Tune
 from tunewright.stages.console import Screen
 from tunewright.tasks.base import Task
 
-# With fewer training examples a class than this, features and a regression do better than gradients more often than not
-# (Tunstall et al. 2022, "Efficient few-shot learning without prompts", figure 3).
+# From about so many training examples a class on, ordinary fine-tuning has caught up with the methods for few (Tunstall
+# et al. 2022, "Efficient few-shot learning without prompts", table 2).
 FEW = 64
 FEATURES = Tune(method="features", freeze="backbone")
 

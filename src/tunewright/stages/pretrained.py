@@ -188,10 +188,12 @@ def _go_on(
         network, tune = merged(origin.network), recipe.tune
     else:
         network = _said(continue_from(origin.network, wanted, seed=seed), screen)
-        if few is not None:
+        new = _new_parts(network, origin.network)
+        # What has passed through a part of random weights is no feature.
+        if few is not None and not new:
             tune = few_shot_tune(few, screen)
         else:
-            tune = _without_new_parts(recipe.tune, network, origin.network, screen)
+            tune = _without(new, recipe.tune, network, screen)
     if recipe.tune.adapter is not None:
         network = Transformer(network.model, {**network.described, **_kept_at(origin.folder)})
     return _checked(network, screen), tune
@@ -223,16 +225,20 @@ def _said(started: Started, screen: Screen) -> Transformer:
     return started.network
 
 
-def _without_new_parts(tune: Tune, network: Transformer, origin: Transformer, screen: Screen) -> Tune:
-    """`freeze: backbone` keeps what was learned. A part that the network before did not have, such as BERT's pooler,
-    which a masked language model lacks, is random: frozen, it would only spoil what it gets."""
+def _new_parts(network: Transformer, origin: Transformer) -> list[str]:
+    """Backbone blocks that the network before did not have, such as BERT's pooler, which a masked language model lacks."""
     known = {block.name for block in origin.blocks() if block.part == "backbone"}
     backbone = [block for block in network.blocks() if block.part == "backbone"]
-    new = [block.name for block in backbone if block.name not in known and block.parameters()]
+    return [block.name for block in backbone if block.name not in known and block.parameters()]
+
+
+def _without(new: list[str], tune: Tune, network: Transformer, screen: Screen) -> Tune:
+    """`freeze: backbone` keeps what was learned: a part of random weights, frozen, would only spoil what it gets."""
     if not new or tune.freeze != "backbone":
         return tune
     screen.say(f"{', '.join(new)} is new, so it learns with the head")
-    return tune.model_copy(update={"freeze": [block.name for block in backbone if block.name not in new]})
+    kept = [block.name for block in network.blocks() if block.part == "backbone" and block.name not in new]
+    return tune.model_copy(update={"freeze": kept})
 
 
 def _with_pieces(recipe: Recipe, backbone: Backbone, inputs: InputEncoder) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from tunewright.stages.evaluate import evaluate_stage, judge_targets, require_ta
 from tunewright.stages.ingredients import prepare_data
 from tunewright.stages.job import Origin, StageJob, load_origin, recipe_backbone
 from tunewright.stages.learning import learn_stage
+from tunewright.stages.texts import warn_of_known_texts
 from tunewright.tasks.table import task_defaults
 
 
@@ -116,6 +117,7 @@ def _carry_out(
     backbones = [recipe_backbone(stage.recipe, base) for stage in stages]
     for stage, backbone in zip(stages, backbones, strict=True):
         require_controls(stage.recipe, backbone is not None and not backbone.own)
+    warn_of_known_texts(stages, prepared, screen)
     last = len(stages) if until is None else max(i for i, stage in enumerate(stages) if stage.kind == until) + 1
     for replica in range(recipe.eval.seeds):
         source = given_weights(stages[0].recipe, base)

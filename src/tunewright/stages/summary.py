@@ -54,6 +54,10 @@ def describe_network(
     trained = {name: is_trained(movement, epochs - 1) for name, movement in moves.items()}
     rows = layer_table(network, _example(ingredients))
     frozen = {name for name, moving in trained.items() if not moving}
+    moving = {
+        name: sum(value.numel() for value in moves[name].parameters) if moves_now else 0
+        for name, moves_now in trained.items()
+    }
     layers = [
         {
             "block": row.block,
@@ -62,14 +66,14 @@ def describe_network(
             "parameters": row.parameters,
             "flops": row.flops,
             "trained": trained[row.block],
-            "moving": sum(value.numel() for value in moves[row.block].parameters) if trained[row.block] else 0,
+            "moving": moving[row.block],
             "from_epoch": (moves[row.block].from_epoch or 0) + 1 if trained[row.block] else None,
             "lr": lr * moves[row.block].lr_multiplier if trained[row.block] and lr is not None else None,
         }
         for row in rows
     ]
     total = sum(row.parameters for row in rows)
-    still = total - sum(layer["moving"] for layer in layers)
+    still = total - sum(moving.values())
     if isinstance(network, Transformer):
         title = f"{network.described['config']['model_type']}, {len(rows)} blocks"
     else:

@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from tunewright.data.batching import Examples, TokenExamples
+from tunewright.data.prepare import Prepared
 from tunewright.data.tokenizer import MEASURED, measure_tokenizer
+from tunewright.recipe.stages import StageRecipe
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients
-from tunewright.tasks.tokens import TextEncoder
+from tunewright.tasks.table import get_task
+from tunewright.tasks.tokens import TextEncoder, load_tokens, text_columns
 
 
 def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) -> dict[str, Any] | None:
@@ -49,6 +56,37 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
         "cut": train.cut,
         "empty": train.empty,
     }
+
+
+def warn_of_known_texts(stages: list[StageRecipe], prepared: list[Prepared], screen: Screen) -> None:
+    """Say how many test texts of a stage an earlier stage learned from without their labels: the result on them may look
+    better than it is on texts that are wholly new."""
+    for index, stage in enumerate(stages):
+        if not _reads_texts(stage) or not prepared[index].rows("test"):
+            continue
+        test = _texts(stage, prepared[index], "test")
+        for before, data in zip(stages[:index], prepared[:index]):
+            if not _reads_texts(before) or get_task(before.recipe.task).target_kind is not None:
+                continue
+            read = pa.concat_arrays([column.combine_chunks() for column in _texts(before, data, "train")])
+            known = np.any([np.asarray(pc.is_in(column, value_set=read)) for column in test], axis=0)
+            if known.any():
+                screen.warn(
+                    f"{int(known.sum()):,} of the {len(known):,} test texts of {stage.name} stand in what {before.name} "
+                    "learns from, without their labels; so that no test text has been read, keep equal texts together in "
+                    "both stages: data: {input: TEXT, split: {by: group, column: TEXT}}"
+                )
+
+
+def _reads_texts(stage: StageRecipe) -> bool:
+    return get_task(stage.recipe.task).load_inputs is load_tokens
+
+
+def _texts(stage: StageRecipe, prepared: Prepared, split: str) -> list[pa.ChunkedArray]:
+    """The columns with a split's texts."""
+    columns = text_columns(prepared, stage.recipe)
+    table = prepared.table(split, columns)
+    return [table[name].cast(pa.string()) for name in columns]
 
 
 _SPLITS = {"valid": "validation", "train": "training"}

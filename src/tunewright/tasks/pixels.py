@@ -28,7 +28,7 @@ PLAIN_SIDE = 32
 # Pictures in a report are shown at most this large.
 SHOWN_SIDE = 96
 # Pictures that were stored in another size than the network reads are framed once if they then take less memory than this.
-FRAMED_BYTES = 2**29
+FRAMED_BYTES = 2**30
 CHUNK = 256
 
 
@@ -59,14 +59,13 @@ class PixelEncoder:
 
     def examples(self, table: pa.Table, target: Tensor | None) -> PictureExamples:
         """The rows, kept as bytes."""
-        pixels = torch.from_numpy(self._pixels(table))
+        pixels = self._pixels(table)
         framing = None if self.framed or self._fits() else self.framing
         if framing is not None and len(pixels) * self.stored[2] * framing.size[0] * framing.size[1] <= FRAMED_BYTES:
             # Once for all epochs; the bytes are those that each batch would get.
-            parts = [framing.batch(part.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) for part in pixels.split(CHUNK)]
-            pixels, framing = torch.cat(parts) if parts else pixels, None
+            pixels, framing = framing.batch(pixels), None
         return PictureExamples(
-            stored=pixels,
+            stored=_tensor(pixels),
             target=target,
             rows=torch.tensor(np.asarray(table["_row"])),
             framing=framing,
@@ -126,7 +125,7 @@ class PixelEncoder:
     def _small(self, table: pa.Table) -> Tensor:
         parts: list[Tensor] = []
         for start in range(0, table.num_rows, CHUNK):
-            pixels = torch.from_numpy(self._pixels(table.slice(start, CHUNK))).permute(0, 3, 1, 2)
+            pixels = _tensor(self._pixels(table.slice(start, CHUNK))).permute(0, 3, 1, 2)
             images = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
             size = [min(side, PLAIN_SIDE) for side in images.shape[2:]]
             parts.append(interpolate(images, size, mode="area") if size != list(images.shape[2:]) else images)
@@ -206,6 +205,11 @@ def load_pixels(value: dict[str, Any], folder: Path) -> PixelEncoder:
         scaling=Scaling.from_json(value["scaling"]),
         processor=value["processor"],
     )
+
+
+def _tensor(pixels: np.ndarray) -> Tensor:
+    """The same memory, or a copy of what must not be written to: torch has no tensors of that kind."""
+    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
 
 
 def _own_framing(recipe: Recipe) -> Framing | None:

@@ -42,7 +42,7 @@ class TextEncoder:
     tokenizer: Any = field(repr=False, compare=False)
     passages: bool = False
     """A longer text becomes several examples, so that nothing of it is lost; otherwise it is cut."""
-    plain_name: str = "logistic regression on character n-grams"
+    plain_name: str = "linear model on character n-grams"
     plain_rows: int = 50_000
 
     @property
