@@ -61,7 +61,9 @@ class Backbone:
 
     @property
     def hub(self) -> str | None:
-        """Its id on the Hugging Face hub; None: a folder, whose origin is not known."""
+        """Its id on the Hugging Face hub; None: a folder, whose origin is not known, or a new encoder."""
+        if not self.pretrained:
+            return None
         if self.name in BACKBONES:
             return BACKBONES[self.name].hub
         return None if Path(self.name).is_absolute() else self.name

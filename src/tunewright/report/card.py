@@ -7,6 +7,7 @@ et al. 2019, "Model Cards for Model Reporting".
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -29,8 +30,19 @@ HUB_METRICS = {
     "r2": "r_squared",
 }
 
+# The hub's names of tasks, where they differ from ours.
+HUB_TASKS = {
+    "text-regression": "text-classification",
+    "text-multilabel-classification": "text-classification",
+    "image-multilabel-classification": "image-classification",
+    "masked-language-modeling": "fill-mask",
+}
+
 # More input columns than this are counted, not listed.
 LISTED = 20
+
+# What stands for the model's folder in the card.
+FOLDER = "path/to/this/folder"
 
 # What a comparison with the best baseline says, in the words of the report.
 _SAY = Words("en")
@@ -68,8 +80,7 @@ def model_card(summary: Mapping[str, Any], resolved: Mapping[str, Any]) -> str:
         "## Limits",
         _limits(stage),
         "## How to load it",
-        '```python\nimport tunewright\n\nmodel = tunewright.load_model("path/to/this/folder")\n```\n\n'
-        "From the command line: `tunewright predict path/to/this/folder DATA`",
+        _opening(stage),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -83,17 +94,24 @@ def _front_matter(stage: Stage, name: str, task: str, source: str) -> str:
         }
         for metric, found in stage.estimates.items()
     ]
+    opening = mapping(stage.part("model").get("opening"))
+    made_from = mapping(opening.get("made_from"))
+    tag = HUB_TASKS.get(task, task)
     entries: dict[str, Any] = {
-        "library_name": "tunewright",
-        "pipeline_tag": task,
+        "library_name": words_of(opening.get("library")) or "tunewright",
+        "pipeline_tag": tag,
         "tags": ["tunewright", stage.name],
     }
+    if licence := words_of(made_from.get("licence")):
+        entries["license"] = licence.lower()
+    if base := words_of(made_from.get("hub")):
+        entries["base_model"] = base
     if source.startswith("hub:"):
         entries["datasets"] = [source.removeprefix("hub:")]
     if metrics:
         split = words_of(stage.part("evaluation").get("split")) or "test"
         result = {
-            "task": {"type": task, "name": _SAY.known(task)},
+            "task": {"type": tag, "name": _SAY.known(task)},
             "dataset": {"name": source, "type": source.removeprefix("hub:"), "split": split},
             "metrics": metrics,
         }
@@ -176,6 +194,57 @@ def _data(data: dict[str, Any], source: str) -> str:
         if value
     ]
     return "\n".join(lines)
+
+
+def _opening(stage: Stage) -> str:
+    """How the folder is opened: by the library that its format belongs to, and by us."""
+    opening = mapping(stage.part("model").get("opening"))
+    kind, library = words_of(opening.get("class")), words_of(opening.get("library"))
+    ours = (
+        f'```python\nimport tunewright\n\nmodel = tunewright.load_model("{FOLDER}")\n```\n\n'
+        f"From the command line: `tunewright predict {FOLDER} DATA`"
+    )
+    if opening.get("own_head") is True:
+        return "The model has a head of its own, which no class of Transformers has: Tunewright opens it.\n\n" + ours
+    if kind is None or library not in ("transformers", "peft"):
+        return ours
+    text = opening.get("purpose") != "image-classification"
+    lines = _with_peft(opening, kind) if library == "peft" else _with_transformers(kind)
+    if text:
+        lines = [
+            line.replace("from transformers import ", "from transformers import AutoTokenizer, ") for line in lines
+        ]
+        lines.append(f'tokenizer = AutoTokenizer.from_pretrained("{FOLDER}")')
+    code = "\n".join(lines)
+    inputs = "texts" if text else "pictures"
+    return f"```python\n{code}\n```\n\nWith Tunewright, which also turns {inputs} into inputs and logits into names:\n\n{ours}"
+
+
+def _with_transformers(kind: str) -> list[str]:
+    return [f"from transformers import {kind}", "", f'model = {kind}.from_pretrained("{FOLDER}")']
+
+
+def _with_peft(opening: Mapping[str, Any], kind: str) -> list[str]:
+    """The base gets the classes of this model, so that the head has their number; their names are not in peft's files."""
+    base = json.dumps(words_of(opening.get("base")) or "the base model", ensure_ascii=False)
+    lines = [
+        "import json",
+        "from pathlib import Path",
+        "",
+        "from peft import PeftModel",
+        f"from transformers import {kind}",
+    ]
+    lines += ["", f'folder = Path("{FOLDER}")']
+    if opening.get("purpose") == "masked-lm":
+        lines.append(f"base = {kind}.from_pretrained({base})")
+    else:
+        lines += [
+            'known = json.loads((folder / "tunewright.json").read_text(encoding="utf-8"))["network"]["config"]["id2label"]',
+            "classes = {int(index): name for index, name in known.items()}",
+            "indices = {name: index for index, name in classes.items()}",
+            f"base = {kind}.from_pretrained({base}, id2label=classes, label2id=indices)",
+        ]
+    return [*lines, "model = PeftModel.from_pretrained(base, folder)"]
 
 
 def _count(value: object) -> str:

@@ -1,7 +1,8 @@
 """Control trainings: is the result owed to the pretrained weights, or would less have done as well?
 
-`from_scratch` trains the same network from random weights with nothing frozen; `head_only` trains the head alone on the
-raw inputs. Both get the stage's own data, epochs, optimiser and seed, and are compared on the same test rows.
+`from_scratch` trains the same network from random weights with nothing frozen and no adapter; `head_only`, for our own
+networks, trains the head alone on the raw inputs. Both get the stage's own data, epochs, optimiser, learning rate and seed,
+and are compared on the same test rows.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from tunewright.errors import RecipeError
 from tunewright.evaluation.compare import compare_predictions
 from tunewright.files import write_json
 from tunewright.models.saved import fresh_network, load_network
+from tunewright.models.transformer import Transformer
 from tunewright.random import mix
-from tunewright.recipe.schema import Tune
+from tunewright.recipe.schema import Recipe, Tune
 from tunewright.runs import read_json
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.evaluate import evaluate_stage, read_predictions
@@ -26,6 +29,9 @@ TITLES = {
     "head_only": "the same head alone, on the raw inputs",
 }
 
+# What the description of a network says of pretrained weights, which the same network from random ones has none of.
+OF_PRETRAINED = ("base", "base_fingerprint", "adapter")
+
 
 def run_controls(job: StageJob, screen: Screen) -> None:
     """Train and evaluate the stage's controls and write the comparisons into its summary."""
@@ -36,7 +42,7 @@ def run_controls(job: StageJob, screen: Screen) -> None:
     comparisons: list[dict[str, Any]] = []
     for name in job.recipe.eval.controls:
         folder = job.folder / "controls" / name
-        control = replace(job, folder=folder, source=None, stage=_control_stage(job, name))
+        control = replace(job, folder=folder, source=None, backbone=None, stage=_control_stage(job, name))
         if not (folder / "summary.json").exists():
             _train_control(job, control, name, screen)
         if "evaluation" not in read_json(folder / "summary.json", "a control's summary"):
@@ -50,15 +56,37 @@ def run_controls(job: StageJob, screen: Screen) -> None:
     write_json(summary_path, {**summary, "comparisons": comparisons})
 
 
+def require_controls(recipe: Recipe, pretrained: bool) -> None:
+    """See, before anything is trained, that the controls are to be had.
+
+    Args:
+        pretrained: the network is one of the Transformers library.
+
+    Raises:
+        RecipeError: the head alone of such a network.
+    """
+    if pretrained and "head_only" in recipe.eval.controls:
+        raise RecipeError(
+            "head_only is for our own networks: the head of a pretrained one reads what the backbone makes, no raw inputs",
+            place="eval.controls",
+            found="head_only",
+            expected="from_scratch",
+            fix="leave head_only out; the report compares with a plain baseline on the raw inputs in any case",
+        )
+
+
 def _control_stage(job: StageJob, name: str) -> Any:
     recipe = job.recipe.model_copy(update={"tune": Tune()})
     return replace(job.stage, name=f"{job.stage.name}: {name}", recipe=recipe)
 
 
 def _train_control(job: StageJob, control: StageJob, name: str, screen: Screen) -> None:
-    described = load_network(job.folder / "model").network.described
-    if name == "head_only":
+    network = load_network(job.folder / "model").network
+    described = network.described
+    if isinstance(network, Transformer):
+        described = {key: value for key, value in described.items() if key not in OF_PRETRAINED}
+    elif name == "head_only":
         described = {**described, "backbone": {"layers": ["flatten"]}}
     ingredients = gather(job.recipe, job.prepared, job.origin(), job.backbone, silent())
-    network = fresh_network(described, seed=mix(job.recipe.seed, "control", name))
-    train_ingredients(control, replace(ingredients, network=network, tune=control.recipe.tune), screen)
+    fresh = fresh_network(described, seed=mix(job.recipe.seed, "control", name))
+    train_ingredients(control, replace(ingredients, network=fresh, tune=Tune()), screen)

@@ -20,7 +20,7 @@ from tunewright.recipe.yaml_text import read_yaml
 from tunewright.report.page import write_report
 from tunewright.runs import Run, identity, open_run, read_json
 from tunewright.stages.console import Screen
-from tunewright.stages.controls import run_controls
+from tunewright.stages.controls import require_controls, run_controls
 from tunewright.stages.environment import describe_environment
 from tunewright.stages.evaluate import evaluate_stage, judge_targets, require_targets, summarise_seeds
 from tunewright.stages.ingredients import prepare_data
@@ -115,6 +115,8 @@ def _carry_out(
     screen: Screen,
 ) -> RunResult:
     backbones = [recipe_backbone(stage.recipe, base) for stage in stages]
+    for stage, backbone in zip(stages, backbones, strict=True):
+        require_controls(stage.recipe, backbone is not None and not backbone.own)
     warn_of_known_texts(stages, prepared, screen)
     last = len(stages) if until is None else max(i for i, stage in enumerate(stages) if stage.kind == until) + 1
     for replica in range(recipe.eval.seeds):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +12,11 @@ from tunewright.data.prepare import Prepared
 from tunewright.models.describe import layer_table
 from tunewright.models.network import AnyNetwork, Inputs
 from tunewright.models.picture import network_svg
-from tunewright.models.transformer import Transformer
+from tunewright.models.saved import BESIDE
+from tunewright.models.transformer import Transformer, auto_class
+from tunewright.runs import read_json
 from tunewright.stages.ingredients import Ingredients
+from tunewright.stages.job import StageJob
 from tunewright.training.freezing import Movement, is_trained
 from tunewright.training.loop import State
 
@@ -84,6 +88,37 @@ def describe_network(
         else None,
         "svg": network_svg(rows, title=title, frozen=frozen),
     }
+
+
+def describe_source(job: StageJob) -> dict[str, Any] | None:
+    """The pretrained model that a stage's weights come from in the end: {"name", "hub", "licence"}; None: there is none."""
+    if job.source is not None:
+        beside = job.source / BESIDE
+        saved = read_json(beside if beside.exists() else job.source / "config.json", "a saved model")
+        return saved.get("made_from")
+    backbone = job.backbone
+    if backbone is None or not backbone.pretrained or job.recipe.model.weights == "random":
+        return None
+    name = Path(backbone.name).name if Path(backbone.name).is_absolute() else backbone.name
+    return {"name": name, "hub": backbone.hub, "licence": backbone.licence}
+
+
+def describe_opening(network: AnyNetwork, made_from: dict[str, Any] | None) -> dict[str, Any]:
+    """By which library the saved folder is opened, and how: what the model card says of it."""
+    facts: dict[str, Any] = {"library": "tunewright", "made_from": made_from}
+    if not isinstance(network, Transformer):
+        return facts
+    facts["purpose"] = network.described["purpose"]
+    facts["own_head"] = network.described["head"] is not None
+    if facts["own_head"]:
+        return facts
+    facts["class"] = auto_class(network.described["purpose"]).__name__
+    facts["library"] = "peft" if network.adapted else "transformers"
+    if network.adapted:
+        base = network.model.peft_config["default"].base_model_name_or_path  # pyright: ignore
+        on_hub = made_from is not None and network.described["base"] == made_from["name"]
+        facts["base"] = made_from["hub"] if made_from is not None and on_hub and made_from["hub"] else base
+    return facts
 
 
 def _reads_text(network: AnyNetwork) -> bool:

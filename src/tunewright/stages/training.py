@@ -28,7 +28,13 @@ from tunewright.stages.memory import save_memory
 from tunewright.stages.precision import set_precision
 from tunewright.stages.prefix import frozen_part
 from tunewright.stages.stopping import stop_requests
-from tunewright.stages.summary import describe_data, describe_network, describe_training
+from tunewright.stages.summary import (
+    describe_data,
+    describe_network,
+    describe_opening,
+    describe_source,
+    describe_training,
+)
 from tunewright.stages.texts import describe_texts
 from tunewright.stages.validation import selection_metric, validator
 from tunewright.training import freezing
@@ -217,7 +223,9 @@ def finish_stage(
         freezing.load_moving(network, movements, load_best(job.folder / "checkpoints", state.best.folder))
     network.requires_grad_(True).eval()
     ingredients.preprocessor.inputs.write(job.folder / "model")
-    save_model(job.folder / "model", network, {"preprocessor": ingredients.preprocessor.to_json()})
+    made_from = describe_source(job)
+    extra = {"preprocessor": ingredients.preprocessor.to_json(), "made_from": made_from}
+    save_model(job.folder / "model", network, extra)
     chosen_epoch = state.best.epoch if state.best else state.epoch
     certificate = freezing.certify(movements, before, network, chosen_epoch)
     show_certificate(job.stage.name, certificate, screen)
@@ -227,7 +235,10 @@ def finish_stage(
         "task": job.recipe.task,
         "seed": job.recipe.seed,
         "data": describe_data(ingredients.prepared),
-        "model": describe_network(ingredients, movements, chosen_epoch, lr),
+        "model": {
+            **describe_network(ingredients, movements, chosen_epoch, lr),
+            "opening": describe_opening(network, made_from),
+        },
         "training": {**describe_training(ingredients, state, lr, selection_metric(ingredients)), **means},
         "certificate": certificate,
         **({"texts": texts} if texts is not None else {}),
