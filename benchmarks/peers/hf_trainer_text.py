@@ -58,7 +58,7 @@ arguments = TrainingArguments(
 trainer = Trainer(
     model=model,
     args=arguments,
-    train_dataset=Texts("train"),
+    train_dataset=(train := Texts("train")),
     data_collator=DataCollatorWithPadding(tokenizer),
     processing_class=tokenizer,
 )
@@ -66,4 +66,4 @@ found = trainer.train()
 test = Texts("test")
 predicted = trainer.predict(test).predictions.argmax(1)
 accuracy = float(np.mean(predicted == np.asarray(test.labels)))
-print(json.dumps({"fit_seconds": found.metrics["train_runtime"], "accuracy": accuracy}))
+print(json.dumps({"rows": len(train), "fit_seconds": found.metrics["train_runtime"], "accuracy": accuracy}))

@@ -8,7 +8,8 @@ import tunewright
 from tunewright.stages.console import silent
 
 rows, backbone, epochs, seed, *options = sys.argv[1:]
-data = {"source": "chinese-reviews", "limit": int(rows), "split": {"valid": 0, "test": 1 / 3, "by": "stratified"}}
+split = {"valid": 0, "test": 1 / 3, "by": "group", "column": "text"}
+data = {"source": "chinese-reviews", "input": "text", "limit": int(rows), "split": split}
 recipe = {
     "task": "text-classification",
     "seed": int(seed),
@@ -23,6 +24,7 @@ training = summary["training"]
 print(
     json.dumps(
         {
+            "rows": summary["data"]["rows"]["train"],
             "fit_seconds": training["seconds"] + training["preparation_seconds"],
             "accuracy": summary["evaluation"]["metrics"]["accuracy"]["value"],
             "interval": [summary["evaluation"]["metrics"]["accuracy"][end] for end in ("low", "high")],

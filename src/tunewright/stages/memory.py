@@ -35,7 +35,7 @@ def save_memory(network: AnyNetwork, recipe: Recipe, examples: Examples, screen:
     if not network.core.supports_gradient_checkpointing:
         screen.warn(f"{type(network.core).__name__} cannot recompute its activations")
         return False
-    network.core.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    network.core.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return True
 
 

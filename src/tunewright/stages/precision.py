@@ -21,8 +21,8 @@ from tunewright.stages.console import Screen
 
 # bfloat16 has 8 bits of precision where float32 has 24: it must be this many times as fast to be taken.
 WORTH = 1.15
-TRIED = 8
-REPEATS = 3
+TRIED = 4
+REPEATS = 2
 
 
 def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folder: Path, screen: Screen) -> str:

@@ -18,6 +18,7 @@ from tunewright.evaluation.metrics import METRICS
 from tunewright.files import write_json
 from tunewright.models.describe import LayerRow, layer_table
 from tunewright.models.dropout import quicken_dropout
+from tunewright.models.narrow import narrow_last_layer
 from tunewright.models.saved import save_model
 from tunewright.recipe.schema import Recipe
 from tunewright.runs import MetricsLog
@@ -67,6 +68,7 @@ def train_ingredients(
     train_examples, valid_examples = train_examples.to(device), ingredients.examples("valid")
     movements = freezing.resolve_movement(network, ingredients.tune)
     quicken_dropout(network)
+    narrow_last_layer(network)
     precision = set_precision(network, recipe, train_examples, job.folder, screen)
     recomputes = save_memory(network, recipe, train_examples, screen)
     layers = layer_table(network)
