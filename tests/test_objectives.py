@@ -168,7 +168,7 @@ def flat_gradient(model: nn.Module) -> Tensor:
     return torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
 
 
-@pytest.mark.parametrize("named", [name for name in OBJECTIVES if name != "masked_tokens"])  # in test_masked_lm.py
+@pytest.mark.parametrize("named", list(OBJECTIVES))
 def test_uneven_micro_batches_equal_one_batch(named: str) -> None:
     torch.manual_seed(0)
     numbers, pictures = named in ("mse", "mae"), named in ("masked", "denoising")
@@ -338,7 +338,7 @@ def test_an_autoencoder_learns_from_it(named: str) -> None:
 
 
 def test_names_and_kinds() -> None:
-    selves = ["denoising", "masked", "masked_tokens"]
+    selves = ["denoising", "masked"]
     assert sorted(OBJECTIVES) == sorted(["binary_cross_entropy", "cross_entropy", "mae", "mse", *selves])
     assert build("mse").supervised and build("mse").name == "mse"
     unlabelled = prepared(kind=None)

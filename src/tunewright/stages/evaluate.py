@@ -28,7 +28,6 @@ from tunewright.recipe.stages import StageRecipe
 from tunewright.report.card import model_card
 from tunewright.runs import Run, read_json, read_metrics
 from tunewright.stages.console import Screen
-from tunewright.stages.hidden_tokens import frequency_baseline, hidden_token_outputs
 from tunewright.stages.ingredients import encode_split
 from tunewright.stages.job import StageJob
 from tunewright.stages.training import threads
@@ -48,7 +47,7 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool) -> None:
     summary = read_json(summary_path, "a stage's summary")
     saved = load_network(job.folder / "model")
     preprocessor = load_preprocessor(saved.extra["preprocessor"], job.folder / "model")
-    if preprocessor.target is None and preprocessor.task.kind != "tokens":
+    if preprocessor.target is None and preprocessor.task.examination is None:
         write_json(summary_path, {**summary, "evaluation": None})
         return
     split = "test" if job.prepared.rows("test") else "valid" if job.prepared.rows("valid") else "train"
@@ -74,7 +73,7 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool) -> None:
             values = _slice_values(table, column)
             found = slice_by(column, values, metrics, outcome, resamples=settings.resamples, seed=seed)
             evaluation.setdefault("slices", []).extend(found)
-        if kind != "tokens":
+        if preprocessor.target is not None:
             evaluation["mistakes"] = _mistakes(preprocessor, table, outcome)
         classes = (preprocessor.target.classes if preprocessor.target else None) or []
         if kind == "multilabel":
@@ -97,8 +96,8 @@ def predict_split(
     network: AnyNetwork, preprocessor: Preprocessor, prepared: Prepared, split: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Outputs [N, K] or [N], and targets [N], of all rows of a split in their order."""
-    if preprocessor.task.kind == "tokens":
-        return hidden_token_outputs(network, preprocessor.inputs, prepared.table(split))  # pyright: ignore[reportArgumentType]  its task fits no other encoder
+    if (examination := preprocessor.task.examination) is not None:
+        return examination.measure(network, preprocessor.inputs, prepared.table(split))
     examples = encode_split(prepared, preprocessor, split)
     assert examples is not None and examples.target is not None and preprocessor.target is not None
     return preprocessor.target.decode(run_network(network, examples)), preprocessor.target.truth(examples.target)
@@ -251,8 +250,8 @@ def _fitted_baselines(job: StageJob, preprocessor: Preprocessor, table: pa.Table
     target_encoder, inputs = preprocessor.target, preprocessor.inputs
     train = job.prepared.table("train")
     sampled = train.take(pa.array(sample_rows(train.num_rows, job.recipe.seed, inputs.plain_rows)))
-    if preprocessor.task.kind == "tokens":
-        return [frequency_baseline(inputs, sampled, table)]  # pyright: ignore[reportArgumentType]  as above
+    if (examination := preprocessor.task.examination) is not None:
+        return examination.baselines(inputs, sampled, table)
     assert target_encoder is not None
     plain_train, plain_test = inputs.plain(sampled, table)
 

@@ -31,8 +31,7 @@ from tunewright.tasks.base import InputEncoder, Preprocessor, Task
 from tunewright.tasks.rows import unused_columns
 from tunewright.tasks.table import get_task
 from tunewright.tasks.targets import TargetEncoder, fit_target
-from tunewright.tasks.tokens import TextEncoder
-from tunewright.training.objectives import Objective, build_objective
+from tunewright.training.objectives import Objective, build_objective, build_own_objective
 from tunewright.training.optim import default_lr
 
 
@@ -105,13 +104,11 @@ def gather(
     """
     task = get_task(recipe.task)
     inputs = _input_encoder(task, prepared, recipe, origin, backbone)
-    objective = build_objective(
-        recipe.train.objective or task.objective,
-        recipe.train,
-        classes=prepared.manifest.classes,
-        prepared=prepared,
-        vocabulary=inputs.vocabulary if isinstance(inputs, TextEncoder) and task.purpose == "masked-lm" else None,
-    )
+    named = recipe.train.objective or task.objective
+    if task.objectives is not None:
+        objective = build_own_objective(named, recipe.train, task.objectives, inputs)
+    else:
+        objective = build_objective(named, recipe.train, classes=prepared.manifest.classes, prepared=prepared)
     target = fit_target(prepared) if objective.supervised else None
     preprocessor = Preprocessor(task=task, inputs=inputs, target=target)
     started = origin.network if origin is not None else None

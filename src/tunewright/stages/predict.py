@@ -59,10 +59,8 @@ class Model:
             return []
         if ROW not in table.column_names:
             table = with_rows(table, 1)
-        if isinstance(self.preprocessor.inputs, TextEncoder) and self.preprocessor.task.kind == "tokens":
-            from tunewright.stages.hidden_tokens import fill_masks  # with it comes the training, which others need not
-
-            return fill_masks(self.network, self.preprocessor.inputs, table)
+        if (examination := self.preprocessor.task.examination) is not None:
+            return examination.answer(self.network, self.preprocessor.inputs, table)
         target = self.preprocessor.target
         assert target is not None
         outputs = target.decode(run_network(self.network, self.preprocessor.inputs.examples(table, None)))
@@ -102,7 +100,7 @@ def load_model(folder: Path | str) -> Model:
         raise ArtifactError(
             f"the model's preprocessor is damaged: {error}", file=folder / "config.json", fix="train again"
         ) from error
-    if preprocessor.target is None and preprocessor.task.kind != "tokens":
+    if preprocessor.target is None and preprocessor.task.examination is None:
         raise ArtifactError(
             "this model was pretrained without labels: it has nothing to predict yet",
             file=folder,

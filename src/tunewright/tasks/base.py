@@ -11,17 +11,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
 from tunewright.data.batching import Examples
 from tunewright.data.framing import Framing
 from tunewright.data.prepare import Prepared
+from tunewright.evaluation.baselines import Baseline
 from tunewright.evaluation.metrics import Kind
+from tunewright.models.network import AnyNetwork
 from tunewright.models.pretrained import Backbone
 from tunewright.models.transformer import Purpose
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.targets import TargetEncoder
+from tunewright.training.objectives import Objective
+
+# For each text (or whatever a table's row is): outputs [N, K] and targets [N] that the metrics of a kind want.
+Measured = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """How a network is measured and used where there is no target column to hold its answers against.
+
+    The encoder is always the task's own; tables have the columns that it reads, and `_row`.
+    """
+
+    kind: Kind
+    """What the metrics get."""
+    measure: Callable[[AnyNetwork, Any, pa.Table], Measured]
+    """(network, encoder, table) → outputs and targets of the table's rows."""
+    baselines: Callable[[Any, pa.Table, pa.Table], list[Baseline]]
+    """(encoder, training rows, table) → what needs no network, measured on the same table."""
+    answer: Callable[[AnyNetwork, Any, pa.Table], list[dict[str, Any]]]
+    """(network, encoder, table) → what `predict` prints for each row."""
 
 
 class InputEncoder(Protocol):
@@ -86,16 +110,18 @@ class Task:
     """How pictures in files get one size while they are prepared, and what had to be assumed; None: no pictures."""
     purpose: Purpose | None = None
     """What a pretrained backbone of the Transformers library is opened for; None: it cannot be used."""
+    objectives: dict[str, Callable[..., Objective]] | None = None
+    """What can be minimised, by name, each made from the input encoder and the recipe's options; None: what fits the
+    target, of `training/objectives.py`."""
+    examination: Examination | None = None
+    """None: the network is measured by the target."""
 
     @property
     def kind(self) -> Kind:
         """What the metrics get."""
-        kinds: dict[str | None, Kind] = {
-            "category": "classification",
-            "labels": "multilabel",
-            "number": "regression",
-            None: "tokens",
-        }
+        if self.examination is not None:
+            return self.examination.kind
+        kinds: dict[str | None, Kind] = {"category": "classification", "labels": "multilabel", "number": "regression"}
         return kinds[self.target_kind]
 
 

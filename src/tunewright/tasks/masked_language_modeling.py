@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
+
+from pydantic import Field
 
 from tunewright.data.prepare import Prepared
 from tunewright.errors import DataError
 from tunewright.models.pretrained import Backbone
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.base import Task
+from tunewright.tasks.base import Examination, Task
+from tunewright.tasks.hidden_tokens import fill_masks, frequency_baseline, hidden_token_outputs
 from tunewright.tasks.tokens import TextEncoder, fit_tokens, load_tokens
+from tunewright.training.objectives import Objective, masked_tokens
 
 
 def fit_passages(
@@ -35,6 +40,11 @@ def fit_passages(
     return encoder
 
 
+def hidden_tokens(encoder: TextEncoder, *, ratio: Annotated[float, Field(gt=0, lt=1)] = 0.15) -> Objective:
+    """Say which tokens were hidden."""
+    return masked_tokens(encoder.vocabulary, ratio=ratio)
+
+
 TASK = Task(
     name="masked-language-modeling",
     summary="the hidden tokens of a text, learned without labels; pretraining for the other text tasks",
@@ -55,5 +65,9 @@ TASK = Task(
         },
     },
     objective="masked_tokens",
+    objectives={"masked_tokens": hidden_tokens},
+    examination=Examination(
+        kind="tokens", measure=hidden_token_outputs, baselines=frequency_baseline, answer=fill_masks
+    ),
     metrics=("masked_loss", "pseudo_perplexity", "masked_accuracy"),
 )

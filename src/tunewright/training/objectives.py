@@ -7,7 +7,7 @@ is Σ sums / Σ weights, the same as for one large batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -223,20 +223,8 @@ def denoising(*, std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3) 
     return Objective(name="denoising", supervised=False, bind=bind)
 
 
-def masked_tokens(vocabulary: Vocabulary | None, *, ratio: Annotated[float, Field(gt=0, lt=1)] = 0.15) -> Objective:
-    """A masked language model: say which tokens were hidden (Devlin et al. 2019, section 3.1); see `mask_tokens`.
-
-    Raises:
-        RecipeError: there are no tokens to hide.
-    """
-    if vocabulary is None:
-        raise RecipeError(
-            "masked_tokens hides tokens of a text from a network that can name them",
-            place="train.objective",
-            found="masked_tokens",
-            expected=", ".join([*CLASS_LOSSES, *NUMBER_LOSSES, *SELF_SUPERVISED]),
-            fix="task: masked-language-modeling, or a stage with it before this one",
-        )
+def masked_tokens(vocabulary: Vocabulary, *, ratio: float) -> Objective:
+    """A masked language model: say which tokens were hidden (Devlin et al. 2019, section 3.1); see `mask_tokens`."""
 
     def bind(seed: int, device: torch.device) -> FromTokens:
         return FromTokens(seed=seed, ratio=ratio, vocabulary=vocabulary.to(device))
@@ -247,12 +235,25 @@ def masked_tokens(vocabulary: Vocabulary | None, *, ratio: Annotated[float, Fiel
 NUMBER_LOSSES: dict[str, LossSum] = {"mse": mse, "mae": mae}
 CLASS_LOSSES: dict[str, LossSum] = {"cross_entropy": cross_entropy, "binary_cross_entropy": binary_cross_entropy}
 SELF_SUPERVISED: dict[str, Callable[..., Objective]] = {"masked": masked, "denoising": denoising}
-OBJECTIVES: dict[str, Callable[..., Any]] = {
-    **NUMBER_LOSSES,
-    **CLASS_LOSSES,
-    **SELF_SUPERVISED,
-    "masked_tokens": masked_tokens,
-}
+OBJECTIVES: dict[str, Callable[..., Any]] = {**NUMBER_LOSSES, **CLASS_LOSSES, **SELF_SUPERVISED}
+
+
+def build_own_objective(
+    named: Named, train: Train, objectives: Mapping[str, Callable[..., Objective]], encoder: Any
+) -> Objective:
+    """The objective that the recipe names, of those that are one task's own.
+
+    Args:
+        objectives: by name, each made from the task's input encoder and keyword-only options.
+
+    Raises:
+        RecipeError: no such objective or option.
+    """
+    name, given = parse_named(named, "train.objective")
+    function = choose(objectives, name, "train.objective")
+    options = check_options(function, given, f"train.objective.{name}")
+    _refuse_class_settings(name, train)
+    return function(encoder, **options)
 
 
 def build_objective(
@@ -261,12 +262,10 @@ def build_objective(
     *,
     classes: Sequence[str] | None,
     prepared: Prepared,
-    vocabulary: Vocabulary | None = None,
 ) -> Objective:
     """The objective that the recipe names.
 
     Args:
-        vocabulary: of a masked language model; None for anything else.
         train: for `class_weights` and `label_smoothing`.
         classes: the target's classes; None when the target is a number or there is none.
         prepared: to count the training examples of each class, when the weights are to be balanced.
@@ -280,16 +279,6 @@ def build_objective(
     options = check_options(function, given, f"train.objective.{name}")
     if name not in CLASS_LOSSES:
         _refuse_class_settings(name, train)
-    if name == "masked_tokens":
-        return masked_tokens(vocabulary, **options)
-    if vocabulary is not None:
-        raise RecipeError(
-            f"{name} is not for a masked language model",
-            place="train.objective",
-            found=name,
-            expected="masked_tokens",
-            fix="leave train.objective out, or take another task",
-        )
     if name in SELF_SUPERVISED:
         return SELF_SUPERVISED[name](**options)
     if prepared.manifest.target is None:

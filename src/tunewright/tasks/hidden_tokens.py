@@ -44,7 +44,7 @@ def hidden_token_outputs(network: AnyNetwork, encoder: TextEncoder, table: pa.Ta
     return outputs, target
 
 
-def frequency_baseline(encoder: TextEncoder, train: pa.Table, table: pa.Table) -> Baseline:
+def frequency_baseline(encoder: TextEncoder, train: pa.Table, table: pa.Table) -> list[Baseline]:
     """What the token frequencies of training texts alone say of the same hidden tokens."""
     vocabulary = encoder.vocabulary
     known = encoder.examples(train, None).tokens.values
@@ -57,9 +57,8 @@ def frequency_baseline(encoder: TextEncoder, train: pa.Table, table: pa.Table) -
         truth.append(batch.named["input_ids"][hidden].numpy())
         places.append(_places(texts, batch, hidden))
     ordinary = known[~torch.isin(known, vocabulary.special)].numpy()
-    return token_frequencies(
-        ordinary, np.concatenate(truth), np.concatenate(places), table.num_rows, len(encoder.tokenizer)
-    )
+    pieces = len(encoder.tokenizer)
+    return [token_frequencies(ordinary, np.concatenate(truth), np.concatenate(places), table.num_rows, pieces)]
 
 
 def fill_masks(network: AnyNetwork, encoder: TextEncoder, table: pa.Table) -> list[dict[str, Any]]:
