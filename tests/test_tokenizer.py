@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from tunewright.data.tokenizer import SPECIAL, TOKENIZERS, build_trainer, measure_tokenizer, save_tokenizer
+from tunewright.data.tokenizer import READER, TOKENIZERS, build_trainer, measure_tokenizer, save_tokenizer
 from tunewright.errors import DataError, RecipeError, UserError
 
 SIZES = {"wordpiece": 180, "bpe": 420, "unigram": 125}
@@ -32,7 +32,7 @@ def sentences(count: int = 300) -> list[str]:
 
 
 def written(name: str, folder: Path, texts: Sequence[str]) -> str:
-    save_tokenizer(build_trainer({name: {"vocabulary": SIZES[name]}})(texts), folder, 64)
+    save_tokenizer(build_trainer({name: {"vocabulary": SIZES[name]}})(texts, READER), folder, 64)
     return (folder / "tokenizer.json").read_text(encoding="utf-8")
 
 
@@ -56,7 +56,7 @@ def test_plain_transformers_opens_it(tmp_path: Path, name: str) -> None:
     written(name, tmp_path, sentences())
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert len(tokenizer) == SIZES[name] and tokenizer.model_max_length == 64
-    assert tokenizer.convert_ids_to_tokens(list(range(5))) == list(SPECIAL)
+    assert tokenizer.convert_ids_to_tokens(list(range(5))) == list(READER.special)
     assert (tokenizer.pad_token, tokenizer.mask_token, tokenizer.unk_token) == ("[PAD]", "[MASK]", "[UNK]")
     found = tokenizer("The room", "早餐")
     assert found["input_ids"][0] == 2 and found["input_ids"][-1] == 3
@@ -87,19 +87,21 @@ def test_wordpiece_takes_chinese_by_characters_and_lowers_case(tmp_path: Path) -
     assert tokenizer.tokenize("房间") == ["房", "间"]
     assert tokenizer.tokenize("BREAKFAST") == tokenizer.tokenize("breakfast")
     assert tokenizer.tokenize("龘") == ["[UNK]"]
-    exact = build_trainer({"wordpiece": {"vocabulary": 180, "lowercase": False}})(sentences())
+    exact = build_trainer({"wordpiece": {"vocabulary": 180, "lowercase": False}})(sentences(), READER)
     assert "B" in "".join(exact.encode("Breakfast", add_special_tokens=False).tokens)
 
 
 def test_rare_characters_make_room() -> None:
     texts = ["aaaa bbbb cccc"] * 9 + ["aa q"] * 2 + ["aa z"]
-    tokenizer = build_trainer({"wordpiece": {"vocabulary": len(SPECIAL) + 6}})(texts)
+    tokenizer = build_trainer({"wordpiece": {"vocabulary": len(READER.special) + 6}})(texts, READER)
     assert tokenizer.encode("a b c", add_special_tokens=False).tokens == ["a", "b", "c"]
     assert tokenizer.encode("q z", add_special_tokens=False).tokens == ["[UNK]", "[UNK]"]
 
 
 def test_figures_by_hand(tmp_path: Path) -> None:
-    save_tokenizer(build_trainer({"wordpiece": {"vocabulary": len(SPECIAL) + 6}})(["aa bb cc"] * 5), tmp_path, 64)
+    save_tokenizer(
+        build_trainer({"wordpiece": {"vocabulary": len(READER.special) + 6}})(["aa bb cc"] * 5, READER), tmp_path, 64
+    )
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     facts = measure_tokenizer(tokenizer, ["a b", "é q", "房"], len(tokenizer))
     # "é" loses its accent and becomes e, which is unknown, as q and 房: 3 + 4 + 3 bytes, 5 tokens, 3 unknown.
@@ -122,18 +124,18 @@ def test_figures_by_hand(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_trained(named: dict[str, dict[str, object]], error: type[UserError], said: str) -> None:
     with pytest.raises(error, match=said) as caught:
-        build_trainer(named)(sentences())
+        build_trainer(named)(sentences(), READER)
     assert caught.value.fix and caught.value.found
 
 
 def test_the_size_that_the_error_names_can_be_had() -> None:
     with pytest.raises(DataError) as caught:
-        build_trainer({"wordpiece": {"vocabulary": 5000}})(sentences())
+        build_trainer({"wordpiece": {"vocabulary": 5000}})(sentences(), READER)
     size = int(str(caught.value.found).split()[0].replace(",", ""))
-    assert build_trainer({"wordpiece": {"vocabulary": size}})(sentences()).get_vocab_size() == size
+    assert build_trainer({"wordpiece": {"vocabulary": size}})(sentences(), READER).get_vocab_size() == size
 
 
 def test_the_order_of_a_unigram_model_does_not_depend_on_chance() -> None:
-    tokenizer = build_trainer({"unigram": {"vocabulary": 125}})(sentences())
-    pieces = json.loads(tokenizer.to_str())["model"]["vocab"][len(SPECIAL) :]
+    tokenizer = build_trainer({"unigram": {"vocabulary": 125}})(sentences(), READER)
+    pieces = json.loads(tokenizer.to_str())["model"]["vocab"][len(READER.special) :]
     assert pieces == sorted(pieces, key=lambda entry: (-entry[1], entry[0]))

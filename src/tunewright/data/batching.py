@@ -219,9 +219,12 @@ class Batches:
 def in_order(examples: Examples, batch_size: int) -> Iterator[Batch]:
     """All examples once: in their own order, or by length where lengths differ (a batch's `ids` say which they are)."""
     if examples.lengths is None:
-        size = batch_size
-        if len(examples) and isinstance(one := examples.batch(torch.arange(1)).inputs, Tensor):
-            size = max(1, min(batch_size, EVALUATION_VALUES // max(1, one.numel())))
+        one = examples.batch(torch.arange(min(1, len(examples)))).inputs
+        if isinstance(one, Tensor):
+            most = EVALUATION_VALUES // max(1, one.numel())
+        else:
+            most = EVALUATION_TOKENS // max(1, *(value.numel() for value in one.values()))
+        size = max(1, min(batch_size, most))
         for ids in torch.arange(len(examples)).split(size):
             yield examples.batch(ids)
         return

@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
-from tokenizers import Tokenizer, __version__, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    __version__,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from tunewright.data.prepare import Prepared
 from tunewright.errors import DataError, RecipeError
@@ -23,20 +33,62 @@ from tunewright.files import cache_dir, write_json
 from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Named
 
-# Padding, unknown, first, separator, hidden: BERT's five (Devlin et al. 2019, section 3), the ids 0 to 4.
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
 # A piece that a trainer makes by joining others must be seen so often.
 LEAST = 2
 # A tokenizer is measured on so many texts at most.
 MEASURED = 2_000
 # Raised when the way tokenizers are trained changes, so that no run uses what an older version trained.
-VERSION = 1
+VERSION = 2
 PLACE = "model.tokenizer"
 
-Size = Annotated[int, Field(gt=len(SPECIAL), le=1_000_000, strict=True)]
-# Texts to a tokenizer; called again and again.
-Trainer = Callable[[Sequence[str]], Tokenizer]
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """What a tokenizer has besides the pieces of its texts: its first ids."""
+
+    special: tuple[str, ...]
+    roles: dict[str, str]
+    """The special tokens by what the library calls them."""
+    around: str
+    """How a text is written: what stands before and behind it, as in tokenizers' templates."""
+    pair: str
+    inputs: tuple[str, ...]
+    """What the tokenizer gives for a text."""
+
+
+# BERT's five (Devlin et al. 2019, section 3): padding, unknown, first, separator, hidden.
+READER = Style(
+    special=("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    roles={
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    },
+    around="[CLS] $A [SEP]",
+    pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+    inputs=("input_ids", "token_type_ids", "attention_mask"),
+)
+# A language model's: where a text begins and ends (Radford et al. 2019), and the turns of a conversation for later.
+WRITER = Style(
+    special=("<|endoftext|>", "<|unknown|>", "<|padding|>", "<|im_start|>", "<|im_end|>"),
+    roles={
+        "bos_token": "<|endoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|unknown|>",
+        "pad_token": "<|padding|>",
+    },
+    around="$A",
+    pair="$A $B",
+    inputs=("input_ids", "attention_mask"),
+)
+SPECIALS = 5
+UNKNOWN = 1
+
+Size = Annotated[int, Field(gt=SPECIALS, le=1_000_000, strict=True)]
+# Texts and a style to a tokenizer; called again and again.
+Trainer = Callable[[Sequence[str], Style], Tokenizer]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,28 +111,28 @@ def wordpiece(*, vocabulary: Size = 8000, lowercase: bool = True) -> Trainer:
     Characters that are too rare for the vocabulary become [UNK].
     """
 
-    def train(texts: Sequence[str]) -> Tokenizer:
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    def train(texts: Sequence[str], style: Style) -> Tokenizer:
+        tokenizer = Tokenizer(models.WordPiece(unk_token=style.special[UNKNOWN]))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        first, continuing = _alphabet(tokenizer, texts, vocabulary - len(SPECIAL))
+        first, continuing = _alphabet(tokenizer, texts, vocabulary - SPECIALS)
         inside = sorted(f"##{character}" for character in continuing)
         tokenizer.train_from_iterator(
             texts,
             trainers.WordPieceTrainer(
                 vocab_size=vocabulary,
                 min_frequency=LEAST,
-                special_tokens=[*SPECIAL, *inside],  # given before, so that their ids do not depend on chance
+                special_tokens=[*style.special, *inside],  # given before, so that their ids do not depend on chance
                 initial_alphabet=first,
                 limit_alphabet=len(first),
                 show_progress=False,
             ),
         )
         known = tokenizer.get_vocab()
-        fresh = Tokenizer(models.WordPiece(known, unk_token="[UNK]"))
+        fresh = Tokenizer(models.WordPiece(known, unk_token=style.special[UNKNOWN]))
         fresh.normalizer, fresh.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
         fresh.decoder = decoders.WordPiece()
-        return _finished(fresh, vocabulary)
+        return _finished(fresh, vocabulary, style)
 
     return train
 
@@ -91,8 +143,8 @@ def bpe(*, vocabulary: Size = 8000) -> Trainer:
     Every text can be written with it, so nothing is unknown, and the text comes back exactly.
     """
 
-    def train(texts: Sequence[str]) -> Tokenizer:
-        if vocabulary < (least := 256 + len(SPECIAL)):
+    def train(texts: Sequence[str], style: Style) -> Tokenizer:
+        if vocabulary < (least := 256 + SPECIALS):
             raise _too_small(vocabulary, least, "the 256 bytes and the special tokens")
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -102,12 +154,12 @@ def bpe(*, vocabulary: Size = 8000) -> Trainer:
             trainers.BpeTrainer(
                 vocab_size=vocabulary,
                 min_frequency=LEAST,
-                special_tokens=list(SPECIAL),
+                special_tokens=list(style.special),
                 initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
                 show_progress=False,
             ),
         )
-        return _finished(tokenizer, vocabulary)
+        return _finished(tokenizer, vocabulary, style)
 
     return train
 
@@ -115,27 +167,49 @@ def bpe(*, vocabulary: Size = 8000) -> Trainer:
 def unigram(*, vocabulary: Size = 8000) -> Trainer:
     """The pieces under which the texts are likeliest, each drawn by itself (Kudo 2018, section 3.2)."""
 
-    def train(texts: Sequence[str]) -> Tokenizer:
+    def train(texts: Sequence[str], style: Style) -> Tokenizer:
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.normalizer = normalizers.NFKC()
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         trainer = trainers.UnigramTrainer(
-            vocab_size=vocabulary, special_tokens=list(SPECIAL), unk_token="[UNK]", show_progress=False
+            vocab_size=vocabulary,
+            special_tokens=list(style.special),
+            unk_token=style.special[UNKNOWN],
+            show_progress=False,
         )
         # Each character must be a piece, and the space's mark.
         characters = {"▁", *(c for text in texts for c in tokenizer.normalizer.normalize_str(text) if c != " ")}
-        if vocabulary < (least := len(characters) + len(SPECIAL)):
+        if vocabulary < (least := len(characters) + SPECIALS):
             raise _too_small(vocabulary, least, "every character of the training texts")
         tokenizer.train_from_iterator(texts, trainer)
-        fresh = Tokenizer(models.Unigram(_in_order(json.loads(tokenizer.to_str())["model"]["vocab"]), unk_id=1))
+        fresh = Tokenizer(models.Unigram(_in_order(json.loads(tokenizer.to_str())["model"]["vocab"]), unk_id=UNKNOWN))
         fresh.normalizer, fresh.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
         fresh.decoder = decoders.Metaspace()
-        return _finished(fresh, vocabulary)
+        return _finished(fresh, vocabulary, style)
 
     return train
 
 
-TOKENIZERS: dict[str, Callable[..., Trainer]] = {"wordpiece": wordpiece, "bpe": bpe, "unigram": unigram}
+def characters() -> Trainer:
+    """Each character of the training texts is a piece; any other is unknown."""
+
+    def train(texts: Sequence[str], style: Style) -> Tokenizer:
+        known = sorted({character for text in texts for character in text})
+        pieces = {piece: number for number, piece in enumerate([*style.special, *known])}
+        tokenizer = Tokenizer(models.WordLevel(pieces, unk_token=style.special[UNKNOWN]))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
+        tokenizer.decoder = decoders.Fuse()
+        return _finished(tokenizer, len(pieces), style)
+
+    return train
+
+
+TOKENIZERS: dict[str, Callable[..., Trainer]] = {
+    "wordpiece": wordpiece,
+    "bpe": bpe,
+    "unigram": unigram,
+    "characters": characters,
+}
 
 
 def build_trainer(named: Named) -> Trainer:
@@ -149,12 +223,15 @@ def build_trainer(named: Named) -> Trainer:
     return function(**check_options(function, given, f"{PLACE}.{name}"))
 
 
-def trained_tokenizer(prepared: Prepared, columns: list[str], named: Named, longest: int) -> Path:
+def trained_tokenizer(
+    prepared: Prepared, columns: list[str], named: Named, longest: int, style: Style = READER
+) -> Path:
     """A folder with a tokenizer trained on the training split's texts; at once when it was trained before.
 
     Args:
         columns: the text columns.
         longest: tokens that the network reads at most.
+        style: which special tokens it gets.
 
     Returns:
         The folder: tokenizer.json and tokenizer_config.json, which Transformers opens.
@@ -164,26 +241,26 @@ def trained_tokenizer(prepared: Prepared, columns: list[str], named: Named, long
         DataError: the texts give fewer pieces than the vocabulary has room for.
     """
     train = build_trainer(named)
-    facts = [VERSION, __version__, prepared.manifest.fingerprint, columns, named, longest]
+    facts = [VERSION, __version__, prepared.manifest.fingerprint, columns, named, longest, style.special]
     key = hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode()).hexdigest()[:32]
     folder = cache_dir() / "tokenizers" / key
     if not (folder / "tokenizer_config.json").exists():
         table = prepared.table("train", columns)
         texts = [text for name in columns for text in table[name].cast("string").to_pylist() if text]
-        save_tokenizer(train(texts), folder, longest)
+        save_tokenizer(train(texts, style), folder, longest, style)
     return folder
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, longest: int) -> None:
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, longest: int, style: Style = READER) -> None:
     """Write it in the Hugging Face format; the file that makes the folder whole comes last."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    names = dict(zip(ROLES, SPECIAL, strict=True))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": longest,
-        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-        **names,
+        "model_input_names": list(style.inputs),
+        "clean_up_tokenization_spaces": False,
+        **style.roles,
     }
     write_json(folder / "tokenizer_config.json", settings)
 
@@ -237,7 +314,7 @@ def _in_order(pieces: list[list[Any]]) -> list[tuple[str, float]]:
     let go of are put back with log-probabilities a ten-thousandth apart, from the lowest of all on, in any order: all
     characters in that range get the lowest.
     """
-    special, learned = pieces[: len(SPECIAL)], pieces[len(SPECIAL) :]
+    special, learned = pieces[:SPECIALS], pieces[SPECIALS:]
     lowest = min((score for _, score in learned), default=0.0)
     singles = sum(len(piece) == 1 for piece, _ in learned)
     reach = lowest + 1e-4 * singles
@@ -249,8 +326,8 @@ def _in_order(pieces: list[list[Any]]) -> list[tuple[str, float]]:
     return [(piece, 0.0) for piece, _ in special] + sorted(scored, key=lambda entry: (-entry[1], entry[0]))
 
 
-def _finished(tokenizer: Tokenizer, vocabulary: int) -> Tokenizer:
-    """With [CLS] and [SEP] around texts and pairs of texts.
+def _finished(tokenizer: Tokenizer, vocabulary: int, style: Style) -> Tokenizer:
+    """With the style's special tokens around texts and pairs of texts.
 
     Raises:
         DataError: there are fewer pieces than were asked for.
@@ -264,11 +341,11 @@ def _finished(tokenizer: Tokenizer, vocabulary: int) -> Tokenizer:
             expected=f"{vocabulary:,} pieces",
             fix=f"write vocabulary: {found}, or give more texts",
         )
-    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.add_special_tokens(list(style.special))
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", SPECIAL.index("[CLS]")), ("[SEP]", SPECIAL.index("[SEP]"))],
+        single=style.around,
+        pair=style.pair,
+        special_tokens=[(name, number) for number, name in enumerate(style.special) if name in style.around],
     )
     return tokenizer
 

@@ -4,7 +4,7 @@ The weights are how often an example was drawn in a bootstrap resample, so one m
 resamples. Classification gets logits [N, K] and class indices [N]; with several labels an example logits [N, K] and [N, K]
 of 0 and 1; regression predictions [N] and numbers [N]. Hidden tokens are summed up for each text: outputs [N, 2] are the
 sum of −log p of its hidden tokens and how many of them the largest logit names, the target [N] is how many there are. So
-texts, not tokens, are resampled.
+texts, not tokens, are resampled. The next tokens of a language model likewise, with the text's bytes as a third output.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from tunewright.errors import RecipeError
 
-Kind = Literal["classification", "multilabel", "regression", "tokens"]
+Kind = Literal["classification", "multilabel", "regression", "tokens", "next_tokens"]
 
 # ECE: so many bins of equal width over the confidence of the predicted class (Guo et al. 2017, section 2).
 ECE_BINS = 15
@@ -224,6 +224,27 @@ def masked_accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
     return _for_each_token(outcome, 1, weights)
 
 
+def token_loss(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """Mean −log p of a token given those before it, in nats."""
+    return _for_each_token(outcome, 0, weights)
+
+
+def perplexity(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """exp of the mean −log p of a token; depends on the tokenizer, so it compares models with the same one only."""
+    return np.exp(token_loss(outcome, weights))
+
+
+def bits_per_byte(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """Σ −log₂ p over all tokens, ends of texts among them, for each UTF-8 byte: compares models with any tokenizer."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return weights @ outcome.outputs[:, 0] / (weights @ outcome.outputs[:, 2]) / np.log(2)
+
+
+def next_token_accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """The share of the tokens that the largest logit names."""
+    return _for_each_token(outcome, 1, weights)
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -243,6 +264,10 @@ METRICS: dict[str, Metric] = {
         Metric("masked_loss", ("tokens",), False, masked_loss),
         Metric("pseudo_perplexity", ("tokens",), False, pseudo_perplexity),
         Metric("masked_accuracy", ("tokens",), True, masked_accuracy),
+        Metric("token_loss", ("next_tokens",), False, token_loss),
+        Metric("perplexity", ("next_tokens",), False, perplexity),
+        Metric("bits_per_byte", ("next_tokens",), False, bits_per_byte),
+        Metric("next_token_accuracy", ("next_tokens",), True, next_token_accuracy),
     )
 }
 

@@ -50,6 +50,10 @@ class AnyNetwork(nn.Module, ABC):
     def example(self) -> Inputs:
         """Empty inputs, a batch of one."""
 
+    def rate_of(self, name: str) -> float:
+        """The multiple of the learning rate that a parameter asks for by its size; 1 unless the architecture has a rule."""
+        return 1.0
+
 
 @contextmanager
 def evaluating(network: nn.Module) -> Generator[None]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -26,7 +27,9 @@ from tunewright.recipe.schema import Layer
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-Purpose = Literal["text-classification", "image-classification", "masked-lm"]
+Purpose = Literal["text-classification", "image-classification", "masked-lm", "causal-lm"]
+# Those that name tokens: their head belongs to the architecture.
+NAMES_TOKENS = ("masked-lm", "causal-lm")
 EXAMPLE_TOKENS = 16
 
 
@@ -59,11 +62,44 @@ class Transformer(AnyNetwork):
                 return self(plain)[wanted]
             with selected(self.base, wanted):
                 return self(plain)[0]
-        named = {"pixel_values": inputs} if isinstance(inputs, Tensor) else inputs
-        if not self.reduced:
+        named = {"pixel_values": inputs} if isinstance(inputs, Tensor) else self._as_read(inputs)
+        with self._autocast(next(iter(named.values())).device):
             return self.model(**named).logits.float()
-        with torch.autocast(next(iter(named.values())).device.type, dtype=torch.bfloat16):
-            return self.model(**named).logits.float()
+
+    def hidden(self, inputs: dict[str, Tensor]) -> Tensor:
+        """What the head gets, of the same inputs: [B, T, D]."""
+        with self._autocast(inputs["input_ids"].device):
+            return self.base(**self._as_read(inputs)).last_hidden_state
+
+    @cached_property
+    def output_weight(self) -> Tensor | None:
+        """The matrix [V, D] whose product with `hidden` is the logits; None: the head is more than that."""
+        head = self.core.get_output_embeddings()
+        if not isinstance(head, nn.Linear) or "bias" in dict(head.named_parameters()):
+            return None
+        inputs = self.example()
+        assert isinstance(inputs, dict)
+        with evaluating(self), torch.no_grad():
+            same = torch.allclose(self(inputs), self.hidden(inputs).float() @ head.weight.t(), rtol=1e-3, atol=1e-3)
+        return head.weight if same else None
+
+    def rate_of(self, name: str) -> float:
+        rule = getattr(self.core, "rate_of", None)
+        return 1.0 if rule is None else rule(name)
+
+    def _as_read(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Several documents in a row, as the library's models want them told: a mask and positions."""
+        if "document" not in inputs:
+            return inputs
+        from tunewright.models.gpt import GPT, within_documents  # lazily, as all that imports the library
+
+        if isinstance(self.core, GPT):
+            return inputs
+        mask = within_documents(inputs["document"])
+        return {"input_ids": inputs["input_ids"], "attention_mask": mask, "position_ids": inputs["position"]}
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        return torch.autocast(device.type, dtype=torch.bfloat16) if self.reduced else nullcontext()
 
     @property
     def adapted(self) -> bool:
@@ -190,7 +226,8 @@ def from_config(purpose: Purpose, config: PretrainedConfig) -> nn.Module:
     """
     try:
         with quiet():
-            return auto_class(purpose).from_config(config, **implementation())
+            found = model_class(purpose, config)
+            return found.from_config(config, **implementation()) if found is auto_class(purpose) else found(config)
     except Exception as error:
         raise cannot_make(config, purpose, error) from None
 
@@ -227,7 +264,7 @@ def describe_transformer(
         several: an example has any number of the classes.
     """
     changed = dict(config)
-    if purpose != "masked-lm":
+    if purpose not in NAMES_TOKENS:
         names = classes or ["value"]
         changed["id2label"] = {str(index): name for index, name in enumerate(names)}
         changed["label2id"] = {name: index for index, name in enumerate(names)}
@@ -283,7 +320,17 @@ def auto_class(purpose: str) -> Any:
         "text-classification": transformers.AutoModelForSequenceClassification,
         "image-classification": transformers.AutoModelForImageClassification,
         "masked-lm": transformers.AutoModelForMaskedLM,
+        "causal-lm": transformers.AutoModelForCausalLM,
     }[purpose]
+
+
+def model_class(purpose: str, config: PretrainedConfig) -> Any:
+    """What opens a folder of this configuration: our own class where it is a plain Llama, else the library's."""
+    if purpose != "causal-lm":
+        return auto_class(purpose)
+    from tunewright.models.gpt import GPT, is_plain
+
+    return GPT if is_plain(config) else auto_class(purpose)
 
 
 def implementation() -> dict[str, Any]:

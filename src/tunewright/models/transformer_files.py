@@ -13,13 +13,14 @@ from torch import nn
 from tunewright.errors import ArtifactError
 from tunewright.models.foreign import require_memory
 from tunewright.models.transformer import (
+    NAMES_TOKENS,
     Transformer,
-    auto_class,
     build_transformer,
     first_line,
     from_config,
     implementation,
     make_config,
+    model_class,
     put_head,
     quiet,
     seeded_library,
@@ -58,7 +59,7 @@ def load_backbone(folder: Path, described: dict[str, Any], *, seed: int) -> Star
 
     def make() -> nn.Module:
         with quiet():
-            model, info = auto_class(purpose).from_pretrained(
+            model, info = model_class(purpose, config).from_pretrained(
                 folder,
                 config=config,
                 local_files_only=True,
@@ -141,7 +142,7 @@ def _unused(network: Transformer, unexpected: Iterable[str]) -> list[str]:
 
 def _same_classes(folder: Path, described: dict[str, Any]) -> bool:
     """Whether a head that came with the weights tells the very classes apart that are asked for."""
-    if described["purpose"] == "masked-lm":
+    if described["purpose"] in NAMES_TOKENS:
         return True
     known = read_json(folder / "config.json", "a pretrained model").get("id2label")
     return known == described["config"]["id2label"]

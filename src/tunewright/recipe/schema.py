@@ -148,11 +148,11 @@ class Train(Block):
     objective: Named | None = None
     """What is minimised; the task chooses when left out. masked, denoising and masked_tokens need no labels."""
     optimizer: Named = "adam"
-    """sgd, adam, adamw, adagrad, rmsprop, or {sgd: {momentum: 0.9}}."""
+    """sgd, adam, adamw, adagrad, rmsprop, muon, or {sgd: {momentum: 0.9}}."""
     lr: Annotated[float, Field(gt=0)] | None = None
     """The peak learning rate; the optimiser's usual one when left out."""
     schedule: Named = "constant"
-    """constant, linear, cosine, one_cycle, step, or {step: {every: 10}}."""
+    """constant, linear, cosine, one_cycle, wsd, step, or {step: {every: 10}}."""
     warmup: Annotated[float, Field(ge=0)] = 0.0
     """Linear warm-up: below 1 a share of all steps, from 1 on a number of steps."""
     regularization: Regularization = Regularization()

@@ -36,6 +36,7 @@ HUB_TASKS = {
     "text-multilabel-classification": "text-classification",
     "image-multilabel-classification": "image-classification",
     "masked-language-modeling": "fill-mask",
+    "language-modeling": "text-generation",
 }
 
 # More input columns than this are counted, not listed.
@@ -152,6 +153,8 @@ def _intended_use(stage: Stage, task: str) -> str:
     target, classes = words_of(data.get("target")), sequence(data.get("classes"))
     if target is None and task == "masked-language-modeling":
         return "An encoder that says which tokens of a text were hidden, to be fine-tuned for what texts are to tell."
+    if target is None and task == "language-modeling":
+        return "A language model: it writes on from a text. Nobody taught it to answer, or to tell the truth."
     if target is None:
         return "An encoder that was pretrained without labels, to be fine-tuned; it predicts nothing by itself."
     several = bool(sequence(stage.part("evaluation").get("labels")))
@@ -235,7 +238,7 @@ def _with_peft(opening: Mapping[str, Any], kind: str) -> list[str]:
         f"from transformers import {kind}",
     ]
     lines += ["", f'folder = Path("{FOLDER}")']
-    if opening.get("purpose") == "masked-lm":
+    if opening.get("purpose") in ("masked-lm", "causal-lm"):
         lines.append(f"base = {kind}.from_pretrained({base})")
     else:
         lines += [

@@ -17,8 +17,9 @@ LARGEST = 1e100
 STYLES: dict[str, Style] = {
     "accuracy": "share",
     "masked_accuracy": "share",
+    "next_token_accuracy": "share",
     "subset_accuracy": "share",
-    **dict.fromkeys(("mae", "rmse", "loss", "masked_loss", "pseudo_perplexity"), "amount"),
+    **dict.fromkeys(("mae", "rmse", "loss", "masked_loss", "pseudo_perplexity", "token_loss", "perplexity"), "amount"),
 }
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -24,6 +24,7 @@ from tunewright.report.mistakes_section import mistakes
 from tunewright.report.parts import stage_title
 from tunewright.report.reading import RunFiles, Stage, mapping, read_run, words_of
 from tunewright.report.result_section import compared, hint, result, sliced
+from tunewright.report.samples_section import samples
 from tunewright.report.style import style_sheet
 from tunewright.report.training_section import network, training
 from tunewright.report.words import LANGUAGES, Language, Words
@@ -101,6 +102,7 @@ def _stage(words: Words, stage: Stage) -> list[Html | None]:
     return [
         *network(words, stage),
         *training(words, stage),
+        *samples(words, stage),
         *few_shot(words, stage),
         *certificate(words, stage),
         *result(words, stage),

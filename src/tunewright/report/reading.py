@@ -7,7 +7,7 @@ treated as absent, and never trusted to be well-formed.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Stage:
     summary: dict[str, Any]
     epochs: list[dict[str, Any]]
     steps: list[dict[str, Any]]
+    samples: list[dict[str, Any]] = field(default_factory=list)
 
     def part(self, *keys: str) -> dict[str, Any]:
         """A part of the summary by its path; empty where there is none."""
@@ -125,6 +126,7 @@ def _read_stage(folder: Path) -> Stage:
         summary=read_json(folder / "summary.json", "the summary of a stage"),
         epochs=[entry for entry in entries if entry.get("kind") == "epoch" and number_from(entry.get("epoch"))],
         steps=[entry for entry in entries if entry.get("kind") == "step"],
+        samples=[entry for entry in entries if entry.get("kind") == "sample"],
     )
 
 

@@ -290,6 +290,13 @@ WORDS: dict[str, tuple[str, str]] = {
         "For ordinary training, write what moves in the recipe, such as tune: {{freeze: none}}.",
         "如需常规训练，请在配方中写明训练哪些部分，例如 tune: {{freeze: none}}。",
     ),
+    # samples
+    "samples": ("What it wrote by itself", "模型自己写出的文本"),
+    "samples_how": (
+        "After each epoch, from nothing and with the same draws: the differences are what was learned.",
+        "每轮之后从空白开始、以相同的随机抽样写出：差别即所学。",
+    ),
+    "sample_text": ("text", "文本"),
     # hint
     "hint": ("What would help next", "下一步建议"),
     # certificate
@@ -352,6 +359,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "image-classification": ("image classification", "图像分类"),
     "tabular-classification": ("tabular classification", "表格分类"),
     "tabular-regression": ("tabular regression", "表格回归"),
+    "language-modeling": ("language modelling", "语言建模"),
     "masked-language-modeling": ("masked language modelling", "掩码语言建模"),
     "text-classification": ("text classification", "文本分类"),
     "text-multilabel-classification": ("text classification with several labels", "多标签文本分类"),
@@ -380,7 +388,12 @@ KNOWN: dict[str, tuple[str, str]] = {
     "masked_loss": ("loss of hidden tokens", "掩码词元的损失"),
     "pseudo_perplexity": ("pseudo-perplexity", "伪困惑度"),
     "masked_accuracy": ("accuracy on hidden tokens", "掩码词元的准确率"),
+    "token_loss": ("loss of a token", "每词元损失"),
+    "perplexity": ("perplexity", "困惑度"),
+    "bits_per_byte": ("bits per byte", "每字节比特数"),
+    "next_token_accuracy": ("accuracy on the next token", "下一词元的准确率"),
     # objectives
+    "next_tokens": ("next tokens", "下一词元"),
     "cross_entropy": ("cross entropy", "交叉熵"),
     "binary_cross_entropy": ("binary cross entropy", "二元交叉熵"),
     "mse": ("mean squared error", "均方误差"),
@@ -396,6 +409,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     # baselines and controls
     "majority class": ("majority class", "多数类"),
     "class prior": ("class prior", "类别先验"),
+    "pairs of tokens": ("pairs of tokens", "词元对"),
     "token frequencies": ("token frequencies", "词元频率"),
     "label prior": ("label prior", "标签先验"),
     "mean": ("mean", "平均值"),

@@ -14,7 +14,7 @@ from tunewright.evaluation.outputs import EVALUATION_BATCH
 from tunewright.models.describe import LayerRow
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.prefix import AfterPrefix, Prefix, as_inputs, cut, frozen_blocks, outputs_of
-from tunewright.models.transformer import Transformer
+from tunewright.models.transformer import NAMES_TOKENS, Transformer
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients
 from tunewright.training.freezing import Movement, never_moves
@@ -94,7 +94,7 @@ def frozen_part(
     network, recipe = ingredients.network, ingredients.recipe
     if not recipe.hardware.prefix_cache or recipe.train.epochs < 2 or examples.augmented:
         return None
-    if isinstance(network, Transformer) and network.described["purpose"] == "masked-lm":
+    if isinstance(network, Transformer) and network.described["purpose"] in NAMES_TOKENS:
         return None  # what the tokens are changes from epoch to epoch
     if not ingredients.objective.supervised:
         return None

@@ -8,7 +8,7 @@ from typing import Any
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.pretrained import Backbone, weights_folder
 from tunewright.models.selection import selection_is_exact
-from tunewright.models.transformer import Transformer, build_transformer, describe_transformer
+from tunewright.models.transformer import NAMES_TOKENS, Transformer, build_transformer, describe_transformer
 from tunewright.models.transformer_files import OWN_WEIGHTS, Started, continue_from, load_backbone, merged
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe, Tune, Unfreeze
@@ -16,6 +16,7 @@ from tunewright.stages.console import Screen
 from tunewright.stages.job import Origin
 from tunewright.stages.method import few_shot_tune
 from tunewright.tasks.base import InputEncoder, Preprocessor
+from tunewright.tasks.causal_tokens import CausalEncoder
 from tunewright.tasks.tokens import TextEncoder, tokenizer_to_train
 from tunewright.training.optim import default_lr
 
@@ -46,9 +47,9 @@ def pretrained_network(
         ArtifactError: the weights cannot be read, or the model to start from is of another kind.
     """
     purpose = preprocessor.task.purpose
-    if purpose == "masked-lm" and recipe.model.head is not None:
+    if purpose in NAMES_TOKENS and recipe.model.head is not None:
         raise RecipeError(
-            "a masked language model has the head of its architecture",
+            "a language model has the head of its architecture",
             place="model.head",
             found=recipe.model.head,
             fix="leave model.head out here, or write it in the stage that it is for",
@@ -75,8 +76,8 @@ def pretrained_network(
         return _reading(network, preprocessor), recipe.tune
     described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
     network = _checked(_said(load_backbone(weights_folder(backbone), described, seed=seed), screen), screen)
-    # The head of a masked language model is pretrained too, or learns from so many tokens that nothing need wait for it.
-    tune = recipe.tune if purpose == "masked-lm" else chosen_tune(recipe, few, screen)
+    # The head of a language model is pretrained too, or learns from so many tokens that nothing need wait for it.
+    tune = recipe.tune if purpose in NAMES_TOKENS else chosen_tune(recipe, few, screen)
     return _reading(network, preprocessor), tune
 
 
@@ -151,7 +152,9 @@ def usual_lr(recipe: Recipe, tune: Tune, screen: Screen) -> float:
 def same_target(known: Preprocessor, new: Preprocessor) -> bool:
     """Whether a head that was trained for one target serves the other."""
     if known.target is None or new.target is None:
-        return known.target is new.target and known.task.purpose == new.task.purpose == "masked-lm"
+        return (
+            known.target is new.target and known.task.purpose == new.task.purpose and new.task.purpose in NAMES_TOKENS
+        )
     same = known.target.classes == new.target.classes and known.target.several == new.target.several
     return same and known.task.purpose == new.task.purpose
 
@@ -243,9 +246,10 @@ def _without(new: list[str], tune: Tune, network: Transformer, screen: Screen) -
 
 def _with_pieces(recipe: Recipe, backbone: Backbone, inputs: InputEncoder) -> dict[str, Any]:
     """The backbone's configuration; where a tokenizer was trained here, with the size of its vocabulary."""
-    if not isinstance(inputs, TextEncoder) or tokenizer_to_train(recipe, backbone) is None:
+    if not isinstance(inputs, TextEncoder | CausalEncoder) or tokenizer_to_train(recipe, backbone) is None:
         return backbone.config
-    ids = {f"{role}_token_id": getattr(inputs.tokenizer, f"{role}_token_id") for role in ("pad", "cls", "sep")}
+    roles = ("pad", "cls", "sep") if isinstance(inputs, TextEncoder) else ("pad", "bos", "eos")
+    ids = {f"{role}_token_id": getattr(inputs.tokenizer, f"{role}_token_id") for role in roles}
     return {**backbone.config, "vocab_size": len(inputs.tokenizer), **ids}
 
 

@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tunewright.data.batching import Examples, TokenExamples
+from tunewright.data.packing import PackedExamples
 from tunewright.data.prepare import Prepared
 from tunewright.data.tokenizer import MEASURED, measure_tokenizer
 from tunewright.recipe.stages import StageRecipe
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients
+from tunewright.tasks.causal_tokens import CausalEncoder
 from tunewright.tasks.table import get_task
 from tunewright.tasks.tokens import TextEncoder, load_tokens, text_columns
 
@@ -26,16 +28,17 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
         train: the training examples.
     """
     encoder, prepared = ingredients.preprocessor.inputs, ingredients.prepared
+    if isinstance(encoder, CausalEncoder) and isinstance(train, PackedExamples):
+        facts = _tokenizer(prepared, encoder, screen)
+        tokens, rows = len(train.tokens), len(train)
+        screen.say(
+            f"{len(train.documents):,} training texts, {tokens:,} tokens, in {rows:,} rows of {encoder.max_length}; "
+            "no token looks into another text"
+        )
+        return {"tokenizer": facts, "tokens": tokens, "examples": rows, "max_length": encoder.max_length}
     if not isinstance(encoder, TextEncoder) or not isinstance(train, TokenExamples):
         return None
-    split = "valid" if prepared.rows("valid") else "train"
-    table = prepared.table(split, encoder.columns).slice(0, MEASURED)
-    texts = [text for name in encoder.columns for text in encoder.texts(table, name)]
-    facts = measure_tokenizer(encoder.tokenizer, texts, len(encoder.tokenizer))
-    screen.say(
-        f"tokenizer: {facts.vocabulary:,} pieces; on {facts.texts:,} {_SPLITS[split]} texts "
-        f"{facts.bytes_per_token:.2f} bytes a token, {facts.unknown_rate:.2%} unknown"
-    )
+    facts = _tokenizer(prepared, encoder, screen)
     rows, tokens = prepared.rows("train"), int(train.lengths.sum())
     found = f"{rows:,} training texts, {tokens:,} tokens"
     if encoder.passages:
@@ -49,13 +52,26 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
     if train.empty:
         screen.warn(f"{train.empty:,} training texts hold no token that the tokenizer knows and are no examples")
     return {
-        "tokenizer": {**asdict(facts), "measured_on": split},
+        "tokenizer": facts,
         "tokens": tokens,
         "examples": len(train),
         "max_length": encoder.max_length,
         "cut": train.cut,
         "empty": train.empty,
     }
+
+
+def _tokenizer(prepared: Prepared, encoder: TextEncoder | CausalEncoder, screen: Screen) -> dict[str, Any]:
+    """How the tokenizer does on texts that it was not trained on, said and as a dict."""
+    split = "valid" if prepared.rows("valid") else "train"
+    table = prepared.table(split, encoder.columns).slice(0, MEASURED)
+    texts = [text or "" for name in encoder.columns for text in table[name].cast(pa.string()).to_pylist()]
+    facts = measure_tokenizer(encoder.tokenizer, texts, len(encoder.tokenizer))
+    screen.say(
+        f"tokenizer: {facts.vocabulary:,} pieces; on {facts.texts:,} {_SPLITS[split]} texts "
+        f"{facts.bytes_per_token:.2f} bytes a token, {facts.unknown_rate:.2%} unknown"
+    )
+    return {**asdict(facts), "measured_on": split}
 
 
 def warn_of_known_texts(stages: list[StageRecipe], prepared: list[Prepared], screen: Screen) -> None:

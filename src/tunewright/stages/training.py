@@ -144,6 +144,8 @@ def train_ingredients(
                     "examples_per_second": speed,
                 }
             )
+            if (sample := written_sample(ingredients)) is not None:
+                metrics_log.append({"kind": "sample", "epoch": state.epoch, "step": state.step, "text": sample})
             shown = "".join(f"  valid {name} {value:.4f}" for name, value in (valid or {}).items())
             screen.say(
                 f"{job.stage.name}  epoch {state.epoch}/{train_settings.epochs}  train loss {train_loss:.4f}{shown}"
@@ -202,6 +204,14 @@ def train_ingredients(
         "frozen_part_kept": frozen is not None,
     }
     (finish or finish_stage)(job, ingredients, state, movements, before, lr, means, texts, screen)
+
+
+def written_sample(ingredients: Ingredients) -> str | None:
+    """What the network makes by itself, where its task has such a thing."""
+    examination = ingredients.task.examination
+    if examination is None or examination.sample is None:
+        return None
+    return examination.sample(ingredients.network, ingredients.preprocessor.inputs)
 
 
 def finish_stage(

@@ -39,11 +39,9 @@ def validator(
 
         with evaluating(network), torch.inference_mode():
             for batch in in_order(examples, EVALUATION_BATCH):
-                loss += float(objective.loss_sum(remembered, batch, 0))
+                loss += float(objective.loss_sum(network if target is None else remembered, batch, 0))
                 weight += objective.weight(batch)
                 ids.append(batch.ids)
-                if target is None:
-                    outputs.clear()
         values = {"loss": loss / weight}
         if target is not None and examples.target is not None:
             truth = target.truth(examples.target[torch.cat(ids).to(examples.target.device)])

@@ -46,6 +46,8 @@ class Examination:
     """(encoder, training rows, table) → what needs no network, measured on the same table."""
     answer: Callable[[AnyNetwork, Any, pa.Table], list[dict[str, Any]]]
     """(network, encoder, table) → what `predict` prints for each row."""
+    sample: Callable[[AnyNetwork, Any], str] | None = None
+    """(network, encoder) → what the network makes by itself, shown after each epoch; None: nothing."""
 
 
 class InputEncoder(Protocol):

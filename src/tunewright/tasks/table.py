@@ -10,6 +10,7 @@ from typing import Any
 from tunewright.errors import RecipeError
 from tunewright.tasks import (
     image_classification,
+    language_modeling,
     masked_language_modeling,
     tabular_classification,
     tabular_regression,
@@ -30,6 +31,7 @@ TASKS: dict[str, Task] = {
         text_multilabel.TASK,
         text_regression.TASK,
         masked_language_modeling.TASK,
+        language_modeling.TASK,
     )
 }
 

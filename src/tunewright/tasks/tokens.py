@@ -191,8 +191,11 @@ def fit_tokens(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, kn
     return TextEncoder(columns=columns, max_length=length, limit=limit, tokenizer=tokenizer)
 
 
-def tokenizer_to_train(recipe: Recipe, backbone: Backbone) -> Named | None:
+def tokenizer_to_train(recipe: Recipe, backbone: Backbone, usual: Named = USUAL_TOKENIZER) -> Named | None:
     """The tokenizer that is to be trained on the training texts; None: the backbone comes with one.
+
+    Args:
+        usual: what a new network gets where the recipe says nothing.
 
     Raises:
         RecipeError: pretrained weights, which go with the tokenizer that they were trained with.
@@ -205,7 +208,7 @@ def tokenizer_to_train(recipe: Recipe, backbone: Backbone) -> Named | None:
             found=recipe.model.tokenizer,
             fix="leave model.tokenizer out; or begin with random weights: model.weights: random",
         )
-    return recipe.model.tokenizer or (None if backbone.pretrained else USUAL_TOKENIZER)
+    return recipe.model.tokenizer or (None if backbone.pretrained else usual)
 
 
 def _length(recipe: Recipe, limit: int, usual: int) -> int:

@@ -22,6 +22,9 @@ from tunewright.models.adapters import is_moved_by
 from tunewright.models.network import AnyNetwork, Block
 from tunewright.recipe.schema import Tune
 
+# A group's list of what `muon` moves by its own rule.
+INSIDE = "inside"
+
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -35,6 +38,8 @@ class Movement:
     lr_multiplier: float
     moving: frozenset[str]
     """The names of the parameters that move while the block is trained: all of them, or an adapter's."""
+    scales: dict[str, float]
+    """By name, where a parameter's learning rate is another multiple besides."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -77,6 +82,7 @@ def resolve_movement(model: AnyNetwork, tune: Tune) -> list[Movement]:
             moving=frozenset(
                 name for name in block.parameters() if is_moved_by(tune.adapter, name, head=block.part == "head")
             ),
+            scales={name: rate for name in block.parameters() if (rate := model.rate_of(name)) != 1},
         )
         for block in blocks
     ]
@@ -85,20 +91,28 @@ def resolve_movement(model: AnyNetwork, tune: Tune) -> list[Movement]:
 def parameter_groups(movements: Sequence[Movement], lr: float) -> list[dict[str, Any]]:
     """One optimiser group for each learning rate, with the parameters that are trained in some epoch.
 
+    Beside its parameters each has `INSIDE`: which of them are matrices between the embeddings and the head.
+
     Raises:
         RecipeError: nothing at all is left to train.
         RunFailed: a trained parameter is in no group, or in two: it would be stepped twice.
     """
     by_rate: dict[float, list[nn.Parameter]] = {}
     wanted = dict[int, str]()
+    inside: set[int] = set()
     for movement in movements:
-        if movement.from_epoch is not None:
-            by_rate.setdefault(lr * movement.lr_multiplier, []).extend(movement.parameters)
-            wanted |= {
-                id(value): name for name, value in movement.block.parameters().items() if name in movement.moving
-            }
+        if movement.from_epoch is None:
+            continue
+        for name, value in movement.block.parameters().items():
+            if name in movement.moving:
+                rate = lr * movement.lr_multiplier * movement.scales.get(name, 1.0)
+                by_rate.setdefault(rate, []).append(value)
+                wanted[id(value)] = name
+                if movement.block.part == "backbone" and value.dim() == 2 and not _embeds(movement.block):
+                    inside.add(id(value))
     groups: list[dict[str, Any]] = [
-        {"params": values, "lr": rate, "base_lr": rate} for rate, values in by_rate.items() if values
+        {"params": values, "lr": rate, "base_lr": rate, INSIDE: [id(value) in inside for value in values]}
+        for rate, values in by_rate.items()
     ]
     _require_each_once(wanted, [id(value) for group in groups for value in group["params"]], "optimiser groups")
     if not groups:

@@ -17,12 +17,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tunewright.data.batching import Batch
+from tunewright.data.packing import IGNORED
 from tunewright.errors import DataError, RecipeError
 from tunewright.models.selection import WANTED
+from tunewright.models.transformer import Transformer
 from tunewright.recipe.named import check_options, choose, parse_named, suggest
 from tunewright.recipe.schema import Named, Train
 from tunewright.training.corruption import Vocabulary, add_noise, hidden_counts, mask, mask_tokens
 from tunewright.training.loop import StepObjective
+from tunewright.training.token_loss import token_loss_sum
 
 if TYPE_CHECKING:
     from tunewright.data.prepare import Prepared
@@ -191,6 +194,30 @@ class FromTokens:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FromNextTokens:
+    """The cross entropy of each token given those before it, each weighing the same."""
+
+    z_loss: float
+
+    def weight(self, batch: Batch) -> float:
+        """The number of tokens that are to be foretold."""
+        assert batch.target is not None
+        return int((batch.target != IGNORED).sum())
+
+    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
+        """The sum over the batch's tokens, a scalar."""
+        assert isinstance(model, Transformer) and batch.target is not None
+        weight = model.output_weight
+        if weight is None:
+            logits = model(batch.inputs).flatten(0, 1)
+            sums = logits.logsumexp(1)[batch.target.flatten() != IGNORED]
+            loss = F.cross_entropy(logits, batch.target.flatten(), ignore_index=IGNORED, reduction="sum")
+            return loss + self.z_loss * sums.square().sum()
+        dtype = torch.bfloat16 if model.reduced else torch.float32
+        return token_loss_sum(model.hidden(batch.named), weight, batch.target, z_loss=self.z_loss, dtype=dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Objective:
     """What the recipe asks for, before it is tied to a seed and a device."""
 
@@ -230,6 +257,11 @@ def masked_tokens(vocabulary: Vocabulary, *, ratio: float) -> Objective:
         return FromTokens(seed=seed, ratio=ratio, vocabulary=vocabulary.to(device))
 
     return Objective(name="masked_tokens", supervised=False, bind=bind)
+
+
+def next_tokens(*, z_loss: float) -> Objective:
+    """A language model: say which token comes next (Bengio et al. 2003); `z_loss` as in `token_loss_sum`."""
+    return Objective(name="next_tokens", supervised=False, bind=lambda seed, device: FromNextTokens(z_loss=z_loss))
 
 
 NUMBER_LOSSES: dict[str, LossSum] = {"mse": mse, "mae": mae}

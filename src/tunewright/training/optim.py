@@ -20,6 +20,8 @@ from tunewright.errors import ArtifactError, RecipeError
 from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Named
 from tunewright.training.bare import bare
+from tunewright.training.freezing import INSIDE
+from tunewright.training.muon import Muon
 
 Groups = Sequence[dict[str, Any]]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -59,14 +61,40 @@ def rmsprop(groups: Groups, lr: float, *, alpha: Decay = 0.99, momentum: Decay =
     return bare(RMSprop)(groups, lr, alpha=alpha, momentum=momentum, eps=eps, foreach=True)
 
 
+def muon(
+    groups: Groups, lr: float, *, momentum: Decay = 0.95, betas: tuple[Decay, Decay] = (0.9, 0.95), eps: Epsilon = 1e-8
+) -> Optimizer:
+    """Matrices inside the network by their orthogonalised momentum, the rest by AdamW: see `training/muon.py`.
+
+    Raises:
+        RecipeError: there is no such matrix.
+    """
+    parts: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for group in groups:
+        for inside, found in parts.items():
+            chosen = [value for value, is_inside in zip(group["params"], group[INSIDE]) if is_inside is inside]
+            if chosen:
+                found.append({**group, "params": chosen, INSIDE: [inside] * len(chosen)})
+    if not parts[True] or not parts[False]:
+        raise RecipeError(
+            "muon moves the matrices between embeddings and head, and leaves the rest to AdamW; here is only one of both",
+            place="train.optimizer",
+            found="muon",
+            expected="a network with layers between, trained as a whole",
+            fix="train.optimizer: adamw",
+        )
+    return bare(Muon)(parts[True], adam(parts[False], lr, betas=betas, eps=eps), lr, momentum)
+
+
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": sgd,
     "adam": adam,
     "adamw": adam,
     "adagrad": adagrad,
     "rmsprop": rmsprop,
+    "muon": muon,
 }
-USUAL_LR = {"sgd": 1e-2, "adam": 1e-3, "adamw": 1e-3, "adagrad": 1e-2, "rmsprop": 1e-3}
+USUAL_LR = {"sgd": 1e-2, "adam": 1e-3, "adamw": 1e-3, "adagrad": 1e-2, "rmsprop": 1e-3, "muon": 1e-3}
 
 
 def default_lr(named: Named) -> float:
@@ -93,7 +121,7 @@ def build_optimizer(named: Named, groups: Groups, lr: float, weight_decay: float
     build = choose(OPTIMIZERS, name, "train.optimizer")
     optimizer = build(groups, lr, **check_options(build, given, f"train.optimizer.{name}"))
     if weight_decay > 0:
-        if isinstance(optimizer, AdamW):
+        if isinstance(optimizer, AdamW | Muon):
             for group in optimizer.param_groups:
                 group["weight_decay"] = weight_decay
         else:
@@ -155,8 +183,8 @@ def load_state_tensors(optimizer: Optimizer, names: Sequence[str], tensors: dict
         if not entry.startswith("state/") or name not in parameters:
             raise _mismatch("it has an entry that belongs to no trained parameter and no group", found=entry)
         found[name][key] = tensors[entry]
-    keys = _state_keys(optimizer)
     for name, state in found.items():
+        keys = _state_keys(optimizer, parameters[name])
         # Only Adagrad has a state before its first step; of the others a parameter that never moved has none.
         if set(state) != keys and (state or isinstance(optimizer, Adagrad)):
             raise _mismatch(f"{name}: another optimiser's", found=_list(state), expected=_list(keys))
@@ -177,8 +205,10 @@ def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _state_keys(optimizer: Optimizer) -> set[str]:
-    """What the optimiser remembers of each parameter that it has moved at least once."""
+def _state_keys(optimizer: Optimizer, parameter: Tensor) -> set[str]:
+    """What the optimiser remembers of a parameter that it has moved at least once."""
+    if isinstance(optimizer, Muon):
+        return {"momentum_buffer"} if id(parameter) in optimizer.matrices() else {"step", "exp_avg", "exp_avg_sq"}
     momentum = {"momentum_buffer"} if optimizer.defaults.get("momentum") else set[str]()
     if isinstance(optimizer, SGD):
         return momentum

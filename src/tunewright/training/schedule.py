@@ -64,12 +64,24 @@ def step(
     return lambda step: gamma ** (step // max(1, length))
 
 
+def wsd(steps: int, *, decay: Annotated[float, Field(gt=0)] = 0.2) -> Factor:
+    """Warm-up, stable, decay: 1, then over the last `decay` steps a straight line to 0 (Hu et al. 2024, "MiniCPM", section 4;
+    Hägele et al. 2024).
+
+    The weights before the decay can be trained on, so a run need not know its length. `decay` below 1 is a share of the
+    steps after the warm-up, from 1 on a number of steps.
+    """
+    length = max(1, count_steps(decay, steps, "train.schedule.wsd.decay"))
+    return lambda step: min(1.0, max(0.0, (steps - step) / length))
+
+
 SCHEDULES: dict[str, Callable[..., Factor]] = {
     "constant": constant,
     "linear": linear,
     "cosine": cosine,
     "one_cycle": one_cycle,
     "step": step,
+    "wsd": wsd,
 }
 
 

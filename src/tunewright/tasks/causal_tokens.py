@@ -1,0 +1,169 @@
+"""Texts as a language model reads them: whole, one after the other, with a sign where each begins and ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from tunewright.data.packing import PackedExamples, pack
+from tunewright.data.prepare import Prepared
+from tunewright.data.tokenizer import WRITER, trained_tokenizer
+from tunewright.errors import DataError, RecipeError
+from tunewright.models.pretrained import Backbone
+from tunewright.models.transformer import quiet
+from tunewright.recipe.schema import Recipe
+from tunewright.tasks.tokens import CHUNK, load_tokenizer, text_columns, tokenizer_to_train
+
+USUAL_TOKENIZER = "bpe"
+# Tokens that a pretrained network reads at once unless the recipe says otherwise.
+USUAL_CONTEXT = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalEncoder:
+    """One column of text as tokens; rows of `max_length` tokens are cut from the texts one behind the other."""
+
+    column: str
+    max_length: int
+    """Tokens that the network reads at once: its context."""
+    limit: int
+    """The longest context that the network was made for."""
+    tokenizer: Any = field(repr=False, compare=False)
+    plain_name: str = "token frequencies"
+    plain_rows: int = 50_000
+
+    @property
+    def input_shape(self) -> tuple[int]:
+        return (self.max_length,)
+
+    @property
+    def columns(self) -> list[str]:
+        return [self.column]
+
+    @property
+    def begin(self) -> list[int]:
+        """What stands before a text: the tokenizer's sign for it; where it has none, that for the end of another."""
+        return [self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.end]
+
+    @property
+    def end(self) -> int:
+        """What stands behind a text."""
+        return self.tokenizer.eos_token_id
+
+    def examples(self, table: pa.Table, target: Tensor | None) -> PackedExamples:
+        """Rows of one length with all tokens of the texts. Raises DataError when there is no text."""
+        documents = self.documents(table)
+        if not any(len(document) for document in documents):
+            raise DataError(
+                "there is no text to learn from",
+                place="data.input",
+                found=f"{table.num_rows:,} rows, all of them empty in {self.column!r}",
+                fix="name another column with data.input",
+            )
+        return pack(documents, torch.tensor(np.asarray(table["_row"])), self.max_length)
+
+    def documents(self, table: pa.Table) -> list[np.ndarray]:
+        """The tokens of each text, with its beginning and end; of an empty text none."""
+        texts = self.texts(table)
+        found: list[np.ndarray] = []
+        for start in range(0, len(texts), CHUNK):
+            part = texts[start : start + CHUNK]
+            ids = self.tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
+            found += [np.array([*self.begin, *tokens, self.end] if tokens else [], np.int32) for tokens in ids]
+        return found
+
+    def texts(self, table: pa.Table) -> list[str]:
+        """The texts, empty where one is missing. Raises DataError when there is no such column."""
+        if self.column not in table.column_names:
+            raise DataError(
+                f"the data has no column {self.column!r}",
+                found=", ".join(table.column_names),
+                expected=f"a text in a column {self.column!r}, as the model was trained on",
+                fix="rename the column, or name it with data.input",
+            )
+        return pc.fill_null(table[self.column].cast(pa.string()), "").to_pylist()
+
+    def plain(self, train: pa.Table, test: pa.Table) -> tuple[Any, Any]:
+        raise NotImplementedError  # a language model's baselines are of its examination
+
+    def show(self, table: pa.Table, index: int) -> dict[str, Any]:
+        return {"input": {self.column: table[self.column][index].as_py()}}
+
+    def to_json(self) -> dict[str, Any]:
+        return {"column": self.column, "max_length": self.max_length, "limit": self.limit}
+
+    def write(self, folder: Path) -> None:
+        """The tokenizer's files, in the library's format."""
+        with quiet():
+            self.tokenizer.save_pretrained(folder)
+
+
+def fit_causal(
+    prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: CausalEncoder | None
+) -> CausalEncoder:
+    """The encoder for the text column of a prepared set, with the backbone's tokenizer, one that is trained on the
+    training texts, or the one that the network was trained with.
+
+    Raises:
+        DataError: there is no text column, or there are several.
+        RecipeError: no backbone, a context that it cannot read, or a tokenizer that does not say where a text ends.
+    """
+    columns = text_columns(prepared, recipe)
+    if len(columns) != 1:
+        raise DataError(
+            "a language model reads one column of text, the data has several",
+            file=prepared.manifest.source,
+            place="data.input",
+            found=", ".join(columns),
+            expected="one text column",
+            fix=f"data.input: {columns[0]}",
+        )
+    if known is not None:
+        length = _context(recipe, known.limit, known.max_length)
+        return CausalEncoder(column=columns[0], max_length=length, limit=known.limit, tokenizer=known.tokenizer)
+    if backbone is None:
+        raise RecipeError(
+            "a language model needs a backbone of the Transformers library, or our gpt",
+            place="model.backbone",
+            expected="gpt, {gpt: {layers: 4, width: 128}}, a folder or a hub id",
+            fix="model.backbone: gpt",
+        )
+    limit = int(backbone.config.get("max_position_embeddings") or backbone.config.get("n_positions") or 10**9)
+    trained = tokenizer_to_train(recipe, backbone, USUAL_TOKENIZER)
+    folder = backbone.folder if trained is None else trained_tokenizer(prepared, columns, trained, limit, WRITER)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.eos_token_id is None:
+        raise RecipeError(
+            "the backbone's tokenizer has no sign for the end of a text",
+            place="model.backbone",
+            found=type(tokenizer).__name__,
+            expected="the tokenizer of a language model, with an eos_token",
+            fix="take another backbone",
+        )
+    usual = limit if not backbone.pretrained else min(USUAL_CONTEXT, limit)
+    return CausalEncoder(column=columns[0], max_length=_context(recipe, limit, usual), limit=limit, tokenizer=tokenizer)
+
+
+def load_causal(value: dict[str, Any], folder: Path) -> CausalEncoder:
+    """The encoder from its JSON and the tokenizer's files beside it."""
+    return CausalEncoder(**value, tokenizer=load_tokenizer(folder))
+
+
+def _context(recipe: Recipe, limit: int, usual: int) -> int:
+    wanted = recipe.model.max_length or usual
+    if wanted > limit:
+        raise RecipeError(
+            "the network does not read so many tokens at once",
+            place="model.max_length",
+            found=wanted,
+            expected=f"at most {limit} tokens",
+            fix=f"model.max_length: {limit}; of a new gpt also its context",
+        )
+    return wanted

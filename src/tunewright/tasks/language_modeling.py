@@ -1,0 +1,48 @@
+"""What comes next? A language model learned from texts alone: from nothing with our gpt, or going on from its weights."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tunewright.tasks.base import Examination, Task
+from tunewright.tasks.causal_tokens import CausalEncoder, fit_causal, load_causal
+from tunewright.tasks.next_tokens import continued, frequencies, next_token_outputs, written
+from tunewright.training.objectives import Objective, next_tokens
+
+
+def foretelling(
+    encoder: CausalEncoder, *, z_loss: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+) -> Objective:
+    """Say which token comes next."""
+    return next_tokens(z_loss=z_loss)
+
+
+TASK = Task(
+    name="language-modeling",
+    summary="the next token of a text; a language model from nothing, or one that goes on",
+    target_kind=None,
+    purpose="causal-lm",
+    fit_inputs=fit_causal,
+    load_inputs=load_causal,
+    default_model={"backbone": "gpt"},
+    defaults={
+        "data": {"labelled": False},
+        "train": {
+            "epochs": 1,
+            "batch_size": 16,
+            "optimizer": "adamw",
+            "schedule": "cosine",
+            "warmup": 0.05,
+            "clip_norm": 1.0,
+            "regularization": {"weight_decay": 0.1},
+        },
+    },
+    objective="next_tokens",
+    objectives={"next_tokens": foretelling},
+    examination=Examination(
+        kind="next_tokens", measure=next_token_outputs, baselines=frequencies, answer=continued, sample=written
+    ),
+    metrics=("token_loss", "perplexity", "bits_per_byte", "next_token_accuracy"),
+)
