@@ -161,6 +161,34 @@ def predict(
 
 
 @app.command()
+def chat(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved language model.")],
+    temperature: Annotated[
+        float, typer.Option(min=0, help="0: always the likeliest token; 1: as the model has it.")
+    ] = 0.8,
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="Draw from the likeliest tokens of this share.")] = 0.95,
+    most: Annotated[int, typer.Option(min=1, help="Tokens in an answer at most.")] = 512,
+    seed: Annotated[int, typer.Option(help="Another one draws other words.")] = 0,
+) -> None:
+    """Write with a language model in the terminal; without a chat template it writes on from your text."""
+    from tunewright.stages.chat import Drawing
+    from tunewright.stages.chat import chat as talk
+
+    talk(model, Drawing(temperature=temperature, top_p=top_p, most=most, seed=seed))
+
+
+@app.command()
+def merge(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model with an adapter.")],
+    out: Annotated[Path, typer.Option(help="The folder for the merged model.")],
+) -> None:
+    """Work an adapter into the weights, and prove that the model stays the same."""
+    from tunewright.stages.merge import merge_adapter
+
+    merge_adapter(model, out)
+
+
+@app.command()
 def schema() -> None:
     """Print the recipe's JSON Schema, for editors."""
     import json

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from tunewright.errors import ArtifactError, RecipeError
+from tunewright.models.describe import is_linear
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.pretrained import base_path
 from tunewright.models.transformer import Transformer, first_line, quiet, seeded_library
@@ -242,7 +243,7 @@ def _targets(network: Transformer, wanted: Targets, adapter: str) -> list[str]:
         and name.startswith(prefix)
         and any(name.removeprefix(prefix).startswith(f"{block}.") for block in inside)
     ]
-    linear = [name for name in fitting if isinstance(network.core.get_submodule(name), nn.Linear)] or fitting
+    linear = [name for name in fitting if is_linear(network.core.get_submodule(name))] or fitting
     if wanted == "linear":
         found = [name for name in linear if "embed" not in name]
     elif wanted == "attention":
@@ -263,4 +264,4 @@ def _targets(network: Transformer, wanted: Targets, adapter: str) -> list[str]:
 def _can_be_adapted(module: nn.Module) -> bool:
     if isinstance(module, nn.Conv2d):
         return module.groups == 1
-    return isinstance(module, nn.Linear)
+    return is_linear(module)

@@ -101,6 +101,11 @@ class _Products(TorchFunctionMode):
 _MATRIX_PRODUCTS = {torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm}
 
 
+def is_linear(module: nn.Module) -> bool:
+    """A matrix and a bias: torch's layer, or GPT-2's, which the library calls a convolution of one place."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
 def _tensor(output: Any) -> Tensor:
     """The first tensor of what a module gives."""
     while not isinstance(output, Tensor):
@@ -132,8 +137,8 @@ def _title(layer: object) -> str:
 def _flops(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
     """Dense: 2·in·out a position. Convolution: 2·(in/groups)·k²·out·H·W. Norms: 5 a value. Pooling: k² an output. GRU and LSTM, each
     step and direction: 2·gates·units·(in + units). Activations: 1 a value. What only moves data: 0."""
-    if isinstance(module, nn.Linear):
-        return 2 * module.in_features * output.numel()
+    if is_linear(module):
+        return 2 * inputs.shape[-1] * output.numel()
     if isinstance(module, nn.Conv2d):
         return 2 * (module.in_channels // module.groups) * math.prod(module.kernel_size) * output.numel()
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm):
