@@ -252,8 +252,16 @@ def test_a_second_stage_goes_on_with_the_first_ones_tokenizer(tmp_path: Path) ->
 
 
 WRONG: list[tuple[dict[str, Any], str, type[Exception]]] = [
-    ({"model": {"backbone": {"gpt": {"context": 16}}, "tokenizer": "characters", "max_length": 17}}, "so many tokens at once", RecipeError),
-    ({"model": {"backbone": "gpt", "tokenizer": "characters", "head": [{"dense": "auto"}]}}, "the head of its architecture", RecipeError),
+    (
+        {"model": {"backbone": {"gpt": {"context": 16}}, "tokenizer": "characters", "max_length": 17}},
+        "so many tokens at once",
+        RecipeError,
+    ),
+    (
+        {"model": {"backbone": "gpt", "tokenizer": "characters", "head": [{"dense": "auto"}]}},
+        "the head of its architecture",
+        RecipeError,
+    ),
     ({"train": {"objective": "cross_entropy"}}, "no objective of this name", RecipeError),
     ({"train": {"label_smoothing": 0.1}}, "is for classes", RecipeError),
     ({"eval": {"metrics": ["accuracy"]}}, "no metric of this name for next_tokens", RecipeError),

