@@ -5,8 +5,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import tunewright
 from characters import Characters, validation_loss
+
+import tunewright
 from tunewright.stages.console import silent
 
 data, recipe, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
