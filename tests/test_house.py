@@ -93,6 +93,7 @@ def python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
         [sys.executable, *arguments],
         capture_output=True,
         text=True,
+        stdin=subprocess.DEVNULL,
         cwd=cwd,
         timeout=120,
         env={**os.environ, "COLUMNS": "200"},
@@ -119,6 +120,8 @@ def test_help_does_not_wait_for_heavy_libraries() -> None:
         "compare",
         "lr-find",
         "predict",
+        "chat",
+        "merge",
         "schema",
     ):
         assert re.search(rf"^\s+{verb}\s", text, re.MULTILINE), verb
@@ -186,9 +189,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"task: image-classification\ndata: {{source: digits}}\nseed: 1\nmodel: {{layers: [flatten, {{dense: {8 if name == 'a' else 16}}}, {{dense: auto}}]}}\ntrain: {{epochs: 1}}\n"
         )
         assert tunewright("run", f"{name}.yaml", cwd=place).returncode == 0
-    # What `make demo` leaves, made here from fewer images.
+    # What the commands above those that use a run leave, made here from less data.
     fast = ["data.limit=600", "train.epochs=1", "eval.seeds=1", "eval.target={}", "stages.1.finetune.train.epochs=1"]
     assert tunewright("run", "examples/mnist/recipe.yaml", *fast, cwd=place).returncode == 0
+    assert tunewright("run", "examples/tiny-char-gpt/recipe.yaml", "data.limit=30", cwd=place).returncode == 0
     return place
 
 
@@ -211,7 +215,7 @@ def test_every_command_in_the_documents_works(workplace: Path, document: str, co
                 (workplace / value).unlink(missing_ok=True)
     if words[1] in ("run", "pretrain", "finetune"):
         if "examples" in command or "mnist" in command:
-            words += ["data.limit=300", "train.epochs=1", "eval.seeds=1", "eval.resamples=100", "eval.target={}"]
+            words += [f"data.limit={30 if 'gpt' in command else 300}", "train.epochs=1", "eval.seeds=1", "eval.resamples=100", "eval.target={}"]
         if "examples/mnist" in command:
             words.append("stages.1.finetune.train.epochs=1")
     done = tunewright(*words[1:], cwd=workplace)
