@@ -215,7 +215,13 @@ def test_every_command_in_the_documents_works(workplace: Path, document: str, co
                 (workplace / value).unlink(missing_ok=True)
     if words[1] in ("run", "pretrain", "finetune"):
         if "examples" in command or "mnist" in command:
-            words += [f"data.limit={30 if 'gpt' in command else 300}", "train.epochs=1", "eval.seeds=1", "eval.resamples=100", "eval.target={}"]
+            words += [
+                f"data.limit={30 if 'gpt' in command else 300}",
+                "train.epochs=1",
+                "eval.seeds=1",
+                "eval.resamples=100",
+                "eval.target={}",
+            ]
         if "examples/mnist" in command:
             words.append("stages.1.finetune.train.epochs=1")
     done = tunewright(*words[1:], cwd=workplace)

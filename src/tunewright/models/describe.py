@@ -76,7 +76,7 @@ def layer_table(network: AnyNetwork, inputs: Inputs | None = None) -> list[Layer
 
 
 class _Products(TorchFunctionMode):
-    """Counts the products of two computed matrices, which no layer does by itself: those of attention."""
+    """Counts products of matrices where they are made, those of attention among them, which no layer makes by itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,11 +94,16 @@ class _Products(TorchFunctionMode):
             scores = query.numel() // query.shape[-1] * key.shape[-2]
             self.flops[self.inside[-1]] += 2 * scores * (query.shape[-1] + value.shape[-1])
         elif self.inside and func in _MATRIX_PRODUCTS:
-            self.flops[self.inside[-1]] += 2 * args[0].shape[-1] * output.numel()
+            first = args[_MATRIX_PRODUCTS[func]]
+            self.flops[self.inside[-1]] += 2 * first.shape[-1] * output.numel()
         return output
 
 
-_MATRIX_PRODUCTS = {torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm}
+# Each with the place of the first matrix among its arguments.
+_MATRIX_PRODUCTS: dict[Any, int] = {
+    **dict.fromkeys((F.linear, torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm), 0),
+    torch.baddbmm: 1,
+}
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -135,9 +140,9 @@ def _title(layer: object) -> str:
 
 
 def _flops(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
-    """Dense: 2·in·out a position. Convolution: 2·(in/groups)·k²·out·H·W. Norms: 5 a value. Pooling: k² an output. GRU and LSTM, each
+    """Beside products of matrices. Convolution: 2·(in/groups)·k²·out·H·W. Norms: 5 a value. Pooling: k² an output. GRU and LSTM, each
     step and direction: 2·gates·units·(in + units). Activations: 1 a value. What only moves data: 0."""
-    if is_linear(module):
+    if is_linear(module) and not isinstance(module, nn.Linear):  # whose product was counted where it was made
         return 2 * inputs.shape[-1] * output.numel()
     if isinstance(module, nn.Conv2d):
         return 2 * (module.in_channels // module.groups) * math.prod(module.kernel_size) * output.numel()

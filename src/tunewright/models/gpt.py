@@ -22,8 +22,12 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, PreTrainedModel, initialization
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
+from tunewright.models.kernels import rms_norm, rotate
+
 # What the library calls the same architecture.
 LIBRARY_NAME = "LlamaForCausalLM"
+# Up to so many tokens attention is computed in plain products on a CPU.
+SHORT = 128
 # Keys and values of the tokens before, for each layer: [B, G, tokens, K] twice.
 Past = list[tuple[Tensor, Tensor]]
 
@@ -49,7 +53,7 @@ class Norm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -69,10 +73,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, past: Past | None, layer: int) -> Tensor:
         """[B, T, D] to [B, T, D]."""
         query, key, value = (
-            projection(x).unflatten(2, (-1, self.size)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
+            part.unflatten(2, (-1, self.size)).transpose(1, 2)
+            for part in side_by_side(x, self.q_proj, self.k_proj, self.v_proj)
         )
-        query, key = rotate(query, rotation), rotate(key, rotation)
+        query, key = rotate(query, *rotation), rotate(key, *rotation)
         if past is not None:
             if layer < len(past):
                 key, value = (torch.cat(pair, dim=2) for pair in zip(past[layer], (key, value)))
@@ -81,9 +85,38 @@ class Attention(nn.Module):
                 past.append((key, value))
         if self.groups > 1:
             key, value = (part.repeat_interleave(self.groups, dim=1) for part in (key, value))
-        causal = mask is None and query.shape[2] > 1
-        found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        found = attend(query, key, value, mask)
         return self.o_proj(found.transpose(1, 2).flatten(2))
+
+
+def side_by_side(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
+    """What each layer makes of x; as one product of matrices, where they are plain: an adapter makes them more."""
+    if not all(type(layer) is nn.Linear for layer in layers):
+        return tuple(layer(x) for layer in layers)
+    weights: Any = [layer.weight for layer in layers]
+    return F.linear(x, torch.cat(weights)).split([weight.shape[0] for weight in weights], dim=-1)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q kᵀ / √K) v, [B, H, T, K]; without a mask each token looks at itself and those before it.
+
+    On a CPU always in float32, as PyTorch's kernel takes three times as long in bfloat16 there, and for short texts in
+    plain products, which take two thirds of its time.
+    """
+    heads, length = query.shape[1:3]
+    causal = mask is None and length > 1
+    if query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+    with torch.autocast("cpu", enabled=False):
+        query, key, value = query.float(), key.float(), value.float()
+        if length > SHORT or length == 1:
+            return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        if mask is None:
+            mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+        shut = torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf).expand(*query.shape[:3], length).flatten(0, 1)
+        query, key, value = (part.flatten(0, 1) for part in (query, key, value))
+        scores = torch.baddbmm(shut, query, key.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
+        return (scores.softmax(-1) @ value).unflatten(0, (-1, heads))
 
 
 class FeedForward(nn.Module):
@@ -96,7 +129,8 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = side_by_side(x, self.gate_proj, self.up_proj)
+        return self.down_proj(F.silu(gate) * up)
 
 
 class Layer(nn.Module):
@@ -116,13 +150,6 @@ class Layer(nn.Module):
 
 # cos and sin [B, 1, T, K/2].
 Rotation = tuple[Tensor, Tensor]
-
-
-def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Turn each pair (i, i + K/2) of a head's dimensions by its token's angle; x: [B, heads, T, K]."""
-    cos, sin = rotation
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 def rotation_of(positions: Tensor, size: int, theta: float) -> Rotation:

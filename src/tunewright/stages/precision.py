@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tunewright.data.batching import Examples
 from tunewright.errors import RecipeError
@@ -22,7 +23,10 @@ from tunewright.stages.console import Screen
 # bfloat16 has 8 bits of precision where float32 has 24: it must be this many times as fast to be taken.
 WORTH = 1.15
 TRIED = 4
+TOKENS = 1024
 REPEATS = 2
+# Raised when networks are computed in another way, so that what was measured before is measured again.
+VERSION = 2
 
 
 def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folder: Path, screen: Screen) -> str:
@@ -51,7 +55,7 @@ def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folde
     elif wanted != "auto":
         chosen = wanted
     else:
-        facts = _measured(network, examples)
+        facts = _measured(network, examples, recipe.train.batch_size)
         chosen = facts["precision"]
         screen.say(f"computing in {chosen}: bfloat16 takes {1 / facts['ratio']:.2f} of the time of float32 here")
     write_json(kept, {"precision": chosen})
@@ -59,15 +63,15 @@ def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folde
     return chosen
 
 
-def _measured(network: Transformer, examples: Examples) -> dict[str, Any]:
+def _measured(network: Transformer, examples: Examples, batch_size: int) -> dict[str, Any]:
     """The measurement for this architecture, machine and number of threads; made once."""
     device = next(network.parameters()).device
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    known = (network.described["config"], machine, torch.get_num_threads(), torch.__version__)
+    known = (VERSION, network.described["config"], batch_size, machine, torch.get_num_threads(), torch.__version__)
     path = cache_dir() / "precision" / f"{hashlib.sha256(repr(known).encode()).hexdigest()[:32]}.json"
     if path.exists():
         return read_json(path, "a measurement")
-    inputs = examples.batch(torch.arange(min(TRIED, len(examples)))).inputs
+    inputs = _some(examples, batch_size)
     seconds = {False: float("inf"), True: float("inf")}
     with evaluating(network):  # so that no running statistic moves
         for _ in range(REPEATS + 1):  # the first of each is a warm-up that the minimum forgets
@@ -84,6 +88,14 @@ def _measured(network: Transformer, examples: Examples) -> dict[str, Any]:
     }
     write_json(path, facts)
     return facts
+
+
+def _some(examples: Examples, batch_size: int) -> Inputs:
+    """So many examples as are worth a measurement: with fewer numbers what surrounds the products would count too much."""
+    one = examples.batch(torch.arange(1)).inputs
+    length = 1 if isinstance(one, Tensor) else max(value.shape[1] for value in one.values())
+    count = max(TRIED, TOKENS // length) if length > 1 else TRIED
+    return examples.batch(torch.arange(min(batch_size, count, len(examples)))).inputs
 
 
 def _seconds(network: Transformer, inputs: Inputs) -> float:
