@@ -166,3 +166,9 @@ def test_sizes_that_do_not_fit(sizes: dict[str, Any]) -> None:
     with pytest.raises(RecipeError) as caught:
         gpt(**{**SIZES, **sizes})
     assert caught.value.fix
+
+
+def test_the_output_matrix_is_found_whatever_the_precision() -> None:
+    network = network_of()
+    network.reduced = True
+    assert network.output_weight is network.core.get_output_embeddings().weight and network.reduced

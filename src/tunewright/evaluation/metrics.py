@@ -4,7 +4,8 @@ The weights are how often an example was drawn in a bootstrap resample, so one m
 resamples. Classification gets logits [N, K] and class indices [N]; with several labels an example logits [N, K] and [N, K]
 of 0 and 1; regression predictions [N] and numbers [N]. Hidden tokens are summed up for each text: outputs [N, 2] are the
 sum of −log p of its hidden tokens and how many of them the largest logit names, the target [N] is how many there are. So
-texts, not tokens, are resampled. The next tokens of a language model likewise, with the text's bytes as a third output.
+texts, not tokens, are resampled. The next tokens of a language model likewise, with the text's bytes as a third output; and the
+tokens of a chat model's answers, gathered by conversation.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from tunewright.errors import RecipeError
 
-Kind = Literal["classification", "multilabel", "regression", "tokens", "next_tokens"]
+Kind = Literal["classification", "multilabel", "regression", "tokens", "next_tokens", "answers"]
 
 # ECE: so many bins of equal width over the confidence of the predicted class (Guo et al. 2017, section 2).
 ECE_BINS = 15
@@ -240,6 +241,11 @@ def bits_per_byte(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
         return weights @ outcome.outputs[:, 0] / (weights @ outcome.outputs[:, 2]) / np.log(2)
 
 
+def exact_match(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """The share of the conversations of which every answer is given word for word, writing the likeliest token each time."""
+    return _mean((outcome.outputs[:, 1] == outcome.target).astype(np.float64), weights)
+
+
 def next_token_accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
     """The share of the tokens that the largest logit names."""
     return _for_each_token(outcome, 1, weights)
@@ -264,10 +270,11 @@ METRICS: dict[str, Metric] = {
         Metric("masked_loss", ("tokens",), False, masked_loss),
         Metric("pseudo_perplexity", ("tokens",), False, pseudo_perplexity),
         Metric("masked_accuracy", ("tokens",), True, masked_accuracy),
-        Metric("token_loss", ("next_tokens",), False, token_loss),
-        Metric("perplexity", ("next_tokens",), False, perplexity),
+        Metric("token_loss", ("next_tokens", "answers"), False, token_loss),
+        Metric("perplexity", ("next_tokens", "answers"), False, perplexity),
+        Metric("exact_match", ("answers",), True, exact_match),
         Metric("bits_per_byte", ("next_tokens",), False, bits_per_byte),
-        Metric("next_token_accuracy", ("next_tokens",), True, next_token_accuracy),
+        Metric("next_token_accuracy", ("next_tokens", "answers"), True, next_token_accuracy),
     )
 }
 

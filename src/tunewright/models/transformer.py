@@ -7,7 +7,7 @@ block each, whatever stands beside the stack is one block each too, and their or
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -77,11 +77,22 @@ class Transformer(AnyNetwork):
         head = self.core.get_output_embeddings()
         if not isinstance(head, nn.Linear) or "bias" in dict(head.named_parameters()):
             return None
-        inputs = self.example()
+        inputs, reduced = self.example(), self.reduced
         assert isinstance(inputs, dict)
+        self.reduced = False
         with evaluating(self), torch.no_grad():
-            same = torch.allclose(self(inputs), self.hidden(inputs).float() @ head.weight.t(), rtol=1e-3, atol=1e-3)
+            same = torch.allclose(self(inputs), self.hidden(inputs) @ head.weight.t(), rtol=1e-3, atol=1e-3)
+        self.reduced = reduced
         return head.weight if same else None
+
+    def end_at(self, tokens: Collection[int]) -> None:
+        """Note in the model's own settings at which tokens what it writes is over."""
+        ends = sorted(tokens)
+        value = ends if len(ends) > 1 else ends[0]
+        self.core.config.eos_token_id = value
+        if (settings := getattr(self.core, "generation_config", None)) is not None:
+            settings.eos_token_id = value
+        self.described = {**self.described, "config": {**self.described["config"], "eos_token_id": value}}
 
     def rate_of(self, name: str) -> float:
         rule = getattr(self.core, "rate_of", None)

@@ -37,6 +37,7 @@ HUB_TASKS = {
     "image-multilabel-classification": "image-classification",
     "masked-language-modeling": "fill-mask",
     "language-modeling": "text-generation",
+    "supervised-fine-tuning": "text-generation",
 }
 
 # More input columns than this are counted, not listed.
@@ -153,6 +154,8 @@ def _intended_use(stage: Stage, task: str) -> str:
     target, classes = words_of(data.get("target")), sequence(data.get("classes"))
     if target is None and task == "masked-language-modeling":
         return "An encoder that says which tokens of a text were hidden, to be fine-tuned for what texts are to tell."
+    if target is None and task == "supervised-fine-tuning":
+        return "A chat model: it answers as the assistant of the conversations below does. It was not examined for truth or safety."
     if target is None and task == "language-modeling":
         return "A language model: it writes on from a text. Nobody taught it to answer, or to tell the truth."
     if target is None:

@@ -18,6 +18,7 @@ STYLES: dict[str, Style] = {
     "accuracy": "share",
     "masked_accuracy": "share",
     "next_token_accuracy": "share",
+    "exact_match": "share",
     "subset_accuracy": "share",
     **dict.fromkeys(("mae", "rmse", "loss", "masked_loss", "pseudo_perplexity", "token_loss", "perplexity"), "amount"),
 }

@@ -23,11 +23,12 @@ from tunewright.errors import DataError, shorten
 from tunewright.recipe.schema import Data
 from tunewright.tasks.base import InputEncoder
 from tunewright.tasks.causal_tokens import CausalEncoder
+from tunewright.tasks.chat_tokens import ChatEncoder
 from tunewright.tasks.pixels import PixelEncoder
 from tunewright.tasks.rows import RowEncoder
 from tunewright.tasks.tokens import TextEncoder
 
-TEXTS = (TextEncoder, CausalEncoder)
+TEXTS = (TextEncoder, CausalEncoder, ChatEncoder)
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 # Rows that are predicted in one go: enough to sort by length, few enough to see the first results soon.
 PIECE = 1024
@@ -136,6 +137,8 @@ def _record(text: str, inputs: InputEncoder) -> dict[str, Any] | None:
         return value
     if not isinstance(inputs, TEXTS):
         return None
+    if isinstance(inputs, ChatEncoder):
+        return {"prompt": text}
     values = value if isinstance(value, list) else [value]
     if len(values) != len(inputs.columns) or not all(isinstance(entry, str) for entry in values):
         # [ and { are good beginnings of a text, too.

@@ -28,6 +28,7 @@ from tunewright.stages.job import Origin, recipe_backbone
 from tunewright.stages.method import few_examples, settle_method
 from tunewright.stages.pretrained import chosen_tune, pretrained_network, same_target, usual_lr
 from tunewright.tasks.base import InputEncoder, Preprocessor, Task
+from tunewright.tasks.chat_tokens import ChatEncoder
 from tunewright.tasks.rows import unused_columns
 from tunewright.tasks.table import get_task
 from tunewright.tasks.targets import TargetEncoder, fit_target
@@ -124,6 +125,8 @@ def gather(
         lr = recipe.train.lr or usual_lr(recipe, tune, screen)
     else:
         lr = recipe.train.lr or default_lr(recipe.train.optimizer)
+    if isinstance(inputs, ChatEncoder) and isinstance(network, Transformer):
+        network.end_at(inputs.ends)
     if tune.adapter is not None:
         network = add_adapter(network, tune.adapter, seed=recipe.seed)
     return Ingredients(
@@ -225,7 +228,8 @@ def _input_encoder(
     if origin is None:
         return task.fit_inputs(prepared, recipe, backbone, None)
     known = origin.preprocessor
-    if known.task.load_inputs is not task.load_inputs:
+    same_purpose = task.purpose is not None and known.task.purpose == task.purpose
+    if known.task.load_inputs is not task.load_inputs and not same_purpose:
         raise ArtifactError(
             f"the model was trained for {known.task.name}, which reads other inputs than {task.name}",
             expected=f"a model trained for {task.name}",

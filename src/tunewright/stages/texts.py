@@ -17,6 +17,7 @@ from tunewright.recipe.stages import StageRecipe
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients
 from tunewright.tasks.causal_tokens import CausalEncoder
+from tunewright.tasks.chat_tokens import ChatEncoder, ChatExamples
 from tunewright.tasks.table import get_task
 from tunewright.tasks.tokens import TextEncoder, load_tokens, text_columns
 
@@ -36,6 +37,14 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
             "no token looks into another text"
         )
         return {"tokenizer": facts, "tokens": tokens, "examples": rows, "max_length": encoder.max_length}
+    if isinstance(encoder, ChatEncoder) and isinstance(train, ChatExamples):
+        tokens = sum(len(entry.ids) for entry in train.conversations)
+        trained, count = train.trained_tokens, len(train.conversations)
+        screen.say(
+            f"{count:,} conversations ({encoder.shape}), {tokens:,} tokens, of which the assistant's {trained:,} are trained, "
+            f"in {len(train):,} rows of at most {encoder.max_length}; no token looks into another conversation"
+        )
+        return {"tokens": tokens, "trained": trained, "examples": len(train), "max_length": encoder.max_length}
     if not isinstance(encoder, TextEncoder) or not isinstance(train, TokenExamples):
         return None
     facts = _tokenizer(prepared, encoder, screen)

@@ -126,7 +126,7 @@ def fit_causal(
             fix=f"data.input: {columns[0]}",
         )
     if known is not None:
-        length = _context(recipe, known.limit, known.max_length)
+        length = context_of(recipe, known.limit, known.max_length)
         return CausalEncoder(column=columns[0], max_length=length, limit=known.limit, tokenizer=known.tokenizer)
     if backbone is None:
         raise RecipeError(
@@ -135,7 +135,7 @@ def fit_causal(
             expected="gpt, {gpt: {layers: 4, width: 128}}, a folder or a hub id",
             fix="model.backbone: gpt",
         )
-    limit = int(backbone.config.get("max_position_embeddings") or backbone.config.get("n_positions") or 10**9)
+    limit = read_limit(backbone)
     trained = tokenizer_to_train(recipe, backbone, USUAL_TOKENIZER)
     folder = backbone.folder if trained is None else trained_tokenizer(prepared, columns, trained, limit, WRITER)
     tokenizer = load_tokenizer(folder)
@@ -148,7 +148,9 @@ def fit_causal(
             fix="take another backbone",
         )
     usual = limit if not backbone.pretrained else min(USUAL_CONTEXT, limit)
-    return CausalEncoder(column=columns[0], max_length=_context(recipe, limit, usual), limit=limit, tokenizer=tokenizer)
+    return CausalEncoder(
+        column=columns[0], max_length=context_of(recipe, limit, usual), limit=limit, tokenizer=tokenizer
+    )
 
 
 def load_causal(value: dict[str, Any], folder: Path) -> CausalEncoder:
@@ -156,7 +158,17 @@ def load_causal(value: dict[str, Any], folder: Path) -> CausalEncoder:
     return CausalEncoder(**value, tokenizer=load_tokenizer(folder))
 
 
-def _context(recipe: Recipe, limit: int, usual: int) -> int:
+def read_limit(backbone: Backbone) -> int:
+    """Tokens that a language model was made to read at once."""
+    return int(backbone.config.get("max_position_embeddings") or backbone.config.get("n_positions") or 10**9)
+
+
+def context_of(recipe: Recipe, limit: int, usual: int) -> int:
+    """Tokens that are to be read at once: the recipe's word, or the usual.
+
+    Raises:
+        RecipeError: more than the network can.
+    """
     wanted = recipe.model.max_length or usual
     if wanted > limit:
         raise RecipeError(

@@ -63,7 +63,8 @@ def next_token_outputs(network: AnyNetwork, encoder: CausalEncoder, table: pa.Ta
                 )
                 counts[row, window.counted - window.start : length - 1] = True
             ids, counts = ids.to(device), counts.to(device)
-            losses, right = _measured(network, ids, counts)
+            truth = ids[:, 1:][counts[:, :-1]]
+            losses, right = token_outputs(network, {"input_ids": ids[:, :-1]}, counts[:, :-1], truth)
             place = np.array([window.text for window in windows])[counts.nonzero()[:, 0].cpu().numpy()]
             outputs[:, 0] += np.bincount(place, losses.double().cpu().numpy(), minlength=table.num_rows)
             outputs[:, 1] += np.bincount(place, right.double().cpu().numpy(), minlength=table.num_rows)
@@ -122,10 +123,14 @@ def _batches(windows: list[Window]) -> list[list[Window]]:
     return found
 
 
-def _measured(network: Transformer, ids: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of the token after each position that counts, and whether it has the largest logit."""
-    inputs = {"input_ids": ids[:, :-1], "attention_mask": torch.ones_like(ids[:, :-1])}
-    wanted, truth = counts[:, :-1], ids[:, 1:][counts[:, :-1]]
+def token_outputs(
+    network: Transformer, inputs: dict[str, Tensor], wanted: Tensor, truth: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The loss of the token after each position that is `wanted` [B, T], and whether it has the largest logit.
+
+    Args:
+        truth: [M] these tokens.
+    """
     if (weight := network.output_weight) is not None:
         dtype = torch.bfloat16 if network.reduced else torch.float32
         return token_losses(network.hidden(inputs)[wanted], weight, truth, dtype=dtype)

@@ -12,6 +12,7 @@ from tunewright.tasks import (
     image_classification,
     language_modeling,
     masked_language_modeling,
+    supervised_fine_tuning,
     tabular_classification,
     tabular_regression,
     text_classification,
@@ -32,6 +33,7 @@ TASKS: dict[str, Task] = {
         text_regression.TASK,
         masked_language_modeling.TASK,
         language_modeling.TASK,
+        supervised_fine_tuning.TASK,
     )
 }
 

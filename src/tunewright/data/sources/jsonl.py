@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from tunewright.data.columns import Column, Rejects
+from tunewright.data.conversations import is_turns
 from tunewright.data.sources.base import ROW, Source
 from tunewright.errors import DataError, shorten
 
@@ -30,7 +31,7 @@ def read_jsonl(path: Path, format: str) -> Source:
     excess: Counter[str] = Counter()  # lists less single values
     for _, record in _records(path, Rejects()):
         names.update(dict.fromkeys(record))
-        excess.update({key: 1 if isinstance(value, list) else -1 for key, value in record.items() if value is not None})
+        excess.update({key: 1 if _is_list(value) else -1 for key, value in record.items() if value is not None})
     lists = {name for name in names if excess[name] > 0}
     if not names:
         raise DataError(
@@ -46,9 +47,9 @@ def read_jsonl(path: Path, format: str) -> Source:
 def _batches(path: Path, names: list[str], lists: set[str], rejects: Rejects) -> Iterator[pa.Table]:
     held: list[tuple[int, dict[str, Any]]] = []
     for number, record in _records(path, rejects):
-        odd = [key for key, value in record.items() if value is not None and isinstance(value, list) != (key in lists)]
+        odd = [key for key, value in record.items() if value is not None and _is_list(value) != (key in lists)]
         if odd:
-            is_list = isinstance(record[odd[0]], list)
+            is_list = _is_list(record[odd[0]])
             rejects.add(
                 "a list where most lines hold one value" if is_list else "one value where most lines hold a list",
                 f"line {number}: {odd[0]!r} holds {shorten(record[odd[0]], 60)}",
@@ -78,6 +79,8 @@ def _cell(value: Any) -> str | None:
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
     return value if isinstance(value, str) else repr(value)
 
 
@@ -85,8 +88,15 @@ def _cells(value: list[Any] | None) -> list[str] | None:
     return None if value is None else [cell for entry in value if (cell := _cell(entry)) is not None]
 
 
+def _is_list(value: Any) -> bool:
+    """A list of plain values; a conversation's turns are kept together as JSON text."""
+    return isinstance(value, list) and not is_turns(value)
+
+
 def _is_nested(value: Any) -> bool:
-    """A mapping, or a list with anything in it that has no plain text."""
+    """A mapping, or a list with anything in it that has no plain text, but the turns of a conversation."""
+    if is_turns(value):
+        return False
     if isinstance(value, list):
         return not all(isinstance(entry, str | int | float) for entry in value)
     return isinstance(value, dict)

@@ -1,0 +1,93 @@
+"""How well a chat model gives the answers of conversations that it has not seen: token by token, and word for word."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from tunewright.data.conversations import is_turns
+from tunewright.data.packing import IGNORED
+from tunewright.evaluation.baselines import Baseline
+from tunewright.models.generate import generate
+from tunewright.models.network import AnyNetwork, evaluating
+from tunewright.models.transformer import Transformer
+from tunewright.tasks.base import Measured
+from tunewright.tasks.chat_tokens import ChatEncoder, ChatExamples
+from tunewright.tasks.next_tokens import token_outputs
+
+TOKENS = 16_384
+# Tokens of an answer at most.
+ANSWERED = 256
+
+
+def answer_outputs(network: AnyNetwork, encoder: ChatEncoder, table: pa.Table) -> Measured:
+    """What the "answers" metrics want, for each conversation: [N, 2], the sum of −log p of the assistant's tokens and how many
+    of them the largest logit names; and [N], how many there are.
+
+    Where all of them are named, writing the likeliest token each time gives the very answer, end of turn included.
+    """
+    assert isinstance(network, Transformer)
+    examples = encoder.examples(table, None)
+    alone = ChatExamples(
+        conversations=examples.conversations,
+        numbers=examples.numbers,
+        bins=[[index] for index in range(table.num_rows)],
+        device=next(network.parameters()).device,
+    )
+    outputs, target = np.zeros((table.num_rows, 2)), np.zeros(table.num_rows, np.int64)
+    order = torch.argsort(alone.lengths, descending=True, stable=True)
+    with evaluating(network), torch.inference_mode():
+        while len(order):
+            count = max(1, TOKENS // int(alone.lengths[order[0]]))
+            batch = alone.batch(order[:count])
+            assert batch.target is not None
+            counts = batch.target != IGNORED
+            losses, right = token_outputs(
+                network, {"input_ids": batch.named["input_ids"]}, counts, batch.target[counts]
+            )
+            place = order[:count][counts.nonzero()[:, 0].cpu()].numpy()
+            outputs[:, 0] += np.bincount(place, losses.double().cpu().numpy(), minlength=table.num_rows)
+            outputs[:, 1] += np.bincount(place, right.double().cpu().numpy(), minlength=table.num_rows)
+            target += np.bincount(place, minlength=table.num_rows)
+            order = order[count:]
+    return outputs, target
+
+
+def answer_baselines(encoder: ChatEncoder, train: pa.Table, table: pa.Table) -> list[Baseline]:
+    """What the frequencies of the tokens of training answers alone give."""
+    size = len(encoder.tokenizer)
+    seen, wanted = (
+        [[token for token, trained in zip(entry.ids, entry.trained) if trained] for entry in encoder.rendered(part)]
+        for part in (train, table)
+    )
+    counts = np.bincount(np.concatenate([*seen]).astype(np.int64), minlength=size) + 1.0
+    chances = counts / counts.sum()
+    commonest = int(counts.argmax())
+    outputs = [[-np.log(chances[tokens]).sum(), tokens.count(commonest)] for tokens in wanted]
+    return [Baseline(name="token frequencies", outputs=np.array(outputs, np.float64))]
+
+
+def answered(network: AnyNetwork, encoder: ChatEncoder, table: pa.Table) -> list[dict[str, Any]]:
+    """For each row {"answer": …}: the likeliest token each time. A row is a question, or a conversation as JSON."""
+    assert isinstance(network, Transformer)
+    (name,) = (name for name in table.column_names if name != "_row")
+    found: list[dict[str, Any]] = []
+    for cell in table[name].cast(pa.string()).to_pylist():
+        ids = encoder.tokenizer.apply_chat_template(
+            _messages(cell or ""), add_generation_prompt=True, return_dict=False
+        )
+        new = generate(network, ids, end=encoder.ends, most=ANSWERED, context=encoder.limit)
+        found.append({"answer": encoder.tokenizer.decode(list(new), skip_special_tokens=True).strip()})
+    return found
+
+
+def _messages(cell: str) -> list[dict[str, str]]:
+    try:
+        value = json.loads(cell) if cell[:1] == "[" else None
+    except ValueError:
+        value = None
+    return value if is_turns(value) else [{"role": "user", "content": cell}]

@@ -1,0 +1,33 @@
+"""Answer as the assistant does in these conversations: a language model becomes one that talks."""
+
+from __future__ import annotations
+
+from tunewright.tasks.answers import answer_baselines, answer_outputs, answered
+from tunewright.tasks.base import Examination, Task
+from tunewright.tasks.chat_tokens import fit_chat, load_chat
+from tunewright.tasks.language_modeling import foretelling
+
+TASK = Task(
+    name="supervised-fine-tuning",
+    summary="what an assistant answers, learned from conversations",
+    target_kind=None,
+    purpose="causal-lm",
+    fit_inputs=fit_chat,
+    load_inputs=load_chat,
+    default_model={"backbone": "gpt"},
+    defaults={
+        "data": {"labelled": False},
+        "train": {
+            "epochs": 3,
+            "batch_size": 16,
+            "optimizer": "adamw",
+            "schedule": "cosine",
+            "warmup": 0.05,
+            "clip_norm": 1.0,
+        },
+    },
+    objective="next_tokens",
+    objectives={"next_tokens": foretelling},
+    examination=Examination(kind="answers", measure=answer_outputs, baselines=answer_baselines, answer=answered),
+    metrics=("exact_match", "token_loss", "next_token_accuracy"),
+)
