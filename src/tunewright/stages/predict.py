@@ -23,6 +23,7 @@ from tunewright.models.saved import load_network
 from tunewright.stages.given import given_pieces
 from tunewright.tasks.base import InputEncoder, Preprocessor
 from tunewright.tasks.causal_tokens import CausalEncoder
+from tunewright.tasks.chat_tokens import ChatEncoder
 from tunewright.tasks.table import load_preprocessor
 from tunewright.tasks.tokens import TextEncoder
 
@@ -40,7 +41,8 @@ class Model:
     def predict(self, data: Given) -> list[dict[str, Any]]:
         """For each row {"prediction": …}; of a classifier also "confidence" and "probabilities" by class; with several
         labels a row the prediction is a list, and there is no confidence; of a masked language model {"masks": …}, the
-        likeliest tokens for each [MASK] of the text; of a language model {"continuation": …}.
+        likeliest tokens for each [MASK] of the text; of a language model {"continuation": …}, of a chat
+        model {"answer": …}.
 
         Args:
             data: a table with the columns of the training; texts, or pairs of them; or what the command line takes: the
@@ -145,6 +147,8 @@ def _texts_table(texts: Sequence[str | Sequence[str]], inputs: InputEncoder) -> 
         DataError: the model reads no texts, or another number of them.
     """
     columns = inputs.columns if isinstance(inputs, TextEncoder | CausalEncoder) else []
+    if isinstance(inputs, ChatEncoder):
+        columns = ["prompt"]
     rows = [[text] if isinstance(text, str) else list(text) for text in texts]
     if not columns or any(len(row) != len(columns) for row in rows):
         raise DataError(

@@ -1,0 +1,221 @@
+"""Chat models: conversations in any shape, packed exactly, trained, answered, resumed, opened by the library."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from test_gpt import library
+from tunewright import load_model
+from tunewright.data.batching import Batches
+from tunewright.data.conversations import Shape, Turn, conversation, recognise
+from tunewright.errors import DataError, RecipeError, UserError
+from tunewright.models.encoders import gpt
+from tunewright.models.transformer import build_transformer, describe_transformer
+from tunewright.stages.chat import Drawing, chat
+from tunewright.stages.console import silent
+from tunewright.stages.run import run
+from tunewright.tasks.chat_template import Rendered
+from tunewright.tasks.chat_tokens import ChatExamples, packed
+from tunewright.training.objectives import FromNextTokens
+
+ASKED = Turn("user", "2+3?")
+SHAPES: list[tuple[str, dict[str, Any], list[Turn]]] = [
+    (
+        "messages",
+        {
+            "messages": [
+                {"role": "system", "content": "Count."},
+                {"role": "user", "content": "2+3?"},
+                {"role": "assistant", "content": "5"},
+            ]
+        },
+        [Turn("system", "Count."), ASKED, Turn("assistant", "5")],
+    ),
+    (
+        "sharegpt",
+        {"conversations": [{"from": "human", "value": "2+3?"}, {"from": "gpt", "value": "5"}]},
+        [ASKED, Turn("assistant", "5")],
+    ),
+    (
+        "alpaca",
+        {"instruction": "Add.", "input": "2 and 3", "output": "5"},
+        [Turn("user", "Add.\n\n2 and 3"), Turn("assistant", "5")],
+    ),
+    ("prompt and completion", {"prompt": "2+3?", "completion": "5"}, [ASKED, Turn("assistant", "5")]),
+    ("prompt and completion", {"question": "2+3?", "answer": "5"}, [ASKED, Turn("assistant", "5")]),
+]
+
+
+@pytest.mark.parametrize(("name", "row", "turns"), SHAPES)
+def test_shapes(name: str, row: dict[str, Any], turns: list[Turn]) -> None:
+    shape = recognise([*row, "id"])
+    assert shape is not None and shape.name == name
+    cells = {key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()}
+    assert conversation(shape, cells) == turns
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ('[{"role": "user", "content": "hello"}]', "nobody answers"),
+        ('[{"role": "king", "content": "hello"}]', "nobody has the role 'king'"),
+        ('[{"role": "user", "content": " "}, {"role": "assistant", "content": "x"}]', "a turn of the user is empty"),
+        ('[{"role": "user"}]', "no list of turns"),
+        ("hello", "no JSON"),
+    ],
+)
+def test_what_is_no_conversation(cell: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        conversation(Shape(name="messages", columns=("messages",)), {"messages": cell})
+
+
+def test_packing_leaves_nothing_out_and_overfills_nothing() -> None:
+    lengths = [3, 9, 4, 1, 10, 6, 2, 5]
+    bins = packed(lengths, 10)
+    assert sorted(index for bin in bins for index in bin) == list(range(8))
+    assert all(sum(lengths[index] for index in bin) <= 10 for bin in bins) and len(bins) < 8
+
+
+def rendered(count: int) -> list[Rendered]:
+    draw = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(count):
+        length = int(torch.randint(3, 12, (1,), generator=draw))
+        ids = torch.randint(5, 50, (length,), generator=draw).tolist()
+        trained = (torch.rand(length, generator=draw) < 0.5).tolist()
+        trained[-1] = True
+        found.append(Rendered(ids=ids, trained=trained, prompts=[]))
+    return found
+
+
+def gradients(bins: list[list[int]], accumulate: int, size: int) -> dict[str, Tensor]:
+    config = {**gpt(layers=2, width=32, heads=4, context=40), "vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0}
+    network = build_transformer(describe_transformer("causal-lm", config, head=None, classes=None), seed=1)
+    conversations = rendered(9)
+    examples = ChatExamples(conversations=conversations, numbers=torch.arange(9), bins=bins)
+    objective = FromNextTokens(z_loss=0.0)
+    steps = list(Batches(examples=examples, batch_size=size, accumulate=accumulate, seed=0).steps(0))
+    weight = sum(objective.weight(batch) for step in steps for batch in step)
+    assert weight == sum(sum(entry.trained[1:]) for entry in conversations)
+    for step in steps:
+        for batch in step:
+            (objective.loss_sum(network, batch, 0) / weight).backward()
+    return {name: value.grad for name, value in network.named_parameters() if value.grad is not None}
+
+
+def test_packed_unpacked_and_accumulated_gradients_agree() -> None:
+    alone = [[index] for index in range(9)]
+    together = packed([len(entry.ids) - 1 for entry in rendered(9)], 30)
+    assert len(together) < 5
+    expected = gradients(alone, 1, 9)
+    for found in (gradients(together, 1, 9), gradients(together, 3, 1), gradients(alone, 5, 2)):
+        for name, value in expected.items():
+            assert torch.allclose(found[name], value, atol=1e-5), name
+
+
+def recipe_for(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A model of texts, then of sums of two digits."""
+    sums = [(a, b) for a in range(10) for b in range(10)]
+    lines = [
+        {"messages": [{"role": "user", "content": f"{a}+{b}?"}, {"role": "assistant", "content": str(a + b)}]}
+        for a, b in sums * 3
+    ]
+    (folder / "sums.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (folder / "texts.txt").write_text("\n".join(f"{a}+{b}? {a + b} user assistant" for a, b in sums))
+    recipe: dict[str, Any] = {
+        "task": "supervised-fine-tuning",
+        "data": {"source": "sums.jsonl"},
+        "model": {
+            "backbone": {"gpt": {"layers": 2, "width": 32, "heads": 2, "context": 64}},
+            "tokenizer": {"bpe": {"vocabulary": 270}},
+        },
+        "train": {"epochs": 3, "batch_size": 4, "lr": 1e-2},
+        "eval": {"resamples": 100},
+        "stages": [
+            {
+                "pretrain": {
+                    "task": "language-modeling",
+                    "data": {"source": "texts.txt", "input": "text"},
+                    "train": {"epochs": 1},
+                }
+            },
+            "finetune",
+        ],
+    }
+    return {**recipe, **changes}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("chat")
+    return run(recipe_for(folder), base=folder, runs=folder / "runs", screen=silent())
+
+
+def test_it_learns_to_answer(trained: Any) -> None:
+    summary = trained.stages["finetune"].summary
+    metrics = {name: entry["value"] for name, entry in summary["evaluation"]["metrics"].items()}
+    baseline = summary["evaluation"]["baselines"][0]["metrics"]
+    assert list(metrics) == ["exact_match", "token_loss", "next_token_accuracy"]
+    assert metrics["token_loss"] < baseline["token_loss"]["value"]
+    # Every trained token was counted: an answer and its end.
+    assert summary["texts"]["trained"] < summary["texts"]["tokens"] / 2
+
+
+def test_an_exact_match_is_what_writing_gives(trained: Any) -> None:
+    """The share that was measured token by token is the share of answers that come out word for word."""
+    from tunewright.stages.evaluate import read_predictions
+
+    folder = trained.stages["finetune"].folder
+    found = read_predictions(folder)
+    model = load_model(folder / "model")
+    lines = (folder.parents[2] / "sums.jsonl").read_text().splitlines()
+    for row, outputs, target in list(zip(found.rows, found.outputs, found.target, strict=True))[:12]:
+        question, answer = (turn["content"] for turn in json.loads(lines[row - 1])["messages"])
+        (written,) = model.predict([question])
+        assert (written["answer"] == answer) == (outputs[1] == target)
+
+
+def test_the_library_opens_it_with_its_template_and_its_end(trained: Any) -> None:
+    from transformers import AutoTokenizer
+
+    folder = trained.stages["finetune"].folder / "model"
+    tokenizer, theirs = AutoTokenizer.from_pretrained(folder), library(folder)
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert theirs.generation_config.eos_token_id == tokenizer.eos_token_id
+    messages = [{"role": "user", "content": "3+4?"}]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, return_tensors="pt")
+    written = theirs.generate(ids, max_new_tokens=20, do_sample=False)
+    text = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True).strip()
+    (answer,) = load_model(folder).predict(["3+4?"])
+    assert answer["answer"] == text
+    said: list[str] = []
+    chat(folder, Drawing(temperature=0.0, most=20), lines=["3+4?"], write=said.append)
+    assert "".join(said).strip() == text
+
+
+WRONG: list[tuple[dict[str, Any], str, type[Exception]]] = [
+    ({"data": {"source": "texts.txt"}}, "holds no conversations", DataError),
+    ({"data": {"source": "silent.jsonl"}}, "nobody answers", DataError),
+    (
+        {"model": {"backbone": "gpt", "tokenizer": {"bpe": {"vocabulary": 270}}, "max_length": 4}},
+        "fits into the context",
+        DataError,
+    ),
+    ({"train": {"objective": "mse"}}, "no objective of this name", RecipeError),
+]
+
+
+@pytest.mark.parametrize(("change", "said", "kind"), WRONG, ids=[said for _, said, _ in WRONG])
+def test_what_does_not_fit(tmp_path: Path, change: dict[str, Any], said: str, kind: type[Exception]) -> None:
+    turns = [{"role": "user", "content": "hello"}]
+    (tmp_path / "silent.jsonl").write_text("\n".join(json.dumps({"messages": turns}) for _ in range(30)))
+    recipe = recipe_for(tmp_path, stages=["pretrain"], **change)
+    with pytest.raises(kind, match=said) as caught:
+        run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent())
+    assert isinstance(caught.value, UserError) and caught.value.fix
