@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from test_gpt import library
@@ -19,6 +20,7 @@ from tunewright.models.encoders import gpt
 from tunewright.models.transformer import build_transformer, describe_transformer
 from tunewright.stages.chat import Drawing, chat
 from tunewright.stages.console import silent
+from tunewright.stages.data import check_data
 from tunewright.stages.run import run
 from tunewright.tasks.chat_template import Rendered
 from tunewright.tasks.chat_tokens import ChatExamples, packed
@@ -219,3 +221,13 @@ def test_what_does_not_fit(tmp_path: Path, change: dict[str, Any], said: str, ki
     with pytest.raises(kind, match=said) as caught:
         run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent())
     assert isinstance(caught.value, UserError) and caught.value.fix
+
+
+def test_the_check_shows_what_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_for(tmp_path, stages=["pretrain"])))
+    check_data(tmp_path / "recipe.yaml", [], as_json=False)
+    said = capsys.readouterr().out
+    assert "training conversations (messages) fit the template and the context" in said
+    shown = said[said.index("the first conversation") :]
+    answer = shown[shown.rindex("⟦") + 1 : shown.rindex("⟧")]
+    assert answer.endswith("<|im_end|>") and answer.removesuffix("<|im_end|>").isdigit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shlex
@@ -184,6 +185,16 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "length,stars,label\n" + "".join(f"{i % 90},{i % 5},{'good' if i % 5 > 2 else 'bad'}\n" for i in range(300))
     )
     (place / "domain.txt").write_text("".join(f"the {i % 7}th room was {i % 5 + 1} stairs up\n" for i in range(60)))
+    talk = [
+        {"messages": [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": f"{i}!"}]}
+        for i in range(60)
+    ]
+    (place / "talk.jsonl").write_text("\n".join(map(json.dumps, talk)))
+    (place / "talk.yaml").write_text(
+        "task: supervised-fine-tuning\ndata: {source: talk.jsonl}\ntrain: {epochs: 1}\n"
+        "model: {backbone: {gpt: {layers: 1, width: 32, heads: 2, context: 64}}, tokenizer: {bpe: {vocabulary: 270}}}\n"
+    )
+    assert tunewright("run", "talk.yaml", cwd=place).returncode == 0
     for name in ("a", "b"):
         (place / f"{name}.yaml").write_text(
             f"task: image-classification\ndata: {{source: digits}}\nseed: 1\nmodel: {{layers: [flatten, {{dense: {8 if name == 'a' else 16}}}, {{dense: auto}}]}}\ntrain: {{epochs: 1}}\n"

@@ -12,7 +12,11 @@ from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import stage_recipes
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import prepare_data
+from tunewright.stages.job import recipe_backbone
 from tunewright.stages.run import read_recipe
+from tunewright.stages.shown_turns import show_conversation
+from tunewright.tasks.chat_tokens import fit_chat, load_chat
+from tunewright.tasks.table import get_task
 
 
 def check_data(recipe: Path, overrides: list[str], *, as_json: bool, screen: Screen | None = None) -> None:
@@ -28,6 +32,20 @@ def check_data(recipe: Path, overrides: list[str], *, as_json: bool, screen: Scr
         screen.say(f"{name}: {stage.data.source}")
         for finding in findings:
             _show(finding, screen)
+        if get_task(stage.task).load_inputs is load_chat:
+            _check_conversations(prepared, stage, base, screen)
+
+
+def _check_conversations(prepared: Prepared, stage: Recipe, base: Path, screen: Screen) -> None:
+    """Write every training conversation by the template, and show the first.
+
+    Raises:
+        DataError: a conversation and the template, or the context, do not fit together.
+    """
+    encoder = fit_chat(prepared, stage, recipe_backbone(stage, base), None)
+    conversations = encoder.rendered(prepared.table("train"))
+    screen.say(f"· {len(conversations):,} training conversations ({encoder.shape}) fit the template and the context")
+    show_conversation(encoder, conversations[0], screen)
 
 
 def prepare_to(recipe: Path, overrides: list[str], out: Path | None, *, screen: Screen | None = None) -> list[Prepared]:

@@ -16,6 +16,7 @@ from tunewright.data.tokenizer import MEASURED, measure_tokenizer
 from tunewright.recipe.stages import StageRecipe
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients
+from tunewright.stages.shown_turns import show_conversation
 from tunewright.tasks.causal_tokens import CausalEncoder
 from tunewright.tasks.chat_tokens import ChatEncoder, ChatExamples
 from tunewright.tasks.table import get_task
@@ -44,6 +45,7 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
             f"{count:,} conversations ({encoder.shape}), {tokens:,} tokens, of which the assistant's {trained:,} are trained, "
             f"in {len(train):,} rows of at most {encoder.max_length}; no token looks into another conversation"
         )
+        show_conversation(encoder, train.conversations[0], screen)
         return {"tokens": tokens, "trained": trained, "examples": len(train), "max_length": encoder.max_length}
     if not isinstance(encoder, TextEncoder) or not isinstance(train, TokenExamples):
         return None
