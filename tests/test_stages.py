@@ -313,7 +313,8 @@ def _few_texts(path: Path, task: str) -> str:
     }
     answer = answers.get(task, lambda good, i: "good" if good else "bad")
     lines = [f"{text} number {i},{answer(good, i)}" for i in range(30) for text, good in [words[i % 4]]]
-    path.write_text("\n".join(["text,label", *(line.replace(", ", " ") for line in lines)]))
+    names = "prompt,completion" if task == "supervised-fine-tuning" else "text,label"
+    path.write_text("\n".join([names, *(line.replace(", ", " ") for line in lines)]))
     return str(path)
 
 

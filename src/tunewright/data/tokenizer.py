@@ -85,6 +85,8 @@ WRITER = Style(
 )
 SPECIALS = 5
 UNKNOWN = 1
+# Pieces of a tokenizer at most, where the recipe gives no number.
+USUAL_VOCABULARY = 8000
 
 Size = Annotated[int, Field(gt=SPECIALS, le=1_000_000, strict=True)]
 # Texts and a style to a tokenizer; called again and again.
@@ -105,22 +107,24 @@ class TokenizerFacts:
     """How many texts were measured."""
 
 
-def wordpiece(*, vocabulary: Size = 8000, lowercase: bool = True) -> Trainer:
+def wordpiece(*, vocabulary: Size | None = None, lowercase: bool = True) -> Trainer:
     """Words cut into pieces, `##` before all but the first; each Chinese character is a word (Devlin et al. 2019).
 
     Characters that are too rare for the vocabulary become [UNK].
     """
 
+    size = vocabulary or USUAL_VOCABULARY
+
     def train(texts: Sequence[str], style: Style) -> Tokenizer:
         tokenizer = Tokenizer(models.WordPiece(unk_token=style.special[UNKNOWN]))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        first, continuing = _alphabet(tokenizer, texts, vocabulary - SPECIALS)
+        first, continuing = _alphabet(tokenizer, texts, size - SPECIALS)
         inside = sorted(f"##{character}" for character in continuing)
         tokenizer.train_from_iterator(
             texts,
             trainers.WordPieceTrainer(
-                vocab_size=vocabulary,
+                vocab_size=size,
                 min_frequency=LEAST,
                 special_tokens=[*style.special, *inside],  # given before, so that their ids do not depend on chance
                 initial_alphabet=first,
@@ -137,22 +141,24 @@ def wordpiece(*, vocabulary: Size = 8000, lowercase: bool = True) -> Trainer:
     return train
 
 
-def bpe(*, vocabulary: Size = 8000) -> Trainer:
+def bpe(*, vocabulary: Size | None = None) -> Trainer:
     """Byte-level byte-pair encoding: pairs of bytes that come often are joined (Radford et al. 2019, section 2.2).
 
     Every text can be written with it, so nothing is unknown, and the text comes back exactly.
     """
 
+    size = vocabulary or USUAL_VOCABULARY
+
     def train(texts: Sequence[str], style: Style) -> Tokenizer:
-        if vocabulary < (least := 256 + SPECIALS):
-            raise _too_small(vocabulary, least, "the 256 bytes and the special tokens")
+        if size < (least := 256 + SPECIALS):
+            raise _too_small(size, least, "the 256 bytes and the special tokens")
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         tokenizer.train_from_iterator(
             texts,
             trainers.BpeTrainer(
-                vocab_size=vocabulary,
+                vocab_size=size,
                 min_frequency=LEAST,
                 special_tokens=list(style.special),
                 initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
@@ -164,23 +170,25 @@ def bpe(*, vocabulary: Size = 8000) -> Trainer:
     return train
 
 
-def unigram(*, vocabulary: Size = 8000) -> Trainer:
+def unigram(*, vocabulary: Size | None = None) -> Trainer:
     """The pieces under which the texts are likeliest, each drawn by itself (Kudo 2018, section 3.2)."""
+
+    size = vocabulary or USUAL_VOCABULARY
 
     def train(texts: Sequence[str], style: Style) -> Tokenizer:
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.normalizer = normalizers.NFKC()
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         trainer = trainers.UnigramTrainer(
-            vocab_size=vocabulary,
+            vocab_size=size,
             special_tokens=list(style.special),
             unk_token=style.special[UNKNOWN],
             show_progress=False,
         )
         # Each character must be a piece, and the space's mark.
         characters = {"▁", *(c for text in texts for c in tokenizer.normalizer.normalize_str(text) if c != " ")}
-        if vocabulary < (least := len(characters) + SPECIALS):
-            raise _too_small(vocabulary, least, "every character of the training texts")
+        if size < (least := len(characters) + SPECIALS):
+            raise _too_small(size, least, "every character of the training texts")
         tokenizer.train_from_iterator(texts, trainer)
         fresh = Tokenizer(models.Unigram(_in_order(json.loads(tokenizer.to_str())["model"]["vocab"]), unk_id=UNKNOWN))
         fresh.normalizer, fresh.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
@@ -199,7 +207,7 @@ def characters() -> Trainer:
         tokenizer = Tokenizer(models.WordLevel(pieces, unk_token=style.special[UNKNOWN]))
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
         tokenizer.decoder = decoders.Fuse()
-        return _finished(tokenizer, len(pieces), style)
+        return _finished(tokenizer, None, style)
 
     return train
 
@@ -326,14 +334,17 @@ def _in_order(pieces: list[list[Any]]) -> list[tuple[str, float]]:
     return [(piece, 0.0) for piece, _ in special] + sorted(scored, key=lambda entry: (-entry[1], entry[0]))
 
 
-def _finished(tokenizer: Tokenizer, vocabulary: int, style: Style) -> Tokenizer:
+def _finished(tokenizer: Tokenizer, vocabulary: int | None, style: Style) -> Tokenizer:
     """With the style's special tokens around texts and pairs of texts.
+
+    Args:
+        vocabulary: what was asked for; None: as many as there are.
 
     Raises:
         DataError: there are fewer pieces than were asked for.
     """
     found = tokenizer.get_vocab_size()
-    if found < vocabulary:
+    if vocabulary is not None and found < vocabulary:
         raise DataError(
             "the training texts do not give so large a vocabulary",
             place=f"{PLACE}: vocabulary",

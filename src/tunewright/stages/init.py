@@ -61,7 +61,8 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
         reason=manifest.target_reason,
         classes=classes,
         inputs=_inputs(manifest),
-        name_columns=manifest.format not in ("images", "idx", "npz", "sample", "text"),
+        # Conversations are found by the names of their columns.
+        name_columns=chosen.kind != "answers" and manifest.format not in ("images", "idx", "npz", "sample", "text"),
         model=json.dumps(chosen.default_model, ensure_ascii=False),
         train=chosen.defaults.get("train", {}),
         metrics=list(chosen.metrics),
