@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from tunewright.data.tokenizer import READER, TOKENIZERS, build_trainer, measure_tokenizer, save_tokenizer
+from tunewright.data.tokenizer import READER, TOKENIZERS, WRITER, build_trainer, measure_tokenizer, save_tokenizer
 from tunewright.errors import DataError, RecipeError, UserError
 
 SIZES = {"wordpiece": 180, "bpe": 420, "unigram": 125}
@@ -32,7 +32,8 @@ def sentences(count: int = 300) -> list[str]:
 
 
 def written(name: str, folder: Path, texts: Sequence[str]) -> str:
-    save_tokenizer(build_trainer({name: {"vocabulary": SIZES[name]}})(texts, READER), folder, 64)
+    options = {"vocabulary": SIZES[name]} if name in SIZES else {}
+    save_tokenizer(build_trainer({name: options})(texts, READER), folder, 64)
     return (folder / "tokenizer.json").read_text(encoding="utf-8")
 
 
@@ -48,14 +49,16 @@ def test_the_same_texts_give_the_same_file_in_any_process(tmp_path: Path, name: 
         folder = tmp_path / str(attempt)
         subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent), name, str(folder)], check=True)
         assert (folder / "tokenizer.json").read_text(encoding="utf-8") == here
-    assert written(name, tmp_path / "other", sentences()[:-40]) != here
+    # Few sentences hold all of the characters, but not all of the pieces.
+    assert written(name, tmp_path / "other", sentences()[: 3 if name == "characters" else -40]) != here
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_plain_transformers_opens_it(tmp_path: Path, name: str) -> None:
     written(name, tmp_path, sentences())
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    assert len(tokenizer) == SIZES[name] and tokenizer.model_max_length == 64
+    characters = {character for text in sentences() for character in text}
+    assert len(tokenizer) == SIZES.get(name, len(characters) + 5) and tokenizer.model_max_length == 64
     assert tokenizer.convert_ids_to_tokens(list(range(5))) == list(READER.special)
     assert (tokenizer.pad_token, tokenizer.mask_token, tokenizer.unk_token) == ("[PAD]", "[MASK]", "[UNK]")
     found = tokenizer("The room", "早餐")
@@ -139,3 +142,22 @@ def test_the_order_of_a_unigram_model_does_not_depend_on_chance() -> None:
     tokenizer = build_trainer({"unigram": {"vocabulary": 125}})(sentences(), READER)
     pieces = json.loads(tokenizer.to_str())["model"]["vocab"][len(READER.special) :]
     assert pieces == sorted(pieces, key=lambda entry: (-entry[1], entry[0]))
+
+
+def test_a_writer_begins_and_ends_texts_and_knows_turns(tmp_path: Path) -> None:
+    save_tokenizer(build_trainer("bpe")(sentences(), WRITER), tmp_path, 64, WRITER)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.convert_ids_to_tokens(list(range(5))) == list(WRITER.special)
+    assert tokenizer.bos_token == tokenizer.eos_token == "<|endoftext|>"
+    assert "token_type_ids" not in tokenizer("The room")
+    # No number was asked for, so there are as many pieces as the texts give.
+    assert 261 < len(tokenizer) < 8000
+    text = "The room was never clean.\n  酒店"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_characters_come_back_and_others_are_unknown(tmp_path: Path) -> None:
+    save_tokenizer(build_trainer("characters")(["ab c\n", "海"], WRITER), tmp_path, 64, WRITER)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.decode(tokenizer("c b\na海")["input_ids"]) == "c b\na海"
+    assert tokenizer("axb")["input_ids"][1] == tokenizer.unk_token_id

@@ -87,7 +87,8 @@ def answered(network: AnyNetwork, encoder: ChatEncoder, table: pa.Table) -> list
 
 def _messages(cell: str) -> list[dict[str, str]]:
     try:
-        value = json.loads(cell) if cell[:1] == "[" else None
+        value: Any = json.loads(cell) if cell[:1] == "[" else None
     except ValueError:
         value = None
-    return value if is_turns(value) else [{"role": "user", "content": cell}]
+    turns: list[dict[str, str]] = value if is_turns(value) else [{"role": "user", "content": cell}]
+    return turns

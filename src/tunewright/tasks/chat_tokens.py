@@ -265,4 +265,5 @@ def fit_chat(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, know
 
 def load_chat(value: dict[str, Any], folder: Path) -> ChatEncoder:
     """The encoder from its JSON and the tokenizer's files beside it."""
-    return ChatEncoder(**{**value, "columns": tuple(value["columns"])}, tokenizer=load_tokenizer(folder))
+    facts: dict[str, Any] = {**value, "columns": tuple(value["columns"])}
+    return ChatEncoder(**facts, tokenizer=load_tokenizer(folder))
