@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tunewright.errors import ArtifactError, RecipeError
+from tunewright.training.freezing import INSIDE
 from tunewright.training.optim import OPTIMIZERS, build_optimizer, default_lr, load_state_tensors, state_tensors
 
 # Each with PyTorch's own implementation, without fused or foreach kernels.
@@ -45,7 +46,10 @@ def network(seed: int = 0) -> nn.Module:
 def groups(model: nn.Module, lr: float = 0.01) -> list[dict]:
     """As `freezing.parameter_groups` makes them: two groups, the second with half the learning rate."""
     first, last = list(model[0].parameters()), list(model[2].parameters())
-    return [{"params": first, "lr": lr, "base_lr": lr}, {"params": last, "lr": lr / 2, "base_lr": lr / 2}]
+    return [
+        {"params": values, "lr": rate, "base_lr": rate, INSIDE: [value.dim() == 2 for value in values]}
+        for values, rate in ((first, lr), (last, lr / 2))
+    ]
 
 
 def take_steps(model: nn.Module, optimizer: torch.optim.Optimizer, count: int, start: int = 0) -> None:
@@ -155,11 +159,13 @@ def test_decay_follows_the_learning_rate_of_the_step_and_of_the_group() -> None:
 def test_what_has_no_gradient_stays(name: str) -> None:
     """A block that is frozen for now must not be moved by the decay either."""
     moved, still = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
-    optimizer = build_optimizer(name, [{"params": [moved, still]}], 0.1, 0.5)
-    moved.grad = torch.ones(2)
+    inner, frozen = nn.Parameter(torch.eye(2)), nn.Parameter(torch.eye(2))
+    group = {"params": [moved, still, inner, frozen], INSIDE: [False, False, True, True]}
+    optimizer = build_optimizer(name, [group], 0.1, 0.5)
+    moved.grad, inner.grad = torch.ones(2), torch.eye(2)
     optimizer.step()
-    assert torch.equal(still.detach(), torch.ones(2))
-    assert not torch.equal(moved.detach(), torch.ones(2))
+    assert torch.equal(still.detach(), torch.ones(2)) and torch.equal(frozen.detach(), torch.eye(2))
+    assert not torch.equal(moved.detach(), torch.ones(2)) and not torch.equal(inner.detach(), torch.eye(2))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -279,7 +285,7 @@ def test_adagrad_has_a_state_from_the_start() -> None:
 
 def test_usual_learning_rates() -> None:
     rates = {name: default_lr(name) for name in OPTIMIZERS}
-    assert rates == {"sgd": 1e-2, "adam": 1e-3, "adamw": 1e-3, "adagrad": 1e-2, "rmsprop": 1e-3}
+    assert rates == {"sgd": 1e-2, "adam": 1e-3, "adamw": 1e-3, "adagrad": 1e-2, "rmsprop": 1e-3, "muon": 1e-3}
     assert default_lr({"sgd": {"momentum": 0.9}}) == 1e-2
 
 

@@ -128,4 +128,11 @@ def test_bad_recipes(named, warmup: float, place: str, fix: str | None) -> None:
 
 
 def test_table_is_complete() -> None:
-    assert sorted(SCHEDULES) == ["constant", "cosine", "linear", "one_cycle", "step"]
+    assert sorted(SCHEDULES) == ["constant", "cosine", "linear", "one_cycle", "step", "wsd"]
+
+
+def test_wsd_stays_and_then_falls() -> None:
+    factor = learning_rate_factor("wsd", 0.0, 100)
+    assert [factor(step) for step in (0, 50, 80)] == [1.0, 1.0, 1.0]
+    assert factor(90) == pytest.approx(0.5) and factor(99) == pytest.approx(0.05)
+    assert learning_rate_factor({"wsd": {"decay": 10}}, 5, 100)(94) == pytest.approx(0.6)
