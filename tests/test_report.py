@@ -1180,3 +1180,24 @@ def test_nothing_hostile_gets_through_the_card() -> None:
     row = next(line for line in body.splitlines() if line.startswith("| accuracy"))
     head = next(line for line in body.splitlines() if line.startswith("| Metric"))
     assert len(re.findall(r"(?<!\\)\|", row)) == len(re.findall(r"(?<!\\)\|", head)) == 4
+
+
+def test_after_one_epoch_the_single_steps_are_seen() -> None:
+    steps = [(index / 10, 3 - index / 5) for index in range(1, 10)]
+    chart = line_chart(
+        [
+            Line(name="steps", points=steps, look="faint"),
+            Line(name="training", points=[(1.0, 1.2)], look="two"),
+            Line(name="validation", points=[(1.0, 1.15)], look="one"),
+        ],
+        label="loss",
+        x_label="epoch",
+        tick=lambda value, _: f"{value:.3g}",
+        hint=lambda x, y: f"{x}: {y}",
+    )
+    labels = [float(text.text or "nan") for text in ElementTree.fromstring(chart).iter("text") if _is_number(text.text)]
+    assert max(labels) > 2.5
+
+
+def _is_number(text: str | None) -> bool:
+    return bool(text) and text.replace(".", "").isdigit()

@@ -66,7 +66,7 @@ def layer_table(network: AnyNetwork, inputs: Inputs | None = None) -> list[Layer
     return [
         LayerRow(
             block=block.title,
-            kind=titles.get(block.title) or type(block.module).__name__,
+            kind=titles.get(block.title) or _class(block.module),
             output_shape=shapes.get(block.title, ()),
             parameters=sum(value.numel() for value in block.parameters().values()),
             flops=flops[block.title],
@@ -104,6 +104,11 @@ _MATRIX_PRODUCTS: dict[Any, int] = {
     **dict.fromkeys((F.linear, torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm), 0),
     torch.baddbmm: 1,
 }
+
+
+def _class(module: nn.Module) -> str:
+    """What a person knows it as: our quick dropout is dropout."""
+    return "Dropout" if isinstance(module, nn.Dropout) else type(module).__name__
 
 
 def is_linear(module: nn.Module) -> bool:

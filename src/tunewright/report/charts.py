@@ -81,7 +81,9 @@ def line_chart(
         log_label: given where the y axis may be logarithmic: the word for it.
     """
     plotted = [line for line in lines if line.points]
-    strong = [y for line in plotted if line.look != "faint" for _, y in line.points]
+    # The faint dots of single steps scatter beyond the axis; after one epoch they are all there is to see.
+    counted = [line for line in plotted if line.look != "faint" and len(line.points) > 1] or plotted
+    strong = [y for line in counted for _, y in line.points]
     xs = [x for line in plotted for x, _ in line.points]
     logarithmic = log_label is not None and min(strong) > 0 and max(strong) / min(strong) > LOGARITHMIC
     if logarithmic:
