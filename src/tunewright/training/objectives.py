@@ -24,11 +24,11 @@ from tunewright.models.transformer import Transformer
 from tunewright.recipe.named import check_options, choose, parse_named, suggest
 from tunewright.recipe.schema import Named, Train
 from tunewright.training.corruption import Vocabulary, add_noise, hidden_counts, mask, mask_tokens
-from tunewright.training.loop import StepObjective
 from tunewright.training.token_loss import token_loss_sum
 
 if TYPE_CHECKING:
     from tunewright.data.prepare import Prepared
+    from tunewright.training.loop import StepObjective
 
 # (outputs, target [B], class weights [K] or None, label smoothing) → the sum of the losses, a scalar.
 LossSum = Callable[[Tensor, Tensor, Tensor | None, float], Tensor]
