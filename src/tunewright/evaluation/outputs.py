@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,3 +22,16 @@ def run_network(network: nn.Module, examples: Examples) -> Tensor:
             ids.append(batch.ids)
             outputs.append(network(batch.inputs).cpu())
     return torch.cat(outputs)[torch.argsort(torch.cat(ids))]
+
+
+def add_tokens(outputs: np.ndarray, target: np.ndarray, place: np.ndarray, losses: Tensor, right: Tensor) -> None:
+    """Add what was found for M tokens to the rows of their texts: the loss, whether it was named, and one to the count.
+
+    Args:
+        outputs: [N, 2 or more], of which the first two columns are added to; target: [N] int64.
+        place: [M] the row that each token belongs to.
+        losses: [M]; right: [M] bool.
+    """
+    for column, values in enumerate((losses, right)):
+        outputs[:, column] += np.bincount(place, values.double().cpu().numpy(), minlength=len(target))
+    target += np.bincount(place, minlength=len(target))

@@ -102,7 +102,7 @@ class _Products(TorchFunctionMode):
 # Each with the place of the first matrix among its arguments.
 _MATRIX_PRODUCTS: dict[Any, int] = {
     **dict.fromkeys((F.linear, torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm), 0),
-    torch.baddbmm: 1,
+    **dict.fromkeys((torch.addmm, torch.baddbmm), 1),
 }
 
 
@@ -147,8 +147,6 @@ def _title(layer: object) -> str:
 def _flops(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
     """Beside products of matrices. Convolution: 2·(in/groups)·k²·out·H·W. Norms: 5 a value. Pooling: k² an output. GRU and LSTM, each
     step and direction: 2·gates·units·(in + units). Activations: 1 a value. What only moves data: 0."""
-    if is_linear(module) and not isinstance(module, nn.Linear):  # whose product was counted where it was made
-        return 2 * inputs.shape[-1] * output.numel()
     if isinstance(module, nn.Conv2d):
         return 2 * (module.in_channels // module.groups) * math.prod(module.kernel_size) * output.numel()
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm):

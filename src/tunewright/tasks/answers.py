@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from tunewright.data.batching import in_order
 from tunewright.data.conversations import is_turns
 from tunewright.data.packing import IGNORED
 from tunewright.evaluation.baselines import Baseline
+from tunewright.evaluation.outputs import EVALUATION_BATCH, add_tokens
 from tunewright.models.generate import generate
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.transformer import Transformer
@@ -19,7 +21,6 @@ from tunewright.tasks.base import Measured
 from tunewright.tasks.chat_tokens import ChatEncoder, ChatExamples
 from tunewright.tasks.next_tokens import token_outputs
 
-TOKENS = 16_384
 # Tokens of an answer at most.
 ANSWERED = 256
 
@@ -31,29 +32,22 @@ def answer_outputs(network: AnyNetwork, encoder: ChatEncoder, table: pa.Table) -
     Where all of them are named, writing the likeliest token each time gives the very answer, end of turn included.
     """
     assert isinstance(network, Transformer)
-    examples = encoder.examples(table, None)
     alone = ChatExamples(
-        conversations=examples.conversations,
-        numbers=examples.numbers,
+        conversations=encoder.rendered(table),
+        numbers=torch.tensor(np.asarray(table["_row"])),
         bins=[[index] for index in range(table.num_rows)],
         device=next(network.parameters()).device,
     )
     outputs, target = np.zeros((table.num_rows, 2)), np.zeros(table.num_rows, np.int64)
-    order = torch.argsort(alone.lengths, descending=True, stable=True)
     with evaluating(network), torch.inference_mode():
-        while len(order):
-            count = max(1, TOKENS // int(alone.lengths[order[0]]))
-            batch = alone.batch(order[:count])
+        for batch in in_order(alone, EVALUATION_BATCH):
             assert batch.target is not None
             counts = batch.target != IGNORED
             losses, right = token_outputs(
                 network, {"input_ids": batch.named["input_ids"]}, counts, batch.target[counts]
             )
-            place = order[:count][counts.nonzero()[:, 0].cpu()].numpy()
-            outputs[:, 0] += np.bincount(place, losses.double().cpu().numpy(), minlength=table.num_rows)
-            outputs[:, 1] += np.bincount(place, right.double().cpu().numpy(), minlength=table.num_rows)
-            target += np.bincount(place, minlength=table.num_rows)
-            order = order[count:]
+            place = batch.ids[counts.nonzero()[:, 0].cpu()].numpy()
+            add_tokens(outputs, target, place, losses, right)
     return outputs, target
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from tunewright.data.batching import Batch, TokenExamples, in_order
 from tunewright.evaluation.baselines import Baseline, token_frequencies
-from tunewright.evaluation.outputs import EVALUATION_BATCH
+from tunewright.evaluation.outputs import EVALUATION_BATCH, add_tokens
 from tunewright.models.network import AnyNetwork
 from tunewright.models.selection import WANTED
 from tunewright.tasks.tokens import TextEncoder
@@ -36,11 +36,8 @@ def hidden_token_outputs(network: AnyNetwork, encoder: TextEncoder, table: pa.Ta
         for batch in in_order(examples.to(device), EVALUATION_BATCH):
             inputs, hidden = hiding.hide(batch, 0)
             logits, truth = network(inputs), batch.named["input_ids"][hidden]
-            loss = cross_entropy(logits, truth, reduction="none").double()
-            right = (logits.argmax(1) == truth).double()
-            place = _places(texts, batch, hidden)
-            np.add.at(outputs, place, torch.stack([loss, right], dim=1).cpu().numpy())
-            np.add.at(target, place, 1)
+            losses, right = cross_entropy(logits, truth, reduction="none"), logits.argmax(1) == truth
+            add_tokens(outputs, target, _places(texts, batch, hidden), losses, right)
     return outputs, target
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tunewright.evaluation.baselines import Baseline
+from tunewright.evaluation.outputs import add_tokens
 from tunewright.models.generate import generate
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.transformer import Transformer
@@ -66,9 +67,7 @@ def next_token_outputs(network: AnyNetwork, encoder: CausalEncoder, table: pa.Ta
             truth = ids[:, 1:][counts[:, :-1]]
             losses, right = token_outputs(network, {"input_ids": ids[:, :-1]}, counts[:, :-1], truth)
             place = np.array([window.text for window in windows])[counts.nonzero()[:, 0].cpu().numpy()]
-            outputs[:, 0] += np.bincount(place, losses.double().cpu().numpy(), minlength=table.num_rows)
-            outputs[:, 1] += np.bincount(place, right.double().cpu().numpy(), minlength=table.num_rows)
-            target += np.bincount(place, minlength=table.num_rows)
+            add_tokens(outputs, target, place, losses, right)
     return outputs, target
 
 
@@ -80,15 +79,16 @@ def frequencies(encoder: CausalEncoder, train: pa.Table, table: pa.Table) -> lis
     texts = np.repeat(np.arange(len(documents)), [max(0, len(document) - 1) for document in documents])
     before, after = _pairs(documents)
     seen_before, seen_after = _pairs(known)
+    pairs, counts = np.unique(seen_before * size + seen_after, return_counts=True)
     single = np.bincount(seen_after, minlength=size) + 1.0  # each piece was seen once more than it was
     single /= single.sum()
     chances = {
         "token frequencies": single[after],
-        "pairs of tokens": _after(seen_before, seen_after, single, before, after),
+        "pairs of tokens": _after(pairs, counts, single, before, after),
     }
     best = {
         "token frequencies": np.full(size, single.argmax()),
-        "pairs of tokens": _likeliest(seen_before, seen_after, single),
+        "pairs of tokens": _likeliest(pairs, counts, single),
     }
     bytes_of = np.array([len(text.encode()) for text in encoder.texts(table)], np.float64)
     found: list[Baseline] = []
@@ -148,12 +148,15 @@ def _pairs(documents: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _after(
-    seen_before: np.ndarray, seen_after: np.ndarray, single: np.ndarray, before: np.ndarray, after: np.ndarray
+    pairs: np.ndarray, counts: np.ndarray, single: np.ndarray, before: np.ndarray, after: np.ndarray
 ) -> np.ndarray:
-    """p(after | before) = max(0, c(before after) − d) / c(before) + d · kinds(before) / c(before) · p(after)."""
+    """p(after | before) = max(0, c(before after) − d) / c(before) + d · kinds(before) / c(before) · p(after).
+
+    Args:
+        pairs: each pair that was seen, before · V + after, in rising order; counts: how often.
+    """
     size = len(single)
-    pairs, counts = np.unique(seen_before * size + seen_after, return_counts=True)
-    total = np.bincount(seen_before, minlength=size)
+    total = np.bincount(pairs // size, counts, minlength=size)
     kinds = np.bincount(pairs // size, minlength=size)
     wanted = before * size + after
     place = np.minimum(np.searchsorted(pairs, wanted), max(0, len(pairs) - 1))
@@ -163,10 +166,9 @@ def _after(
     return np.where(total[before] > 0, found, single[after])
 
 
-def _likeliest(seen_before: np.ndarray, seen_after: np.ndarray, single: np.ndarray) -> np.ndarray:
+def _likeliest(pairs: np.ndarray, counts: np.ndarray, single: np.ndarray) -> np.ndarray:
     """For each token the commonest one after it; after one that was never seen the commonest of all."""
     size = len(single)
-    pairs, counts = np.unique(seen_before * size + seen_after, return_counts=True)
     found = np.full(size, single.argmax())
     order = np.argsort(counts, kind="stable")  # the largest last, so that it stays
     found[pairs[order] // size] = pairs[order] % size

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tunewright.data.batching import Batch, Batches
+from tunewright.data.batching import Batch, Batches, Examples
 from tunewright.errors import Diverged
 from tunewright.random import mix
 from tunewright.training.liveness import (
@@ -164,7 +164,7 @@ def train(
                 require_gradient(parameters, loss_sum / weight, where(state))
             if penalty is not None:
                 penalty().backward()
-            check_health(loss_sum / weight, state, step_batches, batches.examples.rows)
+            check_health(loss_sum / weight, state, step_batches, batches.examples)
             if settings.clip_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
             optimizer.step()
@@ -241,7 +241,7 @@ def set_learning_rate(optimizer: Optimizer, factor: float) -> float:
     return max(group["lr"] for group in optimizer.param_groups)
 
 
-def check_health(loss: float, state: State, step_batches: list[Batch], rows: Tensor) -> None:
+def check_health(loss: float, state: State, step_batches: list[Batch], examples: Examples) -> None:
     """Stop before a bad step is taken.
 
     Raises:
@@ -252,6 +252,7 @@ def check_health(loss: float, state: State, step_batches: list[Batch], rows: Ten
     limit = EXPLODED * max(1.0, state.first_loss or 1.0)
     if math.isfinite(loss) and loss <= limit:
         return
+    rows = examples.rows
     numbers = [int(rows[example]) for batch in step_batches for example in batch.ids]
     shown = ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")
     raise Diverged(
