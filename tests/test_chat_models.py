@@ -92,7 +92,7 @@ def rendered(count: int) -> list[Rendered]:
         ids = torch.randint(5, 50, (length,), generator=draw).tolist()
         trained = (torch.rand(length, generator=draw) < 0.5).tolist()
         trained[-1] = True
-        found.append(Rendered(ids=ids, trained=trained, prompts=[]))
+        found.append(Rendered(ids=ids, trained=trained, prompts=[], whole=len(ids)))
     return found
 
 
@@ -227,7 +227,7 @@ def test_the_check_shows_what_is_trained(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_for(tmp_path, stages=["pretrain"])))
     check_data(tmp_path / "recipe.yaml", [], as_json=False)
     said = capsys.readouterr().out
-    assert "training conversations (messages) fit the template and the context" in said
+    assert "training rows (messages) fit the template and the context" in said
     shown = said[said.index("the first conversation") :]
     answer = shown[shown.rindex("⟦") + 1 : shown.rindex("⟧")]
     assert answer.endswith("<|im_end|>") and answer.removesuffix("<|im_end|>").isdigit()

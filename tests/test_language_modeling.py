@@ -112,7 +112,7 @@ def test_chat_writes_on_from_what_is_said(trained: Any) -> None:
 
 def encoder_for(folder: Path, context: int, texts: list[str]) -> CausalEncoder:
     save_tokenizer(build_trainer("characters")(texts, WRITER), folder, 40, WRITER)
-    return CausalEncoder(column="text", max_length=context, limit=40, tokenizer=load_tokenizer(folder))
+    return CausalEncoder(columns=["text"], max_length=context, limit=40, tokenizer=load_tokenizer(folder))
 
 
 def table_of(texts: list[str]) -> pa.Table:
@@ -125,7 +125,7 @@ def test_what_is_measured_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     texts = ["Anna sees a house.", "", "Ben likes the sea. 海", "C"]
     encoder = encoder_for(tmp_path, context, texts)
     network = network_of().eval()
-    outputs, target = next_token_outputs(network, encoder, table_of(texts))
+    outputs, target = next_token_outputs(network, None, encoder, table_of(texts))
     for number, text in enumerate(texts):
         ids = torch.tensor([[0, *encoder.tokenizer(text)["input_ids"], 0]]) if text else torch.zeros(1, 0).long()
         losses, right = 0.0, 0

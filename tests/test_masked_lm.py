@@ -224,7 +224,7 @@ def test_evaluation_gathers_the_passages_of_a_text(tmp_path: Path) -> None:
     network = build_transformer(
         describe_transformer("masked-lm", CONFIGS["bert"], head=None, classes=None), seed=0
     ).eval()
-    outputs, target = hidden_token_outputs(network, encoder, table)
+    outputs, target = hidden_token_outputs(network, None, encoder, table)
     # 20 tokens in passages of 6, 6, 6 and 2: one hidden in each; none in an empty text; one of two.
     assert target.tolist() == [4, 0, 1] and outputs[1].tolist() == [0.0, 0.0] and (outputs[[0, 2], 0] > 0).all()
     baseline = frequency_baseline(encoder, table, table)[0]
@@ -316,7 +316,8 @@ def test_it_learns_is_measured_and_opens_elsewhere(tmp_path: Path) -> None:
     recipe = recipe_for(tmp_path, train={"epochs": 12, "batch_size": 8, "lr": 3e-3})
     result = carry_out(tmp_path, recipe).stages["pretrain"]
     evaluation = result.summary["evaluation"]
-    (baseline,) = evaluation["baselines"]
+    before, baseline = evaluation["baselines"]
+    assert before["name"] == "the model before this stage"
     assert list(evaluation["metrics"]) == list(TASK_METRICS) and baseline["name"] == "token frequencies"
     assert evaluation["metrics"]["masked_loss"]["high"] < baseline["metrics"]["masked_loss"]["low"]
     assert evaluation["metrics"]["masked_accuracy"]["value"] > 0.5

@@ -1,20 +1,34 @@
-"""Write sums.csv: every sum of two numbers below 100, asked in Chinese, with its answer. No test sum is ever trained on."""
+"""Write sums.csv, every sum of two numbers below 100, asked in Chinese, with its answer; and pairs.csv, the same sums with the
+right answer and one that is a little wrong. No test sum is ever trained on: 3加5 and 5加3 have one name, by which both are split.
+"""
 
 from __future__ import annotations
 
 import csv
+import random
 from pathlib import Path
+
+HERE = Path(__file__).parent
+# What a wrong answer is off by: in one place, as mistakes in a sum are.
+OFF = (-10, -1, 1, 10)
 
 
 def main() -> None:
-    with (Path(__file__).parent / "sums.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["prompt", "completion", "pair"])
+    draw = random.Random(0)
+    with (
+        (HERE / "sums.csv").open("w", encoding="utf-8", newline="") as sums,
+        (HERE / "pairs.csv").open("w", encoding="utf-8", newline="") as pairs,
+    ):
+        asked, compared = csv.writer(sums), csv.writer(pairs)
+        asked.writerow(["prompt", "completion", "sum"])
+        compared.writerow(["prompt", "chosen", "rejected", "sum"])
         for first in range(100):
             for second in range(100):
-                # 3加5 and 5加3 are kept together, or the test would leak.
-                pair = f"{min(first, second)} {max(first, second)}"
-                writer.writerow([f"{first}加{second}等于多少？", str(first + second), pair])
+                question, name = f"{first}加{second}等于多少？", f"{min(first, second)} {max(first, second)}"
+                right = first + second
+                asked.writerow([question, right, name])
+                wrong = draw.choice([right + off for off in OFF if right + off >= 0])
+                compared.writerow([question, right, wrong, name])
 
 
 if __name__ == "__main__":

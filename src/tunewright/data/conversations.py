@@ -104,6 +104,11 @@ def _turns(cell: str | None) -> list[Turn]:
         raise ValueError("the cell is no JSON") from None
     if not is_turns(entries):
         raise ValueError('the cell is no list of turns such as {"role": "user", "content": "…"}')
+    return read_turns(entries)
+
+
+def read_turns(entries: list[dict[str, Any]]) -> list[Turn]:
+    """The turns of what `is_turns`. Raises ValueError for a role that nobody has."""
     turns: list[Turn] = []
     for entry in entries:
         role, content = _said(entry) or ("", "")

@@ -38,7 +38,7 @@ LEAST = 2
 # A tokenizer is measured on so many texts at most.
 MEASURED = 2_000
 # Raised when the way tokenizers are trained changes, so that no run uses what an older version trained.
-VERSION = 2
+VERSION = 3
 PLACE = "model.tokenizer"
 
 
@@ -144,7 +144,8 @@ def wordpiece(*, vocabulary: Size | None = None, lowercase: bool = True) -> Trai
 def bpe(*, vocabulary: Size | None = None) -> Trainer:
     """Byte-level byte-pair encoding: pairs of bytes that come often are joined (Radford et al. 2019, section 2.2).
 
-    Every text can be written with it, so nothing is unknown, and the text comes back exactly.
+    Every text can be written with it, so nothing is unknown, and the text comes back exactly. Each digit is a piece of its
+    own, so that numbers are read place by place (Touvron et al. 2023, section 2.1).
     """
 
     size = vocabulary or USUAL_VOCABULARY
@@ -153,7 +154,8 @@ def bpe(*, vocabulary: Size | None = None) -> Trainer:
         if size < (least := 256 + SPECIALS):
             raise _too_small(size, least, "the 256 bytes and the special tokens")
         tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        digits, words = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
         tokenizer.decoder = decoders.ByteLevel()
         tokenizer.train_from_iterator(
             texts,

@@ -22,6 +22,8 @@ class Baseline:
 
     name: str
     outputs: np.ndarray
+    metrics: tuple[str, ...] | None = None
+    """The names of those that it has something to say of; None: all."""
 
 
 def sample_rows(count: int, seed: int, most: int) -> np.ndarray:

@@ -5,7 +5,8 @@ resamples. Classification gets logits [N, K] and class indices [N]; with several
 of 0 and 1; regression predictions [N] and numbers [N]. Hidden tokens are summed up for each text: outputs [N, 2] are the
 sum of −log p of its hidden tokens and how many of them the largest logit names, the target [N] is how many there are. So
 texts, not tokens, are resampled. The next tokens of a language model likewise, with the text's bytes as a third output; and the
-tokens of a chat model's answers, gathered by conversation.
+tokens of a chat model's answers, gathered by conversation; of pairs of answers both, also by the network before (see
+`tasks/preferred.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from tunewright.errors import RecipeError
 
-Kind = Literal["classification", "multilabel", "regression", "tokens", "next_tokens", "answers"]
+Kind = Literal["classification", "multilabel", "regression", "tokens", "next_tokens", "answers", "preferences"]
 
 # ECE: so many bins of equal width over the confidence of the predicted class (Guo et al. 2017, section 2).
 ECE_BINS = 15
@@ -242,13 +243,45 @@ def bits_per_byte(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
 
 
 def exact_match(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The share of the conversations of which every answer is given word for word, writing the likeliest token each time."""
+    """The share of the conversations of which every answer (of pairs: the chosen one) is given word for word, writing the
+    likeliest token each time."""
     return _mean((outcome.outputs[:, 1] == outcome.target).astype(np.float64), weights)
 
 
 def next_token_accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
     """The share of the tokens that the largest logit names."""
     return _for_each_token(outcome, 1, weights)
+
+
+def preference_accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """The share of the pairs whose chosen answer is the likelier one; the same probability counts half."""
+    return _mean(_above(outcome.outputs[:, 2] - outcome.outputs[:, 0]), weights)
+
+
+def reward_accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """The share of the pairs whose chosen answer became more likely than the rejected one did, against the network before
+    the stage (Rafailov et al. 2023, section 5); the same counts half."""
+    return _mean(_above(_margins(outcome)), weights)
+
+
+def reward_margin(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """By how much, in nats, the chosen answer's log probability grew more than the rejected one's; times β it is the
+    margin of the rewards that DPO is about."""
+    return _mean(_margins(outcome), weights)
+
+
+def kl(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """Mean over the tokens of both answers of KL(network ‖ network before), in nats: how far it has moved on these texts."""
+    return weights @ outcome.outputs[:, 5] / (weights @ (outcome.target + outcome.outputs[:, 6]))
+
+
+def _margins(outcome: Outcome) -> np.ndarray:
+    chosen, _, rejected, chosen_before, rejected_before, *_ = outcome.outputs.T
+    return (rejected - rejected_before) - (chosen - chosen_before)
+
+
+def _above(values: np.ndarray) -> np.ndarray:
+    return (np.sign(values) + 1) / 2
 
 
 METRICS: dict[str, Metric] = {
@@ -270,11 +303,15 @@ METRICS: dict[str, Metric] = {
         Metric("masked_loss", ("tokens",), False, masked_loss),
         Metric("pseudo_perplexity", ("tokens",), False, pseudo_perplexity),
         Metric("masked_accuracy", ("tokens",), True, masked_accuracy),
-        Metric("token_loss", ("next_tokens", "answers"), False, token_loss),
-        Metric("perplexity", ("next_tokens", "answers"), False, perplexity),
-        Metric("exact_match", ("answers",), True, exact_match),
+        Metric("token_loss", ("next_tokens", "answers", "preferences"), False, token_loss),
+        Metric("perplexity", ("next_tokens", "answers", "preferences"), False, perplexity),
+        Metric("exact_match", ("answers", "preferences"), True, exact_match),
         Metric("bits_per_byte", ("next_tokens",), False, bits_per_byte),
-        Metric("next_token_accuracy", ("next_tokens", "answers"), True, next_token_accuracy),
+        Metric("next_token_accuracy", ("next_tokens", "answers", "preferences"), True, next_token_accuracy),
+        Metric("reward_accuracy", ("preferences",), True, reward_accuracy),
+        Metric("preference_accuracy", ("preferences",), True, preference_accuracy),
+        Metric("reward_margin", ("preferences",), True, reward_margin),
+        Metric("kl", ("preferences",), False, kl),
     )
 }
 

@@ -38,6 +38,7 @@ HUB_TASKS = {
     "masked-language-modeling": "fill-mask",
     "language-modeling": "text-generation",
     "supervised-fine-tuning": "text-generation",
+    "preference-tuning": "text-generation",
 }
 
 # More input columns than this are counted, not listed.
@@ -156,6 +157,8 @@ def _intended_use(stage: Stage, task: str) -> str:
         return "An encoder that says which tokens of a text were hidden, to be fine-tuned for what texts are to tell."
     if target is None and task == "supervised-fine-tuning":
         return "A chat model: it answers as the assistant of the conversations below does. It was not examined for truth or safety."
+    if target is None and task == "preference-tuning":
+        return "A chat model that learned which of two answers people want. It was not examined for truth or safety."
     if target is None and task == "language-modeling":
         return "A language model: it writes on from a text. Nobody taught it to answer, or to tell the truth."
     if target is None:

@@ -19,6 +19,8 @@ STYLES: dict[str, Style] = {
     "masked_accuracy": "share",
     "next_token_accuracy": "share",
     "exact_match": "share",
+    "reward_accuracy": "share",
+    "preference_accuracy": "share",
     "subset_accuracy": "share",
     **dict.fromkeys(("mae", "rmse", "loss", "masked_loss", "pseudo_perplexity", "token_loss", "perplexity"), "amount"),
 }

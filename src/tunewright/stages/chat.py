@@ -12,8 +12,7 @@ from tunewright.errors import ArtifactError
 from tunewright.models.generate import generate
 from tunewright.models.transformer import Transformer
 from tunewright.stages.predict import load_model
-from tunewright.tasks.causal_tokens import CausalEncoder
-from tunewright.tasks.chat_tokens import ChatEncoder
+from tunewright.tasks.causal_tokens import WriterEncoder
 
 # A character of several bytes that is not complete yet is decoded to this.
 UNFINISHED = "\ufffd"
@@ -47,7 +46,7 @@ def chat(
     """
     model = load_model(folder)
     network, encoder = model.network, model.preprocessor.inputs
-    if not isinstance(network, Transformer) or not isinstance(encoder, CausalEncoder | ChatEncoder):
+    if not isinstance(network, Transformer) or not isinstance(encoder, WriterEncoder):
         raise ArtifactError(
             f"a model for {model.preprocessor.task.name} does not write",
             file=folder,
@@ -75,9 +74,7 @@ def chat(
         turns.append({"role": "assistant", "content": answer})
 
 
-def pieces(
-    network: Transformer, encoder: CausalEncoder | ChatEncoder, ids: list[int], drawing: Drawing
-) -> Iterator[str]:
+def pieces(network: Transformer, encoder: WriterEncoder, ids: list[int], drawing: Drawing) -> Iterator[str]:
     """What is written after `ids`, in whole characters."""
     tokens: list[int] = []
     shown = ""
@@ -99,7 +96,7 @@ def pieces(
             shown = text
 
 
-def ends(network: Transformer, encoder: CausalEncoder | ChatEncoder) -> set[int]:
+def ends(network: Transformer, encoder: WriterEncoder) -> set[int]:
     """The tokens that end what is written: the tokenizer's, and those that the model's own settings name."""
     settings = getattr(network.core, "generation_config", None)
     named = getattr(settings, "eos_token_id", None)

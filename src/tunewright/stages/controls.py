@@ -46,7 +46,7 @@ def run_controls(job: StageJob, screen: Screen) -> None:
         if not (folder / "summary.json").exists():
             _train_control(job, control, name, screen)
         if "evaluation" not in read_json(folder / "summary.json", "a control's summary"):
-            evaluate_stage(control, screen, full=False)
+            evaluate_stage(control, screen, full=False, start=job)
         metric = next(iter(summary["evaluation"]["metrics"]))
         difference = compare_predictions(
             read_predictions(job.folder), read_predictions(folder), metric, resamples=job.recipe.eval.resamples

@@ -14,8 +14,9 @@ from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import prepare_data
 from tunewright.stages.job import recipe_backbone
 from tunewright.stages.run import read_recipe
-from tunewright.stages.shown_turns import show_conversation
-from tunewright.tasks.chat_tokens import fit_chat, load_chat
+from tunewright.stages.shown_turns import show_first
+from tunewright.tasks.chat_tokens import ChatEncoder, load_chat
+from tunewright.tasks.preference_pairs import PreferenceEncoder, load_preferences
 from tunewright.tasks.table import get_task
 
 
@@ -32,20 +33,22 @@ def check_data(recipe: Path, overrides: list[str], *, as_json: bool, screen: Scr
         screen.say(f"{name}: {stage.data.source}")
         for finding in findings:
             _show(finding, screen)
-        if get_task(stage.task).load_inputs is load_chat:
+        if get_task(stage.task).load_inputs in (load_chat, load_preferences):
             _check_conversations(prepared, stage, base, screen)
 
 
 def _check_conversations(prepared: Prepared, stage: Recipe, base: Path, screen: Screen) -> None:
-    """Write every training conversation by the template, and show the first.
+    """Write every training conversation, or pair of answers, by the template, and show the first.
 
     Raises:
         DataError: a conversation and the template, or the context, do not fit together.
     """
-    encoder = fit_chat(prepared, stage, recipe_backbone(stage, base), None)
-    conversations = encoder.rendered(prepared.table("train"))
-    screen.say(f"· {len(conversations):,} training conversations ({encoder.shape}) fit the template and the context")
-    show_conversation(encoder, conversations[0], screen)
+    encoder = get_task(stage.task).fit_inputs(prepared, stage, recipe_backbone(stage, base), None)
+    assert isinstance(encoder, ChatEncoder | PreferenceEncoder)
+    examples = encoder.examples(prepared.table("train"), None)
+    count = prepared.rows("train")
+    screen.say(f"· {count:,} training rows ({encoder.shape}) fit the template and the context")
+    show_first(encoder, examples, screen)
 
 
 def prepare_to(recipe: Path, overrides: list[str], out: Path | None, *, screen: Screen | None = None) -> list[Prepared]:

@@ -27,21 +27,24 @@ from tunewright.models.saved import load_network
 from tunewright.recipe.stages import StageRecipe
 from tunewright.report.card import model_card
 from tunewright.runs import Run, read_json, read_metrics
-from tunewright.stages.console import Screen
-from tunewright.stages.ingredients import encode_split
+from tunewright.stages.console import Screen, silent
+from tunewright.stages.ingredients import encode_split, gather
 from tunewright.stages.job import StageJob
 from tunewright.stages.training import threads
 from tunewright.tasks.base import Preprocessor
 from tunewright.tasks.table import load_preprocessor
 
 MISTAKES = 24
+# What the network that a stage began with is called among the baselines.
+BEFORE = "the model before this stage"
 
 
-def evaluate_stage(job: StageJob, screen: Screen, *, full: bool) -> None:
+def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob | None = None) -> None:
     """Write predictions.parquet and the summary's "evaluation".
 
     Args:
         full: with baselines, slices, mistakes and calibration; otherwise the metrics alone, as for repetitions.
+        start: the stage whose beginning the result is held against, where that is another one.
     """
     summary_path = job.folder / "summary.json"
     summary = read_json(summary_path, "a stage's summary")
@@ -52,7 +55,8 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool) -> None:
         return
     split = "test" if job.prepared.rows("test") else "valid" if job.prepared.rows("valid") else "train"
     table = job.prepared.table(split)
-    outputs, target = predict_split(saved.network, preprocessor, job.prepared, split)
+    before = network_before(start or job) if preprocessor.task.examination is not None else None
+    outputs, target = predict_split(saved.network, preprocessor, job.prepared, split, before)
     settings, seed = job.recipe.eval, job.recipe.seed
     kind = preprocessor.task.kind
     wanted = dict.fromkeys([*(settings.metrics or preprocessor.task.metrics), *settings.target])
@@ -68,7 +72,7 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool) -> None:
         evaluation["warning"] = f"there is no test split: measured on the {split} rows, which the training has seen"
     save_predictions(job, kind, np.asarray(table["_row"]), target, outputs)
     if full:
-        evaluation["baselines"] = _baselines(job, preprocessor, metrics, table, target)
+        evaluation["baselines"] = _baselines(job, preprocessor, before, metrics, table, target)
         for column in settings.slices:
             values = _slice_values(table, column)
             found = slice_by(column, values, metrics, outcome, resamples=settings.resamples, seed=seed)
@@ -92,12 +96,28 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool) -> None:
     write_json(summary_path, summary)
 
 
+def network_before(job: StageJob) -> AnyNetwork | None:
+    """The network that a stage began with; None where its weights were random."""
+    random = job.recipe.model.weights == "random" or job.backbone is None or not job.backbone.pretrained
+    if job.source is None and random:
+        return None
+    return gather(job.recipe, job.prepared, job.origin(), job.backbone, silent()).network
+
+
 def predict_split(
-    network: AnyNetwork, preprocessor: Preprocessor, prepared: Prepared, split: str
+    network: AnyNetwork,
+    preprocessor: Preprocessor,
+    prepared: Prepared,
+    split: str,
+    before: AnyNetwork | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs [N, K] or [N], and targets [N], of all rows of a split in their order."""
+    """Outputs [N, K] or [N], and targets [N], of all rows of a split in their order.
+
+    Args:
+        before: the network that the stage began with, for tasks that hold the result against it.
+    """
     if (examination := preprocessor.task.examination) is not None:
-        return examination.measure(network, preprocessor.inputs, prepared.table(split))
+        return examination.measure(network, before, preprocessor.inputs, prepared.table(split))
     examples = encode_split(prepared, preprocessor, split)
     assert examples is not None and examples.target is not None and preprocessor.target is not None
     return preprocessor.target.decode(run_network(network, examples)), preprocessor.target.truth(examples.target)
@@ -229,20 +249,32 @@ def show(estimate: Estimate) -> str:
 
 
 def _baselines(
-    job: StageJob, preprocessor: Preprocessor, metrics: list[Metric], table: pa.Table, target: np.ndarray
+    job: StageJob,
+    preprocessor: Preprocessor,
+    before: AnyNetwork | None,
+    metrics: list[Metric],
+    table: pa.Table,
+    target: np.ndarray,
 ) -> list[dict[str, Any]]:
     settings = job.recipe.eval
+    found = _fitted_baselines(job, preprocessor, table)
+    if before is not None and (examination := preprocessor.task.examination) is not None:
+        outputs, _ = examination.measure(before, before, preprocessor.inputs, table)
+        found = [Baseline(BEFORE, outputs), *found]
     return [
         {
             "name": baseline.name,
             "metrics": {
                 name: estimate.to_json()
                 for name, estimate in bootstrap(
-                    metrics, Outcome(baseline.outputs, target), resamples=settings.resamples, seed=job.recipe.seed
+                    [metric for metric in metrics if baseline.metrics is None or metric.name in baseline.metrics],
+                    Outcome(baseline.outputs, target),
+                    resamples=settings.resamples,
+                    seed=job.recipe.seed,
                 ).items()
             },
         }
-        for baseline in _fitted_baselines(job, preprocessor, table)
+        for baseline in found
     ]
 
 
@@ -316,7 +348,7 @@ def _calibration(
 
 def _hint(job: StageJob, evaluation: dict[str, Any], metric: Metric) -> dict[str, Any]:
     sign = 1.0 if metric.greater_is_better else -1.0
-    linear = evaluation["baselines"][-1]["metrics"][metric.name]["value"]
+    linear = evaluation["baselines"][-1]["metrics"].get(metric.name, {}).get("value")
     reached = evaluation["metrics"][metric.name]["value"]
     epochs = [entry for entry in read_metrics(job.folder / "metrics.jsonl") if entry["kind"] == "epoch"]
     return hint(

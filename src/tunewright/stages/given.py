@@ -22,13 +22,11 @@ from tunewright.data.sources.base import ROW, image_column
 from tunewright.errors import DataError, shorten
 from tunewright.recipe.schema import Data
 from tunewright.tasks.base import InputEncoder
-from tunewright.tasks.causal_tokens import CausalEncoder
-from tunewright.tasks.chat_tokens import ChatEncoder
+from tunewright.tasks.chat_tokens import TalkEncoder
 from tunewright.tasks.pixels import PixelEncoder
 from tunewright.tasks.rows import RowEncoder
-from tunewright.tasks.tokens import TextEncoder
+from tunewright.tasks.tokens import TokenEncoder
 
-TEXTS = (TextEncoder, CausalEncoder, ChatEncoder)
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 # Rows that are predicted in one go: enough to sort by length, few enough to see the first results soon.
 PIECE = 1024
@@ -60,7 +58,7 @@ def given_pieces(data: str, inputs: InputEncoder, rejects: Rejects) -> Iterator[
         yield from _from_lines(sys.stdin, inputs, rejects)
     elif isinstance(inputs, PixelEncoder) and Path(data).suffix.lower() in PICTURES:
         yield from _pictures([(1, data)], inputs, None)
-    elif isinstance(inputs, TEXTS) and Path(data).suffix.lower() == ".txt" and Path(data).is_file():
+    elif isinstance(inputs, TokenEncoder) and Path(data).suffix.lower() == ".txt" and Path(data).is_file():
         with Path(data).open(encoding="utf-8", errors="replace") as file:
             yield from _from_lines(file, inputs, rejects)
     elif _is_source(data):
@@ -135,9 +133,9 @@ def _record(text: str, inputs: InputEncoder) -> dict[str, Any] | None:
         value = text  # a text that merely begins so
     if isinstance(value, dict):
         return value
-    if not isinstance(inputs, TEXTS):
+    if not isinstance(inputs, TokenEncoder):
         return None
-    if isinstance(inputs, ChatEncoder):
+    if isinstance(inputs, TalkEncoder):
         return {"prompt": text}
     values = value if isinstance(value, list) else [value]
     if len(values) != len(inputs.columns) or not all(isinstance(entry, str) for entry in values):
@@ -160,7 +158,7 @@ def _cell(value: Any) -> str | None:
 
 def _readable(table: pa.Table, inputs: InputEncoder, rejects: Rejects) -> pa.Table:
     """The model's columns, numbers as numbers; a row with a cell that is none is left out and counted."""
-    if isinstance(inputs, TEXTS):
+    if isinstance(inputs, TokenEncoder):
         names = [name for name in table.column_names if name != ROW]
         if len(inputs.columns) == 1 and len(names) == 1:
             table = table.rename_columns([inputs.columns[0] if name != ROW else ROW for name in table.column_names])
@@ -205,6 +203,6 @@ def _pictures(files: list[tuple[int, str]], inputs: PixelEncoder, rejects: Rejec
 
 
 def _wanted(inputs: InputEncoder) -> str:
-    if isinstance(inputs, TEXTS) and len(inputs.columns) > 1:
+    if isinstance(inputs, TokenEncoder) and len(inputs.columns) > 1:
         return 'a pair such as ["first", "second"]'
     return "a JSON object such as {column: value}"

@@ -28,7 +28,7 @@ from tunewright.stages.job import Origin, recipe_backbone
 from tunewright.stages.method import few_examples, settle_method
 from tunewright.stages.pretrained import chosen_tune, pretrained_network, same_target, usual_lr
 from tunewright.tasks.base import InputEncoder, Preprocessor, Task
-from tunewright.tasks.chat_tokens import ChatEncoder
+from tunewright.tasks.chat_tokens import TalkEncoder
 from tunewright.tasks.rows import unused_columns
 from tunewright.tasks.table import get_task
 from tunewright.tasks.targets import TargetEncoder, fit_target
@@ -104,6 +104,15 @@ def gather(
         UserError: the recipe, the data and the source do not fit together.
     """
     task = get_task(recipe.task)
+    random = origin is None and (recipe.model.weights == "random" or backbone is None or not backbone.pretrained)
+    if random and task.goes_on:
+        raise RecipeError(
+            f"{task.name} needs a model that has learned something before",
+            place="model",
+            found="random weights",
+            expected="a stage before this one, a model's folder or a hub id",
+            fix="name the model: model: {weights: runs/NAME/finetune/model}; or write the stage that makes it into `stages`",
+        )
     inputs = _input_encoder(task, prepared, recipe, origin, backbone)
     named = recipe.train.objective or task.objective
     if task.objectives is not None:
@@ -119,13 +128,12 @@ def gather(
     else:
         network = _own_network(recipe, preprocessor, origin, backbone, objective, screen)
         tune = recipe.tune if backbone is None or origin is not None else chosen_tune(recipe, few, screen)
-    random = origin is None and (recipe.model.weights == "random" or backbone is None or not backbone.pretrained)
     tune = settle_method(tune, task, pretrained=not random)
     if (backbone is not None or isinstance(started, Transformer)) and not random:
         lr = recipe.train.lr or usual_lr(recipe, tune, screen)
     else:
         lr = recipe.train.lr or default_lr(recipe.train.optimizer)
-    if isinstance(inputs, ChatEncoder) and isinstance(network, Transformer):
+    if isinstance(inputs, TalkEncoder) and isinstance(network, Transformer):
         network.end_at(inputs.ends)
     if tune.adapter is not None:
         network = add_adapter(network, tune.adapter, seed=recipe.seed)

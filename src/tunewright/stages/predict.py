@@ -22,10 +22,9 @@ from tunewright.models.network import AnyNetwork
 from tunewright.models.saved import load_network
 from tunewright.stages.given import given_pieces
 from tunewright.tasks.base import InputEncoder, Preprocessor
-from tunewright.tasks.causal_tokens import CausalEncoder
-from tunewright.tasks.chat_tokens import ChatEncoder
+from tunewright.tasks.chat_tokens import TalkEncoder
 from tunewright.tasks.table import load_preprocessor
-from tunewright.tasks.tokens import TextEncoder
+from tunewright.tasks.tokens import TokenEncoder
 
 # A table, texts, pairs of texts, or the name of something.
 Given = str | pa.Table | Sequence[str | Sequence[str]]
@@ -146,8 +145,8 @@ def _texts_table(texts: Sequence[str | Sequence[str]], inputs: InputEncoder) -> 
     Raises:
         DataError: the model reads no texts, or another number of them.
     """
-    columns = inputs.columns if isinstance(inputs, TextEncoder | CausalEncoder) else []
-    if isinstance(inputs, ChatEncoder):
+    columns = inputs.columns if isinstance(inputs, TokenEncoder) else []
+    if isinstance(inputs, TalkEncoder):
         columns = ["prompt"]
     rows = [[text] if isinstance(text, str) else list(text) for text in texts]
     if not columns or any(len(row) != len(columns) for row in rows):

@@ -16,9 +16,7 @@ from tunewright.stages.console import Screen
 from tunewright.stages.job import Origin
 from tunewright.stages.method import few_shot_tune
 from tunewright.tasks.base import InputEncoder, Preprocessor
-from tunewright.tasks.causal_tokens import CausalEncoder
-from tunewright.tasks.chat_tokens import ChatEncoder
-from tunewright.tasks.tokens import TextEncoder, tokenizer_to_train
+from tunewright.tasks.tokens import TextEncoder, TokenEncoder, tokenizer_to_train
 from tunewright.training.optim import default_lr
 
 # The head begins with random weights and learns faster than what is pretrained.
@@ -247,10 +245,7 @@ def _without(new: list[str], tune: Tune, network: Transformer, screen: Screen) -
 
 def _with_pieces(recipe: Recipe, backbone: Backbone, inputs: InputEncoder) -> dict[str, Any]:
     """The backbone's configuration; where a tokenizer was trained here, with the size of its vocabulary."""
-    if (
-        not isinstance(inputs, TextEncoder | CausalEncoder | ChatEncoder)
-        or tokenizer_to_train(recipe, backbone) is None
-    ):
+    if not isinstance(inputs, TokenEncoder) or tokenizer_to_train(recipe, backbone) is None:
         return backbone.config
     roles = ("pad", "cls", "sep") if isinstance(inputs, TextEncoder) else ("pad", "bos", "eos")
     ids = {f"{role}_token_id": getattr(inputs.tokenizer, f"{role}_token_id") for role in roles}

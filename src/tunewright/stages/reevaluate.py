@@ -14,9 +14,9 @@ from tunewright.stages.console import Screen
 from tunewright.stages.controls import run_controls
 from tunewright.stages.evaluate import evaluate_stage, judge_targets, require_targets, summarise_seeds
 from tunewright.stages.ingredients import prepare_data
-from tunewright.stages.job import StageJob
-from tunewright.stages.run import with_seed
-from tunewright.tasks.table import task_defaults
+from tunewright.stages.job import StageJob, recipe_backbone
+from tunewright.stages.run import given_weights, with_seed
+from tunewright.tasks.table import get_task, task_defaults
 
 MEASURED = ("evaluation", "seeds", "comparisons", "hint", "target")
 
@@ -41,19 +41,25 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = 
             fix="for anything else, run the recipe with the override",
         )
     recipe = load_recipe(folder / "recipe.resolved.yaml", overrides, defaults=task_defaults)
+    base = Path(record["base"])
     stages = [stage for stage in stage_recipes(recipe) if (run.stage_folder(stage.name) / "summary.json").exists()]
     if not stages:
         raise ArtifactError("no stage of this run is trained yet", file=folder, fix="tunewright run RECIPE")
     for replica in range(record["seeds"]):
+        source = given_weights(stages[0].recipe, base)
         for stage in stages:
             seeded = with_seed(stage, recipe.seed + replica)
             place = run.stage_folder(stage.name, replica=replica)
             _forget(place)
-            prepared = prepare_data(stage.recipe, Path(record["base"]), screen)
-            job = StageJob(stage=seeded, folder=place, source=None, prepared=prepared, backbone=None)
+            prepared = prepare_data(stage.recipe, base, screen)
+            # Only such tasks look back at what the stage began with.
+            looks_back = get_task(stage.recipe.task).examination is not None
+            backbone = recipe_backbone(stage.recipe, base) if looks_back else None
+            job = StageJob(stage=seeded, folder=place, source=source, prepared=prepared, backbone=backbone)
             evaluate_stage(job, screen, full=replica == 0)
             if replica == 0 and (place / "controls").exists():
                 run_controls(job, screen)
+            source = place / "model"
     summarise_seeds(run, stages, record["seeds"])
     judge_targets(run, stages)
     screen.say(f"report: {write_report(folder)}")

@@ -8,14 +8,25 @@ from rich.text import Text
 
 from tunewright.stages.console import Screen
 from tunewright.tasks.chat_template import Rendered
-from tunewright.tasks.chat_tokens import ChatEncoder
+from tunewright.tasks.chat_tokens import ChatExamples, TalkEncoder
+from tunewright.tasks.preference_pairs import PreferenceExamples
 
 # Where there is no colour the marks say it.
 OPENED, CLOSED = "⟦", "⟧"
 LONGEST = 1500
 
 
-def show_conversation(encoder: ChatEncoder, found: Rendered, screen: Screen) -> None:
+def show_first(encoder: TalkEncoder, examples: ChatExamples | PreferenceExamples, screen: Screen) -> None:
+    """Print the first conversation, or the two of the first pair."""
+    if isinstance(examples, ChatExamples):
+        show_conversation(encoder, examples.conversations[0], "the first conversation", screen)
+        return
+    chosen, rejected, *_ = examples.texts.conversations
+    show_conversation(encoder, chosen, "the first pair, chosen", screen)
+    show_conversation(encoder, rejected, "the first pair, rejected", screen)
+
+
+def show_conversation(encoder: TalkEncoder, found: Rendered, title: str, screen: Screen) -> None:
     """Print it; what is trained stands in marks, and green where the terminal has colours."""
     text = Text()
     pairs = zip(found.ids, found.trained, strict=True)
@@ -25,7 +36,5 @@ def show_conversation(encoder: ChatEncoder, found: Rendered, screen: Screen) -> 
     if len(text) > LONGEST:
         text = text[:LONGEST].append(" …")
     count = sum(found.trained)
-    screen.say(
-        f"the first conversation, {len(found.ids):,} tokens; what is trained, {count:,} of them, stands in {OPENED} {CLOSED}:"
-    )
+    screen.say(f"{title}, {len(found.ids):,} tokens; what is trained, {count:,} of them, stands in {OPENED} {CLOSED}:")
     screen.console.print(text)

@@ -16,11 +16,12 @@ from tunewright.data.tokenizer import MEASURED, measure_tokenizer
 from tunewright.recipe.stages import StageRecipe
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients
-from tunewright.stages.shown_turns import show_conversation
+from tunewright.stages.shown_turns import show_first
 from tunewright.tasks.causal_tokens import CausalEncoder
-from tunewright.tasks.chat_tokens import ChatEncoder, ChatExamples
+from tunewright.tasks.chat_tokens import ChatEncoder, ChatExamples, TalkEncoder
+from tunewright.tasks.preference_pairs import PreferenceEncoder, PreferenceExamples
 from tunewright.tasks.table import get_task
-from tunewright.tasks.tokens import TextEncoder, load_tokens, text_columns
+from tunewright.tasks.tokens import TextEncoder, TokenEncoder, load_tokens, text_columns
 
 
 def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) -> dict[str, Any] | None:
@@ -38,15 +39,25 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
             "no token looks into another text"
         )
         return {"tokenizer": facts, "tokens": tokens, "examples": rows, "max_length": encoder.max_length}
+    if isinstance(encoder, PreferenceEncoder) and isinstance(train, PreferenceExamples):
+        tokens, compared = train.texts.tokens, train.texts.trained_tokens
+        screen.say(
+            f"{len(train):,} pairs of answers ({encoder.shape}), {tokens:,} tokens, of which the answers' {compared:,} count"
+        )
+        _say_cut(train.texts, encoder, screen)
+        show_first(encoder, train, screen)
+        facts = {"tokens": tokens, "trained": compared, "examples": len(train)}
+        return {**facts, "max_length": encoder.max_length, "cut": train.texts.cut}
     if isinstance(encoder, ChatEncoder) and isinstance(train, ChatExamples):
-        tokens = sum(len(entry.ids) for entry in train.conversations)
-        trained, count = train.trained_tokens, len(train.conversations)
+        tokens, trained, count = train.tokens, train.trained_tokens, len(train.conversations)
         screen.say(
             f"{count:,} conversations ({encoder.shape}), {tokens:,} tokens, of which the assistant's {trained:,} are trained, "
             f"in {len(train):,} rows of at most {encoder.max_length}; no token looks into another conversation"
         )
-        show_conversation(encoder, train.conversations[0], screen)
-        return {"tokens": tokens, "trained": trained, "examples": len(train), "max_length": encoder.max_length}
+        _say_cut(train, encoder, screen)
+        show_first(encoder, train, screen)
+        facts = {"tokens": tokens, "trained": trained, "examples": len(train)}
+        return {**facts, "max_length": encoder.max_length, "cut": train.cut}
     if not isinstance(encoder, TextEncoder) or not isinstance(train, TokenExamples):
         return None
     facts = _tokenizer(prepared, encoder, screen)
@@ -72,11 +83,19 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
     }
 
 
-def _tokenizer(prepared: Prepared, encoder: TextEncoder | CausalEncoder, screen: Screen) -> dict[str, Any]:
+def _say_cut(train: ChatExamples, encoder: TalkEncoder, screen: Screen) -> None:
+    if train.cut:
+        screen.warn(
+            f"{train.cut:,} conversations are longer than {encoder.max_length} tokens and lose their end; "
+            f"model.max_length: {encoder.limit} is the most"
+        )
+
+
+def _tokenizer(prepared: Prepared, encoder: TokenEncoder, screen: Screen) -> dict[str, Any]:
     """How the tokenizer does on texts that it was not trained on, said and as a dict."""
     split = "valid" if prepared.rows("valid") else "train"
     table = prepared.table(split, encoder.columns).slice(0, MEASURED)
-    texts = [text or "" for name in encoder.columns for text in table[name].cast(pa.string()).to_pylist()]
+    texts = [text for name in encoder.columns for text in encoder.texts(table, name)]
     facts = measure_tokenizer(encoder.tokenizer, texts, len(encoder.tokenizer))
     screen.say(
         f"tokenizer: {facts.vocabulary:,} pieces; on {facts.texts:,} {_SPLITS[split]} texts "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tunewright.data.batching import Batches
+from tunewright.data.batching import Batches, Examples
 from tunewright.errors import Diverged, RecipeError, RunFailed, Stopped
 from tunewright.evaluation.metrics import METRICS
 from tunewright.files import write_json
@@ -38,6 +38,7 @@ from tunewright.stages.summary import (
 )
 from tunewright.stages.texts import describe_texts
 from tunewright.stages.validation import selection_metric, validator
+from tunewright.tasks.preference_pairs import PreferenceExamples
 from tunewright.training import freezing
 from tunewright.training.checkpoint import Checkpoint, load_best, load_newest, save_best, save_checkpoint
 from tunewright.training.loop import Best, Settings, State, Surroundings, train
@@ -71,6 +72,8 @@ def train_ingredients(
     narrow_last_layer(network)
     precision = set_precision(network, recipe, train_examples, job.folder, screen)
     recomputes = save_memory(network, recipe, train_examples, screen)
+    train_examples = referred(ingredients, train_examples, device, screen)
+    valid_examples = None if valid_examples is None else referred(ingredients, valid_examples, device, screen)
     layers = layer_table(network)
     model: nn.Module = network
     computed = layers
@@ -204,6 +207,20 @@ def train_ingredients(
         "frozen_part_kept": frozen is not None,
     }
     (finish or finish_stage)(job, ingredients, state, movements, before, lr, means, texts, screen)
+
+
+def referred(ingredients: Ingredients, examples: Examples, device: torch.device, screen: Screen) -> Examples:
+    """The examples with what the network says of them before it learns, where the objective asks for it.
+
+    Nothing is learned yet, also not in a training that goes on: a checkpoint is loaded afterwards.
+    """
+    refer = ingredients.objective.refer
+    if refer is None or not isinstance(examples, PreferenceExamples):
+        return examples
+    screen.say(
+        f"{ingredients.objective.name}: the reference is the network as it is now, computed once for {len(examples):,} pairs"
+    )
+    return examples.with_reference(refer(ingredients.network, examples.to(device)))
 
 
 def written_sample(ingredients: Ingredients) -> str | None:

@@ -18,14 +18,14 @@ from tunewright.models.generate import generate
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.transformer import Transformer
 from tunewright.tasks.base import Measured
-from tunewright.tasks.chat_tokens import ChatEncoder, ChatExamples
+from tunewright.tasks.chat_tokens import ChatEncoder, ChatExamples, TalkEncoder
 from tunewright.tasks.next_tokens import token_outputs
 
 # Tokens of an answer at most.
 ANSWERED = 256
 
 
-def answer_outputs(network: AnyNetwork, encoder: ChatEncoder, table: pa.Table) -> Measured:
+def answer_outputs(network: AnyNetwork, before: AnyNetwork | None, encoder: ChatEncoder, table: pa.Table) -> Measured:
     """What the "answers" metrics want, for each conversation: [N, 2], the sum of −log p of the assistant's tokens and how many
     of them the largest logit names; and [N], how many there are.
 
@@ -65,7 +65,7 @@ def answer_baselines(encoder: ChatEncoder, train: pa.Table, table: pa.Table) -> 
     return [Baseline(name="token frequencies", outputs=np.array(outputs, np.float64))]
 
 
-def answered(network: AnyNetwork, encoder: ChatEncoder, table: pa.Table) -> list[dict[str, Any]]:
+def answered(network: AnyNetwork, encoder: TalkEncoder, table: pa.Table) -> list[dict[str, Any]]:
     """For each row {"answer": …}: the likeliest token each time. A row is a question, or a conversation as JSON."""
     assert isinstance(network, Transformer)
     (name,) = (name for name in table.column_names if name != "_row")

@@ -40,8 +40,9 @@ class Examination:
 
     kind: Kind
     """What the metrics get."""
-    measure: Callable[[AnyNetwork, Any, pa.Table], Measured]
-    """(network, encoder, table) → outputs and targets of the table's rows."""
+    measure: Callable[[AnyNetwork, AnyNetwork | None, Any, pa.Table], Measured]
+    """(network, the network before the stage, encoder, table) → outputs and targets of the table's rows. There is none before
+    a stage that begins with random weights."""
     baselines: Callable[[Any, pa.Table, pa.Table], list[Baseline]]
     """(encoder, training rows, table) → what needs no network, measured on the same table."""
     answer: Callable[[AnyNetwork, Any, pa.Table], list[dict[str, Any]]]
@@ -115,6 +116,8 @@ class Task:
     objectives: dict[str, Callable[..., Objective]] | None = None
     """What can be minimised, by name, each made from the input encoder and the recipe's options; None: what fits the
     target, of `training/objectives.py`."""
+    goes_on: bool = False
+    """Whether it has a meaning only for a network that has learned something before."""
     examination: Examination | None = None
     """None: the network is measured by the target."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -17,9 +16,8 @@ from tunewright.data.prepare import Prepared
 from tunewright.data.tokenizer import WRITER, trained_tokenizer
 from tunewright.errors import DataError, RecipeError
 from tunewright.models.pretrained import Backbone
-from tunewright.models.transformer import quiet
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.tokens import CHUNK, load_tokenizer, text_columns, tokenizer_to_train
+from tunewright.tasks.tokens import CHUNK, TokenEncoder, load_tokenizer, text_columns, tokenizer_to_train
 
 USUAL_TOKENIZER = "bpe"
 # Tokens that a pretrained network reads at once unless the recipe says otherwise.
@@ -27,25 +25,11 @@ USUAL_CONTEXT = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class CausalEncoder:
-    """One column of text as tokens; rows of `max_length` tokens are cut from the texts one behind the other."""
+class WriterEncoder(TokenEncoder):
+    """What the encoders of models that write have: where a text begins and ends."""
 
-    column: str
-    max_length: int
-    """Tokens that the network reads at once: its context."""
-    limit: int
-    """The longest context that the network was made for."""
-    tokenizer: Any = field(repr=False, compare=False)
     plain_name: str = "token frequencies"
     plain_rows: int = 50_000
-
-    @property
-    def input_shape(self) -> tuple[int]:
-        return (self.max_length,)
-
-    @property
-    def columns(self) -> list[str]:
-        return [self.column]
 
     @property
     def begin(self) -> list[int]:
@@ -56,6 +40,19 @@ class CausalEncoder:
     def end(self) -> int:
         """What stands behind a text."""
         return self.tokenizer.eos_token_id
+
+    def plain(self, train: pa.Table, test: pa.Table) -> tuple[Any, Any]:
+        raise NotImplementedError  # a language model's baselines are of its examination
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalEncoder(WriterEncoder):
+    """One column of text as tokens; rows of `max_length` tokens are cut from the texts one behind the other."""
+
+    @property
+    def column(self) -> str:
+        """The one column."""
+        return self.columns[0]
 
     def examples(self, table: pa.Table, target: Tensor | None) -> PackedExamples:
         """Rows of one length with all tokens of the texts. Raises DataError when there is no text."""
@@ -71,38 +68,17 @@ class CausalEncoder:
 
     def documents(self, table: pa.Table) -> list[np.ndarray]:
         """The tokens of each text, with its beginning and end; of an empty text none."""
-        texts = self.texts(table)
+        texts = self.texts(table, self.column)
+        begin, end = self.begin, self.end
         found: list[np.ndarray] = []
         for start in range(0, len(texts), CHUNK):
             part = texts[start : start + CHUNK]
             ids = self.tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
-            found += [np.array([*self.begin, *tokens, self.end] if tokens else [], np.int32) for tokens in ids]
+            found += [np.array([*begin, *tokens, end] if tokens else [], np.int32) for tokens in ids]
         return found
 
-    def texts(self, table: pa.Table) -> list[str]:
-        """The texts, empty where one is missing. Raises DataError when there is no such column."""
-        if self.column not in table.column_names:
-            raise DataError(
-                f"the data has no column {self.column!r}",
-                found=", ".join(table.column_names),
-                expected=f"a text in a column {self.column!r}, as the model was trained on",
-                fix="rename the column, or name it with data.input",
-            )
-        return pc.fill_null(table[self.column].cast(pa.string()), "").to_pylist()
-
-    def plain(self, train: pa.Table, test: pa.Table) -> tuple[Any, Any]:
-        raise NotImplementedError  # a language model's baselines are of its examination
-
-    def show(self, table: pa.Table, index: int) -> dict[str, Any]:
-        return {"input": {self.column: table[self.column][index].as_py()}}
-
     def to_json(self) -> dict[str, Any]:
-        return {"column": self.column, "max_length": self.max_length, "limit": self.limit}
-
-    def write(self, folder: Path) -> None:
-        """The tokenizer's files, in the library's format."""
-        with quiet():
-            self.tokenizer.save_pretrained(folder)
+        return {"columns": self.columns, "max_length": self.max_length, "limit": self.limit}
 
 
 def fit_causal(
@@ -127,7 +103,7 @@ def fit_causal(
         )
     if known is not None:
         length = context_of(recipe, known.limit, known.max_length)
-        return CausalEncoder(column=columns[0], max_length=length, limit=known.limit, tokenizer=known.tokenizer)
+        return CausalEncoder(columns=columns, max_length=length, limit=known.limit, tokenizer=known.tokenizer)
     if backbone is None:
         raise RecipeError(
             "a language model needs a backbone of the Transformers library, or our gpt",
@@ -135,7 +111,23 @@ def fit_causal(
             expected="gpt, {gpt: {layers: 4, width: 128}}, a folder or a hub id",
             fix="model.backbone: gpt",
         )
-    limit = read_limit(backbone)
+    tokenizer, limit = writing_tokenizer(prepared, recipe, backbone, columns)
+    usual = limit if not backbone.pretrained else min(USUAL_CONTEXT, limit)
+    return CausalEncoder(columns=columns, max_length=context_of(recipe, limit, usual), limit=limit, tokenizer=tokenizer)
+
+
+def load_causal(value: dict[str, Any], folder: Path) -> CausalEncoder:
+    """The encoder from its JSON and the tokenizer's files beside it."""
+    return CausalEncoder(**value, tokenizer=load_tokenizer(folder))
+
+
+def writing_tokenizer(prepared: Prepared, recipe: Recipe, backbone: Backbone, columns: list[str]) -> tuple[Any, int]:
+    """A language model's tokenizer, the backbone's or one trained on the columns; and the tokens that it reads at most.
+
+    Raises:
+        RecipeError: it does not say where a text ends, or one is to be trained for pretrained weights.
+    """
+    limit = int(backbone.config.get("max_position_embeddings") or backbone.config.get("n_positions") or 10**9)
     trained = tokenizer_to_train(recipe, backbone, USUAL_TOKENIZER)
     folder = backbone.folder if trained is None else trained_tokenizer(prepared, columns, trained, limit, WRITER)
     tokenizer = load_tokenizer(folder)
@@ -147,20 +139,7 @@ def fit_causal(
             expected="the tokenizer of a language model, with an eos_token",
             fix="take another backbone",
         )
-    usual = limit if not backbone.pretrained else min(USUAL_CONTEXT, limit)
-    return CausalEncoder(
-        column=columns[0], max_length=context_of(recipe, limit, usual), limit=limit, tokenizer=tokenizer
-    )
-
-
-def load_causal(value: dict[str, Any], folder: Path) -> CausalEncoder:
-    """The encoder from its JSON and the tokenizer's files beside it."""
-    return CausalEncoder(**value, tokenizer=load_tokenizer(folder))
-
-
-def read_limit(backbone: Backbone) -> int:
-    """Tokens that a language model was made to read at once."""
-    return int(backbone.config.get("max_position_embeddings") or backbone.config.get("n_positions") or 10**9)
+    return tokenizer, limit
 
 
 def context_of(recipe: Recipe, limit: int, usual: int) -> int:

@@ -47,6 +47,8 @@ class Rendered:
     """For each token whether the model learns to say it."""
     prompts: list[int]
     """How many tokens stand before each turn of the assistant."""
+    whole: int
+    """How many tokens there were before some were cut off."""
 
 
 def default_template(tokenizer: Any) -> str:
@@ -98,7 +100,7 @@ def render(tokenizer: Any, turns: Sequence[Turn], ends: frozenset[int]) -> Rende
             raise TemplateMismatch("no token of the answer is trained", "check the template's assistant turn")
         prompts.append(len(before))
     _require_one_beginning(ids, tokenizer)
-    return Rendered(ids=ids, trained=trained, prompts=prompts)
+    return Rendered(ids=ids, trained=trained, prompts=prompts, whole=len(ids))
 
 
 def _text(tokenizer: Any, turns: Sequence[Turn], *, asked: bool) -> str:

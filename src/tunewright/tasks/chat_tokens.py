@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,15 +17,15 @@ from tunewright.data.batching import Batch
 from tunewright.data.conversations import Shape, Turn, conversation, recognise
 from tunewright.data.packing import IGNORED
 from tunewright.data.prepare import Prepared
-from tunewright.data.tokenizer import WRITER, trained_tokenizer
 from tunewright.errors import DataError, RecipeError, shorten
 from tunewright.models.pretrained import Backbone
-from tunewright.models.transformer import quiet
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.causal_tokens import USUAL_CONTEXT, USUAL_TOKENIZER, context_of, read_limit
+from tunewright.tasks.causal_tokens import USUAL_CONTEXT, WriterEncoder, context_of, writing_tokenizer
 from tunewright.tasks.chat_template import Rendered, TemplateMismatch, default_template, render
-from tunewright.tasks.tokens import load_tokenizer, tokenizer_to_train
+from tunewright.tasks.tokens import load_tokenizer
 
+# What a row holds: a conversation, or a pair of answers.
+Said = TypeVar("Said")
 # Rows that a message names.
 NAMED = 3
 # Rows that are still open: more would pack hardly better, and take longer.
@@ -55,6 +57,11 @@ class ChatExamples:
 
     @property
     def lengths(self) -> Tensor:
+        return self._lengths
+
+    @cached_property
+    def _lengths(self) -> Tensor:
+        """Added up once: every batch asks for them."""
         return torch.tensor([sum(len(self.conversations[index].ids) - 1 for index in bin) for bin in self.bins])
 
     @property
@@ -62,8 +69,17 @@ class ChatExamples:
         return True
 
     @property
+    def tokens(self) -> int:
+        return sum(len(entry.ids) for entry in self.conversations)
+
+    @property
     def trained_tokens(self) -> int:
         return sum(sum(entry.trained) for entry in self.conversations)
+
+    @property
+    def cut(self) -> int:
+        """How many conversations are longer than the context, and lost their end."""
+        return sum(entry.whole > len(entry.ids) for entry in self.conversations)
 
     def __len__(self) -> int:
         return len(self.bins)
@@ -91,34 +107,87 @@ class ChatExamples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatEncoder:
-    """Conversations of one shape, written by the tokenizer's chat template."""
+class TalkEncoder(WriterEncoder):
+    """What is said, written by the tokenizer's chat template; in rows of one shape."""
 
     shape: str
-    columns: tuple[str, ...]
-    max_length: int
-    """Tokens that the network reads at once: a row holds so many."""
-    limit: int
-    tokenizer: Any = field(repr=False, compare=False)
-    plain_name: str = "token frequencies"
-    plain_rows: int = 50_000
-
-    @property
-    def input_shape(self) -> tuple[int]:
-        return (self.max_length,)
-
-    @property
-    def begin(self) -> list[int]:
-        return []
-
-    @property
-    def end(self) -> int:
-        return self.tokenizer.eos_token_id
 
     @property
     def ends(self) -> frozenset[int]:
         """The tokens at which generation stops."""
         return frozenset({self.end})
+
+    def cells(self, table: pa.Table) -> list[tuple[int, dict[str, str | None]]]:
+        """Each row's number in the source, and its columns. Raises DataError when one is missing."""
+        missing = [name for name in self.columns if name not in table.column_names]
+        if missing:
+            raise DataError(
+                f"the data has no column {missing[0]!r}",
+                found=", ".join(table.column_names),
+                expected=f"{self.shape}, as the model was trained on",
+                fix="rename the column",
+            )
+        columns = [table[name].cast(pa.string()).to_pylist() for name in self.columns]
+        rows = zip(table["_row"].to_pylist(), zip(*columns, strict=True), strict=True)
+        return [(number, dict(zip(self.columns, cells, strict=True))) for number, cells in rows]
+
+    def read(self, table: pa.Table, reader: Callable[[dict[str, str | None]], Said]) -> list[Said]:
+        """What `reader` finds in each row. Raises DataError, which names the row, where it finds nothing."""
+        found: list[Said] = []
+        for number, row in self.cells(table):
+            try:
+                found.append(reader(row))
+            except ValueError as error:
+                raise DataError(
+                    str(error),
+                    place=f"row {number}",
+                    found=next(iter(row.values())),
+                    expected=self.shape,
+                    fix="correct or remove the row",
+                ) from None
+        return found
+
+    def render(self, rows: list[int], conversations: list[list[Turn]]) -> list[Rendered]:
+        """The tokens and mask of each conversation, cut at the context.
+
+        Args:
+            rows: their numbers in the source.
+
+        Raises:
+            DataError: one does not fit the template.
+        """
+        found: list[Rendered] = []
+        ends, size = self.ends, self.max_length + 1
+        for row, turns in zip(rows, conversations, strict=True):
+            try:
+                whole = render(self.tokenizer, turns, ends)
+            except TemplateMismatch as error:
+                raise DataError(
+                    str(error), place=f"row {row}", found=shorten(turns[0].content, 60), fix=error.fix
+                ) from None
+            found.append(replace(whole, ids=whole.ids[:size], trained=whole.trained[:size], whole=len(whole.ids)))
+        return found
+
+    def require_answers(self, rows: list[int], found: list[Rendered]) -> None:
+        """Raises DataError when nothing that the assistant says fits into the context."""
+        lost = [row for row, entry in zip(rows, found, strict=True) if not any(entry.trained[1:])]
+        if not lost:
+            return
+        raise DataError(
+            f"of {len(lost):,} of {len(rows):,} conversations nothing that the assistant says fits into the context",
+            place=f"rows {', '.join(map(str, lost[:NAMED]))}" + (", …" if len(lost) > NAMED else ""),
+            found=f"{self.max_length} tokens",
+            fix=f"raise model.max_length (at most {self.limit}), or shorten what stands before the answers",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        facts = {"shape": self.shape, "columns": self.columns}
+        return {**facts, "max_length": self.max_length, "limit": self.limit}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatEncoder(TalkEncoder):
+    """Conversations, in which all that the assistant says is learned."""
 
     def examples(self, table: pa.Table, target: Tensor | None) -> ChatExamples:
         """The conversations of a table. Raises DataError when one does not fit the template or the context."""
@@ -129,76 +198,18 @@ class ChatEncoder:
             bins=packed([len(entry.ids) - 1 for entry in found], self.max_length),
         )
 
-    def turns(self, table: pa.Table) -> list[list[Turn]]:
-        """What is said in each row. Raises DataError, which names the row, for one that holds no conversation."""
-        shape = Shape(name=self.shape, columns=self.columns)
-        missing = [name for name in self.columns if name not in table.column_names]
-        if missing:
-            raise DataError(
-                f"the data has no column {missing[0]!r}",
-                found=", ".join(table.column_names),
-                expected=f"conversations as {self.shape}, as the model was trained on",
-                fix="rename the column",
-            )
-        columns = [table[name].cast(pa.string()).to_pylist() for name in self.columns]
-        found: list[list[Turn]] = []
-        for number, *cells in zip(table["_row"].to_pylist(), *columns, strict=True):
-            try:
-                found.append(conversation(shape, dict(zip(self.columns, cells, strict=True))))
-            except ValueError as error:
-                raise DataError(
-                    str(error),
-                    place=f"row {number}",
-                    found=cells[0],
-                    expected=self.shape,
-                    fix="correct or remove the row",
-                ) from None
-        return found
-
     def rendered(self, table: pa.Table) -> list[Rendered]:
         """Each row's tokens and mask.
 
         Raises:
-            DataError: a row does not fit the template, or nothing that it teaches fits into the context.
+            DataError: a row holds no conversation or does not fit the template, or nothing that it teaches fits into the
+                context.
         """
-        found: list[Rendered] = []
+        shape = Shape(name=self.shape, columns=tuple(self.columns))
         rows = table["_row"].to_pylist()
-        lost: list[int] = []
-        for row, turns in zip(rows, self.turns(table), strict=True):
-            try:
-                whole = render(self.tokenizer, turns, self.ends)
-            except TemplateMismatch as error:
-                raise DataError(
-                    str(error), place=f"row {row}", found=shorten(turns[0].content, 60), fix=error.fix
-                ) from None
-            size = self.max_length + 1
-            cut = replace(whole, ids=whole.ids[:size], trained=whole.trained[:size])
-            if not any(cut.trained[1:]):
-                lost.append(row)
-            found.append(cut)
-        if lost:
-            raise DataError(
-                f"of {len(lost):,} of {len(rows):,} conversations nothing that the assistant says fits into the context",
-                place=f"rows {', '.join(map(str, lost[:NAMED]))}" + (", …" if len(lost) > NAMED else ""),
-                found=f"{self.max_length} tokens",
-                fix=f"raise model.max_length (at most {self.limit}), or shorten what stands before the answers",
-            )
+        found = self.render(rows, self.read(table, lambda row: conversation(shape, row)))
+        self.require_answers(rows, found)
         return found
-
-    def plain(self, train: pa.Table, test: pa.Table) -> tuple[Any, Any]:
-        raise NotImplementedError  # a language model's baselines are of its examination
-
-    def show(self, table: pa.Table, index: int) -> dict[str, Any]:
-        return {"input": {name: table[name][index].as_py() for name in self.columns}}
-
-    def to_json(self) -> dict[str, Any]:
-        facts = {"shape": self.shape, "columns": list(self.columns)}
-        return {**facts, "max_length": self.max_length, "limit": self.limit}
-
-    def write(self, folder: Path) -> None:
-        """The tokenizer's files with its template, in the library's format."""
-        with quiet():
-            self.tokenizer.save_pretrained(folder)
 
 
 def packed(lengths: list[int], room: int) -> list[list[int]]:
@@ -222,14 +233,11 @@ def packed(lengths: list[int], room: int) -> list[list[int]]:
 
 
 def fit_chat(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: Any) -> ChatEncoder:
-    """The encoder for the conversations of a prepared set.
-
-    The tokenizer is the backbone's, that of the language model that a stage before made, or one trained here; one without a
-    chat template gets a usual one.
+    """The encoder for the conversations of a prepared set; see `talk_settings`.
 
     Raises:
         DataError: the columns hold no conversations.
-        RecipeError: no backbone, or a context that it cannot read.
+        RecipeError: as `talk_settings`.
     """
     names = [column.name for column in prepared.manifest.columns]
     shape = recognise(names)
@@ -241,6 +249,21 @@ def fit_chat(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, know
             expected="messages; prompt and completion; instruction and output; or conversations",
             fix="rename the columns to one of these",
         )
+    return ChatEncoder(**talk_settings(shape, prepared, recipe, backbone, known))
+
+
+def talk_settings(
+    shape: Shape, prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: WriterEncoder | None
+) -> dict[str, Any]:
+    """What an encoder of what is said is made of.
+
+    The tokenizer is the backbone's, that of the language model that a stage before made, or one trained here; one without a
+    chat template gets a usual one.
+
+    Raises:
+        RecipeError: no backbone, a context that it cannot read, or as `writing_tokenizer`.
+    """
+    columns = list(shape.columns)
     if known is not None:
         tokenizer, limit, usual = known.tokenizer, known.limit, known.max_length
     elif backbone is None:
@@ -251,19 +274,14 @@ def fit_chat(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, know
             fix="model.backbone: the model's folder",
         )
     else:
-        limit = read_limit(backbone)
-        trained = tokenizer_to_train(recipe, backbone, USUAL_TOKENIZER)
-        columns = list(shape.columns)
-        folder = backbone.folder if trained is None else trained_tokenizer(prepared, columns, trained, limit, WRITER)
-        tokenizer = load_tokenizer(folder)
+        tokenizer, limit = writing_tokenizer(prepared, recipe, backbone, columns)
         usual = min(USUAL_CONTEXT, limit)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = default_template(tokenizer)
     length = context_of(recipe, limit, usual)
-    return ChatEncoder(shape=shape.name, columns=shape.columns, max_length=length, limit=limit, tokenizer=tokenizer)
+    return {"shape": shape.name, "columns": columns, "max_length": length, "limit": limit, "tokenizer": tokenizer}
 
 
 def load_chat(value: dict[str, Any], folder: Path) -> ChatEncoder:
     """The encoder from its JSON and the tokenizer's files beside it."""
-    facts: dict[str, Any] = {**value, "columns": tuple(value["columns"])}
-    return ChatEncoder(**facts, tokenizer=load_tokenizer(folder))
+    return ChatEncoder(**value, tokenizer=load_tokenizer(folder))

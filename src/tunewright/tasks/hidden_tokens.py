@@ -15,6 +15,7 @@ from tunewright.evaluation.baselines import Baseline, token_frequencies
 from tunewright.evaluation.outputs import EVALUATION_BATCH, add_tokens
 from tunewright.models.network import AnyNetwork
 from tunewright.models.selection import WANTED
+from tunewright.tasks.base import Measured
 from tunewright.tasks.tokens import TextEncoder
 from tunewright.training.objectives import FromTokens
 
@@ -24,7 +25,9 @@ SEED = 0
 FILLINGS = 5
 
 
-def hidden_token_outputs(network: AnyNetwork, encoder: TextEncoder, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+def hidden_token_outputs(
+    network: AnyNetwork, before: AnyNetwork | None, encoder: TextEncoder, table: pa.Table
+) -> Measured:
     """What the "tokens" metrics want, for each text: [N, 2], the sum of −log p of its hidden tokens and how many of them
     the largest logit names; and [N], how many were hidden."""
     examples, texts = _examples(encoder, table)

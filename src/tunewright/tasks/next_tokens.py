@@ -44,13 +44,15 @@ class Window:
     """The first position whose next token is counted here; those before were counted in the window before."""
 
 
-def next_token_outputs(network: AnyNetwork, encoder: CausalEncoder, table: pa.Table) -> Measured:
+def next_token_outputs(
+    network: AnyNetwork, before: AnyNetwork | None, encoder: CausalEncoder, table: pa.Table
+) -> Measured:
     """What the "next_tokens" metrics want, for each text: [N, 3], the sum of −log p of its tokens, how many of them the
     largest logit names, and the text's UTF-8 bytes; and [N], how many tokens there are, its end among them."""
     assert isinstance(network, Transformer)
     documents = encoder.documents(table)
     outputs, target = np.zeros((table.num_rows, 3)), np.zeros(table.num_rows, np.int64)
-    outputs[:, 2] = [len(text.encode()) for text in encoder.texts(table)]
+    outputs[:, 2] = [len(text.encode()) for text in encoder.texts(table, encoder.column)]
     device = next(network.parameters()).device
     with evaluating(network), torch.inference_mode():
         for windows in _batches(_windows(documents, encoder.max_length)):
@@ -90,7 +92,7 @@ def frequencies(encoder: CausalEncoder, train: pa.Table, table: pa.Table) -> lis
         "token frequencies": np.full(size, single.argmax()),
         "pairs of tokens": _likeliest(pairs, counts, single),
     }
-    bytes_of = np.array([len(text.encode()) for text in encoder.texts(table)], np.float64)
+    bytes_of = np.array([len(text.encode()) for text in encoder.texts(table, encoder.column)], np.float64)
     found: list[Baseline] = []
     for name, chance in chances.items():
         losses = np.bincount(texts, -np.log(chance), minlength=table.num_rows)
@@ -179,7 +181,7 @@ def continued(network: AnyNetwork, encoder: CausalEncoder, table: pa.Table) -> l
     """For each text {"continuation": …}: what the model would write next, always its likeliest token."""
     assert isinstance(network, Transformer)
     found: list[dict[str, Any]] = []
-    for text in encoder.texts(table):
+    for text in encoder.texts(table, encoder.column):
         ids = encoder.begin + encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
         new = list(generate(network, ids, end={encoder.end}, most=CONTINUED, context=encoder.limit))
         found.append({"continuation": encoder.tokenizer.decode(new)})

@@ -12,6 +12,7 @@ from tunewright.tasks import (
     image_classification,
     language_modeling,
     masked_language_modeling,
+    preference_tuning,
     supervised_fine_tuning,
     tabular_classification,
     tabular_regression,
@@ -34,6 +35,7 @@ TASKS: dict[str, Task] = {
         masked_language_modeling.TASK,
         language_modeling.TASK,
         supervised_fine_tuning.TASK,
+        preference_tuning.TASK,
     )
 }
 

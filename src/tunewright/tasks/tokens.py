@@ -31,23 +31,50 @@ FEATURES = 2**18
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextEncoder:
-    """Token ids, [CLS] and [SEP] as the tokenizer sets them, at most `max_length` of them."""
+class TokenEncoder:
+    """What all encoders of texts have: columns, a tokenizer, and how much the network reads at once."""
 
     columns: list[str]
-    """One column, or two whose texts are read as a pair."""
+    """Those that hold the texts."""
     max_length: int
+    """Tokens that the network reads at once."""
     limit: int
-    """The longest texts that the network can read, in tokens."""
+    """The most that it can read."""
     tokenizer: Any = field(repr=False, compare=False)
-    passages: bool = False
-    """A longer text becomes several examples, so that nothing of it is lost; otherwise it is cut."""
-    plain_name: str = "linear model on character n-grams"
-    plain_rows: int = 50_000
 
     @property
     def input_shape(self) -> tuple[int]:
         return (self.max_length,)
+
+    def texts(self, table: pa.Table, name: str) -> list[str]:
+        """The texts of a column, empty where one is missing. Raises DataError when there is no such column."""
+        if name not in table.column_names:
+            raise DataError(
+                f"the data has no column {name!r}",
+                found=", ".join(table.column_names),
+                expected=f"a text in a column {name!r}, as the model was trained on",
+                fix="rename the column, or name it with data.input",
+            )
+        return pc.fill_null(table[name].cast(pa.string()), "").to_pylist()
+
+    def show(self, table: pa.Table, index: int) -> dict[str, Any]:
+        return {"input": {name: table[name][index].as_py() for name in self.columns}}
+
+    def write(self, folder: Path) -> None:
+        """The tokenizer's files, in the library's format."""
+        with quiet():
+            self.tokenizer.save_pretrained(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoder(TokenEncoder):
+    """One column of texts, or two that are read as pairs: token ids, [CLS] and [SEP] as the tokenizer sets them, at most
+    `max_length` of them."""
+
+    passages: bool = False
+    """A longer text becomes several examples, so that nothing of it is lost; otherwise it is cut."""
+    plain_name: str = "linear model on character n-grams"
+    plain_rows: int = 50_000
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -107,17 +134,9 @@ class TextEncoder:
         known = rarity.fit_transform(counts.transform(joined[0]))
         return known, rarity.transform(counts.transform(joined[1]))
 
-    def show(self, table: pa.Table, index: int) -> dict[str, Any]:
-        return {"input": {name: table[name][index].as_py() for name in self.columns}}
-
     def to_json(self) -> dict[str, Any]:
         facts = {"columns": self.columns, "max_length": self.max_length, "limit": self.limit}
         return {**facts, "passages": self.passages}
-
-    def write(self, folder: Path) -> None:
-        """The tokenizer's files, in the library's format."""
-        with quiet():
-            self.tokenizer.save_pretrained(folder)
 
     def _passages(self, table: pa.Table) -> TokenExamples:
         """Each text as one example or several; one without a token is no example, and counted."""
@@ -149,17 +168,6 @@ class TextEncoder:
             padding=self.tokenizer.pad_token_id or 0,
             empty=table.num_rows - len(set(sources)),
         )
-
-    def texts(self, table: pa.Table, name: str) -> list[str]:
-        """The texts of a column, empty where one is missing. Raises DataError when there is no such column."""
-        if name not in table.column_names:
-            raise DataError(
-                f"the data has no column {name!r}",
-                found=", ".join(table.column_names),
-                expected=f"a text in a column {name!r}, as the model was trained on",
-                fix="rename the column, or name it with data.input",
-            )
-        return pc.fill_null(table[name].cast(pa.string()), "").to_pylist()
 
 
 def fit_tokens(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: TextEncoder | None) -> TextEncoder:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tunewright.data.batching import Batch
+from tunewright.data.batching import Batch, Examples
 from tunewright.data.packing import IGNORED
 from tunewright.errors import DataError, RecipeError
 from tunewright.models.selection import WANTED
@@ -226,6 +226,9 @@ class Objective:
     """Whether it needs labels."""
     bind: Callable[[int, torch.device], StepObjective]
     """(seed, device) → what the training loop minimises."""
+    refer: Callable[[nn.Module, Examples], Tensor] | None = None
+    """(network, examples) → what the network says of each example before it learns, which the loss is held against; None:
+    nothing is."""
 
 
 def masked(

@@ -50,6 +50,15 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, *, dtype: torc
     return losses, right
 
 
+def each_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """−log p of each target [N] float32, to be summed up as one likes: the logits are computed again for the gradient.
+
+    Args:
+        hidden: [N, D]; weight: [V, D]; targets: [N] int64, none of them `IGNORED`.
+    """
+    return _EachTokenLoss.apply(hidden, weight, targets, dtype)  # pyright: ignore
+
+
 def _chunks(tokens: int, pieces: int) -> list[slice]:
     size = max(1, CHUNK // pieces)
     return [slice(start, start + size) for start in range(0, tokens, size)]
@@ -89,3 +98,30 @@ class _TokenLoss(torch.autograd.Function):
         (factor,) = gradients
         hidden_gradient, weight_gradient = (None if saved is None else saved * factor for saved in ctx.saved_tensors)
         return hidden_gradient, weight_gradient, None, None, None
+
+
+class _EachTokenLoss(torch.autograd.Function):
+    """A loss for each token. What its gradient is multiplied with is not known in the forward pass, so nothing is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(hidden, weight, targets)
+        ctx.dtype = dtype
+        return token_losses(hidden, weight, targets, dtype=dtype)[0]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        hidden, weight, targets = ctx.saved_tensors
+        for_hidden, for_weight = ctx.needs_input_grad[:2]
+        matrix = weight.to(ctx.dtype)
+        hidden_gradient = torch.empty_like(hidden) if for_hidden else None
+        weight_gradient = torch.zeros_like(weight) if for_weight else None
+        for part in _chunks(len(targets), weight.shape[0]):
+            states, factors = hidden[part].to(ctx.dtype), gradients[0][part, None]
+            slope = (states @ matrix.t()).float().softmax(1) * factors
+            slope = slope.scatter_add_(1, targets[part, None], -factors).to(ctx.dtype)
+            if hidden_gradient is not None:
+                hidden_gradient[part] = slope @ matrix
+            if weight_gradient is not None:
+                weight_gradient += slope.t() @ states
+        return hidden_gradient, weight_gradient, None, None

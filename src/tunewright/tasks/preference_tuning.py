@@ -1,0 +1,35 @@
+"""Prefer the better of two answers: a model that talks learns from pairs which way of talking is wanted."""
+
+from __future__ import annotations
+
+from tunewright.tasks.answers import answered
+from tunewright.tasks.base import Examination, Task
+from tunewright.tasks.preference_pairs import fit_preferences, load_preferences
+from tunewright.tasks.preferred import length_baseline, preference_outputs
+from tunewright.training.preferences import PREFERENCES
+
+TASK = Task(
+    name="preference-tuning",
+    summary="which of two answers is better, learned from pairs; DPO, IPO, ORPO, SimPO",
+    target_kind=None,
+    purpose="causal-lm",
+    fit_inputs=fit_preferences,
+    load_inputs=load_preferences,
+    default_model={"backbone": "gpt"},
+    defaults={
+        "data": {"labelled": False},
+        "train": {
+            "epochs": 1,
+            "batch_size": 16,
+            "optimizer": "adamw",
+            "schedule": "linear",
+            "warmup": 0.1,
+            "clip_norm": 1.0,
+        },
+    },
+    goes_on=True,
+    objective="dpo",
+    objectives=PREFERENCES,
+    examination=Examination(kind="preferences", measure=preference_outputs, baselines=length_baseline, answer=answered),
+    metrics=("reward_accuracy", "preference_accuracy", "reward_margin", "kl"),
+)
