@@ -172,7 +172,8 @@ class TokenExamples:
 # Batches of examples of about one length are cut from so many batches' worth of examples in random order: more would
 # pad less, but make the batches less random.
 WINDOW = 50
-# An evaluation batch has at most so many tokens, or numbers such as those of pictures.
+# An evaluation batch has at most so many examples; and so many tokens, or numbers such as those of pictures.
+EVALUATION_BATCH = 1024
 EVALUATION_TOKENS = 16_384
 EVALUATION_VALUES = 4_000_000
 

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tunewright.data import splits
+from tunewright.data.cleaning import look_at
 from tunewright.data.columns import Column, Manifest, Rejects
 from tunewright.data.labels import as_lists, find_separator, join_flags, split_cells
 from tunewright.data.opening import locate, open_source
@@ -182,15 +183,24 @@ def _build(
     rejects = Rejects()
     writer = _Writer(folder, columns, target if target_kind in ("category", "labels") else None)
     try:
-        assigners = _assigners(source, data, seed, target, columns, used)
-        for part in PARTS:
-            if part not in source.parts:
-                continue
-            for table in _limited(source.parts[part](rejects), data.limit):
-                kept = usable_rows(table, columns, used, target, rejects)
-                writer.write(kept, assigners[part](kept))
-                if progress is not None:
-                    progress(sum(writer.rows.values()) + rejects.count)
+
+        def divided(rejects: Rejects) -> Iterator[tuple[pa.Table, np.ndarray]]:
+            assigners = _assigners(source, data, seed, target, columns, used)  # which count as they go
+            for part in PARTS:
+                if part in source.parts:
+                    for table in _limited(source.parts[part](rejects), data.limit):
+                        kept = usable_rows(table, columns, used, target, rejects)
+                        yield kept, assigners[part](kept)
+
+        cleaning = None
+        if data.clean is not None:
+            cleaning = look_at(data.clean, _cleaned_column(columns, inputs, data), divided(Rejects()))
+        for kept, assigned in divided(rejects):
+            if cleaning is not None:
+                kept, assigned = cleaning.keep(kept, assigned, rejects)
+            writer.write(kept, assigned)
+            if progress is not None:
+                progress(sum(writer.rows.values()) + rejects.count)
         manifest = _manifest(
             source, data, fingerprint, columns, seen, inputs, target, target_kind, reason, writer, rejects, notes
         )
@@ -203,6 +213,25 @@ def _build(
         ) from error
     finally:
         writer.abandon()
+
+
+def _cleaned_column(columns: dict[str, Column], inputs: list[str], data: Data) -> str:
+    """The one column of texts that is cleaned.
+
+    Raises:
+        DataError: there is none, or there are several.
+    """
+    texts = [name for name in inputs if columns[name].kind in ("text", "category")]
+    if len(texts) != 1:
+        raise DataError(
+            "data.clean reads one column of texts",
+            file=data.source,
+            place="data.clean",
+            found=", ".join(texts) or "no column of texts",
+            expected="one",
+            fix="name it with data.input",
+        )
+    return texts[0]
 
 
 def _labels_column(column: Column, source: Source, data: Data) -> tuple[Column, str]:

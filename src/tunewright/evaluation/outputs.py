@@ -6,9 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tunewright.data.batching import Examples, in_order
-
-EVALUATION_BATCH = 1024
+from tunewright.data.batching import EVALUATION_BATCH, Examples, in_order
 
 
 def run_network(network: nn.Module, examples: Examples) -> Tensor:

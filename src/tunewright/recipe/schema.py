@@ -45,6 +45,19 @@ class Split(Block):
     """The column with the group or the time, for `by: group` and `by: time`."""
 
 
+class Clean(Block):
+    """Which texts of a corpus are left out; each is counted under its reason. Cleaned once, when the data is prepared."""
+
+    rules: Annotated[list[Literal["gopher", "fineweb"]], BeforeValidator(_one_or_many)] = []
+    """The rules of a published corpus, or of both."""
+    limits: dict[str, float | None] = {}
+    """Other thresholds than the usual ones, by the rule's name; null switches a rule off."""
+    near_duplicates: bool = False
+    """Leave out what is nearly the same as an earlier text (MinHash of runs of five words, 14 bands of 8)."""
+    contamination: bool = False
+    """Leave out training texts that hold a run of 13 words of a validation or test text."""
+
+
 class Data(Block):
     """Which data, and what is input and target in it."""
 
@@ -67,6 +80,8 @@ class Data(Block):
     the backbone's own way of scaling and cutting."""
     limit: Positive | None = None
     """Use only the first so many rows; of each part, where the source has parts of its own."""
+    clean: Clean | None = None
+    """What is left out of a corpus of texts."""
 
 
 class Model(Block):

@@ -62,7 +62,8 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
         classes=classes,
         inputs=_inputs(manifest),
         # Conversations are found by the names of their columns.
-        name_columns=chosen.kind not in ("answers", "preferences") and manifest.format not in ("images", "idx", "npz", "sample", "text"),
+        name_columns=chosen.kind not in ("answers", "preferences")
+        and manifest.format not in ("images", "idx", "npz", "sample", "text"),
         model=json.dumps(chosen.default_model, ensure_ascii=False),
         train=chosen.defaults.get("train", {}),
         metrics=list(chosen.metrics),

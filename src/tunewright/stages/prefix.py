@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tunewright.data.batching import Examples, in_order
+from tunewright.data.batching import EVALUATION_BATCH, Examples, in_order
 from tunewright.data.kept import Form, KeptExamples, content_hash, find_kept, keep, kept_bytes
-from tunewright.evaluation.outputs import EVALUATION_BATCH
 from tunewright.models.describe import LayerRow
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.prefix import AfterPrefix, Prefix, as_inputs, cut, frozen_blocks, outputs_of

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tunewright.data.batching import Examples, in_order
+from tunewright.data.batching import EVALUATION_BATCH, Examples, in_order
 from tunewright.errors import RecipeError
 from tunewright.evaluation.metrics import METRICS
-from tunewright.evaluation.outputs import EVALUATION_BATCH
 from tunewright.models.network import evaluating
 from tunewright.stages.ingredients import Ingredients
 

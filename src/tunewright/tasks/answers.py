@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from tunewright.data.batching import in_order
+from tunewright.data.batching import EVALUATION_BATCH, in_order
 from tunewright.data.conversations import is_turns
 from tunewright.data.packing import IGNORED
 from tunewright.evaluation.baselines import Baseline
-from tunewright.evaluation.outputs import EVALUATION_BATCH, add_tokens
+from tunewright.evaluation.outputs import add_tokens
 from tunewright.models.generate import generate
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.transformer import Transformer

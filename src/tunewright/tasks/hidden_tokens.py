@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from tunewright.data.batching import Batch, TokenExamples, in_order
+from tunewright.data.batching import EVALUATION_BATCH, Batch, TokenExamples, in_order
 from tunewright.evaluation.baselines import Baseline, token_frequencies
-from tunewright.evaluation.outputs import EVALUATION_BATCH, add_tokens
+from tunewright.evaluation.outputs import add_tokens
 from tunewright.models.network import AnyNetwork
 from tunewright.models.selection import WANTED
 from tunewright.tasks.base import Measured

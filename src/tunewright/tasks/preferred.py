@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunewright.data.batching import in_order
+from tunewright.data.batching import EVALUATION_BATCH, in_order
 from tunewright.evaluation.baselines import Baseline
-from tunewright.evaluation.outputs import EVALUATION_BATCH
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.transformer import Transformer
 from tunewright.tasks.base import Measured

@@ -24,9 +24,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tunewright.data.batching import Batch, Examples, in_order
+from tunewright.data.batching import EVALUATION_BATCH, Batch, Examples, in_order
 from tunewright.data.packing import IGNORED
-from tunewright.evaluation.outputs import EVALUATION_BATCH
 from tunewright.models.network import evaluating
 from tunewright.models.transformer import Transformer
 from tunewright.training.objectives import Objective
