@@ -41,6 +41,8 @@ MOST_CLASSES = 10_000
 
 TargetKind = Literal["category", "number", "labels"]
 PARTS = ("train", "all", "valid", "test")
+# Rows that are read at once where not all are wanted in memory.
+PIECE = 2_000
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,23 @@ class Prepared:
         # Not pq.read_table, which imports half a second's worth of dataset machinery.
         with pq.ParquetFile(self.folder / self.manifest.splits[split]["file"]) as file:
             return file.read(columns=wanted)
+
+    def pieces(self, split: str, columns: list[str] | None = None, *, rows: int = PIECE) -> Iterator[pa.Table]:
+        """The rows of a split, so many at a time: never are more of them in memory."""
+        wanted = None if columns is None else [*columns, ROW]
+        with pq.ParquetFile(self.folder / self.manifest.splits[split]["file"]) as file:
+            for batch in file.iter_batches(batch_size=rows, columns=wanted):
+                yield pa.Table.from_batches([batch])
+
+    def chosen(self, split: str, places: np.ndarray) -> pa.Table:
+        """The rows of a split at these places, which rise."""
+        found: list[pa.Table] = []
+        before = 0
+        for piece in self.pieces(split):
+            here = places[(places >= before) & (places < before + piece.num_rows)] - before
+            found.append(piece.take(pa.array(here)))
+            before += piece.num_rows
+        return pa.concat_tables(found)
 
 
 def prepare(

@@ -35,6 +35,8 @@ from tunewright.recipe.schema import Named
 
 # A piece that a trainer makes by joining others must be seen so often.
 LEAST = 2
+# A tokenizer is trained on so many bytes of text at most: more hardly changes it.
+MOST_BYTES = 2**28
 # A tokenizer is measured on so many texts at most.
 MEASURED = 2_000
 # Raised when the way tokenizers are trained changes, so that no run uses what an older version trained.
@@ -255,10 +257,21 @@ def trained_tokenizer(
     key = hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode()).hexdigest()[:32]
     folder = cache_dir() / "tokenizers" / key
     if not (folder / "tokenizer_config.json").exists():
-        table = prepared.table("train", columns)
-        texts = [text for name in columns for text in table[name].cast("string").to_pylist() if text]
+        texts = _first_texts(prepared, columns)
         save_tokenizer(train(texts, style), folder, longest, style)
     return folder
+
+
+def _first_texts(prepared: Prepared, columns: list[str]) -> list[str]:
+    """The training texts, one column behind the other; of very many the first so many bytes."""
+    found: dict[str, list[str]] = {name: [] for name in columns}
+    size = 0
+    for table in prepared.pieces("train", columns):
+        for name, texts in found.items():
+            texts += [text for text in table[name].cast("string").to_pylist() if text]
+        if (size := size + table.nbytes) > MOST_BYTES:
+            break
+    return [text for texts in found.values() for text in texts]
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, longest: int, style: Style = READER) -> None:

@@ -280,11 +280,13 @@ def _baselines(
 
 def _fitted_baselines(job: StageJob, preprocessor: Preprocessor, table: pa.Table) -> list[Baseline]:
     target_encoder, inputs = preprocessor.target, preprocessor.inputs
-    train = job.prepared.table("train")
-    sampled = train.take(pa.array(sample_rows(train.num_rows, job.recipe.seed, inputs.plain_rows)))
+    chosen = sample_rows(job.prepared.rows("train"), job.recipe.seed, inputs.plain_rows)
     if (examination := preprocessor.task.examination) is not None:
+        sampled = job.prepared.chosen("train", chosen)
         return examination.baselines(inputs, sampled, table)
     assert target_encoder is not None
+    train = job.prepared.table("train")
+    sampled = train.take(pa.array(chosen))
     plain_train, plain_test = inputs.plain(sampled, table)
 
     def encoded(rows: pa.Table) -> torch.Tensor:

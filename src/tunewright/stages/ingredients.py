@@ -28,6 +28,7 @@ from tunewright.stages.job import Origin, recipe_backbone
 from tunewright.stages.method import few_examples, settle_method
 from tunewright.stages.pretrained import chosen_tune, pretrained_network, same_target, usual_lr
 from tunewright.tasks.base import InputEncoder, Preprocessor, Task
+from tunewright.tasks.causal_tokens import CausalEncoder
 from tunewright.tasks.chat_tokens import TalkEncoder
 from tunewright.tasks.rows import unused_columns
 from tunewright.tasks.table import get_task
@@ -206,6 +207,8 @@ def encode_split(prepared: Prepared, preprocessor: Preprocessor, split: str) -> 
     """A split as tensors; None when it has no rows."""
     if prepared.rows(split) == 0:
         return None
+    if isinstance(preprocessor.inputs, CausalEncoder):
+        return preprocessor.inputs.stored(prepared, split)
     table = prepared.table(split)
     return preprocessor.inputs.examples(table, preprocessor.target.encode(table) if preprocessor.target else None)
 

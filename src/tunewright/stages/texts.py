@@ -94,7 +94,7 @@ def _say_cut(train: ChatExamples, encoder: TalkEncoder, screen: Screen) -> None:
 def _tokenizer(prepared: Prepared, encoder: TokenEncoder, screen: Screen) -> dict[str, Any]:
     """How the tokenizer does on texts that it was not trained on, said and as a dict."""
     split = "valid" if prepared.rows("valid") else "train"
-    table = prepared.table(split, encoder.columns).slice(0, MEASURED)
+    table = next(prepared.pieces(split, encoder.columns, rows=MEASURED))
     texts = [text for name in encoder.columns for text in encoder.texts(table, name)]
     facts = measure_tokenizer(encoder.tokenizer, texts, len(encoder.tokenizer))
     screen.say(

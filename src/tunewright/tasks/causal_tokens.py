@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,20 @@ from torch import Tensor
 
 from tunewright.data.packing import PackedExamples, pack
 from tunewright.data.prepare import Prepared
+from tunewright.data.token_file import token_file
 from tunewright.data.tokenizer import WRITER, trained_tokenizer
 from tunewright.errors import DataError, RecipeError
 from tunewright.models.pretrained import Backbone
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.tokens import CHUNK, TokenEncoder, load_tokenizer, text_columns, tokenizer_to_train
+from tunewright.tasks.tokens import TokenEncoder, load_tokenizer, text_columns, tokenizer_to_train
 
 USUAL_TOKENIZER = "bpe"
 # Tokens that a pretrained network reads at once unless the recipe says otherwise.
 USUAL_CONTEXT = 1024
+# Texts that are tokenised at once: enough for all cores.
+AT_ONCE = 500
+# Raised when texts are made into tokens in another way, so that no run uses what an older version kept.
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,27 +65,63 @@ class CausalEncoder(WriterEncoder):
         """Rows of one length with all tokens of the texts. Raises DataError when there is no text."""
         documents = self.documents(table)
         if not any(len(document) for document in documents):
-            raise DataError(
-                "there is no text to learn from",
-                place="data.input",
-                found=f"{table.num_rows:,} rows, all of them empty in {self.column!r}",
-                fix="name another column with data.input",
-            )
+            raise self._no_text(table.num_rows)
         return pack(documents, torch.tensor(np.asarray(table["_row"])), self.max_length)
+
+    def stored(self, prepared: Prepared, split: str) -> PackedExamples:
+        """The same of a prepared split, whose tokens are kept on disk and are there at once the next time.
+
+        Raises:
+            DataError: there is no text.
+        """
+        parts = ((self.documents(table), np.asarray(table["_row"])) for table in prepared.pieces(split, self.columns))
+        facts = [VERSION, prepared.manifest.fingerprint, split, self.columns, tokenizer_hash(self.tokenizer)]
+        key = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+        found = token_file(key, parts, pieces=len(self.tokenizer))
+        if not len(found.rows):
+            raise self._no_text(prepared.rows(split))
+        rows = torch.from_numpy(np.array(found.rows))
+        return PackedExamples(tokens=found.tokens, starts=found.starts, documents=rows, context=self.max_length)
 
     def documents(self, table: pa.Table) -> list[np.ndarray]:
         """The tokens of each text, with its beginning and end; of an empty text none."""
-        texts = self.texts(table, self.column)
         begin, end = self.begin, self.end
-        found: list[np.ndarray] = []
-        for start in range(0, len(texts), CHUNK):
-            part = texts[start : start + CHUNK]
-            ids = self.tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
-            found += [np.array([*begin, *tokens, end] if tokens else [], np.int32) for tokens in ids]
-        return found
+        return [
+            np.array([*begin, *tokens, end] if tokens else [], np.int32)
+            for tokens in token_ids(self.tokenizer, self.texts(table, self.column))
+        ]
+
+    def _no_text(self, rows: int) -> DataError:
+        return DataError(
+            "there is no text to learn from",
+            place="data.input",
+            found=f"{rows:,} rows, all of them empty in {self.column!r}",
+            fix="name another column with data.input",
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {"columns": self.columns, "max_length": self.max_length, "limit": self.limit}
+
+
+def token_ids(tokenizer: Any, texts: list[str]) -> Iterator[list[int]]:
+    """The tokens of each text as it stands, without special ones; a few hundred texts are in work at once, on all cores."""
+    for start in range(0, len(texts), AT_ONCE):
+        part = texts[start : start + AT_ONCE]
+        if tokenizer.is_fast:
+            # Straight from the library beneath: what lies between makes lists of all that a model could want.
+            tokenizer.backend_tokenizer.no_truncation()
+            tokenizer.backend_tokenizer.no_padding()
+            for encoding in tokenizer.backend_tokenizer.encode_batch_fast(part, add_special_tokens=False):
+                yield encoding.ids
+        else:
+            yield from tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """What tells two tokenizers apart: all that decides about their tokens."""
+    whole = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else repr(sorted(tokenizer.get_vocab().items()))
+    ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    return hashlib.sha256(f"{whole}{ends}".encode()).hexdigest()
 
 
 def fit_causal(
