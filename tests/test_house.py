@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import random
 import re
 import shlex
 import subprocess
@@ -186,7 +187,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (place / "domain.txt").write_text("".join(f"the {i % 7}th room was {i % 5 + 1} stairs up\n" for i in range(60)))
     talk = [
-        {"messages": [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": f"{i}!"}]}
+        {"messages": [{"role": "user", "content": f"is it {i}?"}, {"role": "assistant", "content": f"it is {i}!"}]}
         for i in range(60)
     ]
     (place / "talk.jsonl").write_text("\n".join(map(json.dumps, talk)))
@@ -195,6 +196,29 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model: {backbone: {gpt: {layers: 1, width: 32, heads: 2, context: 64}}, tokenizer: {bpe: {vocabulary: 270}}}\n"
     )
     assert tunewright("run", "talk.yaml", cwd=place).returncode == 0
+    words = [
+        "the",
+        "of",
+        "and",
+        "with",
+        "house",
+        "garden",
+        "river",
+        "stone",
+        "bread",
+        "winter",
+        "letter",
+        "window",
+        "morning",
+        "silver",
+        "paper",
+    ]
+    draw = random.Random(0)
+    web = [" ".join(draw.choices(words, k=draw.randrange(30, 90))) + "." for _ in range(200)]
+    (place / "web.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in web))
+    (place / "web.yaml").write_text(
+        "task: language-modeling\ndata: {source: web.jsonl, input: text, clean: {rules: gopher, near_duplicates: true}}\n"
+    )
     for name in ("a", "b"):
         (place / f"{name}.yaml").write_text(
             f"task: image-classification\ndata: {{source: digits}}\nseed: 1\nmodel: {{layers: [flatten, {{dense: {8 if name == 'a' else 16}}}, {{dense: auto}}]}}\ntrain: {{epochs: 1}}\n"

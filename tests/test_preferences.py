@@ -220,7 +220,7 @@ def recipe_for(folder: Path, **changes: Any) -> dict[str, Any]:
         "data": {"source": "pairs.jsonl"},
         "model": {
             "backbone": {"gpt": {"layers": 2, "width": 32, "heads": 2, "context": 64}},
-            "tokenizer": {"bpe": {"vocabulary": 270}},
+            "tokenizer": {"bpe": {"vocabulary": 262}},
         },
         "train": {"epochs": 3, "batch_size": 8, "lr": 3e-3},
         "hardware": {"precision": "float32"},

@@ -26,7 +26,7 @@ from tunewright.stages.design import show_design
 from tunewright.stages.init import write_recipe
 from tunewright.stages.lr_find import find_learning_rate, steepest
 from tunewright.stages.run import run
-from tunewright.tasks.table import TASKS, task_defaults
+from tunewright.tasks.table import TASKS, get_task, task_defaults
 
 FAST = {"eval": {"resamples": 100}}
 MLP: list[Any] = ["flatten", {"dense": 32, "activation": "relu"}, {"dense": "auto"}]
@@ -313,9 +313,21 @@ def _few_texts(path: Path, task: str) -> str:
     }
     answer = answers.get(task, lambda good, i: "good" if good else "bad")
     lines = [f"{text} number {i},{answer(good, i)}" for i in range(30) for text, good in [words[i % 4]]]
-    names = "prompt,completion" if task == "supervised-fine-tuning" else "text,label"
-    path.write_text("\n".join([names, *(line.replace(", ", " ") for line in lines)]))
+    names = {"supervised-fine-tuning": "prompt,completion", "preference-tuning": "prompt,chosen,rejected"}
+    ends = ",never" if task == "preference-tuning" else ""
+    path.write_text("\n".join([names.get(task, "text,label"), *(line.replace(", ", " ") + ends for line in lines)]))
     return str(path)
+
+
+def _that_talks(place: Path) -> str:
+    """The folder of a very small model that was taught to answer."""
+    place /= "talks"
+    place.mkdir()
+    source = _few_texts(place / "texts.csv", "supervised-fine-tuning")
+    model = "{backbone: {gpt: {layers: 1, width: 16, heads: 2, context: 64}}, tokenizer: {bpe: {vocabulary: 262}}}"
+    (place / "talk.yaml").write_text(f"task: supervised-fine-tuning\ndata: {{source: {source}}}\nmodel: {model}\n")
+    done = run(place / "talk.yaml", overrides=["train.epochs=1"], runs=place / "runs", screen=silent())
+    return str(next(done.folder.rglob("model")))
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -325,12 +337,11 @@ def test_init_writes_a_recipe_that_runs(tmp_path: Path, task: str) -> None:
     ) or _few_texts(tmp_path / "texts.csv", task)
     path = tmp_path / "recipe.yaml"
     assert "next:" in write_recipe(task, source, path)
-    recipe = load_recipe(path, ["train.epochs=1", "eval.resamples=100"], defaults=task_defaults)
-    assert recipe.task == task
-    assert (
-        run(path, overrides=["train.epochs=1", "eval.resamples=100"], runs=tmp_path / "runs", screen=silent()).report
-        is not None
-    )
+    changes = ["train.epochs=1", "eval.resamples=100"]
+    if get_task(task).goes_on:
+        changes.append(f"model.weights={json.dumps(_that_talks(tmp_path))}")
+    assert load_recipe(path, changes, defaults=task_defaults).task == task
+    assert run(path, overrides=changes, runs=tmp_path / "runs", screen=silent()).report is not None
     with pytest.raises(UserError, match="not overwritten"):
         write_recipe(task, source, path)
 

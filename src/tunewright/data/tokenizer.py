@@ -36,7 +36,7 @@ from tunewright.recipe.schema import Named
 # A piece that a trainer makes by joining others must be seen so often.
 LEAST = 2
 # A tokenizer is trained on so many bytes of text at most: more hardly changes it.
-MOST_BYTES = 2**28
+MOST_BYTES = 2**27
 # A tokenizer is measured on so many texts at most.
 MEASURED = 2_000
 # Raised when the way tokenizers are trained changes, so that no run uses what an older version trained.

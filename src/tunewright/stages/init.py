@@ -14,6 +14,9 @@ from tunewright.recipe.schema import Data, Split
 from tunewright.recipe.template import recipe_text
 from tunewright.tasks.table import TASKS, get_task
 
+# What a recipe says until the user names the model that a task goes on with.
+A_MODEL = "runs/NAME/finetune/model"
+
 
 def write_recipe(task: str, source: str | None, out: Path) -> str:
     """Write the recipe; returns what to say about it.
@@ -64,7 +67,7 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
         # Conversations are found by the names of their columns.
         name_columns=chosen.kind not in ("answers", "preferences")
         and manifest.format not in ("images", "idx", "npz", "sample", "text"),
-        model=json.dumps(chosen.default_model, ensure_ascii=False),
+        model=json.dumps({"weights": A_MODEL} if chosen.goes_on else chosen.default_model, ensure_ascii=False),
         train=chosen.defaults.get("train", {}),
         metrics=list(chosen.metrics),
         by=data.split.by,
@@ -72,7 +75,8 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
     )
     write_atomic(out, text)
     target = f", target {manifest.target!r} ({manifest.target_reason})" if manifest.target else ""
-    return f"{out}: {manifest.used:,} rows{target}\nnext: tunewright data check {out}, then tunewright run {out}"
+    then = f"in it, put the model's folder in the place of {A_MODEL}\n" if chosen.goes_on else ""
+    return f"{out}: {manifest.used:,} rows{target}\n{then}next: tunewright data check {out}, then tunewright run {out}"
 
 
 def _inputs(manifest: Manifest) -> list[str]:

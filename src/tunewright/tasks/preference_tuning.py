@@ -18,6 +18,7 @@ TASK = Task(
     default_model={"backbone": "gpt"},
     defaults={
         "data": {"labelled": False},
+        "stages": ["finetune"],
         "train": {
             "epochs": 1,
             "batch_size": 16,
