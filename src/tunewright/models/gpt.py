@@ -98,10 +98,13 @@ def side_by_side(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q kᵀ / √K) v, [B, H, T, K]; without a mask each token looks at itself and those before it.
+    """softmax(q kᵀ / √K) v, [B, H, T, K].
 
     On a CPU always in float32, as PyTorch's kernel takes three times as long in bfloat16 there, and for short texts in
     plain products, which take two thirds of its time.
+
+    Args:
+        mask: what `attention_mask` gives.
     """
     heads, length = query.shape[1:3]
     causal = mask is None and length > 1
@@ -109,14 +112,31 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
     with torch.autocast("cpu", enabled=False):
         query, key, value = query.float(), key.float(), value.float()
-        if length > SHORT or length == 1:
+        if mask is None or mask.dtype == torch.bool:
             return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
-        if mask is None:
-            mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
-        shut = torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf).expand(*query.shape[:3], length).flatten(0, 1)
         query, key, value = (part.flatten(0, 1) for part in (query, key, value))
-        scores = torch.baddbmm(shut, query, key.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
+        scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
         return (scores.softmax(-1) @ value).unflatten(0, (-1, heads))
+
+
+def attention_mask(input_ids: Tensor, document: Tensor | None, heads: int) -> Tensor | None:
+    """Where tokens do not look, the same for each layer. None: each looks at itself and those before it.
+
+    Returns:
+        for PyTorch's kernel [B, 1, T, T], true where a token looks; for plain products [B · H, T, T], 0 there and −∞ elsewhere.
+
+    Args:
+        input_ids: [B, T]; document: [B, T], the number of each token's document, where a row may hold several.
+    """
+    batch, length = input_ids.shape
+    several = document is not None and bool((document != document[:, :1]).any())
+    mask = within_documents(document) if document is not None and several else None
+    if input_ids.device.type != "cpu" or not 1 < length <= SHORT:
+        return mask
+    if mask is None:
+        mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+    shut = torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
+    return shut.expand(batch, heads, length, length).flatten(0, 1)
 
 
 class FeedForward(nn.Module):
@@ -202,8 +222,7 @@ class Decoder(nn.Module):
         before = past[0][0].shape[2] if past else 0
         if position is None:
             position = torch.arange(before, before + input_ids.shape[1], device=input_ids.device)[None]
-        several = document is not None and bool((document != document[:, :1]).any())
-        mask = within_documents(document) if document is not None and several else None
+        mask = attention_mask(input_ids, document, self.config.num_attention_heads)
         rotation = rotation_of(position, self.size, self.theta)
         x = self.embed_tokens(input_ids)
         for number, layer in enumerate(self.layers):
