@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from tunewright.data.catalog import SAMPLE_SETS, open_sample, sample_files
 from tunewright.data.sources.base import Source
-from tunewright.errors import DataError
-from tunewright.recipe.schema import Data
+from tunewright.errors import DataError, RecipeError
+from tunewright.recipe.schema import Data, Mixed
 
 if TYPE_CHECKING:
     from tunewright.data.framing import Framing
@@ -101,6 +101,8 @@ def open_source(data: Data, base: Path, framing: Framing | None = None) -> Sourc
     Raises:
         DataError: there is no such file, folder or sample set, or it is of another kind.
     """
+    if data.mix:
+        return _mix(data, base)
     name = data.source
     if framing is None and data.resize is not None:
         from tunewright.data.framing import Framing
@@ -139,6 +141,9 @@ def open_source(data: Data, base: Path, framing: Framing | None = None) -> Sourc
 
 def locate(data: Data, base: Path) -> list[Path] | None:
     """The files that a source consists of, without opening them; None when it is not made of local files."""
+    if data.mix:
+        found = [locate(one, base) for one in [data.model_copy(update={"mix": []}), *map(_alone, data.mix)]]
+        return None if None in found else [file for files in found for file in files or []]
     if data.source.startswith("hub:") or "\0" in data.source:
         return None
     path = base / data.source
@@ -147,6 +152,30 @@ def locate(data: Data, base: Path) -> list[Path] | None:
     if path.exists():
         return [path]
     return sample_files(data.source, base)
+
+
+def _mix(data: Data, base: Path) -> Source:
+    """Raises RecipeError when it is not said which column of the first source holds the texts."""
+    from tunewright.data.sources.mixed import Named, mix_sources
+
+    if data.input is None or len(data.input) != 1:
+        raise RecipeError(
+            "a mix of sources reads one column of texts",
+            place="data.input",
+            found=", ".join(data.input or ()) or "nothing",
+            expected=f"the column of {data.source} with the texts",
+            fix="data.input: text",
+        )
+    first = data.model_copy(update={"mix": []})
+    parts = [Named(name=data.source, source=open_source(first, base), column=data.input[0], limit=data.limit)]
+    for one in data.mix:
+        source = open_source(_alone(one), base)
+        parts.append(Named(name=one.source, source=source, column=one.input, limit=one.limit))
+    return mix_sources(parts)
+
+
+def _alone(one: Mixed) -> Data:
+    return Data(source=one.source, format=one.format, labelled=False)
 
 
 def detect(path: Path, data: Data) -> str:

@@ -64,7 +64,7 @@ class PackedExamples:
         total, length = len(self.tokens), self._length
         places = ids.numpy()[:, None] * length + np.arange(length)
         padding = places >= total  # of the last row
-        places = (places + (mix(0, "cut", epoch) % total if epoch else 0)) % total
+        places = (places + (mix(0, "cut", epoch) % length if epoch else 0)) % total
         starts = self.starts[self._document_at(places)]
         begins = torch.from_numpy((places == starts) | padding)
         tokens = torch.from_numpy(self.tokens[places].astype(np.int64)).masked_fill_(torch.from_numpy(padding), 0)

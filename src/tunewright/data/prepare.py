@@ -122,6 +122,8 @@ def prepare(
         raise DataError(
             "the folder is not empty", file=out, expected="a new or empty folder", fix="choose another --out"
         )
+    if data.mix:
+        data = data.model_copy(update={"limit": None})  # each of the sources has had its own
     prepared = (load_prepared(folder) if out is None else None) or _build(
         source, data, seed, target_kind, fingerprint, folder, progress
     )

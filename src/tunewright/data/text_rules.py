@@ -30,6 +30,11 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+def is_unspaced(character: str) -> bool:
+    """Whether it is of a script that writes no spaces between words."""
+    return _FIRST_UNSPACED.match(character) is not None
+
+
 @dataclass
 class Text:
     """A text with what several rules need computed once."""

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, PreTrainedModel, initialization
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
-from tunewright.models.kernels import rms_norm, rotate
+from tunewright.models.kernels import gated, rms_norm, rotate
 
 # What the library calls the same architecture.
 LIBRARY_NAME = "LlamaForCausalLM"
@@ -62,9 +62,9 @@ class Attention(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.size = config.head_dim or config.hidden_size // config.num_attention_heads
-        shared = config.num_key_value_heads or config.num_attention_heads
-        self.groups = config.num_attention_heads // shared
-        queries, keys = config.num_attention_heads * self.size, shared * self.size
+        self.shared = config.num_key_value_heads or config.num_attention_heads
+        self.groups = config.num_attention_heads // self.shared
+        queries, keys = config.num_attention_heads * self.size, self.shared * self.size
         self.q_proj = nn.Linear(config.hidden_size, queries, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, keys, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, keys, bias=False)
@@ -72,11 +72,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, past: Past | None, layer: int) -> Tensor:
         """[B, T, D] to [B, T, D]."""
-        query, key, value = (
-            part.unflatten(2, (-1, self.size)).transpose(1, 2)
-            for part in side_by_side(x, self.q_proj, self.k_proj, self.v_proj)
-        )
-        query, key = rotate(query, *rotation), rotate(key, *rotation)
+        heads = side_by_side(x, self.q_proj, self.k_proj, self.v_proj).unflatten(2, (-1, self.size))
+        turned, value = heads.split([heads.shape[2] - self.shared, self.shared], dim=2)
+        query, key = rotate(turned, *rotation).split([turned.shape[2] - self.shared, self.shared], dim=2)
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
         if past is not None:
             if layer < len(past):
                 key, value = (torch.cat(pair, dim=2) for pair in zip(past[layer], (key, value)))
@@ -89,19 +88,19 @@ class Attention(nn.Module):
         return self.o_proj(found.transpose(1, 2).flatten(2))
 
 
-def side_by_side(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
-    """What each layer makes of x; as one product of matrices, where they are plain: an adapter makes them more."""
+def side_by_side(x: Tensor, *layers: nn.Module) -> Tensor:
+    """What the layers make of x, one behind the other; one product of matrices, unless an adapter makes them more."""
     if not all(type(layer) is nn.Linear for layer in layers):
-        return tuple(layer(x) for layer in layers)
+        return torch.cat([layer(x) for layer in layers], dim=-1)
     weights: Any = [layer.weight for layer in layers]
-    return F.linear(x, torch.cat(weights)).split([weight.shape[0] for weight in weights], dim=-1)
+    return F.linear(x, torch.cat(weights))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(q kᵀ / √K) v, [B, H, T, K].
 
-    On a CPU always in float32, as PyTorch's kernel takes three times as long in bfloat16 there, and for short texts in
-    plain products, which take two thirds of its time.
+    On a CPU PyTorch's kernel gets float32, as it takes three times as long in bfloat16 there. Short texts go through plain
+    products, which take two thirds of its time.
 
     Args:
         mask: what `attention_mask` gives.
@@ -111,11 +110,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
     with torch.autocast("cpu", enabled=False):
-        query, key, value = query.float(), key.float(), value.float()
         if mask is None or mask.dtype == torch.bool:
+            query, key, value = query.float(), key.float(), value.float()
             return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
         query, key, value = (part.flatten(0, 1) for part in (query, key, value))
-        scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
+        scores = torch.baddbmm(mask.to(query.dtype), query, key.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
         return (scores.softmax(-1) @ value).unflatten(0, (-1, heads))
 
 
@@ -149,8 +148,7 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = side_by_side(x, self.gate_proj, self.up_proj)
-        return self.down_proj(F.silu(gate) * up)
+        return self.down_proj(gated(side_by_side(x, self.gate_proj, self.up_proj)))
 
 
 class Layer(nn.Module):
@@ -168,15 +166,16 @@ class Layer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-# cos and sin [B, 1, T, K/2].
+# cos and sin [B, T, 1, K], as `rotate` wants them.
 Rotation = tuple[Tensor, Tensor]
 
 
 def rotation_of(positions: Tensor, size: int, theta: float) -> Rotation:
     """The angles position · θ^(−2i/K) (Su et al. 2021, section 3.2.2) as cosines and sines; positions: [B, T]."""
     frequencies = theta ** (-torch.arange(0, size, 2, device=positions.device, dtype=torch.float32) / size)
-    angles = positions[:, None, :, None].float() * frequencies
-    return angles.cos(), angles.sin()
+    angles = positions[:, :, None, None].float() * frequencies
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def within_documents(document: Tensor) -> Tensor:

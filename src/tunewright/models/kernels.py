@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -18,12 +19,17 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (i, i + K/2) of the last dimension by an angle (Su et al. 2021); in the type of the angles.
+    """Turn each pair (i, i + K/2) of the last dimension by an angle (Su et al. 2021), computed in the type of the angles.
 
     Args:
-        x: [B, H, T, K]; cos, sin: [B, 1, T, K/2].
+        x: [B, T, H, K]; cos, sin: [B, T, 1, K], each angle's twice, the sine's first half negative.
     """
     return _Rotate.apply(x, cos, sin)  # pyright: ignore
+
+
+def gated(both: Tensor) -> Tensor:
+    """silu(gate) · up for [..., 2 M], the gate's half first (Shazeer 2020); [..., M]."""
+    return _Gated.apply(both)  # pyright: ignore
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -47,25 +53,36 @@ class _RmsNorm(torch.autograd.Function):
 
 
 class _Rotate(torch.autograd.Function):
+    """x · cos + (its halves changed over) · sin: whole rows at a time, where pairs would be a few numbers at a time."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        ctx.dtype = x.dtype
-        return _turned(x.to(cos.dtype), cos, sin, 1)
+        exact = x.to(cos.dtype, memory_format=torch.contiguous_format)
+        return (exact * cos).addcmul_(exact.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return _turned(gradients[0], cos, sin, -1).to(ctx.dtype), None, None
+        exact = gradients[0].to(cos.dtype, memory_format=torch.contiguous_format)
+        turned = (exact * cos).add_((exact * sin).roll(cos.shape[-1] // 2, -1))
+        return turned.to(gradients[0].dtype), None, None
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor, way: int) -> Tensor:
-    """Forwards (1) or back (−1)."""
-    first, second = x.chunk(2, dim=-1)
-    found = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    one, other = found.chunk(2, dim=-1)
-    torch.mul(first, cos, out=one)
-    torch.mul(second, cos, out=other)
-    one.addcmul_(second, sin, value=-way)
-    other.addcmul_(first, sin, value=way)
-    return found
+class _Gated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, both: Tensor) -> Tensor:
+        gate, up = both.chunk(2, dim=-1)
+        opened = F.silu(gate)
+        ctx.save_for_backward(both, opened)
+        return opened * up
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        both, opened = ctx.saved_tensors
+        gate, up = both.chunk(2, dim=-1)
+        found = torch.empty_like(both)
+        for_gate, for_up = found.chunk(2, dim=-1)
+        torch.mul(gradients[0], opened, out=for_up)
+        torch.ops.aten.silu_backward(gradients[0] * up, gate, grad_input=for_gate)
+        return found

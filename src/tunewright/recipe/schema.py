@@ -58,6 +58,21 @@ class Clean(Block):
     """Leave out training texts that hold a run of 13 words of a validation or test text."""
 
 
+class Mixed(Block):
+    """One more source of texts."""
+
+    source: str
+    """A file, a folder, a named sample set, or hub:owner/name."""
+    format: Literal["csv", "tsv", "jsonl", "parquet", "text", "hub"] | None = None
+    """Normally seen from the source itself."""
+    input: str = "text"
+    """The column with the texts."""
+    weight: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """How often an epoch reads it: 2 twice, 0.5 every second epoch."""
+    limit: Positive | None = None
+    """Use only the first so many rows."""
+
+
 class Data(Block):
     """Which data, and what is input and target in it."""
 
@@ -80,8 +95,18 @@ class Data(Block):
     the backbone's own way of scaling and cutting."""
     limit: Positive | None = None
     """Use only the first so many rows; of each part, where the source has parts of its own."""
+    mix: list[Mixed] = []
+    """More sources of texts for a language model, each with its weight; that of `source` is 1."""
     clean: Clean | None = None
     """What is left out of a corpus of texts."""
+
+
+class Beside(Data):
+    """Data that a model is measured on and never trained on."""
+
+    labelled: bool = False
+    split: Split = Split(valid=0.0, test=0.0)
+    """All rows are measured, unless there are test rows: then these alone."""
 
 
 class Model(Block):
@@ -193,6 +218,9 @@ class Eval(Block):
     """The task's metrics when left out."""
     slices: Names = []
     """Columns by whose values the result is also broken down."""
+    beside: dict[str, Beside] = {}
+    """Other data, by names of yours, that a language model is measured on before and after the stage: texts, to see what it
+    forgot, or questions with choices."""
     seeds: Positive = 1
     """Repeat the whole training with so many seeds and give mean and interval."""
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000

@@ -12,6 +12,7 @@ from typing import get_args
 
 from tunewright.errors import UserError
 from tunewright.files import write_atomic
+from tunewright.report.beside_section import beside
 from tunewright.report.certificate_section import certificate
 from tunewright.report.classes_section import calibrated, confused
 from tunewright.report.closing_section import environment, reproduce, sources
@@ -107,6 +108,7 @@ def _stage(words: Words, stage: Stage) -> list[Html | None]:
         *certificate(words, stage),
         *result(words, stage),
         *compared(words, stage),
+        *beside(words, stage),
         *sliced(words, stage),
         *confused(words, stage),
         *labelled(words, stage),

@@ -290,6 +290,31 @@ WORDS: dict[str, tuple[str, str]] = {
         "For ordinary training, write what moves in the recipe, such as tune: {{freeze: none}}.",
         "如需常规训练，请在配方中写明训练哪些部分，例如 tune: {{freeze: none}}。",
     ),
+    # beside
+    "beside": ("Before and after, on other data", "其他数据上的前后对比"),
+    "beside_what": ("data and metric", "数据与指标"),
+    "beside_rows": ("rows", "行数"),
+    "beside_before": ("before this stage", "本阶段之前"),
+    "beside_now": ("after it", "本阶段之后"),
+    "beside_change": ("change", "变化"),
+    "beside_guesses": ("guessing", "猜测"),
+    "beside_better": (
+        "{name}: better than before the stage: {metric} {difference}.",
+        "{name}：优于本阶段之前：{metric} {difference}。",
+    ),
+    "beside_worse": (
+        "{name}: worse than before the stage: {metric} {difference}.",
+        "{name}：不如本阶段之前：{metric} {difference}。",
+    ),
+    "beside_even": (
+        "{name}: no real difference from before the stage: {metric} {difference}.",
+        "{name}：与本阶段之前没有真正的差别：{metric} {difference}。",
+    ),
+    "beside_how": (
+        "Nothing of it was trained on in this stage. Texts are read in windows that overlap; of a question's choices the one "
+        "with the largest log probability is taken, or with the largest for each byte.",
+        "本阶段未在其上训练。文本以重叠窗口读取；选择题取对数概率最大的选项，或按字节平均后最大的选项。",
+    ),
     # samples
     "samples": ("What it wrote by itself", "模型自己写出的文本"),
     "samples_how": (
@@ -397,6 +422,10 @@ KNOWN: dict[str, tuple[str, str]] = {
     "kl": ("divergence from the model before, nats a token", "与之前模型的散度（纳特/词元）"),
     "token_loss": ("loss of a token", "每词元损失"),
     "perplexity": ("perplexity", "困惑度"),
+    "accuracy_per_byte": ("accuracy, by log probability per byte", "准确率（按每字节对数概率）"),
+    "chance": ("chance", "随机"),
+    "the longest choice": ("the longest choice", "最长的选项"),
+    "always the same place": ("always the same place", "总选同一位置"),
     "bits_per_byte": ("bits per byte", "每字节比特数"),
     "next_token_accuracy": ("accuracy on the next token", "下一词元的准确率"),
     # objectives

@@ -27,11 +27,13 @@ from tunewright.models.saved import load_network
 from tunewright.recipe.stages import StageRecipe
 from tunewright.report.card import model_card
 from tunewright.runs import Run, read_json, read_metrics
+from tunewright.stages.beside import measure_beside
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.ingredients import encode_split, gather
 from tunewright.stages.job import StageJob
 from tunewright.stages.training import threads
 from tunewright.tasks.base import Preprocessor
+from tunewright.tasks.causal_tokens import WriterEncoder
 from tunewright.tasks.table import load_preprocessor
 
 MISTAKES = 24
@@ -86,6 +88,9 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob
         if kind == "classification":
             evaluation["confusion"] = confusion(outcome, classes)
             evaluation["calibration"] = _calibration(job, saved.network, preprocessor, outcome)
+        if job.beside:
+            assert isinstance(preprocessor.inputs, WriterEncoder)
+            evaluation["beside"] = measure_beside(job, saved.network, before, preprocessor.inputs, screen)
         summary["hint"] = _hint(job, evaluation, metrics[0])
     headline = metrics[0].name
     screen.say(f"{job.stage.name}  {split} {headline} {show(estimates[headline])}  ({len(outcome):,} rows)")

@@ -6,12 +6,17 @@ import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pyarrow.compute as pc
 from torch import nn
 
 from tunewright.data.augmentation import Augmentation, build_augmentation
 from tunewright.data.batching import Examples
+from tunewright.data.mixing import MixedExamples, mixed
+from tunewright.data.packing import PackedExamples
 from tunewright.data.pictures import PictureExamples
 from tunewright.data.prepare import Prepared, prepare
+from tunewright.data.sources.base import ROW
+from tunewright.data.sources.mixed import SOURCE
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.adapters import add_adapter
 from tunewright.models.build import build_network, describe_model
@@ -61,6 +66,8 @@ class Ingredients:
             found = encode_split(self.prepared, self.preprocessor, split)
             if split == "train" and isinstance(found, PictureExamples):
                 found = replace(found, augmentation=self.augmentation)
+            if split == "train" and isinstance(found, PackedExamples) and self.recipe.data.mix:
+                found = by_weight(found, self.prepared, self.recipe)
             self.encoded[split] = found
         return self.encoded[split]
 
@@ -72,6 +79,14 @@ def prepare_data(recipe: Recipe, base: Path, screen: Screen, out: Path | None = 
         out: the folder that gets it; None: the cache.
     """
     task = get_task(recipe.task)
+    if recipe.data.mix and (task.examination is None or task.examination.kind != "next_tokens"):
+        raise RecipeError(
+            "only a language model learns from a mix of sources",
+            place="data.mix",
+            found=f"task: {task.name}",
+            expected="task: language-modeling",
+            fix="leave data.mix out, or put the rows into one file",
+        )
     framing = None
     if task.frame is not None:
         framing, note = task.frame(recipe, recipe_backbone(recipe, base))
@@ -201,6 +216,16 @@ def _own_network(
             load_backbone_weights(network, weights_folder(backbone))
         return network
     return _adapt(origin, block, preprocessor, outputs, recipe.seed, screen)
+
+
+def by_weight(examples: PackedExamples, prepared: Prepared, recipe: Recipe) -> MixedExamples:
+    """The training rows of a mix, each source as often as it is to be read."""
+    table = prepared.table("train", [SOURCE])
+    weights = {recipe.data.source: 1.0} | {part.source: part.weight for part in recipe.data.mix}
+    places = {name: pc.index(table[SOURCE], name).as_py() for name in weights}
+    present = {name: place for name, place in places.items() if place >= 0}
+    first = [table[ROW][place].as_py() for place in present.values()]
+    return mixed(examples, first, {name: weights[name] for name in present}, recipe.seed)
 
 
 def encode_split(prepared: Prepared, preprocessor: Preprocessor, split: str) -> Examples | None:

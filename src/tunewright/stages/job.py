@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunewright.data.prepare import Prepared
@@ -35,6 +35,8 @@ class StageJob:
     """The model folder to start from; None: random weights, or the pretrained backbone's."""
     prepared: Prepared
     backbone: Backbone | None
+    beside: dict[str, Prepared] = field(default_factory=dict)
+    """What the model is measured on besides, by name."""
 
     @property
     def recipe(self) -> Recipe:

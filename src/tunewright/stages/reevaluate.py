@@ -10,6 +10,7 @@ from tunewright.recipe.loading import load_recipe
 from tunewright.recipe.stages import stage_recipes
 from tunewright.report.page import write_report
 from tunewright.runs import Run, read_json
+from tunewright.stages.beside import prepare_beside
 from tunewright.stages.console import Screen
 from tunewright.stages.controls import run_controls
 from tunewright.stages.evaluate import evaluate_stage, judge_targets, require_targets, summarise_seeds
@@ -55,7 +56,14 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = 
             # Only such tasks look back at what the stage began with.
             looks_back = get_task(stage.recipe.task).examination is not None
             backbone = recipe_backbone(stage.recipe, base) if looks_back else None
-            job = StageJob(stage=seeded, folder=place, source=source, prepared=prepared, backbone=backbone)
+            job = StageJob(
+                stage=seeded,
+                folder=place,
+                source=source,
+                prepared=prepared,
+                backbone=backbone,
+                beside=prepare_beside(stage.recipe, base, screen),
+            )
             evaluate_stage(job, screen, full=replica == 0)
             if replica == 0 and (place / "controls").exists():
                 run_controls(job, screen)

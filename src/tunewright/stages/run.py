@@ -19,6 +19,7 @@ from tunewright.recipe.stages import StageRecipe, stage_recipes
 from tunewright.recipe.yaml_text import read_yaml
 from tunewright.report.page import write_report
 from tunewright.runs import Run, identity, open_run, read_json
+from tunewright.stages.beside import prepare_beside
 from tunewright.stages.console import Screen
 from tunewright.stages.controls import require_controls, run_controls
 from tunewright.stages.environment import describe_environment
@@ -86,6 +87,7 @@ def run(
             fix=f"add it to the recipe's `stages`, such as `stages: [pretrain, {until}]`, or use `tunewright run`",
         )
     prepared = [prepare_data(stage.recipe, base, screen) for stage in stages]
+    beside = [prepare_beside(stage.recipe, base, screen) for stage in stages]
     resolved = loaded.model_dump(mode="json")
     record = {
         "name": name,
@@ -95,13 +97,14 @@ def run(
         "command": command,
     }
     files = {"recipe.yaml": text, "recipe.resolved.yaml": resolved_yaml(loaded, given)}
-    key = identity(resolved, [part.manifest.fingerprint for part in prepared])
+    others = [part for found in beside for part in found.values()]
+    key = identity(resolved, [part.manifest.fingerprint for part in [*prepared, *others]])
     with open_run(Path(runs), name, key, files, record) as (opened, goes_on):
         screen.log = opened.log
         screen.say(f"{'going on with' if goes_on else 'run'} {opened.folder}")
         if not goes_on:
             write_json(opened.folder / "environment.json", describe_environment(base, prepared))
-        return _carry_out(opened, loaded, stages, prepared, base, until, lang, screen)
+        return _carry_out(opened, loaded, stages, prepared, beside, base, until, lang, screen)
 
 
 def _carry_out(
@@ -109,6 +112,7 @@ def _carry_out(
     recipe: Recipe,
     stages: list[StageRecipe],
     prepared: list[Prepared],
+    beside: list[dict[str, Prepared]],
     base: Path,
     until: str | None,
     lang: str,
@@ -123,10 +127,10 @@ def _carry_out(
         source = given_weights(stages[0].recipe, base)
         if replica:
             screen.say(f"seed {recipe.seed + replica}")
-        for stage, data, backbone in list(zip(stages, prepared, backbones, strict=True))[:last]:
+        for stage, data, others, backbone in list(zip(stages, prepared, beside, backbones, strict=True))[:last]:
             seeded = with_seed(stage, recipe.seed + replica)
             folder = opened.stage_folder(stage.name, replica=replica)
-            job = StageJob(stage=seeded, folder=folder, source=source, prepared=data, backbone=backbone)
+            job = StageJob(stage=seeded, folder=folder, source=source, prepared=data, backbone=backbone, beside=others)
             if not (folder / "summary.json").exists():
                 learn_stage(job, screen)
             if "evaluation" not in read_json(folder / "summary.json", "a stage's summary"):

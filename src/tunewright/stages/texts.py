@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tunewright.data.batching import Examples, TokenExamples
+from tunewright.data.mixing import MixedExamples
 from tunewright.data.packing import PackedExamples
 from tunewright.data.prepare import Prepared
 from tunewright.data.tokenizer import MEASURED, measure_tokenizer
@@ -31,14 +32,18 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
         train: the training examples.
     """
     encoder, prepared = ingredients.preprocessor.inputs, ingredients.prepared
-    if isinstance(encoder, CausalEncoder) and isinstance(train, PackedExamples):
+    if isinstance(encoder, CausalEncoder) and isinstance(train, PackedExamples | MixedExamples):
         facts = _tokenizer(prepared, encoder, screen)
-        tokens, rows = len(train.tokens), len(train)
+        whole = train.examples if isinstance(train, MixedExamples) else train
+        tokens = len(whole.tokens)
         screen.say(
-            f"{len(train.documents):,} training texts, {tokens:,} tokens, in {rows:,} rows of {encoder.max_length}; "
+            f"{len(whole.documents):,} training texts, {tokens:,} tokens, in {len(whole):,} rows of {encoder.max_length}; "
             "no token looks into another text"
         )
-        return {"tokenizer": facts, "tokens": tokens, "examples": rows, "max_length": encoder.max_length}
+        found = {"tokenizer": facts, "tokens": tokens, "examples": len(train), "max_length": encoder.max_length}
+        if isinstance(train, MixedExamples):
+            found["mix"] = _say_mix(train, screen)
+        return found
     if isinstance(encoder, PreferenceEncoder) and isinstance(train, PreferenceExamples):
         tokens, compared = train.texts.tokens, train.texts.trained_tokens
         screen.say(
@@ -81,6 +86,16 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
         "cut": train.cut,
         "empty": train.empty,
     }
+
+
+def _say_mix(train: MixedExamples, screen: Screen) -> list[dict[str, Any]]:
+    """What an epoch reads of each source."""
+    sizes = np.diff(train.starts).tolist()
+    found: list[dict[str, Any]] = []
+    for (name, weight), size, count in zip(train.weights.items(), sizes, train.counts.tolist(), strict=True):
+        found.append({"source": name, "weight": weight, "rows": size, "read": count, "share": count / len(train)})
+        screen.say(f"{name}: {size:,} rows, of which an epoch reads {count:,}, {count / len(train):.0%} of all")
+    return found
 
 
 def _say_cut(train: ChatExamples, encoder: TalkEncoder, screen: Screen) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from tunewright.data.batching import EVALUATION_BATCH, in_order
 from tunewright.data.conversations import is_turns
@@ -18,6 +19,7 @@ from tunewright.models.generate import generate
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.transformer import Transformer
 from tunewright.tasks.base import Measured
+from tunewright.tasks.chat_template import Rendered
 from tunewright.tasks.chat_tokens import ChatEncoder, ChatExamples, TalkEncoder
 from tunewright.tasks.next_tokens import token_outputs
 
@@ -31,14 +33,24 @@ def answer_outputs(network: AnyNetwork, before: AnyNetwork | None, encoder: Chat
 
     Where all of them are named, writing the likeliest token each time gives the very answer, end of turn included.
     """
+    return token_sums(network, encoder.rendered(table), torch.tensor(np.asarray(table["_row"])))
+
+
+def token_sums(network: AnyNetwork, conversations: list[Rendered], rows: Tensor) -> Measured:
+    """Of each conversation's trained tokens: [N, 2], the sum of −log p and how many the largest logit names; and [N], how many
+    there are.
+
+    Args:
+        rows: [N] int64, the number of each.
+    """
     assert isinstance(network, Transformer)
     alone = ChatExamples(
-        conversations=encoder.rendered(table),
-        numbers=torch.tensor(np.asarray(table["_row"])),
-        bins=[[index] for index in range(table.num_rows)],
+        conversations=conversations,
+        numbers=rows,
+        bins=[[index] for index in range(len(rows))],
         device=next(network.parameters()).device,
     )
-    outputs, target = np.zeros((table.num_rows, 2)), np.zeros(table.num_rows, np.int64)
+    outputs, target = np.zeros((len(rows), 2)), np.zeros(len(rows), np.int64)
     with evaluating(network), torch.inference_mode():
         for batch in in_order(alone, EVALUATION_BATCH):
             assert batch.target is not None
