@@ -2,23 +2,26 @@
 
     python benchmarks/gpt_vs_plain.py [--rounds 3]
 
-The recipe of examples/tiny-char-gpt and a plain loop as in the well-known teaching code, in turn, `rounds` times, each time
-with another seed, in fresh processes: the same texts, as many steps of 12 windows of 64 characters, the same validation
-works, the same measure of the loss. `fit` is the training alone; Tunewright's has its checkpoints, validation and samples
-in it. Then one step of a cross entropy over 64,000 pieces, whole and in chunks. Writes
+The recipe of examples/tiny-char-gpt and a plain loop as in the well-known teaching code, `rounds` times, each time with another
+seed, in fresh processes: the same texts, as many steps of 12 windows of 64 characters, the same validation works, the same
+measure of the loss. The two are stopped and let go in turn every few seconds, so that a busy moment of the machine falls on
+both. `fit` is the training alone; Tunewright's has its preparation, checkpoints, validation and samples in it. Then one step of a cross entropy over 64,000 pieces, whole and in chunks. Writes
 benchmarks/results/gpt_vs_plain.{json,md}.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,8 @@ import pyarrow.parquet as pq
 from environments import HERE, REPOSITORY, processor
 
 RECIPE = REPOSITORY / "examples" / "tiny-char-gpt" / "recipe.yaml"
+# Seconds that each runs before it is the other's turn.
+TURN = 3.0
 LOSS = {"whole": ["plain", "4096", "512", "64000"], "in chunks": ["chunked", "4096", "512", "64000"]}
 
 
@@ -37,8 +42,44 @@ def measure(script: str, arguments: list[Any]) -> dict[str, float]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def prepare(seed: int, folder: Path) -> Path:
-    """train.txt and valid.txt: the works of each part one after the other."""
+def measure_in_turn(commands: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
+    """What each prints, with `fit_seconds`: the time of its fit in which it was not stopped."""
+    running = {
+        name: subprocess.Popen(
+            [sys.executable, HERE / "peers" / str(script), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        for name, (script, *arguments) in commands.items()
+    }
+    for process in running.values():
+        os.killpg(process.pid, signal.SIGSTOP)
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in running}
+    while any(process.poll() is None for process in running.values()):
+        for name, process in running.items():
+            if process.poll() is not None:
+                continue
+            os.killpg(process.pid, signal.SIGCONT)
+            began = time.perf_counter()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(TURN)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGSTOP)
+            turns[name].append((began, time.perf_counter()))
+    found: dict[str, dict[str, Any]] = {}
+    for name, process in running.items():
+        if process.returncode:
+            sys.exit(f"{name} failed")
+        entry = json.loads(process.communicate()[0].strip().splitlines()[-1])
+        first, last = entry.pop("fit")
+        seconds = sum(max(0.0, min(last, end) - max(first, begin)) for begin, end in turns[name])
+        found[name] = {**entry, "fit_seconds": seconds}
+    return found
+
+
+def prepare(seed: int, folder: Path) -> tuple[Path, int]:
+    """A folder with train.txt and valid.txt, the works of each part one after the other; and the steps of an epoch."""
     out = folder / f"data-{seed}"
     code = "from tunewright.cli import main; main()"
     command = [sys.executable, "-c", code, "data", "prepare", RECIPE, f"seed={seed}", "--out", out]
@@ -47,7 +88,9 @@ def prepare(seed: int, folder: Path) -> Path:
         tables = [pq.read_table(file, columns=["text"]) for file in sorted(out.glob(f"{part}*.parquet"))]
         texts = [text for table in tables for text in table["text"].to_pylist()]
         (out / f"{part}.txt").write_text("\n\n".join(texts), encoding="utf-8")
-    return out
+        if part == "train":
+            tokens = sum(len(text) + 2 for text in texts)  # with its beginning and end
+    return out, -(-(-(-tokens // 65)) // 12)
 
 
 def main() -> None:
@@ -57,9 +100,14 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="gpt-vs-plain-"))
     runs: dict[str, list[dict[str, float]]] = {"Tunewright": [], "plain loop": []}
     for seed in range(rounds):
-        data = prepare(seed, folder)
-        runs["Tunewright"].append(ours := measure("tunewright_gpt.py", [data, RECIPE, seed]))
-        runs["plain loop"].append(measure("plain_gpt.py", [data, int(ours["steps"]), seed]))
+        data, steps = prepare(seed, folder)
+        commands = {
+            "Tunewright": ["tunewright_gpt.py", data, RECIPE, seed],
+            "plain loop": ["plain_gpt.py", data, steps, seed],
+        }
+        for name, entry in measure_in_turn(commands).items():
+            runs[name].append(entry)
+        assert runs["Tunewright"][-1]["steps"] == steps
         print(seed, {peer: found[-1] for peer, found in runs.items()}, flush=True)
     loss = {kind: measure("cross_entropy.py", arguments) for kind, arguments in LOSS.items()}
     faster = statistics.median(
@@ -77,7 +125,7 @@ def main() -> None:
     lines = [
         "# A small GPT on Shakespeare, character by character",
         "",
-        f"{result['date']}, {result['processor']}, {result['cores']} cores; {rounds} rounds in turn; "
+        f"{result['date']}, {result['processor']}, {result['cores']} cores; {rounds} rounds, the two by turns of three seconds; "
         f"{runs['plain loop'][0]['tokens'] / 768:,.0f} steps of 768 tokens. Tunewright's tokens a second are "
         f"{faster:.2f} times those of the plain loop (median over rounds).",
         "",

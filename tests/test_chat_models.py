@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -15,9 +17,11 @@ from test_gpt import library
 from tunewright import load_model
 from tunewright.data.batching import Batches
 from tunewright.data.conversations import Shape, Turn, conversation, recognise
+from tunewright.data.prepare import prepare
 from tunewright.errors import DataError, RecipeError, UserError
 from tunewright.models.encoders import gpt
 from tunewright.models.transformer import build_transformer, describe_transformer
+from tunewright.recipe.schema import Data
 from tunewright.stages.chat import Drawing, chat
 from tunewright.stages.console import silent
 from tunewright.stages.data import check_data
@@ -75,6 +79,21 @@ def test_shapes(name: str, row: dict[str, Any], turns: list[Turn]) -> None:
 def test_what_is_no_conversation(cell: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         conversation(Shape(name="messages", columns=("messages",)), {"messages": cell})
+
+
+def test_conversations_in_parquet_are_those_of_json_lines(tmp_path: Path) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": f"{i}? 好"}, {"role": "assistant", "content": f"it is {i}"}], "id": i}
+        for i in range(30)
+    ]
+    (tmp_path / "talk.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "talk.parquet")
+    tables = [
+        prepare(Data(source=f"talk.{kind}", labelled=False), seed=0, target_kind=None, base=tmp_path).table("train")
+        for kind in ("jsonl", "parquet")
+    ]
+    first, second = ([json.loads(cell) for cell in table["messages"].to_pylist()] for table in tables)
+    assert first == second and len(first) > 20
 
 
 def test_packing_leaves_nothing_out_and_overfills_nothing() -> None:

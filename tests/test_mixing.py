@@ -115,6 +115,8 @@ def test_a_model_learns_from_a_mix(place: Path) -> None:
         "eval": {"resamples": 100, "slices": ["source"]},
     }
     done = run(recipe, base=place, runs=place / "runs", screen=silent()).stages["pretrain"].summary
+    page = (place / "runs").glob("*/report.html")
+    assert "What an epoch reads of each source" in next(page).read_text()
     web, books = done["texts"]["mix"]
     assert (web["source"], books["source"]) == ("web.txt", "books.jsonl")
     assert (web["read"], books["read"]) == (web["rows"], 2 * books["rows"])

@@ -107,6 +107,7 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     )
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     facts = measure_tokenizer(tokenizer, ["a b", "é q", "房"], len(tokenizer))
+    assert facts.longest[0] == "[UNK]" and set(facts.longest[1:]) == {"a", "b"}
     # "é" loses its accent and becomes e, which is unknown, as q and 房: 3 + 4 + 3 bytes, 5 tokens, 3 unknown.
     assert (facts.vocabulary, facts.texts) == (11, 3)
     assert facts.bytes_per_token == pytest.approx(10 / 5) and facts.unknown_rate == pytest.approx(3 / 5)

@@ -75,6 +75,6 @@ for step in range(steps):
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-seconds = time.perf_counter() - started
+ended = time.perf_counter()
 loss = validation_loss(model.eval(), characters.ids((data / "valid.txt").read_text(encoding="utf-8")), CONTEXT)
-print(json.dumps({"fit_seconds": seconds, "tokens": steps * BATCH * CONTEXT, "loss": loss}))
+print(json.dumps({"fit": [started, ended], "tokens": steps * BATCH * CONTEXT, "loss": loss}))

@@ -3,14 +3,28 @@
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 from characters import Characters, validation_loss
 
 import tunewright
+from tunewright.stages import run
 from tunewright.stages.console import silent
 
 data, recipe, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+
+learn, times = run.learn_stage, list[float]()
+
+
+def timed(*arguments: Any) -> None:
+    times.append(time.perf_counter())
+    learn(*arguments)
+    times.append(time.perf_counter())
+
+
+run.learn_stage = timed
 result = tunewright.run(recipe, overrides=[f"seed={seed}"], runs=tempfile.mkdtemp(), screen=silent())
 (stage,) = result.stages.values()
 training = stage.summary["training"]
@@ -23,7 +37,7 @@ loss = validation_loss(lambda part: model.network({"input_ids": part}), ids, 64)
 print(
     json.dumps(
         {
-            "fit_seconds": training["seconds"] + training["preparation_seconds"],
+            "fit": times,
             "tokens": stage.summary["texts"]["tokens"],
             "loss": loss,
             "steps": training["steps"],

@@ -37,6 +37,8 @@ from tunewright.recipe.schema import Named
 LEAST = 2
 # A tokenizer is trained on so many bytes of text at most: more hardly changes it.
 MOST_BYTES = 2**27
+# So many of the longest tokens are named.
+LONGEST = 5
 # A tokenizer is measured on so many texts at most.
 MEASURED = 2_000
 # Raised when the way tokenizers are trained changes, so that no run uses what an older version trained.
@@ -107,6 +109,8 @@ class TokenizerFacts:
     """The share of the tokens that stand for what it does not know."""
     texts: int
     """How many texts were measured."""
+    longest: list[str]
+    """The longest tokens in these texts: odd ones show what the tokenizer was trained on."""
 
 
 def wordpiece(*, vocabulary: Size | None = None, lowercase: bool = True) -> Trainer:
@@ -299,11 +303,13 @@ def measure_tokenizer(tokenizer: Any, texts: Iterable[str], vocabulary: int) -> 
     found = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
     tokens = sum(map(len, found))
     unknown = sum(ids.count(tokenizer.unk_token_id) for ids in found)
+    seen = sorted({tokenizer.decode([token]) for ids in found for token in set(ids)}, key=lambda text: (-len(text), text))
     return TokenizerFacts(
         vocabulary=vocabulary,
         bytes_per_token=sum(len(text.encode()) for text in texts) / max(1, tokens),
         unknown_rate=unknown / max(1, tokens),
         texts=len(texts),
+        longest=seen[:LONGEST],
     )
 
 

@@ -27,6 +27,7 @@ from tunewright.report.reading import RunFiles, Stage, mapping, read_run, words_
 from tunewright.report.result_section import compared, hint, result, sliced
 from tunewright.report.samples_section import samples
 from tunewright.report.style import style_sheet
+from tunewright.report.texts_section import texts
 from tunewright.report.training_section import network, training
 from tunewright.report.words import LANGUAGES, Language, Words
 
@@ -102,6 +103,7 @@ def _sections(words: Words, run: RunFiles) -> list[tuple[str, list[Html | None]]
 def _stage(words: Words, stage: Stage) -> list[Html | None]:
     return [
         *network(words, stage),
+        *texts(words, stage),
         *training(words, stage),
         *samples(words, stage),
         *few_shot(words, stage),

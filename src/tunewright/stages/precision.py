@@ -24,9 +24,11 @@ from tunewright.stages.console import Screen
 WORTH = 1.15
 TRIED = 4
 TOKENS = 1024
-REPEATS = 2
+# It is tried so often at least, and for so many seconds: a busy moment of the machine must not decide.
+REPEATS = 3
+SECONDS = 2.0
 # Raised when networks are computed in another way, so that what was measured before is measured again.
-VERSION = 2
+VERSION = 3
 
 
 def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folder: Path, screen: Screen) -> str:
@@ -74,7 +76,9 @@ def _measured(network: Transformer, examples: Examples, batch_size: int) -> dict
     inputs = _some(examples, batch_size)
     seconds = {False: float("inf"), True: float("inf")}
     with evaluating(network):  # so that no running statistic moves
-        for _ in range(REPEATS + 1):  # the first of each is a warm-up that the minimum forgets
+        began, tries = time.perf_counter(), 0
+        while tries < REPEATS or time.perf_counter() - began < SECONDS:  # the first is a warm-up that the minimum forgets
+            tries += 1
             for reduced in seconds:
                 network.reduced = reduced
                 seconds[reduced] = min(seconds[reduced], _seconds(network, inputs))

@@ -54,12 +54,12 @@ def read_parquet(path: Path, format: str, *, framing: Framing | None = None) -> 
         elif is_picture_type(field.type):
             cells = named_cells(_tables(files, [field.name]), field.name)
             known[field.name] = picture_column(field.name, cells, framing, path)
-        elif pa.types.is_nested(field.type):
+        elif pa.types.is_nested(field.type) and not is_turns_type(field.type):
             raise DataError(
                 f"the column {field.name!r} cannot be used",
                 file=path,
                 found=str(field.type),
-                expected="numbers, text, true/false, times, pictures, lists of texts or whole numbers, or of a fixed size",
+                expected="numbers, text, true/false, times, pictures, turns of a conversation, lists of texts or whole numbers, or of a fixed size",
                 fix=f"flatten {field.name!r}, or leave it out of the file",
             )
     labels, lists = _class_names(schemas[0])
@@ -100,6 +100,14 @@ def is_label_list(kind: pa.DataType) -> bool:
     if not pa.types.is_list(kind) and not pa.types.is_large_list(kind):
         return False
     return pa.types.is_string(kind.value_type) or pa.types.is_integer(kind.value_type)
+
+
+def is_turns_type(kind: pa.DataType) -> bool:
+    """Lists of who says what: kept as JSON text, as the other sources keep them."""
+    if not pa.types.is_list(kind) and not pa.types.is_large_list(kind) or not pa.types.is_struct(kind.value_type):
+        return False
+    names = {field.name for field in kind.value_type}
+    return {"role", "content"} <= names or {"from", "value"} <= names
 
 
 def _schema(file: Path) -> pa.Schema:
@@ -146,7 +154,8 @@ def _batches(
 
 
 def plain(table: pa.Table) -> pa.Table:
-    """Columns as text or float64, as the other sources give them; fixed-size lists as float32, others as lists of text."""
+    """Columns as text or float64, as the other sources give them; fixed-size lists as float32, others as lists of text,
+    conversations as JSON text."""
     columns: dict[str, pa.ChunkedArray] = {}
     for name, column in zip(table.column_names, table.columns):
         kind = column.type
@@ -154,6 +163,9 @@ def plain(table: pa.Table) -> pa.Table:
             columns[name] = column.cast(pa.list_(pa.float32(), kind.list_size))
         elif is_label_list(kind):
             columns[name] = column.cast(pa.list_(pa.string()))
+        elif is_turns_type(kind):
+            cells = [None if turns is None else json.dumps(turns, ensure_ascii=False) for turns in column.to_pylist()]
+            columns[name] = pa.chunked_array([pa.array(cells, pa.string())])
         elif pa.types.is_dictionary(kind):
             columns[name] = pc.cast(column, pa.string())
         else:
