@@ -5,8 +5,8 @@
 The recipe of examples/tiny-char-gpt and a plain loop as in the well-known teaching code, `rounds` times, each time with another
 seed, in fresh processes: the same texts, as many steps of 12 windows of 64 characters, the same validation works, the same
 measure of the loss. The two are stopped and let go in turn every few seconds, so that a busy moment of the machine falls on
-both. `fit` is the training alone; Tunewright's has its preparation, checkpoints, validation and samples in it. Then one step of a cross entropy over 64,000 pieces, whole and in chunks. Writes
-benchmarks/results/gpt_vs_plain.{json,md}.
+both. `fit` is the training loop; Tunewright's has its checkpoints, validation and samples in it. What is done before, network
+and tokenizer, is given apart. Then one step of a cross entropy over 64,000 pieces, whole and in chunks. Writes benchmarks/results/gpt_vs_plain.{json,md}.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import datetime
 import json
+import math
 import os
 import signal
 import statistics
@@ -43,7 +44,7 @@ def measure(script: str, arguments: list[Any]) -> dict[str, float]:
 
 
 def measure_in_turn(commands: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
-    """What each prints, with `fit_seconds`: the time of its fit in which it was not stopped."""
+    """What each prints, with the seconds of its preparation and of its fit in which it was not stopped."""
     running = {
         name: subprocess.Popen(
             [sys.executable, HERE / "peers" / str(script), *map(str, arguments)],
@@ -72,9 +73,10 @@ def measure_in_turn(commands: dict[str, list[Any]]) -> dict[str, dict[str, Any]]
         if process.returncode:
             sys.exit(f"{name} failed")
         entry = json.loads(process.communicate()[0].strip().splitlines()[-1])
-        first, last = entry.pop("fit")
-        seconds = sum(max(0.0, min(last, end) - max(first, begin)) for begin, end in turns[name])
-        found[name] = {**entry, "fit_seconds": seconds}
+        for part in ("prepared", "fit"):
+            first, last = entry.pop(part)
+            entry[f"{part}_seconds"] = sum(max(0.0, min(last, end) - max(first, begin)) for begin, end in turns[name])
+        found[name] = entry
     return found
 
 
@@ -90,7 +92,7 @@ def prepare(seed: int, folder: Path) -> tuple[Path, int]:
         (out / f"{part}.txt").write_text("\n\n".join(texts), encoding="utf-8")
         if part == "train":
             tokens = sum(len(text) + 2 for text in texts)  # with its beginning and end
-    return out, -(-(-(-tokens // 65)) // 12)
+    return out, math.ceil(math.ceil(tokens / 65) / 12)
 
 
 def main() -> None:
@@ -129,13 +131,15 @@ def main() -> None:
         f"{runs['plain loop'][0]['tokens'] / 768:,.0f} steps of 768 tokens. Tunewright's tokens a second are "
         f"{faster:.2f} times those of the plain loop (median over rounds).",
         "",
-        "| | fit, s | tokens/s | validation loss, nats a character |",
-        "|---|---|---|---|",
+        "| | prepared, s | fit, s | tokens/s | validation loss, nats a character |",
+        "|---|---|---|---|---|",
     ]
     for peer, found in runs.items():
         speed = statistics.median(entry["tokens"] / entry["fit_seconds"] for entry in found)
-        seconds, reached = (statistics.median(entry[key] for entry in found) for key in ("fit_seconds", "loss"))
-        lines.append(f"| {peer} | {seconds:.1f} | {speed:,.0f} | {reached:.4f} |")
+        before, seconds, reached = (
+            statistics.median(entry[key] for entry in found) for key in ("prepared_seconds", "fit_seconds", "loss")
+        )
+        lines.append(f"| {peer} | {before:.1f} | {seconds:.1f} | {speed:,.0f} | {reached:.4f} |")
     lines += ["", "One step of a cross entropy: 4,096 tokens, width 512, 64,000 pieces.", ""]
     lines += ["| logits | seconds | memory at the peak, MiB |", "|---|---|---|"]
     lines += [f"| {kind} | {found['seconds']:.2f} | {found['mebibytes']:,.0f} |" for kind, found in loss.items()]

@@ -52,6 +52,7 @@ class Gpt(nn.Module):
         return self.norm(x) @ self.tokens.weight.t()
 
 
+built = time.perf_counter()
 data, steps, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 torch.manual_seed(seed)
 characters = Characters.of(data)
@@ -77,4 +78,6 @@ for step in range(steps):
     optimizer.step()
 ended = time.perf_counter()
 loss = validation_loss(model.eval(), characters.ids((data / "valid.txt").read_text(encoding="utf-8")), CONTEXT)
-print(json.dumps({"fit": [started, ended], "tokens": steps * BATCH * CONTEXT, "loss": loss}))
+print(
+    json.dumps({"prepared": [built, started], "fit": [started, ended], "tokens": steps * BATCH * CONTEXT, "loss": loss})
+)

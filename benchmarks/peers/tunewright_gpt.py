@@ -10,24 +10,32 @@ from typing import Any
 from characters import Characters, validation_loss
 
 import tunewright
-from tunewright.stages import run
+from tunewright.stages import run, training
 from tunewright.stages.console import silent
 
 data, recipe, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 
-learn, times = run.learn_stage, list[float]()
+learn, train = run.learn_stage, training.train
+times: dict[str, list[float]] = {"prepared": [], "fit": []}
 
 
-def timed(*arguments: Any) -> None:
-    times.append(time.perf_counter())
+def learning(*arguments: Any) -> None:
+    times["prepared"].append(time.perf_counter())
     learn(*arguments)
-    times.append(time.perf_counter())
 
 
-run.learn_stage = timed
+def looping(*arguments: Any) -> Any:
+    times["prepared"].append(time.perf_counter())
+    times["fit"].append(time.perf_counter())
+    state = train(*arguments)
+    times["fit"].append(time.perf_counter())
+    return state
+
+
+run.learn_stage, training.train = learning, looping
 result = tunewright.run(recipe, overrides=[f"seed={seed}"], runs=tempfile.mkdtemp(), screen=silent())
 (stage,) = result.stages.values()
-training = stage.summary["training"]
+done = stage.summary["training"]
 model = tunewright.load_model(stage.folder / "model")
 tokenizer = model.preprocessor.inputs.tokenizer
 known = set(Characters.of(data).names)
@@ -37,10 +45,10 @@ loss = validation_loss(lambda part: model.network({"input_ids": part}), ids, 64)
 print(
     json.dumps(
         {
-            "fit": times,
+            **times,
             "tokens": stage.summary["texts"]["tokens"],
             "loss": loss,
-            "steps": training["steps"],
+            "steps": done["steps"],
         }
     )
 )

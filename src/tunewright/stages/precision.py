@@ -26,7 +26,7 @@ TRIED = 4
 TOKENS = 1024
 # It is tried so often at least, and for so many seconds: a busy moment of the machine must not decide.
 REPEATS = 3
-SECONDS = 2.0
+SECONDS = 1.0
 # Raised when networks are computed in another way, so that what was measured before is measured again.
 VERSION = 3
 
@@ -77,7 +77,9 @@ def _measured(network: Transformer, examples: Examples, batch_size: int) -> dict
     seconds = {False: float("inf"), True: float("inf")}
     with evaluating(network):  # so that no running statistic moves
         began, tries = time.perf_counter(), 0
-        while tries < REPEATS or time.perf_counter() - began < SECONDS:  # the first is a warm-up that the minimum forgets
+        while (
+            tries < REPEATS or time.perf_counter() - began < SECONDS
+        ):  # the first is a warm-up that the minimum forgets
             tries += 1
             for reduced in seconds:
                 network.reduced = reduced

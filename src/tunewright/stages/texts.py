@@ -40,7 +40,12 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
             f"{len(whole.documents):,} training texts, {tokens:,} tokens, in {len(whole):,} rows of {encoder.max_length}; "
             "no token looks into another text"
         )
-        found = {"tokenizer": facts, "tokens": tokens, "examples": len(train), "max_length": encoder.max_length}
+        found: dict[str, Any] = {
+            "tokenizer": facts,
+            "tokens": tokens,
+            "examples": len(train),
+            "max_length": encoder.max_length,
+        }
         if isinstance(train, MixedExamples):
             found["mix"] = _say_mix(train, screen)
         return found

@@ -104,7 +104,7 @@ def is_label_list(kind: pa.DataType) -> bool:
 
 def is_turns_type(kind: pa.DataType) -> bool:
     """Lists of who says what: kept as JSON text, as the other sources keep them."""
-    if not pa.types.is_list(kind) and not pa.types.is_large_list(kind) or not pa.types.is_struct(kind.value_type):
+    if (not pa.types.is_list(kind) and not pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
         return False
     names = {field.name for field in kind.value_type}
     return {"role", "content"} <= names or {"from", "value"} <= names
