@@ -162,7 +162,10 @@ def test_a_model_that_talks_is_asked_in_its_own_way(place: Path) -> None:
     (place / "answers.jsonl").write_text("\n".join(map(json.dumps, answers)))
     quiz = [{"prompt": f"the colour of {p}?", "choices": COLOURS, "answer": 0} for p in PLANTS]
     (place / "asked.jsonl").write_text("\n".join(map(json.dumps, quiz)))
-    model = {"backbone": recipe_for()["model"]["backbone"], "tokenizer": {"bpe": {"vocabulary": 262}}}
+    model = {
+        "backbone": {"gpt": {"layers": 1, "width": 16, "heads": 2, "context": 96}},
+        "tokenizer": {"bpe": {"vocabulary": 262}},
+    }
     recipe = {
         "task": "supervised-fine-tuning",
         "data": {"source": "answers.jsonl"},

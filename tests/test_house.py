@@ -251,7 +251,7 @@ def test_every_command_in_the_documents_works(workplace: Path, document: str, co
     if words[1] in ("run", "pretrain", "finetune"):
         if "examples" in command or "mnist" in command:
             words += [
-                f"data.limit={30 if 'gpt' in command else 300}",
+                f"data.limit={30 if 'gpt' in command else 3000 if 'movielens' in command else 300}",
                 "train.epochs=1",
                 "eval.seeds=1",
                 "eval.resamples=100",

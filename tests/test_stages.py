@@ -319,6 +319,13 @@ def _few_texts(path: Path, task: str) -> str:
     return str(path)
 
 
+def _few_clicks(path: Path, task: str) -> str:
+    """Who chose what, made up, in a file; its path."""
+    rows = [f"{user},{(user * 7 + place * 3) % 40},{place % 2}" for user in range(30) for place in range(12)]
+    path.write_text("\n".join(["user,item,label", *rows]))
+    return str(path)
+
+
 def _that_talks(place: Path) -> str:
     """The folder of a very small model that was taught to answer."""
     place /= "talks"
@@ -334,7 +341,9 @@ def _that_talks(place: Path) -> str:
 def test_init_writes_a_recipe_that_runs(tmp_path: Path, task: str) -> None:
     source = {"image-classification": "digits", "tabular-classification": "wine", "tabular-regression": "diabetes"}.get(
         task
-    ) or _few_texts(tmp_path / "texts.csv", task)
+    ) or (_few_clicks if task in ("click-prediction", "item-recommendation") else _few_texts)(
+        tmp_path / "rows.csv", task
+    )
     path = tmp_path / "recipe.yaml"
     assert "next:" in write_recipe(task, source, path)
     changes = ["train.epochs=1", "eval.resamples=100"]

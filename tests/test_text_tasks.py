@@ -212,4 +212,13 @@ def test_init_writes_a_recipe_that_fits_a_pretrained_backbone(place: Path, tmp_p
 
 def test_every_task_says_what_a_prediction_is() -> None:
     kinds = {get_task(name).kind for name in TASKS}
-    assert kinds == {"classification", "multilabel", "regression", "tokens", "next_tokens", "answers", "preferences"}
+    assert kinds == {
+        "classification",
+        "multilabel",
+        "regression",
+        "tokens",
+        "next_tokens",
+        "answers",
+        "preferences",
+        "ranking",
+    }

@@ -1,4 +1,4 @@
-"""Tunewright: the recipe of examples/tiny-char-gpt, with checkpoints, samples and the report. DATA RECIPE SEED"""
+"""Tunewright: the recipe of examples/tiny-char-gpt, with checkpoints, samples and the report. DATA RECIPE SEED OVERRIDES"""
 
 import json
 import sys
@@ -33,7 +33,7 @@ def looping(*arguments: Any) -> Any:
 
 
 run.learn_stage, training.train = learning, looping
-result = tunewright.run(recipe, overrides=[f"seed={seed}"], runs=tempfile.mkdtemp(), screen=silent())
+result = tunewright.run(recipe, overrides=[f"seed={seed}", *sys.argv[4:]], runs=tempfile.mkdtemp(), screen=silent())
 (stage,) = result.stages.values()
 done = stage.summary["training"]
 model = tunewright.load_model(stage.folder / "model")

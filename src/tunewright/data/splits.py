@@ -103,6 +103,43 @@ class ByTime:
         return splits
 
 
+@dataclass(frozen=True)
+class Within:
+    """Each group's rows are divided in proportion; the row's number says where it goes."""
+
+    rows: np.ndarray
+    """[N] int64, rising."""
+    splits: np.ndarray
+
+    def __call__(self, table: pa.Table) -> np.ndarray:
+        return self.splits[np.searchsorted(self.rows, np.asarray(table["_row"]))]
+
+
+def within(split: Split, seed: int, groups: np.ndarray, rows: np.ndarray, times: np.ndarray | None) -> Within:
+    """Divide the rows of each group, at random or by time.
+
+    Of n rows ⌊n · share⌋ are the test and likewise the validation, and one where that is none, so long as one is left to learn
+    from (as RecBole's ratio split has it).
+
+    Args:
+        groups: [N], any values; rows: [N] int64; times: [N], None: at random.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    drawn = uniform(seed, "split:within", 0, rows, 1)[:, 0]
+    order = np.lexsort((drawn, group)) if times is None else np.lexsort((drawn, times, group))
+    sizes = np.bincount(group)
+    test, valid = np.floor(sizes * split.test).astype(int), np.floor(sizes * split.valid).astype(int)
+    for held, share in ((test, split.test), (valid, split.valid)):
+        held += (held == 0) & (share > 0) & (sizes - test - valid > 1)
+    place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # among its group's rows
+    size, held, tested = (np.repeat(values, sizes) for values in (sizes, test + valid, test))
+    found = np.where(place >= size - tested, TEST, np.where(place >= size - held, VALID, TRAIN)).astype(np.int8)
+    assigned = np.empty(len(order), np.int8)
+    assigned[order] = found
+    rising = np.argsort(rows)
+    return Within(rows[rising], assigned[rising])
+
+
 def time_values(column: pa.ChunkedArray) -> np.ndarray:
     """A column of times or numbers as something that can be ordered: text in ISO form orders as it is."""
     if pa.types.is_floating(column.type):
@@ -128,6 +165,8 @@ def describe(split: Split, official: set[str]) -> str:
         "stratified": "at random within each class",
         "group": f"by {split.column!r}: no group is in two splits",
         "time": f"by {split.column!r}: the latest rows are the test",
+        "within": f"of each {split.column!r}: "
+        + (f"its latest rows by {split.order!r}" if split.order else "at random"),
     }
     valid = f"{split.valid:.0%} validation" if split.valid and "valid" not in official else ""
     test = f"{split.test:.0%} test" if split.test and "test" not in official else ""

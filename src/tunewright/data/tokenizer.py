@@ -303,7 +303,9 @@ def measure_tokenizer(tokenizer: Any, texts: Iterable[str], vocabulary: int) -> 
     found = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
     tokens = sum(map(len, found))
     unknown = sum(ids.count(tokenizer.unk_token_id) for ids in found)
-    seen = sorted({tokenizer.decode([token]) for ids in found for token in set(ids)}, key=lambda text: (-len(text), text))
+    seen = sorted(
+        {tokenizer.decode([token]) for ids in found for token in set(ids)}, key=lambda text: (-len(text), text)
+    )
     return TokenizerFacts(
         vocabulary=vocabulary,
         bytes_per_token=sum(len(text.encode()) for text in texts) / max(1, tokens),

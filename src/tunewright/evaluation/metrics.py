@@ -6,22 +6,27 @@ of 0 and 1; regression predictions [N] and numbers [N]. Hidden tokens are summed
 sum of −log p of its hidden tokens and how many of them the largest logit names, the target [N] is how many there are. So
 texts, not tokens, are resampled. The next tokens of a language model likewise, with the text's bytes as a third output; and the
 tokens of a chat model's answers, gathered by conversation; of pairs of answers both, also by the network before (see
-`tasks/preferred.py`).
+`tasks/preferred.py`). Of a ranking users are resampled (see `tasks/full_ranking.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
 
 from tunewright.errors import RecipeError
 
-Kind = Literal["classification", "multilabel", "regression", "tokens", "next_tokens", "answers", "preferences"]
+Kind = Literal[
+    "classification", "multilabel", "regression", "tokens", "next_tokens", "answers", "preferences", "ranking"
+]
 
+# Where the list of items begins among the outputs of a ranking, and how many lists are looked through for an interval.
+LISTED = 5
+MOST_LISTS = 50_000_000
 # ECE: so many bins of equal width over the confidence of the predicted class (Guo et al. 2017, section 2).
 ECE_BINS = 15
 
@@ -284,6 +289,35 @@ def _above(values: np.ndarray) -> np.ndarray:
     return (np.sign(values) + 1) / 2
 
 
+def _listed(column: int, outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """The mean over users of what was found for each: of a list of ten, the discounted gain over that of the best list
+    (Järvelin and Kekäläinen 2002), the reciprocal rank of the first hit, the average precision, the surprise in bits."""
+    return _mean(outcome.outputs[:, column], weights)
+
+
+def recall(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """The mean over users of the share of the wanted items that stand in the list."""
+    return _mean(outcome.outputs[:, 0] / np.maximum(outcome.target, 1), weights)
+
+
+def precision(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """The mean over users of the share of the list that was wanted."""
+    return _mean(outcome.outputs[:, 0] / (outcome.outputs.shape[1] - LISTED), weights)
+
+
+def hit(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """The share of the users whose list has a wanted item."""
+    return _mean((outcome.outputs[:, 0] > 0).astype(np.float64), weights)
+
+
+def coverage(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """How many different items stand in the lists, for each user: 10 where no two lists have an item in common."""
+    lists = outcome.outputs[:, LISTED:].astype(np.int64)
+    if len(weights) > 1 and weights.size > MOST_LISTS:
+        return np.full(len(weights), np.nan)  # an interval would take too long
+    return np.array([len(np.unique(lists[drawn > 0])) / max(1, drawn.sum()) for drawn in weights])
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -312,6 +346,14 @@ METRICS: dict[str, Metric] = {
         Metric("preference_accuracy", ("preferences",), True, preference_accuracy),
         Metric("reward_margin", ("preferences",), True, reward_margin),
         Metric("kl", ("preferences",), False, kl),
+        Metric("ndcg_at_10", ("ranking",), True, partial(_listed, 1)),
+        Metric("recall_at_10", ("ranking",), True, recall),
+        Metric("precision_at_10", ("ranking",), True, precision),
+        Metric("hit_at_10", ("ranking",), True, hit),
+        Metric("mrr_at_10", ("ranking",), True, partial(_listed, 2)),
+        Metric("map_at_10", ("ranking",), True, partial(_listed, 3)),
+        Metric("novelty", ("ranking",), True, partial(_listed, 4)),
+        Metric("coverage", ("ranking",), True, coverage),
     )
 }
 

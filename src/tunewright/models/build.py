@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from tunewright.errors import RecipeError
+from tunewright.models.click_models import CLICK_MODELS
 from tunewright.models.efficientnet import efficientnet_lite0
 from tunewright.models.layers import LayerMismatch, Shape, build_layer, resolve_auto, seeded
 from tunewright.models.mlp import mlp
@@ -36,6 +37,7 @@ MODELS: dict[str, Callable[..., Sequence[NamedBlock]]] = {
     "resnet34": large_resnet((3, 4, 6, 3), bottleneck=False),
     "resnet50": large_resnet((3, 4, 6, 3), bottleneck=True),
     "efficientnet-lite0": efficientnet_lite0,
+    **CLICK_MODELS,
 }
 
 

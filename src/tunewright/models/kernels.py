@@ -35,21 +35,22 @@ def gated(both: Tensor) -> Tensor:
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        normed = x * scale
-        ctx.save_for_backward(normed, scale, weight)
-        return (normed * weight).to(dtype)
+        normed, scale = torch.ops.aten._fused_rms_norm(x, [x.shape[-1]], weight, eps)
+        ctx.save_for_backward(x, scale, weight)
+        return normed.to(dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        normed, scale, weight = ctx.saved_tensors
-        gradient = gradients[0].to(normed.dtype)
-        inner = gradient * weight
-        # d(x s)/dx = s (1 − n nᵀ / D) with n = x s.
-        along = torch.linalg.vecdot(inner, normed).unsqueeze(-1).div_(normed.shape[-1])
-        for_weight = (gradient * normed).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
-        return inner.addcmul_(normed, along, value=-1).mul_(scale), for_weight, None, None
+        x, scale, weight = ctx.saved_tensors
+        gradient = gradients[0].to(x.dtype)
+        # The kernel of layer norm with a mean of 0 gives all but the mean of the gradient, which it takes away.
+        wanted = [True, ctx.needs_input_grad[1], False]
+        shape, zero = [x.shape[-1]], torch.zeros_like(scale)
+        found, for_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            gradient, x, shape, zero, scale, weight, None, wanted
+        )
+        taken = (gradient @ weight).unsqueeze(-1).mul_(scale).div_(x.shape[-1])
+        return found.add_(taken), for_weight, None, None
 
 
 class _Rotate(torch.autograd.Function):

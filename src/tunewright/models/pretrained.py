@@ -22,6 +22,7 @@ from tunewright.models.build import MODELS
 from tunewright.models.catalog import BACKBONES, catalog_folder
 from tunewright.models.encoders import ENCODERS, encoder_folder
 from tunewright.models.foreign import check_files
+from tunewright.models.recommender import RECOMMENDERS
 from tunewright.models.weights import read_old_weights, write_weights
 from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Model
@@ -95,7 +96,7 @@ def named_backbone(model: Model) -> str | None:
     if model.backbone is None:
         return None
     name, options = parse_named(model.backbone, "model.backbone")
-    if name in MODELS and (name not in BACKBONES or model.weights == "random"):
+    if name in RECOMMENDERS or (name in MODELS and (name not in BACKBONES or model.weights == "random")):
         if model.weights == "pretrained":
             raise RecipeError(
                 f"there are no pretrained weights for {name}",

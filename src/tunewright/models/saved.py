@@ -19,6 +19,7 @@ from tunewright.models.build import build_network
 from tunewright.models.foreign import check_files
 from tunewright.models.network import AnyNetwork, Network
 from tunewright.models.pretrained import open_backbone, weights_folder
+from tunewright.models.recommender import build_recommender
 from tunewright.models.transformer import Transformer, build_transformer
 from tunewright.models.transformer_files import read_transformer, write_transformer
 from tunewright.models.weights import load_weights, read_tensors
@@ -62,6 +63,8 @@ def save_model(folder: Path, network: AnyNetwork, extra: dict[str, Any]) -> None
 
 def fresh_network(described: dict[str, Any], *, seed: int) -> AnyNetwork:
     """The network of a description with random weights."""
+    if "recommender" in described:
+        return build_recommender(described, seed=seed)
     return (build_transformer if "purpose" in described else build_network)(described, seed=seed)
 
 
@@ -95,7 +98,7 @@ def load_network(folder: Path) -> SavedModel:
     try:
         if not own:
             return SavedModel(_read_transformer(folder, described), extra, folder)
-        network = build_network(described, seed=0)
+        network = fresh_network(described, seed=0)
     except (RecipeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(
             f"the description of the network is damaged: {error}",

@@ -36,11 +36,8 @@ def _entry(name: str, value: Any, given: Any, depth: int) -> list[str]:
         for field in type(value).model_fields:
             lines += _entry(field, getattr(value, field), inner.get(field), depth + 1)
         return lines
-    plain = (
-        [item.model_dump(mode="json") if isinstance(item, BaseModel) else item for item in value]
-        if isinstance(value, list)
-        else value
-    )
     # JSON is YAML: one line for each value, and no quoting rules of our own.
-    line = f"{indent}{name}: {json.dumps(plain, ensure_ascii=False)}"
+    line = (
+        f"{indent}{name}: {json.dumps(value, ensure_ascii=False, default=lambda block: block.model_dump(mode='json'))}"
+    )
     return [line if given is not None else f"{line}  # default"]

@@ -39,10 +39,13 @@ class Split(Block):
     """The share of rows for validation: the best weights and the temperature are chosen on it."""
     test: Fraction = 0.1
     """The share of rows for the test: looked at once, at the end."""
-    by: Literal["random", "stratified", "group", "time"] = "random"
-    """random; stratified (each class in proportion); group (a group never straddles); time (the latest rows are the test)."""
+    by: Literal["random", "stratified", "group", "time", "within"] = "random"
+    """random; stratified (each class in proportion); group (a group never straddles); time (the latest rows are the test);
+    within (each group's rows are divided, such as each user's)."""
     column: str | None = None
-    """The column with the group or the time, for `by: group` and `by: time`."""
+    """The column with the group or the time, for `by: group`, `by: within` and `by: time`."""
+    order: str | None = None
+    """`by: within`: the column with the time: each group's latest rows are the test; at random when left out."""
 
 
 class Clean(Block):
@@ -56,6 +59,15 @@ class Clean(Block):
     """Leave out what is nearly the same as an earlier text (MinHash of runs of five words, 14 bands of 8)."""
     contamination: bool = False
     """Leave out training texts that hold a run of 13 words of a validation or test text."""
+
+
+class Liked(Block):
+    """From which number on a rating means yes, and up to which no; rows between them are left out and counted."""
+
+    at_least: float
+    """So much and more is yes."""
+    not_at_most: float | None = None
+    """So much and less is no; everything below `at_least` when left out."""
 
 
 class Mixed(Block):
@@ -78,7 +90,7 @@ class Data(Block):
 
     source: str
     """A file, a folder, a named sample set, or hub:owner/name."""
-    format: Literal["csv", "tsv", "jsonl", "parquet", "images", "idx", "npz", "text", "hub"] | None = None
+    format: Literal["csv", "tsv", "jsonl", "parquet", "images", "idx", "npz", "text", "hub", "atomic"] | None = None
     """Normally seen from the source itself."""
     input: Names | None = None
     """The input column or columns; every column but the target when left out."""
@@ -89,6 +101,12 @@ class Data(Block):
     """Several labels a row: the sign between them in a text cell; seen from the data when left out."""
     labelled: bool = True
     """false: there is no target; self-supervised pretraining only."""
+    liked: Liked | None = None
+    """Make classes, yes and no, of a target that is a rating."""
+    user: str | None = None
+    """The column that says who; seen from its name when left out. For recommendation."""
+    item: str | None = None
+    """The column that says what; likewise."""
     split: Split = Split()
     resize: tuple[Positive, Positive] | None = None
     """The [height, width] of the images that the network gets: scaled to it (bilinear), or, with a pretrained backbone, in
@@ -105,6 +123,7 @@ class Beside(Data):
     """Data that a model is measured on and never trained on."""
 
     labelled: bool = False
+    """Nothing is foretold of it."""
     split: Split = Split(valid=0.0, test=0.0)
     """All rows are measured, unless there are test rows: then these alone."""
 

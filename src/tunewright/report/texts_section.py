@@ -16,11 +16,19 @@ def texts(words: Words, stage: Stage) -> list[Html | None]:
         return []
     tokenizer = mapping(found.get("tokenizer"))
     counted = [
-        (words(f"texts_{key}"), numbers.count(value))
-        for key in ("tokens", "trained", "examples", "max_length", "cut")
+        (words(said), numbers.count(value))
+        for key, said in (
+            ("tokens", "texts_tokens"),
+            ("trained", "texts_trained"),
+            ("examples", "texts_examples"),
+            ("max_length", "texts_max_length"),
+            ("cut", "texts_cut"),
+        )
         if (value := number_from(found.get(key))) is not None
     ]
-    pieces, size, unknown = (number_from(tokenizer.get(key)) for key in ("vocabulary", "bytes_per_token", "unknown_rate"))
+    pieces, size, unknown = (
+        number_from(tokenizer.get(key)) for key in ("vocabulary", "bytes_per_token", "unknown_rate")
+    )
     longest = [tag("code", repr(piece)) for piece in map(words_of, sequence(tokenizer.get("longest"))) if piece]
     return [
         tag("h3", words("texts")),

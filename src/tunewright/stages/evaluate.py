@@ -72,7 +72,10 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob
     }
     if split != "test":
         evaluation["warning"] = f"there is no test split: measured on the {split} rows, which the training has seen"
-    save_predictions(job, kind, np.asarray(table["_row"]), target, outputs)
+    examination = preprocessor.task.examination
+    units = examination.units if examination is not None else None
+    rows = np.asarray(table["_row"]) if units is None else units(preprocessor.inputs, table)
+    save_predictions(job, kind, rows, target, outputs)
     if full:
         evaluation["baselines"] = _baselines(job, preprocessor, before, metrics, table, target)
         for column in settings.slices:

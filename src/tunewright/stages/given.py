@@ -23,6 +23,8 @@ from tunewright.errors import DataError, shorten
 from tunewright.recipe.schema import Data
 from tunewright.tasks.base import InputEncoder
 from tunewright.tasks.chat_tokens import TalkEncoder
+from tunewright.tasks.fields import FieldEncoder
+from tunewright.tasks.interactions import InteractionEncoder
 from tunewright.tasks.pixels import PixelEncoder
 from tunewright.tasks.rows import RowEncoder
 from tunewright.tasks.tokens import TokenEncoder
@@ -133,6 +135,8 @@ def _record(text: str, inputs: InputEncoder) -> dict[str, Any] | None:
         value = text  # a text that merely begins so
     if isinstance(value, dict):
         return value
+    if isinstance(inputs, InteractionEncoder):
+        return {inputs.user: text}
     if not isinstance(inputs, TokenEncoder):
         return None
     if isinstance(inputs, TalkEncoder):
@@ -163,13 +167,14 @@ def _readable(table: pa.Table, inputs: InputEncoder, rejects: Rejects) -> pa.Tab
         if len(inputs.columns) == 1 and len(names) == 1:
             table = table.rename_columns([inputs.columns[0] if name != ROW else ROW for name in table.column_names])
         return table
-    if not isinstance(inputs, RowEncoder):
+    if isinstance(inputs, RowEncoder):
+        known = {feature.column: Column(name=feature.column, kind=feature.kind) for feature in inputs.features}
+    elif isinstance(inputs, FieldEncoder):
+        table = inputs.with_lists(table)
+        known = {field.column: Column(name=field.column, kind=field.kind) for field in inputs.fields}
+    else:
         return table
-    columns = {
-        feature.column: Column(name=feature.column, kind=feature.kind)
-        for feature in inputs.features
-        if feature.column in table.column_names
-    }
+    columns = {name: column for name, column in known.items() if name in table.column_names}
     return usable_rows(table, columns, set(columns), None, rejects)
 
 

@@ -23,6 +23,7 @@ from tunewright.models.build import build_network, describe_model
 from tunewright.models.layers import resolve_auto
 from tunewright.models.network import AnyNetwork, Network
 from tunewright.models.pretrained import Backbone, weights_folder
+from tunewright.models.recommender import build_recommender, describe_recommender
 from tunewright.models.saved import load_backbone_weights
 from tunewright.models.surgery import fit_input, replace_head
 from tunewright.models.transformer import Transformer
@@ -35,6 +36,8 @@ from tunewright.stages.pretrained import chosen_tune, pretrained_network, same_t
 from tunewright.tasks.base import InputEncoder, Preprocessor, Task
 from tunewright.tasks.causal_tokens import CausalEncoder
 from tunewright.tasks.chat_tokens import TalkEncoder
+from tunewright.tasks.fields import FieldEncoder
+from tunewright.tasks.interactions import InteractionEncoder
 from tunewright.tasks.rows import unused_columns
 from tunewright.tasks.table import get_task
 from tunewright.tasks.targets import TargetEncoder, fit_target
@@ -141,6 +144,8 @@ def gather(
     few = few_examples(recipe, task, prepared)
     if (backbone is not None and not backbone.own) or isinstance(started, Transformer):
         network, tune = pretrained_network(recipe, preprocessor, origin, backbone, few, screen)
+    elif isinstance(inputs, InteractionEncoder):
+        network, tune = _recommender(recipe, inputs, task, origin), recipe.tune
     else:
         network = _own_network(recipe, preprocessor, origin, backbone, objective, screen)
         tune = recipe.tune if backbone is None or origin is not None else chosen_tune(recipe, few, screen)
@@ -197,6 +202,15 @@ def _augmentation(
     return found
 
 
+def _recommender(recipe: Recipe, inputs: InteractionEncoder, task: Task, origin: Origin | None) -> AnyNetwork:
+    """A network of ours that scores items, or that of a stage before."""
+    if origin is not None:
+        return origin.network
+    named = recipe.model.backbone or task.default_model["backbone"]
+    described = describe_recommender(named, users=len(inputs.users), items=len(inputs.items))
+    return build_recommender(described, seed=mix(recipe.seed, "weights"))
+
+
 def _own_network(
     recipe: Recipe,
     preprocessor: Preprocessor,
@@ -209,6 +223,8 @@ def _own_network(
     inputs, target = preprocessor.inputs, preprocessor.target
     outputs = target.outputs if target else math.prod(inputs.input_shape)
     block = _model_block(recipe.model, preprocessor.task, supervised=objective.supervised)
+    if isinstance(inputs, FieldEncoder):
+        block = inputs.completed(block)
     if origin is None:
         described = describe_model(block, input_shape=inputs.input_shape, outputs=outputs)
         network = build_network(described, seed=mix(recipe.seed, "weights"))

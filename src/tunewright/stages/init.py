@@ -64,8 +64,8 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
         reason=manifest.target_reason,
         classes=classes,
         inputs=_inputs(manifest),
-        # Conversations are found by the names of their columns.
-        name_columns=chosen.kind not in ("answers", "preferences")
+        # Conversations, and who chose what, are found by the names of their columns.
+        name_columns=chosen.kind not in ("answers", "preferences", "ranking")
         and manifest.format not in ("images", "idx", "npz", "sample", "text"),
         model=json.dumps({"weights": A_MODEL} if chosen.goes_on else chosen.default_model, ensure_ascii=False),
         train=chosen.defaults.get("train", {}),

@@ -40,15 +40,15 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
             f"{len(whole.documents):,} training texts, {tokens:,} tokens, in {len(whole):,} rows of {encoder.max_length}; "
             "no token looks into another text"
         )
-        found: dict[str, Any] = {
+        said: dict[str, Any] = {
             "tokenizer": facts,
             "tokens": tokens,
             "examples": len(train),
             "max_length": encoder.max_length,
         }
         if isinstance(train, MixedExamples):
-            found["mix"] = _say_mix(train, screen)
-        return found
+            said["mix"] = _say_mix(train, screen)
+        return said
     if isinstance(encoder, PreferenceEncoder) and isinstance(train, PreferenceExamples):
         tokens, compared = train.texts.tokens, train.texts.trained_tokens
         screen.say(

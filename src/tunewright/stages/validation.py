@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tunewright.data.batching import EVALUATION_BATCH, Examples, in_order
 from tunewright.errors import RecipeError
 from tunewright.evaluation.metrics import METRICS
-from tunewright.models.network import evaluating
+from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.stages.ingredients import Ingredients
 
 
@@ -25,6 +25,7 @@ def validator(
     examples = examples.to(device)
     objective = ingredients.objective.bind(ingredients.recipe.seed, device)
     target = ingredients.preprocessor.target
+    examination = ingredients.task.examination
     names = {ingredients.task.metrics[0], selection_metric(ingredients)} - {"loss"}
 
     def validate(network: nn.Module) -> dict[str, float]:
@@ -46,6 +47,11 @@ def validator(
             truth = target.truth(examples.target[torch.cat(ids).to(examples.target.device)])
             predicted = target.decode(torch.cat(outputs))
             values |= {name: METRICS[name].value(predicted, truth) for name in names}
+        if examination is not None and examination.select is not None:
+            table = ingredients.prepared.table("valid")
+            assert isinstance(network, AnyNetwork)
+            measured, truth = examination.measure(network, None, ingredients.preprocessor.inputs, table)
+            values[examination.select] = METRICS[examination.select].value(measured, truth)
         # A metric that is not defined on these rows, or overflowed, is left out: JSON has no NaN.
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
@@ -59,6 +65,8 @@ def selection_metric(ingredients: Ingredients) -> str:
         RecipeError: `train.select` is none of the task's metrics.
     """
     known = ["loss", *(ingredients.task.metrics if ingredients.objective.supervised else ())]
+    if (examination := ingredients.task.examination) is not None and examination.select is not None:
+        known.append(examination.select)
     wanted = ingredients.recipe.train.select
     if wanted is None:
         return known[min(1, len(known) - 1)]

@@ -47,6 +47,10 @@ class Examination:
     """(encoder, training rows, table) → what needs no network, measured on the same table."""
     answer: Callable[[AnyNetwork, Any, pa.Table], list[dict[str, Any]]]
     """(network, encoder, table) → what `predict` prints for each row."""
+    units: Callable[[Any, pa.Table], np.ndarray] | None = None
+    """(encoder, table) → the numbers [N] of what is measured, where that is not the rows, such as users."""
+    select: str | None = None
+    """The metric that is measured on the validation rows and chooses the best weights; None: the loss does."""
     sample: Callable[[AnyNetwork, Any], str] | None = None
     """(network, encoder) → what the network makes by itself, shown after each epoch; None: nothing."""
 

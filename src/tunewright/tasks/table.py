@@ -9,7 +9,9 @@ from typing import Any
 
 from tunewright.errors import RecipeError
 from tunewright.tasks import (
+    click_prediction,
     image_classification,
+    item_recommendation,
     language_modeling,
     masked_language_modeling,
     preference_tuning,
@@ -36,6 +38,8 @@ TASKS: dict[str, Task] = {
         language_modeling.TASK,
         supervised_fine_tuning.TASK,
         preference_tuning.TASK,
+        click_prediction.TASK,
+        item_recommendation.TASK,
     )
 }
 

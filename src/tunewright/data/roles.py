@@ -1,0 +1,48 @@
+"""Which column of interactions says who, and which says what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tunewright.data.types import missing_column
+from tunewright.errors import DataError
+from tunewright.recipe.schema import Data
+
+USER_NAMES = ("user", "user_id", "userid", "uid", "customer", "customer_id", "member_id", "visitor_id")
+ITEM_NAMES = (
+    "item",
+    "item_id",
+    "itemid",
+    "iid",
+    "movie_id",
+    "movieid",
+    "product_id",
+    "book_id",
+    "track_id",
+    "article_id",
+)
+
+
+def role_columns(data: Data, names: Iterable[str]) -> tuple[str | None, str | None]:
+    """The columns with the user and with the item: the recipe's, or those with a usual name; None: there is none.
+
+    Raises:
+        DataError: the recipe names one that is not there, or the same for both.
+    """
+    known = list(names)
+    found: list[str | None] = []
+    for role, given, usual in (("user", data.user, USER_NAMES), ("item", data.item, ITEM_NAMES)):
+        if given is not None and given not in known:
+            raise missing_column(f"data.{role}", given, known, data.source)
+        fitting = [name for wanted in usual for name in known if name.lower() == wanted]
+        found.append(given or next(iter(fitting), None))
+    if found[0] is not None and found[0] == found[1]:
+        raise DataError(
+            "one column cannot say both who and what",
+            file=data.source,
+            place="data.user and data.item",
+            found=found[0],
+            expected="two columns",
+            fix="name the other one",
+        )
+    return found[0], found[1]
