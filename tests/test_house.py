@@ -224,7 +224,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"task: image-classification\ndata: {{source: digits}}\nseed: 1\nmodel: {{layers: [flatten, {{dense: {8 if name == 'a' else 16}}}, {{dense: auto}}]}}\ntrain: {{epochs: 1}}\n"
         )
         assert tunewright("run", f"{name}.yaml", cwd=place).returncode == 0
-    # What the commands above those that use a run leave, made here from less data.
+    # What the commands above those that use a recipe or a run leave, made here, from less data: they may run elsewhere.
+    written = tunewright(
+        "init", "tabular-classification", "--data", "reviews.csv", "--out", "my-recipe.yaml", cwd=place
+    )
+    assert written.returncode == 0, written.stderr
     fast = ["data.limit=600", "train.epochs=1", "eval.seeds=1", "eval.target={}", "stages.1.finetune.train.epochs=1"]
     assert tunewright("run", "examples/mnist/recipe.yaml", *fast, cwd=place).returncode == 0
     assert tunewright("run", "examples/tiny-char-gpt/recipe.yaml", "data.limit=30", cwd=place).returncode == 0
