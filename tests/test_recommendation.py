@@ -21,12 +21,13 @@ from tunewright.data.splits import TEST, TRAIN, VALID, within
 from tunewright.errors import ArtifactError, DataError, RecipeError
 from tunewright.evaluation.metrics import METRICS
 from tunewright.models.click_models import CLICK_MODELS, Cross, Embeddings, Pairs
+from tunewright.models.recommender import build_recommender, describe_recommender
 from tunewright.recipe.schema import Data, Split
 from tunewright.stages.console import silent
 from tunewright.stages.run import run
 from tunewright.tasks.full_ranking import _ease, _flags, rank, ranking_baselines
 from tunewright.tasks.interactions import InteractionEncoder
-from tunewright.training.ranking import FromPairs
+from tunewright.training.ranking import FromPairs, in_batch
 
 USERS, ITEMS, KINDS = 40, 24, 4
 
@@ -298,6 +299,51 @@ def test_it_recommends_what_is_liked(recommender: Any) -> None:
     )
     (stranger,) = model.predict('{"user": "nobody"}')
     assert "nothing is known of this user" in stranger["note"] and len(stranger["items"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("backbone", "objective"),
+    [
+        ("two_tower", "in_batch"),
+        ({"two_tower": {"width": 8, "hidden": [16, 8]}}, "bpr"),
+        ("neumf", {"bpr": {"negatives": 3}}),
+    ],
+)
+def test_other_networks_and_objectives_learn(
+    recommender: Any, place: Path, tmp_path: Path, backbone: Any, objective: Any
+) -> None:
+    train = {"epochs": 40, "batch_size": 64, "lr": 1e-2, "objective": objective}
+    recipe = recipe_for_items(model={"backbone": backbone}, train=train)
+    done = run(recipe, base=place, runs=tmp_path / "runs", screen=silent()).stages["pretrain"]
+    baselines = {entry["name"]: entry["metrics"] for entry in done.summary["evaluation"]["baselines"]}
+    found = done.summary["evaluation"]["metrics"]["ndcg_at_10"]["value"]
+    assert found > 2 * baselines["popularity"]["ndcg_at_10"]["value"]
+    model = load_model(done.folder / "model")
+    network: Any = model.network
+    users = torch.tensor([3, 7])
+    pairs = torch.cat([users[:, None], torch.arange(60).expand(2, 60)], dim=1)
+    with torch.no_grad():
+        torch.testing.assert_close(network(pairs), network.all_scores(users))
+
+
+def test_a_network_without_vectors_cannot_compare_in_the_batch(recommender: Any, place: Path, tmp_path: Path) -> None:
+    recipe = recipe_for_items(model={"backbone": "neumf"}, train={"objective": "in_batch", "epochs": 1})
+    with pytest.raises(RecipeError, match="this network has none"):
+        run(recipe, base=place, runs=tmp_path / "runs", screen=silent())
+
+
+def test_popular_items_are_not_held_against_those_who_chose_them() -> None:
+    learned = np.array([[0, 0], [1, 0], [2, 0], [0, 1]])
+    encoder = encoder_of(learned, learned, 3, 2)
+    objective: Any = in_batch(encoder, temperature=0.5).bind(0, torch.device("cpu"))
+    network: Any = build_recommender(describe_recommender({"factors": {"width": 4}}, users=3, items=2), seed=0)
+    pairs = torch.tensor([[0, 0], [1, 0], [2, 1]])
+    found = objective.loss_sum(network, Batch(pairs, None, torch.arange(3)), 0)
+    scores = network.all_scores(pairs[:, 0]) / 0.5 - torch.tensor([0.75, 0.25]).log()
+    assert found.isfinite()
+    assert objective.loss_sum(network, Batch(pairs[[0, 2]], None, torch.arange(2)), 0).item() == pytest.approx(
+        torch.nn.functional.cross_entropy(scores[[0, 2]], pairs[[0, 2], 1], reduction="sum").item(), rel=1e-5
+    )
 
 
 def test_its_files_are_its_own(recommender: Any, tmp_path: Path) -> None:

@@ -394,19 +394,20 @@ def _assigners(
 def _within(
     source: Source, data: Data, seed: int, valid: float, test: float, usable: Callable[[pa.Table], pa.Table]
 ) -> splits.Within:
-    groups: list[np.ndarray] = []
+    groups: list[pa.Array] = []
     rows: list[np.ndarray] = []
     times: list[np.ndarray] = []
     for part in ("train", "all"):
         for table in _limited(source.parts[part](Rejects()), data.limit) if part in source.parts else ():
             kept = usable(table)
-            groups.append(np.asarray(kept[data.split.column or ""].cast(pa.string()).fill_null("").to_numpy(), str))
+            groups += kept[data.split.column or ""].cast(pa.string()).fill_null("").chunks
             rows.append(np.asarray(kept[ROW]))
             if data.split.order is not None:
                 times.append(splits.time_values(kept[data.split.order]))
     order = np.concatenate(times) if times else None
+    numbers = pc.dictionary_encode(pa.chunked_array(groups, pa.string()).combine_chunks()).indices.to_numpy()
     shares = data.split.model_copy(update={"valid": valid, "test": test})
-    return splits.within(shares, seed, np.concatenate(groups), np.concatenate(rows), order)
+    return splits.within(shares, seed, numbers, np.concatenate(rows), order)
 
 
 def usable_rows(

@@ -1,10 +1,11 @@
-"""Networks that give every item a score for a user: vectors of users and items, and their products.
+"""Networks that give every item a score for a user.
 
-Shapes: B users or pairs, U users, I items, D the width of a vector. Users and items are whole numbers from 0.
+Shapes: B users or pairs, I items, D the width of a vector. Users and items are whole numbers from 0.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -18,6 +19,11 @@ from tunewright.random import mix
 from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Named
 
+# Pairs that go through a perceptron at once where all items are scored.
+PAIRS = 2**18
+
+Positive = Annotated[int, Field(gt=0)]
+
 
 class Vectors(nn.Module):
     """A table of vectors, normal about 0 with a standard deviation of √(2 / (rows + D)) (Glorot and Bengio 2010)."""
@@ -27,30 +33,31 @@ class Vectors(nn.Module):
         self.table = nn.Embedding(rows, width)
         nn.init.xavier_normal_(self.table.weight)
 
-    def forward(self, numbers: Tensor) -> Tensor:
-        return self.table(numbers)
+    def forward(self, numbers: Tensor | None = None) -> Tensor:
+        """Those of some rows, or all of them."""
+        return self.table.weight if numbers is None else self.table(numbers)
 
 
-class Factors(AnyNetwork):
-    """Matrix factorisation: score(u, i) = ⟨p_u, q_i⟩ (Koren, Bell and Volinsky 2009, equation 1)."""
+class Recommender(AnyNetwork):
+    """What all of them can do. The parts, made by `parts`, are the blocks that are frozen or trained."""
 
     def __init__(self, described: dict[str, Any], seed: int) -> None:
         super().__init__()
         self.described = described
-        facts = described["recommender"]
-        self.users = seeded(mix(seed, "users"), lambda: Vectors(facts["users"], facts["width"]))
-        self.items = seeded(mix(seed, "items"), lambda: Vectors(facts["items"], facts["width"]))
+        for name, make in self.parts(described["recommender"]):
+            self.add_module(name, seeded(mix(seed, name), make))
 
+    @abstractmethod
+    def parts(self, facts: dict[str, Any]) -> list[tuple[str, Callable[[], nn.Module]]]:
+        """Names and makers of the blocks, from the description."""
+
+    @abstractmethod
     def forward(self, pairs: Tensor) -> Tensor:
-        """[B, 2] users and items to [B] scores; of [B, 1 + N], users and N items each, [B, N]."""
-        users = self.users(pairs[:, 0])
-        found = self.items(pairs[:, 1:])
-        return torch.einsum("bd,bnd->bn", users, found).squeeze(1)
+        """[B, 1 + N], users and N items each, to scores [B, N]."""
 
+    @abstractmethod
     def all_scores(self, users: Tensor) -> Tensor:
         """[B] users to [B, I]."""
-        items: Any = self.items
-        return self.users(users) @ items.table.weight.T
 
     def blocks(self) -> list[Block]:
         return [Block(name, module, "backbone", f"{name}.") for name, module in self.named_children()]
@@ -59,26 +66,127 @@ class Factors(AnyNetwork):
         return torch.zeros(1, 2, dtype=torch.int64, device=next(self.parameters()).device)
 
 
-def factors(*, width: Annotated[int, Field(gt=0)] = 64) -> dict[str, Any]:
+class Factors(Recommender):
+    """Matrix factorisation: score(u, i) = ⟨p_u, q_i⟩ (Koren, Bell and Volinsky 2009, equation 1)."""
+
+    users: nn.Module
+    items: nn.Module
+
+    def parts(self, facts: dict[str, Any]) -> list[tuple[str, Callable[[], nn.Module]]]:
+        return [(part, lambda part=part: Vectors(facts[part], facts["width"])) for part in ("users", "items")]
+
+    def user_vectors(self, users: Tensor) -> Tensor:
+        """[B] to [B, D]."""
+        return self.users(users)
+
+    def item_vectors(self, items: Tensor | None) -> Tensor:
+        """[...] to [..., D]; of all items [I, D]."""
+        return self.items(items)
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        return torch.einsum("bd,bnd->bn", self.user_vectors(pairs[:, 0]), self.item_vectors(pairs[:, 1:]))
+
+    def all_scores(self, users: Tensor) -> Tensor:
+        return self.user_vectors(users) @ self.item_vectors(None).T
+
+
+class Towers(Factors):
+    """Two towers: a perceptron above the vectors of each side (Covington, Adams and Sargin 2016; Yi et al. 2019)."""
+
+    def parts(self, facts: dict[str, Any]) -> list[tuple[str, Callable[[], nn.Module]]]:
+        sizes = [facts["width"], *facts["hidden"]]
+        return [
+            *super().parts(facts),
+            ("user_tower", lambda: _perceptron(sizes)),
+            ("item_tower", lambda: _perceptron(sizes)),
+        ]
+
+    user_tower: nn.Module
+    item_tower: nn.Module
+
+    def user_vectors(self, users: Tensor) -> Tensor:
+        return self.user_tower(self.users(users))
+
+    def item_vectors(self, items: Tensor | None) -> Tensor:
+        return self.item_tower(self.items(items))
+
+
+class NeuralFactors(Recommender):
+    """NeuMF: a product of vectors and a perceptron over others, added up with weights (He et al. 2017, section 3.4)."""
+
+    users: nn.Module
+    items: nn.Module
+    deep: nn.Module
+    out: nn.Module
+
+    def parts(self, facts: dict[str, Any]) -> list[tuple[str, Callable[[], nn.Module]]]:
+        width, hidden = facts["width"], facts["hidden"]
+        # Both kinds of vectors side by side, so that one look-up finds them.
+        return [
+            ("users", lambda: Vectors(facts["users"], 2 * width)),
+            ("items", lambda: Vectors(facts["items"], 2 * width)),
+            ("deep", lambda: nn.Sequential(_perceptron([2 * width, *hidden]), nn.ReLU())),
+            ("out", lambda: nn.Linear(width + hidden[-1], 1, bias=False)),
+        ]
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        return self._scores(self.users(pairs[:, :1]), self.items(pairs[:, 1:]))
+
+    def all_scores(self, users: Tensor) -> Tensor:
+        items = self.items(None)
+        size = max(1, PAIRS // len(items))
+        return torch.cat([self._scores(self.users(part)[:, None], items[None]) for part in users.split(size)])
+
+    def _scores(self, users: Tensor, items: Tensor) -> Tensor:
+        """[B, 1, 2 D] and [B or 1, N, 2 D] to [B, N]."""
+        (left, deep_left), (right, deep_right) = users.chunk(2, dim=-1), items.chunk(2, dim=-1)
+        shape = (len(users), items.shape[1], -1)
+        both = torch.cat([deep_left.expand(*shape), deep_right.expand(*shape)], dim=-1)
+        return self.out(torch.cat([left * right, self.deep(both)], dim=-1)).squeeze(-1)
+
+
+def _perceptron(sizes: list[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in zip(sizes, sizes[1:]):
+        layers += [nn.ReLU(), nn.Linear(before, after)] if layers else [nn.Linear(before, after)]
+    return nn.Sequential(*layers)
+
+
+def factors(*, width: Positive = 64) -> dict[str, Any]:
     """The options of a matrix factorisation."""
     return {"width": width}
 
 
-RECOMMENDERS: dict[str, Callable[..., dict[str, Any]]] = {"factors": factors}
+def two_tower(*, width: Positive = 64, hidden: tuple[Positive, ...] = (128, 64)) -> dict[str, Any]:
+    """The options of two towers; the last of `hidden` is the width of what is multiplied."""
+    return {"width": width, "hidden": list(hidden)}
+
+
+def neumf(*, width: Positive = 32, hidden: tuple[Positive, ...] = (64, 32)) -> dict[str, Any]:
+    """The options of NeuMF."""
+    return {"width": width, "hidden": list(hidden)}
+
+
+# By name: the options with their usual values, and the network.
+RECOMMENDERS: dict[str, tuple[Callable[..., dict[str, Any]], type[Recommender]]] = {
+    "factors": (factors, Factors),
+    "two_tower": (two_tower, Towers),
+    "neumf": (neumf, NeuralFactors),
+}
 
 
 def describe_recommender(named: Named, *, users: int, items: int) -> dict[str, Any]:
-    """The description of the network that a recipe names: {"recommender": {"name", "users", "items", "width"}}.
+    """The description of the network that a recipe names: {"recommender": {"name", "users", "items", …}}.
 
     Raises:
         RecipeError: no such network or option.
     """
     name, given = parse_named(named, "model.backbone")
-    make = choose(RECOMMENDERS, name, "model.backbone")
-    options = make(**check_options(make, given, f"model.backbone.{name}"))
-    return {"recommender": {"name": name, "users": users, "items": items, **options}}
+    options, _ = choose(RECOMMENDERS, name, "model.backbone")
+    chosen = options(**check_options(options, given, f"model.backbone.{name}"))
+    return {"recommender": {"name": name, "users": users, "items": items, **chosen}}
 
 
-def build_recommender(described: dict[str, Any], *, seed: int) -> Factors:
+def build_recommender(described: dict[str, Any], *, seed: int) -> Recommender:
     """The network of a description."""
-    return Factors(described, seed)
+    return RECOMMENDERS[described["recommender"]["name"]][1](described, seed)

@@ -17,7 +17,8 @@ from scipy import sparse
 from tunewright.evaluation.baselines import Baseline
 from tunewright.evaluation.metrics import LISTED
 from tunewright.models.network import AnyNetwork, evaluating
-from tunewright.models.recommender import Factors
+from tunewright.models.recommender import Recommender
+from tunewright.random import uniform
 from tunewright.tasks.base import Measured
 from tunewright.tasks.interactions import InteractionEncoder
 
@@ -30,6 +31,8 @@ MOST_ITEMS = 20_000
 NEIGHBOURS = 100
 # The l2 term of EASE, as its author uses it for sets of this size.
 EASE_L2 = 250.0
+# Of more users than these the lists of a part are measured; the intervals say how sure that is.
+MOST_USERS = 20_000
 # What `predict` recommends.
 RECOMMENDED = 10
 
@@ -37,19 +40,23 @@ Scores = Callable[[np.ndarray], np.ndarray]
 
 
 def ranked_users(encoder: InteractionEncoder, table: pa.Table) -> np.ndarray:
-    """[U] int64: the users of a table of whom something was learned, each once."""
-    return np.unique(encoder.pairs(table)[0][:, 0])
+    """[U] int64: the users of a table of whom something was learned, each once; of very many a part, drawn by their numbers."""
+    users = np.unique(encoder.pairs(table)[0][:, 0])
+    if len(users) <= MOST_USERS:
+        return users
+    drawn = uniform(0, "ranked", 0, users, 1)[:, 0]
+    return np.sort(users[np.argsort(drawn, kind="stable")[:MOST_USERS]])
 
 
 def ranking_outputs(
     network: AnyNetwork, before: AnyNetwork | None, encoder: InteractionEncoder, table: pa.Table
 ) -> Measured:
     """What the "ranking" metrics want, for each user of the table: see `rank`."""
-    assert isinstance(network, Factors)
+    assert isinstance(network, Recommender)
     return rank(encoder, table, network_scores(network))
 
 
-def network_scores(network: Factors) -> Scores:
+def network_scores(network: Recommender) -> Scores:
     """[B] users to [B, I] scores."""
     device = next(network.parameters()).device
 
@@ -65,7 +72,7 @@ def rank(encoder: InteractionEncoder, table: pa.Table, scores: Scores) -> Measur
     average precision, the popularity of what is listed in bits (−log₂ of the share of the users who chose it, on average); and the
     list itself. And [U], how many items are wanted."""
     pairs, _ = encoder.pairs(table)
-    users = np.unique(pairs[:, 0])
+    users = ranked_users(encoder, table)
     count = len(encoder.items)
     wanted = _flags(np.unique(pairs, axis=0), len(encoder.users), count)
     # What is known but is asked for here was chosen later.
@@ -115,7 +122,7 @@ def ranking_baselines(encoder: InteractionEncoder, train: pa.Table, table: pa.Ta
 
 def recommended(network: AnyNetwork, encoder: InteractionEncoder, table: pa.Table) -> list[dict[str, Any]]:
     """For each row's user {"items": …, "scores": …}, the best first; of an unknown user the most popular, with a note."""
-    assert isinstance(network, Factors)
+    assert isinstance(network, Recommender)
     scores = network_scores(network)
     known = _flags(encoder.known, len(encoder.users), len(encoder.items))
     popular = np.bincount(encoder.learned[:, 1], minlength=len(encoder.items)).astype(np.float64)

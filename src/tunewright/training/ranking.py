@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tunewright.data.batching import Batch
+from tunewright.errors import RecipeError
+from tunewright.models.recommender import Factors
 from tunewright.random import uniform
 from tunewright.training.objectives import Objective
 
@@ -64,4 +66,48 @@ def bpr(encoder: Any, *, negatives: Annotated[int, Field(ge=1, le=1000)] = 1) ->
     return Objective(name="bpr", supervised=False, bind=bind)
 
 
-RANKINGS: dict[str, Callable[..., Objective]] = {"bpr": bpr}
+@dataclass(frozen=True, kw_only=True)
+class FromOthersInBatch:
+    """The cross entropy of naming each user's item among those of the whole batch (Yi et al. 2019, section 3).
+
+    A popular item stands in a batch more often; log q, the logarithm of its share of the pairs, is taken from its score so
+    that this does not count against it (equation 6). The same item elsewhere in the batch is not held against a user.
+    """
+
+    log_share: Tensor
+    """[I]."""
+    temperature: float
+
+    def weight(self, batch: Batch) -> float:
+        """The number of pairs."""
+        return batch.ids.shape[0]
+
+    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
+        """The sum over the batch's pairs, a scalar. Raises RecipeError when the network has no vectors to multiply."""
+        if not isinstance(model, Factors):
+            raise RecipeError(
+                "in_batch compares vectors of users and items, and this network has none",
+                place="train.objective",
+                found="in_batch",
+                expected="bpr, or model.backbone: factors or two_tower",
+                fix="train.objective: bpr",
+            )
+        users, items = batch.pixels[:, 0], batch.pixels[:, 1]
+        scores = model.user_vectors(users) @ model.item_vectors(items).T / self.temperature
+        same = (items[:, None] == items[None]) & ~torch.eye(len(items), dtype=torch.bool, device=items.device)
+        scores = (scores - self.log_share[items]).masked_fill(same, -torch.inf)
+        return F.cross_entropy(scores, torch.arange(len(items), device=items.device), reduction="sum")
+
+
+def in_batch(encoder: Any, *, temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0) -> Objective:
+    """A softmax over the items of the batch, corrected for their popularity."""
+
+    def bind(seed: int, device: torch.device) -> FromOthersInBatch:
+        counts = np.bincount(encoder.learned[:, 1], minlength=len(encoder.items))
+        share = torch.from_numpy(np.maximum(counts, 1) / len(encoder.learned)).float().to(device)
+        return FromOthersInBatch(log_share=share.log(), temperature=temperature)
+
+    return Objective(name="in_batch", supervised=False, bind=bind)
+
+
+RANKINGS: dict[str, Callable[..., Objective]] = {"bpr": bpr, "in_batch": in_batch}
