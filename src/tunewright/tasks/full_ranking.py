@@ -32,7 +32,7 @@ NEIGHBOURS = 100
 # The l2 term of EASE, as its author uses it for sets of this size.
 EASE_L2 = 250.0
 # Of more users than these the lists of a part are measured; the intervals say how sure that is.
-MOST_USERS = 20_000
+MOST_USERS = 10_000
 # What `predict` recommends.
 RECOMMENDED = 10
 
@@ -74,7 +74,7 @@ def rank(encoder: InteractionEncoder, table: pa.Table, scores: Scores) -> Measur
     pairs, _ = encoder.pairs(table)
     users = ranked_users(encoder, table)
     count = len(encoder.items)
-    wanted = _flags(np.unique(pairs, axis=0), len(encoder.users), count)
+    wanted = _flags(pairs, len(encoder.users), count)
     # What is known but is asked for here was chosen later.
     asked = np.isin(encoder.keys(encoder.known), encoder.keys(pairs))
     known = _flags(encoder.known[~asked], len(encoder.users), count)
@@ -85,7 +85,7 @@ def rank(encoder: InteractionEncoder, table: pa.Table, scores: Scores) -> Measur
     ideal = np.concatenate([[1.0], np.cumsum(gains)])
     outputs, target = np.zeros((len(users), LISTED + top)), np.zeros(len(users), np.int64)
     for part in _parts(len(users), count):
-        block = scores(users[part]).astype(np.float64)
+        block = np.array(scores(users[part]), np.float32)
         block[known[users[part]].nonzero()] = -np.inf
         best = _best(block, top)
         hit = np.asarray(wanted[users[part]][np.arange(len(best))[:, None], best].todense(), np.float64)
@@ -110,7 +110,7 @@ def ranking_baselines(encoder: InteractionEncoder, train: pa.Table, table: pa.Ta
     """What needs no training: the most popular items, those like the user's own, and EASE (Steck 2019), a linear model in
     closed form that beats most networks on small sets."""
     count = len(encoder.items)
-    seen = _flags(np.unique(encoder.learned, axis=0), len(encoder.users), count)
+    seen = _flags(encoder.learned, len(encoder.users), count)
     popular = np.asarray(seen.sum(0)).ravel()
     found = [Baseline("popularity", rank(encoder, table, lambda users: np.tile(popular, (len(users), 1)))[0])]
     if count > MOST_ITEMS:
@@ -144,9 +144,8 @@ def recommended(network: AnyNetwork, encoder: InteractionEncoder, table: pa.Tabl
 
 
 def _best(scores: np.ndarray, top: int) -> np.ndarray:
-    """[B, top] items by falling score; of equal ones the first."""
-    best = np.argpartition(-scores, top - 1, axis=1)[:, :top]
-    best.sort(axis=1)
+    """[B, top] items by falling score; of equal ones among them the first."""
+    best = torch.from_numpy(scores).topk(top, dim=1, sorted=False).indices.sort(dim=1).values.numpy()
     order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1, kind="stable")
     return np.take_along_axis(best, order, 1)
 
