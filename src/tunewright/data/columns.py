@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["number", "category", "text", "time", "image", "array", "labels"]
+Kind = Literal["number", "category", "text", "time", "image", "array", "labels", "audio"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column. An image is stored as height × width × channels bytes, an array as float32 numbers, labels as a list."""
+    """One column. An image is stored as height × width × channels bytes, an array as float32 numbers, labels as a list,
+    a recording as the bytes of its int16 samples."""
 
     name: str
     kind: Kind

@@ -72,6 +72,12 @@ def _atomic(path: Path, data: Data, framing: Framing | None) -> Source:
     return read_atomic(path)
 
 
+def _speech(path: Path, data: Data, framing: Framing | None) -> Source:
+    from tunewright.data.sources.speech import read_speech
+
+    return read_speech(path)
+
+
 # Each imports its library when it is used: a table of numbers needs no image decoder.
 SOURCES: dict[str, Reader] = {
     "csv": _delimited,
@@ -84,6 +90,7 @@ SOURCES: dict[str, Reader] = {
     "text": _text,
     "hub": _saved,
     "atomic": _atomic,
+    "speech": _speech,
 }
 ENDINGS = {
     ".csv": "csv",
@@ -157,7 +164,8 @@ def locate(data: Data, base: Path) -> list[Path] | None:
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
     if path.exists():
-        return [path]
+        # What a table of recordings names can change without it.
+        return None if data.format == "speech" else [path]
     return sample_files(data.source, base)
 
 

@@ -432,7 +432,7 @@ def usable_rows(
                 keep &= ~bad
         elif column.kind == "labels":
             stored[name] = as_lists(values) if column.separator is None else split_cells(values, column.separator)
-        elif column.kind not in ("image", "array"):
+        elif column.kind not in ("image", "array", "audio"):
             stored[name] = values.cast(pa.string())
         else:
             stored[name] = values

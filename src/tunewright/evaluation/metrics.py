@@ -21,7 +21,15 @@ import numpy as np
 from tunewright.errors import RecipeError
 
 Kind = Literal[
-    "classification", "multilabel", "regression", "tokens", "next_tokens", "answers", "preferences", "ranking"
+    "classification",
+    "multilabel",
+    "regression",
+    "tokens",
+    "next_tokens",
+    "answers",
+    "preferences",
+    "ranking",
+    "transcripts",
 ]
 
 # Where the list of items begins among the outputs of a ranking, and how many lists are looked through for an interval.
@@ -318,6 +326,21 @@ def coverage(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
     return np.array([len(np.unique(lists[drawn > 0])) / max(1, drawn.sum()) for drawn in weights])
 
 
+def wer(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """Word error rate: words to be changed, put in or taken out, for each word there is, over all recordings."""
+    return _ratio(outcome.outputs[:, 0], outcome.outputs[:, 1], weights)
+
+
+def cer(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """Letter error rate, likewise; blanks between words do not count."""
+    return _ratio(outcome.outputs[:, 2], outcome.outputs[:, 3], weights)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return weights @ part / (weights @ whole)
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -353,6 +376,8 @@ METRICS: dict[str, Metric] = {
         Metric("mrr_at_10", ("ranking",), True, partial(_listed, 2)),
         Metric("map_at_10", ("ranking",), True, partial(_listed, 3)),
         Metric("novelty", ("ranking",), True, partial(_listed, 4)),
+        Metric("wer", ("transcripts",), False, wer),
+        Metric("cer", ("transcripts",), False, cer),
         Metric("coverage", ("ranking",), True, coverage),
     )
 }

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from tunewright.models.network import AnyNetwork, Inputs, Network, evaluating
@@ -158,7 +159,8 @@ def _flops(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
         gates = 4 if isinstance(module, nn.LSTM) else 3
         directions = 2 if module.bidirectional else 1
         step = 2 * gates * module.hidden_size * (module.input_size + module.hidden_size)
-        return inputs.shape[1] * directions * step
+        moments = len(inputs.data) if isinstance(inputs, PackedSequence) else inputs.shape[1]
+        return moments * directions * step
     if isinstance(module, nn.ReLU | nn.ReLU6 | nn.GELU | nn.SiLU | nn.Tanh | nn.Sigmoid | nn.LeakyReLU):
         return output.numel()
     return 0

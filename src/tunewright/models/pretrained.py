@@ -20,6 +20,7 @@ from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import cache_dir, sha256_file, write_json
 from tunewright.models.build import MODELS
 from tunewright.models.catalog import BACKBONES, catalog_folder
+from tunewright.models.deepspeech import SPEECH_MODELS
 from tunewright.models.encoders import ENCODERS, encoder_folder
 from tunewright.models.foreign import check_files
 from tunewright.models.recommender import RECOMMENDERS
@@ -96,7 +97,9 @@ def named_backbone(model: Model) -> str | None:
     if model.backbone is None:
         return None
     name, options = parse_named(model.backbone, "model.backbone")
-    if name in RECOMMENDERS or (name in MODELS and (name not in BACKBONES or model.weights == "random")):
+    if name in (*RECOMMENDERS, *SPEECH_MODELS) or (
+        name in MODELS and (name not in BACKBONES or model.weights == "random")
+    ):
         if model.weights == "pretrained":
             raise RecipeError(
                 f"there are no pretrained weights for {name}",

@@ -16,6 +16,7 @@ from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import sync_file, write_json
 from tunewright.models.adapters import read_adapter
 from tunewright.models.build import build_network
+from tunewright.models.deepspeech import build_speech
 from tunewright.models.foreign import check_files
 from tunewright.models.network import AnyNetwork, Network
 from tunewright.models.pretrained import open_backbone, weights_folder
@@ -63,6 +64,8 @@ def save_model(folder: Path, network: AnyNetwork, extra: dict[str, Any]) -> None
 
 def fresh_network(described: dict[str, Any], *, seed: int) -> AnyNetwork:
     """The network of a description with random weights."""
+    if "speech" in described:
+        return build_speech(described, seed=seed)
     if "recommender" in described:
         return build_recommender(described, seed=seed)
     return (build_transformer if "purpose" in described else build_network)(described, seed=seed)

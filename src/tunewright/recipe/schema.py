@@ -90,7 +90,9 @@ class Data(Block):
 
     source: str
     """A file, a folder, a named sample set, or hub:owner/name."""
-    format: Literal["csv", "tsv", "jsonl", "parquet", "images", "idx", "npz", "text", "hub", "atomic"] | None = None
+    format: (
+        Literal["csv", "tsv", "jsonl", "parquet", "images", "idx", "npz", "text", "hub", "atomic", "speech"] | None
+    ) = None
     """Normally seen from the source itself."""
     input: Names | None = None
     """The input column or columns; every column but the target when left out."""

@@ -21,6 +21,8 @@ STYLES: dict[str, Style] = {
     "exact_match": "share",
     "reward_accuracy": "share",
     "preference_accuracy": "share",
+    "wer": "share",
+    "cer": "share",
     "subset_accuracy": "share",
     **dict.fromkeys(("mae", "rmse", "loss", "masked_loss", "pseudo_perplexity", "token_loss", "perplexity"), "amount"),
 }

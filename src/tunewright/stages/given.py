@@ -19,6 +19,7 @@ from tunewright.data.columns import Column, Rejects
 from tunewright.data.opening import ENDINGS, open_source
 from tunewright.data.prepare import usable_rows
 from tunewright.data.sources.base import ROW, image_column
+from tunewright.data.sources.speech import AUDIO
 from tunewright.errors import DataError, shorten
 from tunewright.recipe.schema import Data
 from tunewright.tasks.base import InputEncoder
@@ -26,10 +27,12 @@ from tunewright.tasks.chat_tokens import TalkEncoder
 from tunewright.tasks.fields import FieldEncoder
 from tunewright.tasks.interactions import InteractionEncoder
 from tunewright.tasks.pixels import PixelEncoder
+from tunewright.tasks.recordings import SpeechEncoder
 from tunewright.tasks.rows import RowEncoder
 from tunewright.tasks.tokens import TokenEncoder
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+SOUNDS = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
 # Rows that are predicted in one go: enough to sort by length, few enough to see the first results soon.
 PIECE = 1024
 # Lines of standard input that are waited for before they are predicted.
@@ -63,6 +66,8 @@ def given_pieces(data: str, inputs: InputEncoder, rejects: Rejects) -> Iterator[
     elif isinstance(inputs, TokenEncoder) and Path(data).suffix.lower() == ".txt" and Path(data).is_file():
         with Path(data).open(encoding="utf-8", errors="replace") as file:
             yield from _from_lines(file, inputs, rejects)
+    elif isinstance(inputs, SpeechEncoder) and Path(data).suffix.lower() in SOUNDS:
+        yield _sound(data, inputs)
     elif _is_source(data):
         yield from _from_source(data, inputs, rejects)
     elif (record := _record(data, inputs)) is not None:
@@ -86,7 +91,8 @@ def _is_source(data: str) -> bool:
 
 def _from_source(data: str, inputs: InputEncoder, rejects: Rejects) -> Iterator[Piece]:
     framing = inputs.file_framing if isinstance(inputs, PixelEncoder) else None
-    source = open_source(Data(source=data, labelled=False), Path("."), framing)
+    format = "speech" if isinstance(inputs, SpeechEncoder) else None
+    source = open_source(Data(source=data, labelled=False, format=format), Path("."), framing)
     if isinstance(inputs, PixelEncoder) and (stored := source.known.get(inputs.column)) is not None:
         inputs = inputs.reads(stored)
     for part in source.parts.values():
@@ -176,6 +182,20 @@ def _readable(table: pa.Table, inputs: InputEncoder, rejects: Rejects) -> pa.Tab
         return table
     columns = {name: column for name, column in known.items() if name in table.column_names}
     return usable_rows(table, columns, set(columns), None, rejects)
+
+
+def _sound(name: str, inputs: SpeechEncoder) -> Piece:
+    """One recording by its path."""
+    from tunewright.data.audio import read_audio
+
+    try:
+        samples = read_audio(Path(name))
+    except ValueError as error:
+        raise DataError(
+            f"the recording cannot be read: {error}", file=name, expected="WAV, FLAC, OGG or MP3", fix="check the file"
+        ) from None
+    table = pa.table({AUDIO: pa.array([samples.tobytes()], pa.binary()), ROW: pa.array([1], pa.int64())})
+    return Piece(table=table, names=[{"file": name}], inputs=inputs)
 
 
 def _pictures(files: list[tuple[int, str]], inputs: PixelEncoder, rejects: Rejects | None) -> Iterator[Piece]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from tunewright.data.augmentation import Augmentation, build_augmentation
 from tunewright.data.batching import Examples
+from tunewright.data.log_mel import BANDS
 from tunewright.data.mixing import MixedExamples, mixed
 from tunewright.data.packing import PackedExamples
 from tunewright.data.pictures import PictureExamples
@@ -20,6 +21,7 @@ from tunewright.data.sources.mixed import SOURCE
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.adapters import add_adapter
 from tunewright.models.build import build_network, describe_model
+from tunewright.models.deepspeech import DeepSpeech, build_speech, describe_speech
 from tunewright.models.layers import resolve_auto
 from tunewright.models.network import AnyNetwork, Network
 from tunewright.models.pretrained import Backbone, weights_folder
@@ -38,6 +40,7 @@ from tunewright.tasks.causal_tokens import CausalEncoder
 from tunewright.tasks.chat_tokens import TalkEncoder
 from tunewright.tasks.fields import FieldEncoder
 from tunewright.tasks.interactions import InteractionEncoder
+from tunewright.tasks.recordings import SpeechEncoder
 from tunewright.tasks.rows import unused_columns
 from tunewright.tasks.table import get_task
 from tunewright.tasks.targets import TargetEncoder, fit_target
@@ -146,6 +149,8 @@ def gather(
         network, tune = pretrained_network(recipe, preprocessor, origin, backbone, few, screen)
     elif isinstance(inputs, InteractionEncoder):
         network, tune = _recommender(recipe, inputs, task, origin), recipe.tune
+    elif isinstance(inputs, SpeechEncoder):
+        network, tune = _recogniser(recipe, inputs, task, origin, screen), recipe.tune
     else:
         network = _own_network(recipe, preprocessor, origin, backbone, objective, screen)
         tune = recipe.tune if backbone is None or origin is not None else chosen_tune(recipe, few, screen)
@@ -209,6 +214,22 @@ def _recommender(recipe: Recipe, inputs: InteractionEncoder, task: Task, origin:
     named = recipe.model.backbone or task.default_model["backbone"]
     described = describe_recommender(named, users=len(inputs.users), items=len(inputs.items))
     return build_recommender(described, seed=mix(recipe.seed, "weights"))
+
+
+def _recogniser(recipe: Recipe, inputs: SpeechEncoder, task: Task, origin: Origin | None, screen: Screen) -> DeepSpeech:
+    """A network of ours that hears, or that of a stage before; with a new head where other letters are to be learned."""
+    seed = mix(recipe.seed, "weights")
+    if origin is not None and isinstance(origin.network, DeepSpeech):
+        if origin.preprocessor.inputs == inputs:
+            return origin.network
+        screen.say(f"new head: {len(inputs.letters)} letters are to be learned, others than before")
+        facts = {**origin.network.described["speech"], "outputs": inputs.outputs}
+        network = build_speech({"speech": facts}, seed=seed)
+        kept = {name: value for name, value in origin.network.state_dict().items() if not name.startswith("head.")}
+        network.load_state_dict(kept, strict=False)
+        return network
+    named = recipe.model.backbone or task.default_model["backbone"]
+    return build_speech(describe_speech(named, bands=BANDS, outputs=inputs.outputs), seed=seed)
 
 
 def _own_network(

@@ -48,8 +48,13 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
             expected="your data: a file, a folder, or hub:owner/name",
             fix=f"tunewright init {task} --data PATH",
         )
-    split = chosen.defaults.get("data", {}).get("split", {})
-    data = Data(source=source, split=Split(**split), labelled=chosen.target_kind is not None)
+    usual = chosen.defaults.get("data", {})
+    data = Data(
+        source=source,
+        split=Split(**usual.get("split", {})),
+        labelled=chosen.target_kind is not None,
+        format=usual.get("format"),
+    )
     prepared = prepare(data, seed=0, target_kind=chosen.target_kind, base=Path("."))
     manifest = prepared.manifest
     # A path in a recipe counts from the recipe's own folder.
@@ -65,7 +70,7 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
         classes=classes,
         inputs=_inputs(manifest),
         # Conversations, and who chose what, are found by the names of their columns.
-        name_columns=chosen.kind not in ("answers", "preferences", "ranking")
+        name_columns=chosen.kind not in ("answers", "preferences", "ranking", "transcripts")
         and manifest.format not in ("images", "idx", "npz", "sample", "text"),
         model=json.dumps({"weights": A_MODEL} if chosen.goes_on else chosen.default_model, ensure_ascii=False),
         train=chosen.defaults.get("train", {}),

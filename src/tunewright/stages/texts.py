@@ -21,6 +21,7 @@ from tunewright.stages.shown_turns import show_first
 from tunewright.tasks.causal_tokens import CausalEncoder
 from tunewright.tasks.chat_tokens import ChatEncoder, ChatExamples, TalkEncoder
 from tunewright.tasks.preference_pairs import PreferenceEncoder, PreferenceExamples
+from tunewright.tasks.recordings import SpeechEncoder, SpeechExamples
 from tunewright.tasks.table import get_task
 from tunewright.tasks.tokens import TextEncoder, TokenEncoder, load_tokens, text_columns
 
@@ -49,6 +50,19 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
         if isinstance(train, MixedExamples):
             said["mix"] = _say_mix(train, screen)
         return said
+    if isinstance(encoder, SpeechEncoder) and isinstance(train, SpeechExamples):
+        screen.say(
+            f"{len(train):,} recordings, {train.seconds / 3600:.2f} hours; {len(encoder.letters)} letters: "
+            + "".join(encoder.letters)
+        )
+        if train.impossible:
+            screen.warn(f"{train.impossible:,} recordings have no words or are too short for them, and are left out")
+        return {
+            "examples": len(train),
+            "seconds": train.seconds,
+            "letters": len(encoder.letters),
+            "cut": train.impossible,
+        }
     if isinstance(encoder, PreferenceEncoder) and isinstance(train, PreferenceExamples):
         tokens, compared = train.texts.tokens, train.texts.trained_tokens
         screen.say(

@@ -15,6 +15,7 @@ from tunewright.tasks import (
     language_modeling,
     masked_language_modeling,
     preference_tuning,
+    speech_recognition,
     supervised_fine_tuning,
     tabular_classification,
     tabular_regression,
@@ -40,6 +41,7 @@ TASKS: dict[str, Task] = {
         preference_tuning.TASK,
         click_prediction.TASK,
         item_recommendation.TASK,
+        speech_recognition.TASK,
     )
 }
 
