@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 import torch
 from sklearn.datasets import load_digits
 
@@ -326,6 +328,22 @@ def _few_clicks(path: Path, task: str) -> str:
     return str(path)
 
 
+def _few_recordings(path: Path, task: str) -> str:
+    """Tones of two heights with a word for each, in files; the path of their table."""
+    for number in range(40):
+        tone = np.sin(np.arange(8000) * (0.1 + number % 2 / 5)) / 3
+        soundfile.write(path.with_name(f"{number}.wav"), tone, 16_000)
+    path.write_text("\n".join(["audio,text", *(f"{number}.wav,{'ab'[number % 2]}" for number in range(40))]))
+    return str(path)
+
+
+MADE_UP: dict[str, Callable[[Path, str], str]] = {
+    "click-prediction": _few_clicks,
+    "item-recommendation": _few_clicks,
+    "speech-recognition": _few_recordings,
+}
+
+
 def _that_talks(place: Path) -> str:
     """The folder of a very small model that was taught to answer."""
     place /= "talks"
@@ -341,9 +359,7 @@ def _that_talks(place: Path) -> str:
 def test_init_writes_a_recipe_that_runs(tmp_path: Path, task: str) -> None:
     source = {"image-classification": "digits", "tabular-classification": "wine", "tabular-regression": "diabetes"}.get(
         task
-    ) or (_few_clicks if task in ("click-prediction", "item-recommendation") else _few_texts)(
-        tmp_path / "rows.csv", task
-    )
+    ) or MADE_UP.get(task, _few_texts)(tmp_path / "rows.csv", task)
     path = tmp_path / "recipe.yaml"
     assert "next:" in write_recipe(task, source, path)
     changes = ["train.epochs=1", "eval.resamples=100"]

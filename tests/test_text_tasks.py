@@ -221,4 +221,5 @@ def test_every_task_says_what_a_prediction_is() -> None:
         "answers",
         "preferences",
         "ranking",
+        "transcripts",
     }

@@ -2,7 +2,8 @@
 
     python examples/speech/make_corpus.py        # espeak-ng must be installed, such as by: apt install espeak-ng
 
-train.csv has the voices to learn from, new.csv other voices, to adapt to and to test with. A voice is an accent, a variant, a pitch and a rate; each recording has some noise.
+train.csv has the voices to learn from, new.csv other voices, to adapt to and to test with. A voice is an accent, a variant, a
+pitch and a rate; each recording has some noise.
 """
 
 from __future__ import annotations
