@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from tunewright.training.objectives import Objective
 
 # An item that the user chose is drawn again, so many times at most.
 TRIES = 8
+# A byte for each possible pair, where there are no more than these.
+MOST_PAIRS = 2**27
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +49,40 @@ class FromPairs:
 
     def draw(self, users: Tensor, ids: np.ndarray, epoch: int) -> Tensor:
         """[B, negatives] items, none of which the user chose, as far as a few tries find one."""
-        numbers = uniform(self.seed, "negatives", epoch, ids, self.negatives * TRIES)
-        drawn = torch.from_numpy((numbers * self.items).astype(np.int64)).clamp_(max=self.items - 1).to(users.device)
-        drawn = drawn.view(len(ids), self.negatives, TRIES)
-        keys = users[:, None, None] * self.items + drawn
+        drawn = self._items(ids, epoch, "negatives", 1)[..., 0]
+        taken = self._chose(users[:, None], drawn)
+        rows = taken.any(1).nonzero()[:, 0]
+        if len(rows):
+            others = self._items(ids[rows.cpu().numpy()], epoch, "other negatives", TRIES)
+            free = ~self._chose(users[rows, None, None], others)
+            # The first that is free; where none is, the last.
+            first = torch.where(free.any(-1), free.int().argmax(-1), TRIES - 1).unsqueeze(-1)
+            drawn[rows] = torch.where(taken[rows], others.gather(-1, first).squeeze(-1), drawn[rows])
+        return drawn
+
+    def _items(self, ids: np.ndarray, epoch: int, purpose: str, tries: int) -> Tensor:
+        """[N, negatives, tries] items, a function of the example and the epoch alone."""
+        numbers = uniform(self.seed, purpose, epoch, ids, self.negatives * tries)
+        drawn = torch.from_numpy((numbers * self.items).astype(np.int64)).clamp_(max=self.items - 1)
+        return drawn.to(self.chosen.device).view(len(ids), self.negatives, tries)
+
+    def _chose(self, users: Tensor, items: Tensor) -> Tensor:
+        """Whether these are pairs that are known; users and items of shapes that fit."""
+        keys = users * self.items + items
+        if self.table is not None:
+            return self.table[keys]
         place = torch.searchsorted(self.chosen, keys).clamp_(max=len(self.chosen) - 1)
-        taken = self.chosen[place] == keys
-        first = (~taken).int().argmax(-1, keepdim=True)
-        return drawn.gather(-1, first).squeeze(-1)
+        return self.chosen[place] == keys
+
+    @cached_property
+    def table(self) -> Tensor | None:
+        """[U · I] whether each pair is known, where that is a few million; None: they are looked up among the keys."""
+        size = (int(self.chosen[-1]) // self.items + 1) * self.items
+        if size > MOST_PAIRS:
+            return None
+        found = torch.zeros(size, dtype=torch.bool, device=self.chosen.device)
+        found[self.chosen] = True
+        return found
 
 
 def bpr(encoder: Any, *, negatives: Annotated[int, Field(ge=1, le=1000)] = 1) -> Objective:
