@@ -21,6 +21,7 @@ STYLES: dict[str, Style] = {
     "exact_match": "share",
     "reward_accuracy": "share",
     "preference_accuracy": "share",
+    "accuracy_per_byte": "share",
     "wer": "share",
     "cer": "share",
     "subset_accuracy": "share",
