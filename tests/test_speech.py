@@ -221,11 +221,19 @@ def test_it_learns_what_tones_say(trained: Any, place: Path) -> None:
 def test_other_letters_get_a_new_head_and_the_frozen_part_stays(trained: Any, place: Path) -> None:
     weights = str(trained.stages["pretrain"].folder / "model")
     recipe = recipe_for(
-        data={"source": "abcd.csv", "split": {"by": "group", "column": "speaker", "valid": 0.15, "test": 0.2}},
         model={"weights": weights},
-        tune={"freeze": ["conv1", "conv2"]},
         train={"epochs": 2, "batch_size": 8, "lr": 3e-3},
-        stages=["finetune"],
+        stages=[
+            {
+                "finetune": {
+                    "data": {
+                        "source": "abcd.csv",
+                        "split": {"by": "group", "column": "speaker", "valid": 0.15, "test": 0.2},
+                    },
+                    "tune": {"freeze": ["conv1", "conv2"]},
+                }
+            }
+        ],
     )
     done = run(recipe, base=place, runs=place / "runs", screen=silent()).stages["finetune"]
     before, after = load_model(weights).network.state_dict(), load_model(done.folder / "model").network.state_dict()

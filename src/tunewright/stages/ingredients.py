@@ -99,8 +99,10 @@ def prepare_data(recipe: Recipe, base: Path, screen: Screen, out: Path | None = 
         if note is not None:
             screen.warn(note)
     with screen.counting(f"preparing {recipe.data.source}") as progress:
+        # A stage with data of its own does not say again what the task reads.
+        format = recipe.data.format or task.defaults.get("data", {}).get("format")
         prepared = prepare(
-            recipe.data,
+            recipe.data.model_copy(update={"format": format}),
             seed=recipe.seed,
             target_kind=task.target_kind if recipe.data.labelled else None,
             base=base,
