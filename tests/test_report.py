@@ -509,7 +509,10 @@ def test_the_page_is_whole_and_alone(pages, name, lang) -> None:
     assert "@import" not in page
     assert all(found.startswith("#") for found in re.findall(r"url\(([^)]*)\)", page))
     policy = next(found["content"] for tag, found in reader.elements if found.get("http-equiv"))
-    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    assert (
+        policy
+        == "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
+    )
     assert len(page.encode()) < 500_000
 
 

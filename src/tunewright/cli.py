@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -153,11 +153,15 @@ def predict(
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="A file, an image, a text, JSON, or - for lines of standard input.")
     ],
+    form: Annotated[
+        Literal["json", "srt", "vtt"],
+        typer.Option("--as", help="json: an object a line; srt or vtt: subtitles of a recording."),
+    ] = "json",
 ) -> None:
-    """Predict for new data: one JSON object a line."""
+    """Predict for new data: one JSON object a line, or subtitles."""
     from tunewright.stages.predict import print_predictions
 
-    print_predictions(model, data)
+    print_predictions(model, data, form)
 
 
 @app.command()

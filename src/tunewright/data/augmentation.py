@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -241,7 +241,7 @@ def build_augmentation(steps: Sequence[str | dict[str, Any]], *, seed: int, clas
     changes: list[tuple[str, Change]] = []
     mixes: list[tuple[str, Mix]] = []
     for number, step in enumerate(steps):
-        name, options = _parse(step, f"train.augment.{number}")
+        name, options = parse_step(step, f"train.augment.{number}", AUGMENTATIONS)
         function = choose(AUGMENTATIONS, name, "train.augment")
         made = function(**check_options(function, options, f"train.augment.{number}.{name}"))
         (changes if name in CHANGE_NAMES else mixes).append((f"{number} {name}", made))
@@ -250,7 +250,14 @@ def build_augmentation(steps: Sequence[str | dict[str, Any]], *, seed: int, clas
     return Augmentation(changes=tuple(changes), mixes=tuple(mixes), seed=seed, classes=classes)
 
 
-def _parse(step: str | dict[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+def parse_step(
+    step: str | dict[str, Any], where: str, known: Mapping[str, Callable[..., Any]]
+) -> tuple[str, dict[str, Any]]:
+    """A step's name and options: a name, {name: options}, or {name: value of its first option}.
+
+    Raises:
+        RecipeError: it is neither, or there is no such name.
+    """
     if isinstance(step, str):
         return step, {}
     if len(step) != 1:
@@ -264,7 +271,7 @@ def _parse(step: str | dict[str, Any], where: str) -> tuple[str, dict[str, Any]]
     ((name, value),) = step.items()
     if isinstance(value, dict):
         return name, value
-    return name, {next(iter(inspect.signature(choose(AUGMENTATIONS, name, "train.augment")).parameters)): value}
+    return name, {next(iter(inspect.signature(choose(known, name, "train.augment")).parameters)): value}
 
 
 def _beta(alpha: float, numbers: np.ndarray) -> np.ndarray:

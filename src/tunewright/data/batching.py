@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -186,11 +188,13 @@ class Batches:
     batch_size: int
     accumulate: int = 1
     seed: int
+    most: int | None = None
+    """The sum of the padded lengths in a batch at most, in place of `batch_size`; examples that are longer are alone."""
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch: ⌈⌈N / batch_size⌉ / accumulate⌉."""
-        batches = -(-len(self.examples) // self.batch_size)
+        batches = -(-len(self.examples) // self.batch_size) if self.most is None else len(self._buckets[1])
         return -(-batches // self.accumulate)
 
     def steps(self, epoch: int, *, start: int = 0) -> Iterator[list[Batch]]:
@@ -206,6 +210,8 @@ class Batches:
         Every batch but the last is full, and each example comes once, so each weighs the same as without the sorting.
         """
         order = torch.from_numpy(permutation(self.seed, "order", epoch, len(self.examples)))
+        if self.most is not None:
+            return self._by_length(order, epoch)
         if self.examples.lengths is None:
             return list(order.split(self.batch_size))
         batches: list[Tensor] = []
@@ -215,6 +221,34 @@ class Batches:
         full = len(order) // self.batch_size
         mixed = permutation(self.seed, "batches", epoch, full)
         return [batches[index] for index in mixed] + batches[full:]
+
+    @cached_property
+    def _buckets(self) -> tuple[Tensor, list[tuple[int, int]]]:
+        """The bucket of each example, and for each batch of an epoch its bucket and size.
+
+        In a bucket the longest is at most a seventh longer than the shortest, so that the batches of every epoch are as many,
+        and waste little.
+        """
+        assert self.most is not None and self.examples.lengths is not None
+        lengths = self.examples.lengths.clamp(min=1)
+        bucket = torch.ceil(torch.log(lengths.double()) / math.log(8 / 7)).long()
+        plan: list[tuple[int, int]] = []
+        for number in bucket.unique().tolist():
+            within = lengths[bucket == number]
+            size, left = max(1, self.most // int(within.max())), len(within)
+            while left > 0:
+                plan.append((number, min(size, left)))
+                left -= size
+        return bucket, plan
+
+    def _by_length(self, order: Tensor, epoch: int) -> list[Tensor]:
+        bucket, plan = self._buckets
+        waiting = {number: order[bucket[order] == number] for number in bucket.unique().tolist()}
+        batches: list[Tensor] = []
+        for number, size in plan:
+            batches.append(waiting[number][:size])
+            waiting[number] = waiting[number][size:]
+        return [batches[index] for index in permutation(self.seed, "batches", epoch, len(batches))]
 
 
 def in_order(examples: Examples, batch_size: int) -> Iterator[Batch]:

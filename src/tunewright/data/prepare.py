@@ -27,7 +27,7 @@ from tunewright.data.columns import Column, Manifest, Rejects
 from tunewright.data.labels import as_lists, find_separator, join_flags, split_cells
 from tunewright.data.liked import judge
 from tunewright.data.opening import locate, open_source
-from tunewright.data.roles import role_columns
+from tunewright.data.roles import SPEAKER_NAMES, role_columns
 from tunewright.data.sources.base import ROW, Source
 from tunewright.data.types import Seen, choose_inputs, choose_target, infer_columns, missing_column, sort_classes
 from tunewright.errors import DataError, RunFailed, shorten
@@ -42,6 +42,8 @@ VERSION = 1
 MOST_CLASSES = 10_000
 
 TargetKind = Literal["category", "number", "labels"]
+# With fewer voices than these a split by voice would often leave one of its parts empty.
+FEW_SPEAKERS = 10
 PARTS = ("train", "all", "valid", "test")
 # Rows that are read at once where not all are wanted in memory.
 PIECE = 2_000
@@ -53,6 +55,8 @@ class Prepared:
 
     folder: Path
     manifest: Manifest
+    base: Path = Path(".")
+    """The folder that names of files in the recipe count from."""
 
     def rows(self, split: str) -> int:
         """How many rows a split has; 0 when there is no such split."""
@@ -192,6 +196,8 @@ def _build(
         else:
             columns[target] = _target_column(columns[target], target_kind, seen.get(target), data)
     inputs = choose_inputs(data, columns, target, data.source)
+    if data.split.by is None:
+        data = data.model_copy(update={"split": _usual_split(data.split, source, columns, seen)})
     if data.split.by == "within" and data.split.column is None:
         data = data.model_copy(
             update={"split": data.split.model_copy(update={"column": role_columns(data, columns)[0]})}
@@ -246,6 +252,17 @@ def _build(
         ) from error
     finally:
         writer.abandon()
+
+
+def _usual_split(split: Split, source: Source, columns: dict[str, Column], seen: dict[str, Seen]) -> Split:
+    """How rows are divided where the recipe does not say: at random, but no voice stands on both sides of a split."""
+    speaker = next((name for name in SPEAKER_NAMES if name in columns), None)
+    if source.format != "speech" or speaker is None:
+        return split.model_copy(update={"by": "random"})
+    voices = seen[speaker].distinct if speaker in seen else None
+    if voices is not None and len(voices) < FEW_SPEAKERS:
+        return split.model_copy(update={"by": "random"})
+    return split.model_copy(update={"by": "group", "column": speaker})
 
 
 def _rating(data: Data) -> str:

@@ -22,6 +22,8 @@ ITEM_NAMES = (
     "article_id",
 )
 
+SPEAKER_NAMES = ("speaker", "speaker_id", "voice", "client_id", "reader")
+
 
 def role_columns(data: Data, names: Iterable[str]) -> tuple[str | None, str | None]:
     """The columns with the user and with the item: the recipe's, or those with a usual name; None: there is none.

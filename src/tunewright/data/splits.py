@@ -160,7 +160,7 @@ def by_time(split: Split, values: np.ndarray) -> ByTime:
 
 def describe(split: Split, official: set[str]) -> str:
     """The rule in one sentence, to stand beside every number."""
-    ways = {
+    ways: dict[str | None, str] = {
         "random": "at random",
         "stratified": "at random within each class",
         "group": f"by {split.column!r}: no group is in two splits",

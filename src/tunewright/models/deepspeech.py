@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tunewright.models.layers import seeded
-from tunewright.models.network import AnyNetwork, Block
+from tunewright.models.recogniser import Recogniser, present
 from tunewright.random import mix
-from tunewright.recipe.named import check_options, choose, parse_named
-from tunewright.recipe.schema import Named
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -36,9 +34,8 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         found = self.layer(x)
         lengths = (lengths + self.stride - 1) // self.stride
-        there = torch.arange(found.shape[2], device=x.device) < lengths[:, None]
         # Deep Speech's rectifier, which has an upper end, too.
-        return found.clamp(0, 20) * there[:, None, :, None], lengths
+        return found.clamp(0, 20) * present(lengths, found.shape[2])[:, None, :, None], lengths
 
 
 class Recurrent(nn.Module):
@@ -70,14 +67,13 @@ class Ahead(nn.Module):
         return self.layer(nn.functional.pad(x.transpose(1, 2), (0, self.moments))).transpose(1, 2)
 
 
-class DeepSpeech(AnyNetwork):
-    """The network of a description {"speech": {"name", "bands", "outputs", …}}."""
+class DeepSpeech(Recogniser):
+    """The network of a description."""
 
     def __init__(self, described: dict[str, Any], seed: int) -> None:
-        super().__init__()
-        self.described = described
-        facts = described["speech"]
-        bands, channels, hidden = facts["bands"], facts["channels"], facts["hidden"]
+        super().__init__(described)
+        facts = self.facts
+        bands, channels, hidden = facts["width"], facts["channels"], facts["hidden"]
         left = ((bands + 1) // 2 + 1) // 2
         both = facts["ahead"] == 0
         makers: list[tuple[str, Callable[[], nn.Module]]] = [
@@ -111,45 +107,30 @@ class DeepSpeech(AnyNetwork):
         """[B] of the input to [B] of the output."""
         return (lengths + 1) // 2
 
-    def blocks(self) -> list[Block]:
-        return [
-            Block(name, module, "head" if name == "head" else "backbone", f"{name}.")
-            for name, module in self.named_children()
-        ]
 
-    def example(self) -> dict[str, Tensor]:
-        device = next(self.parameters()).device
-        features = torch.zeros(1, 100, self.described["speech"]["bands"], device=device)
-        return {"features": features, "lengths": torch.tensor([100], device=device)}
+# Channels, recurrent layers and their width.
+SIZES = {"small": (32, 3, 256), "base": (32, 5, 512), "large": (32, 7, 1024)}
 
 
 def deepspeech(
     *,
-    channels: Positive = 32,
-    hidden: Positive = 256,
-    layers: Positive = 3,
+    size: Literal["small", "base", "large"] = "small",
+    channels: Positive | None = None,
+    layers: Positive | None = None,
+    hidden: Positive | None = None,
     cell: Literal["gru", "lstm"] = "gru",
     ahead: Annotated[int, Field(ge=0)] = 0,
+    features: Literal["log_mel", "mfcc"] = "log_mel",
 ) -> dict[str, Any]:
-    """The options: `ahead` moments of 20 ms that a network sees which reads forwards alone, for streaming; 0: both ways."""
-    return {"channels": channels, "hidden": hidden, "layers": layers, "cell": cell, "ahead": ahead}
-
-
-SPEECH_MODELS: dict[str, Callable[..., dict[str, Any]]] = {"deepspeech": deepspeech}
-
-
-def describe_speech(named: Named, *, bands: int, outputs: int) -> dict[str, Any]:
-    """The description of the network that a recipe names.
-
-    Raises:
-        RecipeError: no such network or option.
-    """
-    name, given = parse_named(named, "model.backbone")
-    make = choose(SPEECH_MODELS, name, "model.backbone")
-    chosen = make(**check_options(make, given, f"model.backbone.{name}"))
-    return {"speech": {"name": name, "bands": bands, "outputs": outputs, **chosen}}
-
-
-def build_speech(described: dict[str, Any], *, seed: int) -> DeepSpeech:
-    """The network of a description."""
-    return DeepSpeech(described, seed)
+    """The options: a size, of which each number can be another; `ahead` moments of 20 ms that a network sees which reads
+    forwards alone, for streaming; 0: both ways."""
+    usual = SIZES[size]
+    return {
+        "reads": features,
+        "moment": 2,
+        "channels": channels or usual[0],
+        "layers": layers or usual[1],
+        "hidden": hidden or usual[2],
+        "cell": cell,
+        "ahead": ahead,
+    }

@@ -20,10 +20,10 @@ from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import cache_dir, sha256_file, write_json
 from tunewright.models.build import MODELS
 from tunewright.models.catalog import BACKBONES, catalog_folder
-from tunewright.models.deepspeech import SPEECH_MODELS
 from tunewright.models.encoders import ENCODERS, encoder_folder
 from tunewright.models.foreign import check_files
 from tunewright.models.recommender import RECOMMENDERS
+from tunewright.models.speech_models import SPEECH_MODELS
 from tunewright.models.weights import read_old_weights, write_weights
 from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Model

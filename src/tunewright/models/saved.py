@@ -16,11 +16,11 @@ from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import sync_file, write_json
 from tunewright.models.adapters import read_adapter
 from tunewright.models.build import build_network
-from tunewright.models.deepspeech import build_speech
 from tunewright.models.foreign import check_files
 from tunewright.models.network import AnyNetwork, Network
 from tunewright.models.pretrained import open_backbone, weights_folder
 from tunewright.models.recommender import build_recommender
+from tunewright.models.speech_models import build_speech
 from tunewright.models.transformer import Transformer, build_transformer
 from tunewright.models.transformer_files import read_transformer, write_transformer
 from tunewright.models.weights import load_weights, read_tensors

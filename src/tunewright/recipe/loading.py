@@ -16,7 +16,18 @@ from tunewright.recipe.yaml_text import Lines, read_yaml, read_yaml_file
 Defaults = Callable[[str], Mapping[str, Any]]
 
 # What is chosen by name is replaced as a whole: an override `optimizer: sgd` must not inherit adam's options.
-REPLACED = {"optimizer", "objective", "schedule", "backbone", "layers", "head", "class_weights", "stages", "tokenizer"}
+REPLACED = {
+    "optimizer",
+    "objective",
+    "schedule",
+    "backbone",
+    "layers",
+    "head",
+    "class_weights",
+    "stages",
+    "tokenizer",
+    "decoding",
+}
 # What a stage with a task of its own takes from the recipe.
 OF_THE_RUN = ("name", "seed", "hardware")
 OF_THE_DATA = ("source", "format", "input", "split", "resize", "limit")

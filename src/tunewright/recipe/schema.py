@@ -39,9 +39,10 @@ class Split(Block):
     """The share of rows for validation: the best weights and the temperature are chosen on it."""
     test: Fraction = 0.1
     """The share of rows for the test: looked at once, at the end."""
-    by: Literal["random", "stratified", "group", "time", "within"] = "random"
-    """random; stratified (each class in proportion); group (a group never straddles); time (the latest rows are the test);
-    within (each group's rows are divided, such as each user's)."""
+    by: Literal["random", "stratified", "group", "time", "within"] | None = None
+    """Left out: at random; recordings with a column of speakers by speaker. random; stratified (each class in proportion);
+    group (a group never straddles); time (the latest rows are the test); within (each group's rows are divided, such as each
+    user's)."""
     column: str | None = None
     """The column with the group or the time, for `by: group`, `by: within` and `by: time`."""
     order: str | None = None
@@ -146,6 +147,8 @@ class Model(Block):
     """The layers after the backbone; the size `auto` comes from the data."""
     max_length: Annotated[int, Field(ge=4, strict=True)] | None = None
     """Text: tokens that the network gets at most; longer texts are cut, and counted."""
+    decoding: Named | None = None
+    """Speech: greedy, or {beam: {width: 16, words: train, hot_words: [...]}}, a search with a language model of words."""
     tokenizer: Named | None = None
     """Train a tokenizer on the training texts, for a backbone without pretrained weights: wordpiece, bpe, unigram, or
     {wordpiece: {vocabulary: 8000}}."""
@@ -203,9 +206,11 @@ class Train(Block):
     """How often the training data is gone through."""
     batch_size: Positive = 32
     """Examples in a batch."""
+    batch_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Speech: seconds of sound in a batch at most, padding included, in place of `batch_size`."""
     augment: list[str | dict[str, Any]] = []
     """Changed copies of the training pictures: flip, crop, resized_crop, color, randaugment, mixup, cutmix; with options
-    {crop: 4}, {randaugment: {n: 2, m: 9}}."""
+    {crop: 4}, {randaugment: {n: 2, m: 9}}. Of recordings: noise, speed, gain, stripes."""
     objective: Named | None = None
     """What is minimised; the task chooses when left out. masked, denoising and masked_tokens need no labels."""
     optimizer: Named = "adam"

@@ -26,12 +26,15 @@ from tunewright.report.parts import stage_title
 from tunewright.report.reading import RunFiles, Stage, mapping, read_run, words_of
 from tunewright.report.result_section import compared, hint, result, sliced
 from tunewright.report.samples_section import samples
+from tunewright.report.speech_section import speech
 from tunewright.report.style import style_sheet
 from tunewright.report.texts_section import texts
 from tunewright.report.training_section import network, training
 from tunewright.report.words import LANGUAGES, Language, Words
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
+)
 
 
 def write_report(run_folder: Path, *, lang: str = "en") -> Path:
@@ -116,6 +119,7 @@ def _stage(words: Words, stage: Stage) -> list[Html | None]:
         *labelled(words, stage),
         *calibrated(words, stage),
         *mistakes(words, stage),
+        *speech(words, stage),
         *hint(words, stage),
     ]
 

@@ -1,4 +1,4 @@
-"""Pictures from elsewhere, made fit for the page: the network's SVG, and the images of the worst mistakes."""
+"""Pictures and sounds from elsewhere, made fit for the page: the network's SVG, and the images and recordings of mistakes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ ATTRIBUTES = re.compile(
 _LOADS = re.compile(r"url\((?!#)|@import|expression|javascript:|position|\\", re.IGNORECASE)
 _REFERENCE = re.compile(r"url\(#([\w-]+)\)")
 
+_SOUND = re.compile(r"data:audio/(?:ogg|wav|mpeg);base64,[A-Za-z0-9+/]+={0,2}")
 _IMAGE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
 # The largest image, in characters of its data URI, that goes on the page.
 LARGEST_IMAGE = 60_000
+LARGEST_SOUND = 300_000
 
 
 def clean_svg(drawing: str, prefix: str) -> Html | None:
@@ -65,5 +67,12 @@ def _attribute(key: str, value: str, prefix: str) -> str:
 def image_uri(value: object) -> str | None:
     """A picture's data URI; None for anything that is not one, or too large for a page."""
     if isinstance(value, str) and len(value) <= LARGEST_IMAGE and _IMAGE.fullmatch(value):
+        return value
+    return None
+
+
+def sound_uri(value: object) -> str | None:
+    """A recording's data URI; None for anything that is not one, or too large for a page."""
+    if isinstance(value, str) and len(value) <= LARGEST_SOUND and _SOUND.fullmatch(value):
         return value
     return None

@@ -307,6 +307,16 @@ WORDS: dict[str, tuple[str, str]] = {
     "mix_rows": ("rows", "行数"),
     "mix_read": ("read in an epoch", "每轮读取"),
     "mix_share": ("of all", "占比"),
+    # speech
+    "speech": ("What it heard", "听写情况"),
+    "speech_seconds": ("sound in the test", "测试音频时长"),
+    "speech_factor": ("work for each second of sound, seconds (real-time factor)", "每秒音频所需计算秒数（实时率）"),
+    "speech_without": ("word error rate without the search", "不用搜索时的词错误率"),
+    "speech_said": ("said", "实际内容"),
+    "speech_heard": ("heard", "识别结果"),
+    "speech_times": ("times", "次数"),
+    "speech_nothing": ("nothing", "（无）"),
+    "speech_confusions": ("What is taken for what most often", "最常见的混淆"),
     # beside
     "beside": ("Before and after, on other data", "其他数据上的前后对比"),
     "beside_what": ("data and metric", "数据与指标"),

@@ -82,6 +82,8 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob
             values = _slice_values(table, column)
             found = slice_by(column, values, metrics, outcome, resamples=settings.resamples, seed=seed)
             evaluation.setdefault("slices", []).extend(found)
+        if examination is not None and examination.facts is not None:
+            evaluation |= examination.facts(saved.network, preprocessor.inputs, table)
         if preprocessor.target is not None:
             evaluation["mistakes"] = _mistakes(preprocessor, table, outcome)
         classes = (preprocessor.target.classes if preprocessor.target else None) or []

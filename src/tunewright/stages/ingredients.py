@@ -11,21 +11,19 @@ from torch import nn
 
 from tunewright.data.augmentation import Augmentation, build_augmentation
 from tunewright.data.batching import Examples
-from tunewright.data.log_mel import BANDS
 from tunewright.data.mixing import MixedExamples, mixed
 from tunewright.data.packing import PackedExamples
 from tunewright.data.pictures import PictureExamples
 from tunewright.data.prepare import Prepared, prepare
+from tunewright.data.sound_changes import SoundChanges
 from tunewright.data.sources.base import ROW
 from tunewright.data.sources.mixed import SOURCE
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.adapters import add_adapter
 from tunewright.models.build import build_network, describe_model
-from tunewright.models.deepspeech import DeepSpeech, build_speech, describe_speech
 from tunewright.models.layers import resolve_auto
 from tunewright.models.network import AnyNetwork, Network
 from tunewright.models.pretrained import Backbone, weights_folder
-from tunewright.models.recommender import build_recommender, describe_recommender
 from tunewright.models.saved import load_backbone_weights
 from tunewright.models.surgery import fit_input, replace_head
 from tunewright.models.transformer import Transformer
@@ -35,12 +33,11 @@ from tunewright.stages.console import Screen
 from tunewright.stages.job import Origin, recipe_backbone
 from tunewright.stages.method import few_examples, settle_method
 from tunewright.stages.pretrained import chosen_tune, pretrained_network, same_target, usual_lr
-from tunewright.tasks.base import InputEncoder, Preprocessor, Task
+from tunewright.tasks.base import InputEncoder, Preprocessor, Started, Task
 from tunewright.tasks.causal_tokens import CausalEncoder
 from tunewright.tasks.chat_tokens import TalkEncoder
 from tunewright.tasks.fields import FieldEncoder
-from tunewright.tasks.interactions import InteractionEncoder
-from tunewright.tasks.recordings import SpeechEncoder
+from tunewright.tasks.recordings import SpeechExamples
 from tunewright.tasks.rows import unused_columns
 from tunewright.tasks.table import get_task
 from tunewright.tasks.targets import TargetEncoder, fit_target
@@ -62,15 +59,15 @@ class Ingredients:
     """What moves: the recipe's, or the default for a pretrained network."""
     lr: float
     """The peak learning rate: the recipe's, or the usual one."""
-    augmentation: Augmentation | None
-    """How training pictures are changed."""
+    augmentation: Augmentation | SoundChanges | None
+    """How training pictures or recordings are changed."""
     encoded: dict[str, Examples | None] = field(default_factory=dict)
 
     def examples(self, split: str) -> Examples | None:
         """A split as tensors; None when it has no rows."""
         if split not in self.encoded:
             found = encode_split(self.prepared, self.preprocessor, split)
-            if split == "train" and isinstance(found, PictureExamples):
+            if split == "train" and isinstance(found, PictureExamples | SpeechExamples):
                 found = replace(found, augmentation=self.augmentation)
             if split == "train" and isinstance(found, PackedExamples) and self.recipe.data.mix:
                 found = by_weight(found, self.prepared, self.recipe)
@@ -101,7 +98,7 @@ def prepare_data(recipe: Recipe, base: Path, screen: Screen, out: Path | None = 
     with screen.counting(f"preparing {recipe.data.source}") as progress:
         # A stage with data of its own does not say again what the task reads.
         format = recipe.data.format or task.defaults.get("data", {}).get("format")
-        prepared = prepare(
+        found = prepare(
             recipe.data.model_copy(update={"format": format}),
             seed=recipe.seed,
             target_kind=task.target_kind if recipe.data.labelled else None,
@@ -110,6 +107,7 @@ def prepare_data(recipe: Recipe, base: Path, screen: Screen, out: Path | None = 
             out=out,
             progress=progress,
         )
+    prepared = replace(found, base=base)
     if recipe.task.startswith("tabular") and recipe.data.input is None and (unused := unused_columns(prepared)):
         screen.warn(f"columns that are neither numbers nor categories are not used: {', '.join(unused)}")
     return prepared
@@ -147,12 +145,14 @@ def gather(
     preprocessor = Preprocessor(task=task, inputs=inputs, target=target)
     started = origin.network if origin is not None else None
     few = few_examples(recipe, task, prepared)
-    if (backbone is not None and not backbone.own) or isinstance(started, Transformer):
+    if task.network is not None:
+        start = None if origin is None else Started(origin.network, origin.preprocessor.inputs)
+        network, note = task.network(recipe, inputs, backbone, start)
+        tune = recipe.tune
+        if note is not None:
+            screen.say(note)
+    elif (backbone is not None and not backbone.own) or isinstance(started, Transformer):
         network, tune = pretrained_network(recipe, preprocessor, origin, backbone, few, screen)
-    elif isinstance(inputs, InteractionEncoder):
-        network, tune = _recommender(recipe, inputs, task, origin), recipe.tune
-    elif isinstance(inputs, SpeechEncoder):
-        network, tune = _recogniser(recipe, inputs, task, origin, screen), recipe.tune
     else:
         network = _own_network(recipe, preprocessor, origin, backbone, objective, screen)
         tune = recipe.tune if backbone is None or origin is not None else chosen_tune(recipe, few, screen)
@@ -180,22 +180,24 @@ def gather(
 
 def _augmentation(
     recipe: Recipe, task: Task, objective: Objective, target: TargetEncoder | None
-) -> Augmentation | None:
+) -> Augmentation | SoundChanges | None:
     """What `train.augment` asks for.
 
     Raises:
         RecipeError: the inputs are no pictures, or mixed labels do not fit the objective.
     """
     steps = recipe.train.augment
+    if task.augment is not None:
+        return task.augment(steps, recipe.seed)
     found = build_augmentation(steps, seed=recipe.seed, classes=target.outputs if target else 0)
     if found is None:
         return None
     if task.frame is None:
         raise RecipeError(
-            f"{task.name} has no pictures to change",
+            f"{task.name} has nothing that could be changed so",
             place="train.augment",
             found=steps,
-            expected="a task on images",
+            expected="a task on images or on speech",
             fix="leave train.augment out",
         )
     if found.mixes and objective.name != "cross_entropy":
@@ -207,31 +209,6 @@ def _augmentation(
             fix="take mixup and cutmix out of train.augment",
         )
     return found
-
-
-def _recommender(recipe: Recipe, inputs: InteractionEncoder, task: Task, origin: Origin | None) -> AnyNetwork:
-    """A network of ours that scores items, or that of a stage before."""
-    if origin is not None:
-        return origin.network
-    named = recipe.model.backbone or task.default_model["backbone"]
-    described = describe_recommender(named, users=len(inputs.users), items=len(inputs.items))
-    return build_recommender(described, seed=mix(recipe.seed, "weights"))
-
-
-def _recogniser(recipe: Recipe, inputs: SpeechEncoder, task: Task, origin: Origin | None, screen: Screen) -> DeepSpeech:
-    """A network of ours that hears, or that of a stage before; with a new head where other letters are to be learned."""
-    seed = mix(recipe.seed, "weights")
-    if origin is not None and isinstance(origin.network, DeepSpeech):
-        if origin.preprocessor.inputs == inputs:
-            return origin.network
-        screen.say(f"new head: {len(inputs.letters)} letters are to be learned, others than before")
-        facts = {**origin.network.described["speech"], "outputs": inputs.outputs}
-        network = build_speech({"speech": facts}, seed=seed)
-        kept = {name: value for name, value in origin.network.state_dict().items() if not name.startswith("head.")}
-        network.load_state_dict(kept, strict=False)
-        return network
-    named = recipe.model.backbone or task.default_model["backbone"]
-    return build_speech(describe_speech(named, bands=BANDS, outputs=inputs.outputs), seed=seed)
 
 
 def _own_network(

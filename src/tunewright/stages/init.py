@@ -75,7 +75,7 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
         model=json.dumps({"weights": A_MODEL} if chosen.goes_on else chosen.default_model, ensure_ascii=False),
         train=chosen.defaults.get("train", {}),
         metrics=list(chosen.metrics),
-        by=data.split.by,
+        by=data.split.by or "random",
         stages=chosen.defaults.get("stages", ["pretrain"]),
     )
     write_atomic(out, text)

@@ -21,6 +21,7 @@ from tunewright.evaluation.outputs import run_network
 from tunewright.models.network import AnyNetwork
 from tunewright.models.saved import load_network
 from tunewright.stages.given import given_pieces
+from tunewright.stages.subtitles import subtitles
 from tunewright.tasks.base import InputEncoder, Preprocessor
 from tunewright.tasks.chat_tokens import TalkEncoder
 from tunewright.tasks.table import load_preprocessor
@@ -118,10 +119,27 @@ def predict(model: Model | Path | str, data: Given | Path) -> list[dict[str, Any
     return ready.predict(str(data) if isinstance(data, Path) else data)
 
 
-def print_predictions(folder: Path, data: str) -> None:
-    """One JSON object a line on standard output, piece by piece; what was left out goes to standard error."""
+def print_predictions(folder: Path, data: str, form: str = "json") -> None:
+    """One JSON object a line on standard output, piece by piece, or subtitles; what was left out goes to standard error.
+
+    Raises:
+        DataError: subtitles are wanted, and it is not one recording.
+    """
     rejects = Rejects()
-    for entries in _predictions(load_model(folder), data, rejects):
+    model = load_model(folder)
+    if form != "json":
+        entries = [entry for piece in _predictions(model, data, rejects) for entry in piece]
+        if len(entries) != 1 or "words" not in entries[0]:
+            raise DataError(
+                "subtitles belong to one recording",
+                file=data,
+                found=f"{len(entries):,} rows" if len(entries) != 1 else model.preprocessor.task.name,
+                expected="a sound file, and a model of speech",
+                fix="leave --as out",
+            )
+        sys.stdout.write(subtitles(entries[0]["words"], form))
+        return
+    for entries in _predictions(model, data, rejects):
         for entry in entries:
             sys.stdout.write(json.dumps(entry, ensure_ascii=False) + "\n")
         sys.stdout.flush()

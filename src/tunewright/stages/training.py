@@ -39,6 +39,7 @@ from tunewright.stages.summary import (
 from tunewright.stages.texts import describe_texts
 from tunewright.stages.validation import selection_metric, validator
 from tunewright.tasks.preference_pairs import PreferenceExamples
+from tunewright.tasks.recordings import SpeechExamples
 from tunewright.training import freezing
 from tunewright.training.checkpoint import Checkpoint, load_best, load_newest, save_best, save_checkpoint
 from tunewright.training.loop import Best, Settings, State, Surroundings, train
@@ -89,6 +90,7 @@ def train_ingredients(
         batch_size=train_settings.batch_size,
         accumulate=train_settings.accumulate,
         seed=recipe.seed,
+        most=longest_batch(recipe, train_examples),
     )
     total_steps = train_settings.epochs * batches.steps_per_epoch
 
@@ -397,3 +399,23 @@ def require_finite(network: nn.Module, state: State) -> None:
             found=", ".join(broken[:5]),
             fix="lower train.lr or set train.clip_norm: 1.0; the last good checkpoint is kept",
         )
+
+
+def longest_batch(recipe: Recipe, examples: Examples) -> int | None:
+    """What `train.batch_seconds` asks for, in hundredths of a second, the unit of recordings' lengths.
+
+    Raises:
+        RecipeError: the examples are no recordings.
+    """
+    seconds = recipe.train.batch_seconds
+    if seconds is None:
+        return None
+    if not isinstance(examples, SpeechExamples):
+        raise RecipeError(
+            "only recordings are gathered by seconds",
+            place="train.batch_seconds",
+            found=recipe.task,
+            expected="task: speech-recognition",
+            fix="write train.batch_size",
+        )
+    return round(100 * seconds)

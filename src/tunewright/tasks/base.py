@@ -6,7 +6,7 @@ Tunewright works from what is written there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -31,6 +31,14 @@ from tunewright.training.objectives import Objective
 Measured = tuple[np.ndarray, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Started:
+    """A model to start from: its network, and the encoder that it was trained with."""
+
+    network: AnyNetwork
+    inputs: Any
+
+
 @dataclass(frozen=True, kw_only=True)
 class Examination:
     """How a network is measured and used where there is no target column to hold its answers against.
@@ -47,6 +55,8 @@ class Examination:
     """(encoder, training rows, table) → what needs no network, measured on the same table."""
     answer: Callable[[AnyNetwork, Any, pa.Table], list[dict[str, Any]]]
     """(network, encoder, table) → what `predict` prints for each row."""
+    facts: Callable[[AnyNetwork, Any, pa.Table], dict[str, Any]] | None = None
+    """(network, encoder, table) → more that is to be known of the test rows, as JSON under a name of its own."""
     units: Callable[[Any, pa.Table], np.ndarray] | None = None
     """(encoder, table) → the numbers [N] of what is measured, where that is not the rows, such as users."""
     select: str | None = None
@@ -120,6 +130,11 @@ class Task:
     objectives: dict[str, Callable[..., Objective]] | None = None
     """What can be minimised, by name, each made from the input encoder and the recipe's options; None: what fits the
     target, of `training/objectives.py`."""
+    network: Callable[[Recipe, Any, Backbone | None, Started | None], tuple[AnyNetwork, str | None]] | None = None
+    """(recipe, encoder, pretrained backbone, model to start from) → a network of the task's own kind, and what is to be said of it;
+    None: a layer list or a named backbone with a head."""
+    augment: Callable[[Sequence[str | dict[str, Any]], int], Any] | None = None
+    """(`train.augment`, seed) → what changes training examples that are no pictures; None: nothing does."""
     goes_on: bool = False
     """Whether it has a meaning only for a network that has learned something before."""
     examination: Examination | None = None

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-from tunewright.tasks.base import Examination, Task
+from tunewright.models.network import AnyNetwork
+from tunewright.models.pretrained import Backbone
+from tunewright.models.recommender import build_recommender, describe_recommender
+from tunewright.random import mix
+from tunewright.recipe.schema import Recipe
+from tunewright.tasks.base import Examination, Started, Task
 from tunewright.tasks.full_ranking import ranked_users, ranking_baselines, ranking_outputs, recommended
-from tunewright.tasks.interactions import fit_interactions, load_interactions
+from tunewright.tasks.interactions import InteractionEncoder, fit_interactions, load_interactions
 from tunewright.training.ranking import RANKINGS
+
+
+def recommender(
+    recipe: Recipe, inputs: InteractionEncoder, backbone: Backbone | None, start: Started | None
+) -> tuple[AnyNetwork, str | None]:
+    """A network of ours that scores items, or that of a stage before."""
+    if start is not None:
+        return start.network, None
+    described = describe_recommender(
+        recipe.model.backbone or "factors", users=len(inputs.users), items=len(inputs.items)
+    )
+    return build_recommender(described, seed=mix(recipe.seed, "weights")), None
+
 
 TASK = Task(
     name="item-recommendation",
@@ -13,6 +31,7 @@ TASK = Task(
     target_kind=None,
     fit_inputs=fit_interactions,
     load_inputs=load_interactions,
+    network=recommender,
     default_model={"backbone": "factors"},
     defaults={
         "data": {"labelled": False, "split": {"by": "within"}},

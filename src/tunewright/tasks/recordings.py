@@ -2,49 +2,59 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from tunewright.data.audio import RATE
 from tunewright.data.batching import Batch
-from tunewright.data.log_mel import BANDS, log_mel
+from tunewright.data.hearing import A_SECOND, HEARINGS, WIDTHS
+from tunewright.data.log_mel import HOP
+from tunewright.data.ngrams import NGrams, count_ngrams, read_arpa, write_arpa
 from tunewright.data.prepare import Prepared
+from tunewright.data.sound_changes import SoundChanges
 from tunewright.data.sources.speech import AUDIO
+from tunewright.data.spoken import spoken, spoken_words
 from tunewright.errors import DataError
+from tunewright.evaluation.decoding import Beam
+from tunewright.models.heard import described_folder
 from tunewright.models.pretrained import Backbone
-from tunewright.random import uniform
+from tunewright.models.speech_models import describe_speech
+from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Recipe
 from tunewright.training.ctc import NO_LETTER
 
 TEXT = "text"
-# SpecAugment (Park et al. 2019): in each recording so many stripes of bands and of time are hidden, each at most so wide.
-BAND_STRIPES, BANDS_HIDDEN = 2, 12
-TIME_STRIPES, TIME_HIDDEN = 2, 0.06
+WORDS_FILE = "words.arpa"
+Bonus = Annotated[float, Field(ge=-100, le=100)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechExamples:
     """Recordings of different lengths, padded in a batch to its longest.
 
-    A batch's inputs are {"features": [B, T, BANDS], "lengths": [B]}, its target [B, L] the letters' numbers, `NO_LETTER` behind
-    their end; None without words. In a training epoch stripes of the features are hidden, others each time.
+    A batch's inputs are {"features": [B, T, M], or [B, T] of samples, "lengths": [B]}, its target [B, L] the letters' numbers,
+    `NO_LETTER` behind their end; None without words.
     """
 
-    features: list[Tensor]
+    sounds: list[Tensor]
+    """[N] int16 each."""
+    reads: str
+    """What the network hears of them, see `data/hearing.py`."""
     letters: list[Tensor] | None
     rows: Tensor
     impossible: int = 0
     """How many recordings are too short for their words, and were left out."""
+    augmentation: SoundChanges | None = None
     device: torch.device | None = None
 
     @property
@@ -53,63 +63,75 @@ class SpeechExamples:
 
     @property
     def lengths(self) -> Tensor:
+        """[N]: in hundredths of a second."""
         return self._lengths
 
     @cached_property
     def _lengths(self) -> Tensor:
-        return torch.tensor([len(entry) for entry in self.features])
+        return torch.tensor([1 + len(sound) // HOP for sound in self.sounds])
 
     @property
     def augmented(self) -> bool:
-        return True
+        return self.augmentation is not None
 
     @property
     def seconds(self) -> float:
-        return float(self.lengths.sum()) / 100
+        return sum(map(len, self.sounds)) / RATE
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.sounds)
 
     def to(self, device: torch.device) -> SpeechExamples:
         return replace(self, device=device)
 
+    @cached_property
+    def _features(self) -> list[Tensor]:
+        """Of all recordings, where they are always the same; not of samples, which are twice as large as the sounds."""
+        return [self._heard(sound) for sound in self.sounds]
+
+    def _heard(self, sound: Tensor) -> Tensor:
+        return HEARINGS[self.reads](sound.float() / 32768)
+
+    def _one(self, index: int, epoch: int | None) -> Tensor:
+        changes = self.augmentation if epoch is not None else None
+        if changes is not None and changes.of_samples:
+            features = HEARINGS[self.reads](changes.samples(self.sounds[index].float() / 32768, index, epoch or 0))
+        elif self.reads == "samples":
+            features = self._heard(self.sounds[index])
+        else:
+            features = self._features[index]
+        return features if changes is None else changes.features(features, index, epoch or 0)
+
     def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
-        chosen = [self.features[index] for index in ids.tolist()]
-        if epoch is not None:
-            chosen = [_striped(entry, index, epoch) for entry, index in zip(chosen, ids.tolist(), strict=True)]
+        chosen = [self._one(index, epoch) for index in ids.tolist()]
         features = torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True)
+        lengths = torch.tensor([len(entry) for entry in chosen])
         target = None
         if self.letters is not None:
             letters = [self.letters[index] for index in ids.tolist()]
             target = torch.nn.utils.rnn.pad_sequence(letters, batch_first=True, padding_value=NO_LETTER).to(self.device)
-        inputs = {"features": features.to(self.device), "lengths": self.lengths[ids].to(self.device)}
-        return Batch(inputs, target, ids)
-
-
-def _striped(features: Tensor, index: int, epoch: int) -> Tensor:
-    """A copy with stripes of 0, which is each band's mean."""
-    found = features.clone()
-    drawn = uniform(0, "stripes", epoch, np.array([index]), 2 * (BAND_STRIPES + TIME_STRIPES))[0]
-    for number in range(BAND_STRIPES + TIME_STRIPES):
-        axis = int(number < BAND_STRIPES)
-        most = BANDS_HIDDEN if axis else TIME_HIDDEN * len(found)
-        width = int(drawn[2 * number] * (most + 1))
-        start = int(drawn[2 * number + 1] * (found.shape[axis] - width + 1))
-        found.narrow(axis, start, width).zero_()
-    return found
+        return Batch({"features": features.to(self.device), "lengths": lengths.to(self.device)}, target, ids)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechEncoder:
-    """The letters that words are written with; number 0 is the blank, letter k has number k + 1."""
+    """What the network hears, the letters that words are written with, and how the likeliest words are searched.
+
+    Number 0 is the blank, letter k has number k + 1.
+    """
 
     letters: list[str]
+    reads: str = "log_mel"
+    moment: int = 2
+    """How many moments of what it hears become one of its answers."""
+    beam: Beam | None = None
+    """None: the likeliest letter of each moment."""
     plain_name: str = "the commonest sentence"
     plain_rows: int = 50_000
 
     @property
     def input_shape(self) -> tuple[int, int]:
-        return (1, BANDS)
+        return (1, WIDTHS[self.reads])
 
     @property
     def outputs(self) -> int:
@@ -125,8 +147,8 @@ class SpeechEncoder:
         """What letters say."""
         return "".join(self.letters[number - 1] for number in numbers)
 
-    def features(self, table: pa.Table) -> list[Tensor]:
-        """The features of each recording. Raises DataError when the table holds none."""
+    def sounds(self, table: pa.Table) -> list[Tensor]:
+        """[N] int16 of each recording. Raises DataError when the table holds none."""
         if AUDIO not in table.column_names or not pa.types.is_binary(table[AUDIO].type):
             raise DataError(
                 "the data holds no recordings",
@@ -134,16 +156,24 @@ class SpeechEncoder:
                 expected="a column `audio`",
                 fix="data.format: speech",
             )
-        return [log_mel(_samples(cell.as_py())) for cell in table[AUDIO]]
+        return [torch.from_numpy(np.frombuffer(cell.as_py(), np.int16).copy()) for cell in table[AUDIO]]
+
+    def heard(self, table: pa.Table) -> SpeechExamples:
+        """Recordings without their words."""
+        rows = torch.tensor(np.asarray(table["_row"]))
+        return SpeechExamples(sounds=self.sounds(table), reads=self.reads, letters=None, rows=rows)
 
     def examples(self, table: pa.Table, target: Tensor | None) -> SpeechExamples:
         """Recordings with their letters; those that are too short for them are left out and counted."""
-        features = self.features(table)
-        rows = torch.tensor(np.asarray(table["_row"]))
+        found = self.heard(table)
         if TEXT not in table.column_names:
-            return SpeechExamples(features=features, letters=None, rows=rows)
+            return found
         letters = [torch.tensor(self.numbers(text or ""), dtype=torch.int64) for text in table[TEXT].to_pylist()]
-        kept = [index for index, found in enumerate(letters) if len(found) and _fits(found, len(features[index]))]
+        kept = [
+            index
+            for index, entry in enumerate(letters)
+            if len(entry) and self.fits(entry, len(found.sounds[index]) / RATE)
+        ]
         if not kept:
             raise DataError(
                 "no recording is long enough for its words",
@@ -151,12 +181,18 @@ class SpeechEncoder:
                 expected="recordings whose words are in them",
                 fix="check the table: does each row name the words of its own file?",
             )
-        return SpeechExamples(
-            features=[features[index] for index in kept],
+        return replace(
+            found,
+            sounds=[found.sounds[index] for index in kept],
             letters=[letters[index] for index in kept],
-            rows=rows[kept],
+            rows=found.rows[kept],
             impossible=len(letters) - len(kept),
         )
+
+    def fits(self, letters: Tensor, seconds: float) -> bool:
+        """Whether there is a moment for each letter, and for a blank between two equal ones."""
+        needed = len(letters) + int((letters[1:] == letters[:-1]).sum())
+        return seconds * A_SECOND[self.reads] / self.moment >= needed
 
     def plain(self, train: pa.Table, test: pa.Table) -> tuple[Any, Any]:
         raise NotImplementedError  # its baselines are of its examination
@@ -165,24 +201,54 @@ class SpeechEncoder:
         return {"input": {TEXT: table[TEXT][index].as_py()}}
 
     def to_json(self) -> dict[str, Any]:
-        return {"letters": self.letters}
+        found: dict[str, Any] = {"letters": self.letters, "reads": self.reads, "moment": self.moment}
+        if self.beam is not None:
+            facts = {name: value for name, value in vars(self.beam).items() if name != "words"}
+            found["beam"] = {**facts, "hot_words": sorted(self.beam.hot_words)}
+        return found
 
     def write(self, folder: Path) -> None:
-        """Nothing: the JSON holds all."""
+        """The language model, where there is one."""
+        if self.beam is not None and self.beam.words is not None:
+            write_arpa(self.beam.words, folder / WORDS_FILE)
 
 
-def spoken(text: str) -> str:
-    """A text as it is compared and learned: composed, in lower case, blanks as one."""
-    return " ".join(unicodedata.normalize("NFC", text).lower().split())
+def beam(
+    *,
+    width: Annotated[int, Field(gt=0, le=1024)] = 16,
+    words: str | None = "train",
+    order: Annotated[int, Field(gt=0, le=6)] = 3,
+    weight: Annotated[float, Field(ge=0, le=10)] = 0.5,
+    bonus: Bonus = 0.5,
+    hot_words: list[str] | None = None,
+    hot_bonus: Bonus = 3.0,
+) -> dict[str, Any]:
+    """The options: `words`, the language model: train (counted from the training texts), an ARPA file, or none."""
+    return dict(locals())
 
 
-def _samples(cell: bytes) -> Tensor:
-    return torch.from_numpy(np.frombuffer(cell, np.int16).astype(np.float32) / 32768)
+def greedy() -> dict[str, Any]:
+    """The likeliest letter of each moment."""
+    return {}
 
 
-def _fits(letters: Tensor, moments: int) -> bool:
-    """Between two equal letters a blank must stand."""
-    return (moments + 1) // 2 >= len(letters) + int((letters[1:] == letters[:-1]).sum())
+DECODINGS = {"greedy": greedy, "beam": beam}
+
+
+def fit_decoding(recipe: Recipe, texts: Iterator[str], base: Path) -> Beam | None:
+    """What `model.decoding` asks for. Raises RecipeError or DataError: it cannot be done."""
+    name, given = parse_named(recipe.model.decoding or "greedy", "model.decoding")
+    make = choose(DECODINGS, name, "model.decoding")
+    options = make(**check_options(make, given, f"model.decoding.{name}"))
+    if not options:
+        return None
+    source, order, hot = options.pop("words"), options.pop("order"), options.pop("hot_words") or []
+    counted: NGrams | None = None
+    if source == "train":
+        counted = count_ngrams((spoken_words(spoken(text)) for text in texts), order)
+    elif source is not None:
+        counted = read_arpa(base / source)
+    return Beam(words=counted, hot_words=frozenset(spoken_words(spoken(" ".join(hot)))), **options)
 
 
 def fit_recordings(
@@ -202,22 +268,35 @@ def fit_recordings(
             expected="the columns audio and text",
             fix="rename the columns",
         )
+
+    def texts() -> Iterator[str]:
+        for piece in prepared.pieces("train", [TEXT]):
+            yield from (text or "" for text in piece[TEXT].cast(pa.string()).to_pylist())
+
     counts: Counter[str] = Counter()
-    for piece in prepared.pieces("train", [TEXT]):
-        for text in piece[TEXT].cast(pa.string()).to_pylist():
-            counts.update(spoken(text or ""))
+    for text in texts():
+        counts.update(spoken(text))
     if not counts:
         raise DataError("no recording has words", file=prepared.manifest.source, fix="fill the column `text`")
-    if known is not None and set(counts) <= set(known.letters):
-        return known
-    return SpeechEncoder(letters=sorted(counts))
+    found = (
+        known.beam
+        if known is not None and recipe.model.decoding is None
+        else fit_decoding(recipe, texts(), prepared.base)
+    )
+    if known is not None:
+        letters = known.letters if set(counts) <= set(known.letters) else sorted(counts)
+        return replace(known, letters=letters, beam=found)
+    named = recipe.model.backbone or "deepspeech"
+    facts = describe_speech(named) if backbone is None else described_folder(backbone.config)
+    return SpeechEncoder(letters=sorted(counts), reads=facts["reads"], moment=facts["moment"], beam=found)
 
 
 def load_recordings(value: dict[str, Any], folder: Path) -> SpeechEncoder:
-    """The encoder from its JSON."""
-    return SpeechEncoder(**value)
-
-
-def seconds_of(table: pa.Table) -> float:
-    """How long the recordings of a table are, together."""
-    return sum(len(cell.as_py()) for cell in table[AUDIO]) / 2 / RATE
+    """The encoder from its JSON and the language model beside it."""
+    facts = dict(value)
+    if (given := facts.pop("beam", None)) is None:
+        return SpeechEncoder(**facts)
+    searched = dict(given)
+    words = read_arpa(folder / WORDS_FILE) if (folder / WORDS_FILE).exists() else None
+    hot = frozenset(searched.pop("hot_words"))
+    return SpeechEncoder(**facts, beam=Beam(**searched, words=words, hot_words=hot))

@@ -11,11 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tunewright.data.batching import Batch
-from tunewright.models.deepspeech import DeepSpeech
+from tunewright.models.recogniser import BLANK, Recogniser
 from tunewright.training.objectives import Objective
 
-# The output that stands for no letter.
-BLANK = 0
 # What fills targets up behind their end.
 NO_LETTER = -1
 
@@ -32,7 +30,7 @@ class FromTranscripts:
 
     def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
         """The sum over the batch's recordings, a scalar."""
-        assert isinstance(model, DeepSpeech) and batch.target is not None
+        assert isinstance(model, Recogniser) and batch.target is not None
         found = model(batch.inputs)
         letters = batch.target != NO_LETTER
         return F.ctc_loss(

@@ -10,6 +10,7 @@ from tunewright.data.checks.finding import Finding
 from tunewright.data.checks.labels import label_errors
 from tunewright.data.checks.leaks import identifier_columns, leaking_columns
 from tunewright.data.checks.material import Material
+from tunewright.data.checks.recordings import recordings, shared_speakers
 from tunewright.data.prepare import Prepared
 
 CHECKS: dict[str, Callable[[Material], list[Finding]]] = {
@@ -23,6 +24,8 @@ CHECKS: dict[str, Callable[[Material], list[Finding]]] = {
     "leaking columns": leaking_columns,
     "identifier columns": identifier_columns,
     "label errors": label_errors,
+    "recordings": recordings,
+    "shared speakers": shared_speakers,
 }
 
 

@@ -1,0 +1,23 @@
+"""What a network hears of a recording, by name: the energy in bands, cepstral coefficients, or the samples themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tunewright.data.log_mel import BANDS, COEFFICIENTS, log_mel, mfcc
+
+
+def evenly_loud(samples: Tensor) -> Tensor:
+    """[N] with a mean of 0 and a variance of 1, as the library's networks on samples want it."""
+    samples = samples.float()
+    return (samples - samples.mean()) / torch.sqrt(samples.var(correction=0) + 1e-7)
+
+
+HEARINGS: dict[str, Callable[[Tensor], Tensor]] = {"log_mel": log_mel, "mfcc": mfcc, "samples": evenly_loud}
+# Numbers for each moment.
+WIDTHS = {"log_mel": BANDS, "mfcc": COEFFICIENTS, "samples": 1}
+# Moments of the input in a second.
+A_SECOND = {"log_mel": 100, "mfcc": 100, "samples": 16_000}

@@ -1,0 +1,39 @@
+"""The networks that hear, by name, and what each of them reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tunewright.models.conformer import Conformer, conformer
+from tunewright.models.deepspeech import DeepSpeech, deepspeech
+from tunewright.models.heard import Heard, hubert, wav2vec2, wavlm
+from tunewright.models.recogniser import Recogniser
+from tunewright.recipe.named import check_options, choose, parse_named
+from tunewright.recipe.schema import Named
+
+# Its options, and the class that builds it from them and a seed.
+SPEECH_MODELS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any], int], Recogniser]]] = {
+    "deepspeech": (deepspeech, DeepSpeech),
+    "conformer": (conformer, Conformer),
+    "wav2vec2": (wav2vec2, Heard),
+    "hubert": (hubert, Heard),
+    "wavlm": (wavlm, Heard),
+}
+
+
+def describe_speech(named: Named) -> dict[str, Any]:
+    """What the recipe's network is, but for the numbers that it reads at a moment and its outputs: {"name", "reads", …}.
+
+    Raises:
+        RecipeError: no such network or option.
+    """
+    name, given = parse_named(named, "model.backbone")
+    make, _ = choose(SPEECH_MODELS, name, "model.backbone")
+    chosen = make(**check_options(make, given, f"model.backbone.{name}"))
+    return {"name": name, **chosen}
+
+
+def build_speech(described: dict[str, Any], *, seed: int) -> Recogniser:
+    """The network of a description."""
+    return SPEECH_MODELS[described["speech"]["name"]][1](described, seed)
