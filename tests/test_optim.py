@@ -285,7 +285,15 @@ def test_adagrad_has_a_state_from_the_start() -> None:
 
 def test_usual_learning_rates() -> None:
     rates = {name: default_lr(name) for name in OPTIMIZERS}
-    assert rates == {"sgd": 1e-2, "adam": 1e-3, "adamw": 1e-3, "adagrad": 1e-2, "rmsprop": 1e-3, "muon": 1e-3}
+    assert rates == {
+        "sgd": 1e-2,
+        "adam": 1e-3,
+        "adamw": 1e-3,
+        "adagrad": 1e-2,
+        "rmsprop": 1e-3,
+        "muon": 1e-3,
+        "rowwise_adagrad": 1e-2,
+    }
     assert default_lr({"sgd": {"momentum": 0.9}}) == 1e-2
 
 

@@ -21,7 +21,7 @@ from tunewright.data.splits import TEST, TRAIN, VALID, within
 from tunewright.errors import ArtifactError, DataError, RecipeError
 from tunewright.evaluation.metrics import METRICS
 from tunewright.models.click_models import CLICK_MODELS, Cross, Embeddings, Pairs
-from tunewright.models.recommender import build_recommender, describe_recommender
+from tunewright.models.recommenders import build_recommender, describe_recommender
 from tunewright.recipe.schema import Data, Split
 from tunewright.stages.console import silent
 from tunewright.stages.run import run

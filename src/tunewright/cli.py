@@ -165,6 +165,18 @@ def predict(
 
 
 @app.command()
+def recommend(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model of item-recommendation.")],
+    user: Annotated[str, typer.Argument(metavar="USER", help="The user, as the data names it.")],
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many items.")] = 10,
+) -> None:
+    """Print the items that a user is most likely to choose next, each with its score."""
+    from tunewright.stages.recommend import recommend as print_items
+
+    print_items(model, user, count)
+
+
+@app.command()
 def chat(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved language model.")],
     temperature: Annotated[

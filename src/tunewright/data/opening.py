@@ -128,7 +128,7 @@ def open_source(data: Data, base: Path, framing: Framing | None = None) -> Sourc
         return read_hub(name.removeprefix("hub:"), framing=framing)
     path = base / name
     if name in SAMPLE_SETS and not path.exists():
-        return open_sample(name, base, data)
+        return _with_sides(open_sample(name, base, data), data, base)
     if "\0" in name or not path.exists():
         near = difflib.get_close_matches(name, SAMPLE_SETS, n=1)
         raise DataError(
@@ -150,13 +150,25 @@ def open_source(data: Data, base: Path, framing: Framing | None = None) -> Sourc
             expected="a file" if what == "folder" else "a folder",
             fix="check data.source and data.format",
         )
-    return SOURCES[format](path, data, framing)
+    return _with_sides(SOURCES[format](path, data, framing), data, base)
+
+
+def _with_sides(source: Source, data: Data, base: Path) -> Source:
+    if data.users is None and data.items is None:
+        return source
+    from tunewright.data.sides import join_sides
+
+    return join_sides(source, data, lambda name: open_source(Data(source=name, labelled=False), base))
 
 
 def locate(data: Data, base: Path) -> list[Path] | None:
     """The files that a source consists of, without opening them; None when it is not made of local files."""
     if data.mix:
         found = [locate(one, base) for one in [data.model_copy(update={"mix": []}), *map(_alone, data.mix)]]
+        return None if None in found else [file for files in found for file in files or []]
+    sides = [Data(source=name, labelled=False) for name in (data.users, data.items) if name is not None]
+    if sides:
+        found = [locate(one, base) for one in [data.model_copy(update={"users": None, "items": None}), *sides]]
         return None if None in found else [file for files in found for file in files or []]
     if data.source.startswith("hub:") or "\0" in data.source:
         return None

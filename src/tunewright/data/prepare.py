@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from tunewright.data import splits
 from tunewright.data.cleaning import look_at
 from tunewright.data.columns import Column, Manifest, Rejects
+from tunewright.data.core import keep_core
 from tunewright.data.labels import as_lists, find_separator, join_flags, split_cells
 from tunewright.data.liked import judge
 from tunewright.data.opening import locate, open_source
@@ -42,6 +43,8 @@ VERSION = 1
 MOST_CLASSES = 10_000
 
 TargetKind = Literal["category", "number", "labels"]
+# Splits that divide the rows of each group.
+BY_EACH = ("within", "last")
 # With fewer voices than these a split by voice would often leave one of its parts empty.
 FEW_SPEAKERS = 10
 PARTS = ("train", "all", "valid", "test")
@@ -184,6 +187,8 @@ def _build(
         data = data.model_copy(update={"target": source.target})
     if data.liked is not None:
         source = judge(source, _rating(data), data.liked, data.source)
+    if data.core is not None:
+        source = keep_core(source, data, data.core)
     columns, seen = infer_columns(_all_rows(source, data.limit), dict(source.known))
     notes: list[str] = []
     target, reason = (None, "not wanted: the data is used without labels")
@@ -198,13 +203,13 @@ def _build(
     inputs = choose_inputs(data, columns, target, data.source)
     if data.split.by is None:
         data = data.model_copy(update={"split": _usual_split(data.split, source, columns, seen)})
-    if data.split.by == "within" and data.split.column is None:
+    if data.split.by in BY_EACH and data.split.column is None:
         data = data.model_copy(
             update={"split": data.split.model_copy(update={"column": role_columns(data, columns)[0]})}
         )
     if data.split.order is not None and data.split.order not in columns:
         raise missing_column("data.split.order", data.split.order, list(columns), data.source)
-    if data.split.by in ("group", "time", "within") and (data.split.column or "") not in columns:
+    if data.split.by in ("group", "time", *BY_EACH) and (data.split.column or "") not in columns:
         if data.split.column is None:
             raise DataError(
                 f"a split by {data.split.by} needs a column",
@@ -213,7 +218,7 @@ def _build(
                 found="no column",
                 expected=", ".join(columns),
                 fix="data.user: NAME OF THE COLUMN THAT SAYS WHO"
-                if data.split.by == "within"
+                if data.split.by in BY_EACH
                 else f"data.split.column: NAME OF THE {data.split.by.upper()}",
             )
         raise missing_column("data.split.column", data.split.column, list(columns), data.source)
@@ -394,7 +399,7 @@ def _assigners(
             for table in _limited(source.parts[part](ignored), data.limit)
         ]
         drawn = splits.by_time(data.split.model_copy(update={"valid": valid, "test": test}), np.concatenate(times))
-    elif data.split.by == "within":
+    elif data.split.by in BY_EACH:
         drawn = _within(
             source, data, seed, valid, test, lambda table: usable_rows(table, columns, used, target, Rejects())
         )

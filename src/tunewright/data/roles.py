@@ -22,6 +22,7 @@ ITEM_NAMES = (
     "article_id",
 )
 
+TIME_NAMES = ("timestamp", "time", "datetime", "date", "created_at", "unixreviewtime")
 SPEAKER_NAMES = ("speaker", "speaker_id", "voice", "client_id", "reader")
 
 
@@ -48,3 +49,15 @@ def role_columns(data: Data, names: Iterable[str]) -> tuple[str | None, str | No
             fix="name the other one",
         )
     return found[0], found[1]
+
+
+def time_column(data: Data, names: Iterable[str]) -> str | None:
+    """The column that says when: the recipe's, or one with a usual name; None: there is none.
+
+    Raises:
+        DataError: the recipe names one that is not there.
+    """
+    known = list(names)
+    if data.time is not None and data.time not in known:
+        raise missing_column("data.time", data.time, known, data.source)
+    return data.time or next((name for wanted in TIME_NAMES for name in known if name.lower() == wanted), None)

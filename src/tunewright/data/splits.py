@@ -118,8 +118,9 @@ class Within:
 def within(split: Split, seed: int, groups: np.ndarray, rows: np.ndarray, times: np.ndarray | None) -> Within:
     """Divide the rows of each group, at random or by time.
 
-    Of n rows ⌊n · share⌋ are the test and likewise the validation, and one where that is none, so long as one is left to learn
-    from (as RecBole's ratio split has it).
+    `by: last`: the last row is the test, the one before it the validation, where one is left to learn from. Otherwise of n rows
+    ⌊n · share⌋ are the test and likewise the validation, and one where that is none, so long as one is left to learn from (as
+    RecBole's ratio split has it).
 
     Args:
         groups: [N], any values; rows: [N] int64; times: [N], None: at random.
@@ -128,7 +129,8 @@ def within(split: Split, seed: int, groups: np.ndarray, rows: np.ndarray, times:
     drawn = uniform(seed, "split:within", 0, rows, 1)[:, 0]
     order = np.lexsort((drawn, group)) if times is None else np.lexsort((drawn, times, group))
     sizes = np.bincount(group)
-    test, valid = np.floor(sizes * split.test).astype(int), np.floor(sizes * split.valid).astype(int)
+    shares = (0.0, 0.0) if split.by == "last" else (split.test, split.valid)
+    test, valid = (np.floor(sizes * share).astype(int) for share in shares)
     for held, share in ((test, split.test), (valid, split.valid)):
         held += (held == 0) & (share > 0) & (sizes - test - valid > 1)
     place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # among its group's rows
@@ -167,9 +169,12 @@ def describe(split: Split, official: set[str]) -> str:
         "time": f"by {split.column!r}: the latest rows are the test",
         "within": f"of each {split.column!r}: "
         + (f"its latest rows by {split.order!r}" if split.order else "at random"),
+        "last": f"of each {split.column!r} one row: "
+        + (f"its latest by {split.order!r}" if split.order else "at random"),
     }
-    valid = f"{split.valid:.0%} validation" if split.valid and "valid" not in official else ""
-    test = f"{split.test:.0%} test" if split.test and "test" not in official else ""
+    shares = {name: "" if split.by == "last" else f"{getattr(split, name):.0%} " for name in ("valid", "test")}
+    valid = f"{shares['valid']}validation" if split.valid and "valid" not in official else ""
+    test = f"{shares['test']}test" if split.test and "test" not in official else ""
     drawn = " and ".join(part for part in (valid, test) if part)
     kept = (
         f"the source's own {' and '.join(sorted(official - {'train', 'all'}))} part"

@@ -45,9 +45,11 @@ class Outcome:
     With several labels an example, a label is predicted when its probability is above 1/2, its logit above 0.
     """
 
-    def __init__(self, outputs: np.ndarray, target: np.ndarray) -> None:
+    def __init__(self, outputs: np.ndarray, target: np.ndarray, groups: np.ndarray | None = None) -> None:
         self.outputs = np.asarray(outputs, dtype=np.float64)
         self.target = np.asarray(target)
+        # [N]: to whom each example belongs, such as a user; None: to nobody.
+        self.groups = groups
         if len(self.outputs) != len(self.target):
             raise ValueError(f"{len(self.outputs)} outputs for {len(self.target)} targets")
         if np.isnan(self.outputs).any():
@@ -341,6 +343,32 @@ def _ratio(part: np.ndarray, whole: np.ndarray, weights: np.ndarray) -> np.ndarr
         return weights @ part / (weights @ whole)
 
 
+def grouped_auc(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
+    """The mean over users of each one's ROC AUC, weighted by their examples; users with one class alone are left out (Zhu et al.
+    2017, section 4.3). It asks whether a user's own rows are in order, and not whether users are. NaN where nobody is known."""
+    if outcome.groups is None or outcome.outputs.shape[1] != 2:
+        return np.full(len(weights), np.nan)
+    scores = outcome.outputs[:, 1] - outcome.outputs[:, 0]
+    order = np.lexsort((scores, outcome.groups))
+    group, score = outcome.groups[order], scores[order]
+    fresh = np.r_[True, group[1:] != group[:-1]]
+    starts = np.flatnonzero(fresh | np.r_[True, score[1:] != score[:-1]])  # of equal scores of a user
+    users = np.flatnonzero(fresh[starts])
+    ordered = weights[:, order]
+    positives = np.add.reduceat(ordered * (outcome.target[order] == 1), starts, axis=1)
+    negatives = np.add.reduceat(ordered, starts, axis=1) - positives
+    running = np.cumsum(negatives, axis=1) - negatives
+    sizes = np.diff(np.r_[users, len(starts)])
+    below = running - np.repeat(running[:, users], sizes, axis=1) + negatives / 2
+    won = np.add.reduceat(positives * below, users, axis=1)
+    good, bad = (np.add.reduceat(part, users, axis=1) for part in (positives, negatives))
+    both = good * bad > 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        each = np.where(both, won / (good * bad), 0.0)
+        counted = np.where(both, good + bad, 0.0)
+        return (each * counted).sum(1) / counted.sum(1)
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -353,6 +381,7 @@ METRICS: dict[str, Metric] = {
         Metric("brier", ("classification",), False, brier),
         Metric("ece", ("classification",), False, ece),
         Metric("roc_auc", ("classification", "multilabel"), True, roc_auc),
+        Metric("grouped_auc", ("classification",), True, grouped_auc),
         Metric("pr_auc", ("classification", "multilabel"), True, pr_auc),
         Metric("mae", ("regression",), False, mae),
         Metric("rmse", ("regression",), False, rmse),

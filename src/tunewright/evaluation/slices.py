@@ -29,7 +29,8 @@ def slice_by(
     found: list[dict[str, Any]] = []
     for name in dict.fromkeys(sorted(labels)):
         chosen = labels == name
-        part = Outcome(outcome.outputs[chosen], outcome.target[chosen])
+        groups = None if outcome.groups is None else outcome.groups[chosen]
+        part = Outcome(outcome.outputs[chosen], outcome.target[chosen], groups)
         estimates = bootstrap(metrics, part, resamples=resamples, seed=seed)
         found.append(
             {

@@ -10,13 +10,16 @@ what it gives. Logistic regression (Richardson et al. 2007), factorisation machi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from tunewright.models.layers import Shape
+from tunewright.models.tables import Table
 
+Rows = Annotated[int, Field(gt=0)] | None
 # The standard deviation of first embeddings.
 START = 0.05
 
@@ -32,9 +35,11 @@ class Embeddings(nn.Module):
 
     starts: Tensor
 
-    def __init__(self, sizes: Sequence[int], counts: Sequence[int], width: int) -> None:
+    def __init__(
+        self, sizes: Sequence[int], counts: Sequence[int], width: int, rows: int | None = None, sparse: bool = False
+    ) -> None:
         super().__init__()
-        self.vectors = nn.Embedding(sum(sizes), width + 1)
+        self.vectors = Table(sum(sizes), width + 1, rows, sparse=sparse)
         nn.init.normal_(self.vectors.weight, std=START)
         self.counts = list(counts)
         starts = [start for size, count in zip(_running(sizes), counts, strict=True) for start in [size] * count]
@@ -135,18 +140,36 @@ def _perceptron(inputs: int, hidden: Sequence[int], dropout: float) -> nn.Sequen
 Blocks = list[tuple[str, Callable[[], nn.Module]]]
 
 
-def _blocks(sizes: Sequence[int], counts: Sequence[int], width: int, meet: Callable[[], nn.Module]) -> Blocks:
-    return [("embeddings", lambda: Embeddings(sizes, counts, width)), ("meet", meet)]
+def _blocks(
+    sizes: Sequence[int],
+    counts: Sequence[int],
+    width: int,
+    meet: Callable[[], nn.Module],
+    rows: int | None,
+    sparse: bool,
+) -> Blocks:
+    return [("embeddings", lambda: Embeddings(sizes, counts, width, rows, sparse)), ("meet", meet)]
 
 
-def logistic(shape: Shape, *, sizes: tuple[int, ...], counts: tuple[int, ...]) -> Blocks:
-    """Named blocks of a logistic regression. `sizes` and `counts`, here and below, come from the data: see `Embeddings`."""
-    return _blocks(sizes, counts, 0, Linear)
+def logistic(
+    shape: Shape, *, sizes: tuple[int, ...], counts: tuple[int, ...], rows: Rows = None, sparse: bool = False
+) -> Blocks:
+    """Named blocks of a logistic regression. `sizes` and `counts`, here and below, come from the data: see `Embeddings`; with
+    `rows` the table of embeddings is no larger, and with `sparse` its gradient is of what was looked up: see `Table`."""
+    return _blocks(sizes, counts, 0, Linear, rows, sparse)
 
 
-def fm(shape: Shape, *, sizes: tuple[int, ...], counts: tuple[int, ...], width: int = 16) -> Blocks:
+def fm(
+    shape: Shape,
+    *,
+    sizes: tuple[int, ...],
+    counts: tuple[int, ...],
+    width: int = 16,
+    rows: Rows = None,
+    sparse: bool = False,
+) -> Blocks:
     """Named blocks of a factorisation machine."""
-    return _blocks(sizes, counts, width, Pairs)
+    return _blocks(sizes, counts, width, Pairs, rows, sparse)
 
 
 def wide_deep(
@@ -157,11 +180,15 @@ def wide_deep(
     width: int = 16,
     hidden: tuple[int, ...] = (128, 64),
     dropout: float = 0.1,
+    rows: Rows = None,
+    sparse: bool = False,
 ) -> Blocks:
     """Named blocks of Wide & Deep."""
-    return _blocks(
-        sizes, counts, width, lambda: SideBySide(wide=Linear(), deep=Deep(len(sizes), width, hidden, dropout))
-    )
+
+    def meet() -> nn.Module:
+        return SideBySide(wide=Linear(), deep=Deep(len(sizes), width, hidden, dropout))
+
+    return _blocks(sizes, counts, width, meet, rows, sparse)
 
 
 def deepfm(
@@ -172,11 +199,15 @@ def deepfm(
     width: int = 16,
     hidden: tuple[int, ...] = (128, 64),
     dropout: float = 0.1,
+    rows: Rows = None,
+    sparse: bool = False,
 ) -> Blocks:
     """Named blocks of DeepFM."""
-    return _blocks(
-        sizes, counts, width, lambda: SideBySide(pairs=Pairs(), deep=Deep(len(sizes), width, hidden, dropout))
-    )
+
+    def meet() -> nn.Module:
+        return SideBySide(pairs=Pairs(), deep=Deep(len(sizes), width, hidden, dropout))
+
+    return _blocks(sizes, counts, width, meet, rows, sparse)
 
 
 def dcn_v2(
@@ -188,13 +219,15 @@ def dcn_v2(
     depth: int = 2,
     hidden: tuple[int, ...] = (128, 64),
     dropout: float = 0.1,
+    rows: Rows = None,
+    sparse: bool = False,
 ) -> Blocks:
     """Named blocks of DCN-v2 with its deep part beside the crosses."""
 
     def meet() -> nn.Module:
         return SideBySide(cross=Cross(len(sizes), width, depth), deep=Deep(len(sizes), width, hidden, dropout))
 
-    return _blocks(sizes, counts, width, meet)
+    return _blocks(sizes, counts, width, meet, rows, sparse)
 
 
 def dlrm(
@@ -205,9 +238,11 @@ def dlrm(
     width: int = 16,
     hidden: tuple[int, ...] = (128, 64),
     dropout: float = 0.1,
+    rows: Rows = None,
+    sparse: bool = False,
 ) -> Blocks:
     """Named blocks of DLRM."""
-    return _blocks(sizes, counts, width, lambda: Dots(len(sizes), hidden, dropout))
+    return _blocks(sizes, counts, width, lambda: Dots(len(sizes), hidden, dropout), rows, sparse)
 
 
 CLICK_MODELS: dict[str, Callable[..., Any]] = {

@@ -22,7 +22,7 @@ from tunewright.models.build import MODELS
 from tunewright.models.catalog import BACKBONES, catalog_folder
 from tunewright.models.encoders import ENCODERS, encoder_folder
 from tunewright.models.foreign import check_files
-from tunewright.models.recommender import RECOMMENDERS
+from tunewright.models.recommenders import RECOMMENDERS
 from tunewright.models.speech_models import SPEECH_MODELS
 from tunewright.models.weights import read_old_weights, write_weights
 from tunewright.recipe.named import parse_named

@@ -13,12 +13,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from tunewright.models.click_models import Embeddings
 from tunewright.models.layers import seeded
 from tunewright.models.network import AnyNetwork, Block
+from tunewright.models.tables import Table
 from tunewright.random import mix
-from tunewright.recipe.named import check_options, choose, parse_named
-from tunewright.recipe.schema import Named
 
+SIDES = ("user", "item")
 # Pairs that go through a perceptron at once where all items are scored.
 PAIRS = 2**18
 
@@ -28,17 +29,14 @@ Positive = Annotated[int, Field(gt=0)]
 class Vectors(nn.Module):
     """A table of vectors, normal about 0 with a standard deviation of √(2 / (rows + D)) (Glorot and Bengio 2010)."""
 
-    def __init__(self, rows: int, width: int) -> None:
+    def __init__(self, count: int, width: int, rows: int | None = None, sparse: bool = False) -> None:
         super().__init__()
-        self.table = nn.Embedding(rows, width)
+        self.table = Table(count, width, rows, sparse=sparse)
         nn.init.xavier_normal_(self.table.weight)
 
     def forward(self, numbers: Tensor | None = None) -> Tensor:
         """Those of some rows, or all of them."""
-        if numbers is None:
-            return self.table.weight
-        # The gradient of index_select is added up in half the time of an embedding's.
-        return self.table.weight.index_select(0, numbers.flatten()).unflatten(0, numbers.shape)
+        return self.table(numbers)
 
 
 class Recommender(AnyNetwork):
@@ -59,8 +57,13 @@ class Recommender(AnyNetwork):
         """[B, 1 + N], users and N items each, to scores [B, N]."""
 
     @abstractmethod
-    def all_scores(self, users: Tensor) -> Tensor:
-        """[B] users to [B, I]."""
+    def all_scores(self, users: Tensor, history: Tensor | None = None) -> Tensor:
+        """[B] users, and what they chose [B, length], to [B, I]."""
+
+    @property
+    def length(self) -> int:
+        """How many of a user's last items are looked at; 0: none."""
+        return 0
 
     def blocks(self) -> list[Block]:
         return [Block(name, module, "backbone", f"{name}.") for name, module in self.named_children()]
@@ -76,7 +79,7 @@ class Factors(Recommender):
     items: nn.Module
 
     def parts(self, facts: dict[str, Any]) -> list[tuple[str, Callable[[], nn.Module]]]:
-        return [(part, lambda part=part: Vectors(facts[part], facts["width"])) for part in ("users", "items")]
+        return [(part, lambda part=part: _vectors(facts, part, facts["width"])) for part in ("users", "items")]
 
     def user_vectors(self, users: Tensor) -> Tensor:
         """[B] to [B, D]."""
@@ -90,17 +93,39 @@ class Factors(Recommender):
         # Not as matrices: thousands of products of one row and a few are slower than numbers one by one.
         return (self.user_vectors(pairs[:, 0]).unsqueeze(1) * self.item_vectors(pairs[:, 1:])).sum(-1)
 
-    def all_scores(self, users: Tensor) -> Tensor:
+    def all_scores(self, users: Tensor, history: Tensor | None = None) -> Tensor:
         return self.user_vectors(users) @ self.item_vectors(None).T
 
 
 class Towers(Factors):
-    """Two towers: a perceptron above the vectors of each side (Covington, Adams and Sargin 2016; Yi et al. 2019)."""
+    """Two towers: a perceptron above the vectors of each side (Covington, Adams and Sargin 2016; Yi et al. 2019).
+
+    What is known of users and items stands in tables of whole numbers, `user_features` [U, C] and `item_features` [I, C], and is
+    added to their own vectors: of each field the mean of its values' vectors.
+    """
+
+    user_features: Tensor
+    item_features: Tensor
+
+    def __init__(self, described: dict[str, Any], seed: int) -> None:
+        super().__init__(described, seed)
+        facts = described["recommender"]
+        for side in SIDES:
+            columns = sum(facts.get(f"{side}_fields", {}).get("counts", []))
+            table = torch.zeros(facts[f"{side}s"], columns, dtype=torch.int32)
+            self.register_buffer(f"{side}_features", table)
 
     def parts(self, facts: dict[str, Any]) -> list[tuple[str, Callable[[], nn.Module]]]:
         sizes = [facts["width"], *facts["hidden"]]
+        known = {side: facts.get(f"{side}_fields") for side in SIDES}
+        abouts: list[tuple[str, Callable[[], nn.Module]]] = [
+            (f"{side}_about", lambda fields=fields: Embeddings(fields["sizes"], fields["counts"], facts["width"] - 1))
+            for side, fields in known.items()
+            if fields is not None
+        ]
         return [
             *super().parts(facts),
+            *abouts,
             ("user_tower", lambda: _perceptron(sizes)),
             ("item_tower", lambda: _perceptron(sizes)),
         ]
@@ -109,10 +134,18 @@ class Towers(Factors):
     item_tower: nn.Module
 
     def user_vectors(self, users: Tensor) -> Tensor:
-        return self.user_tower(self.users(users))
+        return self.user_tower(self.users(users) + self._about("user", self.user_features[users]))
 
     def item_vectors(self, items: Tensor | None) -> Tensor:
-        return self.item_tower(self.items(items))
+        features = self.item_features if items is None else self.item_features[items]
+        return self.item_tower(self.items(items) + self._about("item", features))
+
+    def _about(self, side: str, features: Tensor) -> Tensor | float:
+        """[..., C] to [..., D]; nothing where nothing is known."""
+        about = dict(self.named_children()).get(f"{side}_about")
+        if about is None:
+            return 0.0
+        return about(features.flatten(0, -2)).sum(1).unflatten(0, features.shape[:-1])
 
 
 class NeuralFactors(Recommender):
@@ -127,8 +160,8 @@ class NeuralFactors(Recommender):
         width, hidden = facts["width"], facts["hidden"]
         # Both kinds of vectors side by side, so that one look-up finds them.
         return [
-            ("users", lambda: Vectors(facts["users"], 2 * width)),
-            ("items", lambda: Vectors(facts["items"], 2 * width)),
+            ("users", lambda: _vectors(facts, "users", 2 * width)),
+            ("items", lambda: _vectors(facts, "items", 2 * width)),
             ("deep", lambda: nn.Sequential(_perceptron([2 * width, *hidden]), nn.ReLU())),
             ("out", lambda: nn.Linear(width + hidden[-1], 1, bias=False)),
         ]
@@ -136,7 +169,7 @@ class NeuralFactors(Recommender):
     def forward(self, pairs: Tensor) -> Tensor:
         return self._scores(self.users(pairs[:, :1]), self.items(pairs[:, 1:]))
 
-    def all_scores(self, users: Tensor) -> Tensor:
+    def all_scores(self, users: Tensor, history: Tensor | None = None) -> Tensor:
         items = self.items(None)
         size = max(1, PAIRS // len(items))
         return torch.cat([self._scores(self.users(part)[:, None], items[None]) for part in users.split(size)])
@@ -149,6 +182,10 @@ class NeuralFactors(Recommender):
         return self.out(torch.cat([left * right, self.deep(both)], dim=-1)).squeeze(-1)
 
 
+def _vectors(facts: dict[str, Any], part: str, width: int) -> Vectors:
+    return Vectors(facts[part], width, facts.get("rows"), facts.get("sparse", False))
+
+
 def _perceptron(sizes: list[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in zip(sizes, sizes[1:]):
@@ -156,41 +193,30 @@ def _perceptron(sizes: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def factors(*, width: Positive = 64) -> dict[str, Any]:
-    """The options of a matrix factorisation."""
-    return {"width": width}
+def factors(*, width: Positive = 64, rows: Positive | None = None, sparse: bool = False) -> dict[str, Any]:
+    """The options of a matrix factorisation; `rows` and `sparse`, here and below, are for large tables: see `Table`."""
+    return {"width": width, "rows": rows, "sparse": sparse}
 
 
-def two_tower(*, width: Positive = 64, hidden: tuple[Positive, ...] = (128, 64)) -> dict[str, Any]:
-    """The options of two towers; the last of `hidden` is the width of what is multiplied."""
-    return {"width": width, "hidden": list(hidden)}
+def two_tower(
+    *,
+    width: Positive = 64,
+    hidden: tuple[Positive, ...] = (128, 64),
+    features: bool = True,
+    rows: Positive | None = None,
+    sparse: bool = False,
+) -> dict[str, Any]:
+    """The options of two towers; the last of `hidden` is the width of what is multiplied; `features`: what is known of users and
+    items is read, too."""
+    return {"width": width, "hidden": list(hidden), "features": features, "rows": rows, "sparse": sparse}
 
 
-def neumf(*, width: Positive = 32, hidden: tuple[Positive, ...] = (64, 32)) -> dict[str, Any]:
+def neumf(
+    *,
+    width: Positive = 32,
+    hidden: tuple[Positive, ...] = (64, 32),
+    rows: Positive | None = None,
+    sparse: bool = False,
+) -> dict[str, Any]:
     """The options of NeuMF."""
-    return {"width": width, "hidden": list(hidden)}
-
-
-# By name: the options with their usual values, and the network.
-RECOMMENDERS: dict[str, tuple[Callable[..., dict[str, Any]], type[Recommender]]] = {
-    "factors": (factors, Factors),
-    "two_tower": (two_tower, Towers),
-    "neumf": (neumf, NeuralFactors),
-}
-
-
-def describe_recommender(named: Named, *, users: int, items: int) -> dict[str, Any]:
-    """The description of the network that a recipe names: {"recommender": {"name", "users", "items", …}}.
-
-    Raises:
-        RecipeError: no such network or option.
-    """
-    name, given = parse_named(named, "model.backbone")
-    options, _ = choose(RECOMMENDERS, name, "model.backbone")
-    chosen = options(**check_options(options, given, f"model.backbone.{name}"))
-    return {"recommender": {"name": name, "users": users, "items": items, **chosen}}
-
-
-def build_recommender(described: dict[str, Any], *, seed: int) -> Recommender:
-    """The network of a description."""
-    return RECOMMENDERS[described["recommender"]["name"]][1](described, seed)
+    return {"width": width, "hidden": list(hidden), "rows": rows, "sparse": sparse}

@@ -19,7 +19,7 @@ from tunewright.models.build import build_network
 from tunewright.models.foreign import check_files
 from tunewright.models.network import AnyNetwork, Network
 from tunewright.models.pretrained import open_backbone, weights_folder
-from tunewright.models.recommender import build_recommender
+from tunewright.models.recommenders import build_recommender
 from tunewright.models.speech_models import build_speech
 from tunewright.models.transformer import Transformer, build_transformer
 from tunewright.models.transformer_files import read_transformer, write_transformer

@@ -39,14 +39,14 @@ class Split(Block):
     """The share of rows for validation: the best weights and the temperature are chosen on it."""
     test: Fraction = 0.1
     """The share of rows for the test: looked at once, at the end."""
-    by: Literal["random", "stratified", "group", "time", "within"] | None = None
+    by: Literal["random", "stratified", "group", "time", "within", "last"] | None = None
     """Left out: at random; recordings with a column of speakers by speaker. random; stratified (each class in proportion);
     group (a group never straddles); time (the latest rows are the test); within (each group's rows are divided, such as each
-    user's)."""
+    user's); last (each group's last row is the test, the one before it the validation)."""
     column: str | None = None
-    """The column with the group or the time, for `by: group`, `by: within` and `by: time`."""
+    """The column with the group or the time, for `by: group`, within, last and time."""
     order: str | None = None
-    """`by: within`: the column with the time: each group's latest rows are the test; at random when left out."""
+    """`by: within` and `by: last`: the column with the time: each group's latest rows are the test; at random when left out."""
 
 
 class Clean(Block):
@@ -110,6 +110,14 @@ class Data(Block):
     """The column that says who; seen from its name when left out. For recommendation."""
     item: str | None = None
     """The column that says what; likewise."""
+    time: str | None = None
+    """The column that says when; likewise."""
+    users: str | None = None
+    """A table with what is known of users, joined by the column of `user`."""
+    items: str | None = None
+    """The same of items."""
+    core: Positive | None = None
+    """Leave out users and items with fewer interactions, over and over until none has; each is counted."""
     split: Split = Split()
     resize: tuple[Positive, Positive] | None = None
     """The [height, width] of the images that the network gets: scaled to it (bilinear), or, with a pretrained backbone, in

@@ -434,6 +434,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "brier": ("Brier score", "Brier 分数"),
     "ece": ("calibration error (ECE)", "校准误差（ECE）"),
     "roc_auc": ("ROC AUC", "ROC AUC"),
+    "grouped_auc": ("ROC AUC within users", "用户内 ROC AUC"),
     "pr_auc": ("PR AUC", "PR AUC"),
     "mae": ("mean absolute error", "平均绝对误差"),
     "rmse": ("root mean squared error", "均方根误差"),

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import torch
 
 from tunewright.data.prepare import Prepared
+from tunewright.data.roles import role_columns
 from tunewright.errors import ArtifactError, TargetMissed
 from tunewright.evaluation.baselines import Baseline, baselines, sample_rows
 from tunewright.evaluation.calibration import calibrate
@@ -63,7 +64,8 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob
     kind = preprocessor.task.kind
     wanted = dict.fromkeys([*(settings.metrics or preprocessor.task.metrics), *settings.target])
     metrics = [get_metric(name, kind) for name in wanted]
-    outcome = Outcome(outputs, target)
+    groups = users_of(job, table) if preprocessor.target is not None else None
+    outcome = Outcome(outputs, target, groups)
     estimates = bootstrap(metrics, outcome, resamples=settings.resamples, seed=seed)
     evaluation: dict[str, Any] = {
         "split": split,
@@ -77,7 +79,7 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob
     rows = np.asarray(table["_row"]) if units is None else units(preprocessor.inputs, table)
     save_predictions(job, kind, rows, target, outputs)
     if full:
-        evaluation["baselines"] = _baselines(job, preprocessor, before, metrics, table, target)
+        evaluation["baselines"] = _baselines(job, preprocessor, before, metrics, table, target, groups)
         for column in settings.slices:
             values = _slice_values(table, column)
             found = slice_by(column, values, metrics, outcome, resamples=settings.resamples, seed=seed)
@@ -104,6 +106,12 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob
     summary = {**summary, "evaluation": evaluation}
     write_atomic(job.folder / "model" / "README.md", model_card(summary, job.recipe.model_dump(mode="json")))
     write_json(summary_path, summary)
+
+
+def users_of(job: StageJob, table: pa.Table) -> np.ndarray | None:
+    """[N] a number for the user of each row; None where no column says who."""
+    user, _ = role_columns(job.recipe.data, [name for name in table.column_names if name != "_row"])
+    return None if user is None else np.unique([str(who) for who in table[user].to_pylist()], return_inverse=True)[1]
 
 
 def network_before(job: StageJob) -> AnyNetwork | None:
@@ -265,6 +273,7 @@ def _baselines(
     metrics: list[Metric],
     table: pa.Table,
     target: np.ndarray,
+    groups: np.ndarray | None,
 ) -> list[dict[str, Any]]:
     settings = job.recipe.eval
     found = _fitted_baselines(job, preprocessor, table)
@@ -278,7 +287,7 @@ def _baselines(
                 name: estimate.to_json()
                 for name, estimate in bootstrap(
                     [metric for metric in metrics if baseline.metrics is None or metric.name in baseline.metrics],
-                    Outcome(baseline.outputs, target),
+                    Outcome(baseline.outputs, target, groups),
                     resamples=settings.resamples,
                     seed=job.recipe.seed,
                 ).items()

@@ -136,7 +136,8 @@ def gather(
             fix="name the model: model: {weights: runs/NAME/finetune/model}; or write the stage that makes it into `stages`",
         )
     inputs = _input_encoder(task, prepared, recipe, origin, backbone)
-    named = recipe.train.objective or task.objective
+    usual = task.objective if task.objective_of is None else task.objective_of(inputs)
+    named = recipe.train.objective or usual
     if task.objectives is not None:
         objective = build_own_objective(named, recipe.train, task.objectives, inputs)
     else:

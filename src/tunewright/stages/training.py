@@ -20,6 +20,8 @@ from tunewright.models.describe import LayerRow, layer_table
 from tunewright.models.dropout import quicken_dropout
 from tunewright.models.narrow import narrow_last_layer
 from tunewright.models.saved import save_model
+from tunewright.models.tables import has_sparse_gradients
+from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Recipe
 from tunewright.runs import MetricsLog
 from tunewright.stages.console import Screen
@@ -97,6 +99,7 @@ def train_ingredients(
     lr = ingredients.lr
     before = freezing.fingerprint(network)
     groups = freezing.parameter_groups(movements, lr)
+    _require_rows(network, recipe)
     optimizer = build_optimizer(train_settings.optimizer, groups, lr, train_settings.regularization.weight_decay)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     parameter_names = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
@@ -399,6 +402,28 @@ def require_finite(network: nn.Module, state: State) -> None:
             found=", ".join(broken[:5]),
             fix="lower train.lr or set train.clip_norm: 1.0; the last good checkpoint is kept",
         )
+
+
+def _require_rows(network: nn.Module, recipe: Recipe) -> None:
+    """Raises RecipeError when gradients of rows meet what wants whole ones."""
+    if not has_sparse_gradients(network):
+        return
+    train = recipe.train
+    name, _ = parse_named(train.optimizer, "train.optimizer")
+    wrong = {
+        "train.optimizer": name if name != "rowwise_adagrad" else None,
+        "train.clip_norm": train.clip_norm,
+        "train.regularization": "l1 or l2" if train.regularization.l1 or train.regularization.l2 else None,
+    }
+    for place, found in wrong.items():
+        if found is not None:
+            raise RecipeError(
+                "a sparse table gives gradients of its rows alone",
+                place=place,
+                found=found,
+                expected="optimizer: rowwise_adagrad, and neither clip_norm nor a penalty",
+                fix="train.optimizer: rowwise_adagrad" if place == "train.optimizer" else f"leave {place} out",
+            )
 
 
 def longest_batch(recipe: Recipe, examples: Examples) -> int | None:

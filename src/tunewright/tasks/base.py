@@ -135,6 +135,8 @@ class Task:
     None: a layer list or a named backbone with a head."""
     augment: Callable[[Sequence[str | dict[str, Any]], int], Any] | None = None
     """(`train.augment`, seed) → what changes training examples that are no pictures; None: nothing does."""
+    objective_of: Callable[[Any], str] | None = None
+    """(encoder) → what is minimised where the recipe does not say; None: always `objective`."""
     goes_on: bool = False
     """Whether it has a meaning only for a network that has learned something before."""
     examination: Examination | None = None

@@ -21,5 +21,5 @@ TASK = Task(
         },
     },
     objective="cross_entropy",
-    metrics=("roc_auc", "log_loss", "accuracy", "ece"),
+    metrics=("roc_auc", "grouped_auc", "log_loss", "accuracy", "ece"),
 )

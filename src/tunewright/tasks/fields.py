@@ -176,7 +176,7 @@ def fit_fields(
         )
     table = prepared.table("train", names)
     identities = role_columns(recipe.data, columns)
-    return FieldEncoder(fields=[_fit(table, name, columns[name].kind, name in identities) for name in names])
+    return FieldEncoder(fields=[fit_field(table, name, columns[name].kind, name in identities) for name in names])
 
 
 def load_fields(value: dict[str, Any], folder: Path) -> FieldEncoder:
@@ -192,7 +192,8 @@ def _words(cell: str | None) -> list[str]:
     return [str(entry) for entry in found] if isinstance(found, list) else (cell or "").split()
 
 
-def _fit(table: pa.Table, name: str, kind: str, identity: bool) -> Field:
+def fit_field(table: pa.Table, name: str, kind: str, identity: bool) -> Field:
+    """The values or bins of a column; a number that is a name, such as a user's, is one of many values."""
     column = table[name].combine_chunks()
     if kind == "number" and not identity:
         numbers = column.cast(pa.float64()).drop_null().to_numpy()

@@ -53,16 +53,24 @@ def ranking_outputs(
 ) -> Measured:
     """What the "ranking" metrics want, for each user of the table: see `rank`."""
     assert isinstance(network, Recommender)
-    return rank(encoder, table, network_scores(network))
+    asked = np.isin(encoder.keys(encoder.known), encoder.keys(encoder.pairs(table)[0]))
+    return rank(encoder, table, network_scores(network, encoder, encoder.known[~asked]))
 
 
-def network_scores(network: Recommender) -> Scores:
-    """[B] users to [B, I] scores."""
+def network_scores(network: Recommender, encoder: InteractionEncoder, chosen: np.ndarray) -> Scores:
+    """[B] users to [B, I] scores.
+
+    Args:
+        chosen: [K, 2], what the users chose until then, in its order.
+    """
     device = next(network.parameters()).device
 
     def scores(users: np.ndarray) -> np.ndarray:
+        history = None
+        if network.length:
+            history = torch.from_numpy(encoder.histories(users, chosen)).to(device)
         with evaluating(network), torch.inference_mode():
-            return network.all_scores(torch.from_numpy(users).to(device)).float().cpu().numpy()
+            return network.all_scores(torch.from_numpy(users).to(device), history).float().cpu().numpy()
 
     return scores
 
@@ -120,10 +128,12 @@ def ranking_baselines(encoder: InteractionEncoder, train: pa.Table, table: pa.Ta
     return found
 
 
-def recommended(network: AnyNetwork, encoder: InteractionEncoder, table: pa.Table) -> list[dict[str, Any]]:
+def recommended(
+    network: AnyNetwork, encoder: InteractionEncoder, table: pa.Table, count: int = RECOMMENDED
+) -> list[dict[str, Any]]:
     """For each row's user {"items": …, "scores": …}, the best first; of an unknown user the most popular, with a note."""
     assert isinstance(network, Recommender)
-    scores = network_scores(network)
+    scores = network_scores(network, encoder, encoder.known)
     known = _flags(encoder.known, len(encoder.users), len(encoder.items))
     popular = np.bincount(encoder.learned[:, 1], minlength=len(encoder.items)).astype(np.float64)
     found: list[dict[str, Any]] = []
@@ -131,7 +141,7 @@ def recommended(network: AnyNetwork, encoder: InteractionEncoder, table: pa.Tabl
         block = scores(np.array([user])).astype(np.float64) if user >= 0 else popular[None].copy()
         if user >= 0:
             block[known[[user]].nonzero()] = -np.inf
-        best = _best(block, min(RECOMMENDED, len(encoder.items)))[0]
+        best = _best(block, min(count, len(encoder.items)))[0]
         best = best[np.isfinite(block[0, best])]
         answer: dict[str, Any] = {
             "items": [encoder.items[item] for item in best],

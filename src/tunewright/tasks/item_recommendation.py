@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import torch
+
 from tunewright.models.network import AnyNetwork
 from tunewright.models.pretrained import Backbone
-from tunewright.models.recommender import build_recommender, describe_recommender
+from tunewright.models.recommender import Towers
+from tunewright.models.recommenders import build_recommender, describe_recommender
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.base import Examination, Started, Task
@@ -22,7 +25,16 @@ def recommender(
     described = describe_recommender(
         recipe.model.backbone or "factors", users=len(inputs.users), items=len(inputs.items)
     )
-    return build_recommender(described, seed=mix(recipe.seed, "weights")), None
+    for side, about in inputs.about.items():
+        fields = {"sizes": [field.size for field in about.fields], "counts": [field.count for field in about.fields]}
+        described["recommender"][f"{side}_fields"] = fields
+    network = build_recommender(described, seed=mix(recipe.seed, "weights"))
+    if not isinstance(network, Towers):
+        return network, None
+    for side, about in inputs.about.items():
+        network.get_buffer(f"{side}_features").copy_(torch.from_numpy(about.values))
+    said = [f"{side}s by {', '.join(field.column for field in about.fields)}" for side, about in inputs.about.items()]
+    return network, f"known besides: {'; '.join(said)}" if said else "nothing is known of users and items besides"
 
 
 TASK = Task(
@@ -32,6 +44,7 @@ TASK = Task(
     fit_inputs=fit_interactions,
     load_inputs=load_interactions,
     network=recommender,
+    objective_of=lambda inputs: inputs.objective,
     default_model={"backbone": "factors"},
     defaults={
         "data": {"labelled": False, "split": {"by": "within"}},

@@ -35,6 +35,10 @@ def weights_digest(parameters: Sequence[Tensor]) -> str:
     return hashlib.sha256(sums.cpu().numpy().tobytes()).hexdigest()
 
 
+def _values(gradient: Tensor) -> Tensor:
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
+
+
 def require_gradient(parameters: Sequence[Tensor], loss: float, place: str) -> None:
     """See that the loss reaches at least one of the tensors that are trained now.
 
@@ -43,7 +47,7 @@ def require_gradient(parameters: Sequence[Tensor], loss: float, place: str) -> N
     """
     trained = [value for value in parameters if value.requires_grad]
     gradients = [value.grad for value in trained if value.grad is not None]
-    alive = bool(gradients) and bool(torch.stack([gradient.any() for gradient in gradients]).any())
+    alive = bool(gradients) and bool(torch.stack([_values(gradient).any() for gradient in gradients]).any())
     if alive or abs(loss) <= LEARNED:
         return
     raise NothingLearned(

@@ -22,6 +22,7 @@ from tunewright.recipe.schema import Named
 from tunewright.training.bare import bare
 from tunewright.training.freezing import INSIDE
 from tunewright.training.muon import Muon
+from tunewright.training.rowwise import RowwiseAdagrad
 
 Groups = Sequence[dict[str, Any]]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -86,6 +87,11 @@ def muon(
     return bare(Muon)(parts[True], adam(parts[False], lr, betas=betas, eps=eps), lr, momentum)
 
 
+def rowwise_adagrad(groups: Groups, lr: float, *, eps: Epsilon = 1e-10) -> Optimizer:
+    """Adagrad with one number for each row, for large tables: see `training/rowwise.py`."""
+    return RowwiseAdagrad(groups, lr, eps)
+
+
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": sgd,
     "adam": adam,
@@ -93,8 +99,17 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adagrad": adagrad,
     "rmsprop": rmsprop,
     "muon": muon,
+    "rowwise_adagrad": rowwise_adagrad,
 }
-USUAL_LR = {"sgd": 1e-2, "adam": 1e-3, "adamw": 1e-3, "adagrad": 1e-2, "rmsprop": 1e-3, "muon": 1e-3}
+USUAL_LR = {
+    "sgd": 1e-2,
+    "adam": 1e-3,
+    "adamw": 1e-3,
+    "adagrad": 1e-2,
+    "rmsprop": 1e-3,
+    "muon": 1e-3,
+    "rowwise_adagrad": 1e-2,
+}
 
 
 def default_lr(named: Named) -> float:
@@ -189,7 +204,7 @@ def load_state_tensors(optimizer: Optimizer, names: Sequence[str], tensors: dict
         if set(state) != keys and (state or isinstance(optimizer, Adagrad)):
             raise _mismatch(f"{name}: another optimiser's", found=_list(state), expected=_list(keys))
         for key, value in state.items():
-            like = torch.zeros(()) if key == "step" else parameters[name]
+            like = _like(key, parameters[name], optimizer)
             if value.shape != like.shape or value.dtype != like.dtype:
                 raise _mismatch(f"{name}: {key} is of another shape or type", found=_form(value), expected=_form(like))
 
@@ -216,6 +231,8 @@ def _state_keys(optimizer: Optimizer, parameter: Tensor) -> set[str]:
         return {"step", "exp_avg", "exp_avg_sq"}
     if isinstance(optimizer, Adagrad):
         return {"step", "sum"}
+    if isinstance(optimizer, RowwiseAdagrad):
+        return {"sum"}
     return {"step", "square_avg"} | momentum
 
 
@@ -223,7 +240,16 @@ def _copy(key: str, value: Tensor, parameter: Tensor, optimizer: Optimizer) -> T
     """A copy laid out like the parameter; PyTorch wants step counters on the CPU, unless the step is fused."""
     if key == "step":
         return value.to(parameter.device if optimizer.defaults.get("fused") else "cpu", copy=True)
-    return torch.empty_like(parameter).copy_(value)
+    return torch.empty_like(_like(key, parameter, optimizer)).copy_(value)
+
+
+def _like(key: str, parameter: Tensor, optimizer: Optimizer) -> Tensor:
+    """A tensor of the shape and type that a part of a parameter's state has."""
+    if key == "step":
+        return torch.zeros(())
+    if isinstance(optimizer, RowwiseAdagrad):
+        return parameter.new_empty(len(parameter) if parameter.dim() else 1)
+    return parameter
 
 
 def _list(keys: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from tunewright.data.batching import Batch
 from tunewright.errors import RecipeError
 from tunewright.models.recommender import Factors
+from tunewright.models.sasrec import NextItem
 from tunewright.random import uniform
 from tunewright.training.objectives import Objective
 
@@ -85,8 +86,22 @@ class FromPairs:
         return found
 
 
+def _require_pairs(encoder: Any, name: str) -> None:
+    """Raises RecipeError when the network looks at sequences."""
+    if encoder.length:
+        raise RecipeError(
+            "the network learns from what followed what, and not from pairs of users and items",
+            place="train.objective",
+            found=name,
+            expected="next_item",
+            fix="leave train.objective out",
+        )
+
+
 def bpr(encoder: Any, *, negatives: Annotated[int, Field(ge=1, le=1000)] = 1) -> Objective:
     """Bayesian personalised ranking with so many comparisons for each pair."""
+
+    _require_pairs(encoder, "bpr")
 
     def bind(seed: int, device: torch.device) -> FromPairs:
         keys = torch.from_numpy(np.sort(encoder.keys(encoder.learned))).to(device)
@@ -131,6 +146,8 @@ class FromOthersInBatch:
 def in_batch(encoder: Any, *, temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0) -> Objective:
     """A softmax over the items of the batch, corrected for their popularity."""
 
+    _require_pairs(encoder, "in_batch")
+
     def bind(seed: int, device: torch.device) -> FromOthersInBatch:
         counts = np.bincount(encoder.learned[:, 1], minlength=len(encoder.items))
         share = torch.from_numpy(np.maximum(counts, 1) / len(encoder.learned)).float().to(device)
@@ -139,4 +156,51 @@ def in_batch(encoder: Any, *, temperature: Annotated[float, Field(gt=0, allow_in
     return Objective(name="in_batch", supervised=False, bind=bind)
 
 
-RANKINGS: dict[str, Callable[..., Objective]] = {"bpr": bpr, "in_batch": in_batch}
+@dataclass(frozen=True, kw_only=True)
+class FromSequences:
+    """The cross entropy of the item that followed, at each place of a sequence, over all items, or over some that are drawn evenly
+    with those that are wanted in the batch (Kang and McAuley 2018, section III-E; with all items as in Klenitskiy and Vasilev
+    2023, section 3)."""
+
+    seed: int
+    items: int
+    negatives: int | None
+
+    def weight(self, batch: Batch) -> float:
+        """The number of items that are asked for."""
+        return int((batch.pixels[:, 1] > 0).sum())
+
+    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
+        """The sum over all places, a scalar. Raises RecipeError when the network looks at no sequences."""
+        if not isinstance(model, NextItem):
+            raise RecipeError(
+                "next_item asks what follows a sequence, and this network looks at none",
+                place="train.objective",
+                found="next_item",
+                expected="bpr, or model.backbone: sasrec",
+                fix="leave train.objective out",
+            )
+        wanted = batch.pixels[:, 1]
+        asked = wanted > 0
+        found, wanted = model(batch.pixels)[asked], wanted[asked] - 1
+        if self.negatives is None:
+            return F.cross_entropy(found @ model.items().T, wanted, reduction="sum")
+        # The batch's first example names the draw.
+        numbers = uniform(self.seed, "negatives", epoch, batch.ids[:1].numpy(), self.negatives)[0]
+        drawn = torch.from_numpy((numbers * self.items).astype(np.int64)).clamp_(max=self.items - 1).to(wanted.device)
+        scores = found @ model.items(drawn).T
+        scores = scores.masked_fill(drawn[None] == wanted[:, None], -torch.inf)
+        right = (found * model.items(wanted)).sum(1, keepdim=True)
+        return F.cross_entropy(torch.cat([right, scores], 1), torch.zeros_like(wanted), reduction="sum")
+
+
+def next_item(encoder: Any, *, negatives: Annotated[int, Field(ge=1)] | None = None) -> Objective:
+    """What follows a sequence, among all items, or among so many others."""
+
+    def bind(seed: int, device: torch.device) -> FromSequences:
+        return FromSequences(seed=seed, items=len(encoder.items), negatives=negatives)
+
+    return Objective(name="next_item", supervised=False, bind=bind)
+
+
+RANKINGS: dict[str, Callable[..., Objective]] = {"bpr": bpr, "in_batch": in_batch, "next_item": next_item}

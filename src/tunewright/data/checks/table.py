@@ -11,6 +11,7 @@ from tunewright.data.checks.labels import label_errors
 from tunewright.data.checks.leaks import identifier_columns, leaking_columns
 from tunewright.data.checks.material import Material
 from tunewright.data.checks.recordings import recordings, shared_speakers
+from tunewright.data.checks.times import known_future
 from tunewright.data.prepare import Prepared
 
 CHECKS: dict[str, Callable[[Material], list[Finding]]] = {
@@ -26,6 +27,7 @@ CHECKS: dict[str, Callable[[Material], list[Finding]]] = {
     "label errors": label_errors,
     "recordings": recordings,
     "shared speakers": shared_speakers,
+    "known future": known_future,
 }
 
 
