@@ -238,14 +238,12 @@ def test_ease_is_the_ridge_regression_without_the_item_itself() -> None:
 
 def test_the_loss_and_its_negatives() -> None:
     chosen = torch.tensor(sorted(user * 5 + item for user in range(3) for item in range(5) if item != user))
-    objective = FromPairs(seed=0, chosen=chosen, items=5, negatives=2)
+    objective = FromPairs(seed=0, chosen=chosen, users=3, items=5, negatives=2)
     users = torch.arange(3).repeat(20)
     pairs = torch.stack([users, (users + 1) % 5], dim=1)
     drawn = objective.draw(users, np.arange(60), epoch=0)
     # Each user has one item that was not chosen.
-    assert (drawn == users[:, None]).float().mean() > 0.7
-    assert torch.equal(drawn, objective.draw(users, np.arange(60), epoch=0))
-    assert not torch.equal(drawn, objective.draw(users, np.arange(60), epoch=1))
+    assert (drawn == users[:, None]).all()
     table = torch.randn(3, 5)
 
     def model(asked: torch.Tensor) -> torch.Tensor:
@@ -259,6 +257,22 @@ def test_the_loss_and_its_negatives() -> None:
     )
     assert objective.loss_sum(model, batch, 0).item() == pytest.approx(wanted, rel=1e-5)
     assert objective.weight(batch) == 120
+
+
+def test_negatives_are_even_among_what_was_not_chosen() -> None:
+    draw = np.random.default_rng(0)
+    sets = [sorted(draw.permutation(12)[:size].tolist()) for size in (0, 1, 5, 11, 12)]
+    chosen = torch.tensor([user * 12 + item for user, items in enumerate(sets) for item in items])
+    objective = FromPairs(seed=0, chosen=chosen, users=5, items=12, negatives=4)
+    users = torch.arange(5).repeat(2000)
+    drawn = objective.draw(users, np.arange(10_000), epoch=3)
+    assert torch.equal(drawn, objective.draw(users, np.arange(10_000), epoch=3))
+    assert not torch.equal(drawn, objective.draw(users, np.arange(10_000), epoch=4))
+    for user, items in enumerate(sets):
+        counts = torch.bincount(drawn[users == user].flatten(), minlength=12)
+        free = [item for item in range(12) if item not in items] or [11]
+        assert sorted(counts.nonzero().flatten().tolist()) == free
+        assert (counts[free] / counts.sum() - 1 / len(free)).abs().max() < 0.02
 
 
 def recipe_for_items(**changes: Any) -> dict[str, Any]:

@@ -33,17 +33,21 @@ from tunewright.data.log_mel import (
 )
 from tunewright.data.prepare import prepare
 from tunewright.data.sound_changes import build_sound_changes
+from tunewright.data.whisper_mel import whisper_mel
 from tunewright.errors import DataError, RecipeError
 from tunewright.evaluation.metrics import METRICS
 from tunewright.models.recogniser import Recogniser
 from tunewright.models.speech_models import build_speech, describe_speech
+from tunewright.models.whisper import Whisper
 from tunewright.recipe.schema import Data, Split
+from tunewright.runs import read_metrics
 from tunewright.stages.console import silent
 from tunewright.stages.predict import print_predictions
 from tunewright.stages.run import run
 from tunewright.tasks.recordings import SpeechEncoder, SpeechExamples
 from tunewright.tasks.transcription import errors_of
 from tunewright.training.ctc import NO_LETTER, FromTranscripts
+from tunewright.training.dictation import beginnings
 
 TONES = {"a": 400, "b": 900, "c": 1800, "d": 3500}
 
@@ -170,6 +174,125 @@ def test_every_network_hears_a_recording_alike_in_any_batch(named: Any, shape: t
     torch.testing.assert_close(together[0, : moments[0]], alone[0], atol=1e-4, rtol=1e-4)
     inside = [name for block in network.blocks() for name in block.parameters()]
     assert sorted(inside) == sorted(name for name, _ in network.named_parameters())
+
+
+def test_whisper_hears_as_the_library_does() -> None:
+    from transformers import WhisperFeatureExtractor
+
+    samples = np.random.default_rng(0).normal(0, 0.1, 40_077).astype(np.float32)
+    wanted = WhisperFeatureExtractor()(samples, sampling_rate=RATE, return_tensors="np").input_features[0].T
+    found = whisper_mel(torch.from_numpy(samples)).numpy()
+    assert np.abs(wanted[: len(found)] - found).max() < 1e-5
+    # Behind it there is what the network puts there itself: silence.
+    assert np.abs(wanted[len(found) :] - (found.max() - 2)).max() < 1e-5
+
+
+def test_what_is_dictated_reads_the_right_tokens() -> None:
+    read, wanted = beginnings(torch.tensor([[5, 6, 7], [5, NO_LETTER, NO_LETTER]]), [1, 2], 0)
+    assert read.tolist() == [[1, 2, 5, 6, 7], [1, 2, 5, 0, 0]]
+    n = NO_LETTER
+    assert wanted.tolist() == [[n, 5, 6, 7, 0], [n, 5, 0, n, n]]
+
+
+def small_whisper(**marks: Any) -> Whisper:
+    facts = {
+        **describe_speech({"whisper": {"layers": 1, "width": 16, "heads": 2, "seconds": 2}}),
+        "width": 80,
+        "outputs": 6,
+    }
+    facts["config"] = {
+        **facts["config"],
+        "vocab_size": 6,
+        "pad_token_id": 0,
+        "eos_token_id": 0,
+        "bos_token_id": 5,
+        "dropout": 0.0,
+    }
+    facts["config"]["decoder_start_token_id"] = 5
+    network = build_speech({"speech": {**facts, "start": [5], "end": 0, "words": 5, **marks}}, seed=3).eval()
+    assert isinstance(network, Whisper)
+    return network
+
+
+def test_whisper_writes_what_is_likeliest_each_time() -> None:
+    network = small_whisper()
+    torch.manual_seed(0)
+    inputs = {"features": torch.randn(3, 90, 80), "lengths": torch.tensor([90, 40, 70])}
+    with torch.no_grad():
+        network.body.decoder.embed_tokens.weight.normal_()[0] = 0
+        written = network.dictate(inputs, 12)
+        for row, tokens in enumerate(written):
+            length = int(inputs["lengths"][row])
+            alone = {
+                "features": inputs["features"][row : row + 1, :length],
+                "lengths": inputs["lengths"][row : row + 1],
+            }
+            read = [5]
+            while len(read) <= 12:
+                logits = network({**alone, "tokens": torch.tensor([read])})[0, -1]
+                best = int(logits[:5].argmax())
+                if best == 0:
+                    break
+                read.append(best)
+            assert read[1:] == tokens
+    inside = [name for block in network.blocks() for name in block.parameters()]
+    assert sorted(inside) == sorted(name for name, _ in network.named_parameters())
+    assert sum(map(len, written)) > 0
+
+
+def test_whisper_learns_letters(place: Path, tmp_path: Path) -> None:
+    recipe = recipe_for(
+        model={"backbone": {"whisper": {"layers": 1, "width": 32, "heads": 2, "seconds": 2}}},
+        train={"epochs": 3, "batch_size": 16, "lr": 3e-3},
+    )
+    done = run(recipe, base=place, runs=tmp_path / "runs", screen=silent()).stages["pretrain"]
+    losses = [
+        entry["valid"]["loss"] for entry in read_metrics(done.folder / "metrics.jsonl") if entry["kind"] == "epoch"
+    ]
+    assert losses[-1] < losses[0] and done.summary["training"]["objective"] == "dictation"
+    (answer,) = load_model(done.folder / "model").predict(str(place / "abc3.wav"))
+    assert set(answer["text"]) <= set("abc ") and answer["words"] == []
+    recipe["model"]["decoding"] = {"beam": {}}
+    with pytest.raises(RecipeError, match="no search goes with it"):
+        run(recipe, base=place, runs=tmp_path / "runs", screen=silent())
+
+
+def test_a_whisper_s_folder_keeps_its_tokenizer(place: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, WhisperConfig, WhisperForConditionalGeneration
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    marks = ["<|startoftranscript|>", "<|notimestamps|>"]
+    whole = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>", additional_special_tokens=marks
+    )
+    folder = tmp_path / "whisper"
+    whole.save_pretrained(folder)
+    sizes = {
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "d_model": 16,
+        "max_source_positions": 100,
+        "max_target_positions": 60,
+    }
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    ends = {"pad_token_id": 256, "bos_token_id": 256, "eos_token_id": 256, "decoder_start_token_id": 257}
+    library = WhisperForConditionalGeneration(WhisperConfig(vocab_size=259, **sizes, **heads, **ends))
+    library.save_pretrained(folder)
+    recipe = recipe_for(
+        model={"backbone": str(folder)}, tune={"freeze": "backbone"}, train={"epochs": 1, "batch_size": 16}
+    )
+    recipe["data"]["limit"] = 60
+    done = run(recipe, base=place, runs=tmp_path / "runs", screen=silent()).stages["pretrain"]
+    network = load_model(done.folder / "model").network
+    assert isinstance(network, Whisper)
+    state = network.state_dict()
+    for name, value in library.model.state_dict().items():
+        assert torch.equal(state[f"body.{name}"], value) == name.startswith("encoder"), name
+    assert (network.facts["start"], network.facts["end"], network.facts["words"]) == ([257, 258], 256, 256)
+    load_model(done.folder / "model").predict(str(place / "abc3.wav"))
 
 
 def test_a_library_s_folder_gives_its_weights(place: Path, tmp_path: Path) -> None:

@@ -72,14 +72,38 @@ def data_prepare(
 
 @app.command()
 def design(
-    recipe: RecipePath,
+    recipe: Annotated[Path | None, typer.Argument(metavar="[RECIPE]", help="The recipe, a YAML file.")] = None,
     overrides: Overrides = None,
     svg: Annotated[Path | None, typer.Option(help="Write the picture of the network here.")] = None,
+    compute: Annotated[
+        float | None, typer.Option(help="Without a recipe: FLOPs that a language model may cost, such as 1e18.")
+    ] = None,
+    tokens: Annotated[
+        float | None, typer.Option(help="With --compute: the tokens that there are, such as 2e9.")
+    ] = None,
 ) -> None:
-    """Show the network of each stage: layers, shapes, parameters, FLOPs, what is frozen."""
+    """Show the network of each stage: layers, shapes, parameters, FLOPs, what is frozen; or which one a budget is worth."""
+    if compute is not None:
+        from tunewright.stages.budget import show_sizes
+
+        show_sizes(recipe, compute, tokens)
+        return
     from tunewright.stages.design import show_design
 
-    show_design(recipe, overrides or [], svg)
+    show_design(required(recipe), overrides or [], svg)
+
+
+def required(recipe: Path | None) -> Path:
+    """Raises RecipeError when no recipe is named."""
+    from tunewright.errors import RecipeError
+
+    if recipe is None:
+        raise RecipeError(
+            "no recipe is named",
+            expected="a recipe, or a budget",
+            fix="tunewright design RECIPE, or tunewright design --compute 1e18",
+        )
+    return recipe
 
 
 @app.command()

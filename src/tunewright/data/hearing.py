@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from tunewright.data.log_mel import BANDS, COEFFICIENTS, log_mel, mfcc
+from tunewright.data.whisper_mel import BANDS as WHISPER_BANDS
+from tunewright.data.whisper_mel import whisper_mel
 
 
 def evenly_loud(samples: Tensor) -> Tensor:
@@ -16,8 +18,13 @@ def evenly_loud(samples: Tensor) -> Tensor:
     return (samples - samples.mean()) / torch.sqrt(samples.var(correction=0) + 1e-7)
 
 
-HEARINGS: dict[str, Callable[[Tensor], Tensor]] = {"log_mel": log_mel, "mfcc": mfcc, "samples": evenly_loud}
+HEARINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "log_mel": log_mel,
+    "mfcc": mfcc,
+    "samples": evenly_loud,
+    "whisper": whisper_mel,
+}
 # Numbers for each moment.
-WIDTHS = {"log_mel": BANDS, "mfcc": COEFFICIENTS, "samples": 1}
+WIDTHS = {"log_mel": BANDS, "mfcc": COEFFICIENTS, "samples": 1, "whisper": WHISPER_BANDS}
 # Moments of the input in a second.
-A_SECOND = {"log_mel": 100, "mfcc": 100, "samples": 16_000}
+A_SECOND = {"log_mel": 100, "mfcc": 100, "samples": 16_000, "whisper": 100}

@@ -20,7 +20,7 @@ from tunewright.models.recogniser import Recogniser, present
 from tunewright.random import mix
 
 Positive = Annotated[int, Field(gt=0)]
-LIBRARY_KINDS = ("wav2vec2", "hubert", "wavlm")
+LIBRARY_KINDS = ("wav2vec2", "hubert", "wavlm", "whisper")
 # No masks and no layers left out by the library itself: what changes the recordings in training is `train.augment`.
 NOTHING_OF_ITS_OWN = {"apply_spec_augment": False, "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
 
@@ -110,4 +110,6 @@ def wavlm(*, layers: Positive = 4, width: Positive = 256, heads: Positive = 4, c
 
 def described_folder(config: dict[str, Any]) -> dict[str, Any]:
     """What the network of a library's folder is, likewise."""
+    if config["model_type"] == "whisper":
+        return {"name": "whisper", "reads": "whisper", "moment": 2, "config": config}
     return {"name": config["model_type"], "reads": "samples", "moment": 320, "config": config}

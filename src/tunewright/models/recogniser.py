@@ -5,6 +5,7 @@ Shapes: B recordings, T moments of the input, M numbers for each, S moments of t
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +34,10 @@ class Recogniser(AnyNetwork):
 
     def moments(self, lengths: Tensor) -> Tensor:
         """[B] of the input to [B] of the output."""
+        raise NotImplementedError
+
+    def read_weights(self, folder: Path) -> None:
+        """Take pretrained weights from a folder of the Transformers library, where the network is one of it."""
         raise NotImplementedError
 
     def blocks(self) -> list[Block]:

@@ -9,6 +9,7 @@ from tunewright.models.conformer import Conformer, conformer
 from tunewright.models.deepspeech import DeepSpeech, deepspeech
 from tunewright.models.heard import Heard, hubert, wav2vec2, wavlm
 from tunewright.models.recogniser import Recogniser
+from tunewright.models.whisper import Whisper, whisper
 from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Named
 
@@ -19,6 +20,7 @@ SPEECH_MODELS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str
     "wav2vec2": (wav2vec2, Heard),
     "hubert": (hubert, Heard),
     "wavlm": (wavlm, Heard),
+    "whisper": (whisper, Whisper),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,15 +19,11 @@ from tunewright.data.batching import Batch
 from tunewright.data.hearing import A_SECOND, HEARINGS, WIDTHS
 from tunewright.data.log_mel import HOP
 from tunewright.data.ngrams import NGrams, count_ngrams, read_arpa, write_arpa
-from tunewright.data.prepare import Prepared
 from tunewright.data.sound_changes import SoundChanges
 from tunewright.data.sources.speech import AUDIO
 from tunewright.data.spoken import spoken, spoken_words
 from tunewright.errors import DataError
 from tunewright.evaluation.decoding import Beam
-from tunewright.models.heard import described_folder
-from tunewright.models.pretrained import Backbone
-from tunewright.models.speech_models import describe_speech
 from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Recipe
 from tunewright.training.ctc import NO_LETTER
@@ -128,6 +123,11 @@ class SpeechEncoder:
     """None: the likeliest letter of each moment."""
     plain_name: str = "the commonest sentence"
     plain_rows: int = 50_000
+
+    @property
+    def objective(self) -> str:
+        """What is minimised where the recipe does not say."""
+        return "ctc"
 
     @property
     def input_shape(self) -> tuple[int, int]:
@@ -249,54 +249,3 @@ def fit_decoding(recipe: Recipe, texts: Iterator[str], base: Path) -> Beam | Non
     elif source is not None:
         counted = read_arpa(base / source)
     return Beam(words=counted, hot_words=frozenset(spoken_words(spoken(" ".join(hot)))), **options)
-
-
-def fit_recordings(
-    prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: SpeechEncoder | None
-) -> SpeechEncoder:
-    """Learn the letters from the training split, unless a network was trained on known ones that suffice.
-
-    Raises:
-        DataError: there are no words to learn from.
-    """
-    names = [column.name for column in prepared.manifest.columns]
-    if AUDIO not in names or TEXT not in names:
-        raise DataError(
-            "a recogniser learns from recordings and their words",
-            file=prepared.manifest.source,
-            found=", ".join(names),
-            expected="the columns audio and text",
-            fix="rename the columns",
-        )
-
-    def texts() -> Iterator[str]:
-        for piece in prepared.pieces("train", [TEXT]):
-            yield from (text or "" for text in piece[TEXT].cast(pa.string()).to_pylist())
-
-    counts: Counter[str] = Counter()
-    for text in texts():
-        counts.update(spoken(text))
-    if not counts:
-        raise DataError("no recording has words", file=prepared.manifest.source, fix="fill the column `text`")
-    found = (
-        known.beam
-        if known is not None and recipe.model.decoding is None
-        else fit_decoding(recipe, texts(), prepared.base)
-    )
-    if known is not None:
-        letters = known.letters if set(counts) <= set(known.letters) else sorted(counts)
-        return replace(known, letters=letters, beam=found)
-    named = recipe.model.backbone or "deepspeech"
-    facts = describe_speech(named) if backbone is None else described_folder(backbone.config)
-    return SpeechEncoder(letters=sorted(counts), reads=facts["reads"], moment=facts["moment"], beam=found)
-
-
-def load_recordings(value: dict[str, Any], folder: Path) -> SpeechEncoder:
-    """The encoder from its JSON and the language model beside it."""
-    facts = dict(value)
-    if (given := facts.pop("beam", None)) is None:
-        return SpeechEncoder(**facts)
-    searched = dict(given)
-    words = read_arpa(folder / WORDS_FILE) if (folder / WORDS_FILE).exists() else None
-    hot = frozenset(searched.pop("hot_words"))
-    return SpeechEncoder(**facts, beam=Beam(**searched, words=words, hot_words=hot))

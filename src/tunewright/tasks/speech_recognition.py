@@ -5,7 +5,7 @@ from __future__ import annotations
 from tunewright.data.hearing import WIDTHS
 from tunewright.data.sound_changes import build_sound_changes
 from tunewright.errors import RecipeError
-from tunewright.models.heard import LIBRARY_KINDS, Heard, described_folder
+from tunewright.models.heard import LIBRARY_KINDS, described_folder
 from tunewright.models.network import AnyNetwork
 from tunewright.models.pretrained import Backbone, weights_folder
 from tunewright.models.recogniser import Recogniser
@@ -13,9 +13,11 @@ from tunewright.models.speech_models import build_speech, describe_speech
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.base import Examination, Started, Task
-from tunewright.tasks.recordings import SpeechEncoder, fit_recordings, load_recordings
+from tunewright.tasks.dictation import DictationEncoder, configured
+from tunewright.tasks.hearing import fit_recordings, load_recordings
+from tunewright.tasks.recordings import SpeechEncoder
 from tunewright.tasks.transcription import listened, transcribed, transcription_baselines, transcription_outputs
-from tunewright.training.ctc import TRANSCRIPTIONS
+from tunewright.training.dictation import TRANSCRIPTIONS
 
 
 def recogniser(
@@ -30,15 +32,9 @@ def recogniser(
     if start is not None and isinstance(start.network, Recogniser):
         if start.inputs.letters == inputs.letters:
             return start.network, None
-        network = build_speech({"speech": {**start.network.facts, **sizes}}, seed=seed)
-        kept = {name: value for name, value in start.network.state_dict().items() if not name.startswith("head.")}
-        network.load_state_dict(kept, strict=False)
-        return network, f"new head: {len(inputs.letters)} letters are to be learned, others than before"
-    if backbone is None:
-        facts = {**describe_speech(recipe.model.backbone or "deepspeech"), **sizes}
-        return build_speech({"speech": facts}, seed=seed), None
-    kind = backbone.config.get("model_type")
-    if kind not in LIBRARY_KINDS:
+        return _with_new_head(start.network, inputs, sizes, seed)
+    kind = None if backbone is None else backbone.config.get("model_type")
+    if backbone is not None and kind not in LIBRARY_KINDS:
         raise RecipeError(
             "this backbone is none that hears",
             place="model.backbone",
@@ -46,11 +42,39 @@ def recogniser(
             expected=", ".join(LIBRARY_KINDS),
             fix="model.backbone: deepspeech",
         )
-    network = Heard({"speech": {**described_folder(backbone.config), **sizes}}, seed)
-    if recipe.model.weights == "random":
+    facts = (
+        describe_speech(recipe.model.backbone or "deepspeech")
+        if backbone is None
+        else described_folder(backbone.config)
+    )
+    facts |= sizes
+    if isinstance(inputs, DictationEncoder):
+        facts |= {**inputs.facts(), "config": configured(facts["config"], inputs)}
+    network = build_speech({"speech": facts}, seed=seed)
+    if backbone is None or recipe.model.weights == "random":
         return network, None
     network.read_weights(weights_folder(backbone))
+    if isinstance(inputs, DictationEncoder):
+        return network, None
     return network, f"new head on {backbone.name}: {len(inputs.letters)} letters"
+
+
+def _with_new_head(
+    network: Recogniser, inputs: SpeechEncoder, sizes: dict[str, int], seed: int
+) -> tuple[Recogniser, str | None]:
+    if isinstance(inputs, DictationEncoder):
+        if inputs.tokenizer is not None:
+            return network, None  # its pieces write any letters
+        raise RecipeError(
+            "this whisper writes letters, and there are new ones",
+            place="model.weights",
+            expected="the letters that it was trained with",
+            fix="train a new one, or fine-tune a deepspeech, which gets a new head",
+        )
+    fresh = build_speech({"speech": {**network.facts, **sizes}}, seed=seed)
+    kept = {name: value for name, value in network.state_dict().items() if not name.startswith("head.")}
+    fresh.load_state_dict(kept, strict=False)
+    return fresh, f"new head: {len(inputs.letters)} letters are to be learned, others than before"
 
 
 TASK = Task(
@@ -76,6 +100,7 @@ TASK = Task(
         },
     },
     objective="ctc",
+    objective_of=lambda inputs: inputs.objective,
     objectives=TRANSCRIPTIONS,
     examination=Examination(
         kind="transcripts",

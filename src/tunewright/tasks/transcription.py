@@ -22,11 +22,14 @@ from tunewright.evaluation.baselines import Baseline
 from tunewright.evaluation.decoding import beam_search, greedy, moments_of
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.recogniser import Recogniser
+from tunewright.models.whisper import Whisper
 from tunewright.tasks.base import Measured
-from tunewright.tasks.recordings import TEXT, SpeechEncoder
+from tunewright.tasks.recordings import TEXT, SpeechEncoder, SpeechExamples
 
 # So many confusions and mistakes are shown; of a mistake so much sound can be played.
 CONFUSIONS, MISTAKES, MOST_SECONDS = 20, 12, 8
+# Recordings that are dictated at once, and tokens of one at most.
+DICTATED, MOST_TOKENS = 16, 224
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,16 @@ class Heard:
     letters: list[int]
     without_words: list[int]
     """The same without the language model."""
-    log_probabilities: np.ndarray
-    """[S, K], see `evaluation/decoding.py`."""
+    log_probabilities: np.ndarray | None
+    """[S, K], see `evaluation/decoding.py`; None where it was dictated, and nobody knows when."""
 
 
 def listen(network: Recogniser, encoder: SpeechEncoder, table: pa.Table) -> Iterator[tuple[int, Heard]]:
     """Each row's place in a table, and what is heard there; in no certain order."""
     examples = encoder.heard(table)
+    if isinstance(network, Whisper):
+        yield from _dictated(network, examples)
+        return
     with evaluating(network), torch.inference_mode():
         for batch in in_order(examples.to(next(network.parameters()).device), EVALUATION_BATCH):
             found = network(batch.inputs).cpu().numpy()
@@ -51,6 +57,14 @@ def listen(network: Recogniser, encoder: SpeechEncoder, table: pa.Table) -> Iter
                 sure = greedy(one[:length])
                 best = sure if encoder.beam is None else beam_search(one[:length], encoder.letters, encoder.beam)
                 yield place, Heard(best, sure, one[:length])
+
+
+def _dictated(network: Whisper, examples: SpeechExamples) -> Iterator[tuple[int, Heard]]:
+    with evaluating(network), torch.inference_mode():
+        for ids in torch.arange(len(examples)).split(DICTATED):
+            batch = examples.to(next(network.parameters()).device).batch(ids)
+            for place, written in zip(ids.tolist(), network.dictate(batch.named, MOST_TOKENS), strict=True):
+                yield place, Heard(written, written, None)
 
 
 def transcription_outputs(
@@ -172,7 +186,7 @@ def transcribed(network: AnyNetwork, encoder: SpeechEncoder, table: pa.Table) ->
 
 def timed(heard: Heard, encoder: SpeechEncoder, seconds: float) -> list[dict[str, Any]]:
     """Each word with its first and last moment in seconds, on the likeliest way to stretch the letters."""
-    if not heard.letters:
+    if not heard.letters or heard.log_probabilities is None:
         return []
     each = seconds / len(heard.log_probabilities)
     words: list[dict[str, Any]] = []

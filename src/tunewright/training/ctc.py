@@ -52,6 +52,3 @@ def ctc(encoder: Any) -> Objective:
         return FromTranscripts()
 
     return Objective(name="ctc", supervised=False, bind=bind)
-
-
-TRANSCRIPTIONS: dict[str, Callable[..., Objective]] = {"ctc": ctc}

@@ -20,11 +20,6 @@ from tunewright.models.sasrec import NextItem
 from tunewright.random import uniform
 from tunewright.training.objectives import Objective
 
-# An item that the user chose is drawn again, so many times at most.
-TRIES = 8
-# A byte for each possible pair, where there are no more than these.
-MOST_PAIRS = 2**27
-
 
 @dataclass(frozen=True, kw_only=True)
 class FromPairs:
@@ -33,7 +28,8 @@ class FromPairs:
 
     seed: int
     chosen: Tensor
-    """[M] int64, rising: user · I + item of each pair that is known from training."""
+    """[M] int64, rising, each once: user · I + item of each pair that is known from training."""
+    users: int
     items: int
     negatives: int
 
@@ -45,45 +41,36 @@ class FromPairs:
         """The sum over the batch's comparisons, a scalar."""
         pairs = batch.pixels
         drawn = self.draw(pairs[:, 0], batch.ids.numpy(), epoch)
-        scores = model(torch.cat([pairs, drawn], dim=1))
-        return -F.logsigmoid(scores[:, :1] - scores[:, 1:]).sum()
+        if isinstance(model, Factors):
+            # ⟨p, qᵢ⟩ − ⟨p, qⱼ⟩ = ⟨p, qᵢ − qⱼ⟩: a third of the time less.
+            apart = model.item_vectors(pairs[:, 1:]) - model.item_vectors(drawn)
+            margins = (model.user_vectors(pairs[:, 0]).unsqueeze(1) * apart).sum(-1)
+        else:
+            scores = model(torch.cat([pairs, drawn], dim=1))
+            margins = scores[:, :1] - scores[:, 1:]
+        return -F.logsigmoid(margins).sum()
 
     def draw(self, users: Tensor, ids: np.ndarray, epoch: int) -> Tensor:
-        """[B, negatives] items, none of which the user chose, as far as a few tries find one."""
-        drawn = self._items(ids, epoch, "negatives", 1)[..., 0]
-        taken = self._chose(users[:, None], drawn)
-        rows = taken.any(1).nonzero()[:, 0]
-        if len(rows):
-            others = self._items(ids[rows.cpu().numpy()], epoch, "other negatives", TRIES)
-            free = ~self._chose(users[rows, None, None], others)
-            # The first that is free; where none is, the last.
-            first = torch.where(free.any(-1), free.int().argmax(-1), TRIES - 1).unsqueeze(-1)
-            drawn[rows] = torch.where(taken[rows], others.gather(-1, first).squeeze(-1), drawn[rows])
-        return drawn
+        """[B, negatives] items that the users did not choose, each as likely as any other; of one who chose all, the last.
 
-    def _items(self, ids: np.ndarray, epoch: int, purpose: str, tries: int) -> Tensor:
-        """[N, negatives, tries] items, a function of the example and the epoch alone."""
-        numbers = uniform(self.seed, purpose, epoch, ids, self.negatives * tries)
-        drawn = torch.from_numpy((numbers * self.items).astype(np.int64)).clamp_(max=self.items - 1)
-        return drawn.to(self.chosen.device).view(len(ids), self.negatives, tries)
-
-    def _chose(self, users: Tensor, items: Tensor) -> Tensor:
-        """Whether these are pairs that are known; users and items of shapes that fit."""
-        keys = users * self.items + items
-        if self.table is not None:
-            return self.table[keys]
-        place = torch.searchsorted(self.chosen, keys).clamp_(max=len(self.chosen) - 1)
-        return self.chosen[place] == keys
+        A function of the example and the epoch alone. Of the n items that are left the k-th is k + the number of chosen items
+        before it, and the chosen items aⱼ before it are those with aⱼ − j ≤ k.
+        """
+        numbers = torch.from_numpy(uniform(self.seed, "negatives", epoch, ids, self.negatives)).to(users.device)
+        first, left, gaps = self._gaps
+        place = (numbers * left.index_select(0, users)).long()
+        before = torch.searchsorted(gaps, place + users[:, None] * (self.items + 1), right=True)
+        return place.add_(before).sub_(first.index_select(0, users)).clamp_(max=self.items - 1)
 
     @cached_property
-    def table(self) -> Tensor | None:
-        """[U · I] whether each pair is known, where that is a few million; None: they are looked up among the keys."""
-        size = (int(self.chosen[-1]) // self.items + 1) * self.items
-        if size > MOST_PAIRS:
-            return None
-        found = torch.zeros(size, dtype=torch.bool, device=self.chosen.device)
-        found[self.chosen] = True
-        return found
+    def _gaps(self) -> tuple[Tensor, Tensor, Tensor]:
+        """[U, 1] where each user's pairs begin among `chosen`, [U, 1] float64 how many items are left, and [M] user · (I + 1) +
+        aⱼ − j, which rises too."""
+        user, item = self.chosen // self.items, self.chosen % self.items
+        starts = torch.searchsorted(user, torch.arange(self.users + 1, device=user.device))
+        rank = torch.arange(len(user), device=user.device) - starts[user]
+        left = (self.items - starts.diff()).double()
+        return starts[:-1, None], left[:, None], user * (self.items + 1) + item - rank
 
 
 def _require_pairs(encoder: Any, name: str) -> None:
@@ -104,8 +91,9 @@ def bpr(encoder: Any, *, negatives: Annotated[int, Field(ge=1, le=1000)] = 1) ->
     _require_pairs(encoder, "bpr")
 
     def bind(seed: int, device: torch.device) -> FromPairs:
-        keys = torch.from_numpy(np.sort(encoder.keys(encoder.learned))).to(device)
-        return FromPairs(seed=seed, chosen=keys, items=len(encoder.items), negatives=negatives)
+        keys = torch.from_numpy(np.unique(encoder.keys(encoder.learned))).to(device)
+        sizes = {"users": len(encoder.users), "items": len(encoder.items)}
+        return FromPairs(seed=seed, chosen=keys, negatives=negatives, **sizes)
 
     return Objective(name="bpr", supervised=False, bind=bind)
 

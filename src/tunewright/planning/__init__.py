@@ -1,0 +1,1 @@
+"""What a training needs: compute, memory, time; before anything is spent."""
