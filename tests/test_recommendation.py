@@ -306,6 +306,8 @@ def test_it_recommends_what_is_liked(recommender: Any) -> None:
     assert list(baselines) == ["popularity", "item neighbours", "EASE"]
     assert found["ndcg_at_10"] > 2 * baselines["popularity"] and found["recall_at_10"] > 0.8
     assert summary["training"]["best"]["metric"] == "ndcg_at_10"
+    assert evaluation["ranking"]["items"] == 60 and evaluation["ranking"]["unknown"] == 0
+    assert "Every item is ranked" in recommender.report.read_text()
     model = load_model(recommender.stages["pretrain"].folder / "model")
     (answer,) = model.predict("5")
     assert {int(item) % KINDS for item in answer["items"][:3]} == {1} and answer["scores"] == sorted(

@@ -23,6 +23,7 @@ from tunewright.report.html import Html, tag
 from tunewright.report.labels_section import labelled
 from tunewright.report.mistakes_section import mistakes
 from tunewright.report.parts import stage_title
+from tunewright.report.ranking_section import ranking
 from tunewright.report.reading import RunFiles, Stage, mapping, read_run, words_of
 from tunewright.report.result_section import compared, hint, result, sliced
 from tunewright.report.samples_section import samples
@@ -112,6 +113,7 @@ def _stage(words: Words, stage: Stage) -> list[Html | None]:
         *few_shot(words, stage),
         *certificate(words, stage),
         *result(words, stage),
+        *ranking(words, stage),
         *compared(words, stage),
         *beside(words, stage),
         *sliced(words, stage),

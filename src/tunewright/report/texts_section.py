@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tunewright.report import numbers
 from tunewright.report.html import Html, tag
 from tunewright.report.parts import as_found, facts, number, table
@@ -14,6 +16,8 @@ def texts(words: Words, stage: Stage) -> list[Html | None]:
     found = stage.part("texts")
     if not found:
         return []
+    if (seconds := number_from(found.get("seconds"))) is not None:
+        return _recordings(words, found, seconds)
     tokenizer = mapping(found.get("tokenizer"))
     counted = [
         (words(said), numbers.count(value))
@@ -43,6 +47,22 @@ def texts(words: Words, stage: Stage) -> list[Html | None]:
             short=True,
         ),
         _mix(words, stage),
+    ]
+
+
+def _recordings(words: Words, found: dict[str, Any], seconds: float) -> list[Html | None]:
+    counts = [
+        (words(said), numbers.count(value))
+        for key, said in (
+            ("examples", "recordings_examples"),
+            ("letters", "recordings_letters"),
+            ("cut", "recordings_cut"),
+        )
+        if (value := number_from(found.get(key))) is not None
+    ]
+    return [
+        tag("h3", words("recordings")),
+        facts([*counts, (words("recordings_seconds"), numbers.duration(seconds))], short=True),
     ]
 
 

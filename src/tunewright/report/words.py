@@ -145,6 +145,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "objective": ("Objective", "目标函数"),
     "optimizer": ("Optimiser", "优化器"),
     "batch_size": ("Batch size", "批大小"),
+    "batch_seconds": ("Seconds of sound in a batch, at most", "每批音频秒数上限"),
     "threads": ("CPU threads", "CPU 线程"),
     "ended": ("Ended", "结束方式"),
     "weight_parts": ("Movement", "训练范围"),
@@ -296,6 +297,11 @@ WORDS: dict[str, tuple[str, str]] = {
     "texts_trained": ("of them learned", "其中参与学习"),
     "texts_examples": ("rows of an epoch", "每轮行数"),
     "texts_max_length": ("tokens read at once", "一次读取的词元数"),
+    "recordings": ("Recordings", "录音"),
+    "recordings_examples": ("recordings of an epoch", "每轮录音数"),
+    "recordings_seconds": ("how long they are", "总时长"),
+    "recordings_letters": ("letters", "字符数"),
+    "recordings_cut": ("left out, too short for their words", "因过短而舍弃"),
     "texts_cut": ("texts that lost their end", "被截断的文本数"),
     "pieces": ("pieces of the tokenizer", "分词器词表大小"),
     "bytes_per_token": ("bytes a token", "每词元字节数"),
@@ -307,6 +313,16 @@ WORDS: dict[str, tuple[str, str]] = {
     "mix_rows": ("rows", "行数"),
     "mix_read": ("read in an epoch", "每轮读取"),
     "mix_share": ("of all", "占比"),
+    # ranking
+    "ranking_how": (
+        "Every item is ranked for each user, none is sampled; what the user is known to have chosen in training and validation rows "
+        "is not in the list. Averages and intervals are over users.",
+        "对每位用户的全部物品排序，不做抽样；训练与验证行中已选过的物品不在列表中。平均值与区间按用户计算。",
+    ),
+    "ranking_items": ("items ranked", "参与排序的物品"),
+    "ranking_users": ("users", "用户数"),
+    "ranking_asked": ("test rows asked for", "待预测的测试行"),
+    "ranking_unknown": ("test rows of unknown users or items, left out", "因用户或物品未知而舍弃的测试行"),
     # speech
     "speech": ("What it heard", "听写情况"),
     "speech_seconds": ("sound in the test", "测试音频时长"),

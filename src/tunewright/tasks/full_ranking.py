@@ -57,6 +57,20 @@ def ranking_outputs(
     return rank(encoder, table, network_scores(network, encoder, encoder.known[~asked]))
 
 
+def ranking_facts(network: AnyNetwork, encoder: InteractionEncoder, table: pa.Table) -> dict[str, Any]:
+    """{"ranking": …}: the protocol in figures: the items that are ranked, the users and their items that are asked for, and rows of
+    unknown users or items, which are left out."""
+    pairs, _ = encoder.pairs(table)
+    return {
+        "ranking": {
+            "items": len(encoder.items),
+            "users": len(ranked_users(encoder, table)),
+            "asked": len(pairs),
+            "unknown": table.num_rows - len(pairs),
+        }
+    }
+
+
 def network_scores(network: Recommender, encoder: InteractionEncoder, chosen: np.ndarray) -> Scores:
     """[B] users to [B, I] scores.
 

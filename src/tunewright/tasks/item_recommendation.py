@@ -11,7 +11,7 @@ from tunewright.models.recommenders import build_recommender, describe_recommend
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.base import Examination, Started, Task
-from tunewright.tasks.full_ranking import ranked_users, ranking_baselines, ranking_outputs, recommended
+from tunewright.tasks.full_ranking import ranked_users, ranking_baselines, ranking_facts, ranking_outputs, recommended
 from tunewright.tasks.interactions import InteractionEncoder, fit_interactions, load_interactions
 from tunewright.training.ranking import RANKINGS
 
@@ -63,6 +63,7 @@ TASK = Task(
         measure=ranking_outputs,
         baselines=ranking_baselines,
         answer=recommended,
+        facts=ranking_facts,
         units=ranked_users,
         select="ndcg_at_10",
     ),
