@@ -107,6 +107,18 @@ def required(recipe: Path | None) -> Path:
 
 
 @app.command()
+def plan(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Say what each stage will need on this machine, from a few of its own steps: memory, time, operations, disk."""
+    from tunewright.stages.plan import print_plan
+
+    print_plan(recipe, overrides or [], as_json=as_json)
+
+
+@app.command()
 def pretrain(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs"), lang: Lang = "en") -> None:
     """Carry out the recipe up to its last pretrain stage."""
     from tunewright.stages.run import run as carry_out

@@ -40,11 +40,11 @@ def show_design(
             screen.say(f"picture: {path}")
         described.append(facts)
         if number + 1 < len(stages):
-            origin = _as_if_trained(ingredients)
+            origin = as_if_trained(ingredients)
     return described
 
 
-def _as_if_trained(ingredients: Ingredients) -> Origin:
+def as_if_trained(ingredients: Ingredients) -> Origin:
     """What the next stage will find, with random weights in place of trained ones."""
     network = fresh_network(ingredients.network.described, seed=0)
     return Origin(network, ingredients.preprocessor, None)
