@@ -114,6 +114,8 @@ def test_help_does_not_wait_for_heavy_libraries() -> None:
         "init",
         "data",
         "design",
+        "plan",
+        "recommend",
         "pretrain",
         "finetune",
         "run",

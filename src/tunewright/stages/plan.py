@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -32,7 +33,7 @@ from tunewright.training.loop import set_learning_rate
 from tunewright.training.optim import build_optimizer
 
 # Two steps are traced: the optimiser's memory is there from the second on. Then steps are timed, so many or so long.
-TRACED, TIMED, SECONDS = 2, 12, 10.0
+TRACED, TIMED, SECONDS = 2, 100, 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,10 +141,11 @@ def _measure(
     times: list[float] = []
     set_learning_rate(optimizer, 1.0)
 
-    def step(number: int, say: Any) -> None:
-        epoch, start = divmod(number, batches.steps_per_epoch)
+    steps = ((epoch, chosen) for epoch in itertools.count() for chosen in batches.steps(epoch))
+
+    def step(say: Any) -> None:
         say("reading")
-        chosen = next(iter(batches.steps(epoch, start=start)))
+        epoch, chosen = next(steps)
         weight = sum(objective.weight(batch) for batch in chosen)
         for parameter in network.parameters():
             parameter.grad = None
@@ -159,12 +161,12 @@ def _measure(
         tracer.phase = phase
 
     with tracer:
-        for number in range(TRACED):
-            step(number, note)
+        for _ in range(TRACED):
+            step(note)
     began = time.perf_counter()
-    for number in range(TRACED, TRACED + TIMED):
+    for _ in range(TIMED):
         started = time.perf_counter()
-        step(number, lambda phase: None)
+        step(lambda phase: None)
         times.append(time.perf_counter() - started)
         if time.perf_counter() - began > SECONDS:
             break
