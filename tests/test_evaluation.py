@@ -91,11 +91,15 @@ def test_weights_are_repeated_rows(
     if metric.kinds == ("tokens",):  # of each text the sum of the losses, how many are right, how many there are
         target = 1 + target
         outputs = np.stack([outputs[:, 0] ** 2, target // 2], axis=1)
+    groups = None
+    if name == "grouped_auc":  # of two classes, and of somebody
+        outputs, target, groups = outputs[:, :2], (target > 4).astype(int), np.arange(len(target)) % 9
     counts = next(resample_counts(len(target), 5, seed=3))
-    found = metric.formula(Outcome(outputs, target), counts)
+    found = metric.formula(Outcome(outputs, target, groups), counts)
     for row, value in zip(counts.astype(int), found):
         repeated = np.repeat(np.arange(len(target)), row)
-        assert metric.value(outputs[repeated], target[repeated]) == pytest.approx(value, rel=1e-9)
+        again = Outcome(outputs[repeated], target[repeated], None if groups is None else groups[repeated])
+        assert metric.formula(again, np.ones((1, len(repeated))))[0] == pytest.approx(value, rel=1e-9)
 
 
 def test_no_value_where_there_is_none() -> None:

@@ -303,7 +303,7 @@ def test_a_wrong_augmentation_is_named(steps: list[Any], said: str) -> None:
 @pytest.mark.parametrize(
     ("task", "source", "train", "said"),
     [
-        ("tabular-classification", "wine", {"augment": ["flip"]}, "no pictures"),
+        ("tabular-classification", "wine", {"augment": ["flip"]}, "nothing that could be changed"),
         ("image-classification", "digits", {"augment": ["mixup"], "objective": "masked"}, "cross_entropy"),
     ],
 )
