@@ -12,8 +12,8 @@ from tunewright.planning.scaling import BESIROGLU, EACH, HOFFMANN, REPEATED, Law
 # Parameters of a layer of `gpt`, in squares of its width: four of attention, three times 8/3 of the feed-forward part.
 SQUARES = 12
 HEAD = 64
-# Widths for each layer that do about as well (Kaplan et al. 2020, figure 5: within 2 % from about 30 to 200).
-ASPECT = (32, 128)
+# The width for each layer; twice and half of it do about as well (Kaplan et al. 2020, figure 5).
+ASPECT = 64
 # Between so many parameters a budget is looked through.
 FEWEST, MOST = 1e4, 1e13
 
@@ -70,15 +70,14 @@ def _size(law: Law, parameters: float, compute: float, unique: float) -> Size:
 
 
 def shape_for(parameters: float) -> Shape:
-    """The shape that comes nearest, with heads of 64 and a usual number of layers for its width."""
+    """The shape that comes nearest, with heads of 64 and about 64 of width for each layer."""
     best: tuple[float, Shape] | None = None
     for width in range(HEAD, 20_481, HEAD):
         layers = max(1, round(parameters / (SQUARES * width**2)))
         shape = Shape(layers=layers, width=width, heads=width // HEAD)
         far = abs(math.log(shape.parameters / parameters))
-        aspect = width / layers
-        outside = max(0.0, math.log(ASPECT[0] / aspect), math.log(aspect / ASPECT[1]))
-        if best is None or far + outside < best[0]:
-            best = (far + outside, shape)
+        unusual = abs(math.log(width / layers / ASPECT))
+        if best is None or far + unusual / 5 < best[0]:
+            best = (far + unusual / 5, shape)
     assert best is not None
     return best[1]

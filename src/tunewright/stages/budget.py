@@ -7,10 +7,13 @@ from pathlib import Path
 from rich.table import Table
 
 from tunewright.errors import RecipeError
+from tunewright.planning.rates import product_rate
 from tunewright.planning.scaling import EACH
 from tunewright.planning.size import Size, shape_for, sizes
 from tunewright.stages.console import Screen
 
+# Four bytes each for the weight, its gradient, and Adam's two means (Rajbhandari et al. 2020, section 3.1).
+EACH_HOLDS = 16
 # Less than this no published law was fitted on, and more than this none either.
 FITTED = (6e18, 3e21)
 LEAST, MOST = 1e9, 1e30
@@ -53,9 +56,21 @@ def show_sizes(
         f"a shape for {found[0].parameters:.3g}: {shape.parameters:.3g} parameters without embeddings"
         f"\nmodel: {{backbone: {{gpt: {{layers: {shape.layers}, width: {shape.width}, heads: {shape.heads}}}}}}}"
     )
+    rate = product_rate()
+    screen.say(
+        f"to learn with Adam in float32 it holds {EACH_HOLDS * shape.parameters / 2**30:,.2f} GiB, {EACH_HOLDS} bytes a parameter, and "
+        f"activations; this machine multiplies at {rate / 1e9:,.0f} GFLOP/s at most, so it would take {_days(compute / rate)} or more"
+    )
     if not FITTED[0] <= compute <= FITTED[1]:
         screen.warn(
             f"the laws were fitted on runs of {FITTED[0]:.0e} to {FITTED[1]:.0e} FLOPs on English web text: here they are "
             "extrapolated, and your texts and tokenizer have a loss of their own"
         )
     return found
+
+
+def _days(seconds: float) -> str:
+    for unit, size in (("years", 365 * 86_400.0), ("days", 86_400.0), ("hours", 3600.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds / 60:,.1f} minutes"
