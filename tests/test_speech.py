@@ -326,6 +326,20 @@ def test_cepstral_coefficients_are_a_cosine_transform() -> None:
     assert np.abs(mfcc(samples).numpy() - normed).max() < 1e-3
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"model": {"decoding": "greedy"}}, "no letters to be searched"),
+        ({"train": {"batch_seconds": 3}}, "only recordings"),
+    ],
+)
+def test_what_is_for_speech_alone(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
+    (tmp_path / "rows.csv").write_text("a,b\n" + "\n".join(f"{row % 7},{'xy'[row % 2]}" for row in range(60)) + "\n")
+    recipe = {"task": "tabular-classification", "data": {"source": "rows.csv", "target": "b"}, **changes}
+    with pytest.raises(RecipeError, match=problem):
+        run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent())
+
+
 def test_batches_by_seconds() -> None:
     draw = np.random.default_rng(0)
     sounds = [torch.zeros(int(RATE * seconds), dtype=torch.int16) for seconds in [*draw.uniform(0.5, 6, 200), 30.0]]

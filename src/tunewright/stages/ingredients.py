@@ -37,7 +37,7 @@ from tunewright.tasks.base import InputEncoder, Preprocessor, Started, Task
 from tunewright.tasks.causal_tokens import CausalEncoder
 from tunewright.tasks.chat_tokens import TalkEncoder
 from tunewright.tasks.fields import FieldEncoder
-from tunewright.tasks.recordings import SpeechExamples
+from tunewright.tasks.recordings import SpeechEncoder, SpeechExamples
 from tunewright.tasks.rows import unused_columns
 from tunewright.tasks.table import get_task
 from tunewright.tasks.targets import TargetEncoder, fit_target
@@ -136,6 +136,14 @@ def gather(
             fix="name the model: model: {weights: runs/NAME/finetune/model}; or write the stage that makes it into `stages`",
         )
     inputs = _input_encoder(task, prepared, recipe, origin, backbone)
+    if recipe.model.decoding is not None and not isinstance(inputs, SpeechEncoder):
+        raise RecipeError(
+            f"{task.name} has no letters to be searched",
+            place="model.decoding",
+            found=recipe.model.decoding,
+            expected="task: speech-recognition",
+            fix="leave model.decoding out",
+        )
     usual = task.objective if task.objective_of is None else task.objective_of(inputs)
     named = recipe.train.objective or usual
     if task.objectives is not None:
