@@ -237,7 +237,7 @@ def test_ease_is_the_ridge_regression_without_the_item_itself() -> None:
 
 
 def test_the_loss_and_its_negatives() -> None:
-    chosen = torch.tensor(sorted(user * 5 + item for user in range(3) for item in range(5) if item != user))
+    chosen = np.array(sorted(user * 5 + item for user in range(3) for item in range(5) if item != user))
     objective = FromPairs(seed=0, chosen=chosen, users=3, items=5, negatives=2)
     users = torch.arange(3).repeat(20)
     pairs = torch.stack([users, (users + 1) % 5], dim=1)
@@ -262,7 +262,7 @@ def test_the_loss_and_its_negatives() -> None:
 def test_negatives_are_even_among_what_was_not_chosen() -> None:
     draw = np.random.default_rng(0)
     sets = [sorted(draw.permutation(12)[:size].tolist()) for size in (0, 1, 5, 11, 12)]
-    chosen = torch.tensor([user * 12 + item for user, items in enumerate(sets) for item in items])
+    chosen = np.array([user * 12 + item for user, items in enumerate(sets) for item in items])
     objective = FromPairs(seed=0, chosen=chosen, users=5, items=12, negatives=4)
     users = torch.arange(5).repeat(2000)
     drawn = objective.draw(users, np.arange(10_000), epoch=3)

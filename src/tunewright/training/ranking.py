@@ -27,7 +27,7 @@ class FromPairs:
     user did not choose (Rendle et al. 2009, section 4)."""
 
     seed: int
-    chosen: Tensor
+    chosen: np.ndarray
     """[M] int64, rising, each once: user · I + item of each pair that is known from training."""
     users: int
     items: int
@@ -56,21 +56,21 @@ class FromPairs:
         A function of the example and the epoch alone. Of the n items that are left the k-th is k + the number of chosen items
         before it, and the chosen items aⱼ before it are those with aⱼ − j ≤ k.
         """
-        numbers = torch.from_numpy(uniform(self.seed, "negatives", epoch, ids, self.negatives)).to(users.device)
+        # In NumPy: a few thousand numbers are soon done by one thread, and waking another takes longer than that.
         first, left, gaps = self._gaps
-        place = (numbers * left.index_select(0, users)).long()
-        before = torch.searchsorted(gaps, place + users[:, None] * (self.items + 1), right=True)
-        return place.add_(before).sub_(first.index_select(0, users)).clamp_(max=self.items - 1)
+        who = users.cpu().numpy()[:, None]
+        place = (uniform(self.seed, "negatives", epoch, ids, self.negatives) * left[who]).astype(np.int64)
+        before = np.searchsorted(gaps, place + who * (self.items + 1), side="right") - first[who]
+        return torch.from_numpy(np.minimum(place + before, self.items - 1)).to(users.device)
 
     @cached_property
-    def _gaps(self) -> tuple[Tensor, Tensor, Tensor]:
-        """[U, 1] where each user's pairs begin among `chosen`, [U, 1] float64 how many items are left, and [M] user · (I + 1) +
-        aⱼ − j, which rises too."""
-        user, item = self.chosen // self.items, self.chosen % self.items
-        starts = torch.searchsorted(user, torch.arange(self.users + 1, device=user.device))
-        rank = torch.arange(len(user), device=user.device) - starts[user]
-        left = (self.items - starts.diff()).double()
-        return starts[:-1, None], left[:, None], user * (self.items + 1) + item - rank
+    def _gaps(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """[U] where each user's pairs begin among `chosen`, [U] float64 how many items are left, and [M] user · (I + 1) + aⱼ − j,
+        which rises too."""
+        user, item = np.divmod(self.chosen, self.items)
+        starts = np.searchsorted(user, np.arange(self.users + 1))
+        rank = np.arange(len(user)) - starts[user]
+        return starts[:-1], (self.items - np.diff(starts)).astype(np.float64), user * (self.items + 1) + item - rank
 
 
 def _require_pairs(encoder: Any, name: str) -> None:
@@ -91,7 +91,7 @@ def bpr(encoder: Any, *, negatives: Annotated[int, Field(ge=1, le=1000)] = 1) ->
     _require_pairs(encoder, "bpr")
 
     def bind(seed: int, device: torch.device) -> FromPairs:
-        keys = torch.from_numpy(np.unique(encoder.keys(encoder.learned))).to(device)
+        keys = np.unique(encoder.keys(encoder.learned))
         sizes = {"users": len(encoder.users), "items": len(encoder.items)}
         return FromPairs(seed=seed, chosen=keys, negatives=negatives, **sizes)
 
