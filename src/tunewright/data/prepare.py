@@ -28,7 +28,7 @@ from tunewright.data.core import keep_core
 from tunewright.data.labels import as_lists, find_separator, join_flags, split_cells
 from tunewright.data.liked import judge
 from tunewright.data.opening import locate, open_source
-from tunewright.data.roles import SPEAKER_NAMES, role_columns
+from tunewright.data.roles import role_columns, speaker_column
 from tunewright.data.sources.base import ROW, Source
 from tunewright.data.types import Seen, choose_inputs, choose_target, infer_columns, missing_column, sort_classes
 from tunewright.errors import DataError, RunFailed, shorten
@@ -261,7 +261,7 @@ def _build(
 
 def _usual_split(split: Split, source: Source, columns: dict[str, Column], seen: dict[str, Seen]) -> Split:
     """How rows are divided where the recipe does not say: at random, but no voice stands on both sides of a split."""
-    speaker = next((name for name in SPEAKER_NAMES if name in columns), None)
+    speaker = speaker_column(columns)
     if source.format != "speech" or speaker is None:
         return split.model_copy(update={"by": "random"})
     voices = seen[speaker].distinct if speaker in seen else None

@@ -51,6 +51,12 @@ def role_columns(data: Data, names: Iterable[str]) -> tuple[str | None, str | No
     return found[0], found[1]
 
 
+def speaker_column(names: Iterable[str]) -> str | None:
+    """The column that says who speaks, by a usual name; None: there is none."""
+    known = list(names)
+    return next((name for name in SPEAKER_NAMES if name in known), None)
+
+
 def time_column(data: Data, names: Iterable[str]) -> str | None:
     """The column that says when: the recipe's, or one with a usual name; None: there is none.
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tunewright.models.network import Block
-from tunewright.models.recogniser import Recogniser
+from tunewright.models.recogniser import Recogniser, present
 from tunewright.random import mix
 
 Positive = Annotated[int, Field(gt=0)]
@@ -45,7 +45,7 @@ class Whisper(Recogniser):
         """[B, S, D]: what the encoder makes of the recordings, each followed by silence up to the length that it always reads."""
         features, lengths = inputs["features"], inputs["lengths"]
         longest = 2 * self.body.config.max_source_positions
-        there = torch.arange(features.shape[1], device=features.device) < lengths[:, None]
+        there = present(lengths, features.shape[1])
         loudest = features.masked_fill(~there[..., None], -torch.inf).amax((1, 2))
         silent = (loudest - FLOOR)[:, None, None]
         x = torch.where(there[..., None], features, silent)[:, :longest]

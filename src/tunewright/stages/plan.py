@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from tunewright.data.batching import Batches, Examples
+from tunewright.data.batching import Batches
 from tunewright.models.describe import LayerRow, layer_table
 from tunewright.models.dropout import quicken_dropout
 from tunewright.models.narrow import narrow_last_layer
 from tunewright.models.network import AnyNetwork
 from tunewright.planning.tracing import PeakTracer
-from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import stage_recipes
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.design import as_if_trained
@@ -27,10 +26,16 @@ from tunewright.stages.ingredients import Ingredients, gather, prepare_data
 from tunewright.stages.job import recipe_backbone
 from tunewright.stages.memory import free_memory
 from tunewright.stages.run import given_origin, read_recipe
-from tunewright.stages.training import choose_device, longest_batch, small_numbers_as_zero, suitable_threads, threads
+from tunewright.stages.training import (
+    choose_device,
+    small_numbers_as_zero,
+    suitable_threads,
+    threads,
+    training_batches,
+    training_optimizer,
+)
 from tunewright.training import freezing
 from tunewright.training.loop import set_learning_rate
-from tunewright.training.optim import build_optimizer
 
 # Two steps are traced: the optimiser's memory is there from the second on. Then steps are timed, so many or so long.
 TRACED, TIMED, SECONDS = 2, 100, 10.0
@@ -93,18 +98,10 @@ def _plan_stage(name: str, ingredients: Ingredients) -> StagePlan:
     quicken_dropout(network)
     narrow_last_layer(network)
     examples = examples.to(device)
-    batches = Batches(
-        examples=examples,
-        batch_size=recipe.train.batch_size,
-        accumulate=recipe.train.accumulate,
-        seed=recipe.seed,
-        most=longest_batch(recipe, examples),
-    )
+    batches = training_batches(recipe, examples)
     freezing.start_epoch(movements, recipe.train.epochs - 1)  # everything that ever moves
     groups = freezing.parameter_groups(movements, ingredients.lr)
-    optimizer = build_optimizer(
-        recipe.train.optimizer, groups, ingredients.lr, recipe.train.regularization.weight_decay
-    )
+    optimizer = training_optimizer(recipe, network, groups, ingredients.lr)
     count = recipe.hardware.threads or suitable_threads(rows, recipe.train.batch_size)
     with threads(count), small_numbers_as_zero():
         tracer, times = _measure(ingredients, network, batches, optimizer, device)
@@ -120,7 +117,7 @@ def _plan_stage(name: str, ingredients: Ingredients) -> StagePlan:
         trained=sum(value.numel() for value in trained),
         steps=steps,
         examples=len(examples),
-        flops=float(recipe.train.epochs * len(examples) * _flops(rows, network, recipe, examples)),
+        flops=float(recipe.train.epochs * len(examples) * _flops(rows, network)),
         weights=weights,
         gradients=gradients,
         optimizer=kept,
@@ -174,7 +171,7 @@ def _measure(
     return tracer, times[1:] or times
 
 
-def _flops(rows: list[LayerRow], network: AnyNetwork, recipe: Recipe, examples: Examples) -> int:
+def _flops(rows: list[LayerRow], network: AnyNetwork) -> int:
     """Of one example, forwards and backwards: a product for what is put out, one for the gradient of what came in where a block before
     is trained, and one for that of the weights where they are."""
     moving = {

@@ -87,20 +87,13 @@ def train_ingredients(
         valid_examples = (
             None if valid_examples is None else frozen.examples(valid_examples.to(device), "validation", screen)
         )
-    batches = Batches(
-        examples=train_examples,
-        batch_size=train_settings.batch_size,
-        accumulate=train_settings.accumulate,
-        seed=recipe.seed,
-        most=longest_batch(recipe, train_examples),
-    )
+    batches = training_batches(recipe, train_examples)
     total_steps = train_settings.epochs * batches.steps_per_epoch
 
     lr = ingredients.lr
     before = freezing.fingerprint(network)
     groups = freezing.parameter_groups(movements, lr)
-    _require_rows(network, recipe)
-    optimizer = build_optimizer(train_settings.optimizer, groups, lr, train_settings.regularization.weight_decay)
+    optimizer = training_optimizer(recipe, network, groups, lr)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     parameter_names = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
@@ -402,6 +395,23 @@ def require_finite(network: nn.Module, state: State) -> None:
             found=", ".join(broken[:5]),
             fix="lower train.lr or set train.clip_norm: 1.0; the last good checkpoint is kept",
         )
+
+
+def training_batches(recipe: Recipe, examples: Examples) -> Batches:
+    """How a stage's epochs are cut up."""
+    return Batches(
+        examples=examples,
+        batch_size=recipe.train.batch_size,
+        accumulate=recipe.train.accumulate,
+        seed=recipe.seed,
+        most=longest_batch(recipe, examples),
+    )
+
+
+def training_optimizer(recipe: Recipe, network: nn.Module, groups: list[dict[str, Any]], lr: float) -> Optimizer:
+    """The optimiser that a stage's recipe names, once it is seen to fit the network's gradients."""
+    _require_rows(network, recipe)
+    return build_optimizer(recipe.train.optimizer, groups, lr, recipe.train.regularization.weight_decay)
 
 
 def _require_rows(network: nn.Module, recipe: Recipe) -> None:

@@ -12,7 +12,6 @@ from torch import Tensor
 from tunewright.data.spoken import spoken
 from tunewright.tasks.recordings import SpeechEncoder
 
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 LONGEST = 30.0
 
 

@@ -53,8 +53,13 @@ def ranking_outputs(
 ) -> Measured:
     """What the "ranking" metrics want, for each user of the table: see `rank`."""
     assert isinstance(network, Recommender)
-    asked = np.isin(encoder.keys(encoder.known), encoder.keys(encoder.pairs(table)[0]))
-    return rank(encoder, table, network_scores(network, encoder, encoder.known[~asked]))
+    chosen = chosen_before(encoder, encoder.pairs(table)[0]) if network.length else encoder.known
+    return rank(encoder, table, network_scores(network, encoder, chosen))
+
+
+def chosen_before(encoder: InteractionEncoder, pairs: np.ndarray) -> np.ndarray:
+    """[K, 2]: what is known, but for what is asked: that was chosen later."""
+    return encoder.known[~np.isin(encoder.keys(encoder.known), encoder.keys(pairs))]
 
 
 def ranking_facts(network: AnyNetwork, encoder: InteractionEncoder, table: pa.Table) -> dict[str, Any]:
@@ -75,7 +80,7 @@ def network_scores(network: Recommender, encoder: InteractionEncoder, chosen: np
     """[B] users to [B, I] scores.
 
     Args:
-        chosen: [K, 2], what the users chose until then, in its order.
+        chosen: [K, 2], what the users chose until then, by user and in its order, where the network looks at it.
     """
     device = next(network.parameters()).device
 
@@ -97,9 +102,7 @@ def rank(encoder: InteractionEncoder, table: pa.Table, scores: Scores) -> Measur
     users = ranked_users(encoder, table)
     count = len(encoder.items)
     wanted = _flags(pairs, len(encoder.users), count)
-    # What is known but is asked for here was chosen later.
-    asked = np.isin(encoder.keys(encoder.known), encoder.keys(pairs))
-    known = _flags(encoder.known[~asked], len(encoder.users), count)
+    known = _flags(chosen_before(encoder, pairs), len(encoder.users), count)
     chosen = np.bincount(encoder.learned[:, 1], minlength=count)
     surprise = -np.log2(np.maximum(chosen, 0.5) / len(encoder.users))
     top = min(TOP, count)

@@ -49,7 +49,7 @@ class InteractionEncoder:
     users: list[str]
     items: list[str]
     learned: np.ndarray
-    """[M, 2] int64: the pairs of the training rows, each user's in their order."""
+    """[M, 2] int64: the pairs of the training rows; where the network looks at items, by user and in their order."""
     known: np.ndarray
     """[K, 2] int64: those of the validation rows too: what is not recommended again."""
     time: str | None = None
@@ -114,7 +114,7 @@ class InteractionEncoder:
 
         Args:
             users: [B], each once.
-            pairs: [K, 2], each user's in their order.
+            pairs: [K, 2], by user, each user's in their order.
         """
         found = np.zeros((len(users), self.length), np.int64)
         for row, chosen in enumerate(_by_user(users, pairs)):
@@ -209,12 +209,14 @@ def fit_interactions(
         time=time,
         length=known.length if known else options.get("length", 0),
     )
-    both = [prepared.table(split, columns) for split in ("train", "valid") if prepared.rows(split)]
+    both = [train, *([prepared.table("valid", columns)] if prepared.rows("valid") else [])]
+    # Putting pairs in order takes memory and time that only a network needs which looks at them.
+    read = bare.ordered if bare.length else bare.pairs
     about = _about(bare, prepared) if known is None and options.get("features") else {}
     return replace(
         bare,
-        learned=np.ascontiguousarray(bare.ordered(train)[0]),
-        known=np.ascontiguousarray(bare.ordered(pa.concat_tables(both))[0]),
+        learned=np.ascontiguousarray(read(train)[0]),
+        known=np.ascontiguousarray(read(pa.concat_tables(both))[0]),
         about=about,
     )
 
@@ -255,11 +257,9 @@ def _about(encoder: InteractionEncoder, prepared: Prepared) -> dict[str, About]:
 
 
 def _by_user(users: np.ndarray, pairs: np.ndarray) -> list[np.ndarray]:
-    """The items of each user, in the order of the pairs."""
-    order = np.argsort(pairs[:, 0], kind="stable")
-    ranked = pairs[order, 0]
-    starts, ends = np.searchsorted(ranked, users), np.searchsorted(ranked, users, side="right")
-    return [pairs[order[start:end], 1] for start, end in zip(starts, ends, strict=True)]
+    """The items of each user, in the order of the pairs, whose users rise."""
+    starts, ends = (np.searchsorted(pairs[:, 0], users, side=side) for side in ("left", "right"))
+    return [pairs[start:end, 1] for start, end in zip(starts, ends, strict=True)]
 
 
 def load_interactions(value: dict[str, Any], folder: Path) -> InteractionEncoder:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from tunewright.data.audio import CLIPPED, RATE
 from tunewright.data.checks.finding import Finding
 from tunewright.data.checks.material import Material
-from tunewright.data.roles import SPEAKER_NAMES
+from tunewright.data.roles import speaker_column
 from tunewright.data.sources.speech import AUDIO
 
 TEXT = "text"
@@ -110,7 +110,7 @@ def _measured(cell: bytes) -> list[float]:
 
 def shared_speakers(material: Material) -> list[Finding]:
     """Voices that are in the training rows and in those that it is measured on."""
-    speaker = next((name for name in SPEAKER_NAMES if name in material.table.column_names), None)
+    speaker = speaker_column(material.table.column_names)
     if not has_recordings(material) or speaker is None:
         return []
     voices = np.array([str(value) for value in material.table[speaker].to_pylist()])
