@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from tunewright.planning.tracing import PeakTracer
+from tunewright.planning.tracing import Tracer
 from tunewright.stages.console import silent
 from tunewright.stages.plan import plan, print_plan
 from tunewright.stages.run import run
@@ -20,7 +20,7 @@ FLOAT = 4
 
 def test_what_is_alive_is_counted_and_what_is_gone_is_not() -> None:
     already = torch.zeros(100)
-    tracer = PeakTracer([already])
+    tracer = Tracer([already])
     with tracer:
         tracer.phase = "first"
         held = torch.ones(1000)
@@ -45,7 +45,7 @@ def test_a_training_step_takes_what_its_parts_take() -> None:
     first, last = torch.nn.Linear(256, 512, bias=False), torch.nn.Linear(512, 8, bias=False)
     optimizer = torch.optim.SGD([first.weight, last.weight], lr=0.1, foreach=False)
     inputs = torch.randn(64, 256)
-    tracer = PeakTracer([first.weight, last.weight, inputs])
+    tracer = Tracer([first.weight, last.weight, inputs])
     with tracer:
         loss = last(first(inputs).relu()).square().sum()
         loss.backward()

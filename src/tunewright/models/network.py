@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from tunewright.models.hollow import hollowed
+
 # One tensor, or several by name: {"input_ids": [B, T], "attention_mask": [B, T]}.
 Inputs = Tensor | dict[str, Tensor]
 
@@ -57,11 +59,12 @@ class AnyNetwork(nn.Module, ABC):
 
 @contextmanager
 def evaluating(network: nn.Module) -> Generator[None]:
-    """Evaluation mode for a while; afterwards each module is in the mode it was in."""
+    """Evaluation mode for a while; afterwards each module is in the mode it was in. A network without memory can be computed with."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
-        yield
+        with hollowed(network):
+            yield
     finally:
         for module, mode in modes:
             module.training = mode

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.foreign import check_values, drop_choices, require_memory
+from tunewright.models.hollow import is_hollow
 from tunewright.models.layers import LayerMismatch, Shape, build_layer, resolve_auto, seeded
 from tunewright.models.network import AnyNetwork, Block, Inputs, evaluating
 from tunewright.models.selection import WANTED, selected
@@ -77,6 +78,8 @@ class Transformer(AnyNetwork):
         head = self.core.get_output_embeddings()
         if not isinstance(head, nn.Linear) or "bias" in dict(head.named_parameters()):
             return None
+        if is_hollow(head.weight):
+            return head.weight  # nothing can be compared
         inputs, reduced = self.example(), self.reduced
         assert isinstance(inputs, dict)
         self.reduced = False

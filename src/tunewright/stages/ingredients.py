@@ -21,6 +21,7 @@ from tunewright.data.sources.mixed import SOURCE
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.adapters import add_adapter
 from tunewright.models.build import build_network, describe_model
+from tunewright.models.hollow import hollow, memory_is_taken, without_memory
 from tunewright.models.layers import resolve_auto
 from tunewright.models.network import AnyNetwork, Network
 from tunewright.models.pretrained import Backbone, weights_folder
@@ -114,13 +115,20 @@ def prepare_data(recipe: Recipe, base: Path, screen: Screen, out: Path | None = 
 
 
 def gather(
-    recipe: Recipe, prepared: Prepared, origin: Origin | None, backbone: Backbone | None, screen: Screen
+    recipe: Recipe,
+    prepared: Prepared,
+    origin: Origin | None,
+    backbone: Backbone | None,
+    screen: Screen,
+    *,
+    memory: bool = True,
 ) -> Ingredients:
     """Build everything from a stage's recipe.
 
     Args:
         origin: the model to start from; None: from random weights, or from the backbone's.
         backbone: the pretrained backbone that the recipe names.
+        memory: False: the network has no numbers, see `models/hollow.py`, and pretrained weights are not read.
 
     Raises:
         UserError: the recipe, the data and the source do not fit together.
@@ -154,17 +162,18 @@ def gather(
     preprocessor = Preprocessor(task=task, inputs=inputs, target=target)
     started = origin.network if origin is not None else None
     few = few_examples(recipe, task, prepared)
-    if task.network is not None:
-        start = None if origin is None else Started(origin.network, origin.preprocessor.inputs)
-        network, note = task.network(recipe, inputs, backbone, start)
-        tune = recipe.tune
-        if note is not None:
-            screen.say(note)
-    elif (backbone is not None and not backbone.own) or isinstance(started, Transformer):
-        network, tune = pretrained_network(recipe, preprocessor, origin, backbone, few, screen)
-    else:
-        network = _own_network(recipe, preprocessor, origin, backbone, objective, screen)
-        tune = recipe.tune if backbone is None or origin is not None else chosen_tune(recipe, few, screen)
+    with without_memory(not memory):
+        if task.network is not None:
+            start = None if origin is None else Started(origin.network, origin.preprocessor.inputs)
+            network, note = task.network(recipe, inputs, backbone, start)
+            tune = recipe.tune
+            if note is not None:
+                screen.say(note)
+        elif (backbone is not None and not backbone.own) or isinstance(started, Transformer):
+            network, tune = pretrained_network(recipe, preprocessor, origin, backbone, few, screen)
+        else:
+            network = _own_network(recipe, preprocessor, origin, backbone, objective, screen)
+            tune = recipe.tune if backbone is None or origin is not None else chosen_tune(recipe, few, screen)
     tune = settle_method(tune, task, pretrained=not random)
     if (backbone is not None or isinstance(started, Transformer)) and not random:
         lr = recipe.train.lr or usual_lr(recipe, tune, screen)
@@ -173,7 +182,10 @@ def gather(
     if isinstance(inputs, TalkEncoder) and isinstance(network, Transformer):
         network.end_at(inputs.ends)
     if tune.adapter is not None:
-        network = add_adapter(network, tune.adapter, seed=recipe.seed)
+        with without_memory(not memory):
+            network = add_adapter(network, tune.adapter, seed=recipe.seed)
+    if not memory:
+        hollow(network)
     return Ingredients(
         recipe=recipe,
         task=task,
@@ -237,7 +249,7 @@ def _own_network(
     if origin is None:
         described = describe_model(block, input_shape=inputs.input_shape, outputs=outputs)
         network = build_network(described, seed=mix(recipe.seed, "weights"))
-        if backbone is not None:
+        if backbone is not None and memory_is_taken():
             load_backbone_weights(network, weights_folder(backbone))
         return network
     return _adapt(origin, block, preprocessor, outputs, recipe.seed, screen)

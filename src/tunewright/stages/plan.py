@@ -18,7 +18,7 @@ from tunewright.models.describe import LayerRow, layer_table
 from tunewright.models.dropout import quicken_dropout
 from tunewright.models.narrow import narrow_last_layer
 from tunewright.models.network import AnyNetwork
-from tunewright.planning.tracing import PeakTracer
+from tunewright.planning.tracing import Tracer
 from tunewright.recipe.stages import stage_recipes
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.design import as_if_trained
@@ -131,10 +131,10 @@ def _plan_stage(name: str, ingredients: Ingredients) -> StagePlan:
 
 def _measure(
     ingredients: Ingredients, network: AnyNetwork, batches: Batches, optimizer: Any, device: torch.device
-) -> tuple[PeakTracer, list[float]]:
+) -> tuple[Tracer, list[float]]:
     """The tracer after its steps, and the seconds of the steps that were timed."""
     objective = ingredients.objective.bind(ingredients.recipe.seed, device)
-    tracer = PeakTracer(list(network.parameters()) + list(network.buffers()))
+    tracer = Tracer(list(network.parameters()) + list(network.buffers()))
     times: list[float] = []
     set_learning_rate(optimizer, 1.0)
 

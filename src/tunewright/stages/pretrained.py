@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ArtifactError, RecipeError
+from tunewright.models.hollow import memory_is_taken
 from tunewright.models.pretrained import Backbone, weights_folder
 from tunewright.models.selection import selection_is_exact
 from tunewright.models.transformer import NAMES_TOKENS, Transformer, build_transformer, describe_transformer
@@ -74,7 +75,11 @@ def pretrained_network(
         network = _checked(build_transformer(described, seed=seed), screen)
         return _reading(network, preprocessor), recipe.tune
     described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
-    network = _checked(_said(load_backbone(weights_folder(backbone), described, seed=seed), screen), screen)
+    if memory_is_taken():
+        network = _said(load_backbone(weights_folder(backbone), described, seed=seed), screen)
+    else:
+        network = build_transformer(described, seed=seed)
+    network = _checked(network, screen)
     # The head of a language model is pretrained too, or learns from so many tokens that nothing need wait for it.
     tune = recipe.tune if purpose in NAMES_TOKENS else chosen_tune(recipe, few, screen)
     return _reading(network, preprocessor), tune
