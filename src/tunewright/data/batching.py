@@ -204,6 +204,12 @@ class Batches:
             chosen = batches[step * self.accumulate : (step + 1) * self.accumulate]
             yield [self.examples.batch(ids, epoch) for ids in chosen]
 
+    def sizes(self, epoch: int) -> list[int]:
+        """Of each optimiser step of an epoch: its examples, or where lengths differ the padded length of them all."""
+        lengths = self.examples.lengths
+        each = [len(ids) * (1 if lengths is None else int(lengths[ids].max())) for ids in self._batches(epoch)]
+        return [sum(each[start : start + self.accumulate]) for start in range(0, len(each), self.accumulate)]
+
     def _batches(self, epoch: int) -> list[Tensor]:
         """The positions of each batch's examples. Where lengths differ, examples of about one length come together.
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, PreTrainedModel, initialization
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
 from tunewright.models.kernels import gated, rms_norm, rotate
@@ -151,8 +152,8 @@ class FeedForward(nn.Module):
         return self.down_proj(gated(side_by_side(x, self.gate_proj, self.up_proj)))
 
 
-class Layer(nn.Module):
-    """Attention and feed-forward, each added to what it was given."""
+class Layer(GradientCheckpointingLayer):
+    """Attention and feed-forward, each added to what it was given; computed again in the backward pass where that is asked for."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -236,6 +237,7 @@ class GPT(PreTrainedModel):
     base_model_prefix = "model"
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012 the library reads it from the class
     _supports_sdpa = True
+    supports_gradient_checkpointing = True
     _no_split_modules = ["Layer"]  # noqa: RUF012 likewise
 
     def __init__(self, config: LlamaConfig) -> None:

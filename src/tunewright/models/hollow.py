@@ -7,23 +7,39 @@ machine. What depends on the data alone stays real: whether a batch holds severa
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+Numbers = Literal["read", "random", "none"]
+"""What the weights of a new network are: as recipe and files say; random, where files would say; without memory."""
+_numbers: ContextVar[Numbers] = ContextVar("numbers", default="read")
 
-def without_memory(wanted: bool) -> AbstractContextManager[Any]:
-    """Where that is wanted, networks that are made within take no memory; `hollow` then makes them fit to compute with."""
-    return torch.device("meta") if wanted else nullcontext()
+
+@contextmanager
+def weights(numbers: Numbers) -> Generator[None]:
+    """What networks that are made within have as weights. `hollow` makes those without memory fit to compute with."""
+    token = _numbers.set(numbers)
+    try:
+        with torch.device("meta") if numbers == "none" else nullcontext():
+            yield
+    finally:
+        _numbers.reset(token)
+
+
+def weights_are_read() -> bool:
+    """Whether pretrained weights are read from their files."""
+    return _numbers.get() == "read"
 
 
 def memory_is_taken() -> bool:
     """Whether what is made here has numbers."""
-    return torch.get_default_device().type != "meta"
+    return _numbers.get() != "none"
 
 
 def hollow(network: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
@@ -88,11 +104,15 @@ class Hollowness(TorchDispatchMode):
     """What hollow tensors need where a result's shape depends on numbers that are there."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.computed(func, args, kwargs or {})
+
+    def computed(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What the operation gives."""
         if func in BY_PLACE and is_hollow(args[0]):
             args = (args[0], _places(args[1]), *args[2:])
         elif func in SHAPES and is_hollow(args[0]):
-            return SHAPES[func](*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+            return SHAPES[func](*args, **kwargs)
+        return func(*args, **kwargs)
 
 
 def _places(indices: list[Tensor | None]) -> list[Tensor | None]:

@@ -8,7 +8,7 @@ between blocks, such as attention masks, is computed as always.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,6 +17,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
+from tunewright.models.hollow import is_hollow
 from tunewright.models.network import AnyNetwork, Block, Inputs, evaluating
 from tunewright.models.transformer import Transformer
 
@@ -110,6 +111,8 @@ def cut(network: AnyNetwork, blocks: list[Block], inputs: Inputs, tolerance: flo
         expected, outputs = _observe(network, modules, inputs)
         prefix = Prefix(blocks=blocks, outputs=outputs)
         full = _tensors(outputs[-1], _run_until(network, modules[-1], inputs))
+        if any(map(is_hollow, full)):
+            return _looked_through(network, prefix, inputs, full)
         for index, leaf in enumerate(outputs[-1].leaves):
             if isinstance(leaf, Slot):
                 prefix = _narrowed(network, prefix, index, inputs, full, expected)
@@ -119,6 +122,25 @@ def cut(network: AnyNetwork, blocks: list[Block], inputs: Inputs, tolerance: flo
         found = AfterPrefix(network, prefix)(as_inputs(inputs, kept))
     same = bool(((found - expected).abs() <= tolerance * (1 + expected.abs())).all())
     return prefix if same else None
+
+
+def _looked_through(network: AnyNetwork, prefix: Prefix, inputs: Inputs, full: list[Tensor]) -> Prefix:
+    """Without numbers there is nothing to compare: what the output has a gradient of is read, and kept whole."""
+    with torch.enable_grad():
+        given = [value.detach().requires_grad_(value.is_floating_point()) for value in full]
+        found = AfterPrefix(network, prefix)(as_inputs(inputs, given))
+        wanted = [value for value in given if value.requires_grad]
+        read = {id(value) for value, slope in zip(wanted, _slopes(found, wanted)) if slope is not None}
+    for index, leaf in enumerate(prefix.outputs[-1].leaves):
+        if isinstance(leaf, Slot):
+            position = sum(isinstance(before, Slot) for before in prefix.outputs[-1].leaves[:index])
+            if given[position].requires_grad and id(given[position]) not in read:
+                prefix = _with_slot(prefix, index, replace(leaf, keep="nothing"))
+    return prefix
+
+
+def _slopes(found: Tensor, wanted: list[Tensor]) -> Sequence[Tensor | None]:
+    return torch.autograd.grad(found.sum(), wanted, allow_unused=True)
 
 
 def outputs_of(network: AnyNetwork, prefix: Prefix, inputs: Inputs) -> list[Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from tunewright.files import write_atomic
+from tunewright.models.hollow import Numbers, weights
 from tunewright.models.saved import fresh_network
 from tunewright.recipe.stages import stage_recipes
 from tunewright.stages.console import Screen
@@ -44,9 +45,10 @@ def show_design(
     return described
 
 
-def as_if_trained(ingredients: Ingredients) -> Origin:
-    """What the next stage will find, with random weights in place of trained ones."""
-    network = fresh_network(ingredients.network.described, seed=0)
+def as_if_trained(ingredients: Ingredients, numbers: Numbers = "random") -> Origin:
+    """What the next stage will find, with random weights in place of trained ones, or with none."""
+    with weights(numbers):
+        network = fresh_network(ingredients.network.described, seed=0)
     return Origin(network, ingredients.preprocessor, None)
 
 

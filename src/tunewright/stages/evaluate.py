@@ -32,7 +32,7 @@ from tunewright.stages.beside import measure_beside
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.ingredients import encode_split, gather
 from tunewright.stages.job import StageJob
-from tunewright.stages.training import threads
+from tunewright.stages.setup import threads
 from tunewright.tasks.base import Preprocessor
 from tunewright.tasks.causal_tokens import WriterEncoder
 from tunewright.tasks.table import load_preprocessor

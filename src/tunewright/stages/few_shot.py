@@ -18,8 +18,9 @@ from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients
 from tunewright.stages.job import StageJob
 from tunewright.stages.method import FEW, examples_a_class
+from tunewright.stages.setup import choose_device, threads
 from tunewright.stages.texts import describe_texts
-from tunewright.stages.training import choose_device, finish_stage, threads, train_ingredients
+from tunewright.stages.training import finish_stage, train_ingredients
 from tunewright.training import freezing
 from tunewright.training.features import Fit, fit_logistic, last_layer, take_features, write_layer
 from tunewright.training.loop import State

@@ -21,7 +21,7 @@ from tunewright.data.sources.mixed import SOURCE
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.adapters import add_adapter
 from tunewright.models.build import build_network, describe_model
-from tunewright.models.hollow import hollow, memory_is_taken, without_memory
+from tunewright.models.hollow import Numbers, hollow, weights, weights_are_read
 from tunewright.models.layers import resolve_auto
 from tunewright.models.network import AnyNetwork, Network
 from tunewright.models.pretrained import Backbone, weights_folder
@@ -121,14 +121,14 @@ def gather(
     backbone: Backbone | None,
     screen: Screen,
     *,
-    memory: bool = True,
+    numbers: Numbers = "read",
 ) -> Ingredients:
     """Build everything from a stage's recipe.
 
     Args:
         origin: the model to start from; None: from random weights, or from the backbone's.
         backbone: the pretrained backbone that the recipe names.
-        memory: False: the network has no numbers, see `models/hollow.py`, and pretrained weights are not read.
+        numbers: what the network's weights are; "none": it has no memory, see `models/hollow.py`.
 
     Raises:
         UserError: the recipe, the data and the source do not fit together.
@@ -162,7 +162,7 @@ def gather(
     preprocessor = Preprocessor(task=task, inputs=inputs, target=target)
     started = origin.network if origin is not None else None
     few = few_examples(recipe, task, prepared)
-    with without_memory(not memory):
+    with weights(numbers):
         if task.network is not None:
             start = None if origin is None else Started(origin.network, origin.preprocessor.inputs)
             network, note = task.network(recipe, inputs, backbone, start)
@@ -182,9 +182,9 @@ def gather(
     if isinstance(inputs, TalkEncoder) and isinstance(network, Transformer):
         network.end_at(inputs.ends)
     if tune.adapter is not None:
-        with without_memory(not memory):
+        with weights(numbers):
             network = add_adapter(network, tune.adapter, seed=recipe.seed)
-    if not memory:
+    if numbers == "none":
         hollow(network)
     return Ingredients(
         recipe=recipe,
@@ -249,7 +249,7 @@ def _own_network(
     if origin is None:
         described = describe_model(block, input_shape=inputs.input_shape, outputs=outputs)
         network = build_network(described, seed=mix(recipe.seed, "weights"))
-        if backbone is not None and memory_is_taken():
+        if backbone is not None and weights_are_read():
             load_backbone_weights(network, weights_folder(backbone))
         return network
     return _adapt(origin, block, preprocessor, outputs, recipe.seed, screen)

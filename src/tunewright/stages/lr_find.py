@@ -21,7 +21,7 @@ from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients, gather, is_stochastic, prepare_data
 from tunewright.stages.job import recipe_backbone
 from tunewright.stages.run import given_origin, read_recipe
-from tunewright.stages.training import choose_device, suitable_threads, threads
+from tunewright.stages.setup import choose_device, suitable_threads, threads
 from tunewright.training import freezing
 from tunewright.training.loop import set_learning_rate
 from tunewright.training.optim import build_optimizer

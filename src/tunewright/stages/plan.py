@@ -1,233 +1,346 @@
-"""`tunewright plan`: what each stage of a recipe will need, from a few of its own steps on this machine; nothing is kept."""
+"""`tunewright plan`: what each stage of a recipe will need, before anything is spent.
+
+Memory comes from a step that is followed operation by operation on a network without numbers; time on this machine from real
+steps of a network with random weights, where it is small enough, or else from its operations one by one, or from their sizes.
+"""
 
 from __future__ import annotations
 
-import itertools
-import json
-import sys
-import time
-from dataclasses import asdict, dataclass
+import resource
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from rich.table import Table
 
-from tunewright.data.batching import Batches
-from tunewright.models.describe import LayerRow, layer_table
-from tunewright.models.dropout import quicken_dropout
-from tunewright.models.narrow import narrow_last_layer
-from tunewright.models.network import AnyNetwork
+from tunewright.data.kept import Form, kept_bytes
+from tunewright.data.prepare import Prepared
+from tunewright.models.hollow import Numbers
+from tunewright.models.pretrained import Backbone
+from tunewright.models.transformer import Transformer
+from tunewright.planning.calibration import calibrate, this_machine
+from tunewright.planning.hardware import Hardware, find_hardware, scaled
+from tunewright.planning.needs import BESIDES, CUDA, Basis, Span, StagePlan, closed_form, costs, span
+from tunewright.planning.replay import LONGEST, time_calls
+from tunewright.planning.roofline import besides, seconds_of
 from tunewright.planning.tracing import Tracer
-from tunewright.recipe.stages import stage_recipes
+from tunewright.recipe.schema import Recipe
+from tunewright.recipe.stages import StageRecipe, stage_recipes
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.design import as_if_trained
 from tunewright.stages.ingredients import Ingredients, gather, prepare_data
-from tunewright.stages.job import recipe_backbone
-from tunewright.stages.memory import free_memory
+from tunewright.stages.job import Origin, recipe_backbone
+from tunewright.stages.memory import activation_bytes, free_memory
+from tunewright.stages.plan_history import learned_factor
+from tunewright.stages.precision import WORTH, known_precision
+from tunewright.stages.rehearsal import Rehearsal, rehearse, timed_steps
 from tunewright.stages.run import given_origin, read_recipe
-from tunewright.stages.training import (
-    choose_device,
-    small_numbers_as_zero,
-    suitable_threads,
-    threads,
-    training_batches,
-    training_optimizer,
-)
-from tunewright.training import freezing
-from tunewright.training.loop import set_learning_rate
+from tunewright.stages.setup import set_up, small_numbers_as_zero, threads
 
-# Two steps are traced: the optimiser's memory is there from the second on. Then steps are timed, so many or so long.
-TRACED, TIMED, SECONDS = 2, 100, 10.0
+# Real steps are timed where the tensors take less than this share of the free memory, and a step should take less than so many
+# seconds; so many of them, and so many seconds.
+SHARE, STEP = 0.5, 2.0
+TIMED, SECONDS = 100, 4.0
+# Seconds for which operations are tried one by one, where a step should take less than so many.
+TRIED, LONG = 4.0, 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class StagePlan:
-    """What a stage needs. Bytes, seconds, floating-point operations."""
+class Given:
+    """What a stage is planned from; with another recipe it can be planned again."""
 
-    stage: str
-    parameters: int
-    trained: int
-    steps: int
-    examples: int
-    """In an epoch."""
-    flops: float
-    """Of all steps: a forward pass of everything, a backward pass down to the first block that is trained."""
-    weights: int
-    gradients: int
-    optimizer: int
-    peak: int
-    """The most that tensors take at once."""
-    peak_at: str
-    """The phase and the operation at which they do."""
-    step_seconds: tuple[float, float, float]
-    """A step: the fastest, the median, the slowest of those that were timed."""
-    seconds: tuple[float, float]
-    """All steps, by the fastest and by the slowest; validation and evaluation come on top."""
-    disk: int
-    """The model, and two checkpoints with the best weights."""
+    stage: StageRecipe
+    prepared: Prepared
+    start: Origin | None
+    """The saved model that it starts from."""
+    before: Ingredients | None
+    """The stage that it follows, of a network without numbers."""
+    backbone: Backbone | None
+
+    def ingredients(self, recipe: Recipe, numbers: Numbers) -> Ingredients:
+        """As the run would gather them, with other weights."""
+        origin = self.start if self.before is None else as_if_trained(self.before, numbers)
+        return gather(recipe, self.prepared, origin, self.backbone, silent(), numbers=numbers)
 
 
-def plan(recipe: Path, overrides: list[str], *, screen: Screen | None = None) -> list[StagePlan]:
-    """Measure a few steps of each stage and print what the whole will need; no weights are kept."""
+def plan(
+    recipe: Path,
+    overrides: list[str],
+    *,
+    on: str | None = None,
+    probe: bool = True,
+    screen: Screen | None = None,
+    show: Callable[[StagePlan], None] | None = None,
+) -> list[StagePlan]:
+    """Plan each stage; nothing is trained and nothing kept.
+
+    Args:
+        on: the machine, as `find_hardware` knows it; None: this one.
+        probe: time real steps here, where they are small.
+        show: is told each stage's plan when it is made.
+    """
     screen = screen or Screen()
-    loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
-    stages = stage_recipes(loaded)
-    origin = given_origin(stages[0].recipe, base)
+    machine = find_hardware(on, Path(".")) if on else this_machine() or calibrate(silent().say)
+    machine = scaled(machine, learned_factor(machine.name))
     found: list[StagePlan] = []
-    for number, stage in enumerate(stages):
-        backbone = recipe_backbone(stage.recipe, base)
-        ingredients = gather(stage.recipe, prepare_data(stage.recipe, base, screen), origin, backbone, screen)
-        if number + 1 < len(stages):
-            origin = as_if_trained(ingredients)
-        if ingredients.tune.method == "features":
-            screen.say(f"{stage.name}: a logistic regression on frozen features, which is not planned here")
+    for given in given_stages(recipe, overrides, screen):
+        made = plan_stage(given, machine, probe=probe and on is None, screen=screen)
+        if made is None:
+            screen.say(f"{given.stage.name}: a logistic regression on frozen features, which is not planned")
             continue
-        found.append(_plan_stage(stage.name, ingredients))
-        screen.console.print(_table(found[-1], free_memory(ingredients.network)))
+        found.append(made)
+        if show is not None:
+            show(made)
     return found
 
 
-def _plan_stage(name: str, ingredients: Ingredients) -> StagePlan:
-    recipe = ingredients.recipe
-    examples = ingredients.examples("train")
-    assert examples is not None  # prepare refuses data without a training row
-    network = ingredients.network.to(device := choose_device(recipe))
-    movements = freezing.resolve_movement(network, ingredients.tune)
-    rows = layer_table(network)
-    quicken_dropout(network)
-    narrow_last_layer(network)
-    examples = examples.to(device)
-    batches = training_batches(recipe, examples)
-    freezing.start_epoch(movements, recipe.train.epochs - 1)  # everything that ever moves
-    groups = freezing.parameter_groups(movements, ingredients.lr)
-    optimizer = training_optimizer(recipe, network, groups, ingredients.lr)
-    count = recipe.hardware.threads or suitable_threads(rows, recipe.train.batch_size)
-    with threads(count), small_numbers_as_zero():
-        tracer, times = _measure(ingredients, network, batches, optimizer, device)
+def given_stages(recipe: Path, overrides: list[str], screen: Screen) -> list[Given]:
+    """What each stage starts from; of a stage that follows another a network without numbers."""
+    loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
+    stages = stage_recipes(loaded)
+    start, before = given_origin(stages[0].recipe, base), None
+    found: list[Given] = []
+    for stage in stages:
+        backbone = recipe_backbone(stage.recipe, base)
+        prepared = prepare_data(stage.recipe, base, screen)
+        found.append(Given(stage=stage, prepared=prepared, start=start, before=before, backbone=backbone))
+        if len(found) < len(stages):
+            before = found[-1].ingredients(stage.recipe, "none")
+    return found
+
+
+def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) -> StagePlan | None:
+    """The plan of one stage; None where nothing is learned by gradients."""
+    recipe = _shared_out(given.stage.recipe, machine)
+    ingredients = given.ingredients(recipe, "none")
+    if ingredients.tune.method == "features":
+        return None
+    before = _resident()
+    here = machine.measured
+    free = free_memory(ingredients.network) if here else int(machine.memory)
+    weights = sum(value.numel() * value.element_size() for value in ingredients.network.parameters())
+    large = weights > SHARE * free
+    if _undecided(ingredients) and (large or not here) and _halves(machine) > WORTH:
+        ingredients = replace(ingredients, recipe=_with_precision(recipe, "bfloat16"))
+    rehearsal = rehearse(ingredients, screen if here else silent())
+    small = rehearsal.most.most < SHARE * free and _estimated(rehearsal.usual, machine) < STEP
+    times: list[float] = []
+    if here and probe and small:
+        times, precision = _timed(given, recipe)
+        if precision != rehearsal.ready.precision:
+            ingredients = given.ingredients(_with_precision(recipe, precision), "none")
+            rehearsal = rehearse(ingredients, silent())
+    return _put_together(given.stage.name, ingredients, rehearsal, times, machine, before, free)
+
+
+def _put_together(
+    name: str,
+    ingredients: Ingredients,
+    rehearsal: Rehearsal,
+    times: list[float],
+    machine: Hardware,
+    before: int,
+    free: int,
+) -> StagePlan:
+    recipe, network = ingredients.recipe, ingredients.network
+    ready = rehearsal.ready
     parameters = list(network.parameters())
     trained = [value for value in parameters if value.requires_grad]
-    state = [value for entry in optimizer.state.values() for value in entry.values() if torch.is_tensor(value)]
-    steps = recipe.train.epochs * batches.steps_per_epoch
-    times.sort()
-    weights, gradients, kept = map(_bytes, (parameters, trained, state))
+    state = [value for entry in ready.optimizer.state.values() for value in entry.values() if torch.is_tensor(value)]
+    weights, gradients, kept = (
+        sum(value.numel() * value.element_size() for value in part) for part in (parameters, trained, state)
+    )
+    here = machine.measured
+    with threads(ready.threads), small_numbers_as_zero():
+        step, basis, measured = _step_time(rehearsal, times, machine)
+        once = _others(rehearsal, machine)
+    epochs = recipe.train.epochs
+    # A device gets its part of each batch, so there are as many steps as on one.
+    steps = -(-rehearsal.steps // machine.devices) if machine.devices > 1 else rehearsal.steps
+    seconds = step.times(steps)
+    extra = span(once[0] + epochs * once[1], basis)
+    seconds = Span(low=seconds.low + extra.low, middle=seconds.middle + extra.middle, high=seconds.high + extra.high)
+    most = rehearsal.most
+    shared, traffic = _divided(most, machine, gradients)
+    seconds = Span(
+        low=seconds.low,
+        middle=seconds.middle + traffic * steps,
+        high=seconds.high + 2 * traffic * steps,
+    )
+    low, high = BESIDES if here else CUDA
+    around = before if here else 0
+    process = Span(low=around + shared + low, middle=around + shared + (low + high) / 2, high=around + shared + high)
+    flops = sum(call.flops * number for call, number in rehearsal.usual.all_calls().items()) * rehearsal.scale
+    examples = len(ready.train)
     return StagePlan(
         stage=name,
+        machine=machine.name,
         parameters=sum(value.numel() for value in parameters),
         trained=sum(value.numel() for value in trained),
+        blocks={block.title: sum(value.numel() for value in block.parameters().values()) for block in network.blocks()},
         steps=steps,
-        examples=len(examples),
-        flops=float(recipe.train.epochs * len(examples) * _flops(rows, network)),
-        weights=weights,
-        gradients=gradients,
-        optimizer=kept,
-        peak=tracer.peak,
-        peak_at=f"{tracer.peak_phase}, {tracer.peak_operation}",
-        step_seconds=(times[0], times[len(times) // 2], times[-1]),
-        seconds=(steps * times[0], steps * times[-1]),
-        disk=3 * weights + 2 * kept,
+        examples=examples,
+        flops_per_step=float(flops),
+        flops=float(flops * steps * machine.devices),
+        precision=ready.precision,
+        recomputes=ready.recomputes,
+        peak=int(shared),
+        peak_parts={part: size for part, size in most.peak.items() if size},
+        peak_at=most.peak_at,
+        closed_form=_closed_form(ingredients, rehearsal, weights, gradients, kept),
+        process=process,
+        memory=free + before if here else int(machine.memory),
+        step=step,
+        seconds=seconds,
+        per_second=examples * epochs / max(1e-9, step.middle * steps),
+        basis=basis,
+        measured=measured,
+        disk=_disk(ingredients, rehearsal, weights, gradients, kept),
+        **costs(seconds, machine),
     )
 
 
-def _measure(
-    ingredients: Ingredients, network: AnyNetwork, batches: Batches, optimizer: Any, device: torch.device
-) -> tuple[Tracer, list[float]]:
-    """The tracer after its steps, and the seconds of the steps that were timed."""
-    objective = ingredients.objective.bind(ingredients.recipe.seed, device)
-    tracer = Tracer(list(network.parameters()) + list(network.buffers()))
-    times: list[float] = []
-    set_learning_rate(optimizer, 1.0)
-
-    steps = ((epoch, chosen) for epoch in itertools.count() for chosen in batches.steps(epoch))
-
-    def step(say: Any) -> None:
-        say("reading")
-        epoch, chosen = next(steps)
-        weight = sum(objective.weight(batch) for batch in chosen)
-        for parameter in network.parameters():
-            parameter.grad = None
-        for batch in chosen:
-            say("forward")
-            loss = objective.loss_sum(network, batch, epoch) / weight
-            say("backward")
-            loss.backward()
-        say("optimiser")
-        optimizer.step()
-
-    def note(phase: str) -> None:
-        tracer.phase = phase
-
-    with tracer:
-        for _ in range(TRACED):
-            step(note)
-    began = time.perf_counter()
-    for _ in range(TIMED):
-        started = time.perf_counter()
-        step(lambda phase: None)
-        times.append(time.perf_counter() - started)
-        if time.perf_counter() - began > SECONDS:
-            break
-    # The first one still finds its memory.
-    return tracer, times[1:] or times
+def _shared_out(recipe: Recipe, machine: Hardware) -> Recipe:
+    """What one of several devices gets of each batch."""
+    if machine.devices == 1:
+        return recipe
+    each = -(-recipe.train.batch_size // machine.devices)
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"batch_size": each})})
 
 
-def _flops(rows: list[LayerRow], network: AnyNetwork) -> int:
-    """Of one example, forwards and backwards: a product for what is put out, one for the gradient of what came in where a block before
-    is trained, and one for that of the weights where they are."""
-    moving = {
-        block.title for block in network.blocks() if any(value.requires_grad for value in block.parameters().values())
+def _divided(most: Tracer, machine: Hardware, gradients: int) -> tuple[float, float]:
+    """Bytes on one device, and the seconds in which the devices tell each other of a step.
+
+    Where all fits, each holds the whole and gradients are added up: 2 (n − 1)/n of their bytes come and go (Patarasuk and Yuan
+    2009). Where it does not, weights, gradients and state are divided among them and weights are fetched twice (Rajbhandari et
+    al. 2020, section 7: half as much again).
+    """
+    count = machine.devices
+    if count == 1:
+        return float(most.most), 0.0
+    share = (count - 1) / count
+    traffic = 2 * share * gradients / machine.link if machine.link else 0.0
+    if most.most + CUDA[1] <= machine.memory:
+        return float(most.most), traffic
+    held = sum(most.peak[part] for part in ("weights", "gradients", "optimiser"))
+    return most.most - held * share, 1.5 * traffic
+
+
+def _step_time(rehearsal: Rehearsal, times: list[float], machine: Hardware) -> tuple[Span, Basis, float]:
+    if times:
+        ordered = sorted(times)
+        mean = sum(ordered) / len(ordered)
+        tenth = len(ordered) // 10
+        low, high = ordered[tenth], ordered[-1 - tenth]
+        found = Span(low=min(low, mean), middle=mean, high=max(high, mean))
+        added = Span(low=rehearsal.reading, middle=rehearsal.reading, high=rehearsal.reading)
+        whole = Span(low=found.low + added.low, middle=found.middle + added.middle, high=found.high + added.high)
+        return whole, "measured here", 1.0
+    usual = rehearsal.usual
+    if not machine.measured:
+        return span(rehearsal.scale * _estimated(usual, machine), "roofline"), "roofline", 0.0
+    calls = usual.all_calls()
+    if _estimated(usual, machine) > LONG:
+        return span(rehearsal.scale * _estimated(usual, machine), "roofline"), "roofline", 0.0
+    timed = time_calls(calls, usual.examples, machine, budget=TRIED)
+    seconds = timed.total(calls) * machine.together * rehearsal.scale + besides(usual, machine) + rehearsal.reading
+    basis: Basis = "operation by operation" if timed.measured > 0.5 else "roofline"
+    return span(seconds, basis), basis, timed.measured
+
+
+def _others(rehearsal: Rehearsal, machine: Hardware) -> tuple[float, float]:
+    """Seconds for the frozen part, in all, and for validation, each epoch."""
+    found: list[float] = []
+    for part in (rehearsal.frozen, rehearsal.validation):
+        if part is None:
+            found.append(0.0)
+            continue
+        tracer, passes = part
+        calls = tracer.all_calls()
+        if machine.measured and _estimated(tracer, machine) < 10 * LONGEST:
+            each = time_calls(calls, tracer.examples, machine, budget=TRIED / 4).total(calls) * machine.together
+        else:
+            each = _estimated(tracer, machine)
+        found.append(passes * (each + besides(tracer, machine)))
+    return found[0], found[1]
+
+
+def _estimated(tracer: Tracer, machine: Hardware) -> float:
+    """By the sizes of its operations alone."""
+    calls = tracer.all_calls()
+    return machine.together * sum(number * seconds_of(call, machine) for call, number in calls.items()) + besides(
+        tracer, machine
+    )
+
+
+def _timed(given: Given, recipe: Recipe) -> tuple[list[float], str]:
+    """The seconds of real steps of a network with random weights, and the precision that is faster here."""
+    real = given.ingredients(recipe, "random")
+    ready = set_up(real, None, silent())
+    return timed_steps(real, ready, SECONDS, TIMED), ready.precision
+
+
+def _undecided(ingredients: Ingredients) -> bool:
+    """Whether a run would measure first which precision is faster."""
+    network, recipe = ingredients.network, ingredients.recipe
+    if not isinstance(network, Transformer) or recipe.hardware.precision != "auto":
+        return False
+    return known_precision(network, recipe.train.batch_size) is None
+
+
+def _with_precision(recipe: Recipe, precision: str) -> Recipe:
+    return recipe.model_copy(update={"hardware": recipe.hardware.model_copy(update={"precision": precision})})
+
+
+def _halves(machine: Hardware) -> float:
+    """How many times as fast long products are in bfloat16."""
+    if "bfloat16" not in machine.products:
+        return 1.0
+    return machine.products["bfloat16"][-1][1] / machine.products["float32"][-1][1]
+
+
+def _closed_form(ingredients: Ingredients, rehearsal: Rehearsal, weights: int, gradients: int, state: int) -> int:
+    ready, train = rehearsal.ready, rehearsal.ready.recipe.train
+    examples = ingredients.examples("train")
+    assert examples is not None
+    sizes = ready.batches.sizes(0)
+    longest = int(examples.lengths.max()) if examples.lengths is not None else 1
+    count = max(1, round(max(sizes) / longest / train.accumulate))
+    if ready.frozen is not None:
+        return closed_form(weights, gradients, state, 0, 0)
+    each = ready.activations if ready.activations is not None else activation_bytes(ready.network, examples)
+    return closed_form(weights, gradients, state, each, count)
+
+
+def _disk(ingredients: Ingredients, rehearsal: Rehearsal, weights: int, trained: int, state: int) -> dict[str, int]:
+    folder = ingredients.prepared.folder
+    found = {
+        "prepared data": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        "checkpoints": 2 * (trained + state) + trained,
+        "model": weights,
     }
-    total, below = 0, False
-    for row in rows:
-        total += row.flops * (1 + below + (row.block in moving))
-        below = below or row.block in moving
-    return total
+    frozen = rehearsal.ready.frozen
+    if frozen is not None:
+        forms = [Form(shape=slot.kept_shape, dtype=slot.dtype, by_token=slot.by_token) for slot in frozen.prefix.slots]
+        for examples in (rehearsal.ready.train, rehearsal.ready.valid):
+            if examples is not None:
+                tokens = int(examples.lengths.sum()) if examples.lengths is not None else 0
+                found["frozen part"] = found.get("frozen part", 0) + kept_bytes(forms, len(examples), tokens)
+    return found
 
 
-def _bytes(tensors: list[Any]) -> int:
-    return sum(value.numel() * value.element_size() for value in tensors)
+def free_disk(folder: Path) -> int:
+    """Bytes that are free where a folder lies or will lie."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder.resolve()).free
 
 
-def _table(found: StagePlan, free: int) -> Table:
-    table = Table(title=found.stage, title_justify="left", box=None, pad_edge=False, show_header=False)
-    low, middle, high = found.step_seconds
-    rest = found.peak - found.weights
-    lines = [
-        ("parameters", f"{found.parameters:,}, {found.trained:,} of them trained"),
-        ("steps", f"{found.steps:,}; {found.examples:,} examples an epoch"),
-        ("operations", f"{found.flops:.3g} floating-point operations in all"),
-        (
-            "memory",
-            f"{_size(found.peak)} of tensors at most: weights {_size(found.weights)}, all else {_size(rest)}; "
-            f"gradients are {_size(found.gradients)}, the optimiser's {_size(found.optimizer)} ({_size(free)} are free)",
-        ),
-        ("", f"most at: {found.peak_at}"),
-        ("a step", f"{1000 * middle:,.1f} ms ({1000 * low:,.1f} to {1000 * high:,.1f}), measured here"),
-        ("training", f"{_duration(found.seconds[0])} to {_duration(found.seconds[1])}, and validation besides"),
-        ("disk", f"{_size(found.disk)} for model and checkpoints"),
-    ]
-    for line in lines:
-        table.add_row(*line)
-    return table
-
-
-def _size(number: float) -> str:
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number:.0f} bytes"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def print_plan(recipe: Path, overrides: list[str], *, as_json: bool) -> None:
-    """The plan as tables, or as JSON on standard output, with all else on standard error."""
-    if not as_json:
-        plan(recipe, overrides)
-        return
-    found = plan(recipe, overrides, screen=silent())
-    sys.stdout.write(json.dumps([asdict(entry) for entry in found], indent=2) + "\n")
+def _resident() -> int:
+    """Bytes that this process holds now."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return pages * resource.getpagesize()

@@ -14,6 +14,7 @@ from torch import Tensor
 from tunewright.data.batching import Examples
 from tunewright.errors import RecipeError
 from tunewright.files import cache_dir, write_json
+from tunewright.models.hollow import is_hollow
 from tunewright.models.network import AnyNetwork, Inputs, evaluating
 from tunewright.models.transformer import Transformer
 from tunewright.recipe.schema import Recipe
@@ -31,11 +32,12 @@ SECONDS = 1.0
 VERSION = 3
 
 
-def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folder: Path, screen: Screen) -> str:
+def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folder: Path | None, screen: Screen) -> str:
     """Put the network into the precision that the recipe asks for, or that is faster here; returns its name.
 
     The weights are float32 in any case; in bfloat16 the products of matrices are computed (autocast). The choice is
-    kept in `folder`, so that a run that goes on, goes on alike.
+    kept in `folder`, so that a run that goes on, goes on alike. A network without numbers cannot be measured: it computes in
+    what was measured before, or in float32.
 
     Raises:
         RecipeError: bfloat16 for a network of ours, which are too small for it.
@@ -51,8 +53,11 @@ def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folde
                 fix="leave hardware.precision out",
             )
         return "float32"
-    kept = folder / "precision.json"
-    if kept.exists():
+    kept = None if folder is None else folder / "precision.json"
+    if is_hollow(next(network.parameters())):
+        known = known_precision(network, recipe.train.batch_size)
+        chosen = wanted if wanted != "auto" else known or "float32"
+    elif kept is not None and kept.exists():
         chosen = read_json(kept, "the precision that the stage began with")["precision"]
     elif wanted != "auto":
         chosen = wanted
@@ -60,17 +65,39 @@ def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folde
         facts = _measured(network, examples, recipe.train.batch_size)
         chosen = facts["precision"]
         screen.say(f"computing in {chosen}: bfloat16 takes {1 / facts['ratio']:.2f} of the time of float32 here")
-    write_json(kept, {"precision": chosen})
+    if kept is not None:
+        write_json(kept, {"precision": chosen})
     network.reduced = chosen == "bfloat16"
     return chosen
 
 
-def _measured(network: Transformer, examples: Examples, batch_size: int) -> dict[str, Any]:
-    """The measurement for this architecture, machine and number of threads; made once."""
+def known_precision(network: Transformer, batch_size: int) -> str | None:
+    """What was measured before for such a network; None: nothing was."""
+    path = _place(network, batch_size)
+    return read_json(path, "a measurement")["precision"] if path.exists() else None
+
+
+def _place(network: Transformer, batch_size: int) -> Path:
+    """The file of the measurement for this architecture, machine and number of threads."""
     device = next(network.parameters()).device
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    known = (VERSION, network.described["config"], batch_size, machine, torch.get_num_threads(), torch.__version__)
-    path = cache_dir() / "precision" / f"{hashlib.sha256(repr(known).encode()).hexdigest()[:32]}.json"
+    known = (
+        VERSION,
+        network.described["config"],
+        batch_size,
+        _machine(device),
+        torch.get_num_threads(),
+        torch.__version__,
+    )
+    return cache_dir() / "precision" / f"{hashlib.sha256(repr(known).encode()).hexdigest()[:32]}.json"
+
+
+def _machine(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+
+
+def _measured(network: Transformer, examples: Examples, batch_size: int) -> dict[str, Any]:
+    """The measurement, made once."""
+    path = _place(network, batch_size)
     if path.exists():
         return read_json(path, "a measurement")
     inputs = _some(examples, batch_size)
@@ -90,7 +117,7 @@ def _measured(network: Transformer, examples: Examples, batch_size: int) -> dict
         "ratio": ratio,
         "float32_seconds": seconds[False],
         "bfloat16_seconds": seconds[True],
-        "machine": machine,
+        "machine": _machine(next(network.parameters()).device),
     }
     write_json(path, facts)
     return facts

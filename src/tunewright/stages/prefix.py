@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tunewright.data.batching import EVALUATION_BATCH, Examples, in_order
+from tunewright.data.batching import EVALUATION_BATCH, Batch, Examples, in_order
 from tunewright.data.kept import Form, KeptExamples, content_hash, find_kept, keep, kept_bytes
 from tunewright.models.describe import LayerRow
+from tunewright.models.hollow import is_hollow
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.prefix import AfterPrefix, Prefix, as_inputs, cut, frozen_blocks, outputs_of
 from tunewright.models.transformer import NAMES_TOKENS, Transformer
@@ -81,6 +82,46 @@ class FrozenPart:
                 progress(done)
 
 
+@dataclass(frozen=True)
+class ComputedExamples:
+    """Examples whose batches bring what frozen blocks give, computed anew for each batch: for a plan, which looks at a few."""
+
+    network: AnyNetwork
+    prefix: Prefix
+    examples: Examples
+
+    @property
+    def rows(self) -> Tensor:
+        return self.examples.rows
+
+    @property
+    def target(self) -> Tensor | None:
+        return self.examples.target
+
+    @property
+    def lengths(self) -> Tensor | None:
+        return self.examples.lengths
+
+    @property
+    def augmented(self) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def to(self, device: torch.device) -> ComputedExamples:
+        return self
+
+    def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
+        batch = self.examples.batch(ids, epoch)
+        with evaluating(self.network), torch.no_grad():
+            kept = outputs_of(self.network, self.prefix, batch.inputs)
+        inputs = batch.inputs
+        if isinstance(inputs, Tensor):
+            inputs = torch.zeros(()).expand(inputs.shape)
+        return Batch(as_inputs(inputs, kept), batch.target, ids)
+
+
 def frozen_part(
     ingredients: Ingredients, movements: list[Movement], examples: Examples, rows: list[LayerRow]
 ) -> FrozenPart | None:
@@ -108,4 +149,5 @@ def frozen_part(
     prefix = cut(network, blocks, examples.batch(torch.arange(min(TRIED, len(examples)))).inputs, TOLERANCE[reduced])
     if prefix is None:
         return None
-    return FrozenPart(network, prefix, prefix.fingerprint(network))
+    hollow = is_hollow(next(network.parameters()))
+    return FrozenPart(network, prefix, "" if hollow else prefix.fingerprint(network))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ArtifactError, RecipeError
-from tunewright.models.hollow import memory_is_taken
+from tunewright.models.hollow import weights_are_read
 from tunewright.models.pretrained import Backbone, weights_folder
 from tunewright.models.selection import selection_is_exact
 from tunewright.models.transformer import NAMES_TOKENS, Transformer, build_transformer, describe_transformer
@@ -75,7 +75,7 @@ def pretrained_network(
         network = _checked(build_transformer(described, seed=seed), screen)
         return _reading(network, preprocessor), recipe.tune
     described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
-    if memory_is_taken():
+    if weights_are_read():
         network = _said(load_backbone(weights_folder(backbone), described, seed=seed), screen)
     else:
         network = build_transformer(described, seed=seed)

@@ -1,0 +1,240 @@
+"""Some steps of a stage's training, followed operation by operation: on a network without numbers, or on a real one.
+
+Where examples differ in length, the step whose batches are largest says what memory is needed, one of the usual size what time is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from tunewright.data.batching import EVALUATION_BATCH, Batch, in_order
+from tunewright.models.network import evaluating
+from tunewright.models.prefix import outputs_of
+from tunewright.models.tables import has_sparse_gradients
+from tunewright.models.transformer import Transformer
+from tunewright.planning.tracing import Tracer
+from tunewright.stages.console import Screen
+from tunewright.stages.ingredients import Ingredients
+from tunewright.stages.prefix import ComputedExamples
+from tunewright.stages.setup import Ready, penalty_of, set_up, small_numbers_as_zero, threads
+from tunewright.training import freezing
+from tunewright.training.loop import StepObjective, set_learning_rate
+
+# So many steps of an epoch are looked through for the largest; reading is timed on so many.
+LOOKED_THROUGH, READ = 1000, 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """What was seen."""
+
+    ready: Ready
+    usual: Tracer
+    """A step of the usual size."""
+    largest: Tracer
+    """The step that takes the most memory; the same one where all are alike."""
+    frozen: tuple[Tracer, float] | None
+    """Computing the frozen part of a batch, and how often that is done in all; None: nothing is kept."""
+    validation: tuple[Tracer, float] | None
+    """A pass over validation examples without gradients, and how many such passes an epoch has."""
+    steps: int
+    """In all epochs."""
+    reading: float
+    """Seconds to read the batches of a step."""
+    scale: float
+    """By what the time of `usual` is to be multiplied for a step of the mean size."""
+
+    @property
+    def most(self) -> Tracer:
+        """What takes the most memory."""
+        others = [part[0] for part in (self.frozen, self.validation) if part is not None]
+        return max([self.largest, *others], key=lambda tracer: tracer.most)
+
+
+def rehearse(ingredients: Ingredients, screen: Screen, ready: Ready | None = None) -> Rehearsal:
+    """Follow a stage's steps; its network and optimiser are of no more use for a training.
+
+    Args:
+        ready: what `set_up` made; None: it is made here.
+    """
+    recipe = ingredients.recipe
+    ready = ready or set_up(ingredients, None, screen)
+    freezing.start_epoch(ready.movements, recipe.train.epochs - 1)  # everything that ever moves
+    set_learning_rate(ready.optimizer, 1.0)
+    objective = ingredients.objective.bind(recipe.seed, ready.device)
+    sizes = ready.batches.sizes(0)[:LOOKED_THROUGH]
+    mean = sum(sizes) / len(sizes)
+    usual = min(range(len(sizes)), key=lambda step: abs(sizes[step] - mean))
+    largest = max(range(len(sizes)), key=lambda step: sizes[step])
+    with threads(ready.threads), small_numbers_as_zero():
+        _remember(ready, objective)
+        first = traced_step(ready, objective, usual, recipe.train.clip_norm)
+        second = (
+            first if sizes[largest] == sizes[usual] else traced_step(ready, objective, largest, recipe.train.clip_norm)
+        )
+        return Rehearsal(
+            ready=ready,
+            usual=first,
+            largest=second,
+            frozen=_frozen(ready, ingredients),
+            validation=_validation(ready, objective),
+            steps=recipe.train.epochs * ready.batches.steps_per_epoch,
+            reading=_reading(ready),
+            scale=mean / sizes[usual],
+        )
+
+
+def take_step(
+    ready: Ready,
+    objective: StepObjective,
+    batches: list[Batch],
+    clip_norm: float | None,
+    say: Callable[[str], None] = lambda phase: None,
+) -> None:
+    """What the training loop does at a step, without what it writes down and looks after."""
+    parameters = [value for group in ready.optimizer.param_groups for value in group["params"]]
+    penalty = penalty_of(ready.optimizer, ready.recipe)
+    weight = sum(objective.weight(batch) for batch in batches)
+    for parameter in parameters:
+        parameter.grad = None
+    for batch in batches:
+        say("activations")
+        loss = objective.loss_sum(ready.model, batch, 0) / weight
+        say("backward pass")
+        loss.backward()
+    if penalty is not None:
+        penalty().backward()
+    say("optimiser")
+    if clip_norm is not None:
+        nn.utils.clip_grad_norm_(parameters, clip_norm)
+    ready.optimizer.step()
+
+
+def traced_step(ready: Ready, objective: StepObjective, step: int, clip_norm: float | None) -> Tracer:
+    """One step of epoch 0, the optimiser's memory already there."""
+    batches = next(ready.batches.steps(0, start=step))
+    tracer = Tracer(_already(ready, [batch.inputs for batch in batches] + [batch.target for batch in batches]))
+
+    def say(phase: str) -> None:
+        tracer.phase = phase
+
+    with tracer, _told(ready, tracer):
+        take_step(ready, objective, batches, clip_norm, say)
+    return tracer
+
+
+def _already(ready: Ready, batch: object) -> dict[str, list[Tensor]]:
+    state = [value for entry in ready.optimizer.state.values() for value in entry.values() if torch.is_tensor(value)]
+    return {
+        "weights": [*ready.network.parameters(), *ready.network.buffers()],
+        "optimiser": state,
+        "batch": [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)],
+    }
+
+
+@contextmanager
+def _told(ready: Ready, tracer: Tracer) -> Generator[None]:
+    """The tracer is told where the loss begins, and which tensors are gradients."""
+
+    def loss_begins(*_: object) -> None:
+        if tracer.phase == "activations":
+            tracer.phase = "loss"
+
+    network = ready.network
+    causal = isinstance(network, Transformer) and network.described["purpose"] == "causal-lm"
+    hooks = [
+        (network.base if causal and isinstance(network, Transformer) else network).register_forward_hook(loss_begins)
+    ]
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            hooks.append(
+                parameter.register_post_accumulate_grad_hook(
+                    lambda value: None if value.grad is None else tracer.made_for(value.grad, "gradients")
+                )
+            )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _remember(ready: Ready, objective: StepObjective) -> None:
+    """Let the optimiser make its memory, as the first step would."""
+    if has_sparse_gradients(ready.network):
+        with Tracer():
+            take_step(ready, objective, next(ready.batches.steps(0)), None)
+        return
+    for parameter in ready.network.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    with Tracer():
+        ready.optimizer.step()
+    for parameter in ready.network.parameters():
+        parameter.grad = None
+
+
+def _frozen(ready: Ready, ingredients: Ingredients) -> tuple[Tracer, float] | None:
+    if ready.frozen is None:
+        return None
+    examples = ingredients.examples("train")
+    assert examples is not None
+    batch = next(iter(in_order(examples.to(ready.device), EVALUATION_BATCH)))
+    tracer = Tracer(_already(ready, batch.inputs))
+    tracer.phase = "frozen part"
+    with evaluating(ready.network), torch.inference_mode(), tracer:
+        outputs_of(ready.network, ready.frozen.prefix, batch.inputs)
+    others = len(ready.valid) if ready.valid is not None else 0
+    return tracer, (len(examples) + others) / len(batch.ids)
+
+
+def _validation(ready: Ready, objective: StepObjective) -> tuple[Tracer, float] | None:
+    if ready.valid is None:
+        return None
+    valid = ready.valid.to(ready.device)
+    batch = next(iter(in_order(valid, EVALUATION_BATCH)))
+    tracer = Tracer(_already(ready, batch.inputs))
+    tracer.phase = "validation"
+    with evaluating(ready.model), torch.inference_mode(), tracer:
+        objective.loss_sum(ready.model, batch, 0)
+    if valid.lengths is None:
+        return tracer, len(valid) / len(batch.ids)
+    size = int(valid.lengths[batch.ids].max()) * len(batch.ids)
+    return tracer, float(valid.lengths.sum()) / max(1, size)
+
+
+def _reading(ready: Ready) -> float:
+    """The median. What is kept of a frozen part is not read here."""
+    times: list[float] = []
+    train = ready.train.examples if isinstance(ready.train, ComputedExamples) else ready.train
+    batches = replace(ready.batches, examples=train).steps(0)
+    while len(times) < READ:
+        started = time.perf_counter()
+        if next(batches, None) is None:
+            break
+        times.append(time.perf_counter() - started)
+    return sorted(times)[len(times) // 2] if times else math.nan
+
+
+def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: int) -> list[float]:
+    """The seconds of real steps, reading not included; the first, which finds its memory, is not among them."""
+    objective = ingredients.objective.bind(ingredients.recipe.seed, ready.device)
+    freezing.start_epoch(ready.movements, ingredients.recipe.train.epochs - 1)
+    set_learning_rate(ready.optimizer, 1.0)
+    times: list[float] = []
+    steps = (step for epoch in itertools.count() for step in ready.batches.steps(epoch))
+    with threads(ready.threads), small_numbers_as_zero():
+        while len(times) < 2 or (len(times) <= most and sum(times) < seconds):
+            batches = next(steps)
+            started = time.perf_counter()
+            take_step(ready, objective, batches, ingredients.recipe.train.clip_norm)
+            times.append(time.perf_counter() - started)
+    return times[1:]
