@@ -238,6 +238,8 @@ class GPT(PreTrainedModel):
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012 the library reads it from the class
     _supports_sdpa = True
     supports_gradient_checkpointing = True
+    in_order = True
+    """A pass reaches the parts in the order in which they are made below."""
     _no_split_modules = ["Layer"]  # noqa: RUF012 likewise
 
     def __init__(self, config: LlamaConfig) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tunewright.data.batching import Examples
+from tunewright.models.hollow import is_hollow
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.transformer import Transformer
 from tunewright.recipe.schema import Recipe
@@ -15,6 +16,8 @@ from tunewright.stages.console import Screen
 
 # The share of the free memory that activations may take; the rest is for gradients and what a step needs for a moment.
 SHARE = 0.5
+# Bytes of weights from which on a network is large: a plan then spares each pass that it can.
+LARGE = 4 * 2**30
 
 
 def save_memory(network: AnyNetwork, recipe: Recipe, examples: Examples, screen: Screen) -> tuple[bool, int | None]:
@@ -30,18 +33,27 @@ def save_memory(network: AnyNetwork, recipe: Recipe, examples: Examples, screen:
         return False, None
     each = None
     if wanted == "auto":
-        each = activation_bytes(network, examples)
-        needed, free = each * recipe.train.batch_size, free_memory(network)
-        if needed < SHARE * free:
-            return False, each
-        screen.say(
-            f"activations are recomputed: {needed / 2**30:.1f} GiB of them would not fit well into {free / 2**30:.1f} GiB"
-        )
+        free = free_memory(network)
+        if is_hollow(next(network.parameters())) and weight_bytes(network) > max(free, LARGE):
+            screen.say("activations are recomputed: the weights alone do not fit")
+        else:
+            each = activation_bytes(network, examples)
+            needed = each * recipe.train.batch_size
+            if needed < SHARE * free:
+                return False, each
+            screen.say(
+                f"activations are recomputed: {needed / 2**30:.1f} GiB of them would not fit well into {free / 2**30:.1f} GiB"
+            )
     if not network.core.supports_gradient_checkpointing:
         screen.warn(f"{type(network.core).__name__} cannot recompute its activations")
         return False, each
     network.core.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return True, each
+
+
+def weight_bytes(network: AnyNetwork) -> int:
+    """Of all parameters."""
+    return sum(value.numel() * value.element_size() for value in network.parameters())
 
 
 def activation_bytes(network: AnyNetwork, examples: Examples) -> int:

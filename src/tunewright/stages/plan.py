@@ -31,7 +31,7 @@ from tunewright.stages.console import Screen, silent
 from tunewright.stages.design import as_if_trained
 from tunewright.stages.ingredients import Ingredients, gather, prepare_data
 from tunewright.stages.job import Origin, recipe_backbone
-from tunewright.stages.memory import activation_bytes, free_memory
+from tunewright.stages.memory import activation_bytes, free_memory, weight_bytes
 from tunewright.stages.plan_history import learned_factor
 from tunewright.stages.precision import WORTH, known_precision
 from tunewright.stages.rehearsal import Rehearsal, rehearse, timed_steps
@@ -119,8 +119,7 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
     before = _resident()
     here = machine.measured
     free = free_memory(ingredients.network) if here else int(machine.memory)
-    weights = sum(value.numel() * value.element_size() for value in ingredients.network.parameters())
-    large = weights > SHARE * free
+    large = weight_bytes(ingredients.network) > SHARE * free
     if _undecided(ingredients) and (large or not here) and _halves(machine) > WORTH:
         ingredients = replace(ingredients, recipe=_with_precision(recipe, "bfloat16"))
     rehearsal = rehearse(ingredients, screen if here else silent())
@@ -307,7 +306,7 @@ def _closed_form(ingredients: Ingredients, rehearsal: Rehearsal, weights: int, g
     sizes = ready.batches.sizes(0)
     longest = int(examples.lengths.max()) if examples.lengths is not None else 1
     count = max(1, round(max(sizes) / longest / train.accumulate))
-    if ready.frozen is not None:
+    if ready.frozen is not None or ready.recomputes:
         return closed_form(weights, gradients, state, 0, 0)
     each = ready.activations if ready.activations is not None else activation_bytes(ready.network, examples)
     return closed_form(weights, gradients, state, each, count)

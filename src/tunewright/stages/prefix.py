@@ -123,13 +123,13 @@ class ComputedExamples:
 
 
 def frozen_part(
-    ingredients: Ingredients, movements: list[Movement], examples: Examples, rows: list[LayerRow]
+    ingredients: Ingredients, movements: list[Movement], examples: Examples, layers: Callable[[], list[LayerRow]]
 ) -> FrozenPart | None:
     """The part of the network that never moves in this stage, where keeping its output is exact and pays; else None.
 
     Args:
         examples: the training examples, on the network's device.
-        rows: the network's layer table.
+        layers: makes the network's layer table.
     """
     network, recipe = ingredients.network, ingredients.recipe
     if not recipe.hardware.prefix_cache or recipe.train.epochs < 2 or examples.augmented:
@@ -141,6 +141,7 @@ def frozen_part(
     still = {movement.block.title for movement in movements if never_moves(movement)}
     blocks = frozen_blocks(network, still)
     titles = {block.title for block in blocks}
+    rows = layers()
     saved = sum(row.flops for row in rows if row.block in titles)
     whole = sum(row.flops for row in rows)
     if saved * len(examples) * (recipe.train.epochs - 1) < WORTH or saved < SHARE * whole:

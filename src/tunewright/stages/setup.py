@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Recipe
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients
-from tunewright.stages.memory import save_memory
+from tunewright.stages.memory import LARGE, save_memory, weight_bytes
 from tunewright.stages.precision import set_precision
 from tunewright.stages.prefix import ComputedExamples, FrozenPart, frozen_part
 from tunewright.stages.texts import describe_texts
@@ -45,7 +46,6 @@ class Ready:
     model: nn.Module
     """What batches are given to: the network, or what of it is behind its frozen part."""
     movements: list[freezing.Movement]
-    layers: list[LayerRow]
     frozen: FrozenPart | None
     train: Examples
     valid: Examples | None
@@ -85,12 +85,10 @@ def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen) -> Rea
     recomputes, activations = save_memory(network, recipe, train, screen)
     train = referred(ingredients, train, device, screen)
     valid = None if valid is None else referred(ingredients, valid, device, screen)
-    layers = layer_table(network)
+    layers = cache(lambda: layer_table(network))
     model: nn.Module = network
-    computed = layers
     if (frozen := frozen_part(ingredients, movements, train, layers)) is not None:
         model = frozen.model
-        computed = [row for row in layers if row.block not in frozen.titles]
         train = _kept(frozen, train, "training", folder, screen)
         valid = None if valid is None else _kept(frozen, valid.to(device), "validation", folder, screen)
     groups = freezing.parameter_groups(movements, ingredients.lr)
@@ -100,7 +98,6 @@ def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen) -> Rea
         network=network,
         model=model,
         movements=movements,
-        layers=layers,
         frozen=frozen,
         train=train,
         valid=valid,
@@ -109,9 +106,19 @@ def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen) -> Rea
         precision=precision,
         recomputes=recomputes,
         activations=activations,
-        threads=recipe.hardware.threads or suitable_threads(computed, recipe.train.batch_size),
+        threads=recipe.hardware.threads or _threads(network, layers, frozen, recipe.train.batch_size),
         texts=texts,
     )
+
+
+def _threads(
+    network: AnyNetwork, layers: Callable[[], list[LayerRow]], frozen: FrozenPart | None, batch_size: int
+) -> int:
+    """CPU threads for what is computed. A large network without numbers gets all: a pass through it is spared."""
+    if is_hollow(next(network.parameters())) and weight_bytes(network) > LARGE:
+        return torch.get_num_threads()
+    computed = [row for row in layers() if frozen is None or row.block not in frozen.titles]
+    return suitable_threads(computed, batch_size)
 
 
 def _kept(frozen: FrozenPart, examples: Examples, name: str, folder: Path | None, screen: Screen) -> Examples:
