@@ -10,33 +10,47 @@ import pytest
 import torch
 import yaml
 
+from tunewright.errors import ArtifactError, RecipeError
+from tunewright.planning.hardware import find_hardware
+from tunewright.planning.needs import Basis, Span, StagePlan
+from tunewright.planning.replay import time_calls
+from tunewright.planning.roofline import rate_at
 from tunewright.planning.tracing import Tracer
+from tunewright.recipe.stages import stage_recipes
+from tunewright.runs import read_json
 from tunewright.stages.console import silent
-from tunewright.stages.plan import plan, print_plan
+from tunewright.stages.plan import given_stages, plan
+from tunewright.stages.plan_history import learned_factor, outcomes, record, show_history
+from tunewright.stages.print_plan import print_plan
+from tunewright.stages.recipes import read_recipe
+from tunewright.stages.rehearsal import rehearse
 from tunewright.stages.run import run
+from tunewright.stages.strategy import Limits, parse_budgets
 
 FLOAT = 4
 
 
 def test_what_is_alive_is_counted_and_what_is_gone_is_not() -> None:
     already = torch.zeros(100)
-    tracer = Tracer([already])
+    tracer = Tracer({"weights": [already]})
     with tracer:
         tracer.phase = "first"
         held = torch.ones(1000)
         view = held[10:20].view(2, 5)
-        assert tracer.alive == (100 + 1000) * FLOAT
+        assert tracer.alive == {"weights": 100 * FLOAT, "first": 1000 * FLOAT}
         tracer.phase = "second"
         held2 = held * 2
         del held2
         tracer.phase = "third"
         small = torch.ones(10)
-    assert tracer.alive == (100 + 1000 + 10) * FLOAT and tracer.peak == (100 + 2000) * FLOAT
-    assert tracer.peak_phase == "second" and "mul" in tracer.peak_operation
+        tracer.made_for(small, "gradients")
+    assert +tracer.alive == {"weights": 100 * FLOAT, "first": 1000 * FLOAT, "gradients": 10 * FLOAT}
+    assert tracer.most == (100 + 2000) * FLOAT == tracer.peak.total()
+    assert tracer.peak_at.startswith("second, aten.mul")
     del held, small
-    assert tracer.alive == (100 + 1000) * FLOAT  # the view holds it
+    assert tracer.alive.total() == (100 + 1000) * FLOAT  # the view holds it
     del view
-    assert tracer.alive == 100 * FLOAT
+    assert tracer.alive.total() == 100 * FLOAT
 
 
 def test_a_training_step_takes_what_its_parts_take() -> None:
@@ -45,15 +59,19 @@ def test_a_training_step_takes_what_its_parts_take() -> None:
     first, last = torch.nn.Linear(256, 512, bias=False), torch.nn.Linear(512, 8, bias=False)
     optimizer = torch.optim.SGD([first.weight, last.weight], lr=0.1, foreach=False)
     inputs = torch.randn(64, 256)
-    tracer = Tracer([first.weight, last.weight, inputs])
+    tracer = Tracer({"weights": [first.weight, last.weight], "batch": [inputs]})
     with tracer:
+        tracer.phase = "step"
         loss = last(first(inputs).relu()).square().sum()
         loss.backward()
         optimizer.step()
     weights = 256 * 512 + 512 * 8
     # Weights, input, activation; in the backward pass both gradients of weights with that of the activation.
     least = (weights + 64 * 256 + 64 * 512 + weights) * FLOAT
-    assert least <= tracer.peak <= least + 3 * 64 * 512 * FLOAT
+    assert least <= tracer.most <= least + 3 * 64 * 512 * FLOAT
+    products = sum(call.flops * count for call, count in tracer.all_calls().items())
+    # Forwards both, backwards both for the weights, and one for the activation between.
+    assert products == 2 * 64 * (2 * 256 * 512 + 3 * 512 * 8)
 
 
 @pytest.fixture(scope="module")
@@ -75,32 +93,219 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_plan_is_what_the_run_does(place: Path) -> None:
     first, second = plan(place / "recipe.yaml", [], screen=silent())
-    done = run(place / "recipe.yaml", runs=place / "runs", screen=silent())
+    done = run(place / "recipe.yaml", runs=place / "runs", plan=True, screen=silent())
     for found in (first, second):
         summary = done.stages[found.stage].summary
         assert found.steps == summary["training"]["steps"]
         assert (found.parameters, found.trained) == tuple(
             summary["model"]["parameters"][name] for name in ("total", "trainable")
         )
-        assert found.weights == FLOAT * found.parameters and found.gradients == FLOAT * found.trained
+        assert found.blocks == {layer["block"]: layer["parameters"] for layer in summary["model"]["layers"]}
+        parts = found.peak_parts
+        assert parts["weights"] == FLOAT * found.parameters
         # Adam: two numbers for each that is trained, and a counter for each tensor.
-        assert found.optimizer == pytest.approx(2 * FLOAT * found.trained, rel=0.05)
-        assert found.peak > found.weights + found.gradients
-        assert 0 < found.step_seconds[0] <= found.step_seconds[1] <= found.step_seconds[2]
+        assert parts["optimiser"] == pytest.approx(2 * FLOAT * found.trained, rel=0.05)
+        assert sum(parts.values()) == found.peak and found.fits
+        assert found.basis == "measured here"
+        assert 0 < found.step.low <= found.step.middle <= found.step.high
+        assert found.seconds.middle > found.steps * found.step.middle
         folder = done.stages[found.stage].folder
         stored = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-        assert 0.2 * found.disk < stored < 2 * found.disk + 20_000
+        planned = found.disk["checkpoints"] + found.disk["model"]
+        assert 0.2 * planned < stored < 2 * planned + 20_000
     # Forwards once, backwards twice where all is trained; but for the first layer, below which nothing is.
-    per_example = first.flops / (3 * first.examples)
+    per_example = first.flops_per_step / 32
     forward = done.stages["pretrain"].summary["model"]["flops_per_example"]
     assert 2 * forward < per_example < 3 * forward
-    assert second.flops / (2 * second.examples) < 1.2 * forward
+    assert second.flops_per_step / 32 < 1.2 * forward
+    # The run planned itself, remembered how that went, and the report says so.
+    foretold = read_json(done.folder / "plan.json", "a plan")["stages"]
+    assert foretold["pretrain"]["peak"] == first.peak and foretold["pretrain"]["basis"] == "operation by operation"
+    known = [entry for entry in outcomes() if entry.run == done.folder.name]
+    assert [entry.stage for entry in known[-2:]] == ["pretrain", "finetune"]
+    assert all(entry.took_bytes > entry.foretold_bytes / 2 for entry in known)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["model.backbone={mlp: {hidden: [64, 32]}}"],
+        ["train.optimizer=muon", "model.backbone={mlp: {hidden: [64, 32, 32]}}"],
+        ["train.clip_norm=1.0", "train.accumulate=2"],
+        ["train.optimizer={sgd: {momentum: 0.9}}", "train.regularization={l1: 0.001, weight_decay: 0.1}"],
+    ],
+)
+def test_without_numbers_as_much_is_alive_as_with_them(place: Path, changes: list[str]) -> None:
+    assert peaks(place / "recipe.yaml", changes)[0] == peaks(place / "recipe.yaml", changes)[1]
+
+
+def peaks(recipe: Path, changes: list[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """What is alive at the peak of a step of the first stage, without numbers and with random ones."""
+    loaded, _, _, base, _ = read_recipe(recipe, changes, None)
+    (given, *_) = given_stages(stage_recipes(loaded)[:1], base, silent())
+    found: list[dict[str, int]] = []
+    for numbers in ("none", "random"):
+        tracer = rehearse(given.ingredients(given.stage.recipe, numbers), silent()).largest
+        found.append({**tracer.peak, "where": tracer.peak_at})
+    return found[0], found[1]
 
 
 def test_a_plan_as_json(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    print_plan(place / "recipe.yaml", ["train.batch_size=16"], as_json=True)
+    print_plan(place / "recipe.yaml", ["train.batch_size=16"], probe=False, as_json=True)
     first, _ = json.loads(capsys.readouterr().out)
-    assert first["stage"] == "pretrain" and first["steps"] == 3 * 20
-    print_plan(place / "recipe.yaml", [], as_json=False)
+    assert first["stage"] == "pretrain" and first["steps"] == 3 * 20 and first["fits"] is True
+    print_plan(place / "recipe.yaml", [], probe=False)
     said = capsys.readouterr().out
-    assert "measured here" in said and "of tensors at most" in said
+    assert "operation by operation" in said and "fits" in said
+
+
+def test_another_machine(place: Path) -> None:
+    (one, _), (eight, _) = (plan(place / "recipe.yaml", [], on=name, screen=silent()) for name in ("h100", "8xh100"))
+    assert one.machine == "h100" and one.basis == "roofline" and one.memory > 79 * 2**30
+    # Eight get an eighth of each batch: as many steps, and eight times the energy for each second.
+    assert eight.steps == one.steps and eight.flops_per_step == pytest.approx(one.flops_per_step / 8, rel=0.01)
+    hours = one.seconds.middle / 3600
+    assert one.energy.middle == pytest.approx(hours * 0.7 * 1.56)
+    assert one.carbon.middle == pytest.approx(473 * one.energy.middle)
+    assert one.cost.low < one.cost.middle < one.cost.high and one.cost.low == pytest.approx(
+        one.seconds.low / 3600 * 1.99
+    )
+
+
+def test_a_machine_of_ones_own(place: Path) -> None:
+    path = place / "server.yaml"
+    path.write_text("name: ours\nmemory_gib: 0.001\ntflops: {float32: 1}\ngigabytes_per_second: 100\nwatts: 200\n")
+    found = plan(place / "recipe.yaml", [], on=str(path), screen=silent())[0]
+    assert found.machine == "ours" and not found.fits
+    path.write_text("name: ours\nmemory_gib: much\n")
+    with pytest.raises(RecipeError, match="memory_gib"):
+        find_hardware(str(path), Path("."))
+    with pytest.raises(RecipeError, match="did you mean h100"):
+        find_hardware("h1000", Path("."))
+
+
+def test_what_does_not_fit_is_made_to_fit(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A limit between what a batch of 256 needs and what one of 32 does."""
+    recipe, written = place / "recipe.yaml", place / "smaller.yaml"
+    wide = ["train.batch_size=256", "model.backbone={mlp: {hidden: [30000]}}", "stages=[pretrain]"]
+    whole, small = (
+        plan(recipe, [*wide, *more], probe=False, screen=silent())[0] for more in ([], ["train.batch_size=32"])
+    )
+    assert whole.peak > small.peak
+    limit = (whole.process.middle + small.process.middle) / 2 / 2**20
+    print_plan(recipe, wide, budgets=[f"{limit}MiB"], write=written, probe=False)
+    said = capsys.readouterr().out
+    assert "the result stays the same" in said
+    changed = yaml.safe_load(written.read_text())["stages"][0]["pretrain"]["train"]
+    assert changed["batch_size"] * changed["accumulate"] == 256 and changed["batch_size"] < 256
+    with pytest.raises(RecipeError, match="there already"):
+        print_plan(recipe, wide, write=written, probe=False)
+    with pytest.raises(RecipeError, match="count from its folder"):
+        print_plan(recipe, wide, write=tmp_path / "other.yaml", probe=False)
+    with pytest.raises(RecipeError, match="budget"):
+        parse_budgets(["much"])
+    assert parse_budgets(["16GiB", "24h", "50usd"]) == Limits(memory=16 * 2**30, seconds=86400.0, cost=50.0)
+
+
+def test_a_run_refuses_what_cannot_fit(place: Path) -> None:
+    """Forty billion parameters in two layers: seen before any of them is made."""
+    with pytest.raises(RecipeError, match="does not fit into this machine's memory") as caught:
+        run(
+            place / "recipe.yaml",
+            overrides=["model.backbone={mlp: {hidden: [200000, 200000]}}", "stages=[pretrain]"],
+            runs=place / "none",
+            plan=True,
+            screen=silent(),
+        )
+    assert "--write" in str(caught.value) and not (place / "none").exists()
+
+
+def test_seventy_billion_parameters_are_planned_without_making_them(tmp_path: Path) -> None:
+    """The shape of Llama 3 70B with a vocabulary of characters; two of its eighty layers, for the test's time."""
+    (tmp_path / "texts.csv").write_text(
+        "text\n" + "\n".join(f"row {row} of a small text" for row in range(2000)) + "\n"
+    )
+    gpt = {"layers": 2, "heads": 64, "kv_heads": 8, "width": 8192, "inner": 28672, "context": 128}
+    recipe: dict[str, Any] = {
+        "task": "language-modeling",
+        "data": {"source": "texts.csv", "input": "text", "split": {"valid": 0.1, "test": 0.1}},
+        "model": {"backbone": {"gpt": gpt}, "tokenizer": "characters"},
+        "train": {"batch_size": 2},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    found = plan(tmp_path / "recipe.yaml", [], on="h100", screen=silent())[0]
+    layer = 8192 * 8192 * 2 + 8192 * 1024 * 2 + 3 * 8192 * 28672 + 2 * 8192
+    assert found.parameters == pytest.approx(2 * layer, rel=0.002)
+    assert found.peak_parts["weights"] == pytest.approx(FLOAT * found.parameters, rel=0.001)
+    assert found.peak_parts["optimiser"] == pytest.approx(2 * FLOAT * found.parameters, rel=0.001)
+    # Six operations for each parameter and token, and those of attention.
+    assert found.flops_per_step == pytest.approx(6 * 2 * layer * 2 * 128, rel=0.05)
+
+
+def test_history_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tmp_path))
+    assert learned_factor("h100") == 1 and show_history() == []
+    for number in range(5):
+        record(example_plan(basis="roofline"), when="2026-01-01", run=f"run-{number}", seconds=0.02, peak=2**20)
+    record(example_plan(basis="measured here"), when="2026-01-02", run="other", seconds=1.0, peak=2**20)
+    assert learned_factor("h100") == pytest.approx(2.0) and learned_factor("a100") == 1
+    show_history()
+    assert "multiplied by 2.00" in capsys.readouterr().out
+    (tmp_path / "plans" / "history.jsonl").write_text("{}\n")
+    with pytest.raises(ArtifactError, match="line 1"):
+        show_history()
+
+
+def example_plan(*, basis: Basis) -> StagePlan:
+    """A stage of a hundred steps of ten milliseconds."""
+    nothing = Span(low=0.0, middle=0.0, high=0.0)
+    return StagePlan(
+        stage="pretrain",
+        machine="h100",
+        parameters=1,
+        trained=1,
+        blocks={},
+        steps=100,
+        examples=1,
+        flops_per_step=1.0,
+        flops=1.0,
+        precision="float32",
+        recomputes=False,
+        peak=1,
+        peak_parts={},
+        peak_at="",
+        closed_form=1,
+        process=Span(low=2**20, middle=2**20, high=2**20),
+        memory=2**30,
+        step=Span(low=0.01, middle=0.01, high=0.01),
+        seconds=Span(low=1.0, middle=1.0, high=1.0),
+        per_second=1.0,
+        basis=basis,
+        measured=0.0,
+        disk={},
+        energy=nothing,
+        carbon=nothing,
+        cost=nothing,
+    )
+
+
+def test_rates_between_what_was_measured() -> None:
+    curve = ((10.0, 1.0), (1000.0, 100.0))
+    assert [rate_at(curve, size) for size in (1, 10, 1000, 1e9)] == [1, 1, 100, 100]
+    assert rate_at(curve, 100) == pytest.approx(10)  # half-way in the logarithms
+
+
+def test_an_operation_is_timed_as_it_was_called() -> None:
+    weight = torch.ones(300, 200)
+    tracer = Tracer()
+    with tracer:
+        tracer.phase = "step"
+        for _ in range(3):
+            torch.nn.functional.embedding(torch.tensor([1, 299]), weight)
+    calls = tracer.all_calls()
+    ((call, count),) = [(call, count) for call, count in calls.items() if "embedding" in call.name]
+    assert count == 3
+    timed = time_calls(calls, tracer.examples, find_hardware("laptop", Path(".")))
+    assert timed.measured == pytest.approx(1.0)
+    assert 0 < timed.seconds[call] < 0.1
+    assert timed.total(calls) == pytest.approx(sum(timed.seconds[entry] * number for entry, number in calls.items()))

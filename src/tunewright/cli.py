@@ -29,6 +29,7 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes by dotted name, such as train.lr=1e-4.")
 ]
 Runs = Annotated[Path, typer.Option(help="The folder that holds the runs.")]
+Force = Annotated[bool, typer.Option("--force", help="Start also what cannot fit into memory.")]
 Lang = Annotated[str, typer.Option(help="The report's language: en or zh.")]
 
 
@@ -90,56 +91,93 @@ def design(
         return
     from tunewright.stages.design import show_design
 
-    show_design(required(recipe), overrides or [], svg)
+    show_design(required(recipe, "tunewright design RECIPE, or tunewright design --compute 1e18"), overrides or [], svg)
 
 
-def required(recipe: Path | None) -> Path:
+def required(recipe: Path | None, command: str) -> Path:
     """Raises RecipeError when no recipe is named."""
     from tunewright.errors import RecipeError
 
     if recipe is None:
-        raise RecipeError(
-            "no recipe is named",
-            expected="a recipe, or a budget",
-            fix="tunewright design RECIPE, or tunewright design --compute 1e18",
-        )
+        raise RecipeError("no recipe is named", expected="a recipe, a YAML file", fix=command)
     return recipe
 
 
 @app.command()
 def plan(
-    recipe: RecipePath,
+    recipe: Annotated[Path | None, typer.Argument(metavar="[RECIPE]", help="The recipe, a YAML file.")] = None,
     overrides: Overrides = None,
+    on: Annotated[
+        str | None, typer.Option(help="Another machine: laptop, a100-80gb, 8xh100, or a file that describes it.")
+    ] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="What it may need at most: 16GiB, 24h, 50usd; may be given several times.")
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(help="What may change the result to make it fit: lora, freeze, shorter; several times."),
+    ] = None,
+    write: Annotated[Path | None, typer.Option(help="Write the recipe with the changes that make it fit here.")] = None,
+    probe: Annotated[bool, typer.Option(help="Time real steps of small networks on this machine.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    history: Annotated[bool, typer.Option("--history", help="Show what plans foretold and what runs took.")] = False,
 ) -> None:
-    """Say what each stage will need on this machine, from a few of its own steps: memory, time, operations, disk."""
-    from tunewright.stages.plan import print_plan
+    """Say what each stage will need: memory, time, operations, disk, energy, rent; and what makes it fit."""
+    if history:
+        from tunewright.stages.plan_history import show_history
 
-    print_plan(recipe, overrides or [], as_json=as_json)
+        show_history()
+        return
+    from tunewright.stages.print_plan import print_plan
+
+    print_plan(
+        required(recipe, "tunewright plan RECIPE"),
+        overrides or [],
+        on=on,
+        budgets=budget or [],
+        allowed=allow or [],
+        write=write,
+        probe=probe,
+        as_json=as_json,
+    )
 
 
 @app.command()
-def pretrain(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs"), lang: Lang = "en") -> None:
+def calibrate() -> None:
+    """Measure this machine for half a minute: what plans reckon with."""
+    from tunewright.planning.calibration import calibrate as measure
+
+    measure(typer.echo)
+
+
+@app.command()
+def pretrain(
+    recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs"), lang: Lang = "en", force: Force = False
+) -> None:
     """Carry out the recipe up to its last pretrain stage."""
     from tunewright.stages.run import run as carry_out
 
-    carry_out(recipe, overrides=overrides, runs=runs, until="pretrain", lang=lang)
+    carry_out(recipe, overrides=overrides, runs=runs, until="pretrain", plan=True, force=force, lang=lang)
 
 
 @app.command()
-def finetune(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs"), lang: Lang = "en") -> None:
+def finetune(
+    recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs"), lang: Lang = "en", force: Force = False
+) -> None:
     """Carry out the recipe up to its last finetune stage."""
     from tunewright.stages.run import run as carry_out
 
-    carry_out(recipe, overrides=overrides, runs=runs, until="finetune", lang=lang)
+    carry_out(recipe, overrides=overrides, runs=runs, until="finetune", plan=True, force=force, lang=lang)
 
 
 @app.command()
-def run(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs"), lang: Lang = "en") -> None:
+def run(
+    recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs"), lang: Lang = "en", force: Force = False
+) -> None:
     """Carry out the whole recipe: train, evaluate, report. Goes on where it was stopped."""
     from tunewright.stages.run import run as carry_out
 
-    carry_out(recipe, overrides=overrides, runs=runs, lang=lang)
+    carry_out(recipe, overrides=overrides, runs=runs, plan=True, force=force, lang=lang)
 
 
 @app.command()

@@ -30,7 +30,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Channels, height and width, and batch, of convolutions of 3 × 3.
 PICTURES = ((16, 32, 8), (32, 32, 32), (64, 32, 32), (128, 16, 128))
 BYTES = tuple(4**power * 2**12 for power in range(9))  # 4 KiB to 256 MiB
-EACH = 0.25
+EACH = 0.08
 DISK = 64 * 2**20
 # Of a processor at work, for each of its cores; with what the rest of a server takes (Barroso, Hölzle and Ranganathan 2018, "The
 # datacenter as a computer", section 5.3, servers of 200 to 500 W with some 50 cores).

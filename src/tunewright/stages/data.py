@@ -13,7 +13,7 @@ from tunewright.recipe.stages import stage_recipes
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import prepare_data
 from tunewright.stages.job import recipe_backbone
-from tunewright.stages.run import read_recipe
+from tunewright.stages.recipes import read_recipe
 from tunewright.stages.shown_turns import show_first
 from tunewright.tasks.chat_tokens import ChatEncoder, load_chat
 from tunewright.tasks.preference_pairs import PreferenceEncoder, load_preferences

@@ -14,7 +14,7 @@ from tunewright.recipe.stages import stage_recipes
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients, gather, prepare_data
 from tunewright.stages.job import Origin, recipe_backbone
-from tunewright.stages.run import given_origin, read_recipe
+from tunewright.stages.recipes import given_origin, read_recipe
 from tunewright.stages.summary import describe_network
 from tunewright.training.freezing import resolve_movement
 

@@ -20,7 +20,7 @@ from tunewright.recipe.stages import stage_recipes
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients, gather, is_stochastic, prepare_data
 from tunewright.stages.job import recipe_backbone
-from tunewright.stages.run import given_origin, read_recipe
+from tunewright.stages.recipes import given_origin, read_recipe
 from tunewright.stages.setup import choose_device, suitable_threads, threads
 from tunewright.training import freezing
 from tunewright.training.loop import set_learning_rate

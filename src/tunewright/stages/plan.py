@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,8 +34,8 @@ from tunewright.stages.job import Origin, recipe_backbone
 from tunewright.stages.memory import activation_bytes, free_memory, weight_bytes
 from tunewright.stages.plan_history import learned_factor
 from tunewright.stages.precision import WORTH, known_precision
+from tunewright.stages.recipes import given_origin, read_recipe
 from tunewright.stages.rehearsal import Rehearsal, rehearse, timed_steps
-from tunewright.stages.run import given_origin, read_recipe
 from tunewright.stages.setup import set_up, small_numbers_as_zero, threads
 
 # Real steps are timed where the tensors take less than this share of the free memory, and a step should take less than so many
@@ -71,7 +71,7 @@ def plan(
     on: str | None = None,
     probe: bool = True,
     screen: Screen | None = None,
-    show: Callable[[StagePlan], None] | None = None,
+    show: Callable[[Given, StagePlan], None] | None = None,
 ) -> list[StagePlan]:
     """Plan each stage; nothing is trained and nothing kept.
 
@@ -81,33 +81,44 @@ def plan(
         show: is told each stage's plan when it is made.
     """
     screen = screen or Screen()
-    machine = find_hardware(on, Path(".")) if on else this_machine() or calibrate(silent().say)
-    machine = scaled(machine, learned_factor(machine.name))
+    machine = planned_machine(on, screen)
+    loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     found: list[StagePlan] = []
-    for given in given_stages(recipe, overrides, screen):
+    for given in given_stages(stage_recipes(loaded), base, screen):
         made = plan_stage(given, machine, probe=probe and on is None, screen=screen)
         if made is None:
             screen.say(f"{given.stage.name}: a logistic regression on frozen features, which is not planned")
             continue
         found.append(made)
         if show is not None:
-            show(made)
+            show(given, made)
     return found
 
 
-def given_stages(recipe: Path, overrides: list[str], screen: Screen) -> list[Given]:
+def given_stages(
+    stages: list[StageRecipe], base: Path, screen: Screen, prepared: list[Prepared] | None = None
+) -> Iterator[Given]:
     """What each stage starts from; of a stage that follows another a network without numbers."""
-    loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
-    stages = stage_recipes(loaded)
     start, before = given_origin(stages[0].recipe, base), None
-    found: list[Given] = []
-    for stage in stages:
+    for number, stage in enumerate(stages):
         backbone = recipe_backbone(stage.recipe, base)
-        prepared = prepare_data(stage.recipe, base, screen)
-        found.append(Given(stage=stage, prepared=prepared, start=start, before=before, backbone=backbone))
-        if len(found) < len(stages):
-            before = found[-1].ingredients(stage.recipe, "none")
-    return found
+        data = prepared[number] if prepared else prepare_data(stage.recipe, base, screen)
+        given = Given(stage=stage, prepared=data, start=start, before=before, backbone=backbone)
+        yield given
+        if number + 1 < len(stages):
+            before = given.ingredients(stage.recipe, "none")
+
+
+def planned_machine(on: str | None, screen: Screen) -> Hardware:
+    """The machine of that name, or this one, with what past runs have taught of it."""
+    if on is not None:
+        machine = find_hardware(on, Path("."))
+    elif (known := this_machine()) is not None:
+        machine = known
+    else:
+        screen.say("measuring this machine, once")
+        machine = calibrate(silent().say)
+    return scaled(machine, learned_factor(machine.name))
 
 
 def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) -> StagePlan | None:
@@ -116,13 +127,14 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
     ingredients = given.ingredients(recipe, "none")
     if ingredients.tune.method == "features":
         return None
-    before = _resident()
     here = machine.measured
     free = free_memory(ingredients.network) if here else int(machine.memory)
     large = weight_bytes(ingredients.network) > SHARE * free
-    if _undecided(ingredients) and (large or not here) and _halves(machine) > WORTH:
+    if _undecided(ingredients) and (large or not here) and _half_precision_gain(machine) > WORTH:
         ingredients = replace(ingredients, recipe=_with_precision(recipe, "bfloat16"))
-    rehearsal = rehearse(ingredients, screen if here else silent())
+    ready = set_up(ingredients, None, screen if here else silent())
+    before = _resident()
+    rehearsal = rehearse(ingredients, silent(), ready)
     small = rehearsal.most.most < SHARE * free and _estimated(rehearsal.usual, machine) < STEP
     times: list[float] = []
     if here and probe and small:
@@ -292,7 +304,7 @@ def _with_precision(recipe: Recipe, precision: str) -> Recipe:
     return recipe.model_copy(update={"hardware": recipe.hardware.model_copy(update={"precision": precision})})
 
 
-def _halves(machine: Hardware) -> float:
+def _half_precision_gain(machine: Hardware) -> float:
     """How many times as fast long products are in bfloat16."""
     if "bfloat16" not in machine.products:
         return 1.0

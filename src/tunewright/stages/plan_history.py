@@ -29,7 +29,7 @@ class Outcome:
     machine: str
     basis: str
     foretold_seconds: float
-    """A step."""
+    """A step, with its share of validation and of what is computed beforehand."""
     took_seconds: float
     foretold_bytes: float
     """The process at its peak."""
@@ -44,7 +44,7 @@ def record(plan: StagePlan, *, when: str, run: str, seconds: float, peak: float)
         stage=plan.stage,
         machine=plan.machine,
         basis=plan.basis,
-        foretold_seconds=plan.step.middle,
+        foretold_seconds=plan.seconds.middle / plan.steps,
         took_seconds=seconds,
         foretold_bytes=plan.process.middle,
         took_bytes=peak,

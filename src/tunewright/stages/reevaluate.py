@@ -16,7 +16,8 @@ from tunewright.stages.controls import run_controls
 from tunewright.stages.evaluate import evaluate_stage, judge_targets, require_targets, summarise_seeds
 from tunewright.stages.ingredients import prepare_data
 from tunewright.stages.job import StageJob, recipe_backbone
-from tunewright.stages.run import given_weights, with_seed
+from tunewright.stages.recipes import given_weights
+from tunewright.stages.run import with_seed
 from tunewright.tasks.table import get_task, task_defaults
 
 MEASURED = ("evaluation", "seeds", "comparisons", "hint", "target")

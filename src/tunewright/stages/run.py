@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from tunewright.data.prepare import Prepared
 from tunewright.errors import RecipeError
 from tunewright.files import write_json
-from tunewright.recipe.loading import apply_override, load_recipe, recipe_from_dict
+from tunewright.planning.needs import StagePlan
 from tunewright.recipe.output import resolved_yaml
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import StageRecipe, stage_recipes
-from tunewright.recipe.yaml_text import read_yaml
 from tunewright.report.page import write_report
 from tunewright.runs import Run, identity, open_run, read_json
 from tunewright.stages.beside import prepare_beside
@@ -24,11 +20,12 @@ from tunewright.stages.console import Screen
 from tunewright.stages.controls import require_controls, run_controls
 from tunewright.stages.environment import describe_environment
 from tunewright.stages.evaluate import evaluate_stage, judge_targets, require_targets, summarise_seeds
+from tunewright.stages.foretelling import hold_against, plan_run
 from tunewright.stages.ingredients import prepare_data
-from tunewright.stages.job import Origin, StageJob, load_origin, recipe_backbone
+from tunewright.stages.job import StageJob, recipe_backbone
 from tunewright.stages.learning import learn_stage
+from tunewright.stages.recipes import command_of, given_weights, read_recipe
 from tunewright.stages.texts import warn_of_known_texts
-from tunewright.tasks.table import task_defaults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +52,8 @@ def run(
     base: Path | str | None = None,
     runs: Path | str = "runs",
     until: str | None = None,
+    plan: bool = False,
+    force: bool = False,
     lang: str = "en",
     screen: Screen | None = None,
 ) -> RunResult:
@@ -69,10 +68,12 @@ def run(
         base: the folder from which relative data paths count; the recipe file's folder, or the current one.
         runs: the folder that gets the run's folder.
         until: stop after the last stage of this kind, "pretrain" or "finetune".
+        plan: first say what each stage will need, and hold it against what it then took.
+        force: with `plan`, start also what cannot fit into memory.
         lang: the report's language, "en" or "zh".
 
     Raises:
-        UserError: recipe or data are wrong.
+        UserError: recipe or data are wrong, or it was planned and cannot fit.
         RunFailed: training diverged, was stopped, or a target of `eval.target` was missed.
     """
     screen = screen or Screen()
@@ -88,6 +89,7 @@ def run(
         )
     prepared = [prepare_data(stage.recipe, base, screen) for stage in stages]
     beside = [prepare_beside(stage.recipe, base, screen) for stage in stages]
+    plans = plan_run(stages, prepared, base, Path(runs), force=force, screen=screen) if plan else {}
     resolved = loaded.model_dump(mode="json")
     record = {
         "name": name,
@@ -104,7 +106,10 @@ def run(
         screen.say(f"{'going on with' if goes_on else 'run'} {opened.folder}")
         if not goes_on:
             write_json(opened.folder / "environment.json", describe_environment(base, prepared))
-        return _carry_out(opened, loaded, stages, prepared, beside, base, until, lang, screen)
+        if plans:
+            planned = {name: {**asdict(made), "fits": made.fits} for name, made in plans.items()}
+            write_json(opened.folder / "plan.json", {"stages": planned})
+        return _carry_out(opened, loaded, stages, prepared, beside, plans, base, until, lang, screen)
 
 
 def _carry_out(
@@ -113,6 +118,7 @@ def _carry_out(
     stages: list[StageRecipe],
     prepared: list[Prepared],
     beside: list[dict[str, Prepared]],
+    plans: dict[str, StagePlan],
     base: Path,
     until: str | None,
     lang: str,
@@ -133,6 +139,8 @@ def _carry_out(
             job = StageJob(stage=seeded, folder=folder, source=source, prepared=data, backbone=backbone, beside=others)
             if not (folder / "summary.json").exists():
                 learn_stage(job, screen)
+                if replica == 0 and stage.name in plans:
+                    hold_against(plans[stage.name], folder, opened.folder.name)
             if "evaluation" not in read_json(folder / "summary.json", "a stage's summary"):
                 evaluate_stage(job, screen, full=replica == 0)
             if replica == 0 and seeded.recipe.eval.controls:
@@ -156,47 +164,6 @@ def _carry_out(
     return RunResult(folder=opened.folder, stages=results, report=report)
 
 
-def read_recipe(
-    recipe: Recipe | dict[str, Any] | str | Path, overrides: list[str], base: Path | str | None
-) -> tuple[Recipe, dict[str, Any], str, Path, str]:
-    """The recipe, what was given of it as a dict and as text, the folder that paths count from, and the run's name."""
-    if isinstance(recipe, str | Path):
-        path = Path(recipe)
-        loaded = load_recipe(path, overrides, defaults=task_defaults)
-        folder = path.resolve().parent
-        name = path.stem if path.stem != "recipe" else folder.name
-        text = path.read_text(encoding="utf-8")
-        if overrides:
-            text += "\n# with these overrides:\n" + "".join(f"#   {override}\n" for override in overrides)
-        given, lines = read_yaml(text)
-        for override in overrides:
-            given, lines = apply_override(given, lines, override)
-        return loaded, given, text, Path(base) if base else folder, loaded.name or name
-    given = recipe.model_dump(mode="json", exclude_unset=True) if isinstance(recipe, Recipe) else recipe
-    loaded = recipe_from_dict(given, overrides, defaults=task_defaults)
-    text = yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
-    return loaded, given, text, Path(base or "."), loaded.name or loaded.task
-
-
-def command_of(recipe: Recipe | dict[str, Any] | str | Path, overrides: list[str]) -> str:
-    """What to type to carry out the recipe again."""
-    if isinstance(recipe, str | Path):
-        return shlex.join(["tunewright", "run", str(recipe), *overrides])
-    return "tunewright run recipe.yaml    # this run was started from Python; its recipe is recipe.yaml in its folder"
-
-
 def with_seed(stage: StageRecipe, seed: int) -> StageRecipe:
     """The stage with another seed for everything but the split, which was prepared with the recipe's own."""
     return StageRecipe(name=stage.name, kind=stage.kind, recipe=stage.recipe.model_copy(update={"seed": seed}))
-
-
-def given_weights(recipe: Recipe, base: Path) -> Path | None:
-    """The model folder that the recipe itself names."""
-    weights = recipe.model.weights
-    return None if weights in (None, "pretrained", "random") else base / weights
-
-
-def given_origin(recipe: Recipe, base: Path) -> Origin | None:
-    """The model that the recipe itself names, loaded."""
-    folder = given_weights(recipe, base)
-    return None if folder is None else load_origin(folder)

@@ -19,6 +19,7 @@ from tunewright.runs import MetricsLog
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients, is_stochastic
 from tunewright.stages.job import StageJob
+from tunewright.stages.memory import forget_peak, peak_memory
 from tunewright.stages.setup import penalty_of, set_up, small_numbers_as_zero, threads
 from tunewright.stages.stopping import stop_requests
 from tunewright.stages.summary import (
@@ -50,6 +51,7 @@ def train_ingredients(
         Stopped: a stop was asked for; a checkpoint was written.
     """
     began = time.perf_counter()
+    forget_peak()
     recipe, train_settings = job.recipe, job.recipe.train
     ready = set_up(ingredients, job.folder, screen)
     network, model, batches, movements = ready.network, ready.model, ready.batches, ready.movements
@@ -163,6 +165,7 @@ def train_ingredients(
         )
     means = {
         "preparation_seconds": preparation,
+        "peak_memory": peak_memory(),
         "precision": ready.precision,
         "gradient_checkpointing": ready.recomputes,
         "frozen_part_kept": ready.frozen is not None,

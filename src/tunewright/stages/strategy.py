@@ -1,0 +1,186 @@
+"""What makes a stage fit: first what keeps the result, then what the user allows although it changes it.
+
+For each way to save memory the largest batch that fits is looked for; of all that fit the one that takes least time is taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from tunewright.errors import RecipeError
+from tunewright.models.transformer import Transformer
+from tunewright.planning.hardware import Hardware
+from tunewright.planning.needs import StagePlan
+from tunewright.recipe.named import choose
+from tunewright.recipe.schema import Recipe
+from tunewright.stages.console import silent
+from tunewright.stages.plan import Given, plan_stage
+from tunewright.tasks.tokens import TokenEncoder
+
+Changes = dict[str, object]
+"""Dotted names in the recipe, with their new values."""
+
+UNITS = {
+    "gib": ("memory", 2**30),
+    "mib": ("memory", 2**20),
+    "gb": ("memory", 1e9),
+    "h": ("seconds", 3600.0),
+    "min": ("seconds", 60.0),
+    "d": ("seconds", 86400.0),
+    "usd": ("cost", 1.0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a stage may need at most; infinite: as much as it likes."""
+
+    memory: float = math.inf
+    seconds: float = math.inf
+    cost: float = math.inf
+
+    def allow(self, plan: StagePlan) -> bool:
+        """Whether a plan keeps to them, and fits at all."""
+        needs = (plan.process.middle, plan.seconds.middle, plan.cost.middle)
+        return plan.fits and all(need <= most for need, most in zip(needs, (self.memory, self.seconds, self.cost)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One way to carry out a stage."""
+
+    changes: Changes
+    plan: StagePlan
+
+
+def parse_budgets(budgets: list[str]) -> Limits:
+    """Such as 16GiB, 24h and 50usd.
+
+    Raises:
+        RecipeError: one cannot be read.
+    """
+    found: dict[str, float] = {}
+    for text in budgets:
+        parts = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]+)\s*", text)
+        if parts is None or parts[2].lower() not in UNITS:
+            raise RecipeError(
+                "this budget cannot be read",
+                place="--budget",
+                found=text,
+                expected=f"a number and one of {', '.join(UNITS)}",
+                fix="write it such as 16GiB, 24h or 50usd",
+            )
+        kind, size = UNITS[parts[2].lower()]
+        found[kind] = float(parts[1]) * size
+    return Limits(**found)
+
+
+def find_strategy(
+    given: Given, plan: StagePlan, limits: Limits, allowed: list[str], machine: Hardware
+) -> tuple[Option | None, list[Option]]:
+    """The fastest of the ways that keep to the limits, and all that were looked at; None: there is none.
+
+    Args:
+        allowed: what may change the result, by the names of `RISKY`.
+
+    Raises:
+        RecipeError: a name is not known.
+    """
+    looked_at: list[Option] = []
+    for changes in _ways(given, [choose(RISKY, name, "--allow") for name in allowed]):
+        option = _largest_batch(given, plan, changes, limits, machine, looked_at)
+        if option is not None and not option.changes.keys() - KEEP:
+            return _best([entry for entry in looked_at if limits.allow(entry.plan)]), looked_at
+    return _best([entry for entry in looked_at if limits.allow(entry.plan)]), looked_at
+
+
+def _best(fitting: list[Option]) -> Option | None:
+    """The fastest of those that keep the result, or else of all."""
+    keeping = [option for option in fitting if not option.changes.keys() - KEEP]
+    return min(keeping or fitting, key=lambda option: option.plan.seconds.middle, default=None)
+
+
+# What changes no result beyond rounding.
+KEEP = {"train.batch_size", "train.accumulate", "hardware.gradient_checkpointing"}
+
+
+def _lora(recipe: Recipe, given: Given) -> Changes:
+    return {} if recipe.tune.adapter is not None else {"tune.adapter": {"lora": {"r": 16}}}
+
+
+def _freeze(recipe: Recipe, given: Given) -> Changes:
+    return {} if recipe.tune.freeze != "none" else {"tune.freeze": 0.5}
+
+
+def _shorter(recipe: Recipe, given: Given) -> Changes:
+    encoder = given.ingredients(recipe, "none").preprocessor.inputs
+    if not isinstance(encoder, TokenEncoder) or recipe.task.endswith("language-modeling"):
+        return {}
+    return {"model.max_length": max(4, encoder.input_shape[0] // 2)}
+
+
+Risky = Callable[[Recipe, Given], Changes]
+RISKY: dict[str, Risky] = {"lora": _lora, "freeze": _freeze, "shorter": _shorter}
+
+
+def _ways(given: Given, risky: list[Risky]) -> Iterator[Changes]:
+    """Sets of changes apart from the batch: as it is, with activations computed again, then with what is allowed besides."""
+    recipe = given.stage.recipe
+    transformer = isinstance(given.ingredients(recipe, "none").network, Transformer)
+    keeping: list[Changes] = [{}]
+    if transformer and recipe.hardware.gradient_checkpointing is not True:
+        keeping.append({"hardware.gradient_checkpointing": True})
+    yield from keeping
+    more: list[Changes] = []
+    for change in risky:
+        if found := change(recipe, given):
+            more.append(found)
+    for count in range(1, len(more) + 1):
+        for chosen in itertools.combinations(more, count):
+            joined = {name: value for part in chosen for name, value in part.items()}
+            yield from ({**joined, **kept} for kept in keeping)
+
+
+def _largest_batch(
+    given: Given, plan: StagePlan, changes: Changes, limits: Limits, machine: Hardware, looked_at: list[Option]
+) -> Option | None:
+    """The batch is halved, and twice as many are added up for a step, until it fits."""
+    train = given.stage.recipe.train
+    size, together = train.batch_size, train.accumulate
+    while True:
+        batch: Changes = {} if size == train.batch_size else {"train.batch_size": size, "train.accumulate": together}
+        chosen = {**changes, **batch}
+        made = plan if not chosen else plan_changed(given, chosen, machine)
+        if made is not None:
+            looked_at.append(Option(changes=chosen, plan=made))
+            if limits.allow(made):
+                return looked_at[-1]
+        if size == 1 or train.batch_seconds is not None or (made is not None and _hopeless(made, limits)):
+            return None
+        size, together = -(-size // 2), together * 2
+
+
+def _hopeless(plan: StagePlan, limits: Limits) -> bool:
+    """Whether what no batch changes is too much already."""
+    fixed = plan.peak_parts.get("weights", 0) + plan.peak_parts.get("optimiser", 0)
+    return fixed > min(limits.memory, plan.memory)
+
+
+def plan_changed(given: Given, changes: Changes, machine: Hardware) -> StagePlan | None:
+    """The plan of the stage with another recipe, by sizes alone."""
+    recipe = with_changes(given.stage.recipe, changes)
+    changed = replace(given, stage=replace(given.stage, recipe=recipe))
+    return plan_stage(changed, machine, probe=False, screen=silent())
+
+
+def with_changes(recipe: Recipe, changes: Changes) -> Recipe:
+    """The recipe with other values at dotted names of two parts."""
+    for name, value in changes.items():
+        block, key = name.split(".")
+        changed = getattr(recipe, block).model_copy(update={key: value})
+        recipe = recipe.model_copy(update={block: changed})
+    return recipe
