@@ -23,6 +23,7 @@ from tunewright.report.html import Html, tag
 from tunewright.report.labels_section import labelled
 from tunewright.report.mistakes_section import mistakes
 from tunewright.report.parts import stage_title
+from tunewright.report.plan_section import planned
 from tunewright.report.ranking_section import ranking
 from tunewright.report.reading import RunFiles, Stage, mapping, read_run, words_of
 from tunewright.report.result_section import compared, hint, result, sliced
@@ -96,7 +97,9 @@ def page(words: Words, run: RunFiles) -> str:
 
 def _sections(words: Words, run: RunFiles) -> list[tuple[str, list[Html | None]]]:
     """The headings and contents of the page's parts."""
-    found = [(words("asked"), asked(words, run)), (words("data"), data_sets(words, run))]
+    plans = planned(words, run)
+    found: list[tuple[str, list[Html | None]]] = [(words("plan"), plans)] if plans else []
+    found += [(words("asked"), asked(words, run)), (words("data"), data_sets(words, run))]
     found += [(stage_title(words, stage), _stage(words, stage)) for stage in run.stages]
     found.append((words("environment"), environment(words, run)))
     found.append((words("reproduce"), reproduce(words, run)))

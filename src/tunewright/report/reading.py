@@ -86,6 +86,8 @@ class RunFiles:
     resolved: str | None
     environment: dict[str, Any]
     stages: list[Stage]
+    plan: dict[str, Any] = field(default_factory=dict)
+    """What was foretold of each stage, by its name; empty: nothing was."""
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -108,13 +110,14 @@ def read_run(folder: Path) -> RunFiles:
             expected=", ".join(f"{name}/summary.json" for name in listed or STAGES),
             fix="name a run folder, such as runs/mnist, in which a stage was finished",
         )
-    has_environment = (folder / "environment.json").exists()
+    has_environment, has_plan = ((folder / name).exists() for name in ("environment.json", "plan.json"))
     return RunFiles(
         name=folder.resolve().name,
         recipe=_read_text(folder / "recipe.yaml"),
         resolved=_read_text(folder / "recipe.resolved.yaml"),
         environment=read_json(folder / "environment.json", "a run's environment") if has_environment else {},
         stages=[_read_stage(folder / name) for name in names],
+        plan=mapping(read_json(folder / "plan.json", "a run's plan").get("stages")) if has_plan else {},
     )
 
 

@@ -16,6 +16,20 @@ Language = Literal["en", "zh"]
 LANGUAGES: dict[Language, str] = {"en": "en", "zh": "zh-CN"}
 
 WORDS: dict[str, tuple[str, str]] = {
+    # the plan
+    "plan": ("Plan", "计划"),
+    "plan_note": (
+        "What this run was expected to need before it began, and what it then took.",
+        "运行开始之前预计需要的资源，以及实际所用。",
+    ),
+    "plan_what": ("what", "项目"),
+    "plan_foretold": ("foretold", "预计"),
+    "plan_real": ("real", "实际"),
+    "plan_error": ("off by", "偏差"),
+    "plan_seconds": ("training", "训练时间"),
+    "plan_memory": ("memory of the process", "进程内存"),
+    "plan_tensors": ("of it tensors", "其中张量"),
+    "plan_energy": ("energy", "能耗"),
     # the page
     "skip": ("Skip to the result", "跳到结果"),
     "contents": ("Contents", "目录"),
@@ -423,6 +437,10 @@ WORDS: dict[str, tuple[str, str]] = {
 }
 
 KNOWN: dict[str, tuple[str, str]] = {
+    # what a plan's time is based on
+    "measured here": ("timed on this machine", "在本机计时"),
+    "operation by operation": ("timed operation by operation on this machine", "在本机逐个运算计时"),
+    "roofline": ("estimated by size", "按规模估算"),
     # tasks and stages
     "image-classification": ("image classification", "图像分类"),
     "tabular-classification": ("tabular classification", "表格分类"),

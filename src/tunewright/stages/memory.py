@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+import resource
 from contextlib import suppress
 from pathlib import Path
 
@@ -88,6 +91,16 @@ def free_memory(network: AnyNetwork) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def resident_memory() -> int:
+    """Bytes that this process holds now, after what it does not need any more was given back."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed stays with the process otherwise
+    with suppress(OSError, IndexError, ValueError):
+        return resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def forget_peak() -> None:

@@ -6,7 +6,6 @@ steps of a network with random weights, where it is small enough, or else from i
 
 from __future__ import annotations
 
-import resource
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from tunewright.stages.console import Screen, silent
 from tunewright.stages.design import as_if_trained
 from tunewright.stages.ingredients import Ingredients, gather, prepare_data
 from tunewright.stages.job import Origin, recipe_backbone
-from tunewright.stages.memory import activation_bytes, free_memory, weight_bytes
+from tunewright.stages.memory import activation_bytes, free_memory, resident_memory, weight_bytes
 from tunewright.stages.plan_history import learned_factor
 from tunewright.stages.precision import WORTH, known_precision
 from tunewright.stages.recipes import given_origin, read_recipe
@@ -133,7 +132,7 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
     if _undecided(ingredients) and (large or not here) and _half_precision_gain(machine) > WORTH:
         ingredients = replace(ingredients, recipe=_with_precision(recipe, "bfloat16"))
     ready = set_up(ingredients, None, screen if here else silent())
-    before = _resident()
+    before = resident_memory()
     rehearsal = rehearse(ingredients, silent(), ready)
     small = rehearsal.most.most < SHARE * free and _estimated(rehearsal.usual, machine) < STEP
     times: list[float] = []
@@ -346,12 +345,3 @@ def free_disk(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder.resolve()).free
-
-
-def _resident() -> int:
-    """Bytes that this process holds now."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return pages * resource.getpagesize()

@@ -1,0 +1,284 @@
+"""How near plans come: for every example recipe and twelve others, what was foretold beside what was measured.
+
+Of each stage three processes look at it, one after the other: one carries out real steps, one plans by sizes and single operations
+alone (`--no-probe`), one plans as usual, and then real steps once more, for the machine's speed changes from minute to minute. The
+networks have random weights, so that nothing depends on a stage before.
+
+    python benchmarks/plan_accuracy.py [--only NAME] [--on h100]     # --on: on a card, the machine that is planned for
+
+Speech needs `python examples/speech/make_corpus.py` first, the newspaper `python examples/gpt-newspaper/make_sums.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).with_name("results")
+EXAMPLES = [
+    "mnist/recipe.yaml",
+    "tiny-char-gpt/recipe.yaml",
+    "gpt-newspaper/recipe.yaml",
+    "image-finetune/recipe.yaml",
+    "chinese-reviews/recipe.yaml",
+    "chinese-reviews/full.yaml",
+    "chinese-reviews/last-two.yaml",
+    "chinese-reviews/lora.yaml",
+    "chinese-reviews/pretrain.yaml",
+    "movielens/items.yaml",
+    "movielens/clicks.yaml",
+    "speech/recipe.yaml",
+]
+REVIEWS = {"source": "chinese-reviews", "input": "text", "limit": 4000}
+SHAKESPEARE = {"source": "shakespeare", "input": "text", "split": {"valid": 0.1, "test": 0.1}, "limit": 200}
+MOVIES = {"source": "movielens-100k", "user": "user_id", "item": "item_id"}
+CLICKS = {
+    "source": "movielens-100k",
+    "input": ["user_id", "item_id", "age", "gender", "occupation"],
+    "target": "rating",
+    "liked": {"at_least": 4, "not_at_most": 2},
+}
+GENERATED: dict[str, dict[str, Any]] = {
+    "wide mlp": {
+        "task": "image-classification",
+        "data": {"source": "mnist", "split": {"valid": 0.05}, "limit": 10000},
+        "model": {"backbone": {"mlp": {"hidden": [2048, 2048]}}},
+        "train": {"batch_size": 256},
+    },
+    "convolutions": {
+        "task": "image-classification",
+        "data": {"source": "mnist", "split": {"valid": 0.05}, "limit": 5000},
+        "model": {
+            "layers": [
+                {"conv2d": 32, "kernel": 3, "activation": "relu"},
+                {"max_pool": 2},
+                {"conv2d": 64, "kernel": 3, "activation": "relu"},
+                {"max_pool": 2},
+                "flatten",
+                {"dense": 10},
+            ]
+        },
+        "train": {"batch_size": 64},
+    },
+    "resnet20": {
+        "task": "image-classification",
+        "data": {"source": "digits", "resize": [32, 32]},
+        "model": {"backbone": "resnet20"},
+        "train": {"batch_size": 64, "optimizer": {"sgd": {"momentum": 0.9}}, "lr": 0.1},
+    },
+    "resnet18, added up": {
+        "task": "image-classification",
+        "data": {"source": "digits", "resize": [64, 64]},
+        "model": {"backbone": "resnet18"},
+        "train": {"batch_size": 16, "accumulate": 2},
+    },
+    "bert, new": {
+        "task": "text-classification",
+        "data": REVIEWS,
+        "model": {
+            "backbone": {"bert": {"layers": 4, "width": 256, "heads": 4}},
+            "tokenizer": {"wordpiece": {"vocabulary": 4000}},
+        },
+        "train": {"batch_size": 16},
+    },
+    "gpt, wider": {
+        "task": "language-modeling",
+        "data": SHAKESPEARE,
+        "model": {
+            "backbone": {"gpt": {"layers": 6, "heads": 6, "width": 384, "context": 256}},
+            "tokenizer": "characters",
+        },
+        "train": {"batch_size": 8, "optimizer": "muon"},
+    },
+    "gpt, recomputed": {
+        "task": "language-modeling",
+        "data": SHAKESPEARE,
+        "model": {
+            "backbone": {"gpt": {"layers": 4, "heads": 4, "width": 256, "context": 128}},
+            "tokenizer": {"bpe": {"vocabulary": 2000}},
+        },
+        "train": {"batch_size": 16},
+        "hardware": {"gradient_checkpointing": True},
+    },
+    "masked bert": {
+        "task": "masked-language-modeling",
+        "data": REVIEWS,
+        "model": {
+            "backbone": {"bert": {"layers": 3, "width": 192, "heads": 3}},
+            "tokenizer": {"wordpiece": {"vocabulary": 4000}},
+        },
+        "train": {"batch_size": 32},
+    },
+    "neumf": {
+        "task": "item-recommendation",
+        "data": MOVIES,
+        "model": {"backbone": "neumf"},
+        "train": {"batch_size": 1024},
+    },
+    "sasrec": {
+        "task": "item-recommendation",
+        "data": {**MOVIES, "split": {"by": "last", "column": "user_id", "order": "timestamp"}},
+        "model": {"backbone": "sasrec"},
+        "train": {"batch_size": 128},
+    },
+    "dcn_v2": {
+        "task": "click-prediction",
+        "data": CLICKS,
+        "model": {"backbone": "dcn_v2", "head": [{"dense": "auto"}]},
+        "train": {"batch_size": 1024},
+    },
+    "conformer": {
+        "task": "speech-recognition",
+        "data": {"source": str(ROOT / "examples/speech/corpus/new.csv")},
+        "model": {"backbone": "conformer"},
+        "train": {"batch_seconds": 30},
+    },
+}
+
+
+def real(recipe: Path, stage: int) -> dict[str, Any]:
+    """What real steps of a stage take: seconds a step, bytes of tensors and of the process at their peaks."""
+    from tunewright.recipe.stages import stage_recipes
+    from tunewright.stages.console import silent
+    from tunewright.stages.memory import peak_memory
+    from tunewright.stages.plan import SECONDS, TIMED, given_stages
+    from tunewright.stages.recipes import read_recipe
+    from tunewright.stages.rehearsal import rehearse, timed_steps
+    from tunewright.stages.setup import set_up
+
+    loaded, _, _, base, _ = read_recipe(recipe, [], None)
+    stages = stage_recipes(loaded)
+    given = list(given_stages(stages[: stage + 1], base, silent()))[stage]
+    ingredients = given.ingredients(given.stage.recipe, "random")
+    if ingredients.tune.method == "features":
+        return {}
+    ready = set_up(ingredients, None, silent())
+    times = timed_steps(ingredients, ready, SECONDS, TIMED)
+    rehearsal = rehearse(ingredients, silent(), ready)
+    return {
+        "stage": given.stage.name,
+        "seconds": sum(times) / len(times) + rehearsal.reading,
+        "steps": len(times),
+        "tensors": rehearsal.most.most,
+        "process": peak_memory(),
+    }
+
+
+def in_a_process(*arguments: str) -> Any:
+    found = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
+    if found.returncode:
+        raise SystemExit(f"{' '.join(arguments)}\n{found.stdout}\n{found.stderr}")
+    return json.loads(found.stdout.strip().splitlines()[-1] if "--real" in arguments else found.stdout)
+
+
+def compare(name: str, recipe: Path, on: str | None) -> list[dict[str, Any]]:
+    """A row for each stage of a recipe."""
+    command = [
+        "-c",
+        "from tunewright.cli import main; main()",
+        "plan",
+        str(recipe),
+        "--json",
+        *(["--on", on] if on else []),
+    ]
+    stages = len(yaml.safe_load(recipe.read_text()).get("stages") or [1])
+    before = [in_a_process(__file__, "--real", str(recipe), "--stage", str(stage)) for stage in range(stages)]
+    estimated = {made["stage"]: made for made in in_a_process(*command, "--no-probe")}
+    timed = {made["stage"]: made for made in in_a_process(*command)}
+    after = [in_a_process(__file__, "--real", str(recipe), "--stage", str(stage)) for stage in range(stages)]
+    rows: list[dict[str, Any]] = []
+    for first, second in zip(before, after, strict=True):
+        if not first:
+            continue
+        stage = first["stage"]
+        seconds = (first["seconds"] + second["seconds"]) / 2
+        rows.append(
+            {
+                "name": f"{name}, {stage}",
+                "basis": timed[stage]["basis"],
+                "seconds": seconds,
+                "seconds_apart": abs(first["seconds"] - second["seconds"]) / seconds,
+                "estimated_seconds": estimated[stage]["step"]["middle"],
+                "timed_seconds": timed[stage]["step"]["middle"],
+                "tensors": first["tensors"],
+                "planned_tensors": timed[stage]["peak"],
+                "process": first["process"],
+                "planned_process": estimated[stage]["process"]["middle"],
+            }
+        )
+        print(line(rows[-1]), flush=True)
+    return rows
+
+
+def error(foretold: float, measured: float) -> float:
+    return foretold / measured - 1
+
+
+def line(row: dict[str, Any]) -> str:
+    def percent(foretold: str, measured: str) -> str:
+        return f"{100 * error(row[foretold], row[measured]):+.0f} %"
+
+    return (
+        f"| {row['name']} | {row['tensors'] / 2**20:.1f} | {percent('planned_tensors', 'tensors')} "
+        f"| {row['process'] / 2**20:.0f} | {percent('planned_process', 'process')} "
+        f"| {1000 * row['seconds']:.2f} | {100 * row['seconds_apart']:.0f} % "
+        f"| {percent('timed_seconds', 'seconds')} | {percent('estimated_seconds', 'seconds')} |"
+    )
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    def said(foretold: str, measured: str, within: float) -> str:
+        errors = [abs(error(row[foretold], row[measured])) for row in rows]
+        inside = sum(found <= within for found in errors)
+        return f"median {100 * median(errors):.0f} %, {inside} of {len(errors)} within {100 * within:.0f} %"
+
+    return (
+        f"Tensors at the peak: {said('planned_tensors', 'tensors', 0.05)}. The process at its peak: "
+        f"{said('planned_process', 'process', 0.15)}. A step, as planned: {said('timed_seconds', 'seconds', 0.25)}; "
+        f"without real steps (`--no-probe`): {said('estimated_seconds', 'seconds', 0.25)}."
+    )
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--only", default="")
+    arguments.add_argument("--on")
+    arguments.add_argument("--real", type=Path)
+    arguments.add_argument("--stage", type=int, default=0)
+    chosen = arguments.parse_args()
+    if chosen.real:
+        print(json.dumps(real(chosen.real, chosen.stage)))
+        return
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        recipes = {
+            name.removesuffix("/recipe.yaml").removesuffix(".yaml"): ROOT / "examples" / name for name in EXAMPLES
+        }
+        for number, (name, recipe) in enumerate(GENERATED.items()):
+            recipes[name] = Path(folder) / f"{number}.yaml"
+            recipes[name].write_text(yaml.safe_dump({**recipe, "train": {"epochs": 2, **recipe["train"]}}))
+        for name, recipe in recipes.items():
+            if chosen.only in name:
+                rows += compare(name, recipe, chosen.on)
+    head = (
+        "| stage | tensors, MiB | plan | process, MiB | plan | a step, ms | of two measurements | plan | without real steps |\n"
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
+    )
+    print(summary(rows))
+    if not chosen.only:
+        (RESULTS / "plan_accuracy.json").write_text(json.dumps(rows, indent=1) + "\n")
+        text = "\n".join([f"# How near plans come\n\n{summary(rows)}\n\n{head}", *map(line, rows)])
+        (RESULTS / "plan_accuracy.md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
