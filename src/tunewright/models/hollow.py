@@ -13,8 +13,23 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+    UnsupportedOperatorException,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
+
+# What is raised where a network looks at numbers that are not there, or computes what has no rule for its shape.
+NUMBERS_ARE_WANTED = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedFakeTensorException,
+    UnsupportedOperatorException,
+)
 
 Numbers = Literal["read", "random", "none"]
 """What the weights of a new network are: as recipe and files say; random, where files would say; without memory."""

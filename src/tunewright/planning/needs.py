@@ -14,10 +14,11 @@ RANGES: dict[Basis, tuple[float, float]] = {
     "operation by operation": (0.75, 1.6),
     "roofline": (0.6, 2.0),
 }
-# A process takes so much besides its tensors and what it had before the first step: 37 to 182 MiB on a processor; on a card what
-# CUDA holds for itself.
-BESIDES = (37 * 2**20, 182 * 2**20)
-CUDA = (2**29, 3 * 2**29)
+# What a process takes besides its tensors and what it had before the first step, as a share of the tensors at their peak and at most so
+# many bytes: what was freed and not given back, what the libraries of products hold. Least, usual, most; from
+# benchmarks/results/plan_accuracy.md. On a card it is what CUDA holds for itself.
+BESIDES = ((0.2, 40 * 2**20), (1.2, 140 * 2**20), (2.0, 240 * 2**20))
+CUDA = (2**29, 2**30, 3 * 2**29)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,18 @@ def closed_form(weights: int, trained: int, state: int, activations: int, exampl
     As in Rajbhandari et al. 2020 ("ZeRO", section 3), with activations in place of their residual states.
     """
     return weights + trained + state + activations * examples
+
+
+def process_memory(tensors: float, before: float, *, card: bool) -> Span:
+    """All memory at the peak.
+
+    Args:
+        tensors: bytes of tensors at their peak.
+        before: what the process held before the first step; on a card nothing.
+    """
+    around = CUDA if card else tuple(min(share * tensors, most) for share, most in BESIDES)
+    low, middle, high = (before + tensors + more for more in around)
+    return Span(low=low, middle=middle, high=high)
 
 
 def costs(seconds: Span, hardware: Hardware) -> dict[str, Span]:

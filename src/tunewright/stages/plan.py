@@ -15,12 +15,13 @@ import torch
 
 from tunewright.data.kept import Form, kept_bytes
 from tunewright.data.prepare import Prepared
-from tunewright.models.hollow import Numbers
+from tunewright.errors import RecipeError
+from tunewright.models.hollow import NUMBERS_ARE_WANTED, Numbers
 from tunewright.models.pretrained import Backbone
 from tunewright.models.transformer import Transformer
 from tunewright.planning.calibration import calibrate, this_machine
 from tunewright.planning.hardware import Hardware, find_hardware, scaled
-from tunewright.planning.needs import BESIDES, CUDA, Basis, Span, StagePlan, closed_form, costs, span
+from tunewright.planning.needs import CUDA, Basis, Span, StagePlan, closed_form, costs, process_memory, span
 from tunewright.planning.replay import LONGEST, time_calls
 from tunewright.planning.roofline import besides, seconds_of
 from tunewright.planning.tracing import Tracer
@@ -86,7 +87,7 @@ def plan(
     for given in given_stages(stage_recipes(loaded), base, screen):
         made = plan_stage(given, machine, probe=probe and on is None, screen=screen)
         if made is None:
-            screen.say(f"{given.stage.name}: a logistic regression on frozen features, which is not planned")
+            screen.say(f"{given.stage.name}: few examples, for which the head is solved for; that is not planned")
             continue
         found.append(made)
         if show is not None:
@@ -121,19 +122,31 @@ def planned_machine(on: str | None, screen: Screen) -> Hardware:
 
 
 def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) -> StagePlan | None:
-    """The plan of one stage; None where nothing is learned by gradients."""
+    """The plan of one stage; None where something else is learned than what its recipe's objective says.
+
+    Raises:
+        RecipeError: the network looks at its own numbers, and is too large to be given some.
+    """
     recipe = _shared_out(given.stage.recipe, machine)
     ingredients = given.ingredients(recipe, "none")
-    if ingredients.tune.method == "features":
+    if ingredients.tune.method not in (None, "gradient"):
         return None
     here = machine.measured
     free = free_memory(ingredients.network) if here else int(machine.memory)
     large = weight_bytes(ingredients.network) > SHARE * free
     if _undecided(ingredients) and (large or not here) and _half_precision_gain(machine) > WORTH:
         ingredients = replace(ingredients, recipe=_with_precision(recipe, "bfloat16"))
-    ready = set_up(ingredients, None, screen if here else silent())
-    before = resident_memory()
-    rehearsal = rehearse(ingredients, silent(), ready)
+    try:
+        ready = set_up(ingredients, None, screen if here else silent())
+        before = resident_memory()
+        rehearsal = rehearse(ingredients, silent(), ready)
+    except NUMBERS_ARE_WANTED as error:
+        if large:
+            raise _unplannable(given.stage.name, error) from None
+        screen.say(f"{given.stage.name}: the network looks at its own numbers, so real steps are followed")
+        ingredients = given.ingredients(recipe, "random")
+        before = resident_memory()
+        rehearsal = rehearse(ingredients, silent())
     small = rehearsal.most.most < SHARE * free and _estimated(rehearsal.usual, machine) < STEP
     times: list[float] = []
     if here and probe and small:
@@ -142,6 +155,15 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
             ingredients = given.ingredients(_with_precision(recipe, precision), "none")
             rehearsal = rehearse(ingredients, silent())
     return _put_together(given.stage.name, ingredients, rehearsal, times, machine, before, free)
+
+
+def _unplannable(stage: str, error: Exception) -> RecipeError:
+    return RecipeError(
+        f"{stage}: the network looks at its own numbers, and is too large to be given some",
+        found=str(error).strip().splitlines()[0],
+        expected="a network whose shapes follow from those of its inputs",
+        fix="plan a smaller one of its kind",
+    )
 
 
 def _put_together(
@@ -178,9 +200,6 @@ def _put_together(
         middle=seconds.middle + traffic * steps,
         high=seconds.high + 2 * traffic * steps,
     )
-    low, high = BESIDES if here else CUDA
-    around = before if here else 0
-    process = Span(low=around + shared + low, middle=around + shared + (low + high) / 2, high=around + shared + high)
     flops = sum(call.flops * number for call, number in rehearsal.usual.all_calls().items()) * rehearsal.scale
     examples = len(ready.train)
     return StagePlan(
@@ -199,7 +218,7 @@ def _put_together(
         peak_parts={part: size for part, size in most.peak.items() if size},
         peak_at=most.peak_at,
         closed_form=_closed_form(ingredients, rehearsal, weights, gradients, kept),
-        process=process,
+        process=process_memory(shared, before if here else 0, card=not here),
         memory=free + before if here else int(machine.memory),
         step=step,
         seconds=seconds,
@@ -231,7 +250,7 @@ def _divided(most: Tracer, machine: Hardware, gradients: int) -> tuple[float, fl
         return float(most.most), 0.0
     share = (count - 1) / count
     traffic = 2 * share * gradients / machine.link if machine.link else 0.0
-    if most.most + CUDA[1] <= machine.memory:
+    if most.most + CUDA[-1] <= machine.memory:
         return float(most.most), traffic
     held = sum(most.peak[part] for part in ("weights", "gradients", "optimiser"))
     return most.most - held * share, 1.5 * traffic
