@@ -438,7 +438,7 @@ ROWS: list[tuple[str, float, Setting]] = [
 
 def main() -> None:
     rows: list[dict[str, Any]] = []
-    print("| training | published, GiB | predicted, GiB | off by | range | within |\n|---|---:|---:|---:|---|---|")
+    lines = ["| training | published, GiB | predicted, GiB | off by | range | within |", "|---|---:|---:|---:|---|---|"]
     for name, published, setting in ROWS:
         found, share = predicted(setting)
         low, high = found / (1 + share), found * (1 + share)
@@ -451,11 +451,12 @@ def main() -> None:
                 "inside": low <= published <= high,
             }
         )
-        print(
+        lines.append(
             f"| {name} | {published} | {found:.1f} | {100 * (found / published - 1):+.0f} % "
-            f"| {low:.1f} to {high:.1f} | {'yes' if rows[-1]['inside'] else 'NO'} |",
-            flush=True,
+            f"| {low:.1f} to {high:.1f} | {'yes' if rows[-1]['inside'] else 'NO'} |"
         )
+        print(lines[-1], flush=True)
+    (RESULTS / "published_memory.md").write_text("# Published memory, and planning\n\n" + "\n".join(lines) + "\n")
     (RESULTS / "published_memory.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 

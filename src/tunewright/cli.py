@@ -82,6 +82,9 @@ def design(
     tokens: Annotated[
         float | None, typer.Option(help="With --compute: the tokens that there are, such as 2e9.")
     ] = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Train small language models of several sizes, and fit a law of your own.")
+    ] = False,
 ) -> None:
     """Show the network of each stage: layers, shapes, parameters, FLOPs, what is frozen; or which one a budget is worth."""
     if compute is not None:
@@ -91,6 +94,11 @@ def design(
         return
     from tunewright.stages.design import show_design
 
+    if fit:
+        from tunewright.stages.fit_law import fit_own_law
+
+        fit_own_law(required(recipe, "tunewright design RECIPE --fit"), overrides or [])
+        return
     show_design(required(recipe, "tunewright design RECIPE, or tunewright design --compute 1e18"), overrides or [], svg)
 
 

@@ -9,11 +9,13 @@ from rich.table import Table
 from tunewright.errors import RecipeError
 from tunewright.planning.rates import product_rate
 from tunewright.planning.scaling import EACH
-from tunewright.planning.size import Size, shape_for, sizes
+from tunewright.planning.size import HEAD, Size, shape_for, sizes
 from tunewright.stages.console import Screen
 
 # Four bytes each for the weight, its gradient, and Adam's two means (Rajbhandari et al. 2020, section 3.1).
 EACH_HOLDS = 16
+# The width of the small network whose learning rate a large one takes.
+PROXY = 256
 # Less than this no published law was fitted on, and more than this none either.
 FITTED = (6e18, 3e21)
 LEAST, MOST = 1e9, 1e30
@@ -55,6 +57,11 @@ def show_sizes(
     screen.say(
         f"a shape for {found[0].parameters:.3g}: {shape.parameters:.3g} parameters without embeddings"
         f"\nmodel: {{backbone: {{gpt: {{layers: {shape.layers}, width: {shape.width}, heads: {shape.heads}}}}}}}"
+    )
+    screen.say(
+        f"its learning rate from a small one: find the best for {{gpt: {{layers: {shape.layers}, width: {PROXY}, heads: {PROXY // HEAD}, "
+        f"base_width: {PROXY}}}}}, then write base_width: {PROXY} into the large one. By muP (Yang and Hu et al. 2022, table 3, for Adam) the "
+        f"matrices' rate is then divided by {shape.width / PROXY:g}, width / base_width, as is what the output starts with; the rest stays"
     )
     rate = product_rate()
     screen.say(
