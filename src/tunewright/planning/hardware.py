@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunewright.errors import RecipeError
@@ -174,6 +175,19 @@ def find_hardware(name: str, base: Path) -> Hardware:
             fix=suggest(plain, list(KNOWN)) or "describe it in a file: docs/planning.md shows one",
         )
     return _as_hardware(KNOWN[plain].model_copy(update={"devices": count, "name": name}))
+
+
+def card_here() -> Hardware | None:
+    """The card of this machine by its maker's figures, with the memory that it says it has; None: it has none that is known."""
+    if not torch.cuda.is_available():
+        return None
+    said = torch.cuda.get_device_name(0).lower().replace(" ", "-")
+    # The longest name that is part of what the card says of itself: a100-80gb before a100.
+    names = sorted(KNOWN, key=len, reverse=True)
+    name = next((known for known in names if all(part in said for part in known.split("-"))), None)
+    if name is None:
+        return None
+    return replace(_as_hardware(KNOWN[name]), memory=float(torch.cuda.get_device_properties(0).total_memory))
 
 
 def _read(path: Path) -> Described:

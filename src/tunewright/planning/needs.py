@@ -17,7 +17,7 @@ RANGES: dict[Basis, tuple[float, float]] = {
 # What a process takes besides its tensors and what it had before the first step, as a share of the tensors at their peak and at most so
 # many bytes: what was freed and not given back, what the libraries of products hold. Least, usual, most; from
 # benchmarks/results/plan_accuracy.md. On a card it is what CUDA holds for itself.
-BESIDES = ((0.2, 40 * 2**20), (1.2, 140 * 2**20), (2.0, 240 * 2**20))
+BESIDES = ((0.3, 40 * 2**20), (2.5, 182 * 2**20), (4.0, 320 * 2**20))
 CUDA = (2**29, 2**30, 3 * 2**29)
 
 
@@ -31,6 +31,9 @@ class Span:
 
     def times(self, factor: float) -> Span:
         return Span(low=factor * self.low, middle=factor * self.middle, high=factor * self.high)
+
+    def plus(self, other: Span) -> Span:
+        return Span(low=self.low + other.low, middle=self.middle + other.middle, high=self.high + other.high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +93,16 @@ def closed_form(weights: int, trained: int, state: int, activations: int, exampl
     return weights + trained + state + activations * examples
 
 
-def process_memory(tensors: float, before: float, *, card: bool) -> Span:
+def process_memory(tensors: float, before: float, encoding: float, *, card: bool) -> Span:
     """All memory at the peak.
 
     Args:
         tensors: bytes of tensors at their peak.
         before: what the process held before the first step; on a card nothing.
+        encoding: what it held at most while it made tensors of the data; likewise.
     """
     around = CUDA if card else tuple(min(share * tensors, most) for share, most in BESIDES)
-    low, middle, high = (before + tensors + more for more in around)
+    low, middle, high = (max(encoding, before + tensors + more) for more in around)
     return Span(low=low, middle=middle, high=high)
 
 

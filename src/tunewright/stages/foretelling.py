@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+import torch
+
 from tunewright.data.prepare import Prepared
 from tunewright.errors import RecipeError
-from tunewright.planning.calibration import calibrate, this_machine
+from tunewright.planning.hardware import card_here
 from tunewright.planning.needs import StagePlan
 from tunewright.recipe.stages import StageRecipe
 from tunewright.runs import read_json
 from tunewright.stages.console import Screen, silent
-from tunewright.stages.plan import free_disk, given_stages, plan_stage
+from tunewright.stages.plan import free_disk, given_stages, plan_stage, planned_machine
 from tunewright.stages.plan_history import record
 from tunewright.stages.plan_table import duration, ranged, size_of
 
@@ -25,10 +27,10 @@ def plan_run(
     Raises:
         RecipeError: a stage cannot fit into memory, whatever the plan may be wrong by; not with `force`.
     """
-    machine = this_machine()
-    if machine is None:
-        screen.say("measuring this machine, once, for what is foretold")
-        machine = calibrate(silent().say)
+    if torch.cuda.is_available() and card_here() is None:
+        screen.warn("this machine's card is not known, so nothing is foretold: tunewright plan --on says how")
+        return {}
+    machine = planned_machine(None, screen)
     found: dict[str, StagePlan] = {}
     for given in given_stages(stages, base, silent(), prepared):
         plan = plan_stage(given, machine, probe=False, screen=silent())

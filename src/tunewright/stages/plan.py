@@ -20,19 +20,24 @@ from tunewright.models.hollow import NUMBERS_ARE_WANTED, Numbers
 from tunewright.models.pretrained import Backbone
 from tunewright.models.transformer import Transformer
 from tunewright.planning.calibration import calibrate, this_machine
-from tunewright.planning.hardware import Hardware, find_hardware, scaled
-from tunewright.planning.needs import CUDA, Basis, Span, StagePlan, closed_form, costs, process_memory, span
-from tunewright.planning.replay import LONGEST, time_calls
-from tunewright.planning.roofline import besides, seconds_of
-from tunewright.planning.tracing import Tracer
+from tunewright.planning.hardware import KNOWN, Hardware, card_here, find_hardware, scaled
+from tunewright.planning.needs import Span, StagePlan, closed_form, costs, process_memory, span
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import StageRecipe, stage_recipes
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.design import as_if_trained
 from tunewright.stages.ingredients import Ingredients, gather, prepare_data
 from tunewright.stages.job import Origin, recipe_backbone
-from tunewright.stages.memory import activation_bytes, free_memory, resident_memory, weight_bytes
+from tunewright.stages.memory import (
+    activation_bytes,
+    forget_peak,
+    free_memory,
+    peak_memory,
+    resident_memory,
+    weight_bytes,
+)
 from tunewright.stages.plan_history import learned_factor
+from tunewright.stages.plan_time import divided, estimated, other_times, step_time
 from tunewright.stages.precision import WORTH, known_precision
 from tunewright.stages.recipes import given_origin, read_recipe
 from tunewright.stages.rehearsal import Rehearsal, rehearse, timed_steps
@@ -42,8 +47,6 @@ from tunewright.stages.setup import set_up, small_numbers_as_zero, threads
 # seconds; so many of them, and so many seconds.
 SHARE, STEP = 0.5, 2.0
 TIMED, SECONDS = 100, 4.0
-# Seconds for which operations are tried one by one, where a step should take less than so many.
-TRIED, LONG = 4.0, 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +113,24 @@ def given_stages(
 
 
 def planned_machine(on: str | None, screen: Screen) -> Hardware:
-    """The machine of that name, or this one, with what past runs have taught of it."""
+    """The machine of that name, or this one, with what past runs have taught of it.
+
+    Raises:
+        RecipeError: there is none of that name, or a card here that is not known.
+    """
     if on is not None:
         machine = find_hardware(on, Path("."))
+    elif torch.cuda.is_available():
+        card = card_here()
+        if card is None:
+            raise RecipeError(
+                "what this machine's card can do is not known",
+                place="--on",
+                found=torch.cuda.get_device_name(0),
+                expected=", ".join(KNOWN),
+                fix="describe it in a file and name that by --on: docs/planning.md shows one",
+            )
+        machine = card
     elif (known := this_machine()) is not None:
         machine = known
     else:
@@ -128,6 +146,7 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
         RecipeError: the network looks at its own numbers, and is too large to be given some.
     """
     recipe = _shared_out(given.stage.recipe, machine)
+    forget_peak()
     ingredients = given.ingredients(recipe, "none")
     if ingredients.tune.method not in (None, "gradient"):
         return None
@@ -138,23 +157,23 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
         ingredients = replace(ingredients, recipe=_with_precision(recipe, "bfloat16"))
     try:
         ready = set_up(ingredients, None, screen if here else silent())
-        before = resident_memory()
+        before, encoding = resident_memory(), peak_memory() or 0
         rehearsal = rehearse(ingredients, silent(), ready)
     except NUMBERS_ARE_WANTED as error:
         if large:
             raise _unplannable(given.stage.name, error) from None
         screen.say(f"{given.stage.name}: the network looks at its own numbers, so real steps are followed")
         ingredients = given.ingredients(recipe, "random")
-        before = resident_memory()
+        before, encoding = resident_memory(), peak_memory() or 0
         rehearsal = rehearse(ingredients, silent())
-    small = rehearsal.most.most < SHARE * free and _estimated(rehearsal.usual, machine) < STEP
+    small = rehearsal.most.most < SHARE * free and estimated(rehearsal.usual, machine) < STEP
     times: list[float] = []
     if here and probe and small:
         times, precision = _timed(given, recipe)
         if precision != rehearsal.ready.precision:
             ingredients = given.ingredients(_with_precision(recipe, precision), "none")
             rehearsal = rehearse(ingredients, silent())
-    return _put_together(given.stage.name, ingredients, rehearsal, times, machine, before, free)
+    return _put_together(given.stage.name, ingredients, rehearsal, times, machine, before, encoding, free)
 
 
 def _unplannable(stage: str, error: Exception) -> RecipeError:
@@ -173,8 +192,15 @@ def _put_together(
     times: list[float],
     machine: Hardware,
     before: int,
+    encoding: int,
     free: int,
 ) -> StagePlan:
+    """The whole plan.
+
+    Args:
+        times: seconds of real steps, where some were taken.
+        before: bytes that the process holds before the first step; encoding: at most while it read the data.
+    """
     recipe, network = ingredients.recipe, ingredients.network
     ready = rehearsal.ready
     parameters = list(network.parameters())
@@ -185,21 +211,15 @@ def _put_together(
     )
     here = machine.measured
     with threads(ready.threads), small_numbers_as_zero():
-        step, basis, measured = _step_time(rehearsal, times, machine)
-        once = _others(rehearsal, machine)
+        step, basis, measured = step_time(rehearsal, times, machine)
+        once = other_times(rehearsal, machine)
     epochs = recipe.train.epochs
     # A device gets its part of each batch, so there are as many steps as on one.
     steps = -(-rehearsal.steps // machine.devices) if machine.devices > 1 else rehearsal.steps
-    seconds = step.times(steps)
-    extra = span(once[0] + epochs * once[1], basis)
-    seconds = Span(low=seconds.low + extra.low, middle=seconds.middle + extra.middle, high=seconds.high + extra.high)
     most = rehearsal.most
-    shared, traffic = _divided(most, machine, gradients)
-    seconds = Span(
-        low=seconds.low,
-        middle=seconds.middle + traffic * steps,
-        high=seconds.high + 2 * traffic * steps,
-    )
+    shared, traffic = divided(most, machine, gradients)
+    talk = Span(low=0.0, middle=traffic, high=2 * traffic)
+    seconds = step.plus(talk).times(steps).plus(span(once[0] + epochs * once[1], basis))
     flops = sum(call.flops * number for call, number in rehearsal.usual.all_calls().items()) * rehearsal.scale
     examples = len(ready.train)
     return StagePlan(
@@ -218,7 +238,7 @@ def _put_together(
         peak_parts={part: size for part, size in most.peak.items() if size},
         peak_at=most.peak_at,
         closed_form=_closed_form(ingredients, rehearsal, weights, gradients, kept),
-        process=process_memory(shared, before if here else 0, card=not here),
+        process=process_memory(shared, before if here else 0, encoding if here else 0, card=not here),
         memory=free + before if here else int(machine.memory),
         step=step,
         seconds=seconds,
@@ -236,71 +256,6 @@ def _shared_out(recipe: Recipe, machine: Hardware) -> Recipe:
         return recipe
     each = -(-recipe.train.batch_size // machine.devices)
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"batch_size": each})})
-
-
-def _divided(most: Tracer, machine: Hardware, gradients: int) -> tuple[float, float]:
-    """Bytes on one device, and the seconds in which the devices tell each other of a step.
-
-    Where all fits, each holds the whole and gradients are added up: 2 (n − 1)/n of their bytes come and go (Patarasuk and Yuan
-    2009). Where it does not, weights, gradients and state are divided among them and weights are fetched twice (Rajbhandari et
-    al. 2020, section 7: half as much again).
-    """
-    count = machine.devices
-    if count == 1:
-        return float(most.most), 0.0
-    share = (count - 1) / count
-    traffic = 2 * share * gradients / machine.link if machine.link else 0.0
-    if most.most + CUDA[-1] <= machine.memory:
-        return float(most.most), traffic
-    held = sum(most.peak[part] for part in ("weights", "gradients", "optimiser"))
-    return most.most - held * share, 1.5 * traffic
-
-
-def _step_time(rehearsal: Rehearsal, times: list[float], machine: Hardware) -> tuple[Span, Basis, float]:
-    if times:
-        ordered = sorted(times)
-        mean = sum(ordered) / len(ordered)
-        tenth = len(ordered) // 10
-        low, high = ordered[tenth], ordered[-1 - tenth]
-        found = Span(low=min(low, mean), middle=mean, high=max(high, mean))
-        added = Span(low=rehearsal.reading, middle=rehearsal.reading, high=rehearsal.reading)
-        whole = Span(low=found.low + added.low, middle=found.middle + added.middle, high=found.high + added.high)
-        return whole, "measured here", 1.0
-    usual = rehearsal.usual
-    if not machine.measured:
-        return span(rehearsal.scale * _estimated(usual, machine), "roofline"), "roofline", 0.0
-    calls = usual.all_calls()
-    if _estimated(usual, machine) > LONG:
-        return span(rehearsal.scale * _estimated(usual, machine), "roofline"), "roofline", 0.0
-    timed = time_calls(calls, usual.examples, machine, budget=TRIED)
-    seconds = timed.total(calls) * machine.together * rehearsal.scale + besides(usual, machine) + rehearsal.reading
-    basis: Basis = "operation by operation" if timed.measured > 0.5 else "roofline"
-    return span(seconds, basis), basis, timed.measured
-
-
-def _others(rehearsal: Rehearsal, machine: Hardware) -> tuple[float, float]:
-    """Seconds for the frozen part, in all, and for validation, each epoch."""
-    found: list[float] = []
-    for part in (rehearsal.frozen, rehearsal.validation):
-        if part is None:
-            found.append(0.0)
-            continue
-        tracer, passes = part
-        calls = tracer.all_calls()
-        if machine.measured and _estimated(tracer, machine) < 10 * LONGEST:
-            each = time_calls(calls, tracer.examples, machine, budget=TRIED / 4).total(calls) * machine.together
-        else:
-            each = _estimated(tracer, machine)
-        found.append(passes * (each + besides(tracer, machine)))
-    return found[0], found[1]
-
-
-def _estimated(tracer: Tracer, machine: Hardware) -> float:
-    """By the sizes of its operations alone."""
-    calls = tracer.all_calls()
-    return machine.together * sum(number * seconds_of(call, machine) for call, number in calls.items()) + besides(
-        tracer, machine
-    )
 
 
 def _timed(given: Given, recipe: Recipe) -> tuple[list[float], str]:

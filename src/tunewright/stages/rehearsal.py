@@ -243,5 +243,7 @@ def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: in
             batches = next(steps)
             started = time.perf_counter()
             take_step(ready, objective, batches, ingredients.recipe.train.clip_norm)
+            if ready.device.type == "cuda":
+                torch.cuda.synchronize()  # a card computes on while the next step is prepared
             times.append(time.perf_counter() - started)
     return times[1:]

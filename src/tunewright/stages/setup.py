@@ -71,9 +71,11 @@ def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen) -> Rea
         UserError: recipe, data and network do not fit together.
     """
     recipe = ingredients.recipe
-    network, device = ingredients.network, choose_device(recipe)
-    if not is_hollow(next(network.parameters())):
-        network.to(device)
+    network = ingredients.network
+    if is_hollow(next(network.parameters())):
+        device = torch.device("cpu")  # where a network without numbers is thought to be, whatever the machine has
+    else:
+        network.to(device := choose_device(recipe))
     train = ingredients.examples("train")
     assert train is not None  # prepare refuses data without a training row
     texts = describe_texts(ingredients, train, screen)
