@@ -86,7 +86,7 @@ GENERATED: dict[str, dict[str, Any]] = {
         "data": REVIEWS,
         "model": {
             "backbone": {"bert": {"layers": 4, "width": 256, "heads": 4}},
-            "tokenizer": {"wordpiece": {"vocabulary": 4000}},
+            "tokenizer": {"wordpiece": {"vocabulary": 3000}},
         },
         "train": {"batch_size": 16},
     },
@@ -114,7 +114,7 @@ GENERATED: dict[str, dict[str, Any]] = {
         "data": REVIEWS,
         "model": {
             "backbone": {"bert": {"layers": 3, "width": 192, "heads": 3}},
-            "tokenizer": {"wordpiece": {"vocabulary": 4000}},
+            "tokenizer": {"wordpiece": {"vocabulary": 3000}},
         },
         "train": {"batch_size": 32},
     },
@@ -271,7 +271,9 @@ def main() -> None:
         }
         for number, (name, recipe) in enumerate(GENERATED.items()):
             recipes[name] = Path(folder) / f"{number}.yaml"
-            recipes[name].write_text(yaml.safe_dump({**recipe, "train": {"epochs": 2, **recipe["train"]}}))
+            recipes[name].write_text(
+                yaml.safe_dump({**recipe, "train": {"epochs": 2, **recipe["train"]}}, sort_keys=False)
+            )
         for name, recipe in recipes.items():
             if chosen.only not in name:
                 continue
