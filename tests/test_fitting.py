@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 
+from tunewright.errors import RecipeError
 from tunewright.planning.fitting import Point, fit_law
 from tunewright.planning.scaling import BESIROGLU
+from tunewright.stages.console import silent
+from tunewright.stages.fit_law import EPOCHS, SHAPES, fit_own_law
 
 
 def points(noise: float) -> list[Point]:
@@ -37,3 +43,25 @@ def test_intervals_hold_the_truth_where_losses_are_noisy() -> None:
 def test_too_few_points_are_refused() -> None:
     with pytest.raises(ValueError, match="several sizes"):
         fit_law(points(0.0)[:4])
+
+
+def test_a_law_wants_a_language_model_from_nothing(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("task: tabular-classification\ndata: {source: wine}\n")
+    with pytest.raises(RecipeError, match="begin from nothing"):
+        fit_own_law(tmp_path / "recipe.yaml", [], screen=silent())
+
+
+@pytest.mark.slow
+def test_a_law_is_fitted_to_trainings_here(tmp_path: Path) -> None:
+    lines = [f"the {row % 7}th room was {row % 5 + 1} stairs up" for row in range(400)]
+    (tmp_path / "texts.csv").write_text("text\n" + "\n".join(lines) + "\n")
+    recipe = {
+        "task": "language-modeling",
+        "data": {"source": "texts.csv", "input": "text", "split": {"valid": 0.1, "test": 0.1}},
+        "model": {"backbone": {"gpt": {"context": 32}}, "tokenizer": "characters"},
+        "train": {"batch_size": 16, "lr": 1e-3},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    found = fit_own_law(tmp_path / "recipe.yaml", [], screen=silent())
+    assert found.law.loss(1e5, 1e5) > found.law.loss(1e5, 1e7) > 0
+    assert len(SHAPES) * EPOCHS == 16 and len(found.laws) == 100

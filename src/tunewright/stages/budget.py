@@ -60,8 +60,9 @@ def show_sizes(
     )
     screen.say(
         f"its learning rate from a small one: find the best for {{gpt: {{layers: {shape.layers}, width: {PROXY}, heads: {PROXY // HEAD}, "
-        f"base_width: {PROXY}}}}}, then write base_width: {PROXY} into the large one. By muP (Yang and Hu et al. 2022, table 3, for Adam) the "
-        f"matrices' rate is then divided by {shape.width / PROXY:g}, width / base_width, as is what the output starts with; the rest stays"
+        f"tied: false, base_width: {PROXY}}}}}, then write tied: false and base_width: {PROXY} into the large one. By muP (Yang and Hu "
+        f"et al. 2022, table 3, for Adam) the matrices' rate is then divided by {shape.width / PROXY:g}, width / base_width, as is "
+        "what the output starts with; the rest stays"
     )
     rate = product_rate()
     screen.say(

@@ -71,7 +71,9 @@ def _options(task: str, backbone: Any) -> dict[str, Any]:
 def _changes(shape: tuple[int, int], options: dict[str, Any]) -> list[str]:
     layers, width = shape
     kept = {"context": options.get("context", 64), "layers": layers, "width": width, "heads": width // HEAD}
-    written = ", ".join(f"{name}: {value}" for name, value in {**kept, "base_width": SHAPES[0][1]}.items())
+    written = ", ".join(
+        f"{name}: {value}" for name, value in {**kept, "tied": "false", "base_width": SHAPES[0][1]}.items()
+    )
     return [
         f"model.backbone={{gpt: {{{written}}}}}",
         f"train.epochs={EPOCHS}",
