@@ -76,8 +76,6 @@ class Setting:
     shape: Shape
     batch: int
     length: int
-    kept: Literal["bfloat16", "float32"] = "bfloat16"
-    """The type of weights, gradients and states; arithmetic is in bfloat16."""
     compiled: bool = False
     compiled_loss: bool = False
     chunks: int = 1
@@ -212,21 +210,25 @@ def loss_of(setting: Setting, hidden: Tensor, output: Tensor, targets: Tensor) -
 
 
 def policy(setting: Setting) -> Callable[[], Any] | None:
-    """What the backward pass finds and what it computes again, within a layer."""
+    """What the backward pass finds and what it computes again, within a layer; products are counted anew in each pass of each."""
     if setting.recompute == "layers":
         return None
-    products = 0
 
-    def choose(context: Any, func: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
-        nonlocal products
-        if func is ATTENTION:
-            return CheckpointPolicy.MUST_SAVE
-        if func is not aten.mm.default:
-            return CheckpointPolicy.PREFER_RECOMPUTE
-        products += 1
-        return CheckpointPolicy.MUST_SAVE if products % 2 else CheckpointPolicy.PREFER_RECOMPUTE
+    def contexts() -> Any:
+        products = {False: 0, True: 0}
 
-    return partial(create_selective_checkpoint_contexts, choose)
+        def choose(context: Any, func: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
+            if func is ATTENTION:
+                return CheckpointPolicy.MUST_SAVE
+            if func is not aten.mm.default:
+                return CheckpointPolicy.PREFER_RECOMPUTE
+            products[context.is_recompute] += 1
+            odd = products[context.is_recompute] % 2
+            return CheckpointPolicy.MUST_SAVE if odd else CheckpointPolicy.PREFER_RECOMPUTE
+
+        return create_selective_checkpoint_contexts(choose)
+
+    return contexts
 
 
 @contextmanager
@@ -385,7 +387,7 @@ def one_layer(setting: Setting, micro: int) -> float:
 # torchtune's decoder makes whole logits float32 itself and leaves those in chunks to the loss (torchtune/modules/transformer.py, unembed).
 TUNE = partial(Setting, shape=LLAMA_3B, batch=2, length=4096, whole_in_float32=True)
 # torchtitan did not compile its loss then (train.py: "compiling loss function causes CUDA errors, turning off for now").
-TITAN = partial(Setting, shape=LLAMA_8B, batch=2, length=8192, kept="float32", recompute="every second product")
+TITAN = partial(Setting, shape=LLAMA_8B, batch=2, length=8192, recompute="every second product")
 LORA = partial(TUNE, compiled=True, compiled_loss=True, chunks=8, recompute="layers", offload=True, lora=64)
 ROWS: list[tuple[str, float, Setting]] = [
     ("torchtune 3B, packed", 60.0, TUNE()),
