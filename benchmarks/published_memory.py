@@ -26,7 +26,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -355,16 +355,8 @@ def divided(setting: Setting) -> float:
 
 def _step(setting: Setting, depth: int, micro: int) -> float:
     """Bytes that a step of so many layers makes at its peak, weights and gradients not counted."""
-    shape = setting.shape
-    small = Setting(
-        shape=Shape(**{**shape.__dict__, "layers": depth}),
-        batch=micro,
-        length=setting.length,
-        compiled=setting.compiled,
-        recompute=setting.recompute,
-        step_in_backward=True,
-        tensor=setting.tensor,
-    )
+    shape = replace(setting.shape, layers=depth)
+    small = replace(setting, shape=shape, batch=micro, step_in_backward=True)
     peak = followed(small).peak
     return float(sum(size for part, size in peak.items() if part not in ("weights", "gradients")))
 

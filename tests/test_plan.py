@@ -126,6 +126,22 @@ def test_a_plan_is_what_the_run_does(place: Path) -> None:
     assert all(entry.took_bytes > entry.foretold_bytes / 2 for entry in known)
 
 
+def test_a_stage_that_begins_with_a_saved_model_is_planned(place: Path, tmp_path: Path) -> None:
+    """A new head has no numbers while the saved backbone has: both are planned without, and the run begins with the saved one."""
+    done = run(place / "recipe.yaml", overrides=["stages=[pretrain]"], runs=tmp_path, screen=silent())
+    changes = [
+        f"model.weights={done.stages['pretrain'].folder / 'model'}",
+        "model.head=[{dense: 16, activation: relu}, {dense: auto}]",
+        "tune.freeze=backbone",
+        "stages=[finetune]",
+    ]
+    (found,) = plan(place / "recipe.yaml", changes, probe=False, screen=silent())
+    further = run(place / "recipe.yaml", overrides=changes, runs=tmp_path, plan=True, screen=silent())
+    counted = further.stages["finetune"].summary["model"]["parameters"]
+    assert (found.parameters, found.trained) == (counted["total"], counted["trainable"])
+    assert further.stages["finetune"].summary["certificate"]["passed"]
+
+
 @pytest.mark.parametrize(
     "changes",
     [

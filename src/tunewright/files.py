@@ -16,6 +16,11 @@ def cache_dir() -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "tunewright"
 
 
+def cache_file(kind: str, known: object) -> Path:
+    """Where something measured is kept, by all that it depends on: a JSON file of the cache."""
+    return cache_dir() / kind / f"{hashlib.sha256(repr(known).encode()).hexdigest()[:32]}.json"
+
+
 def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:

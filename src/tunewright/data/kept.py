@@ -36,18 +36,10 @@ class Form:
 
 
 @dataclass(frozen=True)
-class KeptExamples:
-    """Examples whose batches bring what was kept of them.
-
-    kept: [N, …] each, or Ragged where there is a row for each token. plain: the shape of one example's own input, when
-    that is a tensor: with the kept outputs in its place it is not read any more, and empty here.
-    """
+class Behind:
+    """Examples whose batches bring what frozen blocks give."""
 
     examples: Examples
-    kept: list[Tensor | Ragged]
-    plain: tuple[int, ...] | None
-    join: Callable[[Any, list[Tensor]], Any]
-    device: torch.device | None = None
 
     @property
     def rows(self) -> Tensor:
@@ -67,6 +59,20 @@ class KeptExamples:
 
     def __len__(self) -> int:
         return len(self.examples)
+
+
+@dataclass(frozen=True)
+class KeptExamples(Behind):
+    """Examples whose batches bring what was kept of them.
+
+    kept: [N, …] each, or Ragged where there is a row for each token. plain: the shape of one example's own input, when
+    that is a tensor: with the kept outputs in its place it is not read any more, and empty here.
+    """
+
+    kept: list[Tensor | Ragged]
+    plain: tuple[int, ...] | None
+    join: Callable[[Any, list[Tensor]], Any]
+    device: torch.device | None = None
 
     def to(self, device: torch.device) -> KeptExamples:
         return replace(self, examples=self.examples.to(device), device=device)

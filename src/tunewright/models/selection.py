@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tunewright.models.hollow import is_hollow
+from tunewright.models.hollow import has_no_numbers
 from tunewright.models.network import AnyNetwork, evaluating
 
 # The name, among a batch's inputs, of the positions [B, T] bool whose logits are wanted.
@@ -44,7 +44,7 @@ def selected(base: nn.Module, wanted: Tensor) -> Generator[None]:
 
 def selection_is_exact(network: AnyNetwork) -> bool:
     """Whether the head gives the same at a position by itself as among all: not if it looks at the others too."""
-    if is_hollow(next(network.parameters())):
+    if has_no_numbers(network):
         return True  # nothing can be compared
     inputs = network.example()
     assert isinstance(inputs, dict)

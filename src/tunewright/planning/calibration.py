@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 import platform
 import tempfile
@@ -12,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from datetime import date
 from pathlib import Path
+from statistics import median_high
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tunewright.files import cache_dir, write_json
+from tunewright.files import cache_dir, cache_file, write_json
 from tunewright.planning.hardware import GRAMS, Curve, Hardware
 from tunewright.planning.replay import time_calls
 from tunewright.planning.roofline import besides
@@ -69,7 +69,6 @@ def calibrate(say: Callable[[str], None]) -> Hardware:
         convolutions=convolutions,
         moving=moving,
         allocating=allocating,
-        writing=writing,
         overhead=0.0,
         each_step=0.0,
         together=1.0,
@@ -108,7 +107,7 @@ def _as_hardware(known: dict[str, Any]) -> Hardware:
 def _path() -> Path:
     facts = (VERSION, platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability())
     known = (*facts, torch.get_num_threads(), torch.__version__, os.cpu_count())
-    return cache_dir() / "calibration" / f"{hashlib.sha256(repr(known).encode()).hexdigest()[:32]}.json"
+    return cache_file("calibration", known)
 
 
 def _rates(found: dict[str, Curve]) -> str:
@@ -124,7 +123,7 @@ def _median(action: Callable[[], Any]) -> float:
         started = time.perf_counter()
         action()
         times.append(time.perf_counter() - started)
-    return sorted(times)[len(times) // 2]
+    return median_high(times)
 
 
 def _products(dtype: torch.dtype) -> Curve:
@@ -179,30 +178,21 @@ def _overheads(rough: Hardware) -> tuple[float, float]:
 def _idle(layers: int, rough: Hardware) -> tuple[float, int]:
     """The seconds of a step without those of its operations by themselves, and how many operations it has."""
     network = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.GELU()) for _ in range(layers)))
-    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
-    inputs = torch.ones(2, 8)
-
-    def step() -> None:
-        for parameter in network.parameters():
-            parameter.grad = None
-        network(inputs).sum().backward()
-        optimizer.step()
-
-    step()
-    tracer = Tracer()
-    with tracer:
-        step()
-    calls = tracer.all_calls()
-    themselves = time_calls(calls, tracer.examples, rough).total(calls)
-    return _median(step) - themselves, calls.total() + tracer.views
+    seconds, alone, tracer = _step(network, torch.ones(2, 8), rough)
+    return seconds - alone, tracer.all_calls().total() + tracer.views
 
 
 def _together(machine: Hardware) -> float:
     """How much longer operations take one behind the other, each with what the last one left near the processor, than alone."""
     layer = nn.TransformerEncoderLayer(128, 4, 256, batch_first=True, dropout=0.0)
     network = nn.Sequential(*(copy.deepcopy(layer) for _ in range(4)))
+    seconds, alone, tracer = _step(network, torch.ones(12, 64, 128), machine)
+    return max(1.0, (seconds - besides(tracer, machine)) / alone)
+
+
+def _step(network: nn.Module, inputs: Tensor, machine: Hardware) -> tuple[float, float, Tracer]:
+    """The seconds of a training step, those of its operations by themselves, and the step followed."""
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
-    inputs = torch.ones(12, 64, 128)
 
     def step() -> None:
         for parameter in network.parameters():
@@ -216,7 +206,7 @@ def _together(machine: Hardware) -> float:
         step()
     calls = tracer.all_calls()
     alone = time_calls(calls, tracer.examples, machine).total(calls)
-    return max(1.0, (_median(step) - besides(tracer, machine)) / alone)
+    return _median(step), alone, tracer
 
 
 def _disk() -> float:

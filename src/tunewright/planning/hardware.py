@@ -58,8 +58,6 @@ class Hardware:
     """Bytes read and written a second by operations that do little else."""
     allocating: Curve
     """Bytes a second at which memory is found that was not there before; empty: at once."""
-    writing: float
-    """Bytes a second to disk, until they are safe; 0: not known."""
     overhead: float
     """Seconds that each operation takes besides, or at least."""
     each_step: float
@@ -172,7 +170,7 @@ def find_hardware(name: str, base: Path) -> Hardware:
             place="--on",
             found=name,
             expected=f"{', '.join(KNOWN)}, several as 8xh100, or a file such as my-hardware.yaml",
-            fix=suggest(plain, list(KNOWN)) or "describe it in a file: docs/planning.md shows one",
+            fix=suggest(plain, KNOWN),
         )
     return _as_hardware(KNOWN[plain].model_copy(update={"devices": count, "name": name}))
 
@@ -222,7 +220,6 @@ def _as_hardware(described: Described) -> Hardware:
         convolutions=rates,
         moving=((1.0, MEMORY_EFFICIENCY * described.gigabytes_per_second * 1e9),),
         allocating=(),
-        writing=0.0,
         overhead=LAUNCH,
         each_step=0.0,
         together=1.0,

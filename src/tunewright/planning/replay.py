@@ -10,6 +10,7 @@ import math
 import time
 from collections import Counter
 from dataclasses import dataclass
+from statistics import median_high
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def _seconds(carried: Carried) -> float | None:
                     break
     except (RuntimeError, ValueError, IndexError, NotImplementedError, TypeError):
         return None
-    return sorted(times)[len(times) // 2]
+    return median_high(times)
 
 
 def _made(value: Any) -> Any:

@@ -117,7 +117,7 @@ class Tracer(Hollowness):
     def made_for(self, tensor: Tensor, what: str) -> None:
         """Say what a tensor turned out to be, such as a gradient."""
         for part in _plain(tensor):
-            key = part.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+            key = piece_of(part)
             if key in self._known:
                 size = self._known[key][1]
                 self.alive[self._made_for[key]] -= size
@@ -135,8 +135,7 @@ class Tracer(Hollowness):
 
     def _note(self, tensor: Tensor) -> None:
         for part in _plain(tensor):
-            storage = part.untyped_storage()
-            key = storage._cdata  # pyright: ignore[reportPrivateUsage]  what it is, whichever Python object stands for it
+            storage, key = part.untyped_storage(), piece_of(part)
             if key in self._known:
                 continue
             size = storage.nbytes()
@@ -151,6 +150,11 @@ class Tracer(Hollowness):
             self._made_for[key] = self.phase
             self._total += size
             self.alive[self.phase] += size
+
+
+def piece_of(tensor: Tensor) -> int:
+    """Which piece of memory a tensor lies in, with numbers or without, whichever Python object stands for it."""
+    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 
 
 def _plain(tensor: Tensor) -> list[Tensor]:

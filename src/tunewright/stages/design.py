@@ -45,11 +45,11 @@ def show_design(
     return described
 
 
-def as_if_trained(ingredients: Ingredients, numbers: Numbers = "random") -> Origin:
-    """What the next stage will find, with random weights in place of trained ones, or with none."""
+def as_if_trained(start: Ingredients | Origin, numbers: Numbers = "random") -> Origin:
+    """What a stage finds that begins with another one's network, or with a saved one: random weights in its place, or none."""
     with weights(numbers):
-        network = fresh_network(ingredients.network.described, seed=0)
-    return Origin(network, ingredients.preprocessor, None)
+        network = fresh_network(start.network.described, seed=0)
+    return Origin(network, start.preprocessor, start.folder if isinstance(start, Origin) else None)
 
 
 def _table(title: str, facts: dict[str, Any]) -> Table:

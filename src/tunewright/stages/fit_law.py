@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tunewright.errors import RecipeError
 from tunewright.planning.fitting import Fit, Point, fit_law
+from tunewright.planning.scaling import EACH
 from tunewright.planning.size import SQUARES
 from tunewright.recipe.named import parse_named
 from tunewright.report.reading import read_run
@@ -103,7 +104,7 @@ def _show(found: Fit, points: list[Point], screen: Screen) -> None:
     screen.say(
         f"A = {law.a:.4g}, B = {law.b:.4g}; the {len(points)} losses are met within {found.error:.4f} on the average"
     )
-    spent = 6 * max(point.parameters * point.tokens for point in points)
+    spent = EACH * max(point.parameters * point.tokens for point in points)
     table = Table(title="what a budget is worth by it", title_justify="left", box=None, pad_edge=False)
     for heading in ("FLOPs", "parameters", "tokens", "loss"):
         table.add_column(heading, justify="right")

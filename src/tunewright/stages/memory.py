@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import resource
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import torch
 from torch import Tensor
 
 from tunewright.data.batching import Examples
-from tunewright.models.hollow import is_hollow
+from tunewright.models.hollow import has_no_numbers
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.transformer import Transformer
+from tunewright.planning.tracing import piece_of
 from tunewright.recipe.schema import Recipe
 from tunewright.stages.console import Screen
 
@@ -39,7 +41,7 @@ def save_memory(network: AnyNetwork, recipe: Recipe, examples: Examples, screen:
     each = None
     if wanted == "auto":
         free = free_memory(network)
-        if is_hollow(next(network.parameters())) and weight_bytes(network) > max(free, LARGE):
+        if has_no_numbers(network) and weight_bytes(network) > max(free, LARGE):
             screen.say("activations are recomputed: the weights alone do not fit")
         else:
             each = activation_bytes(network, examples)
@@ -58,19 +60,24 @@ def save_memory(network: AnyNetwork, recipe: Recipe, examples: Examples, screen:
 
 def weight_bytes(network: AnyNetwork) -> int:
     """Of all parameters."""
-    return sum(value.numel() * value.element_size() for value in network.parameters())
+    return tensor_bytes(network.parameters())
+
+
+def tensor_bytes(tensors: Iterable[Tensor]) -> int:
+    """Of all of them."""
+    return sum(value.numel() * value.element_size() for value in tensors)
 
 
 def activation_bytes(network: AnyNetwork, examples: Examples) -> int:
     """Bytes that a forward pass of the largest example keeps for the backward pass, weights not counted."""
     lengths = examples.lengths
     longest = torch.zeros(1, dtype=torch.int64) if lengths is None else lengths.argmax().reshape(1)
-    weights = {_memory(value) for value in network.parameters()}
+    weights = {piece_of(value) for value in network.parameters()}
     sizes: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
-        if _memory(tensor) not in weights:
-            sizes[_memory(tensor)] = tensor.untyped_storage().nbytes()
+        if piece_of(tensor) not in weights:
+            sizes[piece_of(tensor)] = tensor.untyped_storage().nbytes()
         held.append(tensor)  # its place in memory must not be given to another tensor while we count
         return tensor
 
@@ -78,11 +85,6 @@ def activation_bytes(network: AnyNetwork, examples: Examples) -> int:
     with evaluating(network), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         network(examples.batch(longest).inputs)
     return sum(sizes.values())
-
-
-def _memory(tensor: Tensor) -> int:
-    """Which piece of memory a tensor lies in, with numbers or without."""
-    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 
 
 def free_memory(network: AnyNetwork) -> int:

@@ -22,6 +22,7 @@ from tunewright.models.transformer import Transformer
 from tunewright.planning.calibration import calibrate, this_machine
 from tunewright.planning.hardware import KNOWN, Hardware, card_here, find_hardware, scaled
 from tunewright.planning.needs import Span, StagePlan, closed_form, costs, process_memory, span
+from tunewright.recipe.changes import with_changes
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import StageRecipe, stage_recipes
 from tunewright.stages.console import Screen, silent
@@ -34,6 +35,7 @@ from tunewright.stages.memory import (
     free_memory,
     peak_memory,
     resident_memory,
+    tensor_bytes,
     weight_bytes,
 )
 from tunewright.stages.plan_history import learned_factor
@@ -55,15 +57,13 @@ class Given:
 
     stage: StageRecipe
     prepared: Prepared
-    start: Origin | None
-    """The saved model that it starts from."""
-    before: Ingredients | None
-    """The stage that it follows, of a network without numbers."""
+    start: Ingredients | Origin | None
+    """The stage before, of a network without numbers, or the saved model that it begins with."""
     backbone: Backbone | None
 
     def ingredients(self, recipe: Recipe, numbers: Numbers) -> Ingredients:
         """As the run would gather them, with other weights."""
-        origin = self.start if self.before is None else as_if_trained(self.before, numbers)
+        origin = None if self.start is None else as_if_trained(self.start, numbers)
         return gather(recipe, self.prepared, origin, self.backbone, silent(), numbers=numbers)
 
 
@@ -102,14 +102,14 @@ def given_stages(
     stages: list[StageRecipe], base: Path, screen: Screen, prepared: list[Prepared] | None = None
 ) -> Iterator[Given]:
     """What each stage starts from; of a stage that follows another a network without numbers."""
-    start, before = given_origin(stages[0].recipe, base), None
+    start: Ingredients | Origin | None = given_origin(stages[0].recipe, base)
     for number, stage in enumerate(stages):
         backbone = recipe_backbone(stage.recipe, base)
         data = prepared[number] if prepared else prepare_data(stage.recipe, base, screen)
-        given = Given(stage=stage, prepared=data, start=start, before=before, backbone=backbone)
+        given = Given(stage=stage, prepared=data, start=start, backbone=backbone)
         yield given
         if number + 1 < len(stages):
-            before = given.ingredients(stage.recipe, "none")
+            start = given.ingredients(stage.recipe, "none")
 
 
 def planned_machine(on: str | None, screen: Screen) -> Hardware:
@@ -154,7 +154,7 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
     free = free_memory(ingredients.network) if here else int(machine.memory)
     large = weight_bytes(ingredients.network) > SHARE * free
     if _undecided(ingredients) and (large or not here) and _half_precision_gain(machine) > WORTH:
-        ingredients = replace(ingredients, recipe=_with_precision(recipe, "bfloat16"))
+        ingredients = replace(ingredients, recipe=with_changes(recipe, {"hardware.precision": "bfloat16"}))
     try:
         ready = set_up(ingredients, None, screen if here else silent())
         before, encoding = resident_memory(), peak_memory() or 0
@@ -171,7 +171,7 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
     if here and probe and small:
         times, precision = _timed(given, recipe)
         if precision != rehearsal.ready.precision:
-            ingredients = given.ingredients(_with_precision(recipe, precision), "none")
+            ingredients = given.ingredients(with_changes(recipe, {"hardware.precision": precision}), "none")
             rehearsal = rehearse(ingredients, silent())
     return _put_together(given.stage.name, ingredients, rehearsal, times, machine, before, encoding, free)
 
@@ -205,10 +205,7 @@ def _put_together(
     ready = rehearsal.ready
     parameters = list(network.parameters())
     trained = [value for value in parameters if value.requires_grad]
-    state = [value for entry in ready.optimizer.state.values() for value in entry.values() if torch.is_tensor(value)]
-    weights, gradients, kept = (
-        sum(value.numel() * value.element_size() for value in part) for part in (parameters, trained, state)
-    )
+    weights, gradients, kept = map(tensor_bytes, (parameters, trained, ready.remembered))
     here = machine.measured
     with threads(ready.threads), small_numbers_as_zero():
         step, basis, measured = step_time(rehearsal, times, machine)
@@ -254,8 +251,7 @@ def _shared_out(recipe: Recipe, machine: Hardware) -> Recipe:
     """What one of several devices gets of each batch."""
     if machine.devices == 1:
         return recipe
-    each = -(-recipe.train.batch_size // machine.devices)
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"batch_size": each})})
+    return with_changes(recipe, {"train.batch_size": -(-recipe.train.batch_size // machine.devices)})
 
 
 def _timed(given: Given, recipe: Recipe) -> tuple[list[float], str]:
@@ -271,10 +267,6 @@ def _undecided(ingredients: Ingredients) -> bool:
     if not isinstance(network, Transformer) or recipe.hardware.precision != "auto":
         return False
     return known_precision(network, recipe.train.batch_size) is None
-
-
-def _with_precision(recipe: Recipe, precision: str) -> Recipe:
-    return recipe.model_copy(update={"hardware": recipe.hardware.model_copy(update={"precision": precision})})
 
 
 def _half_precision_gain(machine: Hardware) -> float:

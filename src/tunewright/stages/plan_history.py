@@ -76,14 +76,17 @@ def outcomes() -> list[Outcome]:
     return found
 
 
-def learned_factor(machine: str) -> float:
+def learned_factor(machine: str, known: list[Outcome] | None = None) -> float:
     """How many times as long steps took on a machine as their sizes said; 1 where too few are known.
 
     Only from plans that were made by sizes: what was timed beforehand says nothing of the rates.
+
+    Args:
+        known: the outcomes, where they were read already.
     """
     ratios = [
         entry.took_seconds / entry.foretold_seconds
-        for entry in outcomes()
+        for entry in (outcomes() if known is None else known)
         if entry.machine == machine and entry.basis != "measured here" and entry.foretold_seconds > 0
     ]
     return min(MOST, max(1 / MOST, median(ratios))) if len(ratios) >= ENOUGH else 1.0
@@ -119,7 +122,7 @@ def show_history(*, screen: Screen | None = None) -> list[Outcome]:
             f"off by (median of {len(found)}): time {100 * median(times):.0f} %, memory {100 * median(sizes):.0f} %"
         )
     for machine in dict.fromkeys(entry.machine for entry in found):
-        factor = learned_factor(machine)
+        factor = learned_factor(machine, found)
         if factor != 1:
             screen.say(f"{machine}: estimates by size are now multiplied by {factor:.2f}")
     return found

@@ -27,11 +27,10 @@ def step_time(rehearsal: Rehearsal, times: list[float], machine: Hardware) -> tu
         reading = Span(low=rehearsal.reading, middle=rehearsal.reading, high=rehearsal.reading)
         return Span(low=min(low, mean), middle=mean, high=max(high, mean)).plus(reading), "measured here", 1.0
     usual = rehearsal.usual
-    if not machine.measured:
-        return span(rehearsal.scale * estimated(usual, machine), "roofline"), "roofline", 0.0
+    rough = estimated(usual, machine)
+    if not machine.measured or rough > LONG:
+        return span(rehearsal.scale * rough, "roofline"), "roofline", 0.0
     calls = usual.all_calls()
-    if estimated(usual, machine) > LONG:
-        return span(rehearsal.scale * estimated(usual, machine), "roofline"), "roofline", 0.0
     timed = time_calls(calls, usual.examples, machine, budget=TRIED)
     seconds = timed.total(calls) * machine.together * rehearsal.scale + besides(usual, machine) + rehearsal.reading
     basis: Basis = "operation by operation" if timed.measured > 0.5 else "roofline"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import time
 from pathlib import Path
@@ -13,8 +12,8 @@ from torch import Tensor
 
 from tunewright.data.batching import Examples
 from tunewright.errors import RecipeError
-from tunewright.files import cache_dir, write_json
-from tunewright.models.hollow import is_hollow
+from tunewright.files import cache_file, write_json
+from tunewright.models.hollow import has_no_numbers
 from tunewright.models.network import AnyNetwork, Inputs, evaluating
 from tunewright.models.transformer import Transformer
 from tunewright.recipe.schema import Recipe
@@ -54,7 +53,7 @@ def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folde
             )
         return "float32"
     kept = None if folder is None else folder / "precision.json"
-    if is_hollow(next(network.parameters())):
+    if has_no_numbers(network):
         known = known_precision(network, recipe.train.batch_size)
         chosen = wanted if wanted != "auto" else known or "float32"
     elif kept is not None and kept.exists():
@@ -88,7 +87,7 @@ def _place(network: Transformer, batch_size: int) -> Path:
         torch.get_num_threads(),
         torch.__version__,
     )
-    return cache_dir() / "precision" / f"{hashlib.sha256(repr(known).encode()).hexdigest()[:32]}.json"
+    return cache_file("precision", known)
 
 
 def _machine(device: torch.device) -> str:

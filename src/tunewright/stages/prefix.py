@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tunewright.data.batching import EVALUATION_BATCH, Batch, Examples, in_order
-from tunewright.data.kept import Form, KeptExamples, content_hash, find_kept, keep, kept_bytes
+from tunewright.data.kept import Behind, Form, KeptExamples, content_hash, find_kept, keep, kept_bytes
 from tunewright.models.describe import LayerRow
-from tunewright.models.hollow import is_hollow
+from tunewright.models.hollow import has_no_numbers
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.prefix import AfterPrefix, Prefix, as_inputs, cut, frozen_blocks, outputs_of
 from tunewright.models.transformer import NAMES_TOKENS, Transformer
@@ -83,31 +83,11 @@ class FrozenPart:
 
 
 @dataclass(frozen=True)
-class ComputedExamples:
-    """Examples whose batches bring what frozen blocks give, computed anew for each batch: for a plan, which looks at a few."""
+class ComputedExamples(Behind):
+    """The same, computed anew for each batch: for a plan, which looks at a few."""
 
     network: AnyNetwork
     prefix: Prefix
-    examples: Examples
-
-    @property
-    def rows(self) -> Tensor:
-        return self.examples.rows
-
-    @property
-    def target(self) -> Tensor | None:
-        return self.examples.target
-
-    @property
-    def lengths(self) -> Tensor | None:
-        return self.examples.lengths
-
-    @property
-    def augmented(self) -> bool:
-        return False
-
-    def __len__(self) -> int:
-        return len(self.examples)
 
     def to(self, device: torch.device) -> ComputedExamples:
         return self
@@ -150,5 +130,5 @@ def frozen_part(
     prefix = cut(network, blocks, examples.batch(torch.arange(min(TRIED, len(examples)))).inputs, TOLERANCE[reduced])
     if prefix is None:
         return None
-    hollow = is_hollow(next(network.parameters()))
+    hollow = has_no_numbers(network)
     return FrozenPart(network, prefix, "" if hollow else prefix.fingerprint(network))

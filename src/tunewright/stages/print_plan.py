@@ -6,7 +6,6 @@ import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.table import Table
@@ -14,12 +13,14 @@ from rich.table import Table
 from tunewright.errors import RecipeError
 from tunewright.files import write_atomic
 from tunewright.planning.needs import StagePlan
+from tunewright.recipe.changes import Changes, nested
 from tunewright.recipe.loading import merge_stage
+from tunewright.recipe.stages import stage_recipes
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.plan import Given, plan, planned_machine
 from tunewright.stages.plan_table import dollars, duration, plan_table, size_of
 from tunewright.stages.recipes import read_recipe
-from tunewright.stages.strategy import KEEP, Changes, Limits, Option, find_strategy, parse_budgets
+from tunewright.stages.strategy import Limits, Option, find_strategy, parse_budgets
 
 
 def print_plan(
@@ -76,7 +77,7 @@ def print_plan(
                 + ("" if allowed else "; --allow lora, freeze or shorter tries more")
             )
             continue
-        kept = "the result stays the same" if not option.changes.keys() - KEEP else "THE RESULT CHANGES"
+        kept = "the result stays the same" if option.keeps else "THE RESULT CHANGES"
         screen.say(f"{made.stage}: {_said(option.changes)}, and {kept}")
         changes[made.stage] = option.changes
     if write is not None:
@@ -123,26 +124,16 @@ def _require_place(write: Path, recipe: Path) -> None:
 
 def _write(recipe: Path, overrides: list[str], changes: dict[str, Changes], write: Path, screen: Screen) -> None:
     """The recipe with each stage's changes among the stage's own; comments are not kept."""
-    _, given, _, _, _ = read_recipe(recipe, overrides, None)
-    stages: list[Any] = list(given.get("stages") or ["pretrain"])
-    names: list[str] = []
-    for place, stage in enumerate(stages):
-        kind, own = (stage, {}) if isinstance(stage, str) else next(iter(stage.items()))
-        before = sum(name.partition("-")[0] == kind for name in names)
-        names.append(kind if before == 0 else f"{kind}-{before + 1}")
-        if found := changes.get(names[-1]):
-            stages[place] = {kind: merge_stage(own or {}, _nested(found))}
     if not changes:
         screen.say(f"{write} is not written: there is nothing to change")
         return
+    loaded, given, _, _, _ = read_recipe(recipe, overrides, None)
+    stages = list(loaded.stages)
+    for place, stage in enumerate(stage_recipes(loaded)):
+        if found := changes.get(stage.name):
+            written = stages[place]
+            own = {} if isinstance(written, str) else written[stage.kind] or {}
+            stages[place] = {stage.kind: merge_stage(own, nested(found))}
     text = yaml.safe_dump({**given, "stages": stages}, sort_keys=False, allow_unicode=True)
     write_atomic(write, f"# {recipe.name}, changed so that it fits: {'; '.join(map(_said, changes.values()))}\n{text}")
     screen.say(f"written: {write}")
-
-
-def _nested(changes: Changes) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in changes.items():
-        block, key = name.split(".")
-        found.setdefault(block, {})[key] = value
-    return found

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from statistics import median_high
 
 import torch
 from torch import Tensor, nn
@@ -135,10 +136,9 @@ def traced_step(ready: Ready, objective: StepObjective, step: int, clip_norm: fl
 
 
 def _already(ready: Ready, batch: object) -> dict[str, list[Tensor]]:
-    state = [value for entry in ready.optimizer.state.values() for value in entry.values() if torch.is_tensor(value)]
     return {
         "weights": [*ready.network.parameters(), *ready.network.buffers()],
-        "optimiser": state,
+        "optimiser": ready.remembered,
         "batch": [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)],
     }
 
@@ -203,8 +203,8 @@ def _validation(ready: Ready, objective: StepObjective, step: Tracer) -> tuple[T
     if ready.valid is None:
         return None
     valid = ready.valid.to(ready.device)
-    tracer = Tracer()
     if weight_bytes(ready.network) > LARGE:
+        tracer = Tracer()
         tracer.calls = {name: step.calls.get(name, Counter()) for name in ("activations", "loss")}
         return tracer, len(valid) / ready.recipe.train.batch_size / ready.recipe.train.accumulate
     batch = next(iter(in_order(valid, EVALUATION_BATCH)))
@@ -228,7 +228,7 @@ def _reading(ready: Ready) -> float:
         if next(batches, None) is None:
             break
         times.append(time.perf_counter() - started)
-    return sorted(times)[len(times) // 2] if times else math.nan
+    return median_high(times) if times else math.nan
 
 
 def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: int) -> list[float]:

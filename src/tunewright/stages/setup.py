@@ -17,7 +17,7 @@ from tunewright.data.batching import Batches, Examples
 from tunewright.errors import RecipeError
 from tunewright.models.describe import LayerRow, layer_table
 from tunewright.models.dropout import quicken_dropout
-from tunewright.models.hollow import is_hollow
+from tunewright.models.hollow import has_no_numbers
 from tunewright.models.narrow import narrow_last_layer
 from tunewright.models.network import AnyNetwork
 from tunewright.models.tables import has_sparse_gradients
@@ -60,6 +60,11 @@ class Ready:
     texts: dict[str, Any] | None
     """What the network reads, where it reads texts."""
 
+    @property
+    def remembered(self) -> list[Tensor]:
+        """What the optimiser remembers by now."""
+        return [value for entry in self.optimizer.state.values() for value in entry.values() if torch.is_tensor(value)]
+
 
 def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen) -> Ready:
     """Put everything in its place.
@@ -72,7 +77,7 @@ def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen) -> Rea
     """
     recipe = ingredients.recipe
     network = ingredients.network
-    if is_hollow(next(network.parameters())):
+    if has_no_numbers(network):
         device = torch.device("cpu")  # where a network without numbers is thought to be, whatever the machine has
     else:
         network.to(device := choose_device(recipe))
@@ -117,7 +122,7 @@ def _threads(
     network: AnyNetwork, layers: Callable[[], list[LayerRow]], frozen: FrozenPart | None, batch_size: int
 ) -> int:
     """CPU threads for what is computed. A large network without numbers gets all: a pass through it is spared."""
-    if is_hollow(next(network.parameters())) and weight_bytes(network) > LARGE:
+    if has_no_numbers(network) and weight_bytes(network) > LARGE:
         return torch.get_num_threads()
     computed = [row for row in layers() if frozen is None or row.block not in frozen.titles]
     return suitable_threads(computed, batch_size)
@@ -126,7 +131,7 @@ def _threads(
 def _kept(frozen: FrozenPart, examples: Examples, name: str, folder: Path | None, screen: Screen) -> Examples:
     """The examples behind the frozen part. Nothing is kept where nothing will be trained."""
     if folder is None:
-        return ComputedExamples(frozen.network, frozen.prefix, examples)
+        return ComputedExamples(examples, frozen.network, frozen.prefix)
     return frozen.examples(examples, name, screen)
 
 

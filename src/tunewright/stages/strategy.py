@@ -15,14 +15,13 @@ from tunewright.errors import RecipeError
 from tunewright.models.transformer import Transformer
 from tunewright.planning.hardware import Hardware
 from tunewright.planning.needs import StagePlan
+from tunewright.recipe.changes import Changes, with_changes
 from tunewright.recipe.named import choose
 from tunewright.recipe.schema import Recipe
 from tunewright.stages.console import silent
+from tunewright.stages.ingredients import Ingredients
 from tunewright.stages.plan import Given, plan_stage
 from tunewright.tasks.tokens import TokenEncoder
-
-Changes = dict[str, object]
-"""Dotted names in the recipe, with their new values."""
 
 UNITS = {
     "gib": ("memory", 2**30),
@@ -55,6 +54,11 @@ class Option:
 
     changes: Changes
     plan: StagePlan
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the result stays the same, but for rounding."""
+        return not self.changes.keys() - KEEP
 
 
 def parse_budgets(budgets: list[str]) -> Limits:
@@ -93,14 +97,14 @@ def find_strategy(
     looked_at: list[Option] = []
     for changes in _ways(given, [choose(RISKY, name, "--allow") for name in allowed]):
         option = _largest_batch(given, plan, changes, limits, machine, looked_at)
-        if option is not None and not option.changes.keys() - KEEP:
-            return _best([entry for entry in looked_at if limits.allow(entry.plan)]), looked_at
+        if option is not None and option.keeps:
+            break
     return _best([entry for entry in looked_at if limits.allow(entry.plan)]), looked_at
 
 
 def _best(fitting: list[Option]) -> Option | None:
     """The fastest of those that keep the result, or else of all."""
-    keeping = [option for option in fitting if not option.changes.keys() - KEEP]
+    keeping = [option for option in fitting if option.keeps]
     return min(keeping or fitting, key=lambda option: option.plan.seconds.middle, default=None)
 
 
@@ -108,36 +112,36 @@ def _best(fitting: list[Option]) -> Option | None:
 KEEP = {"train.batch_size", "train.accumulate", "hardware.gradient_checkpointing"}
 
 
-def _lora(recipe: Recipe, given: Given) -> Changes:
+def _lora(recipe: Recipe, ingredients: Ingredients) -> Changes:
     return {} if recipe.tune.adapter is not None else {"tune.adapter": {"lora": {"r": 16}}}
 
 
-def _freeze(recipe: Recipe, given: Given) -> Changes:
+def _freeze(recipe: Recipe, ingredients: Ingredients) -> Changes:
     return {} if recipe.tune.freeze != "none" else {"tune.freeze": 0.5}
 
 
-def _shorter(recipe: Recipe, given: Given) -> Changes:
-    encoder = given.ingredients(recipe, "none").preprocessor.inputs
+def _shorter(recipe: Recipe, ingredients: Ingredients) -> Changes:
+    encoder = ingredients.preprocessor.inputs
     if not isinstance(encoder, TokenEncoder) or recipe.task.endswith("language-modeling"):
         return {}
     return {"model.max_length": max(4, encoder.input_shape[0] // 2)}
 
 
-Risky = Callable[[Recipe, Given], Changes]
+Risky = Callable[[Recipe, Ingredients], Changes]
 RISKY: dict[str, Risky] = {"lora": _lora, "freeze": _freeze, "shorter": _shorter}
 
 
 def _ways(given: Given, risky: list[Risky]) -> Iterator[Changes]:
     """Sets of changes apart from the batch: as it is, with activations computed again, then with what is allowed besides."""
     recipe = given.stage.recipe
-    transformer = isinstance(given.ingredients(recipe, "none").network, Transformer)
+    ingredients = given.ingredients(recipe, "none")
     keeping: list[Changes] = [{}]
-    if transformer and recipe.hardware.gradient_checkpointing is not True:
+    if isinstance(ingredients.network, Transformer) and recipe.hardware.gradient_checkpointing is not True:
         keeping.append({"hardware.gradient_checkpointing": True})
     yield from keeping
     more: list[Changes] = []
     for change in risky:
-        if found := change(recipe, given):
+        if found := change(recipe, ingredients):
             more.append(found)
     for count in range(1, len(more) + 1):
         for chosen in itertools.combinations(more, count):
@@ -175,12 +179,3 @@ def plan_changed(given: Given, changes: Changes, machine: Hardware) -> StagePlan
     recipe = with_changes(given.stage.recipe, changes)
     changed = replace(given, stage=replace(given.stage, recipe=recipe))
     return plan_stage(changed, machine, probe=False, screen=silent())
-
-
-def with_changes(recipe: Recipe, changes: Changes) -> Recipe:
-    """The recipe with other values at dotted names of two parts."""
-    for name, value in changes.items():
-        block, key = name.split(".")
-        changed = getattr(recipe, block).model_copy(update={key: value})
-        recipe = recipe.model_copy(update={block: changed})
-    return recipe
