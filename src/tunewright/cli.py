@@ -51,12 +51,15 @@ def init(
 def data_check(
     recipe: RecipePath,
     overrides: Overrides = None,
+    pii: Annotated[
+        bool, typer.Option("--pii", help="Also look for personal data: addresses, numbers, and, as a guess, names.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Look for what could spoil the result: leaks, duplicates, wrong labels, gaps."""
+    """Look for what could spoil the result: leaks, duplicates, wrong labels, gaps; and for personal data."""
     from tunewright.stages.data import check_data
 
-    check_data(recipe, overrides or [], as_json=json)
+    check_data(recipe, overrides or [], personal=pii, as_json=json)
 
 
 @data_app.command("prepare")
@@ -69,6 +72,34 @@ def data_prepare(
     from tunewright.stages.data import prepare_to
 
     prepare_to(recipe, overrides or [], out)
+
+
+@data_app.command("redact")
+def data_redact(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A csv, tsv, jsonl or txt file.")],
+    out: Annotated[Path, typer.Option(help="The file that gets the text without personal data.")],
+    mapped: Annotated[
+        Path, typer.Option("--map", help="The file that says what each token stands for; keep it apart.")
+    ],
+    names: Annotated[bool, typer.Option(help="Also what may be a name.")] = True,
+) -> None:
+    """Put tokens such as [EMAIL_1] in the place of personal data; the map undoes it."""
+    from tunewright.stages.personal import redact_file
+
+    counts = redact_file(source, out, mapped, names=names)
+    typer.echo(", ".join(f"{kind} {count:,}" for kind, count in sorted(counts.items())) or "no personal data was found")
+
+
+@data_app.command("restore")
+def data_restore(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `data redact` wrote.")],
+    out: Annotated[Path, typer.Option(help="The file that gets the text as it was.")],
+    mapped: Annotated[Path, typer.Option("--map", help="The map that belongs to it.")],
+) -> None:
+    """Undo `data redact` with its map."""
+    from tunewright.stages.personal import restore_file
+
+    restore_file(source, out, mapped)
 
 
 @app.command()
@@ -148,6 +179,26 @@ def plan(
         probe=probe,
         as_json=as_json,
     )
+
+
+@app.command()
+def choose(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    candidates: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name of the catalog, a folder, or a hub id, which is downloaded; may be given several times."
+        ),
+    ] = None,
+    sample: Annotated[int, typer.Option(min=20, help="Training rows that are looked at.")] = 500,
+    runs: Annotated[Path, typer.Option(help="The folder of past runs, which are learned from.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the ranking as JSON.")] = False,
+) -> None:
+    """Rank the pretrained models that the recipe could start from, by what their features say of your data."""
+    from tunewright.stages.choose import choose as rank
+
+    rank(recipe, overrides or [], names=candidates, sample=sample, runs=runs, as_json=as_json)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from tunewright.recipe.stages import stage_recipes
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import prepare_data
 from tunewright.stages.job import recipe_backbone
+from tunewright.stages.personal import check_personal
 from tunewright.stages.recipes import read_recipe
 from tunewright.stages.shown_turns import show_first
 from tunewright.tasks.chat_tokens import ChatEncoder, load_chat
@@ -20,12 +21,15 @@ from tunewright.tasks.preference_pairs import PreferenceEncoder, load_preference
 from tunewright.tasks.table import get_task
 
 
-def check_data(recipe: Path, overrides: list[str], *, as_json: bool, screen: Screen | None = None) -> None:
-    """Print what could spoil the result, for the data of each stage."""
+def check_data(
+    recipe: Path, overrides: list[str], *, personal: bool = False, as_json: bool, screen: Screen | None = None
+) -> None:
+    """Print what could spoil the result, for the data of each stage; and what personal data there is, where asked for."""
     screen = screen or Screen()
     for name, stage, base in _stages(recipe, overrides):
         prepared = prepare_data(stage, base, screen)
         findings = check(prepared, seed=stage.seed, recipe=str(recipe))
+        findings += check_personal(prepared) if personal else []
         if as_json:
             for finding in findings:
                 screen.console.out(json.dumps({"stage": name, **finding.to_json()}, ensure_ascii=False))

@@ -177,6 +177,37 @@ def _folds(target: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]
     return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(folds)]
 
 
+def held_out_logits(features: np.ndarray, target: np.ndarray, *, seed: int) -> np.ndarray | None:
+    """[N, k]: what a logistic regression on the other rows says of each row, by cross-validation over the k classes that are
+    there; None where nothing can be cross-validated. A row whose class has no other one says nothing: all its logits are 0.
+
+    The strength is the one that foretells best on the same rows: a choice among eight, and so a little too good.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        parts = _folds(target, seed)
+        if not parts:
+            return None
+        found = [_held_out(features, target, None, parts, C, True) for C in STRENGTHS]
+    losses = [_strength(logits, target, parts, C).log_loss for logits, C in zip(found, STRENGTHS)]
+    return found[int(np.argmin(losses))]
+
+
+def held_out_numbers(features: np.ndarray, targets: np.ndarray, *, seed: int) -> np.ndarray:
+    """[N, K]: what a ridge regression on the other rows says of each row's numbers [N, K], by cross-validation; its strength is
+    chosen on the rows that it is fitted to (generalised cross-validation)."""
+    from sklearn.linear_model import RidgeCV
+
+    fold = np.empty(len(features), dtype=np.int64)
+    fold[permutation(seed, "folds", 0, len(features))] = np.arange(len(features)) % FOLDS
+    found = np.zeros(targets.shape)
+    for k in np.unique(fold):
+        model = RidgeCV(alphas=[1 / C for C in STRENGTHS]).fit(features[fold != k], targets[fold != k])
+        found[fold == k] = np.asarray(model.predict(features[fold == k])).reshape(-1, targets.shape[1])
+    return found
+
+
 def _score(
     features: np.ndarray,
     target: np.ndarray,
@@ -185,17 +216,32 @@ def _score(
     C: float,
     bias: bool,
 ) -> Strength:
-    losses: list[np.ndarray] = []
-    right: list[np.ndarray] = []
+    return _strength(_held_out(features, target, rows, parts, C, bias), target, parts, C)
+
+
+def _held_out(
+    features: np.ndarray,
+    target: np.ndarray,
+    rows: np.ndarray | None,
+    parts: list[tuple[np.ndarray, np.ndarray]],
+    C: float,
+    bias: bool,
+) -> np.ndarray:
+    """[N, k]: the logits of each part's held rows, by what was fitted to the others; each fit knows all classes."""
+    found = np.zeros((len(target), len(np.unique(target))))
     for fitted, held in parts:
         weight, offset = _solve(features[fitted], target[fitted], None if rows is None else rows[fitted], C, bias)
-        logits = features[held] @ weight.T + offset
-        logits -= logits.max(1, keepdims=True)
-        log_chances = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-        position = np.searchsorted(np.unique(target[fitted]), target[held])
-        losses.append(-log_chances[np.arange(len(held)), position])
-        right.append(logits.argmax(1) == position)
-    return Strength(C=C, log_loss=float(np.concatenate(losses).mean()), accuracy=float(np.concatenate(right).mean()))
+        found[held] = features[held] @ weight.T + offset
+    return found
+
+
+def _strength(logits: np.ndarray, target: np.ndarray, parts: list[tuple[np.ndarray, np.ndarray]], C: float) -> Strength:
+    held = np.concatenate([rows for _, rows in parts])
+    logits, position = logits[held], np.searchsorted(np.unique(target), target[held])
+    logits = logits - logits.max(1, keepdims=True)
+    log_chances = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    losses = -log_chances[np.arange(len(held)), position]
+    return Strength(C=C, log_loss=float(losses.mean()), accuracy=float((logits.argmax(1) == position).mean()))
 
 
 def _solve(

@@ -1,0 +1,416 @@
+"""`tunewright choose`: which pretrained model should this recipe start from?
+
+Each candidate's features of a sample of the training rows are held against the target by scores that need no training, and
+joined with what is published and with what past runs have shown. A bare score of this kind can order models worse than a fixed
+order does, so the fixed order stands beside, and what cannot be told apart is said to be so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from tunewright.data.batching import in_order
+from tunewright.errors import RecipeError, TunewrightError
+from tunewright.evaluation.combined import combined, standardised
+from tunewright.evaluation.intervals import Difference, Estimate, bootstrap, paired_bootstrap
+from tunewright.evaluation.metrics import METRICS, Outcome
+from tunewright.evaluation.transferability import h_score, leep, logme, nearest, one_hot
+from tunewright.models.layer_features import layer_means
+from tunewright.models.network import evaluating
+from tunewright.models.published import LOOKED_UP
+from tunewright.planning.hardware import Hardware
+from tunewright.planning.needs import StagePlan
+from tunewright.random import permutation
+from tunewright.stages.candidates import Candidate, candidates_for, past_scores
+from tunewright.stages.console import Screen, silent
+from tunewright.stages.ingredients import Ingredients, gather, prepare_data
+from tunewright.stages.job import Origin, recipe_backbone
+from tunewright.stages.plan import Given, plan_stage, planned_machine
+from tunewright.stages.plan_table import duration, size_of
+from tunewright.stages.recipes import given_origin, read_recipe
+from tunewright.tasks.table import get_task
+from tunewright.training.features import held_out_logits, held_out_numbers
+
+SAMPLE, BATCH = 500, 64
+NEIGHBOURS = 5
+RESAMPLES = 1000
+LANGUAGES = {"zh": "Chinese", "en": "a language of letters"}
+# Texts with so large a share of Chinese characters are Chinese.
+HAN, CHINESE = re.compile(r"[\u3400-\u9fff]"), 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a candidate's features say of the target."""
+
+    outcome: Outcome
+    """The held-out answers of a linear probe."""
+    probe: Estimate
+    neighbours: float
+    logme: float
+    h_score: float | None
+    """None: the target has no classes."""
+    leep: float | None
+    """None: the candidate names no classes of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """A candidate in its place."""
+
+    candidate: Candidate
+    score: float
+    """The combined one; only its order means something."""
+    prior: float | None
+    """What is known beforehand, in standard deviations; None: nothing."""
+    measured: Measured | None
+    plan: StagePlan | None
+    why_not: str | None
+    """Why it was not measured."""
+    against_first: Difference | None
+    """Its probe's metric less that of the first candidate, on the same rows."""
+
+    def to_json(self) -> dict[str, Any]:
+        facts, found, plan = self.candidate.published, self.measured, self.plan
+        return {
+            "name": self.candidate.name,
+            "score": self.score,
+            "prior": self.prior,
+            "probe": found and found.probe.to_json(),
+            "neighbours": found and found.neighbours,
+            "logme": found and found.logme,
+            "h_score": found and found.h_score,
+            "leep": found and found.leep,
+            "against_first": self.against_first and self.against_first.to_json(),
+            "published": facts and asdict(facts),
+            "memory": plan and plan.process.middle,
+            "seconds": plan and plan.seconds.middle,
+            "fits": plan and plan.fits,
+            "why_not": self.why_not,
+        }
+
+
+def choose(
+    recipe: Path,
+    overrides: list[str],
+    *,
+    names: list[str] | None = None,
+    sample: int = SAMPLE,
+    runs: Path = Path("runs"),
+    planned: bool = True,
+    as_json: bool = False,
+    screen: Screen | None = None,
+) -> list[Ranked]:
+    """Rank the models that a recipe could start from, the best first; those that were not measured come last.
+
+    Args:
+        names: of the catalog, folders, or hub ids, which are then downloaded; None: the catalog's for the task.
+        sample: training rows that are looked at.
+        runs: the folder of past runs, which are learned from.
+        planned: also plan the fine-tune of each, for its memory and time.
+
+    Raises:
+        RecipeError: the task has no target that features could be held against.
+    """
+    screen = silent() if as_json else screen or Screen()
+    loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
+    found = candidates_for(loaded, names, base)
+    task = get_task(found[0].stage.recipe.task)
+    if task.examination is not None or task.target_kind is None:
+        raise RecipeError(
+            f"choose holds features against a target, and {task.name} has none",
+            place="task",
+            found=task.name,
+            expected="a task of classes, labels or numbers",
+            fix="run a short stage from each model, and `tunewright compare` them",
+        )
+    machine = planned_machine(None, screen) if planned else None
+    language = _language(found[0], base) if task.purpose == "text-classification" else None
+    past = past_scores(runs, task.name)
+    measured: list[Measured | None] = []
+    plans: list[StagePlan | None] = []
+    reasons: list[str | None] = []
+    for candidate in found:
+        if candidate.at_hand:
+            screen.say(f"looking at {candidate.name}")
+        one, plan, reason = _look(candidate, base, sample, machine)
+        measured.append(one)
+        plans.append(plan)
+        reasons.append(reason)
+    ranked = _rank(found, measured, plans, reasons, past, task.metrics[0], language)
+    if as_json:
+        sys.stdout.write(json.dumps([entry.to_json() for entry in ranked], indent=2, ensure_ascii=False) + "\n")
+    else:
+        _show(ranked, task.metrics[0], screen, language)
+    return ranked
+
+
+def _look(
+    candidate: Candidate, base: Path, sample: int, machine: Hardware | None
+) -> tuple[Measured | None, StagePlan | None, str | None]:
+    if not candidate.at_hand:
+        return None, None, "not here; named by --candidates it is downloaded and measured"
+    recipe = candidate.stage.recipe
+    try:
+        prepared = prepare_data(recipe, base, silent())
+        backbone, origin = recipe_backbone(recipe, base), given_origin(recipe, base)
+        given = Given(stage=candidate.stage, prepared=prepared, start=origin, backbone=backbone)
+        ingredients = gather(recipe, prepared, origin, backbone, silent())
+        plan = plan_stage(given, machine, probe=False, screen=silent()) if machine is not None else None
+        return measure(ingredients, origin, sample), plan, None
+    except TunewrightError as error:
+        return None, None, error.message.splitlines()[0]
+
+
+def measure(ingredients: Ingredients, origin: Origin | None, sample: int) -> Measured:
+    """The scores of a network's features on a sample of its training rows, which the same seed draws for each candidate."""
+    recipe, target = ingredients.recipe, ingredients.preprocessor.target
+    assert target is not None
+    table = ingredients.prepared.table("train")
+    table = table.take(np.sort(permutation(recipe.seed, "choose", 0, table.num_rows)[:sample]))
+    encoded = target.encode(table)
+    examples = ingredients.preprocessor.inputs.examples(table, encoded)
+    pieces: list[list[torch.Tensor]] = []
+    named: list[torch.Tensor] = []
+    ids: list[torch.Tensor] = []
+    source = _source(origin)
+    with evaluating(ingredients.network), torch.inference_mode():
+        for batch in in_order(examples, BATCH):
+            ids.append(batch.ids)
+            pieces.append(layer_means(ingredients.network, batch.inputs))
+            if source is not None:
+                named.append(source(batch.inputs).softmax(1))
+    order = torch.argsort(torch.cat(ids))
+    layers = [torch.cat(layer)[order].double().numpy() for layer in zip(*pieces)]
+    features = averaged(layers)
+    truth = target.truth(encoded)
+    metric = METRICS[ingredients.task.metrics[0]]
+    with_one = np.concatenate([features, np.ones((len(features), 1))], 1)
+    if target.classes is not None and not target.several:
+        matrix = one_hot(truth)
+        logits = held_out_logits(features, truth, seed=recipe.seed)
+        logits = np.zeros(matrix.shape) if logits is None else logits
+        outcome = Outcome(logits, np.searchsorted(np.unique(truth), truth))
+        close = float((nearest(features, matrix, NEIGHBOURS).argmax(1) == outcome.target).mean())
+    else:
+        matrix = np.asarray(truth, dtype=np.float64).reshape(len(truth), -1)
+        scaled = (matrix - matrix.mean(0)) / np.maximum(matrix.std(0), 1e-12)
+        outputs = held_out_numbers(features, matrix, seed=recipe.seed)
+        # Several labels: above 1/2 is yes, which the metrics read as a logit above 0.
+        outcome = Outcome(outputs - 0.5, truth) if target.several else Outcome(outputs[:, 0], truth)
+        close = -float(((nearest(features, scaled, NEIGHBOURS) - scaled) ** 2).mean())
+        matrix = scaled
+    classes = target.classes is not None and not target.several
+    return Measured(
+        outcome=outcome,
+        probe=bootstrap([metric], outcome, resamples=RESAMPLES, seed=recipe.seed)[metric.name],
+        neighbours=close,
+        logme=logme(with_one, matrix),
+        h_score=h_score(features, truth) if classes else None,
+        leep=leep(torch.cat(named)[order].double().numpy(), truth) if named and classes else None,
+    )
+
+
+def _source(origin: Origin | None) -> torch.nn.Module | None:
+    """The whole network that a candidate was trained as, where it names classes."""
+    target = origin.preprocessor.target if origin is not None else None
+    if origin is None or target is None or target.classes is None or target.several:
+        return None
+    return origin.network.eval()
+
+
+def averaged(layers: list[np.ndarray]) -> np.ndarray:
+    """[N, at most N]: features whose inner products are the mean of the layers' own.
+
+    Layers differ in width, so their features cannot be averaged, but their rows' inner products can, once each layer is centred
+    and has rows of mean squared length 1. The result is given in its principal directions, the largest first.
+    """
+    found: list[np.ndarray] = []
+    for layer in layers:
+        centred = layer - layer.mean(0)
+        size = np.sqrt((centred**2).sum(1).mean())
+        if np.isfinite(size) and size > 0:
+            found.append(centred / (size * np.sqrt(len(layers))))
+    if not found:
+        return np.zeros((len(layers[0]), 1))
+    whole = np.concatenate(found, 1)
+    left, sizes, _ = np.linalg.svd(whole, full_matrices=False)
+    kept = sizes > 1e-7 * sizes[0]
+    return left[:, kept] * sizes[kept]
+
+
+def _rank(
+    found: list[Candidate],
+    measured: list[Measured | None],
+    plans: list[StagePlan | None],
+    reasons: list[str | None],
+    past: dict[str, float],
+    metric: str,
+    language: str | None,
+) -> list[Ranked]:
+    prior = priors(found, past, language)
+    known = [index for index, one in enumerate(measured) if one is not None]
+    scores = combined(scores_of([measured[index] for index in known], [prior[index] for index in known], metric))
+    score = dict(zip(known, scores.tolist()))
+
+    def place(index: int) -> tuple[float, ...]:
+        unknown = prior[index] is None
+        return (
+            index not in score,
+            -score.get(index, 0),
+            not _reads(found[index], language),
+            unknown,
+            -(prior[index] or 0),
+        )
+
+    order = sorted(range(len(found)), key=place)
+    first = measured[order[0]]
+    ranked: list[Ranked] = []
+    for index in order:
+        one = measured[index]
+        against = None
+        if one is not None and first is not None and one is not first:
+            against = paired_bootstrap(METRICS[metric], one.outcome, first.outcome, resamples=RESAMPLES, seed=0)
+        ranked.append(
+            Ranked(
+                candidate=found[index],
+                score=score.get(index, 0.0),
+                prior=prior[index],
+                measured=one,
+                plan=plans[index],
+                why_not=reasons[index],
+                against_first=against,
+            )
+        )
+    return ranked
+
+
+def scores_of(measured: list[Any], prior: list[float | None], metric: str) -> dict[str, list[float | None]]:
+    """What `combined` joins: for each score the candidates' values, the greater the better."""
+    sign = 1 if METRICS[metric].greater_is_better else -1
+    scores: dict[str, list[float | None]] = {
+        "probe": [None if one.probe.value is None else sign * one.probe.value for one in measured],
+        "neighbours": [one.neighbours for one in measured],
+        "logme": [one.logme for one in measured],
+        "h_score": [one.h_score for one in measured],
+        "prior": prior,
+    }
+    return scores
+
+
+def _language(candidate: Candidate, base: Path) -> str:
+    """zh where many characters of the texts are Chinese, else en: no finer than the catalog needs."""
+    prepared = prepare_data(candidate.stage.recipe, base, silent())
+    table = prepared.table("train", prepared.manifest.input).slice(0, SAMPLE)
+    text = "".join(str(value) for column in table.columns for value in column.to_pylist())
+    return "zh" if len(HAN.findall(text)) > CHINESE * len(text) else "en"
+
+
+def _reads(candidate: Candidate, language: str | None) -> bool:
+    facts = candidate.published
+    return language is None or facts is None or not facts.languages or bool({language, "many"} & {*facts.languages})
+
+
+def priors(found: list[Candidate], past: dict[str, float], language: str | None) -> list[float | None]:
+    """The static order: published scores of one measure, standardised, and what past runs say; the mean of both. What is
+    published of a model counts where it reads the language of the texts."""
+    facts = [candidate.published if _reads(candidate, language) else None for candidate in found]
+    values: list[list[float]] = [[] for _ in found]
+    for measure_name in {fact.measure for fact in facts if fact is not None and fact.measure is not None}:
+        same = [fact.score if fact is not None and fact.measure == measure_name else None for fact in facts]
+        if sum(value is not None for value in same) > 1:
+            for index, (value, standard) in enumerate(zip(same, standardised(same))):
+                if value is not None:
+                    values[index].append(float(standard))
+    for index, candidate in enumerate(found):
+        if candidate.key in past:
+            values[index].append(past[candidate.key])
+    return [sum(entry) / len(entry) if entry else None for entry in values]
+
+
+def _show(ranked: list[Ranked], metric: str, screen: Screen, language: str | None) -> None:
+    measured = [entry for entry in ranked if entry.measured is not None]
+    if measured:
+        heads = ("candidate", f"{metric} of a probe", f"{NEIGHBOURS} nearest", "LogME", "H-score", "LEEP", "prior")
+        rows = [
+            (entry.candidate.name, *_figures(entry.measured), _number(entry.prior))
+            for entry in measured
+            if entry.measured
+        ]
+        screen.console.print(_table("what the features say, the best first", heads, rows))
+    heads = ("candidate", "parameters", "memory", "training", "licence", "reads", "published")
+    screen.console.print(_table("what is known", heads, [_known(entry) for entry in ranked]))
+    for entry in ranked:
+        if entry.why_not is not None and entry.candidate.at_hand:
+            screen.warn(f"{entry.candidate.name} was not measured: {entry.why_not}")
+    if language is not None and (others := [e.candidate.name for e in ranked if not _reads(e.candidate, language)]):
+        screen.warn(f"the texts are in {LANGUAGES[language]}, which these were not pretrained on: {', '.join(others)}")
+    away = [entry.candidate.name for entry in ranked if not entry.candidate.at_hand]
+    if away:
+        screen.say(
+            "not measured, as they are not here (--candidates NAME downloads one and measures it): " + ", ".join(away)
+        )
+    if not measured:
+        return
+    tied = [
+        entry.candidate.name
+        for entry in measured
+        if entry.against_first is not None and entry.against_first.verdict == "no real difference"
+    ]
+    count = len(measured[0].measured.outcome) if measured[0].measured else 0
+    screen.say(f"first of {len(measured)}: {measured[0].candidate.name}, by {count:,} training rows")
+    if tied:
+        screen.say(f"by the probe these cannot be told apart from it: {', '.join(tied)}")
+    known = sorted((entry for entry in ranked if entry.prior is not None), key=lambda entry: -(entry.prior or 0))
+    if known:
+        screen.say(
+            "the static order, by what is known beforehand: " + ", ".join(entry.candidate.name for entry in known)
+        )
+    screen.say(
+        "a score of features is a hint and no result: on the standard benchmark such scores alone order models worse than a "
+        f"fixed order does (mean weighted τ 0.57 against 0.91); published facts are of {LOOKED_UP}"
+    )
+
+
+def _table(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for place, head in enumerate(heads):
+        wide = max(len(head), *(len(row[place]) for row in rows))
+        left = head in ("candidate", "licence", "reads", "published")
+        table.add_column(head, justify="left" if left else "right", no_wrap=True, min_width=wide)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _known(entry: Ranked) -> tuple[str, ...]:
+    facts, plan = entry.candidate.published, entry.plan
+    parameters = plan.parameters if plan else facts.parameters if facts else None
+    return (
+        entry.candidate.name,
+        "–" if parameters is None else f"{parameters / 1e6:.1f} M",
+        "–" if plan is None else size_of(plan.process.middle) + ("" if plan.fits else ", TOO MUCH"),
+        "–" if plan is None else duration(plan.seconds.middle),
+        "–" if facts is None else facts.licence,
+        "–" if facts is None or not facts.languages else " ".join(facts.languages),
+        "–" if facts is None or facts.score is None else f"{facts.score} {facts.measure}",
+    )
+
+
+def _figures(one: Measured) -> tuple[str, ...]:
+    probe = one.probe
+    shown = "–" if probe.value is None else f"{probe.value:.3f} [{probe.low or 0:.3f}, {probe.high or 0:.3f}]"
+    return (shown, *map(_number, (one.neighbours, one.logme, one.h_score, one.leep)))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,231 @@
+"""Choosing a model to start from: the scores' known values, how they are joined, and the verb on real data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_iris
+
+import tunewright
+from tiny import tiny_bert
+from tunewright.errors import RecipeError
+from tunewright.evaluation.combined import WEIGHTS, combined, fit_weights, standardised, weighted_tau
+from tunewright.evaluation.transferability import h_score, leep, logme, nearest, one_hot
+from tunewright.models.layer_features import layer_means
+from tunewright.models.pretrained import open_backbone
+from tunewright.models.published import PUBLISHED
+from tunewright.models.transformer import build_transformer, describe_transformer
+from tunewright.stages.candidates import past_scores
+from tunewright.stages.choose import averaged, choose
+from tunewright.stages.console import silent
+from tunewright.tasks.table import TASKS
+
+IRIS, KIND = load_iris(return_X_y=True)
+
+
+def test_scores_of_iris_are_the_known_ones() -> None:
+    # The converged LogME differs from the published run, which stops earlier, in the eighth digit.
+    assert logme(IRIS, one_hot(KIND)) == pytest.approx(-0.16006022, abs=5e-8)
+    assert h_score(IRIS, KIND) == pytest.approx(1.17784248, abs=5e-8)
+    for k, accuracy in {1: 0.96, 3: 0.96, 5: 0.96667, 13: 0.96667}.items():
+        found = nearest(IRIS, one_hot(KIND), k).argmax(1)
+        assert (found == KIND).mean() == pytest.approx(accuracy, abs=5e-6)
+
+
+def test_logme_is_the_greatest_evidence() -> None:
+    """By another way: the evidence of the dense formula, maximised numerically."""
+    from scipy.optimize import minimize
+
+    def evidence(logs: np.ndarray, target: np.ndarray) -> float:
+        alpha, beta = np.exp(logs)
+        count, width = IRIS.shape
+        precision = alpha * np.eye(width) + beta * IRIS.T @ IRIS
+        mean = beta * np.linalg.solve(precision, IRIS.T @ target)
+        error = beta * np.square(IRIS @ mean - target).sum() + alpha * mean @ mean
+        volume = width * logs[0] + count * logs[1] - np.linalg.slogdet(precision)[1]
+        return (volume - error - count * np.log(2 * np.pi)) / (2 * count)
+
+    exact = {"xatol": 1e-9, "fatol": 1e-13}
+    best = [
+        minimize(lambda logs, row=row: -evidence(logs, row), [0.0, 1.0], method="Nelder-Mead", options=exact).fun
+        for row in one_hot(KIND).T
+    ]
+    assert logme(IRIS, one_hot(KIND)) == pytest.approx(-np.mean(best), abs=1e-10)
+
+
+def test_logme_does_not_grow_with_width() -> None:
+    rng = np.random.default_rng(0)
+    target = one_hot(rng.integers(0, 2, 100))
+    noise = rng.normal(size=(100, 1024))
+    found = [logme(noise[:, :width], target) for width in (32, 64, 128, 256, 512, 1024)]
+    assert max(found) - min(found) < 0.02 and found[-1] <= found[0] + 0.01
+
+
+def test_leep_of_a_model_that_knows_the_classes_and_of_one_that_knows_nothing() -> None:
+    sure = np.eye(3)[KIND]
+    assert leep(sure, KIND) == pytest.approx(0.0, abs=1e-12)
+    assert leep(sure[:, [2, 0, 1]], KIND) == pytest.approx(0.0, abs=1e-12)  # by other names
+    assert leep(np.full((150, 4), 0.25), KIND) == pytest.approx(np.log(1 / 3))
+
+
+def test_scores_are_joined_by_weights_that_are_learned_and_a_missing_one_is_neutral() -> None:
+    assert standardised([1.0, 1.0, 1.0]).tolist() == [0.0, 0.0, 0.0]
+    assert standardised([0.0, None, 2.0]).tolist() == [-1.0, 0.0, 1.0]
+    rng = np.random.default_rng(0)
+    tasks = []
+    for _ in range(8):
+        truth = rng.normal(size=6)
+        tasks.append(
+            (
+                {"good": (truth + 0.1 * rng.normal(size=6)).tolist(), "noise": rng.normal(size=6).tolist()},
+                truth.tolist(),
+            )
+        )
+    weights = fit_weights(tasks)
+    assert weights["good"] > 0.9 and sum(weights.values()) == pytest.approx(1)
+    scores, truth = tasks[0]
+    assert weighted_tau(combined(scores, weights), truth) > weighted_tau(
+        combined(scores, {"good": 0.0, "noise": 1.0}), truth
+    )
+
+
+def test_the_weights_are_those_of_the_benchmark() -> None:
+    result = Path(__file__).parents[1] / "benchmarks" / "results" / "choose_backbones.json"
+    measured = json.loads(result.read_text())["weights"]
+    assert {name: round(value, 2) for name, value in measured.items()} == WEIGHTS
+
+
+def test_averaged_features_have_the_mean_of_the_layers_inner_products() -> None:
+    rng = np.random.default_rng(0)
+    layers = [rng.normal(size=(20, 7)), 100 * rng.normal(size=(20, 50)) + 3, np.ones((20, 4))]
+    found = averaged(layers)
+    centred = [layer - layer.mean(0) for layer in layers[:2]]
+    mean = sum(layer @ layer.T / np.square(layer).sum(1).mean() for layer in centred) / 3
+    assert np.allclose(found @ found.T, mean, atol=1e-8)
+    assert found.shape[1] <= 20
+
+
+def test_padding_has_no_part_in_a_texts_features(tmp_path: Path) -> None:
+    backbone = open_backbone(str(tiny_bert(tmp_path / "bert")), tmp_path)
+    described = describe_transformer("text-classification", backbone.config, head=None, classes=["a", "b"])
+    network = build_transformer(described, seed=0).eval()
+    short = {"input_ids": torch.tensor([[2, 6, 9, 3]]), "attention_mask": torch.ones(1, 4, dtype=torch.int64)}
+    long = {
+        "input_ids": torch.tensor([[2, 6, 9, 3, 0, 0]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1, 0, 0]]),
+    }
+    for a, b in zip(layer_means(network, short), layer_means(network, long)):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_published_facts_belong_to_tasks_and_scores_have_sources() -> None:
+    for name, facts in PUBLISHED.items():
+        assert facts.task in TASKS, name
+        assert (facts.score is None) == (facts.measure is None) == (facts.source == ""), name
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    recipe = {
+        "task": "image-classification",
+        "data": {"source": "digits", "limit": 500},
+        "model": {"layers": ["flatten", {"dense": 32, "activation": "relu"}, {"dense": "auto"}]},
+        "train": {"epochs": 3},
+        **changes,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(recipe))
+    return path
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> dict[str, str]:
+    """Two models of digits: one that has learned them, one that was kept from learning."""
+    found: dict[str, str] = {}
+    for name, train in {"good": {"epochs": 30}, "poor": {"epochs": 1, "lr": 1e-6}}.items():
+        recipe = json.loads(write(tmp_path).read_text()) | {"train": train, "name": name}
+        tunewright.run(recipe, runs=tmp_path / "runs", screen=silent())
+        found[name] = str(tmp_path / "runs" / name / "pretrain" / "model")
+    return found
+
+
+def test_the_verb_ranks_models_and_says_what_it_does_not_know(
+    tmp_path: Path, pretrained: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write(tmp_path, stages=["finetune"])
+    names = [pretrained["poor"], "resnet20", pretrained["good"]]
+    ranked = choose(recipe, [], names=names, sample=200, runs=tmp_path / "none", planned=False)
+    assert ranked[0].candidate.name == pretrained["good"]
+    assert ranked[0].against_first is None and ranked[-1].against_first is not None
+    best, random = ranked[0].measured, next(one.measured for one in ranked if one.candidate.name == "resnet20")
+    assert best is not None and random is not None
+    assert best.leep is not None and random.leep is None
+    assert best.probe.low < best.probe.value < best.probe.high
+    assert "no result" in capsys.readouterr().out
+    choose(recipe, [], names=names[:1], sample=50, runs=tmp_path / "none", planned=False, as_json=True)
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["name"] == names[0] and entry["prior"] is None
+
+
+def test_the_same_model_twice_cannot_be_told_apart(tmp_path: Path, pretrained: dict[str, str]) -> None:
+    import shutil
+
+    twin = shutil.copytree(pretrained["good"], tmp_path / "twin")
+    recipe = write(tmp_path, stages=["finetune"])
+    ranked = choose(recipe, [], names=[pretrained["good"], str(twin)], runs=tmp_path, planned=False, screen=silent())
+    assert ranked[1].against_first is not None and ranked[1].against_first.verdict == "no real difference"
+    assert ranked[0].score == ranked[1].score
+
+
+def test_past_runs_on_the_same_data_become_the_prior(tmp_path: Path, pretrained: dict[str, str]) -> None:
+    assert past_scores(tmp_path / "runs", "image-classification") == {}  # both began with layers: one name
+    for name in pretrained:
+        recipe = json.loads(write(tmp_path, stages=["finetune"]).read_text())
+        recipe |= {"model": {"weights": pretrained[name]}, "train": {"epochs": 1}, "name": f"tuned-{name}"}
+        tunewright.run(recipe, runs=tmp_path / "runs", base=tmp_path, screen=silent())
+    past = past_scores(tmp_path / "runs", "image-classification")
+    assert past[str(Path(pretrained["good"]).resolve())] > 0 > past[str(Path(pretrained["poor"]).resolve())]
+    recipe = write(tmp_path, stages=["finetune"])
+    ranked = choose(
+        recipe, [], names=[*pretrained.values()], sample=50, runs=tmp_path / "runs", planned=False, screen=silent()
+    )
+    assert {entry.candidate.name: (entry.prior or 0) > 0 for entry in ranked} == {
+        pretrained["good"]: True,
+        pretrained["poor"]: False,
+    }
+
+
+def test_numbers_are_a_target_too(tmp_path: Path) -> None:
+    data = {"source": "diabetes"}
+    layers = {"layers": [{"dense": 16, "activation": "relu"}, {"dense": "auto"}]}
+    recipe = {"task": "tabular-regression", "data": data, "model": layers, "train": {"epochs": 2}, "name": "first"}
+    tunewright.run(recipe, runs=tmp_path / "runs", screen=silent())
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps({**recipe, "stages": ["finetune"]}))
+    model = str(tmp_path / "runs" / "first" / "pretrain" / "model")
+    (entry,) = choose(path, [], names=[model], runs=tmp_path / "none", planned=False, screen=silent())
+    assert entry.measured is not None and entry.measured.h_score is None
+    assert 30 < (entry.measured.probe.value or 0) < 90  # the spread of the target is 77
+
+
+@pytest.mark.parametrize(
+    "changes, names, match",
+    [
+        ({}, ["./nowhere"], "no such folder"),
+        ({"task": "tabular-classification", "data": {"source": "wine"}}, None, "has no pretrained model"),
+        ({"task": "language-modeling", "data": {"source": "x.txt"}, "model": {}}, ["minilm"], "has none"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], names: list[str] | None, match: str) -> None:
+    with pytest.raises(RecipeError, match=match):
+        choose(write(tmp_path, **changes), [], names=names, planned=False, screen=silent())
+
+
+def test_a_model_that_cannot_be_opened_is_listed_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (entry,) = choose(write(tmp_path), [], names=[str(tmp_path / "broken")], planned=False, screen=silent())
+    assert entry.measured is None and entry.why_not
