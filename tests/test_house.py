@@ -234,6 +234,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fast = ["data.limit=600", "train.epochs=1", "eval.seeds=1", "eval.target={}", "stages.1.finetune.train.epochs=1"]
     assert tunewright("run", "examples/mnist/recipe.yaml", *fast, cwd=place).returncode == 0
     assert tunewright("run", "examples/tiny-char-gpt/recipe.yaml", "data.limit=30", cwd=place).returncode == 0
+    redacted = tunewright("data", "redact", "reviews.csv", "--out", "clean.csv", "--map", "map.json", cwd=place)
+    assert redacted.returncode == 0, redacted.stderr
     return place
 
 
@@ -250,9 +252,9 @@ def test_every_command_in_the_documents_works(workplace: Path, document: str, co
     if words[0] == "python":
         assert (REPOSITORY / words[1]).exists()
         return
-    if words[1] == "init":
+    if words[1] == "init" or "redact" in words:
         for option, value in zip(words, words[1:]):
-            if option == "--out":
+            if option in ("--out", "--map"):
                 (workplace / value).unlink(missing_ok=True)
     if words[1] in ("run", "pretrain", "finetune"):
         if "examples" in command or "mnist" in command:

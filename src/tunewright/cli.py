@@ -298,6 +298,45 @@ def predict(
 
 
 @app.command()
+def explain(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model, such as runs/mnist/pretrain/model.")],
+    examples: Annotated[
+        list[str] | None, typer.Argument(metavar="EXAMPLE...", help="Files, pictures, texts or JSON, as for predict.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="integrated-gradients, shapley or ablation; left out: what fits the inputs.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The class, item or text that is explained, in place of the model's own answer.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of each file that are explained at most.")] = 5,
+    influence: Annotated[
+        bool, typer.Option("--influence", help="Also name the training rows that speak for and against each answer.")
+    ] = False,
+    suspects: Annotated[
+        bool, typer.Option("--suspects", help="Name the training rows whose labels look wrong, in place of examples.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the explanations as pictures here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print an object a line.")] = False,
+) -> None:
+    """Say which parts of an input the answer rests on, and whether that holds when they are taken away."""
+    from tunewright.errors import RecipeError
+    from tunewright.stages.explain import explain as explain_answers
+    from tunewright.stages.explain import name_suspects
+
+    if suspects:
+        name_suspects(model, as_json=as_json)
+        return
+    if not examples:
+        raise RecipeError(
+            "there is nothing to explain", expected="an example, or --suspects", fix="tunewright explain MODEL EXAMPLE"
+        )
+    explain_answers(
+        model, examples, method=method, target=target, rows=rows, influence=influence, html=html, as_json=as_json
+    )
+
+
+@app.command()
 def recommend(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model of item-recommendation.")],
     user: Annotated[str, typer.Argument(metavar="USER", help="The user, as the data names it.")],

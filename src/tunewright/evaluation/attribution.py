@@ -1,0 +1,198 @@
+"""How much each part of an input has to do with an answer, and whether that can be believed.
+
+A part is a unit: a token, a patch of a picture, a column, a moment of sound, an item chosen before. What is explained is one number
+f of the answer, as a function of which units are present; what an absent unit is replaced by belongs to the task. Every
+explanation is checked by taking units away: if its order does no better than orders drawn by lot, it is not faithful, whatever
+it looks like.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tunewright.random import permutation
+
+# Integrated gradients: steps are doubled until the parts' sum is this near to f(all) − f(none), or there are so many.
+GAP, FIRST, MOST = 0.05, 16, 1024
+# Shapley sampling: orders are doubled until the standard error of each unit is within this share of the largest score.
+ERROR, ORDERS, MOST_ORDERS = 0.1, 8, 256
+# The check: the share of units that are taken away or kept, orders by lot, and how many of these must do worse.
+SHARES = (0.05, 0.1, 0.2, 0.35, 0.5)
+LOTS, ENOUGH = 20, 0.95
+CURVE = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explained:
+    """One answer of a network, as a function of the units of its input."""
+
+    units: Sequence[str]
+    """U names for people."""
+    value: Callable[[Tensor], Tensor]
+    """Which units are present [M, U] bool → f [M]."""
+    along: Callable[[Tensor], Tensor] | None
+    """Places t [S] on the straight way from nothing (0) to the input (1) → ⟨∇f, input − nothing⟩ by unit [S, U]; None: the input
+    is made of names, between which there is nothing."""
+    what: str
+    """What f is, in words."""
+    absent: str
+    """What an absent unit is replaced by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """What happens when units are taken away in the explanation's order, against orders by lot.
+
+    comprehensiveness: how far f falls without the first units; sufficiency: how far with them alone (DeYoung et al. 2020, section
+    4), both the mean over shares of the units; deletion: the mean of f while all are taken away one after the other (Petsiuk et
+    al. 2018, section 4.2).
+    """
+
+    comprehensiveness: float
+    sufficiency: float
+    deletion: float
+    percentile: dict[str, float]
+    """The share of orders by lot that do worse, or are the same order."""
+
+    @property
+    def faithful(self) -> bool:
+        """Whether taking the first units away does more than all but one of twenty orders by lot."""
+        return self.percentile["comprehensiveness"] >= ENOUGH and self.percentile["deletion"] >= ENOUGH
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribution:
+    """Scores of units, and how they came about."""
+
+    method: str
+    scores: np.ndarray
+    """[U]: what each unit adds to f."""
+    converged: bool
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def integrated_gradients(explained: Explained, seed: int = 0) -> Attribution:
+    """∫₀¹ ⟨∇f(nothing + t (input − nothing)), input − nothing⟩ dt by unit (Sundararajan et al. 2017, section 3), by the midpoint
+    rule, with more steps until the scores add up to f(all) − f(none).
+
+    Raises:
+        ValueError: there is no way between nothing and the input.
+    """
+    if explained.along is None:
+        raise ValueError("these inputs are names: nothing lies between them")
+    none, all_of_it = _ends(explained)
+    wanted = all_of_it - none
+    steps = FIRST
+    while True:
+        places = (torch.arange(steps, dtype=torch.float32) + 0.5) / steps
+        scores = explained.along(places).double().mean(0).cpu().numpy()
+        gap = abs(float(scores.sum()) - wanted) / max(abs(wanted), 1e-6)
+        if gap <= GAP or steps >= MOST:
+            break
+        steps *= 2
+    return Attribution(
+        method="integrated gradients", scores=scores, converged=gap <= GAP, facts={"steps": steps, "gap": gap}
+    )
+
+
+def shapley(explained: Explained, seed: int = 0) -> Attribution:
+    """The mean of what a unit adds over orders in which units come in (Castro et al. 2009), each order also backwards (Mitchell
+    et al. 2022, section 4.2). Each order's parts add up to f(all) − f(none) exactly."""
+    count = len(explained.units)
+    found: list[np.ndarray] = []
+    wanted = ORDERS
+    while True:
+        while len(found) < wanted:
+            order = permutation(seed, "shapley", len(found), count)
+            found.append((_added(explained, order) + _added(explained, order[::-1])) / 2)
+        parts = np.stack(found)
+        scores = parts.mean(0)
+        error = float((parts.std(0, ddof=1) / math.sqrt(len(parts))).max())
+        size = float(np.abs(scores).max())
+        converged = error <= ERROR * size or error == 0
+        if converged or wanted >= MOST_ORDERS:
+            break
+        wanted *= 2
+    facts = {"orders": 2 * len(found), "standard_error": error}
+    return Attribution(method="Shapley values, sampled", scores=scores, converged=converged, facts=facts)
+
+
+def _added(explained: Explained, order: np.ndarray) -> np.ndarray:
+    """[U]: what each unit adds to f when units come in in this order."""
+    count = len(order)
+    present = torch.zeros(count + 1, count, dtype=torch.bool)
+    for place, unit in enumerate(order.tolist()):
+        present[place + 1 :, unit] = True
+    values = explained.value(present).double().cpu().numpy()
+    added = np.empty(count)
+    added[order] = np.diff(values)
+    return added
+
+
+def ablation(explained: Explained, seed: int = 0) -> Attribution:
+    """How far f falls without each unit alone; units that stand in for one another both get little."""
+    count = len(explained.units)
+    present = torch.cat([torch.ones(1, count, dtype=torch.bool), ~torch.eye(count, dtype=torch.bool)])
+    values = explained.value(present).double().cpu().numpy()
+    return Attribution(method="ablation", scores=values[0] - values[1:], converged=True)
+
+
+METHODS: dict[str, Callable[[Explained, int], Attribution]] = {
+    "integrated-gradients": integrated_gradients,
+    "shapley": shapley,
+    "ablation": ablation,
+}
+
+
+def check(explained: Explained, scores: np.ndarray, seed: int = 0) -> Check:
+    """Hold an explanation's order, the greatest score first, against orders by lot."""
+    count = len(scores)
+    ours = np.argsort(-scores, kind="stable")
+    lots = [permutation(seed, "lots", number, count) for number in range(LOTS)]
+    measured = [_taken_away(explained, order) for order in (ours, *lots)]
+    own = measured[0]
+    sizes = sorted({_size(share, count) for share in SHARES})
+    same = [all(set(ours[:size].tolist()) == set(order[:size].tolist()) for size in sizes) for order in lots]
+    signs = {"comprehensiveness": 1, "sufficiency": -1, "deletion": -1}
+    percentile = {
+        name: sum(alike or sign * (own[name] - other[name]) > 1e-7 for alike, other in zip(same, measured[1:])) / LOTS
+        for name, sign in signs.items()
+    }
+    return Check(**own, percentile=percentile)
+
+
+def _taken_away(explained: Explained, order: np.ndarray) -> dict[str, float]:
+    count = len(order)
+    place = torch.from_numpy(np.argsort(order).copy())
+    sizes = [_size(share, count) for share in SHARES]
+    curve = np.unique(np.linspace(0, count, min(CURVE, count) + 1).round().astype(int)).tolist()
+    rows = [
+        place >= 0,
+        *(place >= size for size in sizes),
+        *(place < size for size in sizes),
+        *(place >= k for k in curve),
+    ]
+    values = explained.value(torch.stack(rows)).double().cpu().numpy()
+    without, alone = values[1 : 1 + len(sizes)], values[1 + len(sizes) : 1 + 2 * len(sizes)]
+    return {
+        "comprehensiveness": float((values[0] - without).mean()),
+        "sufficiency": float((values[0] - alone).mean()),
+        "deletion": float(values[1 + 2 * len(sizes) :].mean()),
+    }
+
+
+def _size(share: float, count: int) -> int:
+    return max(1, math.ceil(share * count))
+
+
+def _ends(explained: Explained) -> tuple[float, float]:
+    count = len(explained.units)
+    values = explained.value(torch.stack([torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)]))
+    return float(values[0]), float(values[1])
