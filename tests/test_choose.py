@@ -14,7 +14,7 @@ from sklearn.datasets import load_iris
 import tunewright
 from tiny import tiny_bert
 from tunewright.errors import RecipeError
-from tunewright.evaluation.combined import WEIGHTS, combined, fit_weights, standardised, weighted_tau
+from tunewright.evaluation.combined import combined, standardised, weighted_tau
 from tunewright.evaluation.transferability import h_score, leep, logme, nearest, one_hot
 from tunewright.models.layer_features import layer_means
 from tunewright.models.pretrained import open_backbone
@@ -73,31 +73,28 @@ def test_leep_of_a_model_that_knows_the_classes_and_of_one_that_knows_nothing() 
     assert leep(np.full((150, 4), 0.25), KIND) == pytest.approx(np.log(1 / 3))
 
 
-def test_scores_are_joined_by_weights_that_are_learned_and_a_missing_one_is_neutral() -> None:
+def test_scores_are_joined_and_a_missing_one_is_neutral() -> None:
     assert standardised([1.0, 1.0, 1.0]).tolist() == [0.0, 0.0, 0.0]
     assert standardised([0.0, None, 2.0]).tolist() == [-1.0, 0.0, 1.0]
-    rng = np.random.default_rng(0)
-    tasks = []
-    for _ in range(8):
-        truth = rng.normal(size=6)
-        tasks.append(
-            (
-                {"good": (truth + 0.1 * rng.normal(size=6)).tolist(), "noise": rng.normal(size=6).tolist()},
-                truth.tolist(),
-            )
-        )
-    weights = fit_weights(tasks)
-    assert weights["good"] > 0.9 and sum(weights.values()) == pytest.approx(1)
-    scores, truth = tasks[0]
-    assert weighted_tau(combined(scores, weights), truth) > weighted_tau(
-        combined(scores, {"good": 0.0, "noise": 1.0}), truth
+    scores = {"probe": [0.5, 0.7, None], "logme": [-1.0, 1.0, 0.0], "h_score": [9.0, 0.0, 0.0]}
+    assert combined(scores) == pytest.approx([(-1 - 1.5**0.5) / 2, (1 + 1.5**0.5) / 2, 0.0])
+    assert combined(scores, {"h_score": 2.0}).argmax() == 0
+
+
+def test_weighted_tau_counts_the_best_most() -> None:
+    reached = [0.9, 0.8, 0.7, 0.6]
+    assert weighted_tau(reached, reached) == pytest.approx(1) and weighted_tau(reached[::-1], reached) == pytest.approx(
+        -1
     )
+    assert weighted_tau([0.8, 0.9, 0.7, 0.6], reached) < weighted_tau([0.9, 0.8, 0.6, 0.7], reached)
 
 
-def test_the_weights_are_those_of_the_benchmark() -> None:
-    result = Path(__file__).parents[1] / "benchmarks" / "results" / "choose_backbones.json"
-    measured = json.loads(result.read_text())["weights"]
-    assert {name: round(value, 2) for name, value in measured.items()} == WEIGHTS
+def test_the_documents_say_what_the_benchmark_found() -> None:
+    place = Path(__file__).parents[1]
+    mean = json.loads((place / "benchmarks" / "results" / "choose_backbones.json").read_text())["mean"]
+    text = (place / "docs" / "choosing.md").read_text(encoding="utf-8")
+    for name in ("choose", "logme", "prior", "other seed"):
+        assert f"{mean[name]:.2f}" in text
 
 
 def test_averaged_features_have_the_mean_of_the_layers_inner_products() -> None:

@@ -1,7 +1,7 @@
 """`tunewright choose`: which pretrained model should this recipe start from?
 
 Each candidate's features of a sample of the training rows are held against the target by scores that need no training, and
-joined with what is published and with what past runs have shown. A bare score of this kind can order models worse than a fixed
+shown beside what is published and what past runs have shown. A bare score of this kind can order models worse than a fixed
 order does, so the fixed order stands beside, and what cannot be told apart is said to be so.
 """
 
