@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunewright.report.html import Html, tag
-from tunewright.report.page import POLICY
-from tunewright.report.style import style_sheet
+from tunewright.report.page import page_head
 
 # Units of bars at most; fewer below a picture, which shows them all.
 BARS, FEW = 15, 5
@@ -28,20 +27,10 @@ class Shown:
 
 def explanation_page(title: str, shown: Sequence[Shown]) -> str:
     """One self-contained page that loads and runs nothing."""
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-        tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name_="color-scheme", content="light dark"),
-        tag("title", f"Why? {title}"),
-        # The sheet is ours: nothing of the rows goes into it.
-        Html(f"<style>{style_sheet()}</style>"),
-    )
     key = tag("p", "Blue adds to the answer, orange takes from it; the stronger, the more.", class_="quiet")
     main = tag("main", [_one(entry) for entry in shown])
     body = tag("body", tag("div", tag("h1", "Why did the model answer so?"), key, main, class_="page"))
-    return "<!doctype html>\n" + tag("html", head, body, lang="en")
+    return "<!doctype html>\n" + tag("html", page_head(f"Why? {title}"), body, lang="en") + "\n"
 
 
 def _one(shown: Shown) -> Html:

@@ -70,16 +70,6 @@ def page(words: Words, run: RunFiles) -> str:
     """The whole page."""
     sections = _sections(words, run)
     links = [tag("li", tag("a", heading, href=f"#s{index}")) for index, (heading, _) in enumerate(sections, start=1)]
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-        tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name_="color-scheme", content="light dark"),
-        tag("title", f"{title(words, run)} · {run.name}"),
-        # The sheet is ours: nothing of the run's goes into it.
-        Html(f"<style>{style_sheet()}</style>"),
-    )
     body = tag(
         "body",
         tag("a", words("skip"), class_="skip", href="#result"),
@@ -92,7 +82,25 @@ def page(words: Words, run: RunFiles) -> str:
             class_="page",
         ),
     )
-    return "<!doctype html>\n" + tag("html", head, body, lang=LANGUAGES[words.language]) + "\n"
+    return (
+        "<!doctype html>\n"
+        + tag("html", page_head(f"{title(words, run)} · {run.name}"), body, lang=LANGUAGES[words.language])
+        + "\n"
+    )
+
+
+def page_head(name: str) -> Html:
+    """The head of a page that loads and runs nothing."""
+    return tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
+        tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name_="color-scheme", content="light dark"),
+        tag("title", name),
+        # The sheet is ours: nothing of the data goes into it.
+        Html(f"<style>{style_sheet()}</style>"),
+    )
 
 
 def _sections(words: Words, run: RunFiles) -> list[tuple[str, list[Html | None]]]:

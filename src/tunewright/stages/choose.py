@@ -182,7 +182,7 @@ def measure(ingredients: Ingredients, origin: Origin | None, sample: int) -> Mea
     pieces: list[list[torch.Tensor]] = []
     named: list[torch.Tensor] = []
     ids: list[torch.Tensor] = []
-    source = _source(origin)
+    source = _source(origin, ingredients.preprocessor.inputs.input_shape)
     with evaluating(ingredients.network), torch.inference_mode():
         for batch in in_order(examples, BATCH):
             ids.append(batch.ids)
@@ -220,12 +220,13 @@ def measure(ingredients: Ingredients, origin: Origin | None, sample: int) -> Mea
     )
 
 
-def _source(origin: Origin | None) -> torch.nn.Module | None:
-    """The whole network that a candidate was trained as, where it names classes."""
+def _source(origin: Origin | None, shape: tuple[int, ...]) -> torch.nn.Module | None:
+    """The whole network that a candidate was trained as, where it names classes and reads inputs of this shape."""
     target = origin.preprocessor.target if origin is not None else None
     if origin is None or target is None or target.classes is None or target.several:
         return None
-    return origin.network.eval()
+    same = tuple(origin.network.described.get("input_shape", shape)) == tuple(shape)
+    return origin.network.eval() if same else None
 
 
 def averaged(layers: list[np.ndarray]) -> np.ndarray:
