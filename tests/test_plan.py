@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import torch
 import yaml
 
 from tunewright.errors import ArtifactError, RecipeError
+from tunewright.models.build import build_network, describe_model
 from tunewright.planning.hardware import find_hardware
 from tunewright.planning.needs import Basis, Span, StagePlan
 from tunewright.planning.replay import time_calls
 from tunewright.planning.roofline import rate_at
 from tunewright.planning.tracing import Tracer
+from tunewright.recipe.schema import Model
 from tunewright.recipe.stages import stage_recipes
 from tunewright.runs import read_json
 from tunewright.stages.console import silent
+from tunewright.stages.memory import free_memory
 from tunewright.stages.plan import given_stages, plan
 from tunewright.stages.plan_history import learned_factor, outcomes, record, show_history
 from tunewright.stages.print_plan import print_plan
@@ -256,6 +260,31 @@ def test_seventy_billion_parameters_are_planned_without_making_them(tmp_path: Pa
     assert found.peak_parts["optimiser"] == pytest.approx(2 * FLOAT * found.parameters, rel=0.001)
     # Six operations for each parameter and token, and those of attention.
     assert found.flops_per_step == pytest.approx(6 * 2 * layer * 2 * 128, rel=0.05)
+
+
+def test_another_machine_has_its_own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether activations are recomputed there is no matter of what is free here."""
+    monkeypatch.setattr("tunewright.stages.memory.free_memory", lambda network: 2**20)
+    (tmp_path / "texts.csv").write_text("text\n" + "a row of text\n" * 200)
+    recipe = {
+        "task": "language-modeling",
+        "data": {"source": "texts.csv", "input": "text", "split": {"valid": 0.1, "test": 0.1}},
+        "model": {
+            "backbone": {"gpt": {"layers": 2, "heads": 2, "width": 64, "context": 64}},
+            "tokenizer": "characters",
+        },
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (there,) = plan(tmp_path / "recipe.yaml", [], on="h100", screen=silent())
+    (here,) = plan(tmp_path / "recipe.yaml", [], probe=False, screen=silent())
+    assert here.recomputes and not there.recomputes
+
+
+def test_what_the_system_keeps_files_in_is_free() -> None:
+    described = describe_model(Model(layers=[{"dense": 2}]), input_shape=(3,), outputs=2)
+    free = free_memory(build_network(described, seed=0))
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0.9 * pages < free <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_history_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -156,7 +156,7 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
     if _undecided(ingredients) and (large or not here) and _half_precision_gain(machine) > WORTH:
         ingredients = replace(ingredients, recipe=with_changes(recipe, {"hardware.precision": "bfloat16"}))
     try:
-        ready = set_up(ingredients, None, screen if here else silent())
+        ready = set_up(ingredients, None, screen if here else silent(), free=None if here else free)
         before, encoding = resident_memory(), peak_memory() or 0
         rehearsal = rehearse(ingredients, silent(), ready)
     except NUMBERS_ARE_WANTED as error:
@@ -165,7 +165,8 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
         screen.say(f"{given.stage.name}: the network looks at its own numbers, so real steps are followed")
         ingredients = given.ingredients(recipe, "random")
         before, encoding = resident_memory(), peak_memory() or 0
-        rehearsal = rehearse(ingredients, silent())
+        ready = set_up(ingredients, None, silent(), free=None if here else free)
+        rehearsal = rehearse(ingredients, silent(), ready)
     small = rehearsal.most.most < SHARE * free and estimated(rehearsal.usual, machine) < STEP
     times: list[float] = []
     if here and probe and small:

@@ -66,11 +66,12 @@ class Ready:
         return [value for entry in self.optimizer.state.values() for value in entry.values() if torch.is_tensor(value)]
 
 
-def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen) -> Ready:
+def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen, *, free: int | None = None) -> Ready:
     """Put everything in its place.
 
     Args:
         folder: the stage's, which keeps what was decided once; None: nothing is kept.
+        free: bytes of memory that there are, on a machine that is not this one; None: what is free here.
 
     Raises:
         UserError: recipe, data and network do not fit together.
@@ -89,7 +90,7 @@ def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen) -> Rea
     quicken_dropout(network)
     narrow_last_layer(network)
     precision = set_precision(network, recipe, train, folder, screen)
-    recomputes, activations = save_memory(network, recipe, train, screen)
+    recomputes, activations = save_memory(network, recipe, train, screen, free)
     train = referred(ingredients, train, device, screen)
     valid = None if valid is None else referred(ingredients, valid, device, screen)
     layers = cache(lambda: layer_table(network))
