@@ -38,7 +38,7 @@ class Candidate:
         return started_from(self.stage.recipe, Path("."))
 
 
-def candidates_for(recipe: Recipe, names: list[str] | None, base: Path) -> list[Candidate]:
+def candidates_for(recipe: Recipe, names: list[str] | None) -> list[Candidate]:
     """The candidates that are named, or else those that are published for the recipe's task, and the recipe's own.
 
     Raises:
@@ -46,7 +46,7 @@ def candidates_for(recipe: Recipe, names: list[str] | None, base: Path) -> list[
     """
     stage = stage_recipes(recipe)[-1]
     if names:
-        return [_candidate(stage, name, base, wanted=True) for name in dict.fromkeys(names)]
+        return [_candidate(stage, name, wanted=True) for name in dict.fromkeys(names)]
     known = [name for name, facts in PUBLISHED.items() if facts.task == stage.recipe.task]
     own = stage.recipe.model.backbone
     if own is not None and stage.recipe.model.weights in (None, "pretrained"):
@@ -58,12 +58,11 @@ def candidates_for(recipe: Recipe, names: list[str] | None, base: Path) -> list[
             expected=", ".join(sorted({facts.task for facts in PUBLISHED.values()})),
             fix="name the models: --candidates FOLDER --candidates HUB/ID",
         )
-    return [_candidate(stage, name, base, wanted=False) for name in known]
+    return [_candidate(stage, name, wanted=False) for name in known]
 
 
-def _candidate(stage: StageRecipe, name: str, base: Path, *, wanted: bool) -> Candidate:
-    folder = Path(name).expanduser()
-    here = folder if folder.is_absolute() else Path.cwd() / folder
+def _candidate(stage: StageRecipe, name: str, *, wanted: bool) -> Candidate:
+    here = Path(name).expanduser()
     changes: Changes = {"model.layers": None, "model.backbone": name, "model.weights": None}
     if here.is_dir():
         saved = (here / BESIDE).exists() or _is_own(here)
@@ -104,7 +103,8 @@ def past_scores(runs: Path, task: str) -> dict[str, float]:
     averaged over data sets. Only data on which several models were fine-tuned says anything."""
     reached: dict[tuple[str, str], dict[str, float]] = {}
     for folder in sorted(path.parent for path in runs.glob("*/run.json")):
-        for place, name, value in _results(folder, task):
+        if (result := _result(folder, task)) is not None:
+            place, name, value = result
             others = reached.setdefault(place, {})
             others[name] = max(value, others.get(name, value))
     found: dict[str, list[float]] = {}
@@ -115,18 +115,18 @@ def past_scores(runs: Path, task: str) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
-def _results(folder: Path, task: str) -> list[tuple[tuple[str, str], str, float]]:
-    """(data and metric, model, what it reached on the test) of a run's last stage; nothing of a run that cannot be read."""
+def _result(folder: Path, task: str) -> tuple[tuple[str, str], str, float] | None:
+    """(data and metric, model, what it reached on the test) of a run's last stage; None of a run that cannot be read."""
     try:
         run = Run(folder)
         stage = stage_recipes(load_recipe(folder / "recipe.resolved.yaml", [], defaults=task_defaults))[-1]
         summary = read_json(run.stage_folder(stage.name) / "summary.json", "a stage")
         name = started_from(stage.recipe, Path(run.record["base"]))
     except (ArtifactError, RecipeError, KeyError, OSError):
-        return []
+        return None
     metric = METRICS[get_task(task).metrics[0]]
     value = summary.get("evaluation", {}).get("metrics", {}).get(metric.name, {}).get("value")
     if summary.get("task") != task or value is None:
-        return []
+        return None
     sign = 1 if metric.greater_is_better else -1
-    return [((summary["data"]["fingerprint"], metric.name), name, sign * value)]
+    return (summary["data"]["fingerprint"], metric.name), name, sign * value

@@ -123,7 +123,7 @@ def choose(
     """
     screen = silent() if as_json else screen or Screen()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
-    found = candidates_for(loaded, names, base)
+    found = candidates_for(loaded, names)
     task = get_task(found[0].stage.recipe.task)
     if task.examination is not None or task.target_kind is None:
         raise RecipeError(

@@ -17,7 +17,7 @@ from tunewright.files import write_atomic
 from tunewright.report.explanation import Shown, explanation_page
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.given import given_pieces
-from tunewright.stages.predict import load_model
+from tunewright.stages.predict import left_out, load_model
 from tunewright.stages.suspects import learned_from, show_influence, show_suspects
 from tunewright.tasks.explained import Question, questions
 
@@ -110,8 +110,8 @@ def explain(
                 if piece.table.num_rows > table.num_rows:
                     screen.say(f"{example}: only the first {rows:,} rows are explained; --rows asks for more")
                 break
-        for entry in rejects.summary():
-            screen.warn(f"{entry.count} left out: {entry.reason}: {'; '.join(entry.examples)}")
+        for line in left_out(rejects):
+            screen.warn(line)
     if html is not None:
         write_atomic(html, explanation_page(folder.name, shown))
         screen.say(f"written: {html}")

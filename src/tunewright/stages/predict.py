@@ -54,7 +54,7 @@ class Model:
         if isinstance(data, str):
             rejects = Rejects()
             found = [entry for entries in _predictions(self, data, rejects) for entry in entries]
-            for line in _left_out(rejects):
+            for line in left_out(rejects):
                 warnings.warn(line, stacklevel=2)
             return found
         table = data if isinstance(data, pa.Table) else _texts_table(data, self.preprocessor.inputs)
@@ -143,11 +143,12 @@ def print_predictions(folder: Path, data: str, form: str = "json") -> None:
         for entry in entries:
             sys.stdout.write(json.dumps(entry, ensure_ascii=False) + "\n")
         sys.stdout.flush()
-    for line in _left_out(rejects):
+    for line in left_out(rejects):
         sys.stderr.write(f"note: {line}\n")
 
 
-def _left_out(rejects: Rejects) -> list[str]:
+def left_out(rejects: Rejects) -> list[str]:
+    """A line for each reason."""
     return [f"{entry.count} left out: {entry.reason}: {'; '.join(entry.examples)}" for entry in rejects.summary()]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from torch import nn
 
 from tunewright.data.batching import Examples, in_order
 from tunewright.data.prepare import Prepared
@@ -146,12 +147,10 @@ def show_suspects(learned: Learned, screen: Screen, count: int = 20) -> list[dic
 # Rows of influence
 
 
-def influence(learned: Learned, model: Model, example: Examples, asked: int) -> np.ndarray:
+def influence(learned: Learned, layer: nn.Linear, feature: np.ndarray, asked: int) -> np.ndarray:
     """[N]: how much each training row has to do with the answer `asked` to an example, in the last layer: both rows' errors times
     their features' product by the inverse of the features' covariance, ⟨p − y, p′ − y′⟩ h (HᵀH + λ)⁻¹ h′ (TRAK, Park et al. 2023,
     section 3.2, of one model and without a projection; without the inverse it were TracIn, Pruthi et al. 2020)."""
-    _, layer = last_layer(model.network, _one_batch(example))
-    (feature,) = take_features(model.network, layer, example)
     weight = layer.weight.detach().double().numpy()
     bias = layer.bias.detach().double().numpy()
 
@@ -198,13 +197,12 @@ def show_influence(
     learned: Learned, network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table, screen: Screen
 ) -> dict[str, Any]:
     """Print the training rows that speak most for the answer to one row, and most against it."""
-    model = Model(network, preprocessor)
-    (said,) = model.predict(table)
+    (said,) = Model(network, preprocessor).predict(table)
     asked = learned.classes.index(said["prediction"])
     example = preprocessor.inputs.examples(table, None)
-    scores = influence(learned, model, example, asked)
     _, layer = last_layer(network, _one_batch(example))
     (feature,) = take_features(network, layer, example)
+    scores = influence(learned, layer, feature, asked)
     share = influence_percentile(learned, scores, feature, asked)
     order = np.argsort(-scores, kind="stable")
     rows = learned.table[ROW].to_pylist()

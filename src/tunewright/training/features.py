@@ -145,7 +145,10 @@ def fit_logistic(
     # With one thread the sums are always made in the same order.
     with threadpool_limits(1):
         parts = _folds(target, seed) if choose else []
-        scores = [_score(features, target, rows, parts, C, bias) for C in STRENGTHS] if parts else []
+        scores = [
+            _strength(_held_out(features, target, rows, parts, C, bias), target, parts, C)
+            for C in (STRENGTHS if parts else ())
+        ]
         best = min(scores, key=lambda score: score.log_loss).C if scores else USUAL
         weight, offset = _solve(features, target, rows, best, bias)
     full, offsets = np.zeros((classes, features.shape[1])), np.full(classes, NEVER)
@@ -206,17 +209,6 @@ def held_out_numbers(features: np.ndarray, targets: np.ndarray, *, seed: int) ->
         model = RidgeCV(alphas=[1 / C for C in STRENGTHS]).fit(features[fold != k], targets[fold != k])
         found[fold == k] = np.asarray(model.predict(features[fold == k])).reshape(-1, targets.shape[1])
     return found
-
-
-def _score(
-    features: np.ndarray,
-    target: np.ndarray,
-    rows: np.ndarray | None,
-    parts: list[tuple[np.ndarray, np.ndarray]],
-    C: float,
-    bias: bool,
-) -> Strength:
-    return _strength(_held_out(features, target, rows, parts, C, bias), target, parts, C)
 
 
 def _held_out(
