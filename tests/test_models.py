@@ -39,6 +39,8 @@ EXAMPLES: list[tuple[Any, tuple[int, ...]]] = [
     ("layer_norm", IMAGE),
     ("layer_norm", SEQUENCE),
     ({"group_norm": 3}, IMAGE),
+    ({"group_norm": "auto"}, ROW),
+    ({"scattering": 1, "directions": 4}, IMAGE),
     ({"dropout": 0.5}, ROW),
     ({"embedding": 6, "vocabulary": 11}, IDS),
     ({"gru": 6}, SEQUENCE),

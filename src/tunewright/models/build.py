@@ -29,13 +29,16 @@ from tunewright.recipe.schema import Layer, Model
 # A block's name, and a layer of the list or a function that makes the module.
 NamedBlock = tuple[str, Layer | Callable[[], nn.Module]]
 
-# Each gives the named blocks of a backbone for an input shape: a layer of the list, or a function that makes a module.
-MODELS: dict[str, Callable[..., Sequence[NamedBlock]]] = {
-    "mlp": mlp,
+RESNETS: dict[str, Callable[..., Sequence[NamedBlock]]] = {
     **{f"resnet{depth}": small_resnet(depth) for depth in (20, 32, 44, 56, 110)},
     "resnet18": large_resnet((2, 2, 2, 2), bottleneck=False),
     "resnet34": large_resnet((3, 4, 6, 3), bottleneck=False),
     "resnet50": large_resnet((3, 4, 6, 3), bottleneck=True),
+}
+# Each gives the named blocks of a backbone for an input shape: a layer of the list, or a function that makes a module.
+MODELS: dict[str, Callable[..., Sequence[NamedBlock]]] = {
+    "mlp": mlp,
+    **RESNETS,
     "efficientnet-lite0": efficientnet_lite0,
     **CLICK_MODELS,
 }

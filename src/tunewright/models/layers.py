@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tunewright.errors import RecipeError
+from tunewright.models.scattering import Scattering
 from tunewright.recipe.schema import Layer
 
 Shape = tuple[int, ...]
@@ -137,13 +138,37 @@ def layer_norm(shape: Shape, *, eps: float = 1e-5) -> tuple[nn.Module, Shape]:
     return nn.LayerNorm(list(shape if len(shape) == 3 else shape[-1:]), eps=eps), shape
 
 
-def group_norm(shape: Shape, groups: int = 8, *, eps: float = 1e-5) -> tuple[nn.Module, Shape]:
-    """Normalise groups of channels of each example (Wu and He 2018)."""
-    channels = _image(shape, "group_norm")[0]
+def group_norm(shape: Shape, groups: int | str = 8, *, eps: float = 1e-5) -> tuple[nn.Module, Shape]:
+    """Normalise groups of channels of each example (Wu and He 2018); `auto`: the most groups up to 8 that come out even."""
+    if len(shape) not in (1, 3):
+        raise LayerMismatch(f"group_norm cannot read {list(shape)}", "an image or a row")
+    channels = shape[0]
+    if groups == "auto":
+        groups = even_groups(channels)
     _whole(groups, "groups")
+    assert isinstance(groups, int)
     if channels % groups:
         raise LayerMismatch(f"{channels} channels cannot be divided into {groups} groups", f"a divisor of {channels}")
     return nn.GroupNorm(groups, channels, eps=eps), shape
+
+
+def scattering(shape: Shape, scales: int = 2, *, directions: int = 8) -> tuple[nn.Module, Shape]:
+    """Features of an image by fixed wavelets of so many scales and directions (Bruna and Mallat 2013); nothing is learned."""
+    channels, height, width = _image(shape, "scattering")
+    _whole(scales, "scales")
+    _whole(directions, "directions")
+    if min(height, width) < 2 ** (scales + 1):
+        raise LayerMismatch(
+            f"{scales} scales are too many for the image {list(shape)}", f"at least {2 ** (scales + 1)} pixels"
+        )
+    module = Scattering((height, width), scales, directions)
+    count = 1 + scales * directions + directions**2 * scales * (scales - 1) // 2
+    return module, (channels * count, height >> scales, width >> scales)
+
+
+def even_groups(channels: int) -> int:
+    """The largest number up to 8 that divides the channels."""
+    return max(groups for groups in range(1, 9) if channels % groups == 0)
 
 
 def dropout(shape: Shape, rate: Any) -> tuple[nn.Module, Shape]:
@@ -209,6 +234,7 @@ LAYERS: dict[str, Callable[..., tuple[nn.Module, Shape]]] = {
     "batch_norm": batch_norm,
     "layer_norm": layer_norm,
     "group_norm": group_norm,
+    "scattering": scattering,
     "dropout": dropout,
     "embedding": embedding,
     "gru": gru,

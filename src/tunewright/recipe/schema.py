@@ -245,6 +245,20 @@ class Train(Block):
     """Also write a checkpoint every so many steps; one is written after every epoch in any case."""
 
 
+class Privacy(Block):
+    """Training with differential privacy (DP-SGD): nobody can tell from the weights whether a unit was among the training data,
+    but for ε and δ."""
+
+    epsilon: Annotated[float, Field(gt=0, le=100)]
+    """What the whole stage may cost; the noise follows from it. Below 1 strong, 10 weak."""
+    delta: Literal["auto"] | Annotated[float, Field(gt=0, lt=0.1)] = "auto"
+    """The probability with which ε may fail; auto: N^−1.1 for N units."""
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """The norm that a unit's gradient has at most."""
+    unit: Literal["example", "user"] = "example"
+    """What is protected: each training row, or each user with all rows (the column is `data.user`, or that of `data.split`)."""
+
+
 class Eval(Block):
     """What is measured, and how surely."""
 
@@ -295,6 +309,8 @@ class Recipe(Block):
     train: Train = Train()
     eval: Eval = Eval()
     hardware: Hardware = Hardware()
+    privacy: Privacy | None = None
+    """Train so that the weights say next to nothing of any single unit of the training data; left out: ordinary training."""
     stages: list[str | dict[str, Any]] = ["pretrain"]
     """Training stages in order: `pretrain`, `finetune`, or `{finetune: {overrides}}`. Each starts from the one before. A
     stage may have a task of its own; then all but the data, the backbone and the hardware is that task's."""

@@ -283,6 +283,13 @@ def _training(stage: Stage, resolved: Mapping[str, Any]) -> str:
         lines.append(
             f"- Head: logistic regression on features, C {numbers.significant(strength)}; {count:.3g} examples a class"
         )
+    spent = mapping(done.get("privacy"))
+    if (epsilon := number_from(spent.get("epsilon"))) is not None and (delta := number_from(spent.get("delta"))):
+        left = "; ".join(_md(shown(entry)) for entry in sequence(spent.get("not_covered")))
+        lines.append(
+            f"- Trained with differential privacy: ε = {numbers.significant(epsilon)}, δ = {delta:.2g} for each "
+            f"{_md(shown(spent.get('unit')))} of the training data. Not covered: {left}"
+        )
     seed = number_from(stage.summary.get("seed", resolved.get("seed")))
     if seed is not None:
         lines.append(f"- Seed: {seed:g}")

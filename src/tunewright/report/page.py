@@ -24,6 +24,7 @@ from tunewright.report.labels_section import labelled
 from tunewright.report.mistakes_section import mistakes
 from tunewright.report.parts import stage_title
 from tunewright.report.plan_section import planned
+from tunewright.report.privacy_section import privacy
 from tunewright.report.ranking_section import ranking
 from tunewright.report.reading import RunFiles, Stage, mapping, read_run, words_of
 from tunewright.report.result_section import compared, hint, result, sliced
@@ -122,6 +123,7 @@ def _stage(words: Words, stage: Stage) -> list[Html | None]:
         *training(words, stage),
         *samples(words, stage),
         *few_shot(words, stage),
+        *privacy(words, stage),
         *certificate(words, stage),
         *result(words, stage),
         *ranking(words, stage),

@@ -278,6 +278,21 @@ WORDS: dict[str, tuple[str, str]] = {
     "more_columns": ("and {count} more columns", "另有 {count} 列"),
     "missing": ("missing", "缺失"),
     # few examples
+    "privacy": ("Differential privacy", "差分隐私"),
+    "privacy_said": (
+        "This stage is (ε, δ)-differentially private with ε = {epsilon} and δ = {delta} for each {unit} of {units}: what anybody "
+        "concludes from the weights is at most e^ε times as probable as it would be without that {unit}, but for δ.",
+        "本阶段满足 (ε, δ)-差分隐私：ε = {epsilon}，δ = {delta}，保护单位为 {units} 个{unit}中的每一个。"
+        "除概率 δ 外，任何人由权重得出某一结论的概率，至多是没有该{unit}时的 e^ε 倍。",
+    ),
+    "privacy_example": ("example", "样本"),
+    "privacy_user": ("user", "用户"),
+    "privacy_prv": ("ε by a second way (PRV)", "另一种算法（PRV）的 ε"),
+    "privacy_noise": ("noise, as a multiple of the clip norm", "噪声（裁剪范数的倍数）"),
+    "privacy_clip": ("clip norm", "裁剪范数"),
+    "privacy_rate": ("drawn at each step", "每步抽取比例"),
+    "privacy_steps": ("steps", "步数"),
+    "privacy_not": ("It says nothing of:", "以下内容不在保护之内："),
     "few_shot": ("Few examples", "小样本"),
     "few_reason": (
         "{count} examples a class, fewer than {few}, and the recipe does not say what moves.",
@@ -437,6 +452,19 @@ WORDS: dict[str, tuple[str, str]] = {
 }
 
 KNOWN: dict[str, tuple[str, str]] = {
+    # what privacy does not cover
+    "validation and test rows, which choose the epoch and are measured": (
+        "validation and test rows, which choose the epoch and are measured",
+        "验证集与测试集的行：前者用于选择轮次，两者都被测量",
+    ),
+    "what was read off the training rows before: classes, vocabulary, means and deviations of inputs": (
+        "what was read off the training rows before: classes, vocabulary, means and deviations of inputs",
+        "训练之前从训练行得到的内容：类别、词表、输入的均值与标准差",
+    ),
+    "the training losses in metrics.jsonl and in the report": (
+        "the training losses in metrics.jsonl and in the report",
+        "metrics.jsonl 与报告中的训练损失",
+    ),
     # what a plan's time is based on
     "measured here": ("timed on this machine", "在本机计时"),
     "operation by operation": ("timed operation by operation on this machine", "在本机逐个运算计时"),

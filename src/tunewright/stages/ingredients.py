@@ -34,6 +34,7 @@ from tunewright.stages.console import Screen
 from tunewright.stages.job import Origin, recipe_backbone
 from tunewright.stages.method import few_examples, settle_method
 from tunewright.stages.pretrained import chosen_tune, pretrained_network, same_target, usual_lr
+from tunewright.stages.private_rules import private_recipe, require_private
 from tunewright.tasks.base import InputEncoder, Preprocessor, Started, Task
 from tunewright.tasks.causal_tokens import CausalEncoder
 from tunewright.tasks.chat_tokens import TalkEncoder
@@ -134,6 +135,9 @@ def gather(
         UserError: the recipe, the data and the source do not fit together.
     """
     task = get_task(recipe.task)
+    require_private(recipe)
+    if recipe.privacy is not None:
+        recipe = private_recipe(recipe, screen.say)
     random = origin is None and (recipe.model.weights == "random" or backbone is None or not backbone.pretrained)
     if random and task.goes_on:
         raise RecipeError(

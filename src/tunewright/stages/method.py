@@ -26,6 +26,7 @@ def few_examples(recipe: Recipe, task: Task, prepared: Prepared) -> float | None
         return None
     if (
         recipe.tune.model_fields_set
+        or recipe.privacy
         or recipe.model.weights == "random"
         or recipe.train.objective
         or recipe.train.augment

@@ -20,6 +20,7 @@ from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients, is_stochastic
 from tunewright.stages.job import StageJob
 from tunewright.stages.memory import forget_peak, peak_memory
+from tunewright.stages.private import private_training
 from tunewright.stages.setup import penalty_of, set_up, small_numbers_as_zero, threads
 from tunewright.stages.stopping import stop_requests
 from tunewright.stages.summary import (
@@ -52,9 +53,14 @@ def train_ingredients(
     """
     began = time.perf_counter()
     forget_peak()
-    recipe, train_settings = job.recipe, job.recipe.train
+    recipe, train_settings = ingredients.recipe, ingredients.recipe.train
     ready = set_up(ingredients, job.folder, screen)
     network, model, batches, movements = ready.network, ready.model, ready.batches, ready.movements
+    objective = ingredients.objective.bind(recipe.seed, ready.device)
+    private = None
+    if recipe.privacy is not None:
+        private = private_training(recipe, ready, ingredients.prepared, objective, job.folder, screen)
+        batches = private.batches
     total_steps = train_settings.epochs * batches.steps_per_epoch
 
     lr, optimizer = ingredients.lr, ready.optimizer
@@ -137,7 +143,7 @@ def train_ingredients(
             train(
                 model,
                 batches,
-                ingredients.objective.bind(recipe.seed, ready.device),
+                objective,
                 optimizer,
                 learning_rate_factor(train_settings.schedule, train_settings.warmup, total_steps),
                 penalty_of(optimizer, recipe),
@@ -156,6 +162,7 @@ def train_ingredients(
                     save=save,
                     should_stop=should_stop,
                 ),
+                private.gradient if private else None,
             )
     if state.finished is None:
         raise Stopped(
@@ -163,13 +170,16 @@ def train_ingredients(
             file=checkpoints,
             fix="run the same command again: it goes on from there",
         )
-    means = {
+    means: dict[str, Any] = {
         "preparation_seconds": preparation,
         "peak_memory": peak_memory(),
         "precision": ready.precision,
         "gradient_checkpointing": ready.recomputes,
         "frozen_part_kept": ready.frozen is not None,
     }
+    if private is not None:
+        private.gradient.remove()
+        means["privacy"] = private.facts()
     (finish or finish_stage)(job, ingredients, state, movements, before, lr, means, ready.texts, screen)
 
 

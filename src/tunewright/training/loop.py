@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tunewright.data.batching import Batch, Batches, Examples
+from tunewright.data.batching import Batch, Examples
 from tunewright.errors import Diverged
 from tunewright.random import mix
 from tunewright.training.liveness import (
@@ -40,6 +40,18 @@ class StepObjective(Protocol):
     def weight(self, batch: Batch) -> float: ...
 
     def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor: ...
+
+
+class Steps(Protocol):
+    """An epoch's steps, each a list of micro-batches; `steps(epoch, start)` begins in its middle."""
+
+    @property
+    def examples(self) -> Examples: ...
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def steps(self, epoch: int, *, start: int = 0) -> Iterator[list[Batch]]: ...
 
 
 @dataclass(kw_only=True)
@@ -106,6 +118,10 @@ class Surroundings:
     """True when the user or the system asked to stop; the loop saves and returns."""
 
 
+# (model, micro-batches, objective, parameters, state) → the sum of the losses; leaves the gradient in each parameter.
+Gradient = Callable[[nn.Module, list[Batch], StepObjective, list[nn.Parameter], State], float]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The numbers of the loop."""
@@ -121,7 +137,7 @@ class Settings:
 
 def train(
     model: nn.Module,
-    batches: Batches,
+    batches: Steps,
     objective: StepObjective,
     optimizer: Optimizer,
     learning_rate_factor: Callable[[int], float],
@@ -129,11 +145,13 @@ def train(
     state: State,
     settings: Settings,
     around: Surroundings,
+    private: Gradient | None = None,
 ) -> State:
     """Train from `state` until the last epoch, an early stop or a request to stop.
 
     `learning_rate_factor(step)` multiplies each group's `base_lr`. The loss of a step is the weighted mean over all
-    examples of its micro-batches, so accumulation over uneven micro-batches equals one large batch.
+    examples of its micro-batches, so accumulation over uneven micro-batches equals one large batch. With `private`, gradients
+    are what it makes of the batches instead.
 
     Raises:
         Diverged: the loss is not finite or exploded; nothing has been saved since it was healthy.
@@ -151,15 +169,18 @@ def train(
                 seed_generators(mix(settings.seed, "step", state.step))
             factor = learning_rate_factor(state.step)
             rate = set_learning_rate(optimizer, factor)
-            weight = sum(objective.weight(batch) for batch in step_batches)
+            weight = sum(objective.weight(batch) for batch in step_batches) or 1.0  # a private step may be empty
             for parameter in parameters:
                 parameter.grad = None
-            loss_sum = 0.0
-            for batch in step_batches:
-                loss = objective.loss_sum(model, batch, state.epoch)
-                loss_sum += float(loss.detach())
-                require_connected(loss, where(state))
-                (loss / weight).backward()
+            if private is not None:
+                loss_sum = private(model, step_batches, objective, parameters, state)
+            else:
+                loss_sum = 0.0
+                for batch in step_batches:
+                    loss = objective.loss_sum(model, batch, state.epoch)
+                    loss_sum += float(loss.detach())
+                    require_connected(loss, where(state))
+                    (loss / weight).backward()
             if state.step == look - 1:
                 require_gradient(parameters, loss_sum / weight, where(state))
             if penalty is not None:
@@ -187,7 +208,7 @@ def train(
             if settings.save_every and state.step % settings.save_every == 0 and not last:
                 around.save(state)
 
-        train_loss = state.loss_sum / state.weight_sum
+        train_loss = state.loss_sum / (state.weight_sum or 1.0)
         state.epoch += 1
         around.end_epoch(state, train_loss)
         end_if_still(state, parameters, train_loss)
