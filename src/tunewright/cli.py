@@ -337,6 +337,30 @@ def explain(
 
 
 @app.command()
+def privacy(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder inside its run.")],
+    references: Annotated[
+        int, typer.Option(min=0, help="Train so many models on random halves of the rows (LiRA), 4 or more.")
+    ] = 0,
+    one_run: Annotated[
+        bool, typer.Option("--one-run", help="Train once more, and say which ε that training exceeds.")
+    ] = False,
+    canaries: Annotated[
+        int, typer.Option(min=0, help="Train once more with so many made-up secrets among the texts.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Another one draws other rows.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Attack a model: what does it give away about its training data?"""
+    from tunewright.stages.audit import print_audit
+    from tunewright.stages.console import Screen
+
+    print_audit(
+        model, references=references, one_run=one_run, canaries=canaries, seed=seed, as_json=as_json, screen=Screen()
+    )
+
+
+@app.command()
 def recommend(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model of item-recommendation.")],
     user: Annotated[str, typer.Argument(metavar="USER", help="The user, as the data names it.")],

@@ -156,12 +156,7 @@ def gather(
             expected="task: speech-recognition",
             fix="leave model.decoding out",
         )
-    usual = task.objective if task.objective_of is None else task.objective_of(inputs)
-    named = recipe.train.objective or usual
-    if task.objectives is not None:
-        objective = build_own_objective(named, recipe.train, task.objectives, inputs)
-    else:
-        objective = build_objective(named, recipe.train, classes=prepared.manifest.classes, prepared=prepared)
+    objective = objective_of(recipe, task, inputs, prepared)
     target = fit_target(prepared) if objective.supervised else None
     preprocessor = Preprocessor(task=task, inputs=inputs, target=target)
     started = origin.network if origin is not None else None
@@ -201,6 +196,19 @@ def gather(
         lr=lr,
         augmentation=_augmentation(recipe, task, objective, target),
     )
+
+
+def objective_of(recipe: Recipe, task: Task, inputs: InputEncoder, prepared: Prepared) -> Objective:
+    """What a stage minimises: the recipe's objective, or the task's usual one.
+
+    Raises:
+        RecipeError: there is none of that name, or it does not fit the target.
+    """
+    usual = task.objective if task.objective_of is None else task.objective_of(inputs)
+    named = recipe.train.objective or usual
+    if task.objectives is not None:
+        return build_own_objective(named, recipe.train, task.objectives, inputs)
+    return build_objective(named, recipe.train, classes=prepared.manifest.classes, prepared=prepared)
 
 
 def _augmentation(

@@ -14,19 +14,14 @@ import pyarrow as pa
 from torch import nn
 
 from tunewright.data.batching import Examples, in_order
-from tunewright.data.prepare import Prepared
 from tunewright.data.sources.base import ROW
 from tunewright.errors import ArtifactError
 from tunewright.models.network import AnyNetwork
 from tunewright.random import permutation
-from tunewright.recipe.loading import load_recipe
-from tunewright.recipe.stages import stage_recipes
-from tunewright.runs import Run
-from tunewright.stages.console import Screen, silent
-from tunewright.stages.ingredients import prepare_data
+from tunewright.stages.console import Screen
 from tunewright.stages.predict import Model
+from tunewright.stages.provenance import provenance
 from tunewright.tasks.base import Preprocessor
-from tunewright.tasks.table import task_defaults
 from tunewright.training.features import fit_logistic, held_out_logits, last_layer, take_features
 
 # Training rows that are looked at, at most; others are passed over, which is said.
@@ -63,7 +58,7 @@ def learned_from(folder: Path, model: Model) -> Learned:
         raise ArtifactError(
             "only classifiers are asked for their training rows", file=folder, expected="a model of classes"
         )
-    prepared = _training_data(folder)
+    prepared = provenance(folder).data()
     table = prepared.table("train")
     chosen = np.sort(permutation(0, "suspects", 0, table.num_rows)[:MOST])
     passed_over = table.num_rows - len(chosen)
@@ -82,23 +77,6 @@ def learned_from(folder: Path, model: Model) -> Learned:
 
 def _one_batch(examples: Examples) -> Any:
     return next(iter(in_order(examples, 2))).inputs
-
-
-def _training_data(folder: Path) -> Prepared:
-    place = folder.resolve()
-    run = next((parent for parent in place.parents if (parent / "run.json").exists()), None)
-    if run is None:
-        raise ArtifactError(
-            "the training rows are found by the run that the model belongs to, and it stands in none",
-            file=folder,
-            expected="a model inside a run folder, such as runs/mnist/finetune/model",
-            fix="name the model where `tunewright run` left it",
-        )
-    recipe = load_recipe(run / "recipe.resolved.yaml", [], defaults=task_defaults)
-    stage = next((stage for stage in stage_recipes(recipe) if stage.name == place.parent.name), None)
-    if stage is None:
-        raise ArtifactError("the run's recipe has no such stage", file=folder, found=place.parent.name)
-    return prepare_data(stage.recipe, Path(Run(run).record["base"]), silent())
 
 
 # Labels that look wrong
