@@ -337,6 +337,39 @@ def explain(
 
 
 @app.command()
+def tune(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Finished trials that there are to be, earlier ones counted.")
+    ] = 20,
+    sampler: Annotated[str, typer.Option(help="tpe, random or grid.")] = "tpe",
+    prune: Annotated[bool, typer.Option(help="Let go of trials that are behind others (ASHA).")] = True,
+    hours: Annotated[float | None, typer.Option(min=0, help="Begin no trial after so many hours.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that try at the same time.")] = 1,
+    seeds: Annotated[
+        int,
+        typer.Option(min=0, help="Train and test the winner and the recipe as it is with so many seeds; 0: do not."),
+    ] = 3,
+    runs: Annotated[Path, typer.Option(help="The folder that gets the search's folder.")] = Path("runs"),
+    worker: Annotated[int, typer.Option(hidden=True)] = 0,
+) -> None:
+    """Look for better settings on the validation rows, and say whether they really are better."""
+    from tunewright.stages.console import Screen
+    from tunewright.stages.tune import chosen_sampler, help_to_try, tune
+
+    chosen = chosen_sampler(sampler)
+    given = overrides or []
+    if worker:
+        help_to_try(recipe, given, number=worker, trials=trials, sampler=chosen, prune=prune, hours=hours, runs=runs)
+        return
+    tune(
+        recipe, given, trials=trials, sampler=chosen, prune=prune, hours=hours, workers=workers, seeds=seeds, runs=runs,
+        screen=Screen(),
+    )  # fmt: skip
+
+
+@app.command()
 def privacy(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder inside its run.")],
     references: Annotated[

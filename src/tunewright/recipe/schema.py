@@ -311,6 +311,9 @@ class Recipe(Block):
     hardware: Hardware = Hardware()
     privacy: Privacy | None = None
     """Train so that the weights say next to nothing of any single unit of the training data; left out: ordinary training."""
+    search: dict[str, Any] = {}
+    """What `tunewright tune` may change, by dotted names: a list of values, {log: [1e-5, 1e-2]}, {even: [0, 0.5]} or
+    {whole: [16, 128]}."""
     stages: list[str | dict[str, Any]] = ["pretrain"]
     """Training stages in order: `pretrain`, `finetune`, or `{finetune: {overrides}}`. Each starts from the one before. A
     stage may have a task of its own; then all but the data, the backbone and the hardware is that task's."""

@@ -8,17 +8,19 @@ from tunewright.stages.console import Screen
 from tunewright.stages.few_shot import learn_from_features, learn_from_pairs
 from tunewright.stages.ingredients import Ingredients, gather
 from tunewright.stages.job import StageJob
-from tunewright.stages.training import train_ingredients
+from tunewright.stages.training import Watch, train_ingredients
 
 METHODS: dict[str, Callable[[StageJob, Ingredients, Screen], None]] = {
-    "gradient": train_ingredients,
     "features": learn_from_features,
     "contrastive": learn_from_pairs,
 }
 
 
-def learn_stage(job: StageJob, screen: Screen) -> None:
+def learn_stage(job: StageJob, screen: Screen, watch: Watch | None = None) -> None:
     """Learn, going on where a stage was killed; leaves model/ and, last of all, summary.json.
+
+    Args:
+        watch: is told each epoch's validation results, of a training by gradients; what it raises ends the stage.
 
     Raises:
         UserError: recipe, data and source do not fit together.
@@ -26,4 +28,7 @@ def learn_stage(job: StageJob, screen: Screen) -> None:
         Stopped: a stop was asked for; a checkpoint was written.
     """
     ingredients = gather(job.recipe, job.prepared, job.origin(), job.backbone, screen)
-    METHODS[ingredients.tune.method or "gradient"](job, ingredients, screen)
+    if ingredients.tune.method in (None, "gradient"):
+        train_ingredients(job, ingredients, screen, watch=watch)
+        return
+    METHODS[ingredients.tune.method](job, ingredients, screen)

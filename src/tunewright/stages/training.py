@@ -37,13 +37,21 @@ from tunewright.training.loop import Best, Settings, State, Surroundings, train
 from tunewright.training.optim import load_state_tensors, state_tensors
 from tunewright.training.schedule import learning_rate_factor
 
+# (epoch, counted from 1, and its validation results).
+Watch = Callable[[int, dict[str, float]], None]
+
 
 def train_ingredients(
-    job: StageJob, ingredients: Ingredients, screen: Screen, finish: Callable[..., None] | None = None
+    job: StageJob,
+    ingredients: Ingredients,
+    screen: Screen,
+    finish: Callable[..., None] | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Train by gradients, going on from the newest good checkpoint; leaves model/ and, last of all, summary.json.
 
     Args:
+        watch: is told the epoch, counted from 1, and its validation results; what it raises ends the training.
         finish: what ends the stage, with the arguments of `finish_stage`, in its place.
 
     Raises:
@@ -102,6 +110,8 @@ def train_ingredients(
                 selection.update(
                     state, valid, lambda: save_best(checkpoints, state.step, freezing.moving_state(network, movements))
                 )
+                if watch is not None:
+                    watch(state.epoch, valid)
             rate = max(group["lr"] for group in optimizer.param_groups)
             speed = state.examples / state.seconds
             metrics_log.append(
