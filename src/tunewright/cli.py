@@ -434,6 +434,27 @@ def merge(
 
 
 @app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model.")],
+    to: Annotated[str, typer.Option(help="onnx, int8 (ONNX with weights of 8 bits) or torch (torch.export).")] = "onnx",
+    out: Annotated[
+        Path | None, typer.Option(help="The folder that gets it; export beside the model when left out.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Rows to hold it against; the test rows of the model's run when left out.")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="How far an output may be off, relative to 1 + its size.")
+    ] = 1e-4,
+) -> None:
+    """Write a model in another form, and prove on real rows that it is the same model."""
+    from tunewright.stages.console import Screen
+    from tunewright.stages.export import export as write_export
+
+    write_export(model, to, out, data=data, tolerance=tolerance, screen=Screen())
+
+
+@app.command()
 def schema() -> None:
     """Print the recipe's JSON Schema, for editors."""
     import json

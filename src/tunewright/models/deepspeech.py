@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from tunewright.models.gru_operation import gru
 from tunewright.models.layers import seeded
 from tunewright.models.recogniser import Recogniser, present
 from tunewright.random import mix
@@ -48,10 +49,31 @@ class Recurrent(nn.Module):
         self.layer = kind(inputs, hidden, batch_first=True, bidirectional=both)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            return self._unpacked(self.norm(x), lengths)
         # Packed, so that reading backwards begins at each recording's own end.
         packed = pack_padded_sequence(self.norm(x), lengths.cpu(), batch_first=True, enforce_sorted=False)
         found, _ = pad_packed_sequence(self.layer(packed)[0], batch_first=True, total_length=x.shape[1])
         return torch.stack(found.chunk(2, dim=-1)).sum(0) if self.layer.bidirectional else found
+
+    def _unpacked(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """The same for a file of operations, which knows no packed rows: what is read backwards is turned round first, each
+        recording within its own length."""
+        places = torch.arange(x.shape[1], device=x.device)
+        turned = (lengths[:, None] - 1 - places).clamp(min=0)[..., None]
+        found = self._read(x, "")
+        if self.layer.bidirectional:
+            back = self._read(x.gather(1, turned.expand_as(x)), "_reverse")
+            found = found + back.gather(1, turned.expand_as(back))
+        return found * present(lengths, x.shape[1])[..., None]
+
+    def _read(self, x: Tensor, way: str) -> Tensor:
+        layer = self.layer
+        weights = [getattr(layer, f"{name}_l0{way}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        if isinstance(layer, nn.GRU):
+            return gru(x, *weights)
+        start = x.new_zeros(1, x.shape[0], layer.hidden_size)
+        return torch.lstm(x, (start, start), weights, True, 1, 0.0, False, False, True)[0]
 
 
 class Ahead(nn.Module):

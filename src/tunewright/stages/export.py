@@ -1,0 +1,359 @@
+"""`tunewright export MODEL`: the model in another form, and the proof that it is still the same model.
+
+Whatever is written is opened again by the library that is meant to open it, and held against the model on real rows: the largest
+and mean difference of an output, the metric before and after, size and time. It stands in export.json beside the file. What is
+further off than its tolerance is a failed run, and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from tunewright.data.columns import Rejects
+from tunewright.errors import RecipeError, RunFailed, UserError
+from tunewright.evaluation.metrics import METRICS
+from tunewright.files import write_json
+from tunewright.models.dropout import QuickDropout
+from tunewright.models.gru_operation import translations
+from tunewright.models.network import AnyNetwork
+from tunewright.models.transformer import Transformer
+from tunewright.models.transformer_files import merged
+from tunewright.stages.console import Screen
+from tunewright.stages.given import given_pieces
+from tunewright.stages.job import load_origin
+from tunewright.stages.provenance import provenance
+from tunewright.tasks.base import Preprocessor
+from tunewright.tasks.handed_on import Named, Trial, differing, handed_on
+
+Form = Literal["onnx", "int8", "torch"]
+FILES: dict[str, str] = {"onnx": "model.onnx", "int8": "model.int8.onnx", "torch": "model.pt2"}
+# Rows that the copy is held against, and how many at once.
+TRIED, AT_ONCE = 256, 8
+# Passes whose median is the latency.
+PASSES = 20
+# A single number in float32; and, of a metric, what int8 may cost: one point.
+TOLERANCE, POINT = 1e-4, 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written, and how it differs from the model."""
+
+    form: str
+    file: str
+    inputs: dict[str, dict[str, Any]]
+    """Of each input its type and shape; null stands for an axis of any size."""
+    rows: int
+    largest_difference: float
+    """Of an output, relative to 1 + its size."""
+    mean_difference: float
+    tolerance: float | None
+    same_answer: float
+    """The share of rows whose largest output is the same."""
+    metric: dict[str, Any] | None
+    bytes_before: int
+    bytes_after: int
+    milliseconds_before: float
+    """The median of a pass over one row."""
+    milliseconds_after: float
+    flagged: str | None
+    """What a user has to know before using it."""
+
+
+def export(
+    folder: Path,
+    form: str,
+    out: Path | None = None,
+    *,
+    data: str | None = None,
+    tolerance: float = TOLERANCE,
+    screen: Screen,
+) -> Exported:
+    """Write a saved model in another form, and prove it.
+
+    Args:
+        out: the folder that gets the file and its export.json; MODEL/../export when left out.
+        data: rows to try it with; the test rows of the model's own run when left out.
+
+    Raises:
+        UserError: no such form, no rows, or files of the same name are there.
+        RunFailed: the copy gives something else.
+    """
+    chosen = _chosen_form(form)
+    out = out or folder.parent / "export"
+    path = out / FILES[chosen]
+    if path.exists():
+        raise UserError("the file is there already", file=path, fix="name another folder with --out, or remove it")
+    origin = load_origin(folder)
+    network = (
+        merged(origin.network) if isinstance(origin.network, Transformer) and origin.network.adapted else origin.network
+    )
+    _make_plain(network)
+    trial = handed_on(network, origin.preprocessor, _rows(folder, origin.preprocessor, data, screen))
+    if trial.count < 2:
+        raise UserError(
+            "a copy is held against the model on two rows at least", found=f"{trial.count} rows", fix="--data MORE.csv"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    place = out / f".tmp-{os.getpid()}"
+    place.mkdir()
+    try:
+        written = place / FILES[chosen]
+        again = WRITERS[chosen](trial, written)
+        found = _held_against(chosen, path.name, trial, again, written, folder, origin.preprocessor, tolerance)
+        if found.tolerance is not None and not found.largest_difference <= found.tolerance:
+            raise RunFailed(
+                f"the copy as {chosen} gives something else than the model",
+                file=path,
+                found=f"a difference of {found.largest_difference:.3g} on {found.rows} rows",
+                expected=f"at most {found.tolerance:g}",
+                fix="nothing was written; --tolerance allows more where that is what you want",
+            )
+        for file in place.iterdir():
+            os.replace(file, out / file.name)
+        write_json(out / f"{chosen}.export.json", asdict(found))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    for line in lines_of(found):
+        screen.say(line)
+    screen.say(f"{path}, with its proof in {chosen}.export.json")
+    return found
+
+
+def lines_of(found: Exported) -> list[str]:
+    """For people."""
+    lines = [
+        f"{found.form}: on {found.rows} rows the largest difference is {found.largest_difference:.2g}, {found.same_answer:.2%} of answers are the same; "
+        f"{found.bytes_before / 2**20:.1f} to {found.bytes_after / 2**20:.1f} MiB, {found.milliseconds_before:.2f} to {found.milliseconds_after:.2f} ms a row"
+    ]
+    if (metric := found.metric) is not None:
+        lines.append(f"{metric['name']}: {metric['before']:.4f} before, {metric['after']:.4f} after")
+    if found.flagged:
+        lines.append(f"note: {found.flagged}")
+    return lines
+
+
+def _chosen_form(form: str) -> Form:
+    if form not in get_args(Form):
+        raise RecipeError(
+            "there is no such form", place="--to", found=form, expected=", ".join(get_args(Form)), fix="--to onnx"
+        )
+    needed = {
+        "onnx": ("onnx", "onnxscript", "onnxruntime"),
+        "int8": ("onnx", "onnxscript", "onnxruntime"),
+        "torch": (),
+    }[form]
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        raise RecipeError(
+            f"this form needs {', '.join(missing)}, not installed here",
+            place="--to",
+            fix='pip install "tunewright[export]"',
+        )
+    return form  # pyright: ignore[reportReturnType]  seen above
+
+
+def _rows(folder: Path, preprocessor: Preprocessor, data: str | None, screen: Screen) -> pa.Table:
+    """Real rows to try the copy with."""
+    if data is not None:
+        pieces = given_pieces(data, preprocessor.inputs, Rejects())
+        return pa.concat_tables([piece.table for piece in pieces]).slice(0, TRIED)
+    prepared = provenance(folder).data()
+    split = next(name for name in ("test", "valid", "train") if prepared.rows(name))
+    screen.say(f"held against {min(TRIED, prepared.rows(split)):,} rows of the {split} split")
+    return prepared.table(split).slice(0, TRIED)
+
+
+def _make_plain(network: AnyNetwork) -> None:
+    """What only hastens training here is undone: a file of operations holds nothing of it."""
+    network.eval()
+    for module in network.modules():
+        if type(module) is QuickDropout:
+            module.__class__ = torch.nn.Dropout
+
+
+# One writer for each form: it writes the file, and gives what opens it again
+
+
+def _onnx(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
+    one, other = _two_sizes(trial)
+    shapes = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in differing(one, other))
+    with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        warnings.simplefilter("ignore")  # torch's exporter warns of its own
+        program = torch.onnx.export(
+            trial.module,
+            tuple(one.values()),
+            dynamo=True,
+            dynamic_shapes=(shapes,),
+            custom_translation_table=translations(),
+            input_names=list(one),
+            output_names=["outputs"],
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(path))
+    return _runtime(path)
+
+
+def _int8(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
+    """The weights of products in 8 bits, their inputs rounded to 8 bits while it computes (dynamic quantisation)."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    whole = path.with_name("whole.onnx")
+    _onnx(trial, whole)
+    with warnings.catch_warnings(), redirect_stdout(StringIO()):
+        warnings.simplefilter("ignore")
+        quantize_dynamic(whole, path, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"],
+                         extra_options={"DefaultTensorType": 1})  # fmt: skip
+    for file in path.parent.glob("whole.onnx*"):
+        file.unlink()
+    return _runtime(path)
+
+
+def _runtime(path: Path) -> Callable[[Named], Tensor]:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4
+    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    read = {entry.name for entry in session.get_inputs()}
+
+    def run(inputs: Named) -> Tensor:
+        given = {name: value.numpy() for name, value in inputs.items() if name in read}
+        return torch.from_numpy(np.asarray(session.run(None, given)[0]))
+
+    return run
+
+
+def _torch(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
+    one, other = _two_sizes(trial)
+    shapes = (tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in differing(one, other)),)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(trial.module, tuple(one.values()), dynamic_shapes=shapes, strict=False)
+        torch.export.save(program, path)
+        again = torch.export.load(path).module()
+
+    def run(inputs: Named) -> Tensor:
+        with torch.no_grad():
+            return again(*inputs.values())
+
+    return run
+
+
+WRITERS: dict[str, Callable[[Trial, Path], Callable[[Named], Tensor]]] = {"onnx": _onnx, "int8": _int8, "torch": _torch}
+
+
+def _two_sizes(trial: Trial) -> tuple[Named, Named]:
+    """Two batches that differ in every axis in which batches can differ."""
+    sizes = [
+        (sum(value.numel() for value in trial.batch([index]).values()), index)
+        for index in range(min(trial.count, TRIED))
+    ]
+    short, long = min(sizes)[1], max(sizes)[1]
+    return trial.batch([short, short]), trial.batch([long] * 3)
+
+
+# The proof
+
+
+def _held_against(
+    form: str,
+    name: str,
+    trial: Trial,
+    again: Callable[[Named], Tensor],
+    written: Path,
+    folder: Path,
+    preprocessor: Preprocessor,
+    tolerance: float,
+) -> Exported:
+    def model(inputs: Named) -> Tensor:
+        with torch.no_grad():
+            return trial.module(*inputs.values())
+
+    before: list[Tensor] = []
+    after: list[Tensor] = []
+    same = total = 0
+    largest = mean = 0.0
+    for ids in torch.arange(min(trial.count, TRIED)).split(AT_ONCE):
+        inputs = trial.batch(ids.tolist())
+        there = inputs["attention_mask"].bool() if "attention_mask" in inputs else None
+        a, b = model(inputs).float(), again(inputs).float()
+        if there is not None and a.dim() == 3:  # behind a text's end nothing is promised
+            a, b = a[there], b[there]
+        difference = (a - b).abs() / (1 + a.abs())
+        largest, mean = max(largest, float(difference.max())), mean + float(difference.mean()) * len(ids)
+        same += int((a.argmax(-1) == b.argmax(-1)).sum())
+        total += a.argmax(-1).numel()
+        before.append(a)
+        after.append(b)
+    metric = _metric(trial, preprocessor, before, after)
+    one = trial.batch([0])
+    flagged = None
+    if form == "int8":
+        lost = abs(metric["before"] - metric["after"]) if metric is not None else 1 - same / total
+        if lost > POINT:
+            flagged = f"8 bits cost more than one point here ({lost:.3f}); do not use this file without looking"
+    first, second = _two_sizes(trial)
+    axes = differing(first, second)
+    return Exported(
+        form=form,
+        file=name,
+        inputs={
+            key: {
+                "type": str(value.dtype).removeprefix("torch."),
+                "shape": [None if axis in free else int(size) for axis, size in enumerate(value.shape)],
+            }
+            for (key, value), free in zip(first.items(), axes)
+        },
+        rows=min(trial.count, TRIED),
+        largest_difference=largest,
+        mean_difference=mean / min(trial.count, TRIED),
+        tolerance=None if form == "int8" else tolerance,
+        same_answer=same / total,
+        metric=metric,
+        bytes_before=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        bytes_after=sum(file.stat().st_size for file in written.parent.iterdir()),
+        milliseconds_before=_milliseconds(model, one),
+        milliseconds_after=_milliseconds(again, one),
+        flagged=flagged,
+    )
+
+
+def _metric(
+    trial: Trial, preprocessor: Preprocessor, before: list[Tensor], after: list[Tensor]
+) -> dict[str, Any] | None:
+    """The task's first metric on the tried rows, with the model and with the copy."""
+    target = preprocessor.target
+    if target is None or trial.target is None:
+        return None
+    metric = METRICS[preprocessor.task.metrics[0]]
+    truth = target.truth(trial.target[: sum(len(part) for part in before)])
+    values = [metric.value(target.decode(torch.cat(parts)), truth) for parts in (before, after)]
+    return {"name": metric.name, "before": values[0], "after": values[1]}
+
+
+def _milliseconds(run: Callable[[Named], Tensor], inputs: Named) -> float:
+    run(inputs)
+    found: list[float] = []
+    for _ in range(PASSES):
+        started = time.perf_counter()
+        run(inputs)
+        found.append(1000 * (time.perf_counter() - started))
+    return statistics.median(found)
