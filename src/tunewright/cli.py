@@ -455,6 +455,24 @@ def export(
 
 
 @app.command()
+def serve(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model.")],
+    host: Annotated[
+        str, typer.Option(help="Where to listen; another one than this machine needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8000,
+    token: Annotated[
+        str | None, typer.Option(envvar="TUNEWRIGHT_TOKEN", help="What requests have to send as Authorization: Bearer.")
+    ] = None,
+) -> None:
+    """Serve a model over HTTP, with a page to try it; language models as OpenAI's API has them."""
+    from tunewright.serving.start import serve as start
+    from tunewright.stages.console import Screen
+
+    start(model, host=host, port=port, token=token, screen=Screen())
+
+
+@app.command()
 def schema() -> None:
     """Print the recipe's JSON Schema, for editors."""
     import json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import gcd
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -12,7 +13,7 @@ RATE = 16_000
 CLIPPED = 0.01
 
 
-def read_audio(path: Path) -> np.ndarray:
+def read_audio(path: Path | BinaryIO) -> np.ndarray:
     """[N] int16 at RATE: the mean of the channels, resampled by a polyphase filter.
 
     Raises:

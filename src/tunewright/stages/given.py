@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,16 @@ def given_pieces(data: str, inputs: InputEncoder, rejects: Rejects) -> Iterator[
     if data == "-":
         yield from _from_lines(sys.stdin, inputs, rejects)
     elif isinstance(inputs, PixelEncoder) and Path(data).suffix.lower() in PICTURES:
-        yield from _pictures([(1, data)], inputs, None)
+        yield from picture_pieces([(1, data)], inputs, None)
     elif isinstance(inputs, TokenEncoder) and Path(data).suffix.lower() == ".txt" and Path(data).is_file():
         with Path(data).open(encoding="utf-8", errors="replace") as file:
             yield from _from_lines(file, inputs, rejects)
     elif isinstance(inputs, SpeechEncoder) and Path(data).suffix.lower() in SOUNDS:
-        yield _sound(data, inputs)
+        yield sound_piece(data, inputs)
     elif _is_source(data):
         yield from _from_source(data, inputs, rejects)
-    elif (record := _record(data, inputs)) is not None:
-        yield Piece(table=_table([(1, record)], inputs, rejects), names=[{}], inputs=inputs)
+    elif (record := row_of(data, inputs)) is not None:
+        yield Piece(table=rows_table([(1, record)], inputs, rejects), names=[{}], inputs=inputs)
     else:
         yield from _from_source(data, inputs, rejects)  # which says what is missing
 
@@ -111,7 +112,7 @@ def _from_lines(lines: Iterable[str], inputs: InputEncoder, rejects: Rejects) ->
     for number, line in enumerate(lines, start=1):
         if not (text := line.strip("\ufeff\r\n ")):
             continue
-        record = text if pictures else _record(text, inputs)
+        record = text if pictures else row_of(text, inputs)
         if record is None:
             rejects.add(f"not {_wanted(inputs)}", f"line {number}: {shorten(text, 60)}", "correct these lines")
             continue
@@ -126,14 +127,14 @@ def _held(held: list[tuple[int, Any]], inputs: InputEncoder, rejects: Rejects) -
     if not held:
         return
     if isinstance(inputs, PixelEncoder):
-        yield from _pictures(held, inputs, rejects)
+        yield from picture_pieces(held, inputs, rejects)
         return
-    table = _table(held, inputs, rejects)
+    table = rows_table(held, inputs, rejects)
     if table.num_rows:
         yield Piece(table=table, names=[{"row": row} for row in table[ROW].to_pylist()], inputs=inputs)
 
 
-def _record(text: str, inputs: InputEncoder) -> dict[str, Any] | None:
+def row_of(text: str, inputs: InputEncoder) -> dict[str, Any] | None:
     """One row from JSON, or from a text itself where the model reads one; None where it is neither."""
     try:
         value = json.loads(text) if text[:1] in ("{", "[", '"') else text
@@ -154,7 +155,8 @@ def _record(text: str, inputs: InputEncoder) -> dict[str, Any] | None:
     return dict(zip(inputs.columns, values))
 
 
-def _table(rows: list[tuple[int, dict[str, Any]]], inputs: InputEncoder, rejects: Rejects) -> pa.Table:
+def rows_table(rows: list[tuple[int, dict[str, Any]]], inputs: InputEncoder, rejects: Rejects) -> pa.Table:
+    """Numbered rows as the model reads them; those that it cannot read are counted in `rejects`."""
     names = dict.fromkeys(name for _, record in rows for name in record)
     columns = {name: pa.array([_cell(record.get(name)) for _, record in rows], pa.string()) for name in names}
     return _readable(pa.table({**columns, ROW: pa.array([row for row, _ in rows], pa.int64())}), inputs, rejects)
@@ -184,12 +186,12 @@ def _readable(table: pa.Table, inputs: InputEncoder, rejects: Rejects) -> pa.Tab
     return usable_rows(table, columns, set(columns), None, rejects)
 
 
-def _sound(name: str, inputs: SpeechEncoder) -> Piece:
-    """One recording by its path."""
+def sound_piece(name: str, inputs: SpeechEncoder, content: bytes | None = None) -> Piece:
+    """One recording by its path, or by its content."""
     from tunewright.data.audio import read_audio
 
     try:
-        samples = read_audio(Path(name))
+        samples = read_audio(Path(name) if content is None else BytesIO(content))
     except ValueError as error:
         raise DataError(
             f"the recording cannot be read: {error}", file=name, expected="WAV, FLAC, OGG or MP3", fix="check the file"
@@ -198,8 +200,10 @@ def _sound(name: str, inputs: SpeechEncoder) -> Piece:
     return Piece(table=table, names=[{"file": name}], inputs=inputs)
 
 
-def _pictures(files: list[tuple[int, str]], inputs: PixelEncoder, rejects: Rejects | None) -> Iterator[Piece]:
-    """Pictures by their paths; without `rejects` one that cannot be read is an error."""
+def picture_pieces(
+    files: list[tuple[int, str | bytes]], inputs: PixelEncoder, rejects: Rejects | None
+) -> Iterator[Piece]:
+    """Pictures by their paths or contents; without `rejects` one that cannot be read is an error."""
     import numpy as np
 
     from tunewright.data.sources.images import decode
@@ -207,8 +211,9 @@ def _pictures(files: list[tuple[int, str]], inputs: PixelEncoder, rejects: Rejec
     framing = inputs.file_framing
     stored = Column(name=inputs.column, kind="image", shape=(*framing.size, inputs.channels), framed=True)
     found: list[tuple[int, str, Any]] = []
-    for number, name in files:
-        pixels = decode(Path(name), stored, framing)
+    for number, picture in files:
+        name = picture if isinstance(picture, str) else f"picture {number}"
+        pixels = decode(Path(picture) if isinstance(picture, str) else picture, stored, framing)
         if not isinstance(pixels, str):
             found.append((number, name, pixels))
         elif rejects is not None:

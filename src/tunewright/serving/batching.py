@@ -1,0 +1,99 @@
+"""Requests that come at the same time are answered in one pass of the network."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+# What answers rows: a table in, an answer for each row out.
+Answer = Callable[[pa.Table], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """The rows of one request."""
+
+    table: pa.Table
+    answer: Answer
+    done: Future[list[dict[str, Any]]] = field(default_factory=Future)
+
+
+class Batcher:
+    """One thread that answers: what is waiting when it is free goes together, up to `most` rows.
+
+    Nobody waits for others to come: a lone request is answered at once, and while it is, the next batch gathers.
+
+    Args:
+        seen: is told the rows and the seconds of each batch.
+    """
+
+    def __init__(self, most: int, seen: Callable[[int, float], None]) -> None:
+        self.most, self.seen = most, seen
+        self.waiting: queue.Queue[Job | None] = queue.Queue()
+        self.thread = threading.Thread(target=self._work, daemon=True)
+        self.thread.start()
+
+    def submit(self, table: pa.Table, answer: Answer) -> Future[list[dict[str, Any]]]:
+        """The answers to a table's rows, once they are there."""
+        job = Job(table, answer)
+        self.waiting.put(job)
+        return job.done
+
+    def stop(self) -> None:
+        """Answer what is waiting, and end."""
+        self.waiting.put(None)
+        self.thread.join()
+
+    def _work(self) -> None:
+        held: Job | None = None
+        while True:
+            job = held or self.waiting.get()
+            held = None
+            if job is None:
+                return
+            jobs = [job]
+            while sum(entry.table.num_rows for entry in jobs) < self.most:
+                try:
+                    other = self.waiting.get_nowait()
+                except queue.Empty:
+                    break
+                if other is None:
+                    self.waiting.put(None)
+                    break
+                if other.table.schema != job.table.schema or other.answer is not job.answer:
+                    held = other
+                    break
+                jobs.append(other)
+            self._answer([entry for entry in jobs if entry.done.set_running_or_notify_cancel()])
+
+    def _answer(self, jobs: Sequence[Job]) -> None:
+        if not jobs:
+            return
+        started = time.perf_counter()
+        try:
+            answers = jobs[0].answer(pa.concat_tables([job.table for job in jobs]))
+        except Exception as error:  # of whatever kind: it is the request's answer, and the thread goes on
+            if len(jobs) > 1:  # one that cannot be answered must not spoil the others'
+                for job in jobs:
+                    self._answer_one(job)
+                return
+            jobs[0].done.set_exception(error)
+            return
+        self.seen(len(answers), time.perf_counter() - started)
+        start = 0
+        for job in jobs:
+            job.done.set_result(answers[start : start + job.table.num_rows])
+            start += job.table.num_rows
+
+    def _answer_one(self, job: Job) -> None:
+        try:
+            job.done.set_result(job.answer(job.table))
+        except Exception as error:
+            job.done.set_exception(error)
