@@ -60,15 +60,55 @@ def memory(process: subprocess.Popen[Any]) -> float:
 
 def fuzzed(address: str, process: subprocess.Popen[Any]) -> dict[str, Any]:
     draw = random.Random(0)
-    strange: list[Any] = [None, True, -1, 1e308, "", "x" * 5000, "\x00", "/etc/passwd", "hub:a/b", [], {}, [[]], {"text": None}, {"text": 3}, {"": ""}, "good"]
-    paths = ["/predict", "/v1/embeddings", "/v1/completions", "/v1/chat/completions", "/", "/health", "/metrics", "/nowhere", "/docs"]
+    strange: list[Any] = [
+        None,
+        True,
+        -1,
+        1e308,
+        "",
+        "x" * 5000,
+        "\x00",
+        "/etc/passwd",
+        "hub:a/b",
+        [],
+        {},
+        [[]],
+        {"text": None},
+        {"text": 3},
+        {"": ""},
+        "good",
+    ]
+    paths = [
+        "/predict",
+        "/v1/embeddings",
+        "/v1/completions",
+        "/v1/chat/completions",
+        "/",
+        "/health",
+        "/metrics",
+        "/nowhere",
+        "/docs",
+    ]
     statuses: dict[str, int] = {}
     with httpx.Client(base_url=address, timeout=60) as client:
         started = []
         for number in range(FUZZED):
-            body: Any = draw.choice([{"inputs": draw.choice(strange)}, {"inputs": [draw.choice(strange) for _ in range(3)]}, {"input": draw.choice(strange)}, draw.choice(strange)])
-            content = json.dumps(body).encode() if number % 4 else bytes(draw.randrange(256) for _ in range(draw.randrange(300)))
-            kind = draw.choice(["application/json", "image/png", "audio/wav", "text/plain", "", "application/json; charset=x"])
+            body: Any = draw.choice(
+                [
+                    {"inputs": draw.choice(strange)},
+                    {"inputs": [draw.choice(strange) for _ in range(3)]},
+                    {"input": draw.choice(strange)},
+                    draw.choice(strange),
+                ]
+            )
+            content = (
+                json.dumps(body).encode()
+                if number % 4
+                else bytes(draw.randrange(256) for _ in range(draw.randrange(300)))
+            )
+            kind = draw.choice(
+                ["application/json", "image/png", "audio/wav", "text/plain", "", "application/json; charset=x"]
+            )
             method = draw.choice(["POST", "POST", "POST", "GET", "PUT", "DELETE"])
             answer = client.request(method, draw.choice(paths), content=content, headers={"Content-Type": kind})
             statuses[f"{answer.status_code // 100}xx"] = statuses.get(f"{answer.status_code // 100}xx", 0) + 1

@@ -214,9 +214,7 @@ def pretrain(
     recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs"), lang: Lang = "en", force: Force = False
 ) -> None:
     """Carry out the recipe up to its last pretrain stage."""
-    from tunewright.stages.run import run as carry_out
-
-    carry_out(recipe, overrides=overrides, runs=runs, until="pretrain", plan=True, force=force, lang=lang)
+    _carry_out(recipe, overrides, runs, lang, force, "pretrain")
 
 
 @app.command()
@@ -224,9 +222,7 @@ def finetune(
     recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs"), lang: Lang = "en", force: Force = False
 ) -> None:
     """Carry out the recipe up to its last finetune stage."""
-    from tunewright.stages.run import run as carry_out
-
-    carry_out(recipe, overrides=overrides, runs=runs, until="finetune", plan=True, force=force, lang=lang)
+    _carry_out(recipe, overrides, runs, lang, force, "finetune")
 
 
 @app.command()
@@ -234,9 +230,20 @@ def run(
     recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs"), lang: Lang = "en", force: Force = False
 ) -> None:
     """Carry out the whole recipe: train, evaluate, report. Goes on where it was stopped."""
-    from tunewright.stages.run import run as carry_out
+    _carry_out(recipe, overrides, runs, lang, force, None)
 
-    carry_out(recipe, overrides=overrides, runs=runs, plan=True, force=force, lang=lang)
+
+def _carry_out(
+    recipe: Path, overrides: list[str] | None, runs: Path, lang: str, force: bool, until: str | None
+) -> None:
+    from tunewright.stages.run import run as carry_out
+    from tunewright.stages.together import carried_out, start_here
+
+    if (code := start_here(recipe, overrides or [], sys.argv[1:])) is not None:
+        sys.exit(code)
+    carried_out(
+        lambda: carry_out(recipe, overrides=overrides, runs=runs, until=until, plan=True, force=force, lang=lang)
+    )
 
 
 @app.command()

@@ -188,6 +188,9 @@ class Batches:
     batch_size: int
     accumulate: int = 1
     seed: int
+    part: int = 0
+    parts: int = 1
+    """Of each batch every `parts`-th example is this process's, from the `part`-th on."""
     most: int | None = None
     """The sum of the padded lengths in a batch at most, in place of `batch_size`; examples that are longer are alone."""
 
@@ -202,7 +205,8 @@ class Batches:
         batches = self._batches(epoch)
         for step in range(start, self.steps_per_epoch):
             chosen = batches[step * self.accumulate : (step + 1) * self.accumulate]
-            yield [self.examples.batch(ids, epoch) for ids in chosen]
+            own = [ids[self.part :: self.parts] for ids in chosen]
+            yield [self.examples.batch(ids, epoch) for ids in own if len(ids)]
 
     def sizes(self, epoch: int) -> list[int]:
         """Of each optimiser step of an epoch: its examples, or where lengths differ the padded length of them all."""

@@ -284,6 +284,10 @@ class Hardware(Block):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto takes an accelerator where there is one."""
+    devices: Positive = 1
+    """Processes on each machine that train together, each with a part of every batch: one for each accelerator."""
+    nodes: Positive = 1
+    """Machines; more than one are started by torchrun."""
     threads: Positive | None = None
     """CPU threads; chosen from the size of the network when left out."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -34,6 +34,7 @@ from tunewright.tasks.recordings import SpeechExamples
 from tunewright.training import freezing
 from tunewright.training.optim import build_optimizer
 from tunewright.training.regularization import penalty
+from tunewright.training.team import team
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +219,10 @@ def penalty_of(optimizer: Optimizer, recipe: Recipe) -> Callable[[], Tensor] | N
 
 def training_batches(recipe: Recipe, examples: Examples) -> Batches:
     """How a stage's epochs are cut up."""
+    found = team()
     return Batches(
+        part=found.rank if found else 0,
+        parts=found.size if found else 1,
         examples=examples,
         batch_size=recipe.train.batch_size,
         accumulate=recipe.train.accumulate,
@@ -231,6 +235,23 @@ def training_optimizer(recipe: Recipe, network: nn.Module, groups: list[dict[str
     """The optimiser that a stage's recipe names, once it is seen to fit the network's gradients."""
     _require_rows(network, recipe)
     return build_optimizer(recipe.train.optimizer, groups, lr, recipe.train.regularization.weight_decay)
+
+
+def require_together(recipe: Recipe, network: nn.Module) -> None:
+    """Raises RecipeError for what several processes cannot train."""
+    wrong = {
+        "privacy is counted for one process": recipe.privacy is not None,
+        "sparse gradients are not added up over processes": has_sparse_gradients(network),
+    }
+    for problem, present in wrong.items():
+        if present:
+            raise RecipeError(
+                problem,
+                place="hardware.devices",
+                found=recipe.hardware.devices,
+                expected="1",
+                fix="leave devices out, or what does not go with it",
+            )
 
 
 def _require_rows(network: nn.Module, recipe: Recipe) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from tunewright.stages.ingredients import Ingredients, is_stochastic
 from tunewright.stages.job import StageJob
 from tunewright.stages.memory import forget_peak, peak_memory
 from tunewright.stages.private import private_training
-from tunewright.stages.setup import penalty_of, set_up, small_numbers_as_zero, threads
+from tunewright.stages.setup import penalty_of, require_together, set_up, small_numbers_as_zero, threads
 from tunewright.stages.stopping import stop_requests
 from tunewright.stages.summary import (
     describe_data,
@@ -36,6 +38,7 @@ from tunewright.training.checkpoint import Checkpoint, load_best, load_newest, s
 from tunewright.training.loop import Best, Settings, State, Surroundings, train
 from tunewright.training.optim import load_state_tensors, state_tensors
 from tunewright.training.schedule import learning_rate_factor
+from tunewright.training.team import Team, team
 
 # (epoch, counted from 1, and its validation results).
 Watch = Callable[[int, dict[str, float]], None]
@@ -61,6 +64,11 @@ def train_ingredients(
     """
     began = time.perf_counter()
     forget_peak()
+    together = team()
+    if together is not None:
+        require_together(ingredients.recipe, ingredients.network)
+    elif ingredients.recipe.hardware.devices * ingredients.recipe.hardware.nodes > 1:
+        screen.warn("one process trains alone: several are started by `tunewright run` or by torchrun")
     recipe, train_settings = ingredients.recipe, ingredients.recipe.train
     ready = set_up(ingredients, job.folder, screen)
     network, model, batches, movements = ready.network, ready.model, ready.batches, ready.movements
@@ -71,6 +79,8 @@ def train_ingredients(
         batches = private.batches
     total_steps = train_settings.epochs * batches.steps_per_epoch
 
+    if together is not None and together.first:
+        together.told(_order(job))  # now that what is kept on disk is there
     lr, optimizer = ingredients.lr, ready.optimizer
     before = freezing.fingerprint(network)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
@@ -84,7 +94,8 @@ def train_ingredients(
         state = State.from_json(found.state)
         screen.say(f"{job.stage.name}: going on after step {state.step:,} of {total_steps:,}")
 
-    validate = validator(ingredients, ready.valid, ready.device)
+    leads = together is None or together.first
+    validate = validator(ingredients, ready.valid, ready.device) if leads else None
     selection = Selection(
         metric=selection_metric(ingredients),
         patience=train_settings.early_stopping.patience if train_settings.early_stopping else None,
@@ -92,7 +103,9 @@ def train_ingredients(
     log_every = max(1, batches.steps_per_epoch // 20)
 
     with (
-        closing(MetricsLog(job.folder / "metrics.jsonl", step=state.step)) as metrics_log,
+        closing(
+            MetricsLog(job.folder / "metrics.jsonl" if leads else Path(os.devnull), step=state.step)
+        ) as metrics_log,
         screen.training(job.stage.name, train_settings.epochs, total_steps, state.step) as report_step,
         stop_requests() as should_stop,
     ):
@@ -105,6 +118,9 @@ def train_ingredients(
 
         def end_epoch(state: State, train_loss: float) -> None:
             require_finite(network, state)
+            if together is not None and not leads:
+                follow_epoch(state, together)
+                return
             valid = validate(model) if validate else None
             if valid is not None:
                 selection.update(
@@ -112,6 +128,8 @@ def train_ingredients(
                 )
                 if watch is not None:
                     watch(state.epoch, valid)
+            if together is not None:
+                together.told(selected(state))
             rate = max(group["lr"] for group in optimizer.param_groups)
             speed = state.examples / state.seconds
             metrics_log.append(
@@ -136,6 +154,8 @@ def train_ingredients(
 
         def save(state: State) -> None:
             require_finite(network, state)
+            if not leads:
+                return
             tensors = state_tensors(optimizer, parameter_names)
             checkpoint = Checkpoint(
                 step=state.step,
@@ -170,10 +190,13 @@ def train_ingredients(
                     log_step=log_step,
                     end_epoch=end_epoch,
                     save=save,
-                    should_stop=should_stop,
+                    should_stop=should_stop if together is None else lambda: together.any(should_stop()),
                 ),
                 private.gradient if private else None,
+                together,
             )
+    if not leads:
+        return
     if state.finished is None:
         raise Stopped(
             f"{job.stage.name} was stopped after step {state.step:,} of {total_steps:,}; a checkpoint was written",
@@ -191,6 +214,36 @@ def train_ingredients(
         private.gradient.remove()
         means["privacy"] = private.facts()
     (finish or finish_stage)(job, ingredients, state, movements, before, lr, means, ready.texts, screen)
+
+
+def _order(job: StageJob) -> dict[str, Any]:
+    """What the other processes need to know to train the same."""
+    return {
+        "stage": job.stage.name,
+        "kind": job.stage.kind,
+        "recipe": job.recipe.model_dump(mode="json", exclude_unset=True),
+        "folder": str(job.folder.resolve()),
+        "source": None if job.source is None else str(job.source.resolve()),
+        "prepared": str(job.prepared.folder.resolve()),
+        "manifest": job.prepared.manifest.to_json(),
+        "base": str(job.prepared.base.resolve()),
+    }
+
+
+def selected(state: State) -> dict[str, Any]:
+    """What an epoch's validation decided."""
+    return {
+        "best": asdict(state.best) if state.best else None,
+        "since": state.epochs_since_best,
+        "finished": state.finished,
+    }
+
+
+def follow_epoch(state: State, together: Team) -> None:
+    """Take over what the first process decided."""
+    told = together.told(None)
+    state.best = Best(**told["best"]) if told["best"] else None
+    state.epochs_since_best, state.finished = told["since"], told["finished"]
 
 
 def written_sample(ingredients: Ingredients) -> str | None:

@@ -29,6 +29,7 @@ from tunewright.training.liveness import (
     same_loss,
     weights_digest,
 )
+from tunewright.training.team import Team
 
 # A loss this many times as large as at the start has exploded: no healthy run comes near it.
 EXPLODED = 1000.0
@@ -146,12 +147,14 @@ def train(
     settings: Settings,
     around: Surroundings,
     private: Gradient | None = None,
+    together: Team | None = None,
 ) -> State:
     """Train from `state` until the last epoch, an early stop or a request to stop.
 
     `learning_rate_factor(step)` multiplies each group's `base_lr`. The loss of a step is the weighted mean over all
     examples of its micro-batches, so accumulation over uneven micro-batches equals one large batch. With `private`, gradients
-    are what it makes of the batches instead.
+    are what it makes of the batches instead. With `together`, the batches are this process's part, and weights, losses and gradients are
+    added up over all processes.
 
     Raises:
         Diverged: the loss is not finite or exploded; nothing has been saved since it was healthy.
@@ -166,10 +169,14 @@ def train(
             state.weights = weights_digest(parameters)
         for step_batches in batches.steps(state.epoch, start=state.step_in_epoch):
             if settings.stochastic:
-                seed_generators(mix(settings.seed, "step", state.step))
+                seed_generators(mix(settings.seed, "step", state.step, *([together.rank] if together else [])))
             factor = learning_rate_factor(state.step)
             rate = set_learning_rate(optimizer, factor)
-            weight = sum(objective.weight(batch) for batch in step_batches) or 1.0  # a private step may be empty
+            weight = float(sum(objective.weight(batch) for batch in step_batches))
+            count = sum(len(batch.ids) for batch in step_batches)
+            if together is not None:
+                weight, count = together.totals(weight, count)
+            weight = weight or 1.0  # a private step may be empty
             for parameter in parameters:
                 parameter.grad = None
             if private is not None:
@@ -181,6 +188,9 @@ def train(
                     loss_sum += float(loss.detach())
                     require_connected(loss, where(state))
                     (loss / weight).backward()
+            if together is not None:
+                together.add_up(parameters)
+                (loss_sum,) = together.totals(loss_sum)
             if state.step == look - 1:
                 require_gradient(parameters, loss_sum / weight, where(state))
             if penalty is not None:
@@ -196,7 +206,7 @@ def train(
             state.step_in_epoch += 1
             state.loss_sum += loss_sum
             state.weight_sum += weight
-            state.examples += sum(len(batch.ids) for batch in step_batches)
+            state.examples += int(count)
             state.seconds = time.perf_counter() - started
             around.log_step(state, loss_sum / weight, rate)
             if state.step == look and state.warm_rate > 0:

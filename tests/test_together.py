@@ -1,0 +1,248 @@
+"""Several processes train what one would: the same weights, each example once, resumed with another number, and one that is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from test_export import CASES
+from tiny import texts, tiny_bert
+from tunewright.data.batching import Batches, TensorExamples
+from tunewright.errors import RecipeError
+from tunewright.runs import read_json
+from tunewright.stages.console import silent
+from tunewright.stages.run import run
+from tunewright.stages.together import start_here
+
+FOLLOWED = """
+import json, sys
+from pathlib import Path
+from tunewright.stages.console import silent
+from tunewright.stages.run import run
+from tunewright.stages.together import carried_out
+
+place = Path(sys.argv[1])
+carried_out(lambda: [run(recipe, base=place, runs=place / sys.argv[2], screen=silent()) for recipe in json.loads((place / "recipes.json").read_text())])
+"""
+QUIET: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def started(size: int, *words: str) -> list[subprocess.Popen[bytes]]:
+    """Processes as torchrun would start them."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    told = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+    environment = {**os.environ, **{key: str(value) for key, value in told.items()}}
+    return [
+        subprocess.Popen([sys.executable, *words], env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(size)
+    ]
+
+
+def weights(place: Path, runs: str, name: str, stage: str) -> dict[str, torch.Tensor]:
+    files = sorted((place / runs / name / stage / "model").glob("*.safetensors"))
+    return {f"{file.name} {key}": value for file in files for key, value in load_file(file).items()}
+
+
+def recipes(place: Path) -> list[dict[str, Any]]:
+    """A task of each kind: an uneven last batch, accumulation, frozen parts, an adapter; 50 steps or more."""
+    texts(place / "texts.jsonl")
+    bert = str(tiny_bert(place / "bert", **QUIET))
+    words = {
+        "task": "text-classification",
+        "data": {"source": "texts.jsonl", "input": "text", "target": "label"},
+        "model": {"backbone": bert},
+    }
+    layers = [{"conv2d": 4}, "relu", "flatten", {"dense": 24, "activation": "relu"}, {"dense": 10}]
+    return [
+        {
+            "name": "pictures",
+            "task": "image-classification",
+            "data": {"source": "digits", "limit": 700},
+            "model": {"layers": layers},
+            "train": {"epochs": 9, "batch_size": 50, "accumulate": 2, "clip_norm": 1.0},
+            "stages": ["pretrain", {"finetune": {"tune": {"freeze": "backbone"}}}],
+        },
+        {
+            "name": "texts",
+            **words,
+            "tune": {"freeze": 2},
+            "train": {"epochs": 8, "batch_size": 13},
+            "stages": ["finetune"],
+        },
+        {
+            "name": "adapter",
+            **words,
+            "tune": {"adapter": {"lora": {"dropout": 0.0}}},
+            "train": {"epochs": 8, "batch_size": 13},
+            "stages": ["finetune"],
+        },
+        {
+            "name": "rows",
+            "train": {"epochs": 10, "batch_size": 19},
+            **CASES["rows"](place),
+            "model": {"layers": [{"dense": 16, "activation": "relu"}, {"dense": 1}]},
+        },
+        {"name": "writer", "train": {"epochs": 10, "batch_size": 2}, **CASES["writer"](place)},
+        {"name": "items", "train": {"epochs": 4, "batch_size": 16}, **CASES["factors"](place)},
+        # Not Adam: a key's bias has no gradient but rounding, which Adam would make steps of.
+        {
+            "name": "speech",
+            "train": {"epochs": 12, "batch_size": 5, "optimizer": "sgd", "lr": 1e-3},
+            **CASES["conformer"](place),
+        },
+    ]
+
+
+STAGES = {"pictures": ["pretrain", "finetune"], "texts": ["finetune"], "adapter": ["finetune"]}
+
+
+@pytest.mark.parametrize(
+    ("size", "names"),
+    [
+        (2, ["pictures"]),
+        pytest.param(2, None, marks=pytest.mark.slow),
+        pytest.param(4, None, marks=pytest.mark.slow),
+    ],
+)
+def test_several_processes_train_what_one_does(size: int, names: list[str] | None, tmp_path: Path) -> None:
+    wanted = [recipe for recipe in recipes(tmp_path) if names is None or recipe["name"] in names]
+    (tmp_path / "recipes.json").write_text(json.dumps(wanted))
+    (tmp_path / "followed.py").write_text(FOLLOWED)
+    processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "many")
+    for recipe in wanted:
+        run(recipe, base=tmp_path, runs=tmp_path / "one", screen=silent())
+    assert [process.wait(300) for process in processes] == [0] * size
+    for recipe in wanted:
+        for stage in STAGES.get(recipe["name"], ["pretrain"]):
+            alone, many = (weights(tmp_path, runs, recipe["name"], stage) for runs in ("one", "many"))
+            for name, value in alone.items():
+                torch.testing.assert_close(
+                    many[name],
+                    value,
+                    rtol=1e-5,
+                    atol=1e-5,
+                    msg=f"{recipe['name']}: {name}",
+                )
+            summaries = [
+                read_json(tmp_path / runs / recipe["name"] / stage / "summary.json", "a stage")
+                for runs in ("one", "many")
+            ]
+            assert summaries[0]["training"]["steps"] == summaries[1]["training"]["steps"]
+            assert summaries[0]["evaluation"]["metrics"].keys() == summaries[1]["evaluation"]["metrics"].keys()
+
+
+def test_each_example_comes_once_whatever_the_number_of_processes() -> None:
+    examples = TensorExamples(torch.zeros(103, 1), None, torch.arange(1, 104))
+    whole = Batches(examples=examples, batch_size=10, accumulate=2, seed=3)
+    for parts in (1, 2, 3, 7, 16):
+        own = [
+            Batches(examples=examples, batch_size=10, accumulate=2, seed=3, part=part, parts=parts)
+            for part in range(parts)
+        ]
+        assert {batches.steps_per_epoch for batches in own} == {whole.steps_per_epoch}
+        for steps in zip(whole.steps(1), *(batches.steps(1) for batches in own), strict=True):
+            every, *shares = ([int(index) for batch in step for index in batch.ids] for step in steps)
+            assert sorted(index for share in shares for index in share) == sorted(every)
+
+
+LONG: dict[str, Any] = {
+    "name": "long",
+    "task": "image-classification",
+    "data": {"source": "digits", "limit": 600},
+    "model": {"layers": ["flatten", {"dense": 16, "activation": "relu"}, {"dense": 10}]},
+    "train": {"epochs": 30, "batch_size": 24, "checkpoint_steps": 5},
+}
+
+
+def command(place: Path, devices: int) -> list[str]:
+    (place / "long.yaml").write_text(json.dumps(LONG))
+    return [
+        sys.executable,
+        "-m",
+        "tunewright",
+        "run",
+        str(place / "long.yaml"),
+        f"hardware.devices={devices}",
+        f"--runs={place / 'runs'}",
+    ]
+
+
+def children(process: subprocess.Popen[Any]) -> list[int]:
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(word) for word in found.read_text().split()] if found.exists() else []
+
+
+@pytest.mark.slow
+def test_a_lost_process_ends_the_run_and_another_number_goes_on(tmp_path: Path) -> None:
+    """Started by four, one killed; gone on by two; the weights are those of one that was never stopped."""
+    alone = run({**LONG, "name": "alone"}, runs=tmp_path / "alone", screen=silent())
+    (tmp_path / "followed.py").write_text(FOLLOWED)
+    (tmp_path / "recipes.json").write_text(json.dumps([LONG]))
+    processes = started(4, str(tmp_path / "followed.py"), str(tmp_path), "runs")
+    checkpoints = tmp_path / "runs" / "long" / "pretrain" / "checkpoints"
+    until = time.monotonic() + 120
+    while not list(checkpoints.glob("step-*")) and time.monotonic() < until:
+        time.sleep(0.02)
+    processes[2].kill()
+    time.sleep(1)
+    for process in processes:
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "runs" / "long" / "pretrain" / "summary.json").exists()
+    processes = started(2, str(tmp_path / "followed.py"), str(tmp_path), "runs")
+    assert [process.wait(200) for process in processes] == [0, 0]
+    expected = weights(tmp_path, "alone", "alone", "pretrain")
+    for name, value in weights(tmp_path, "runs", "long", "pretrain").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
+    log = (tmp_path / "runs" / "long" / "log.txt").read_text()
+    assert "going on after step" in log and alone.folder.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found in /proc")
+def test_run_starts_them_and_ends_when_one_is_lost(tmp_path: Path) -> None:
+    process = subprocess.Popen(command(tmp_path, 2), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    checkpoints = tmp_path / "runs" / "long" / "pretrain" / "checkpoints"
+    until = time.monotonic() + 120
+    while not list(checkpoints.glob("step-*")) and time.monotonic() < until:
+        time.sleep(0.02)
+    os.kill(children(process)[1], signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    again = subprocess.run(command(tmp_path, 2), capture_output=True, text=True, timeout=200)
+    assert again.returncode == 0 and "going on after step" in again.stdout, again.stderr
+
+
+def test_what_several_processes_cannot_do(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(
+        "task: image-classification\ndata: {source: digits}\nhardware: {nodes: 2, devices: 4}\n"
+    )
+    with pytest.raises(RecipeError, match="started by torchrun") as caught:
+        start_here(tmp_path / "r.yaml", [], [])
+    assert "--nnodes 2 --nproc-per-node 4" in str(caught.value)
+    (tmp_path / "one.yaml").write_text("task: image-classification\ndata: {source: digits}\n")
+    assert start_here(tmp_path / "one.yaml", [], []) is None
+    (tmp_path / "wrong.yaml").write_text(
+        "task: image-classification\ndata: {source: nowhere.csv}\nhardware: {devices: 2}\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-m", "tunewright", "run", "wrong.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert found.returncode == 2 and found.stderr.startswith("error: ") and "Traceback" not in found.stderr
