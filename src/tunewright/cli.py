@@ -480,6 +480,28 @@ def serve(
 
 
 @app.command()
+def ui(
+    runs: Runs = Path("runs"),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8001,
+) -> None:
+    """Show all runs on a local page: results, curves as they grow, recipes side by side."""
+    from tunewright.serving.start import show_runs
+    from tunewright.stages.console import Screen
+
+    show_runs(runs, port, Screen())
+
+
+@app.command()
+def doctor() -> None:
+    """Look at this installation and machine: versions, hardware, what is missing and how to get it."""
+    from tunewright.stages.console import Screen
+    from tunewright.stages.doctor import examine
+
+    if not examine(Screen()):
+        sys.exit(1)
+
+
+@app.command()
 def schema() -> None:
     """Print the recipe's JSON Schema, for editors."""
     import json

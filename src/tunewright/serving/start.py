@@ -20,11 +20,7 @@ def serve(folder: Path, *, host: str, port: int, token: str | None, screen: Scre
     Raises:
         UserError: what a service is made of is not installed, or others could reach it and nobody has to say who they are.
     """
-    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
-    if missing:
-        raise RecipeError(
-            f"serving needs {', '.join(missing)}, not installed here", fix='pip install "tunewright[serve]"'
-        )
+    _require_installed()
     if token is None and host not in ("127.0.0.1", "localhost", "::1"):
         raise UserError(
             "other machines could use the model, and nobody has to say who they are",
@@ -46,6 +42,12 @@ def serve(folder: Path, *, host: str, port: int, token: str | None, screen: Scre
     )
 
 
+def _require_installed() -> None:
+    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
+    if missing:
+        raise RecipeError(f"this needs {', '.join(missing)}, not installed here", fix='pip install "tunewright[serve]"')
+
+
 def name_of(folder: Path) -> str:
     """What a service calls the model: its run's name and stage, or its folder's."""
     place = folder.resolve()
@@ -53,3 +55,24 @@ def name_of(folder: Path) -> str:
     if place.name == "model" and summary.exists():
         return f"{place.parent.parent.name}-{read_json(summary, 'a stage')['stage']}"
     return place.name
+
+
+def show_runs(runs: Path, port: int, screen: Screen) -> None:
+    """All runs of a folder on a local page, until Ctrl-C.
+
+    Raises:
+        UserError: there is no such folder, or what a service is made of is not installed.
+    """
+    _require_installed()
+    if not runs.is_dir():
+        raise UserError(
+            "there is no such folder of runs",
+            file=runs,
+            fix="tunewright run RECIPE makes one; or name another with --runs",
+        )
+    import uvicorn
+
+    from tunewright.serving.runs_app import make_ui
+
+    screen.say(f"all runs of {runs} at http://127.0.0.1:{port}")
+    uvicorn.run(make_ui(runs), host="127.0.0.1", port=port, log_level="warning", access_log=False)
