@@ -221,6 +221,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "web.yaml").write_text(
         "task: language-modeling\ndata: {source: web.jsonl, input: text, clean: {rules: gopher, near_duplicates: true}}\n"
     )
+    (place / "tuned.yaml").write_text(
+        "task: image-classification\ndata: {source: digits, limit: 400}\nmodel: {layers: [flatten, {dense: 10}]}\n"
+        "train: {epochs: 2}\nsearch: {train.lr: {log: [1e-3, 1e-1]}}\n"
+    )
     for name in ("a", "b"):
         (place / f"{name}.yaml").write_text(
             f"task: image-classification\ndata: {{source: digits}}\nseed: 1\nmodel: {{layers: [flatten, {{dense: {8 if name == 'a' else 16}}}, {{dense: auto}}]}}\ntrain: {{epochs: 1}}\n"

@@ -415,6 +415,14 @@ def test_what_does_not_go_with_privacy(changes: dict[str, Any], place: str, tmp_
     assert caught.value.place == place and caught.value.fix
 
 
+def test_no_learning_rate_is_looked_for_on_private_rows(tmp_path: Path) -> None:
+    from tunewright.stages.lr_find import find_learning_rate
+
+    (tmp_path / "r.yaml").write_text(json.dumps(DIGITS))
+    with pytest.raises(RecipeError, match="without privacy"):
+        find_learning_rate(tmp_path / "r.yaml", [], screen=silent())
+
+
 def test_batch_norms_give_way(tmp_path: Path) -> None:
     layers = [{"conv2d": 4}, "batch_norm", "relu", "flatten", {"dense": 10}]
     result = run(with_changes(model={"layers": layers}, train={"epochs": 1}), runs=tmp_path, screen=silent())

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from tunewright.data.batching import Batches
+from tunewright.errors import RecipeError
 from tunewright.models.describe import layer_table
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe
@@ -47,6 +48,13 @@ def find_learning_rate(recipe: Path, overrides: list[str], *, screen: Screen | N
     screen = screen or Screen()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     stage = stage_recipes(loaded)[0].recipe
+    if stage.privacy is not None:
+        raise RecipeError(
+            "the test itself learns from the training rows without privacy, and its suggestion would tell of them",
+            place="privacy",
+            found=f"ε = {stage.privacy.epsilon:g}",
+            fix="try learning rates on public data of the same kind",
+        )
     ingredients = gather(
         stage, prepare_data(stage, base, screen), given_origin(stage, base), recipe_backbone(stage, base), screen
     )
