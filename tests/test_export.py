@@ -146,7 +146,13 @@ def trained(place: Path, name: str) -> Path:
     return list(result.stages.values())[-1].folder / "model"
 
 
-@pytest.mark.parametrize("name", CASES)
+# The others take minutes in all.
+QUICK = ("pictures", "texts", "writer", "clicks", "factors", "deepspeech")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
 def test_every_task_becomes_onnx(name: str, tmp_path: Path) -> None:
     folder = trained(tmp_path, name)
     found = export(folder, "onnx", screen=silent())
