@@ -43,7 +43,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def client_of(folder: Path, **options: Any) -> TestClient:
-    return TestClient(make_app(load_model(folder), name="it", **options), raise_server_exceptions=False)
+    return TestClient(
+        make_app(load_model(folder), name="it", **options), raise_server_exceptions=False, base_url="http://127.0.0.1"
+    )
 
 
 def picture(size: int = 8) -> bytes:

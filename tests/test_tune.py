@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from test_export import CASES
 from tunewright.cli import app
 from tunewright.errors import RecipeError
 from tunewright.recipe.search import choices
@@ -116,6 +117,19 @@ def test_no_trial_sees_a_test_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Prepared, "table", table)
     tune(written(tmp_path), [], trials=2, seeds=0, runs=tmp_path / "runs", screen=silent())
     assert "train" in seen and "test" not in seen
+
+
+@pytest.mark.parametrize("name", ["writer", "factors", "conformer", "rows"])
+def test_each_kind_of_task_has_something_to_be_held_against(name: str, tmp_path: Path) -> None:
+    recipe = {"train": {"epochs": 1, "batch_size": 16}, **CASES[name](tmp_path), "search": {"train.lr": [1e-3, 1e-2]}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    found = tune(
+        tmp_path / "recipe.yaml", [], trials=2, sampler="grid", seeds=0, runs=tmp_path / "runs", screen=silent()
+    )
+    values = {trial.number: trial.value for trial in found.trials if trial.value is not None}
+    chosen = max if found.greater else min
+    assert len(values) == 2 and values[found.best] == chosen(values.values())
+    assert found.greater == (name in ("factors",))
 
 
 def test_a_grid_ends(tmp_path: Path) -> None:

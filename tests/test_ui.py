@@ -43,7 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_runs_are_listed_with_what_came_of_them(runs: Path) -> None:
-    with TestClient(make_ui(runs)) as client:
+    with TestClient(make_ui(runs), base_url="http://127.0.0.1") as client:
         found = {entry["name"]: entry for entry in client.get("/api/runs").json()}
         assert set(found) == {"a", "b", "begun"}  # what is no sound run is passed over
         assert (
@@ -62,7 +62,7 @@ def test_runs_are_listed_with_what_came_of_them(runs: Path) -> None:
 
 
 def test_curves_are_thinned_and_recipes_compared(runs: Path) -> None:
-    with TestClient(make_ui(runs)) as client:
+    with TestClient(make_ui(runs), base_url="http://127.0.0.1") as client:
         (stage,) = client.get("/api/runs/a").json()["stages"]
         assert len(stage["curves"]["train loss"]) == 3 and len(stage["curves"]["valid accuracy"]) == 3
         (stage,) = client.get("/api/runs/begun").json()["stages"]
@@ -74,11 +74,16 @@ def test_curves_are_thinned_and_recipes_compared(runs: Path) -> None:
 
 @pytest.mark.parametrize("name", ["..", "../..", "%2e%2e", "nowhere", "broken/../a"])
 def test_nothing_outside_is_read(runs: Path, name: str) -> None:
-    with TestClient(make_ui(runs)) as client:
+    with TestClient(make_ui(runs), base_url="http://127.0.0.1") as client:
         assert client.get(f"/api/runs/{name}").status_code in (404, 200)
         for path in (f"/report/{name}", f"/api/diff?a={name}&b=a"):
             answer = client.get(path)
             assert answer.status_code == 404 or "Tunewright" in answer.text
+
+
+def test_no_other_name_is_answered(runs: Path) -> None:
+    with TestClient(make_ui(runs), base_url="http://elsewhere.example") as client:
+        assert client.get("/api/runs").status_code == 400
 
 
 def test_both_languages_have_the_same_words() -> None:

@@ -19,12 +19,13 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from tunewright.data.columns import Rejects
 from tunewright.data.sources.base import ROW
 from tunewright.errors import UserError
 from tunewright.serving.batching import Batcher
-from tunewright.serving.limits import Limits, Refused
+from tunewright.serving.limits import LOCAL, Limits, Refused
 from tunewright.serving.openai_api import add_openai
 from tunewright.serving.page import try_page
 from tunewright.stages.given import picture_pieces, rows_table, sound_piece
@@ -88,6 +89,8 @@ def make_app(model: Model, *, name: str, token: str | None = None, limits: Limit
         return response
 
     app.add_middleware(BaseHTTPMiddleware, dispatch=guard)
+    if token is None:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL)
 
     @app.exception_handler(Refused)
     async def refused(_request: Request, error: Refused) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]

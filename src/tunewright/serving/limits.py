@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# What this machine calls itself; a service that anybody may ask answers under these names alone.
+LOCAL = ["127.0.0.1", "localhost", "[::1]"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:

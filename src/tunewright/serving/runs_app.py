@@ -11,11 +11,13 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse, HTMLResponse
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from tunewright.errors import ArtifactError
 from tunewright.report.numbers import number_from
 from tunewright.report.reading import Stage, mapping, sequence, words_of
 from tunewright.runs import read_json, read_metrics
+from tunewright.serving.limits import LOCAL
 from tunewright.serving.runs_page import runs_page
 
 # A run whose files changed so many seconds ago is going on.
@@ -35,6 +37,8 @@ class Known:
 def make_ui(runs: Path) -> FastAPI:
     """The page's server."""
     app = FastAPI(title="Tunewright: runs", docs_url=None, redoc_url=None, openapi_url=None)
+    # No page from elsewhere may reach it under a name of its own (DNS rebinding).
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL)
     known: dict[str, Known] = {}
 
     @app.get("/", response_class=HTMLResponse)

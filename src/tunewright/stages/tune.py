@@ -27,6 +27,7 @@ from tunewright.evaluation.intervals import Estimate, over_seeds
 from tunewright.evaluation.metrics import METRICS
 from tunewright.files import write_atomic, write_json
 from tunewright.random import mix
+from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.search import Choice, choices
 from tunewright.recipe.stages import stage_recipes
@@ -39,6 +40,7 @@ from tunewright.stages.learning import learn_stage
 from tunewright.stages.recipes import given_weights, read_recipe
 from tunewright.stages.run import run
 from tunewright.tasks.table import get_task
+from tunewright.training.objectives import SELF_SUPERVISED
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -70,9 +72,6 @@ class Search:
     epochs: int
     seed: int
     prepared: list[Prepared] = field(default_factory=list)
-
-    def better(self, a: float, b: float) -> bool:
-        return a > b if self.greater else a < b
 
 
 def tune(
@@ -161,7 +160,7 @@ def _open(recipe: Path, overrides: list[str], runs: Path, screen: Screen) -> Sea
     _require_searchable(recipe, overrides, space, loaded)
     stages = stage_recipes(loaded)
     last = stages[-1].recipe
-    if last.privacy is not None or any(stage.recipe.privacy is not None for stage in stages):
+    if any(stage.recipe.privacy is not None for stage in stages):
         raise RecipeError(
             "each trial on the training rows would spend ε again, and nothing would add them up",
             place="search",
@@ -177,7 +176,7 @@ def _open(recipe: Path, overrides: list[str], runs: Path, screen: Screen) -> Sea
             expected="a share above 0",
             fix="data.split: {valid: 0.1}",
         )
-    metric = last.train.select or get_task(last.task).metrics[0]
+    metric = _selected_by(last)
     key = identity(loaded.model_dump(mode="json"), [part.manifest.fingerprint for part in prepared])
     folder = runs / f"{name}-tune-{key[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -187,6 +186,18 @@ def _open(recipe: Path, overrides: list[str], runs: Path, screen: Screen) -> Sea
         epochs=last.train.epochs,
         seed=loaded.seed, prepared=prepared,
     )  # fmt: skip
+
+
+def _selected_by(recipe: Recipe) -> str:
+    """The validation result that a training keeps its best weights by, and that trials are held against each other by."""
+    task = get_task(recipe.task)
+    if recipe.train.select is not None:
+        return recipe.train.select
+    if task.examination is not None:
+        return task.examination.select or "loss"
+    objective = recipe.train.objective
+    unlabelled = objective is not None and parse_named(objective, "train.objective")[0] in SELF_SUPERVISED
+    return "loss" if unlabelled else task.metrics[0]
 
 
 def _require_searchable(recipe: Path, overrides: list[str], space: Sequence[Choice], loaded: Recipe) -> None:
@@ -374,6 +385,7 @@ def _carried_out(search: Search, trial: Trial, params: dict[str, Any]) -> float:
             fix="write what moves, such as tune: {freeze: none}",
         )
     shutil.rmtree(place, ignore_errors=True)
+    assert best["metric"] == search.metric
     return float(best["value"])
 
 
