@@ -12,7 +12,8 @@ import soundfile
 
 from tiny import texts, tiny_bert
 from tunewright.cli import app
-from tunewright.errors import RecipeError, RunFailed, UserError
+from tunewright.errors import ArtifactError, RecipeError, RunFailed, UserError
+from tunewright.models.gguf_file import turned, turned_back
 from tunewright.runs import read_json
 from tunewright.stages import export as exporting
 from tunewright.stages.console import silent
@@ -179,6 +180,33 @@ def test_eight_bits_and_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert small.metric is not None
     lost = abs(small.metric["before"] - small.metric["after"])
     assert (small.flagged is not None) == (lost > 0.01)
+
+
+def test_a_writer_becomes_gguf(tmp_path: Path) -> None:
+    """Read back by the package that knows the format; that llama.cpp writes the same is tried in the benchmark."""
+    import gguf
+
+    folder = trained(tmp_path, "writer")
+    found = export(folder, "gguf", screen=silent())
+    assert found.largest_difference == 0 and found.same_answer == 1
+    reader = gguf.GGUFReader(str(folder.parent / "export" / "model.gguf"))
+    assert (
+        reader.fields["general.architecture"].contents() == "llama"
+        and reader.fields["tokenizer.ggml.pre"].contents() == "smollm"
+    )
+    assert len(reader.fields["tokenizer.ggml.tokens"].contents()) == 270
+    with pytest.raises(ArtifactError, match="architecture of Llama"):
+        export(
+            trained(tmp_path / "rows", "rows") if (tmp_path / "rows").mkdir() is None else folder,
+            "gguf",
+            screen=silent(),
+        )
+
+
+def test_queries_are_turned_and_back() -> None:
+    weight = np.arange(2 * 8 * 3, dtype=np.float32).reshape(16, 3)
+    moved = turned(weight, 2)
+    assert (turned_back(moved, 2) == weight).all() and (moved[:8, 0] == weight[[0, 4, 1, 5, 2, 6, 3, 7], 0]).all()
 
 
 def test_a_copy_that_is_another_model_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

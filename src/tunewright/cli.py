@@ -443,7 +443,9 @@ def merge(
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model.")],
-    to: Annotated[str, typer.Option(help="onnx, int8 (ONNX with weights of 8 bits) or torch (torch.export).")] = "onnx",
+    to: Annotated[
+        str, typer.Option(help="onnx, int8 (ONNX with weights of 8 bits), torch (torch.export) or gguf (llama.cpp).")
+    ] = "onnx",
     out: Annotated[
         Path | None, typer.Option(help="The folder that gets it; export beside the model when left out.")
     ] = None,

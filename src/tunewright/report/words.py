@@ -461,6 +461,10 @@ KNOWN: dict[str, tuple[str, str]] = {
         "what was read off the training rows before: classes, vocabulary, means and deviations of inputs",
         "训练之前从训练行得到的内容：类别、词表、输入的均值与标准差",
     ),
+    "the report's baselines, which learn from the training rows without privacy": (
+        "the report's baselines, which learn from the training rows without privacy",
+        "报告中的基线：它们在训练行上学习，不受差分隐私保护",
+    ),
     "the training losses in metrics.jsonl and in the report": (
         "the training losses in metrics.jsonl and in the report",
         "metrics.jsonl 与报告中的训练损失",

@@ -7,6 +7,7 @@ further off than its tolerance is a failed run, and nothing is left behind.
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import statistics
@@ -26,10 +27,12 @@ import torch
 from torch import Tensor
 
 from tunewright.data.columns import Rejects
-from tunewright.errors import RecipeError, RunFailed, UserError
+from tunewright.errors import ArtifactError, RecipeError, RunFailed, UserError
 from tunewright.evaluation.metrics import METRICS
 from tunewright.files import write_json
 from tunewright.models.dropout import QuickDropout
+from tunewright.models.gguf_file import read_gguf, write_gguf
+from tunewright.models.gpt import is_plain
 from tunewright.models.gru_operation import translations
 from tunewright.models.network import AnyNetwork
 from tunewright.models.transformer import Transformer
@@ -41,8 +44,8 @@ from tunewright.stages.provenance import provenance
 from tunewright.tasks.base import Preprocessor
 from tunewright.tasks.handed_on import Named, Trial, differing, handed_on
 
-Form = Literal["onnx", "int8", "torch"]
-FILES: dict[str, str] = {"onnx": "model.onnx", "int8": "model.int8.onnx", "torch": "model.pt2"}
+Form = Literal["onnx", "int8", "torch", "gguf"]
+FILES: dict[str, str] = {"onnx": "model.onnx", "int8": "model.int8.onnx", "torch": "model.pt2", "gguf": "model.gguf"}
 # Rows that the copy is held against, and how many at once.
 TRIED, AT_ONCE = 256, 8
 # Passes whose median is the latency.
@@ -158,6 +161,7 @@ def _chosen_form(form: str) -> Form:
         "onnx": ("onnx", "onnxscript", "onnxruntime"),
         "int8": ("onnx", "onnxscript", "onnxruntime"),
         "torch": (),
+        "gguf": ("gguf",),
     }[form]
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
@@ -257,7 +261,30 @@ def _torch(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
     return run
 
 
-WRITERS: dict[str, Callable[[Trial, Path], Callable[[Named], Tensor]]] = {"onnx": _onnx, "int8": _int8, "torch": _torch}
+def _gguf(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
+    """The file, and the network with the weights that stand in it, read back."""
+    network = trial.module.network
+    if not isinstance(network, Transformer) or trial.tokenizer is None or not is_plain(network.core.config):
+        raise ArtifactError(
+            "GGUF files are written of language models with the architecture of Llama",
+            found=type(network).__name__ if not isinstance(network, Transformer) else network.core.config.model_type,
+            expected="backbone: gpt, or a plain Llama",
+            fix="--to onnx",
+        )
+    config = network.core.config
+    state = network.core.state_dict()
+    if config.tie_word_embeddings:
+        state.pop("lm_head.weight", None)
+    write_gguf(path, config, state, trial.tokenizer)
+    again = copy.deepcopy(trial.module)
+    assert isinstance(again.network, Transformer)
+    again.network.core.load_state_dict(read_gguf(path, config), strict=not config.tie_word_embeddings)
+
+    def run(inputs: Named) -> Tensor:
+        with torch.no_grad():
+            return again(*inputs.values())
+
+    return run
 
 
 def _two_sizes(trial: Trial) -> tuple[Named, Named]:
@@ -268,6 +295,14 @@ def _two_sizes(trial: Trial) -> tuple[Named, Named]:
     ]
     short, long = min(sizes)[1], max(sizes)[1]
     return trial.batch([short, short]), trial.batch([long] * 3)
+
+
+WRITERS: dict[str, Callable[[Trial, Path], Callable[[Named], Tensor]]] = {
+    "onnx": _onnx,
+    "int8": _int8,
+    "torch": _torch,
+    "gguf": _gguf,
+}
 
 
 # The proof

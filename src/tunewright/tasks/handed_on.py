@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +52,8 @@ class Trial:
     """The examples at these positions."""
     target: Tensor | None
     """[count], where there is a target."""
+    tokenizer: Any = None
+    """Of a language model."""
 
 
 def handed_on(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table) -> Trial:
@@ -99,7 +102,13 @@ def _writer(network: Transformer, encoder: CausalEncoder | TalkEncoder, table: p
             mask[row, : len(texts[index])] = 1
         return {"input_ids": tokens, "attention_mask": mask}
 
-    return Trial(module=HandedOn(network, ["input_ids", "attention_mask"]), count=len(texts), batch=batch, target=None)
+    return Trial(
+        module=HandedOn(network, ["input_ids", "attention_mask"]),
+        count=len(texts),
+        batch=batch,
+        target=None,
+        tokenizer=encoder.tokenizer,
+    )
 
 
 def _recommender(network: Recommender, count: int) -> Trial:

@@ -1,0 +1,142 @@
+"""Several processes on this machine: examples a second and memory by their number, and a run that loses a process twenty times.
+
+    python benchmarks/together.py
+
+Each process has one thread. The run that is killed goes on with another number of processes each time (4, 2 or 1), and ends with the weights of one
+that was never stopped, to 1e-5.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from environments import HERE, processor
+from safetensors.torch import load_file
+
+KILLS = 20
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from tunewright.stages.console import silent
+from tunewright.stages.run import run
+from tunewright.stages.together import carried_out
+place = Path(sys.argv[1])
+carried_out(lambda: run(json.loads((place / "recipe.json").read_text()), runs=place / sys.argv[2], screen=silent()))
+"""
+LARGE: dict[str, Any] = {
+    "name": "large",
+    "task": "image-classification",
+    "data": {"source": "mnist", "limit": 12_000},
+    "model": {
+        "layers": [
+            "flatten",
+            {"dense": 1024, "activation": "relu"},
+            {"dense": 1024, "activation": "relu"},
+            {"dense": 10},
+        ]
+    },
+    "train": {"epochs": 3, "batch_size": 512},
+    "eval": {"resamples": 100},
+}
+LONG: dict[str, Any] = {
+    "name": "long",
+    "task": "image-classification",
+    "data": {"source": "digits"},
+    "model": {"layers": ["flatten", {"dense": 64, "activation": "relu"}, {"dense": 10}]},
+    "train": {"epochs": 60, "batch_size": 33, "checkpoint_steps": 7},
+    "eval": {"resamples": 100},
+}
+
+
+def started(size: int, place: Path, runs: str) -> list[subprocess.Popen[bytes]]:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(size)}
+    words = [sys.executable, "-c", SCRIPT, str(place), runs]
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+    return [subprocess.Popen(words, env={**os.environ, **told, **rank}, stderr=subprocess.DEVNULL) for rank in ranks]
+
+
+def weights(place: Path, runs: str, name: str) -> dict[str, torch.Tensor]:
+    return load_file(place / runs / name / "pretrain" / "model" / "model.safetensors")
+
+
+def throughput() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "recipe.json").write_text(json.dumps(LARGE))
+        for size in (1, 2, 4):
+            processes = started(size, place, f"by{size}")
+            most = 0
+            while processes[0].poll() is None:
+                pages = [Path(f"/proc/{process.pid}/statm") for process in processes]
+                most = max(most, sum(int(path.read_text().split()[1]) for path in pages if path.exists()))
+                time.sleep(0.2)
+            assert [process.wait() for process in processes] == [0] * size
+            summary = json.loads((place / f"by{size}" / "large" / "pretrain" / "summary.json").read_text())
+            memory = most * os.sysconf("SC_PAGE_SIZE") / 2**20
+            rows.append(
+                {
+                    "processes": size,
+                    "examples_per_second": summary["training"]["examples_per_second"],
+                    "memory_mib": memory,
+                }
+            )
+            print(rows[-1], flush=True)
+    return rows
+
+
+def killed() -> dict[str, Any]:
+    draw = random.Random(0)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "recipe.json").write_text(json.dumps(LONG))
+        for process in started(1, place, "alone"):
+            process.wait()
+        kills = 0
+        while kills < KILLS:
+            processes = started(draw.choice([2, 4]), place, "killed")
+            checkpoints = place / "killed" / "long" / "pretrain" / "checkpoints"
+            before = {path.name for path in checkpoints.glob("step-*")}
+            until = time.monotonic() + 60
+            while {path.name for path in checkpoints.glob("step-*")} <= before and time.monotonic() < until:
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, 0.05))
+            draw.choice(processes).kill()
+            kills += 1
+            time.sleep(0.5)
+            for process in processes:
+                process.kill()
+                process.wait()
+            if (place / "killed" / "long" / "pretrain" / "summary.json").exists():
+                break
+        for process in started(2, place, "killed"):
+            process.wait()
+        alone, after = weights(place, "alone", "long"), weights(place, "killed", "long")
+        damaged = len(list((place / "killed" / "long" / "pretrain" / "checkpoints").glob("damaged-*")))
+        away = max(float((alone[name] - after[name]).abs().max()) for name in alone)
+        shutil.rmtree(place / "killed")
+    return {"kills": kills, "damaged_checkpoints": damaged, "largest_difference": away}
+
+
+def main() -> None:
+    found = {"machine": processor(), "kills": killed(), "throughput": throughput()}
+    (HERE / "results" / "together.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
