@@ -87,7 +87,10 @@ def test_what_was_learned_by_heart_is_found(tmp_path: Path) -> None:
     assert any("tells members apart" in line for line in lines_of(found))
 
 
-def test_a_private_model_gives_nothing_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_private_model_gives_nothing_away(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunewright.stages.private.secrets.randbits", lambda bits: 12345)  # the same noise each time
     recipe = {
         **BY_HEART,
         "privacy": {"epsilon": 1},
@@ -97,7 +100,7 @@ def test_a_private_model_gives_nothing_away(tmp_path: Path, capsys: pytest.Captu
     folder = trained.stages["pretrain"].folder / "model"
     app(["privacy", str(folder), "--one-run", "--json"], standalone_mode=False)
     found = json.loads(capsys.readouterr().out)
-    assert found["loss"]["low"] <= 0.5 <= found["loss"]["high"] + 0.05
+    assert abs(found["loss"]["auc"] - 0.5) < 0.08
     assert found["one_run"]["epsilon_at_least"] <= found["claimed"]["epsilon"] and not found["one_run"]["broken"]
 
 
