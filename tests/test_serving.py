@@ -218,6 +218,18 @@ def test_what_waits_goes_together() -> None:
     batcher.stop()
 
 
+def test_requests_to_one_model_go_together(models: dict[str, Path]) -> None:
+    """Each request names the model's `predict` anew, which is another object each time."""
+    model = load_model(models["rows"])
+    sizes: list[int] = []
+    batcher = Batcher(100, lambda rows, seconds: sizes.append(rows))
+    table = pa.table({"size": [3.0], "colour": ["red"], "_row": [1]})
+    waiting = [batcher.submit(table, model.predict) for _ in range(30)]
+    assert len({job.result(10)[0]["prediction"] for job in waiting}) == 1
+    assert sum(sizes) == 30 and max(sizes) > 1
+    batcher.stop()
+
+
 def test_one_that_fails_does_not_spoil_the_others() -> None:
     gate = threading.Event()
 

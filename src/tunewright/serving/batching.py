@@ -67,7 +67,7 @@ class Batcher:
                 if other is None:
                     self.waiting.put(None)
                     break
-                if other.table.schema != job.table.schema or other.answer is not job.answer:
+                if other.table.schema != job.table.schema or other.answer != job.answer:
                     held = other
                     break
                 jobs.append(other)
