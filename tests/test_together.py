@@ -110,16 +110,22 @@ STAGES = {"pictures": ["pretrain", "finetune"], "texts": ["finetune"], "adapter"
 
 
 @pytest.mark.parametrize(
-    ("size", "names"),
+    ("size", "strategy", "names"),
     [
-        (2, ["pictures"]),
-        pytest.param(2, None, marks=pytest.mark.slow),
-        pytest.param(4, None, marks=pytest.mark.slow),
+        (2, "ddp", ["pictures"]),
+        (2, "fsdp", ["texts"]),
+        pytest.param(2, "ddp", None, marks=pytest.mark.slow),
+        pytest.param(4, "ddp", None, marks=pytest.mark.slow),
+        pytest.param(2, "fsdp", None, marks=pytest.mark.slow),
+        pytest.param(4, "fsdp", None, marks=pytest.mark.slow),
     ],
 )
-def test_several_processes_train_what_one_does(size: int, names: list[str] | None, tmp_path: Path) -> None:
+def test_several_processes_train_what_one_does(
+    size: int, strategy: str, names: list[str] | None, tmp_path: Path
+) -> None:
     wanted = [recipe for recipe in recipes(tmp_path) if names is None or recipe["name"] in names]
-    (tmp_path / "recipes.json").write_text(json.dumps(wanted))
+    shared = [{**recipe, "hardware": {"strategy": strategy}} for recipe in wanted]
+    (tmp_path / "recipes.json").write_text(json.dumps(shared))
     (tmp_path / "followed.py").write_text(FOLLOWED)
     processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "many")
     for recipe in wanted:

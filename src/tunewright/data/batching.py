@@ -28,6 +28,8 @@ class Batch:
     inputs: Inputs
     target: Tensor | None
     ids: Tensor
+    counts: bool = True
+    """False: it only stands in, so that this process does what the others do."""
 
     @property
     def pixels(self) -> Tensor:
@@ -191,6 +193,8 @@ class Batches:
     part: int = 0
     parts: int = 1
     """Of each batch every `parts`-th example is this process's, from the `part`-th on."""
+    in_step: bool = False
+    """Every process has as many micro-batches: where it has no example of one, another's stands in and does not count."""
     most: int | None = None
     """The sum of the padded lengths in a batch at most, in place of `batch_size`; examples that are longer are alone."""
 
@@ -205,8 +209,13 @@ class Batches:
         batches = self._batches(epoch)
         for step in range(start, self.steps_per_epoch):
             chosen = batches[step * self.accumulate : (step + 1) * self.accumulate]
-            own = [ids[self.part :: self.parts] for ids in chosen]
-            yield [self.examples.batch(ids, epoch) for ids in own if len(ids)]
+            yield [batch for ids in chosen if (batch := self._own(ids, epoch)) is not None]
+
+    def _own(self, ids: Tensor, epoch: int) -> Batch | None:
+        """This process's part of a batch; None where it has none."""
+        if len(own := ids[self.part :: self.parts]):
+            return self.examples.batch(own, epoch)
+        return replace(self.examples.batch(ids[:1], epoch), counts=False) if self.in_step else None
 
     def sizes(self, epoch: int) -> list[int]:
         """Of each optimiser step of an epoch: its examples, or where lengths differ the padded length of them all."""

@@ -6,7 +6,6 @@ block each, whatever stands beside the stack is one block each too, and their or
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Callable, Collection, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -51,7 +50,7 @@ class Transformer(AnyNetwork):
         """Compute in bfloat16 where that is safe (autocast); the weights stay float32."""
         self.selects = True
         """Of a masked language model: compute the head for the wanted positions alone."""
-        self._ordered: tuple[list[nn.Module], dict[int, float]] = ([], {})
+        self._ordered: list[tuple[nn.Module, float]] = []
         """What `_order` found for these modules: a pass of a large network takes seconds."""
 
     def forward(self, inputs: Inputs) -> Tensor:
@@ -189,8 +188,9 @@ class Transformer(AnyNetwork):
         One that is never called, only looked into (a table of positions), belongs to the embeddings: it comes behind
         the first that is.
         """
-        if len(self._ordered[0]) == len(modules) and all(map(operator.is_, self._ordered[0], modules)):
-            return self._ordered[1]
+        known = {id(module): moment for module, moment in self._ordered}  # a copy of the network has modules of its own
+        if known.keys() == {id(module) for module in modules}:
+            return known
         if getattr(self.core, "in_order", False):
             return {id(module): float(place) for place, module in enumerate(modules)}
         reached: dict[int, float] = {}
@@ -205,8 +205,8 @@ class Transformer(AnyNetwork):
             self(self.example())
         for hook in hooks:
             hook.remove()
-        self._ordered = (modules, {id(module): reached.get(id(module), 1.5) for module in modules})
-        return self._ordered[1]
+        self._ordered = [(module, reached.get(id(module), 1.5)) for module in modules]
+        return {id(module): moment for module, moment in self._ordered}
 
 
 @contextmanager

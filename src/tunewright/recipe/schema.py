@@ -288,6 +288,11 @@ class Hardware(Block):
     """Processes on each machine that train together, each with a part of every batch: one for each accelerator."""
     nodes: Positive = 1
     """Machines; more than one are started by torchrun."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several processes share a model: each has all of it (ddp), or a part of every weight, gradient and optimiser state (fsdp). auto
+    takes fsdp where a process's memory could not hold them whole."""
+    offload: bool = False
+    """With fsdp: what a process keeps waits in the processor's memory, not the accelerator's. Slower, and less memory."""
     threads: Positive | None = None
     """CPU threads; chosen from the size of the network when left out."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -53,13 +53,12 @@ def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folde
             )
         return "float32"
     kept = None if folder is None else folder / "precision.json"
-    if has_no_numbers(network):
-        known = known_precision(network, recipe.train.batch_size)
-        chosen = wanted if wanted != "auto" else known or "float32"
-    elif kept is not None and kept.exists():
+    if kept is not None and kept.exists():
         chosen = read_json(kept, "the precision that the stage began with")["precision"]
     elif wanted != "auto":
         chosen = wanted
+    elif has_no_numbers(network):
+        chosen = known_precision(network, recipe.train.batch_size) or "float32"
     else:
         facts = _measured(network, examples, recipe.train.batch_size)
         chosen = facts["precision"]

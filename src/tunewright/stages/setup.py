@@ -79,10 +79,12 @@ def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen, *, fre
     """
     recipe = ingredients.recipe
     network = ingredients.network
-    if has_no_numbers(network):
+    if has_no_numbers(network) and team() is None:
         device = torch.device("cpu")  # where a network without numbers is thought to be, whatever the machine has
     else:
-        network.to(device := choose_device(recipe))
+        device = choose_device(recipe)
+    if not has_no_numbers(network) and recipe.hardware.strategy != "fsdp":
+        network.to(device)
     train = ingredients.examples("train")
     assert train is not None  # prepare refuses data without a training row
     texts = describe_texts(ingredients, train, screen)
@@ -235,23 +237,6 @@ def training_optimizer(recipe: Recipe, network: nn.Module, groups: list[dict[str
     """The optimiser that a stage's recipe names, once it is seen to fit the network's gradients."""
     _require_rows(network, recipe)
     return build_optimizer(recipe.train.optimizer, groups, lr, recipe.train.regularization.weight_decay)
-
-
-def require_together(recipe: Recipe, network: nn.Module) -> None:
-    """Raises RecipeError for what several processes cannot train."""
-    wrong = {
-        "privacy is counted for one process": recipe.privacy is not None,
-        "sparse gradients are not added up over processes": has_sparse_gradients(network),
-    }
-    for problem, present in wrong.items():
-        if present:
-            raise RecipeError(
-                problem,
-                place="hardware.devices",
-                found=recipe.hardware.devices,
-                expected="1",
-                fix="leave devices out, or what does not go with it",
-            )
 
 
 def _require_rows(network: nn.Module, recipe: Recipe) -> None:

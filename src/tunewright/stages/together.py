@@ -46,7 +46,9 @@ def follow(team: Team) -> None:
             prepared=prepared,
             backbone=recipe_backbone(recipe, prepared.base),
         )
-        ingredients = gather(recipe, prepared, job.origin(), job.backbone, silent())
+        # Of a divided network the first process alone needs the numbers: it hands out the parts.
+        numbers = "none" if recipe.hardware.strategy == "fsdp" else "read"
+        ingredients = gather(recipe, prepared, job.origin(), job.backbone, silent(), numbers=numbers)
         train_ingredients(job, ingredients, silent())
 
 

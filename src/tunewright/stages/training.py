@@ -16,6 +16,7 @@ from torch import nn
 from tunewright.errors import Diverged, RunFailed, Stopped
 from tunewright.evaluation.metrics import METRICS
 from tunewright.files import write_json
+from tunewright.models.network import AnyNetwork
 from tunewright.models.saved import save_model
 from tunewright.runs import MetricsLog
 from tunewright.stages.console import Screen
@@ -23,7 +24,8 @@ from tunewright.stages.ingredients import Ingredients, is_stochastic
 from tunewright.stages.job import StageJob
 from tunewright.stages.memory import forget_peak, peak_memory
 from tunewright.stages.private import private_training
-from tunewright.stages.setup import penalty_of, require_together, set_up, small_numbers_as_zero, threads
+from tunewright.stages.setup import Ready, penalty_of, set_up, small_numbers_as_zero, threads
+from tunewright.stages.sharing import divided, settle
 from tunewright.stages.stopping import stop_requests
 from tunewright.stages.summary import (
     describe_data,
@@ -34,10 +36,19 @@ from tunewright.stages.summary import (
 )
 from tunewright.stages.validation import selection_metric, validator
 from tunewright.training import freezing
-from tunewright.training.checkpoint import Checkpoint, load_best, load_newest, save_best, save_checkpoint
+from tunewright.training.checkpoint import (
+    Checkpoint,
+    find_newest,
+    load_best,
+    read_checkpoint,
+    save_best,
+    save_checkpoint,
+)
 from tunewright.training.loop import Best, Settings, State, Surroundings, train
 from tunewright.training.optim import load_state_tensors, state_tensors
+from tunewright.training.parts import over_all, own_part
 from tunewright.training.schedule import learning_rate_factor
+from tunewright.training.sharding import ShardedObjective, asked
 from tunewright.training.team import Team, team
 
 # (epoch, counted from 1, and its validation results).
@@ -66,36 +77,45 @@ def train_ingredients(
     forget_peak()
     together = team()
     if together is not None:
-        require_together(ingredients.recipe, ingredients.network)
+        ingredients = settle(ingredients, together)
     elif ingredients.recipe.hardware.devices * ingredients.recipe.hardware.nodes > 1:
         screen.warn("one process trains alone: several are started by `tunewright run` or by torchrun")
     recipe, train_settings = ingredients.recipe, ingredients.recipe.train
     ready = set_up(ingredients, job.folder, screen)
-    network, model, batches, movements = ready.network, ready.model, ready.batches, ready.movements
     objective = ingredients.objective.bind(recipe.seed, ready.device)
     private = None
     if recipe.privacy is not None:
         private = private_training(recipe, ready, ingredients.prepared, objective, job.folder, screen)
-        batches = private.batches
+    leads = together is None or together.first
+    before = freezing.fingerprint(ready.network) if leads else {}
+    whole_movements = ready.movements
+    if together is not None and together.first:
+        together.told(_order(job, ready))  # now that what is kept on disk is there
+    in_parts = together is not None and recipe.hardware.strategy == "fsdp"
+    if together is not None and in_parts:
+        ready = divided(ready, ingredients, together)
+        objective = ShardedObjective(objective)
+    network, model, movements = ready.network, ready.model, ready.movements
+    batches = private.batches if private else ready.batches
     total_steps = train_settings.epochs * batches.steps_per_epoch
 
-    if together is not None and together.first:
-        together.told(_order(job))  # now that what is kept on disk is there
     lr, optimizer = ingredients.lr, ready.optimizer
-    before = freezing.fingerprint(network)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     parameter_names = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
     checkpoints = job.folder / "checkpoints"
     state = State()
-    if (found := load_newest(checkpoints, screen.warn)) is not None:
+    newest = find_newest(checkpoints, screen.warn) if leads else None
+    if together is not None and (told := together.told(newest and str(newest))) is not None:
+        newest = Path(told)
+    if newest is not None:
+        found = read_checkpoint(newest, dict(network.named_parameters()) if in_parts else None)
         freezing.load_moving(network, movements, found.model)
         load_state_tensors(optimizer, parameter_names, found.optimizer)
         state = State.from_json(found.state)
         screen.say(f"{job.stage.name}: going on after step {state.step:,} of {total_steps:,}")
 
-    leads = together is None or together.first
-    validate = validator(ingredients, ready.valid, ready.device) if leads else None
+    validate = validator(ingredients, ready.valid, ready.device) if leads or in_parts else None
     selection = Selection(
         metric=selection_metric(ingredients),
         patience=train_settings.early_stopping.patience if train_settings.early_stopping else None,
@@ -118,17 +138,19 @@ def train_ingredients(
 
         def end_epoch(state: State, train_loss: float) -> None:
             require_finite(network, state)
-            if together is not None and not leads:
+            if together is not None and not leads and not in_parts:
                 follow_epoch(state, together)
                 return
-            valid = validate(model) if validate else None
+            valid = asked(model, validate) if validate else None
+            if together is not None and in_parts:
+                valid = together.told(valid)  # all measured the same; all decide by the very same numbers
             if valid is not None:
                 selection.update(
                     state, valid, lambda: save_best(checkpoints, state.step, freezing.moving_state(network, movements))
                 )
                 if watch is not None:
                     watch(state.epoch, valid)
-            if together is not None:
+            if together is not None and not in_parts:
                 together.told(selected(state))
             rate = max(group["lr"] for group in optimizer.param_groups)
             speed = state.examples / state.seconds
@@ -144,7 +166,8 @@ def train_ingredients(
                     "examples_per_second": speed,
                 }
             )
-            if (sample := written_sample(ingredients)) is not None:
+            sample = asked(model if in_parts else network, lambda network: written_sample(ingredients, network))
+            if sample is not None:
                 metrics_log.append({"kind": "sample", "epoch": state.epoch, "step": state.step, "text": sample})
             shown = "".join(f"  valid {name} {value:.4f}" for name, value in (valid or {}).items())
             screen.say(
@@ -154,7 +177,7 @@ def train_ingredients(
 
         def save(state: State) -> None:
             require_finite(network, state)
-            if not leads:
+            if not leads and not in_parts:
                 return
             tensors = state_tensors(optimizer, parameter_names)
             checkpoint = Checkpoint(
@@ -210,18 +233,28 @@ def train_ingredients(
         "gradient_checkpointing": ready.recomputes,
         "frozen_part_kept": ready.frozen is not None,
     }
+    if in_parts and (newest := find_newest(checkpoints, screen.warn)) is not None:
+        freezing.load_moving(ingredients.network, whole_movements, read_checkpoint(newest).model)
     if private is not None:
         private.gradient.remove()
         means["privacy"] = private.facts()
-    (finish or finish_stage)(job, ingredients, state, movements, before, lr, means, ready.texts, screen)
+    (finish or finish_stage)(job, ingredients, state, whole_movements, before, lr, means, ready.texts, screen)
 
 
-def _order(job: StageJob) -> dict[str, Any]:
-    """What the other processes need to know to train the same."""
+def _order(job: StageJob, ready: Ready) -> dict[str, Any]:
+    """What the other processes need to know to train the same, with what was chosen here."""
+    hardware = ready.recipe.hardware
+    chosen = {
+        "strategy": hardware.strategy,
+        "prefix_cache": hardware.prefix_cache,
+        "precision": ready.precision,
+        "gradient_checkpointing": ready.recomputes,
+    }
+    recipe = job.recipe.model_copy(update={"hardware": hardware.model_copy(update=chosen)})
     return {
         "stage": job.stage.name,
         "kind": job.stage.kind,
-        "recipe": job.recipe.model_dump(mode="json", exclude_unset=True),
+        "recipe": recipe.model_dump(mode="json", exclude_unset=True),
         "folder": str(job.folder.resolve()),
         "source": None if job.source is None else str(job.source.resolve()),
         "prepared": str(job.prepared.folder.resolve()),
@@ -246,12 +279,12 @@ def follow_epoch(state: State, together: Team) -> None:
     state.epochs_since_best, state.finished = told["since"], told["finished"]
 
 
-def written_sample(ingredients: Ingredients) -> str | None:
+def written_sample(ingredients: Ingredients, network: AnyNetwork) -> str | None:
     """What the network makes by itself, where its task has such a thing."""
     examination = ingredients.task.examination
     if examination is None or examination.sample is None:
         return None
-    return examination.sample(ingredients.network, ingredients.preprocessor.inputs)
+    return examination.sample(network, ingredients.preprocessor.inputs)
 
 
 def finish_stage(
@@ -346,7 +379,9 @@ def require_finite(network: nn.Module, state: State) -> None:
     Raises:
         Diverged: names the tensors.
     """
-    broken = [name for name, value in network.state_dict().items() if not torch.isfinite(value).all()]
+    values = network.state_dict()
+    bad = torch.stack([~torch.isfinite(own_part(value)).all().cpu() for value in values.values()]).int()
+    broken = [name for name, count in zip(values, over_all(bad, list(values.values())).tolist()) if count]
     if broken:
         raise Diverged(
             "the weights are not finite",

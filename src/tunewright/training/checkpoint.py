@@ -5,6 +5,9 @@ A checkpoint is a folder `step-00001234/` with `model.safetensors`, `optimizer.s
 to disk and then renamed, so a crash at any moment leaves the checkpoints before it untouched. The newest two are
 kept. A damaged one is set aside under the name `damaged-step-…`, with a line that says so, and the one before is used.
 
+Where the tensors are divided among processes, each writes its own part, into the folders `model/` and `optimizer/` in place of the two
+files; any number of processes can read them.
+
 The best weights so far live beside them in `best-00001234/`, written the same way; `state.json` names the one that
 it belongs to.
 """
@@ -15,19 +18,25 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tunewright.errors import RunFailed
 from tunewright.files import remove_folder, sha256_file, sync_file, sync_folder, write_atomic
+from tunewright.training.parts import divide, is_divided, read_parts, write_parts
+from tunewright.training.team import team
 
 KEEP = 2
+
+
+Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +61,8 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
         {"model": checkpoint.model, "optimizer": checkpoint.optimizer},
         checkpoint.state,
     )
+    if (together := team()) is not None and not together.first:
+        return path
     steps = _folders(root, "step-")
     for old in steps[:-KEEP]:
         remove_folder(old)
@@ -67,24 +78,38 @@ def save_best(root: Path, step: int, model: dict[str, Tensor]) -> str:
     return name
 
 
-def load_newest(root: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint that is whole, with the best weights it names; None when there is none."""
+def find_newest(root: Path, warn: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that is whole, with the best weights it names; None when there is none. Only one process may look."""
     _sweep(root)
     for folder in reversed(_folders(root, "step-")):
         damage = find_damage(folder)
         if damage is None:
-            state = json.loads((folder / "state.json").read_bytes())
             best = _best_of(folder)
             if best is None or (damage := find_damage(root / best)) is None:
-                return Checkpoint(
-                    step=int(folder.name.removeprefix("step-")),
-                    model=load_file(folder / "model.safetensors"),
-                    optimizer=load_file(folder / "optimizer.safetensors"),
-                    state=state,
-                )
+                return folder
             _set_aside(root / best, damage, warn)
         _set_aside(folder, damage, warn)
     return None
+
+
+def read_checkpoint(folder: Path, parts: Tensors | None = None) -> Checkpoint:
+    """What `find_newest` found.
+
+    Args:
+        parts: the divided tensors whose parts alone are read, by parameter; None: all of every tensor is.
+    """
+    return Checkpoint(
+        step=int(folder.name.removeprefix("step-")),
+        model=_read_tensors(folder, "model", parts),
+        optimizer=_read_tensors(folder, "optimizer", parts),
+        state=json.loads((folder / "state.json").read_bytes()),
+    )
+
+
+def load_newest(root: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None when there is none."""
+    folder = find_newest(root, warn)
+    return None if folder is None else read_checkpoint(folder)
 
 
 def load_best(root: Path, name: str) -> dict[str, Tensor]:
@@ -96,7 +121,7 @@ def load_best(root: Path, name: str) -> dict[str, Tensor]:
     damage = find_damage(root / name)
     if damage is not None:
         raise RunFailed(f"the best weights are damaged: {damage}", file=root / name, fix="run the same command again")
-    return load_file(root / name / "model.safetensors")
+    return _read_tensors(root / name, "model", None)
 
 
 def find_damage(folder: Path) -> str | None:
@@ -123,24 +148,38 @@ def find_damage(folder: Path) -> str | None:
 
 def _write_folder(root: Path, name: str, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
     root.mkdir(parents=True, exist_ok=True)
-    temporary = root / f".tmp-{name}-{os.getpid()}"
+    temporary = root / f".tmp-{name}"
     final = root / name
+    together = team() if any(is_divided(value) for values in tensors.values() for value in values.values()) else None
     try:
-        temporary.mkdir()
+        if together is None or together.first:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+        if together is not None:
+            together.wait()
         for kind, values in tensors.items():
+            if together is not None:
+                write_parts(temporary / kind, values)
+                continue
             path = temporary / f"{kind}.safetensors"
             save_file({key: value.detach().contiguous() for key, value in values.items()}, path)
             sync_file(path)
+        if together is not None and not together.first:
+            together.wait()  # until the first process has put it in its place
+            return final
         write_atomic(temporary / "state.json", json.dumps(state, indent=1, allow_nan=False))
         files = {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-            for path in sorted(temporary.iterdir())
+            path.relative_to(temporary).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            for path in sorted(temporary.rglob("*"))
+            if path.is_file()
         }
         write_atomic(temporary / "manifest.json", _encode_manifest(files))
         if final.exists():
             remove_folder(final)
         os.replace(temporary, final)
         sync_folder(root)
+        if together is not None:
+            together.wait()
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise RunFailed(
@@ -149,6 +188,24 @@ def _write_folder(root: Path, name: str, tensors: dict[str, dict[str, Tensor]], 
             fix="free disk space and run the same command again: it goes on from the checkpoint before",
         ) from error
     return final
+
+
+def _read_tensors(folder: Path, kind: str, parts: Tensors | None) -> dict[str, Tensor]:
+    if (whole := folder / f"{kind}.safetensors").exists():
+        found = load_file(whole)
+        return found if parts is None else {name: _divided(name, value, parts) for name, value in found.items()}
+    return read_parts(folder / kind, lambda name, size, dtype: _place(name, size, dtype, parts or {}))
+
+
+def _place(name: str, size: torch.Size, dtype: torch.dtype, parts: Tensors) -> Tensor:
+    """An empty tensor, divided as the parameter that it is or belongs to."""
+    like = parts.get(name, parts.get(name.removeprefix("state/").rpartition("/")[0]))
+    return torch.zeros(size, dtype=dtype) if like is None or like.shape != size else torch.empty_like(like, dtype=dtype)
+
+
+def _divided(name: str, whole: Tensor, parts: Tensors) -> Tensor:
+    place = _place(name, whole.shape, whole.dtype, parts)
+    return divide(whole, place) if is_divided(place) else whole
 
 
 def _encode_manifest(files: dict[str, Any]) -> bytes:

@@ -168,16 +168,15 @@ def moving_state(model: nn.Module, movements: Sequence[Movement]) -> dict[str, T
     What stays frozen is where the stage took it from. A tensor that several names share stands under the first of them.
     """
     found: dict[str, Tensor] = {}
-    places: set[int] = set()
-    state = model.state_dict()
+    seen: set[int] = set()
+    state = model.state_dict(keep_vars=True)
     for movement in movements:
         if never_moves(movement):
             continue
         for name, value in state.items():
-            place = value.data_ptr() if value.numel() else id(value)
-            if name.startswith(movement.block.prefix) and _may_change(movement, name) and place not in places:
-                found[name] = value
-                places.add(place)
+            if name.startswith(movement.block.prefix) and _may_change(movement, name) and id(value) not in seen:
+                found[name] = value.detach()
+                seen.add(id(value))
     return found
 
 

@@ -173,7 +173,7 @@ def train(
             factor = learning_rate_factor(state.step)
             rate = set_learning_rate(optimizer, factor)
             weight = float(sum(objective.weight(batch) for batch in step_batches))
-            count = sum(len(batch.ids) for batch in step_batches)
+            count = sum(len(batch.ids) for batch in step_batches if batch.counts)
             if together is not None:
                 weight, count = together.totals(weight, count)
             weight = weight or 1.0  # a private step may be empty

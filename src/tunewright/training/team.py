@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from tunewright.training.parts import is_divided
+
 # How long one process waits for another, which may prepare data or measure meanwhile.
 PATIENCE = timedelta(hours=6)
 # Gradients are added up in pieces of so many numbers: one by one each would wait for the network.
@@ -43,13 +45,20 @@ class Team:
         distributed.all_reduce(found)
         return found.tolist()
 
+    def wait(self) -> None:
+        """Go on when all have come here."""
+        distributed.barrier()
+
     def any(self, flag: bool) -> bool:
         """Whether it is true for one of them."""
         return self.totals(float(flag))[0] > 0
 
     def add_up(self, parameters: list[nn.Parameter]) -> None:
-        """Every parameter's gradient becomes the sum over all processes; one that had none of the batch's examples adds zeros."""
-        moving = [value for value in parameters if value.requires_grad]
+        """Every parameter's gradient becomes the sum over all processes; one that had none of the batch's examples adds zeros.
+
+        Those of divided parameters come added up.
+        """
+        moving = [value for value in parameters if value.requires_grad and not is_divided(value)]
         for value in moving:
             if value.grad is None:
                 value.grad = torch.zeros_like(value)
@@ -96,7 +105,8 @@ def join() -> Team | None:
     place = int(os.environ.get("LOCAL_RANK", "0"))
     if cuda:
         torch.cuda.set_device(place)
-    distributed.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
+    # What waits in the processor's memory is added up there.
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     device = torch.device("cuda", place) if cuda else torch.device("cpu")
     _team = Team(rank=int(os.environ["RANK"]), size=size, device=device)
     return _team
@@ -111,6 +121,6 @@ def leave() -> None:
     """The end of the team."""
     global _team
     if _team is not None:
-        distributed.barrier()  # nobody goes while another one still listens
+        _team.wait()  # nobody goes while another one still listens
         distributed.destroy_process_group()
         _team = None

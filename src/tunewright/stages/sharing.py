@@ -1,0 +1,94 @@
+"""How the processes of a team share a stage's network: each has all of it, or a part of every weight (see `training/sharding.py`)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from tunewright.errors import RecipeError
+from tunewright.models.tables import has_sparse_gradients
+from tunewright.models.transformer import Transformer
+from tunewright.recipe.named import parse_named
+from tunewright.stages.ingredients import Ingredients
+from tunewright.stages.memory import free_memory, weight_bytes
+from tunewright.stages.setup import Ready, training_optimizer
+from tunewright.training import freezing
+from tunewright.training.sharding import shard
+from tunewright.training.team import Team
+
+# Of float32 weights, what else a training keeps: gradients and AdamW's two running means.
+KEPT = 4
+# The share of a process's memory that they may take; the rest is for activations.
+SHARE = 0.5
+
+
+def settle(ingredients: Ingredients, team: Team) -> Ingredients:
+    """The ingredients with `hardware.strategy` chosen, and what is measured on one device chosen without where no one device holds the network.
+
+    Raises:
+        RecipeError: several processes cannot train this, or not so.
+    """
+    recipe = ingredients.recipe
+    chosen: dict[str, Any] = {"strategy": _strategy(ingredients, team)}
+    _require(ingredients, divided=chosen["strategy"] == "fsdp")
+    if chosen["strategy"] == "fsdp":
+        chosen["prefix_cache"] = False
+        if torch.cuda.is_available():
+            if recipe.hardware.precision == "auto" and isinstance(ingredients.network, Transformer):
+                chosen["precision"] = "bfloat16"
+            if recipe.hardware.gradient_checkpointing == "auto":
+                chosen["gradient_checkpointing"] = True
+    hardware = recipe.hardware.model_copy(update=chosen)
+    return replace(ingredients, recipe=recipe.model_copy(update={"hardware": hardware}))
+
+
+def divided(ready: Ready, ingredients: Ingredients, team: Team) -> Ready:
+    """The same stage with a divided copy of the network. Collective; the first process keeps the whole network, on the processor."""
+    recipe = ready.recipe
+    whole = shard(ready.network, team, reduced=ready.precision == "bfloat16", offload=recipe.hardware.offload)
+    movements = freezing.resolve_movement(whole.network, ingredients.tune)
+    groups = freezing.parameter_groups(movements, ingredients.lr)
+    return replace(
+        ready,
+        network=whole.network,
+        model=whole,
+        movements=movements,
+        batches=replace(ready.batches, in_step=True),
+        optimizer=training_optimizer(recipe, whole.network, groups, ingredients.lr),
+    )
+
+
+def _strategy(ingredients: Ingredients, team: Team) -> str:
+    wanted = ingredients.recipe.hardware.strategy
+    if wanted != "auto":
+        return wanted
+    if team.device.type == "cuda":
+        free = torch.cuda.mem_get_info(team.device)[0]
+    else:  # the processes of a machine share its memory
+        free = free_memory(ingredients.network) // ingredients.recipe.hardware.devices
+    return "fsdp" if KEPT * weight_bytes(ingredients.network) > SHARE * free else "ddp"
+
+
+def _require(ingredients: Ingredients, *, divided: bool) -> None:
+    """Raises RecipeError for what several processes cannot train."""
+    recipe, network = ingredients.recipe, ingredients.network
+    optimizer, _ = parse_named(recipe.train.optimizer, "train.optimizer")
+    together = {
+        "privacy is counted for one process": recipe.privacy is not None,
+        "sparse gradients are not added up over processes": has_sparse_gradients(network),
+    }
+    in_parts = {
+        "the reference of preferences is computed by a whole network": ingredients.objective.refer is not None,
+        "muon needs whole matrices": optimizer == "muon",
+    }
+    for problem, present in (together | in_parts if divided else together).items():
+        if present:
+            raise RecipeError(
+                problem,
+                place="hardware.devices" if problem in together else "hardware.strategy",
+                found=recipe.hardware.devices if problem in together else "fsdp",
+                expected="1" if problem in together else "ddp",
+                fix="leave it out, or what does not go with it",
+            )

@@ -1,0 +1,119 @@
+"""One model divided among processes: each keeps its part of every weight, gradient and optimiser state (FSDP2, `fully_shard`).
+
+A layer's weights are gathered where it is computed and let go again afterwards; what is in no layer of a stack (embeddings, head) is gathered
+for the whole of a pass (Zhao et al. 2023, "PyTorch FSDP", section 3). Model files know nothing of it, and neither does the loop: what is
+asked of the network is asked through `Sharded`, and the parameters are DTensors whose gradients come added up.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+
+from tunewright.data.batching import Batch
+from tunewright.models.hollow import is_hollow
+from tunewright.models.network import AnyNetwork
+from tunewright.training.loop import StepObjective
+from tunewright.training.parts import is_divided
+from tunewright.training.team import Team
+
+T = TypeVar("T")
+
+
+class Sharded(nn.Module):
+    """The root of a divided network. A function that is given the network finds all of it there, whatever part of it is called."""
+
+    def __init__(self, network: AnyNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, ask: Callable[[AnyNetwork], T]) -> T:
+        return ask(self.network)
+
+
+def shard(network: AnyNetwork, team: Team, *, reduced: bool, offload: bool) -> Sharded:
+    """A divided copy of the first process's network, in every process.
+
+    Collective: every process calls it with a network of the same shape. Only the first one's numbers are read; the others' may be without
+    memory, so that the whole is in memory once.
+
+    Args:
+        reduced: layers travel and compute in bfloat16; their gradients are added up, and weights kept, in float32.
+        offload: weights, gradients and optimiser states wait in the processor's memory.
+    """
+    divided = _without_numbers(network)
+    mesh = init_device_mesh(team.device.type, (team.size,))
+    policy: dict[str, Any] = {"offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(), "mesh": mesh}
+    layers = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32)
+    for block in divided.blocks():
+        if re.search(r"\.\d+$", block.name) and block.parameters():
+            fully_shard(block.module, mp_policy=layers if reduced else MixedPrecisionPolicy(), **policy)
+    whole = Sharded(divided)
+    fully_shard(whole, **policy)
+    for module in whole.modules():
+        if isinstance(
+            module, FSDPModule
+        ):  # a step's loss is one mean over all examples: gradients are added up, not averaged
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+    home = torch.device("cpu") if offload else team.device
+    whole._apply(lambda value: _placed(value, home if is_divided(value) else team.device))  # pyright: ignore[reportPrivateUsage]
+    given = dict(network.state_dict()) if team.first else {}
+    set_model_state_dict(divided, given, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
+    for name, buffer in divided.named_buffers():  # those too that no state_dict has
+        if team.first:
+            buffer.copy_(network.get_buffer(name))
+        distributed.broadcast(buffer, 0)
+    # Nobody adds to a layer's output in place here, which is what it warns of.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
+    return whole
+
+
+def _without_numbers(network: AnyNetwork) -> AnyNetwork:
+    """A copy whose parameters have no memory, tied ones still tied; of the buffers only those that have none here."""
+    empty: dict[int, Any] = {}
+    for value in network.parameters():
+        bare = torch.empty(value.shape, dtype=value.dtype, device="meta")
+        empty[id(value)] = nn.Parameter(bare, value.requires_grad)
+    for value in network.buffers():
+        if is_hollow(value):
+            empty[id(value)] = torch.empty(value.shape, dtype=value.dtype, device="meta")
+    return copy.deepcopy(network, empty)
+
+
+def _placed(value: Tensor, device: torch.device) -> Tensor:
+    return torch.empty_like(value, device=device) if value.is_meta else value.to(device)
+
+
+def asked(model: nn.Module, ask: Callable[[Any], T]) -> T:
+    """What the function finds of the network. Of a divided one each process has to ask, and what was gathered is let go again."""
+    if not isinstance(model, Sharded):
+        return ask(model)
+    found = model(ask)
+    assert isinstance(model, FSDPModule)
+    model.reshard()
+    return found
+
+
+@dataclass(frozen=True)
+class ShardedObjective:
+    """An objective of a divided network: stand-ins count nothing."""
+
+    objective: StepObjective
+
+    def weight(self, batch: Batch) -> float:
+        return self.objective.weight(batch) if batch.counts else 0.0
+
+    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
+        loss = model(lambda network: self.objective.loss_sum(network, batch, epoch))
+        return loss if batch.counts else loss * 0.0
