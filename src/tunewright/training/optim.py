@@ -22,6 +22,7 @@ from tunewright.recipe.schema import Named
 from tunewright.training.bare import bare
 from tunewright.training.freezing import INSIDE
 from tunewright.training.muon import Muon
+from tunewright.training.parts import is_divided
 from tunewright.training.rowwise import RowwiseAdagrad
 
 Groups = Sequence[dict[str, Any]]
@@ -41,7 +42,9 @@ def sgd(groups: Groups, lr: float, *, momentum: Decay = 0.0, nesterov: bool = Fa
             found="nesterov: true without momentum",
             fix="write {sgd: {momentum: 0.9, nesterov: true}}",
         )
-    return bare(SGD)(groups, lr, momentum=momentum, nesterov=nesterov, fused=_on(groups, FUSED_DEVICES))
+    return bare(SGD)(
+        groups, lr, momentum=momentum, nesterov=nesterov, fused=_on(groups, FUSED_DEVICES) and _whole(groups)
+    )
 
 
 def adam(groups: Groups, lr: float, *, betas: tuple[Decay, Decay] = (0.9, 0.999), eps: Epsilon = 1e-8) -> Optimizer:
@@ -54,7 +57,7 @@ def adam(groups: Groups, lr: float, *, betas: tuple[Decay, Decay] = (0.9, 0.999)
 
 def adagrad(groups: Groups, lr: float, *, eps: Epsilon = 1e-10) -> Optimizer:
     """s ← s + g², θ ← θ − η g / (√s + ε) (Duchi, Hazan and Singer 2011, section 1.1, diagonal form)."""
-    return bare(Adagrad)(groups, lr, eps=eps, fused=_on(groups, {"cpu"}))
+    return bare(Adagrad)(groups, lr, eps=eps, fused=_on(groups, {"cpu"}) and _whole(groups))
 
 
 def rmsprop(groups: Groups, lr: float, *, alpha: Decay = 0.99, momentum: Decay = 0.0, eps: Epsilon = 1e-8) -> Optimizer:
@@ -146,6 +149,11 @@ def build_optimizer(named: Named, groups: Groups, lr: float, weight_decay: float
 
 def _on(groups: Groups, devices: set[str]) -> bool:
     return all(parameter.device.type in devices for group in groups for parameter in group["params"])
+
+
+def _whole(groups: Groups) -> bool:
+    """Of divided parameters PyTorch has the whole step in one kernel for AdamW alone."""
+    return not any(is_divided(parameter) for group in groups for parameter in group["params"])
 
 
 @torch.no_grad()

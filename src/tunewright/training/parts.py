@@ -49,6 +49,7 @@ def write_parts(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     rank = distributed.get_rank()
     for path in folder.glob(f"shard-{rank + 1:05d}-*"):
         sync_file(path)
+    distributed.barrier()  # before anyone moves the folder
 
 
 def read_parts(folder: Path, place: Callable[[str, torch.Size, torch.dtype], Tensor]) -> dict[str, Tensor]:
