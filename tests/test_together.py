@@ -192,24 +192,67 @@ def children(process: subprocess.Popen[Any]) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_lost_process_ends_the_run_and_another_number_goes_on(tmp_path: Path) -> None:
-    """Started by four, one killed; gone on by two; the weights are those of one that was never stopped."""
+def test_divided_weights_move_as_whole_ones_do_by_every_optimizer(tmp_path: Path) -> None:
+    """With penalties, momentum, decay, and layers that thaw on the way."""
+    texts(tmp_path / "texts.jsonl")
+    bert = str(tiny_bert(tmp_path / "bert", **QUIET))
+    optimizers = [{"sgd": {"momentum": 0.9}}, "adagrad", {"rmsprop": {"momentum": 0.5}}, "adamw"]
+    wanted = [
+        {
+            "name": f"by{number}",
+            "task": "text-classification",
+            "data": {"source": "texts.jsonl", "input": "text", "target": "label"},
+            "model": {"backbone": bert},
+            "tune": {"freeze": "backbone", "unfreeze": [{"epoch": 2, "layers": 1}, {"epoch": 3, "layers": "all"}]},
+            "train": {
+                "epochs": 3,
+                "batch_size": 13,
+                "optimizer": optimizer,
+                "regularization": {"l1": 1e-4, "l2": 1e-3, "weight_decay": 0.01},
+            },
+            "stages": ["finetune"],
+        }
+        for number, optimizer in enumerate(optimizers)
+    ]
+    shared = [{**recipe, "hardware": {"strategy": "fsdp"}} for recipe in wanted]
+    (tmp_path / "recipes.json").write_text(json.dumps(shared))
+    (tmp_path / "followed.py").write_text(FOLLOWED)
+    processes = started(2, str(tmp_path / "followed.py"), str(tmp_path), "many")
+    for recipe in wanted:
+        run(recipe, base=tmp_path, runs=tmp_path / "one", screen=silent())
+    assert [process.wait(300) for process in processes] == [0, 0]
+    for recipe in wanted:
+        alone, many = (weights(tmp_path, runs, str(recipe["name"]), "finetune") for runs in ("one", "many"))
+        for name, value in alone.items():
+            torch.testing.assert_close(many[name], value, rtol=1e-5, atol=1e-5, msg=f"{recipe['train']}: {name}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "numbers",
+    [["ddp", 4, "ddp", 2], ["fsdp", 4, "fsdp", 2], ["fsdp", 4, "ddp", 2], ["ddp", 2, "fsdp", 3], ["fsdp", 2, "ddp", 1]],
+)
+def test_a_lost_process_ends_the_run_and_another_number_goes_on(numbers: list[Any], tmp_path: Path) -> None:
+    """Begun by some, one killed; gone on by others, whole or divided; the weights are those of one that was never stopped."""
+    first, size, then, fewer = numbers
     alone = run({**LONG, "name": "alone"}, runs=tmp_path / "alone", screen=silent())
     (tmp_path / "followed.py").write_text(FOLLOWED)
-    (tmp_path / "recipes.json").write_text(json.dumps([LONG]))
-    processes = started(4, str(tmp_path / "followed.py"), str(tmp_path), "runs")
+    (tmp_path / "recipes.json").write_text(json.dumps([{**LONG, "hardware": {"strategy": first}}]))
+    processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "runs")
     checkpoints = tmp_path / "runs" / "long" / "pretrain" / "checkpoints"
     until = time.monotonic() + 120
     while not list(checkpoints.glob("step-*")) and time.monotonic() < until:
         time.sleep(0.02)
-    processes[2].kill()
+    processes[-1].kill()
     time.sleep(1)
     for process in processes:
         process.kill()
         process.wait()
     assert not (tmp_path / "runs" / "long" / "pretrain" / "summary.json").exists()
-    processes = started(2, str(tmp_path / "followed.py"), str(tmp_path), "runs")
-    assert [process.wait(200) for process in processes] == [0, 0]
+    assert any((folder / "model").is_dir() for folder in checkpoints.glob("step-*")) == (first == "fsdp")
+    (tmp_path / "recipes.json").write_text(json.dumps([{**LONG, "hardware": {"strategy": then}}]))
+    processes = started(fewer, str(tmp_path / "followed.py"), str(tmp_path), "runs")
+    assert [process.wait(200) for process in processes] == [0] * fewer
     expected = weights(tmp_path, "alone", "alone", "pretrain")
     for name, value in weights(tmp_path, "runs", "long", "pretrain").items():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)

@@ -90,7 +90,8 @@ def run(
     prepared = [prepare_data(stage.recipe, base, screen) for stage in stages]
     beside = [prepare_beside(stage.recipe, base, screen) for stage in stages]
     plans = plan_run(stages, prepared, base, Path(runs), force=force, screen=screen) if plan else {}
-    resolved = loaded.model_dump(mode="json")
+    # By how many processes it is trained, and how they share it, is no other run: another number may go on with it.
+    resolved = loaded.model_dump(mode="json", exclude={"hardware": {"devices", "nodes", "strategy", "offload"}})
     record = {
         "name": name,
         "stages": [stage.name for stage in stages],

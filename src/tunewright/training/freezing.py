@@ -89,7 +89,7 @@ def resolve_movement(model: AnyNetwork, tune: Tune) -> list[Movement]:
 
 
 def parameter_groups(movements: Sequence[Movement], lr: float) -> list[dict[str, Any]]:
-    """One optimiser group for each learning rate, with the parameters that are trained in some epoch.
+    """One optimiser group for each learning rate and time of thawing, with the parameters that are trained in some epoch.
 
     Beside its parameters each has `INSIDE`: which of them are matrices between the embeddings and the head.
 
@@ -97,7 +97,8 @@ def parameter_groups(movements: Sequence[Movement], lr: float) -> list[dict[str,
         RecipeError: nothing at all is left to train.
         RunFailed: a trained parameter is in no group, or in two: it would be stepped twice.
     """
-    by_rate: dict[float, list[nn.Parameter]] = {}
+    # What thaws later has no momentum yet where the rest has one, which a step over a whole group does not take.
+    groups_by: dict[tuple[float, int], list[nn.Parameter]] = {}
     wanted = dict[int, str]()
     inside: set[int] = set()
     for movement in movements:
@@ -106,13 +107,13 @@ def parameter_groups(movements: Sequence[Movement], lr: float) -> list[dict[str,
         for name, value in movement.block.parameters().items():
             if name in movement.moving:
                 rate = lr * movement.lr_multiplier * movement.scales.get(name, 1.0)
-                by_rate.setdefault(rate, []).append(value)
+                groups_by.setdefault((rate, movement.from_epoch), []).append(value)
                 wanted[id(value)] = name
                 if movement.block.part == "backbone" and value.dim() == 2 and not _embeds(movement.block):
                     inside.add(id(value))
     groups: list[dict[str, Any]] = [
         {"params": values, "lr": rate, "base_lr": rate, INSIDE: [id(value) in inside for value in values]}
-        for rate, values in by_rate.items()
+        for (rate, _), values in groups_by.items()
     ]
     _require_each_once(wanted, [id(value) for group in groups for value in group["params"]], "optimiser groups")
     if not groups:
