@@ -30,7 +30,8 @@ def plan_run(
     if torch.cuda.is_available() and card_here() is None:
         screen.warn("this machine's card is not known, so nothing is foretold: tunewright plan --on says how")
         return {}
-    machine = planned_machine(None, screen)
+    hardware = stages[0].recipe.hardware
+    machine = planned_machine(None, screen, cards=hardware.devices * hardware.nodes)
     found: dict[str, StagePlan] = {}
     for given in given_stages(stages, base, silent(), prepared):
         plan = plan_stage(given, machine, probe=False, screen=silent())

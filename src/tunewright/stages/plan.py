@@ -84,8 +84,8 @@ def plan(
         show: is told each stage's plan when it is made.
     """
     screen = screen or Screen()
-    machine = planned_machine(on, screen)
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
+    machine = planned_machine(on, screen, cards=loaded.hardware.devices * loaded.hardware.nodes)
     found: list[StagePlan] = []
     for given in given_stages(stage_recipes(loaded), base, screen):
         made = plan_stage(given, machine, probe=probe and on is None, screen=screen)
@@ -112,8 +112,11 @@ def given_stages(
             start = given.ingredients(stage.recipe, "none")
 
 
-def planned_machine(on: str | None, screen: Screen) -> Hardware:
+def planned_machine(on: str | None, screen: Screen, cards: int = 1) -> Hardware:
     """The machine of that name, or this one, with what past runs have taught of it.
+
+    Args:
+        cards: how many of this machine's a recipe trains on, where it has some.
 
     Raises:
         RecipeError: there is none of that name, or a card here that is not known.
@@ -130,7 +133,7 @@ def planned_machine(on: str | None, screen: Screen) -> Hardware:
                 expected=", ".join(KNOWN),
                 fix="describe it in a file and name that by --on: docs/planning.md shows one",
             )
-        machine = card
+        machine = replace(card, devices=cards)
     elif (known := this_machine()) is not None:
         machine = known
     else:
