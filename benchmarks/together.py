@@ -1,8 +1,8 @@
-"""Several processes on this machine: examples a second and memory by their number, and a run that loses a process twenty times.
+"""Several processes on this machine: examples a second and memory by their number, whole or divided, and runs that lose a process twenty times.
 
-    python benchmarks/together.py
+    python benchmarks/together.py [--throughput]
 
-Each process has one thread. The run that is killed goes on with another number of processes each time (4, 2 or 1), and ends with the weights of one
+With --throughput the kills are not measured again. Each process has one thread. The run that is killed goes on with another number of processes each time (4, 2 or 1), and ends with the weights of one
 that was never stopped, to 1e-5.
 """
 
@@ -36,17 +36,13 @@ carried_out(lambda: run(json.loads((place / "recipe.json").read_text()), runs=pl
 """
 LARGE: dict[str, Any] = {
     "name": "large",
-    "task": "image-classification",
-    "data": {"source": "mnist", "limit": 12_000},
+    "task": "language-modeling",
+    "data": {"source": "shakespeare", "limit": 60},
     "model": {
-        "layers": [
-            "flatten",
-            {"dense": 1024, "activation": "relu"},
-            {"dense": 1024, "activation": "relu"},
-            {"dense": 10},
-        ]
+        "backbone": {"gpt": {"layers": 16, "width": 640, "heads": 10, "context": 64}},
+        "tokenizer": "characters",
     },
-    "train": {"epochs": 3, "batch_size": 512},
+    "train": {"epochs": 1, "batch_size": 8},
     "eval": {"resamples": 100},
 }
 LONG: dict[str, Any] = {
@@ -77,33 +73,38 @@ def throughput() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        (place / "recipe.json").write_text(json.dumps(LARGE))
-        for size in (1, 2, 4):
-            processes = started(size, place, f"by{size}")
-            most = 0
+        for size, strategy in ((1, "ddp"), (2, "ddp"), (2, "fsdp"), (4, "ddp"), (4, "fsdp")):
+            (place / "recipe.json").write_text(json.dumps({**LARGE, "hardware": {"strategy": strategy}}))
+            runs = f"by{size}{strategy}"
+            processes = started(size, place, runs)
+            # The first process has the whole network besides, so that of a divided one the last shows what one needs.
+            sum_of_all, last = 0, 0
             while processes[0].poll() is None:
                 pages = [Path(f"/proc/{process.pid}/statm") for process in processes]
-                most = max(most, sum(int(path.read_text().split()[1]) for path in pages if path.exists()))
+                now = [int(path.read_text().split()[1]) if path.exists() else 0 for path in pages]
+                sum_of_all, last = max(sum_of_all, sum(now)), max(last, now[-1])
                 time.sleep(0.2)
             assert [process.wait() for process in processes] == [0] * size
-            summary = json.loads((place / f"by{size}" / "large" / "pretrain" / "summary.json").read_text())
-            memory = most * os.sysconf("SC_PAGE_SIZE") / 2**20
+            summary = json.loads((place / runs / "large" / "pretrain" / "summary.json").read_text())
+            unit = os.sysconf("SC_PAGE_SIZE") / 2**20
             rows.append(
                 {
                     "processes": size,
+                    "strategy": strategy,
                     "examples_per_second": summary["training"]["examples_per_second"],
-                    "memory_mib": memory,
+                    "memory_of_all_mib": sum_of_all * unit,
+                    "memory_of_the_last_mib": last * unit,
                 }
             )
             print(rows[-1], flush=True)
     return rows
 
 
-def killed() -> dict[str, Any]:
+def killed(strategy: str) -> dict[str, Any]:
     draw = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        (place / "recipe.json").write_text(json.dumps(LONG))
+        (place / "recipe.json").write_text(json.dumps({**LONG, "hardware": {"strategy": strategy}}))
         for process in started(1, place, "alone"):
             process.wait()
         kills = 0
@@ -129,12 +130,16 @@ def killed() -> dict[str, Any]:
         damaged = len(list((place / "killed" / "long" / "pretrain" / "checkpoints").glob("damaged-*")))
         away = max(float((alone[name] - after[name]).abs().max()) for name in alone)
         shutil.rmtree(place / "killed")
-    return {"kills": kills, "damaged_checkpoints": damaged, "largest_difference": away}
+    return {"strategy": strategy, "kills": kills, "damaged_checkpoints": damaged, "largest_difference": away}
 
 
 def main() -> None:
-    found = {"machine": processor(), "kills": killed(), "throughput": throughput()}
-    (HERE / "results" / "together.json").write_text(json.dumps(found, indent=1) + "\n")
+    place = HERE / "results" / "together.json"
+    found = json.loads(place.read_text()) if sys.argv[1:] == ["--throughput"] else {}
+    if not found:
+        found = {"machine": processor(), "kills": [killed("ddp"), killed("fsdp")]}
+    found["throughput"] = throughput()
+    place.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 
 

@@ -164,15 +164,15 @@ def test_mistakes_end_with_a_message_and_not_with_a_traceback(
 
 
 def commands() -> list[tuple[str, str]]:
-    """Every `tunewright …` line in a shell block of the documents, and every make target."""
-    found: list[tuple[str, str]] = []
+    """Every `tunewright …` line in a shell block of the documents, and every make target; each once."""
+    found: dict[str, str] = {}
     for document in DOCUMENTS:
         for block in re.findall(r"```(?:bash|sh)\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL):
             for line in block.replace("\\\n", " ").splitlines():
                 command = line.split("#")[0].strip()
                 if command:
-                    found.append((document.name, command))
-    return found
+                    found.setdefault(command, document.name)
+    return [(document, command) for command, document in found.items()]
 
 
 def test_there_are_commands_in_the_documents() -> None:
@@ -272,6 +272,35 @@ def test_every_command_in_the_documents_works(workplace: Path, document: str, co
         if "examples/mnist" in command:
             words.append("stages.1.finetune.train.epochs=1")
     done = tunewright(*words[1:], cwd=workplace)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("document", ["tutorial.md", "tutorial.zh-CN.md"])
+def test_the_lines_that_the_tutorial_points_to_are_there(document: str) -> None:
+    text = (REPOSITORY / "docs" / document).read_text(encoding="utf-8")
+    pointed = re.findall(r"`(\w+/\w+\.py)`[,，] ?`(\w+)`", text)
+    assert len(pointed) >= 20
+    for file, name in pointed:
+        tree = ast.parse((SOURCE / file).read_text())
+        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert name in defined, f"{file}: {name}"
+
+
+@pytest.mark.slow
+def test_the_notebook_does_what_it_says(workplace: Path) -> None:
+    """Its commands and its Python, cell after cell; the installation aside."""
+    notebook = json.loads((REPOSITORY / "docs" / "tutorial.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) >= 5
+    code = ""
+    for cell in cells:
+        for line in cell.splitlines():
+            if line.startswith("!"):
+                done = tunewright(*shlex.split(line.removeprefix("!tunewright ")), cwd=workplace)
+                assert done.returncode == 0, done.stderr
+        if not cell.startswith(("!", "%")):
+            code += cell + "\n"
+    done = python("-c", code, cwd=workplace)
     assert done.returncode == 0, done.stderr
 
 

@@ -29,7 +29,7 @@ REPLACED = {
     "decoding",
 }
 # What a stage with a task of its own takes from the recipe.
-OF_THE_RUN = ("name", "seed", "hardware")
+OF_THE_RUN = ("name", "seed", "hardware", "track")
 OF_THE_DATA = ("source", "format", "input", "split", "resize", "limit")
 OF_THE_BACKBONE = ("backbone", "weights", "max_length", "tokenizer")
 KINDS = ("pretrain", "finetune")
@@ -137,7 +137,7 @@ def _checked_stages(
             continue
         if not isinstance(over, dict):
             raise explain([_stage_problem((*where, kind), over, "a mapping of changes")], file, lines)
-        forbidden = [key for key in over if key in ("stages", "name", "seed", "hardware")]
+        forbidden = [key for key in over if key in ("stages", *OF_THE_RUN)]
         if forbidden:
             raise explain(
                 [_stage_problem((*where, kind, forbidden[0]), forbidden[0], "task, data, model, tune, train or eval")],

@@ -318,6 +318,8 @@ class Recipe(Block):
     train: Train = Train()
     eval: Eval = Eval()
     hardware: Hardware = Hardware()
+    track: list[Literal["tensorboard", "mlflow", "trackio", "wandb"]] = []
+    """Where the numbers of a training are shown besides, if that is installed; all of it stays on this machine."""
     privacy: Privacy | None = None
     """Train so that the weights say next to nothing of any single unit of the training data; left out: ordinary training."""
     search: dict[str, Any] = {}

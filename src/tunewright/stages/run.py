@@ -90,8 +90,9 @@ def run(
     prepared = [prepare_data(stage.recipe, base, screen) for stage in stages]
     beside = [prepare_beside(stage.recipe, base, screen) for stage in stages]
     plans = plan_run(stages, prepared, base, Path(runs), force=force, screen=screen) if plan else {}
-    # By how many processes it is trained, and how they share it, is no other run: another number may go on with it.
-    resolved = loaded.model_dump(mode="json", exclude={"hardware": {"devices", "nodes", "strategy", "offload"}})
+    # By how many processes it is trained, how they share it and who watches is no other run: it may go on otherwise.
+    other = {"hardware": {"devices", "nodes", "strategy", "offload"}, "track": True}
+    resolved = loaded.model_dump(mode="json", exclude=other)
     record = {
         "name": name,
         "stages": [stage.name for stage in stages],

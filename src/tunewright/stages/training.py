@@ -34,6 +34,7 @@ from tunewright.stages.summary import (
     describe_source,
     describe_training,
 )
+from tunewright.stages.trackers import tracking
 from tunewright.stages.validation import selection_metric, validator
 from tunewright.training import freezing
 from tunewright.training.checkpoint import (
@@ -126,6 +127,7 @@ def train_ingredients(
         closing(
             MetricsLog(job.folder / "metrics.jsonl" if leads else Path(os.devnull), step=state.step)
         ) as metrics_log,
+        tracking(recipe if leads else recipe.model_copy(update={"track": []}), job.folder) as track,
         screen.training(job.stage.name, train_settings.epochs, total_steps, state.step) as report_step,
         stop_requests() as should_stop,
     ):
@@ -134,6 +136,7 @@ def train_ingredients(
             if state.step % log_every == 0:
                 entry = {"kind": "step", "step": state.step, "epoch": state.epoch + 1, "loss": loss, "lr": rate}
                 metrics_log.append(entry)
+                track(entry)
             report_step(state.epoch + 1, state.step, loss, state.examples, state.seconds)
 
         def end_epoch(state: State, train_loss: float) -> None:
@@ -154,18 +157,18 @@ def train_ingredients(
                 together.told(selected(state))
             rate = max(group["lr"] for group in optimizer.param_groups)
             speed = state.examples / state.seconds
-            metrics_log.append(
-                {
-                    "kind": "epoch",
-                    "epoch": state.epoch,
-                    "step": state.step,
-                    "train_loss": train_loss,
-                    "valid": valid,
-                    "lr": rate,
-                    "seconds": state.seconds,
-                    "examples_per_second": speed,
-                }
-            )
+            entry = {
+                "kind": "epoch",
+                "epoch": state.epoch,
+                "step": state.step,
+                "train_loss": train_loss,
+                "valid": valid,
+                "lr": rate,
+                "seconds": state.seconds,
+                "examples_per_second": speed,
+            }
+            metrics_log.append(entry)
+            track(entry)
             sample = asked(model if in_parts else network, lambda network: written_sample(ingredients, network))
             if sample is not None:
                 metrics_log.append({"kind": "sample", "epoch": state.epoch, "step": state.step, "text": sample})

@@ -22,7 +22,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 
 from tunewright.data.batching import Batch
 from tunewright.models.hollow import is_hollow
-from tunewright.models.network import AnyNetwork
+from tunewright.models.network import AnyNetwork, Network
 from tunewright.training.loop import StepObjective
 from tunewright.training.parts import is_divided
 from tunewright.training.team import Team
@@ -56,7 +56,8 @@ def shard(network: AnyNetwork, team: Team, *, reduced: bool, offload: bool) -> S
     policy: dict[str, Any] = {"offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(), "mesh": mesh}
     layers = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32)
     for block in divided.blocks():
-        if re.search(r"\.\d+$", block.name) and block.parameters():
+        # Only what is sure to be called as a whole: the layers of a stack, and all of a network that is one sequence.
+        if block.parameters() and (isinstance(divided, Network) or re.search(r"\.\d+$", block.name)):
             fully_shard(block.module, mp_policy=layers if reduced else MixedPrecisionPolicy(), **policy)
     whole = Sharded(divided)
     fully_shard(whole, **policy)
