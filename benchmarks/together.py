@@ -2,8 +2,8 @@
 
     python benchmarks/together.py [--throughput]
 
-With --throughput the kills are not measured again. Each process has one thread. The run that is killed goes on with another number of processes each time (4, 2 or 1), and ends with the weights of one
-that was never stopped, to 1e-5.
+With --throughput the kills are not measured again. Each process has one thread. The run that is killed goes on with another number of
+processes each time (4, 2 or 1), and ends with the weights of one that was never stopped, to 1e-5.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ carried_out(lambda: run(json.loads((place / "recipe.json").read_text()), runs=pl
 LARGE: dict[str, Any] = {
     "name": "large",
     "task": "language-modeling",
-    "data": {"source": "shakespeare", "limit": 60},
+    "data": {"source": "shakespeare", "limit": 12},
     "model": {
-        "backbone": {"gpt": {"layers": 16, "width": 640, "heads": 10, "context": 64}},
+        "backbone": {"gpt": {"layers": 12, "width": 512, "heads": 8, "context": 64}},
         "tokenizer": "characters",
     },
-    "train": {"epochs": 1, "batch_size": 8},
+    "train": {"epochs": 1, "batch_size": 32},
     "eval": {"resamples": 100},
 }
 LONG: dict[str, Any] = {

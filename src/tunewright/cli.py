@@ -444,7 +444,10 @@ def merge(
 def export(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model.")],
     to: Annotated[
-        str, typer.Option(help="onnx, int8 (ONNX with weights of 8 bits), torch (torch.export) or gguf (llama.cpp).")
+        str,
+        typer.Option(
+            help="onnx, int8 (ONNX with weights of 8 bits), torch (torch.export), gguf (llama.cpp) or keras (a .keras file)."
+        ),
     ] = "onnx",
     out: Annotated[
         Path | None, typer.Option(help="The folder that gets it; export beside the model when left out.")

@@ -96,7 +96,7 @@ def assemble(described: dict[str, Any], make: Callable[[str, Callable[[], nn.Mod
     if "layers" in given:
         named: Sequence[NamedBlock] = [(layer_name(index, layer), layer) for index, layer in enumerate(given["layers"])]
     else:
-        named = _named_blocks(given, shape)
+        named = named_blocks(given, shape)
     backbone, shape = _sequence("backbone", named, shape, make, "model.layers")
     head_layers = [(layer_name(index, layer), layer) for index, layer in enumerate(described["head"])]
     head, shape = _sequence("head", head_layers, shape, make, "model.head")
@@ -125,7 +125,7 @@ def shape_after(module: nn.Module, shape: Shape) -> Shape:
         return tuple(ghost(torch.empty(1, *shape, device="meta")).shape[1:])
 
 
-def _named_blocks(given: dict[str, Any], shape: Shape) -> Sequence[NamedBlock]:
+def named_blocks(given: dict[str, Any], shape: Shape) -> Sequence[NamedBlock]:
     name, options = given["name"], given["options"]
     try:
         return MODELS[name](shape, **options)

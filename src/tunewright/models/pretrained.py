@@ -22,6 +22,8 @@ from tunewright.models.build import MODELS
 from tunewright.models.catalog import BACKBONES, catalog_folder
 from tunewright.models.encoders import ENCODERS, encoder_folder
 from tunewright.models.foreign import check_files
+from tunewright.models.keras_file import KIND as KERAS
+from tunewright.models.keras_file import keras_backbone
 from tunewright.models.recommenders import RECOMMENDERS
 from tunewright.models.speech_models import SPEECH_MODELS
 from tunewright.models.weights import read_old_weights, write_weights
@@ -52,7 +54,7 @@ class Backbone:
     @property
     def own(self) -> bool:
         """One of our own networks, with pretrained weights; not one of the Transformers library."""
-        return self.config.get("model_type") in MODELS
+        return self.config.get("model_type") in (*MODELS, KERAS)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -143,6 +145,9 @@ def open_backbone(name: str, base: Path) -> Backbone:
     """
     if name in BACKBONES and not (base / name).exists():
         folder = catalog_folder(name)
+    elif name.endswith(".keras") and (base / name).is_file():
+        folder = keras_backbone(base / name)
+        return Backbone(name=str((base / name).resolve()), folder=folder, config=check_folder(folder))
     elif (base / name / "config.json").is_file():
         folder = base / name
     elif (base / name).exists():

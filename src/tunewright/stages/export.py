@@ -34,7 +34,8 @@ from tunewright.models.dropout import QuickDropout
 from tunewright.models.gguf_file import read_gguf, write_gguf
 from tunewright.models.gpt import is_plain
 from tunewright.models.gru_operation import translations
-from tunewright.models.network import AnyNetwork
+from tunewright.models.keras_file import applied, write_keras
+from tunewright.models.network import AnyNetwork, Network
 from tunewright.models.transformer import Transformer
 from tunewright.models.transformer_files import merged
 from tunewright.stages.console import Screen
@@ -44,8 +45,14 @@ from tunewright.stages.provenance import provenance
 from tunewright.tasks.base import Preprocessor
 from tunewright.tasks.handed_on import Named, Trial, differing, handed_on
 
-Form = Literal["onnx", "int8", "torch", "gguf"]
-FILES: dict[str, str] = {"onnx": "model.onnx", "int8": "model.int8.onnx", "torch": "model.pt2", "gguf": "model.gguf"}
+Form = Literal["onnx", "int8", "torch", "gguf", "keras"]
+FILES: dict[str, str] = {
+    "onnx": "model.onnx",
+    "int8": "model.int8.onnx",
+    "torch": "model.pt2",
+    "gguf": "model.gguf",
+    "keras": "model.keras",
+}
 # Rows that the copy is held against, and how many at once.
 TRIED, AT_ONCE = 256, 8
 # Passes whose median is the latency.
@@ -162,13 +169,14 @@ def _chosen_form(form: str) -> Form:
         "int8": ("onnx", "onnxscript", "onnxruntime"),
         "torch": (),
         "gguf": ("gguf",),
+        "keras": ("keras", "h5py"),
     }[form]
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise RecipeError(
             f"this form needs {', '.join(missing)}, not installed here",
             place="--to",
-            fix='pip install "tunewright[export]"',
+            fix=f'pip install "tunewright[{"keras" if form == "keras" else "export"}]"',
         )
     return form  # pyright: ignore[reportReturnType]  seen above
 
@@ -287,6 +295,19 @@ def _gguf(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
     return run
 
 
+def _keras(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
+    network = trial.module.network
+    if not isinstance(network, Network):
+        raise ArtifactError(
+            "files of Keras are written of networks that are lists of layers",
+            found=type(network).__name__,
+            expected="model.layers in the recipe",
+            fix="--to onnx",
+        )
+    model = write_keras(network, path)
+    return lambda inputs: applied(model, next(iter(inputs.values())))
+
+
 def _two_sizes(trial: Trial) -> tuple[Named, Named]:
     """Two batches that differ in every axis in which batches can differ."""
     sizes = [
@@ -302,6 +323,7 @@ WRITERS: dict[str, Callable[[Trial, Path], Callable[[Named], Tensor]]] = {
     "int8": _int8,
     "torch": _torch,
     "gguf": _gguf,
+    "keras": _keras,
 }
 
 

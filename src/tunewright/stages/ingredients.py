@@ -258,6 +258,9 @@ def _own_network(
     block = _model_block(recipe.model, preprocessor.task, supervised=objective.supervised)
     if isinstance(inputs, FieldEncoder):
         block = inputs.completed(block)
+    if backbone is not None and "layers" in backbone.config:  # of a file of Keras
+        layers, head = backbone.config["layers"], block.head or [{"dense": "auto"}]
+        block = block.model_copy(update={"backbone": None, "layers": layers, "head": head})
     if origin is None:
         described = describe_model(block, input_shape=inputs.input_shape, outputs=outputs)
         network = build_network(described, seed=mix(recipe.seed, "weights"))

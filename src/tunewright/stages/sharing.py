@@ -47,7 +47,7 @@ def settle(ingredients: Ingredients, team: Team) -> Ingredients:
 def divided(ready: Ready, ingredients: Ingredients, team: Team) -> Ready:
     """The same stage with a divided copy of the network. Collective; the first process keeps the whole network, on the processor."""
     recipe = ready.recipe
-    whole = shard(ready.network, team, reduced=ready.precision == "bfloat16", offload=recipe.hardware.offload)
+    whole = shard(ready.network, team, offload=recipe.hardware.offload)
     movements = freezing.resolve_movement(whole.network, ingredients.tune)
     groups = freezing.parameter_groups(movements, ingredients.lr)
     return replace(

@@ -5,6 +5,7 @@ The files are those of torch.distributed.checkpoint, as safetensors.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -65,5 +66,7 @@ def read_parts(folder: Path, place: Callable[[str, torch.Size, torch.dtype], Ten
         for name, found in described.items()
         if isinstance(found, TensorStorageMetadata)
     }
-    load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that no other process reads is what is meant
+        load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
     return tensors

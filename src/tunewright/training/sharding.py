@@ -2,7 +2,8 @@
 
 A layer's weights are gathered where it is computed and let go again afterwards; what is in no layer of a stack (embeddings, head) is gathered
 for the whole of a pass (Zhao et al. 2023, "PyTorch FSDP", section 3). Model files know nothing of it, and neither does the loop: what is
-asked of the network is asked through `Sharded`, and the parameters are DTensors whose gradients come added up.
+asked of the network is asked through `Sharded`, and the parameters are DTensors whose gradients come added up. Where a network computes in
+bfloat16 its products do (autocast), as in one process; weights travel in float32, so that norms and losses are the same.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 
 from tunewright.data.batching import Batch
 from tunewright.models.hollow import is_hollow
@@ -41,24 +42,22 @@ class Sharded(nn.Module):
         return ask(self.network)
 
 
-def shard(network: AnyNetwork, team: Team, *, reduced: bool, offload: bool) -> Sharded:
+def shard(network: AnyNetwork, team: Team, *, offload: bool) -> Sharded:
     """A divided copy of the first process's network, in every process.
 
     Collective: every process calls it with a network of the same shape. Only the first one's numbers are read; the others' may be without
     memory, so that the whole is in memory once.
 
     Args:
-        reduced: layers travel and compute in bfloat16; their gradients are added up, and weights kept, in float32.
         offload: weights, gradients and optimiser states wait in the processor's memory.
     """
     divided = _without_numbers(network)
     mesh = init_device_mesh(team.device.type, (team.size,))
     policy: dict[str, Any] = {"offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(), "mesh": mesh}
-    layers = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32)
     for block in divided.blocks():
         # Only what is sure to be called as a whole: the layers of a stack, and all of a network that is one sequence.
         if block.parameters() and (isinstance(divided, Network) or re.search(r"\.\d+$", block.name)):
-            fully_shard(block.module, mp_policy=layers if reduced else MixedPrecisionPolicy(), **policy)
+            fully_shard(block.module, **policy)
     whole = Sharded(divided)
     fully_shard(whole, **policy)
     for module in whole.modules():
