@@ -27,11 +27,12 @@ from PIL import Image
 
 from test_export import trained
 from tunewright.errors import UserError
-from tunewright.serving.app import make_app
+from tunewright.serving.app import Reading, make_app
 from tunewright.serving.batching import Batcher
 from tunewright.serving.limits import Limits
 from tunewright.serving.start import serve
 from tunewright.stages.console import silent
+from tunewright.stages.given import picture_pieces
 from tunewright.stages.predict import load_model, predict
 
 KINDS = ("pictures", "rows", "texts", "talk", "factors", "conformer", "hidden")
@@ -227,6 +228,19 @@ def test_requests_to_one_model_go_together(models: dict[str, Path]) -> None:
     waiting = [batcher.submit(table, model.predict) for _ in range(30)]
     answers = [job.result(10)[0]["prediction"] for job in waiting]
     assert answers == pytest.approx([answers[0]] * 30, rel=1e-5)
+    assert sum(sizes) == 30 and max(sizes) > 1
+    batcher.stop()
+
+
+def test_pictures_of_one_size_go_together(models: dict[str, Path]) -> None:
+    model = load_model(models["pictures"])
+    pieces = [next(iter(picture_pieces([(1, picture(size))], model.preprocessor.inputs, None))) for size in (8, 20)]
+    first, second = (Reading(model, piece.inputs) for piece in pieces)
+    assert first == second
+    sizes: list[int] = []
+    batcher = Batcher(100, lambda rows, seconds: sizes.append(rows))
+    waiting = [batcher.submit(pieces[0].table, Reading(model, pieces[0].inputs)) for _ in range(30)]
+    assert len({job.result(10)[0]["prediction"] for job in waiting}) == 1
     assert sum(sizes) == 30 and max(sizes) > 1
     batcher.stop()
 
