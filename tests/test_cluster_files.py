@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 
 import yaml
@@ -23,3 +24,16 @@ def test_the_job_for_kubernetes_is_one() -> None:
     trainer = job["spec"]["trainer"]
     assert trainer["command"][:4] == ["torchrun", "-m", "tunewright", "run"]
     assert trainer["numNodes"] >= 1 and trainer["numProcPerNode"] >= 1
+
+
+def test_the_script_for_ray_names_what_is_there() -> None:
+    from tunewright.stages import run, together
+
+    tree = ast.parse((CLUSTER / "ray_train.py").read_text())
+    named = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tunewright")
+        for alias in node.names
+    }
+    assert named == {"run", "carried_out"} and hasattr(run, "run") and hasattr(together, "carried_out")

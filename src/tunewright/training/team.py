@@ -105,8 +105,9 @@ def join() -> Team | None:
     place = int(os.environ.get("LOCAL_RANK", "0"))
     if cuda:
         torch.cuda.set_device(place)
-    # What waits in the processor's memory is added up there.
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    # What waits in the processor's memory is added up there. Who started the processes may have let them meet already.
+    if not distributed.is_initialized():
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     device = torch.device("cuda", place) if cuda else torch.device("cpu")
     _team = Team(rank=int(os.environ["RANK"]), size=size, device=device)
     return _team

@@ -1,0 +1,30 @@
+"""A recipe on a Ray cluster: python examples/cluster/ray_train.py RECIPE WORKERS [--gpu]
+
+Ray Train starts the processes and tells them of each other; each carries out the recipe as one of them. The recipe, its data and runs/ lie on a
+disk that all machines see. With `max_failures` Ray starts all of them again where one was lost, and the run goes on from its newest checkpoint.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+
+def work(settings: dict[str, Any]) -> None:
+    from tunewright.stages.run import run
+    from tunewright.stages.together import carried_out
+
+    place = Path(settings["recipe"])
+    carried_out(lambda: run(place, runs=place.parent / "runs"))
+
+
+if __name__ == "__main__":
+    recipe, workers = Path(sys.argv[1]).resolve(), int(sys.argv[2])
+    TorchTrainer(
+        work,
+        train_loop_config={"recipe": str(recipe)},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu="--gpu" in sys.argv),
+        run_config=RunConfig(storage_path=str(recipe.parent / "ray"), failure_config=FailureConfig(max_failures=3)),
+    ).fit()
