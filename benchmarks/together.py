@@ -37,7 +37,7 @@ carried_out(lambda: run(json.loads((place / "recipe.json").read_text()), runs=pl
 LARGE: dict[str, Any] = {
     "name": "large",
     "task": "language-modeling",
-    "data": {"source": "shakespeare", "limit": 4, "split": {"valid": 0, "test": 0.25}},
+    "data": {"source": "shakespeare", "limit": 10, "split": {"valid": 0, "test": 0.1}},
     "model": {
         "backbone": {"gpt": {"layers": 12, "width": 512, "heads": 8, "context": 64}},
         "tokenizer": "characters",

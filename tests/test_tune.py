@@ -162,6 +162,7 @@ def test_killed_it_goes_on_and_loses_nothing(tmp_path: Path) -> None:
         env=os.environ,
     )
     assert process.stdout is not None
+    assert process.stdout.readline().startswith("plan: about ")
     first = process.stdout.readline()
     assert first.startswith("trial 0")
     time.sleep(0.3)

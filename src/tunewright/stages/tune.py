@@ -34,9 +34,11 @@ from tunewright.recipe.stages import stage_recipes
 from tunewright.report.tuning import TrialShown, Tuned, tuning_page
 from tunewright.runs import identity, read_json
 from tunewright.stages.console import Screen, silent
+from tunewright.stages.foretelling import plan_run
 from tunewright.stages.ingredients import prepare_data
 from tunewright.stages.job import StageJob, recipe_backbone
 from tunewright.stages.learning import learn_stage
+from tunewright.stages.plan_table import duration
 from tunewright.stages.recipes import given_weights, read_recipe
 from tunewright.stages.run import run
 from tunewright.tasks.table import get_task
@@ -105,6 +107,7 @@ def tune(
     study = _study(search, sampler, prune)
     grid = _grid(search) if sampler == "grid" else []
     trials = min(trials, len(grid)) if grid else trials
+    _foretell(search, trials, hours, workers, runs, screen)
     _take_up(study, search, grid, screen)
     children = [_worker(search, number, trials, sampler, prune, hours) for number in range(1, workers)]
     try:
@@ -186,6 +189,25 @@ def _open(recipe: Path, overrides: list[str], runs: Path, screen: Screen) -> Sea
         epochs=last.train.epochs,
         seed=loaded.seed, prepared=prepared,
     )  # fmt: skip
+
+
+def _foretell(search: Search, trials: int, hours: float | None, workers: int, runs: Path, screen: Screen) -> None:
+    """Say what the trials will take, by the plan of the recipe as it is.
+
+    Raises:
+        RecipeError: a trial cannot fit into memory.
+    """
+    loaded, _, _, base, _ = read_recipe(search.recipe, search.overrides, None)
+    plans = plan_run(stage_recipes(loaded), search.prepared, base, runs, force=False, screen=silent())
+    if not plans:
+        return
+    each = sum(plan.seconds.middle for plan in plans.values())
+    screen.say(
+        f"plan: about {duration(each)} of training a trial, {duration(each * trials / workers)} for {trials}; "
+        "less where trials are cut short, more where the search makes the network larger"
+    )
+    if hours is not None and each * trials / workers > 3600 * hours:
+        screen.warn(f"about {int(3600 * hours * workers / each):,} of {trials} trials fit into {hours:g} hours")
 
 
 def _selected_by(recipe: Recipe) -> str:
