@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,18 +33,20 @@ from tunewright.stages.console import silent
 from tunewright.stages.run import run
 from tunewright.stages.together import carried_out
 place = Path(sys.argv[1])
-carried_out(lambda: run(json.loads((place / "recipe.json").read_text()), runs=place / sys.argv[2], screen=silent()))
+carried_out(lambda: run(json.loads((place / "recipe.json").read_text()), base=place, runs=place / sys.argv[2], screen=silent()))
 """
+# 85 million parameters, and few activations: what a process holds is what it keeps of weights, gradients and AdamW's means.
 LARGE: dict[str, Any] = {
     "name": "large",
     "task": "language-modeling",
-    "data": {"source": "shakespeare", "limit": 10, "split": {"valid": 0, "test": 0.1}},
+    "data": {"source": "words.txt", "split": {"valid": 0, "test": 0.1}},
     "model": {
-        "backbone": {"gpt": {"layers": 12, "width": 512, "heads": 8, "context": 64}},
+        "backbone": {"gpt": {"layers": 12, "width": 768, "heads": 12, "context": 64}},
         "tokenizer": "characters",
     },
-    "train": {"epochs": 1, "batch_size": 32},
+    "train": {"epochs": 1, "batch_size": 4},
     "eval": {"resamples": 100},
+    "hardware": {"precision": "float32"},
 }
 LONG: dict[str, Any] = {
     "name": "long",
@@ -60,6 +63,7 @@ def started(size: int, place: Path, runs: str) -> list[subprocess.Popen[bytes]]:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
     told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(size)}
+    told["MALLOC_MMAP_THRESHOLD_"] = "1000000"  # freed memory goes back at once, so that what is held can be seen
     words = [sys.executable, "-c", SCRIPT, str(place), runs]
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
     return [subprocess.Popen(words, env={**os.environ, **told, **rank}, stderr=subprocess.DEVNULL) for rank in ranks]
@@ -73,16 +77,35 @@ def throughput() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        for size, strategy in ((1, "ddp"), (2, "ddp"), (2, "fsdp"), (4, "ddp"), (4, "fsdp")):
-            (place / "recipe.json").write_text(json.dumps({**LARGE, "hardware": {"strategy": strategy}}))
+        draw = random.Random(0)
+        words = [
+            "the",
+            "of",
+            "and",
+            "with",
+            "house",
+            "garden",
+            "river",
+            "stone",
+            "bread",
+            "winter",
+            "letter",
+            "window",
+            "morning",
+        ]
+        (place / "words.txt").write_text("\n\n".join(" ".join(draw.choices(words, k=60)) for _ in range(40)))
+        for size, strategy in ((1, "ddp"), (2, "ddp"), (2, "fsdp")):
+            hardware = {**LARGE["hardware"], "strategy": strategy}
+            (place / "recipe.json").write_text(json.dumps({**LARGE, "hardware": hardware}))
             runs = f"by{size}{strategy}"
             processes = started(size, place, runs)
-            # The first process has the whole network besides, so that of a divided one the last shows what one needs.
-            sum_of_all, last = 0, 0
+            # The first process has the whole network besides where it is divided; the last one shows what one needs.
+            last: list[int] = []
+            metrics = place / runs / "large" / "pretrain" / "metrics.jsonl"
             while processes[0].poll() is None:
-                pages = [Path(f"/proc/{process.pid}/statm") for process in processes]
-                now = [int(path.read_text().split()[1]) if path.exists() else 0 for path in pages]
-                sum_of_all, last = max(sum_of_all, sum(now)), max(last, now[-1])
+                page = Path(f"/proc/{processes[-1].pid}/statm")
+                if metrics.exists() and page.exists():
+                    last.append(int(page.read_text().split()[1]))
                 time.sleep(0.2)
             assert [process.wait() for process in processes] == [0] * size
             summary = json.loads((place / runs / "large" / "pretrain" / "summary.json").read_text())
@@ -92,8 +115,7 @@ def throughput() -> list[dict[str, Any]]:
                     "processes": size,
                     "strategy": strategy,
                     "examples_per_second": summary["training"]["examples_per_second"],
-                    "memory_of_all_mib": sum_of_all * unit,
-                    "memory_of_the_last_mib": last * unit,
+                    "memory_mib": statistics.median(last[len(last) // 2 :]) * unit,
                 }
             )
             print(rows[-1], flush=True)
