@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,20 @@ import torch
 
 from tunewright.errors import RunFailed
 from tunewright.training import checkpoint as module
-from tunewright.training.checkpoint import Checkpoint, find_damage, load_best, load_newest, save_best, save_checkpoint
+from tunewright.training.checkpoint import (
+    Checkpoint,
+    find_damage,
+    find_newest,
+    load_best,
+    read_checkpoint,
+    save_best,
+    save_checkpoint,
+)
+
+
+def load_newest(root: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    folder = find_newest(root, warn)
+    return None if folder is None else read_checkpoint(folder)
 
 
 def made(step: int, best: str | None = None) -> Checkpoint:

@@ -79,12 +79,12 @@ def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen, *, fre
     """
     recipe = ingredients.recipe
     network = ingredients.network
-    if has_no_numbers(network) and team() is None:
+    if team() is not None and recipe.hardware.strategy == "fsdp":
+        device = choose_device(recipe)  # which gets its part of the network later
+    elif has_no_numbers(network):
         device = torch.device("cpu")  # where a network without numbers is thought to be, whatever the machine has
     else:
-        device = choose_device(recipe)
-    if not has_no_numbers(network) and recipe.hardware.strategy != "fsdp":
-        network.to(device)
+        network.to(device := choose_device(recipe))
     train = ingredients.examples("train")
     assert train is not None  # prepare refuses data without a training row
     texts = describe_texts(ingredients, train, screen)

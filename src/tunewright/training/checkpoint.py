@@ -106,12 +106,6 @@ def read_checkpoint(folder: Path, parts: Tensors | None = None) -> Checkpoint:
     )
 
 
-def load_newest(root: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None when there is none."""
-    folder = find_newest(root, warn)
-    return None if folder is None else read_checkpoint(folder)
-
-
 def load_best(root: Path, name: str) -> dict[str, Tensor]:
     """The best weights, as named by a checkpoint's state.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -44,9 +45,15 @@ def divide(whole: Tensor, like: Tensor) -> Tensor:
 
 
 def write_parts(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Each process writes its part of every tensor. Collective."""
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    save(dict(tensors), storage_writer=writer)
+    """Each process writes its part of every tensor. Collective.
+
+    Raises:
+        OSError: one of them could not.
+    """
+    try:
+        save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    except CheckpointException as error:
+        raise OSError(str(next(iter(error.failures.values()))[0])) from error
     rank = distributed.get_rank()
     for path in folder.glob(f"shard-{rank + 1:05d}-*"):
         sync_file(path)
