@@ -30,7 +30,7 @@ from torch import Tensor
 
 from tunewright.errors import RunFailed
 from tunewright.files import remove_folder, sha256_file, sync_file, sync_folder, write_atomic
-from tunewright.training.parts import divide, is_divided, read_parts, write_parts
+from tunewright.training.parts import is_divided
 from tunewright.training.team import team
 
 KEEP = 2
@@ -153,6 +153,8 @@ def _write_folder(root: Path, name: str, tensors: dict[str, dict[str, Tensor]], 
             together.wait()
         for kind, values in tensors.items():
             if together is not None:
+                from tunewright.training.part_files import write_parts  # which takes long to load
+
                 write_parts(temporary / kind, values)
                 continue
             path = temporary / f"{kind}.safetensors"
@@ -188,6 +190,8 @@ def _read_tensors(folder: Path, kind: str, parts: Tensors | None) -> dict[str, T
     if (whole := folder / f"{kind}.safetensors").exists():
         found = load_file(whole)
         return found if parts is None else {name: _divided(name, value, parts) for name, value in found.items()}
+    from tunewright.training.part_files import read_parts
+
     return read_parts(folder / kind, lambda name, size, dtype: _place(name, size, dtype, parts or {}))
 
 
@@ -198,6 +202,8 @@ def _place(name: str, size: torch.Size, dtype: torch.dtype, parts: Tensors) -> T
 
 
 def _divided(name: str, whole: Tensor, parts: Tensors) -> Tensor:
+    from tunewright.training.part_files import divide
+
     place = _place(name, whole.shape, whole.dtype, parts)
     return divide(whole, place) if is_divided(place) else whole
 

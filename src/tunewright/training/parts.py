@@ -1,34 +1,23 @@
-"""Tensors that are divided among processes (DTensors): what one finds in its own part, and each part in a file of its own.
-
-The files are those of torch.distributed.checkpoint, as safetensors.
-"""
+"""Tensors that are divided among processes (DTensors): what each process finds in its own part, and what that is over all."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+import sys
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor, distributed
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
-from torch.distributed.tensor import DTensor, distribute_tensor
-
-from tunewright.files import sync_file
 
 
 def is_divided(tensor: Tensor) -> bool:
     """Whether each process keeps a part of it."""
-    return isinstance(tensor, DTensor)
+    # Whoever trains alone need not wait for the library: where it was never loaded, nothing is divided.
+    library = sys.modules.get("torch.distributed.tensor")
+    return library is not None and isinstance(tensor, library.DTensor)
 
 
 def own_part(tensor: Tensor) -> Tensor:
     """Of a divided tensor what this process keeps; any other as it is."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_divided(tensor) else tensor  # pyright: ignore[reportCallIssue]
 
 
 def over_all(found: Tensor, tensors: Sequence[Tensor]) -> Tensor:
@@ -36,44 +25,3 @@ def over_all(found: Tensor, tensors: Sequence[Tensor]) -> Tensor:
     if any(is_divided(value) for value in tensors):
         distributed.all_reduce(found)
     return found
-
-
-def divide(whole: Tensor, like: Tensor) -> Tensor:
-    """A tensor that every process has, divided as another is."""
-    assert isinstance(like, DTensor)
-    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
-
-
-def write_parts(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Each process writes its part of every tensor. Collective.
-
-    Raises:
-        OSError: one of them could not.
-    """
-    try:
-        save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
-    except CheckpointException as error:
-        raise OSError(str(next(iter(error.failures.values()))[0])) from error
-    rank = distributed.get_rank()
-    for path in folder.glob(f"shard-{rank + 1:05d}-*"):
-        sync_file(path)
-    distributed.barrier()  # before anyone moves the folder
-
-
-def read_parts(folder: Path, place: Callable[[str, torch.Size, torch.dtype], Tensor]) -> dict[str, Tensor]:
-    """What any number of processes wrote.
-
-    Args:
-        place: an empty tensor for the name, size and type: a divided one gets the part of it that this process keeps.
-    """
-    reader = HuggingFaceStorageReader(str(folder))
-    described = reader.read_metadata().state_dict_metadata
-    tensors = {
-        name: place(name, found.size, found.properties.dtype)
-        for name, found in described.items()
-        if isinstance(found, TensorStorageMetadata)
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that no other process reads is what is meant
-        load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
-    return tensors

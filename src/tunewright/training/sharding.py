@@ -17,9 +17,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 
 from tunewright.data.batching import Batch
 from tunewright.models.hollow import is_hollow
@@ -51,6 +48,11 @@ def shard(network: AnyNetwork, team: Team, *, offload: bool) -> Sharded:
     Args:
         offload: weights, gradients and optimiser states wait in the processor's memory.
     """
+    # They take long to load, and who trains alone needs none of them.
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+
     divided = _without_numbers(network)
     mesh = init_device_mesh(team.device.type, (team.size,))
     policy: dict[str, Any] = {"offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(), "mesh": mesh}
@@ -61,9 +63,8 @@ def shard(network: AnyNetwork, team: Team, *, offload: bool) -> Sharded:
     whole = Sharded(divided)
     fully_shard(whole, **policy)
     for module in whole.modules():
-        if isinstance(
-            module, FSDPModule
-        ):  # a step's loss is one mean over all examples: gradients are added up, not averaged
+        if isinstance(module, FSDPModule):
+            # A step's loss is one mean over all examples: gradients are added up, not averaged.
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
     home = torch.device("cpu") if offload else team.device
@@ -100,8 +101,7 @@ def asked(model: nn.Module, ask: Callable[[Any], T]) -> T:
     if not isinstance(model, Sharded):
         return ask(model)
     found = model(ask)
-    assert isinstance(model, FSDPModule)
-    model.reshard()
+    model.reshard()  # pyright: ignore[reportCallIssue]  FSDP gives the root such a method
     return found
 
 
