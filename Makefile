@@ -12,10 +12,10 @@ demo: $(READY)
 	$(BIN)/tunewright run examples/mnist/recipe.yaml
 
 test: $(READY_DEV) lint
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: $(READY_DEV) lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY_DEV)
 	$(BIN)/ruff check .
