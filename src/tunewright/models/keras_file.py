@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tunewright.errors import ArtifactError
 from tunewright.files import cache_dir, sha256_file, write_json
-from tunewright.models.build import assemble, layer_name, named_blocks
+from tunewright.models.build import assemble, named_blocks
 from tunewright.models.layers import ACTIVATIONS, LastOutput, Shape, build_layer, split_layer
 from tunewright.models.network import Network
 from tunewright.models.weights import write_weights
@@ -79,26 +79,22 @@ def write_keras(network: Network, path: Path) -> Any:
     library = keras()
     shape: Shape = tuple(network.described["input_shape"])
     given = network.described["backbone"]
-    named = list(enumerate(given["layers"])) if "layers" in given else []
-    blocks = [(f"backbone.{layer_name(i, layer)}", layer) for i, layer in named] or [
-        (f"backbone.{name}", layer) for name, layer in named_blocks(given, shape)
-    ]
-    blocks += [(f"head.{layer_name(i, layer)}", layer) for i, layer in enumerate(network.described["head"])]
+    layers = given["layers"] if "layers" in given else [layer for _, layer in named_blocks(given, shape)]
     writing = _Writing()
-    for name, layer in blocks:
+    for block, layer in zip(network.blocks(), [*layers, *network.described["head"]], strict=True):
         if callable(layer) or split_layer(layer)[0] not in WRITERS:
             raise ArtifactError(
                 "Keras has no layer for a part of this network",
-                found=name,
+                found=block.title,
                 expected=f"a list of {', '.join(sorted(WRITERS))}",
                 fix="--to onnx takes any network",
             )
         kind, value, options = split_layer(layer)
-        WRITERS[kind](writing, network.get_submodule(name), shape, value[0] if value else None, options)
+        WRITERS[kind](writing, block.module, shape, value[0] if value else None, options)
         if (activation := options.get("activation")) is not None:
             _activate(writing, activation)
         with torch.device("meta"):
-            _, shape = build_layer(layer, shape, name)
+            _, shape = build_layer(layer, shape, block.title)
     first = tuple(network.described["input_shape"])
     model = library.Sequential([library.Input((*first[1:], first[0]) if len(first) == 3 else first), *writing.layers])
     for layer, weights in zip(model.layers, writing.weights, strict=True):

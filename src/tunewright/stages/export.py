@@ -262,11 +262,7 @@ def _torch(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
         torch.export.save(program, path)
         again = torch.export.load(path).module()
 
-    def run(inputs: Named) -> Tensor:
-        with torch.no_grad():
-            return again(*inputs.values())
-
-    return run
+    return _passed_through(again)
 
 
 def _gguf(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
@@ -288,11 +284,7 @@ def _gguf(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
     assert isinstance(again.network, Transformer)
     again.network.core.load_state_dict(read_gguf(path, config), strict=not config.tie_word_embeddings)
 
-    def run(inputs: Named) -> Tensor:
-        with torch.no_grad():
-            return again(*inputs.values())
-
-    return run
+    return _passed_through(again)
 
 
 def _keras(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
@@ -306,6 +298,16 @@ def _keras(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
         )
     model = write_keras(network, path)
     return lambda inputs: applied(model, next(iter(inputs.values())))
+
+
+def _passed_through(module: Callable[..., Tensor]) -> Callable[[Named], Tensor]:
+    """What a module gives for inputs by name, in their order."""
+
+    def run(inputs: Named) -> Tensor:
+        with torch.no_grad():
+            return module(*inputs.values())
+
+    return run
 
 
 def _two_sizes(trial: Trial) -> tuple[Named, Named]:
@@ -340,10 +342,7 @@ def _held_against(
     preprocessor: Preprocessor,
     tolerance: float,
 ) -> Exported:
-    def model(inputs: Named) -> Tensor:
-        with torch.no_grad():
-            return trial.module(*inputs.values())
-
+    model = _passed_through(trial.module)
     before: list[Tensor] = []
     after: list[Tensor] = []
     same = total = 0
