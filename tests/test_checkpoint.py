@@ -21,6 +21,7 @@ from tunewright.training.checkpoint import (
     save_best,
     save_checkpoint,
 )
+from tunewright.training.saving import Saver
 
 
 def load_newest(root: Path, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -159,3 +160,33 @@ def test_saving_the_same_step_again_replaces_it(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, made(1))
     save_checkpoint(tmp_path, made(1))
     assert newest(tmp_path) == (1, []) and module.KEEP == 2
+
+
+def test_a_thread_writes_what_was_saved_though_the_training_goes_on(tmp_path: Path) -> None:
+    first = made(1)
+    with Saver(tmp_path, beside=True, together=None) as saver:
+        name = saver.save_best(1, first.model)
+        saver.save(made(1, name))
+        for step in range(2, 6):
+            moving = made(step, name)
+            saver.save(moving)
+            moving.model["weight"].zero_()
+    with Saver(tmp_path / "at-once", beside=False, together=None) as saver:
+        saver.save_best(1, first.model)
+        for step in range(1, 6):
+            saver.save(made(step, name))
+    assert sorted(os.listdir(tmp_path)) == sorted([*os.listdir(tmp_path / "at-once"), "at-once"])
+    found = load_newest(tmp_path, lambda line: None)
+    assert found is not None and torch.equal(found.model["weight"], torch.full((3, 2), 5.0))
+
+
+def test_what_a_thread_cannot_write_ends_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunFailed, match="free disk space"):  # noqa: SIM117  the end of the inner one is what raises
+        with Saver(tmp_path / "file", beside=True, together=None) as saver:
+            saver.save(made(1))
+    with pytest.raises(ZeroDivisionError):  # noqa: SIM117
+        with Saver(tmp_path / "whole", beside=True, together=None) as saver:
+            saver.save(made(3))
+            _ = 1 / 0
+    assert newest(tmp_path / "whole") == (3, [])

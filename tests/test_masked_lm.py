@@ -398,9 +398,9 @@ def finish(runs: Path, recipe: dict[str, Any], base: Path, before: Callable[[], 
 
 def kill_after_saves(count: int) -> Callable[[], None]:
     def arrange() -> None:
-        from tunewright.stages import training
+        from tunewright.training import saving
 
-        real, calls = training.save_checkpoint, iter(range(1, 1000))
+        real, calls = saving.save_checkpoint, iter(range(1, 1000))
 
         def deadly(*arguments: Any) -> Any:
             done = real(*arguments)
@@ -408,7 +408,7 @@ def kill_after_saves(count: int) -> Callable[[], None]:
                 os.kill(os.getpid(), signal.SIGKILL)
             return done
 
-        training.save_checkpoint = deadly
+        saving.save_checkpoint = deadly
 
     return arrange
 

@@ -227,6 +227,26 @@ def test_what_does_not_fit_is_made_to_fit(place: Path, tmp_path: Path, capsys: p
     assert parse_budgets(["16GiB", "24h", "50usd"]) == Limits(memory=16 * 2**30, seconds=86400.0, cost=50.0)
 
 
+def test_more_cards_where_one_is_not_enough(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights, gradients and Adam's means of 64 million parameters are a gibibyte, and CUDA takes another one."""
+    card, written = place / "card.yaml", place / "several.yaml"
+    card.write_text(
+        "name: small card\nmemory_gib: 1.65\ntflops: {float32: 10}\ngigabytes_per_second: 300\n"
+        "link_gigabytes_per_second: 30\n"
+    )
+    wide = ["model.backbone={mlp: {hidden: [8000, 8000]}}", "stages=[pretrain]"]
+    print_plan(place / "recipe.yaml", wide, on=str(card), write=written)
+    said = capsys.readouterr().out
+    assert "DOES NOT FIT" in said and "hardware.devices=2, and the result stays the same" in said
+    assert yaml.safe_load(written.read_text())["hardware"] == {"devices": 2}
+    (one,), (two,) = (
+        plan(path, changes, on=str(card), screen=silent())
+        for path, changes in ((place / "recipe.yaml", wide), (written, []))
+    )
+    assert (one.fits, two.fits) == (False, True)
+    assert two.peak < 0.65 * one.peak
+
+
 def test_a_run_refuses_what_cannot_fit(place: Path) -> None:
     """Forty billion parameters in two layers: seen before any of them is made."""
     with pytest.raises(RecipeError, match="does not fit into this machine's memory") as caught:

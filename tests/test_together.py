@@ -28,11 +28,15 @@ from tunewright.stages.together import start_here
 FOLLOWED = """
 import json, sys
 from pathlib import Path
+from tunewright.stages import training
 from tunewright.stages.console import silent
 from tunewright.stages.run import run
 from tunewright.stages.together import carried_out
 
 place = Path(sys.argv[1])
+if "beside" in sys.argv[3:]:
+    saver = training.Saver
+    training.Saver = lambda root, *, beside, together: saver(root, beside=True, together=together)
 carried_out(lambda: [run(recipe, base=place, runs=place / sys.argv[2], screen=silent()) for recipe in json.loads((place / "recipes.json").read_text())])
 """
 QUIET: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -127,7 +131,8 @@ def test_several_processes_train_what_one_does(
     shared = [{**recipe, "hardware": {"strategy": strategy}} for recipe in wanted]
     (tmp_path / "recipes.json").write_text(json.dumps(shared))
     (tmp_path / "followed.py").write_text(FOLLOWED)
-    processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "many")
+    # As where the weights lie on an accelerator, whose checkpoints a thread writes while the training goes on.
+    processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "many", "beside" if size == 2 else "")
     for recipe in wanted:
         run(recipe, base=tmp_path, runs=tmp_path / "one", screen=silent())
     assert [process.wait(300) for process in processes] == [0] * size
@@ -244,7 +249,7 @@ def test_a_lost_process_ends_the_run_and_another_number_goes_on(numbers: list[An
     alone = run({**LONG, "name": "alone"}, runs=tmp_path / "alone", screen=silent())
     (tmp_path / "followed.py").write_text(FOLLOWED)
     (tmp_path / "recipes.json").write_text(json.dumps([{**LONG, "hardware": {"strategy": first}}]))
-    processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "runs")
+    processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "runs", "beside" if size == 4 else "")
     checkpoints = tmp_path / "runs" / "long" / "pretrain" / "checkpoints"
     until = time.monotonic() + 120
     while not list(checkpoints.glob("step-*")) and time.monotonic() < until:

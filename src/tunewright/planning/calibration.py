@@ -7,9 +7,10 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, fields, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from statistics import median_high
 from typing import Any
@@ -31,6 +32,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PICTURES = ((16, 32, 8), (32, 32, 32), (64, 32, 32), (128, 16, 128))
 BYTES = tuple(4**power * 2**12 for power in range(9))  # 4 KiB to 256 MiB
 EACH = 0.08
+# What would take so many seconds even once is left out: a processor without instructions for bfloat16 is a hundred times slower in it.
+LONG = 1.0
 DISK = 64 * 2**20
 # Of a processor at work, for each of its cores; with what the rest of a server takes (Barroso, Hölzle and Ranganathan 2018, "The
 # datacenter as a computer", section 5.3, servers of 200 to 500 W with some 50 cores).
@@ -50,9 +53,9 @@ def this_machine() -> Hardware | None:
 
 def calibrate(say: Callable[[str], None]) -> Hardware:
     """Measure this machine, and keep what was found."""
-    products = {name: _products(dtype) for name, dtype in DTYPES.items()}
+    products = {name: _growing(_products(dtype)) for name, dtype in DTYPES.items()}
     say(f"products of matrices: {_rates(products)}")
-    convolutions = {name: _convolutions(dtype) for name, dtype in DTYPES.items()}
+    convolutions = {name: _growing(_convolutions(dtype)) for name, dtype in DTYPES.items()}
     say(f"convolutions: {_rates(convolutions)}")
     moving = tuple(_in_place(size) for size in BYTES)
     say(f"memory: {moving[-1][1] / 1e9:.1f} GB/s, {max(rate for _, rate in moving) / 1e9:.1f} GB/s near the processor")
@@ -126,22 +129,31 @@ def _median(action: Callable[[], Any]) -> float:
     return median_high(times)
 
 
-def _products(dtype: torch.dtype) -> Curve:
+# Floating-point operations, and what carries them out.
+Work = tuple[float, Callable[[], Tensor]]
+
+
+def _growing(works: Iterable[Work]) -> Curve:
+    """The rates of works of growing size, up to the last that does not take long."""
     found: list[tuple[float, float]] = []
-    for side in SIDES:
-        left, right = (torch.ones(side, side, dtype=dtype) for _ in range(2))
-        found.append((2.0 * side**3, 2.0 * side**3 / _median(lambda: torch.mm(left, right))))  # noqa: B023
+    for flops, work in works:
+        if found and flops / found[-1][1] > LONG:
+            break
+        found.append((flops, flops / _median(work)))
     return tuple(found)
 
 
-def _convolutions(dtype: torch.dtype) -> Curve:
-    found: list[tuple[float, float]] = []
+def _products(dtype: torch.dtype) -> Iterator[Work]:
+    for side in SIDES:
+        left, right = (torch.ones(side, side, dtype=dtype) for _ in range(2))
+        yield 2.0 * side**3, partial(torch.mm, left, right)
+
+
+def _convolutions(dtype: torch.dtype) -> Iterator[Work]:
     for channels, side, batch in PICTURES:
         inputs = torch.ones(batch, channels, side, side, dtype=dtype)
         weight = torch.ones(channels, channels, 3, 3, dtype=dtype)
-        flops = 2.0 * batch * side**2 * channels**2 * 9
-        found.append((flops, flops / _median(lambda: F.conv2d(inputs, weight, padding=1))))  # noqa: B023
-    return tuple(sorted(found))
+        yield 2.0 * batch * side**2 * channels**2 * 9, partial(F.conv2d, inputs, weight, padding=1)
 
 
 def _in_place(size: int) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from tunewright.data.batching import Examples
 from tunewright.data.kept import Form, kept_bytes
 from tunewright.data.prepare import Prepared
 from tunewright.errors import RecipeError
@@ -116,13 +117,14 @@ def planned_machine(on: str | None, screen: Screen, cards: int = 1) -> Hardware:
     """The machine of that name, or this one, with what past runs have taught of it.
 
     Args:
-        cards: how many of this machine's a recipe trains on, where it has some.
+        cards: how many a recipe trains on, where the machine has some and its name does not say how many.
 
     Raises:
         RecipeError: there is none of that name, or a card here that is not known.
     """
     if on is not None:
         machine = find_hardware(on, Path("."))
+        machine = replace(machine, devices=cards) if machine.devices == 1 else machine
     elif torch.cuda.is_available():
         card = card_here()
         if card is None:
@@ -173,7 +175,7 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
     small = rehearsal.most.most < SHARE * free and estimated(rehearsal.usual, machine) < STEP
     times: list[float] = []
     if here and probe and small:
-        times, precision = _timed(given, recipe)
+        times, precision = _timed(given, recipe, ingredients.encoded)
         if precision != rehearsal.ready.precision:
             ingredients = given.ingredients(with_changes(recipe, {"hardware.precision": precision}), "none")
             rehearsal = rehearse(ingredients, silent())
@@ -258,9 +260,13 @@ def _shared_out(recipe: Recipe, machine: Hardware) -> Recipe:
     return with_changes(recipe, {"train.batch_size": -(-recipe.train.batch_size // machine.devices)})
 
 
-def _timed(given: Given, recipe: Recipe) -> tuple[list[float], str]:
-    """The seconds of real steps of a network with random weights, and the precision that is faster here."""
-    real = given.ingredients(recipe, "random")
+def _timed(given: Given, recipe: Recipe, encoded: dict[str, Examples | None]) -> tuple[list[float], str]:
+    """The seconds of real steps of a network with random weights, and the precision that is faster here.
+
+    Args:
+        encoded: the examples, which need not be read a second time.
+    """
+    real = replace(given.ingredients(recipe, "random"), encoded=encoded)
     ready = set_up(real, None, silent())
     return timed_steps(real, ready, SECONDS, TIMED), ready.precision
 

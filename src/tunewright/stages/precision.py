@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ TOKENS = 1024
 # It is tried so often at least, and for so many seconds: a busy moment of the machine must not decide.
 REPEATS = 3
 SECONDS = 1.0
+# Where one product of matrices of this side takes so many times as long in bfloat16, no network is tried: it would take minutes.
+SIDE = 256
+HOPELESS = 4.0
 # Raised when networks are computed in another way, so that what was measured before is measured again.
 VERSION = 3
 
@@ -98,17 +102,9 @@ def _measured(network: Transformer, examples: Examples, batch_size: int) -> dict
     path = _place(network, batch_size)
     if path.exists():
         return read_json(path, "a measurement")
-    inputs = _some(examples, batch_size)
-    seconds = {False: float("inf"), True: float("inf")}
-    with evaluating(network):  # so that no running statistic moves
-        began, tries = time.perf_counter(), 0
-        while (
-            tries < REPEATS or time.perf_counter() - began < SECONDS
-        ):  # the first is a warm-up that the minimum forgets
-            tries += 1
-            for reduced in seconds:
-                network.reduced = reduced
-                seconds[reduced] = min(seconds[reduced], _seconds(network, inputs))
+    seconds = _product_seconds(next(network.parameters()).device)
+    if seconds[True] < HOPELESS * seconds[False]:
+        seconds = _network_seconds(network, _some(examples, batch_size))
     ratio = seconds[False] / seconds[True]
     facts = {
         "precision": "bfloat16" if ratio >= WORTH else "float32",
@@ -121,6 +117,36 @@ def _measured(network: Transformer, examples: Examples, batch_size: int) -> dict
     return facts
 
 
+def _product_seconds(device: torch.device) -> dict[bool, float]:
+    """The time of one product of matrices in float32 and in bfloat16 (True)."""
+    found = dict.fromkeys((False, True), float("inf"))
+    for _ in range(REPEATS):
+        for reduced in found:
+            matrix = torch.ones(SIDE, SIDE, dtype=torch.bfloat16 if reduced else torch.float32, device=device)
+            found[reduced] = min(found[reduced], _timed(lambda matrix=matrix: matrix @ matrix))
+    return found
+
+
+def _network_seconds(network: Transformer, inputs: Inputs) -> dict[bool, float]:
+    """The time of one forward and backward pass in float32 and in bfloat16 (True)."""
+
+    def passes() -> None:
+        network(inputs).square().sum().backward()
+        network.zero_grad()
+
+    found = dict.fromkeys((False, True), float("inf"))
+    with evaluating(network):  # so that no running statistic moves
+        began, tries = time.perf_counter(), 0
+        while (
+            tries < REPEATS or time.perf_counter() - began < SECONDS
+        ):  # the first is a warm-up that the minimum forgets
+            tries += 1
+            for reduced in found:
+                network.reduced = reduced
+                found[reduced] = min(found[reduced], _timed(passes))
+    return found
+
+
 def _some(examples: Examples, batch_size: int) -> Inputs:
     """So many examples as are worth a measurement: with fewer numbers what surrounds the products would count too much."""
     one = examples.batch(torch.arange(1)).inputs
@@ -129,13 +155,12 @@ def _some(examples: Examples, batch_size: int) -> Inputs:
     return examples.batch(torch.arange(min(batch_size, count, len(examples)))).inputs
 
 
-def _seconds(network: Transformer, inputs: Inputs) -> float:
-    """The time of one forward and backward pass."""
+def _timed(action: Callable[[], object]) -> float:
+    """Seconds."""
     started = time.perf_counter()
-    network(inputs).square().sum().backward()
+    action()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    network.zero_grad()
     return time.perf_counter() - started
 
 

@@ -58,7 +58,8 @@ def print_plan(
         screen.console.print(plan_table(made))
 
     found = plan(recipe, overrides, on=on, probe=probe, screen=screen, show=show)
-    machine = planned_machine(on, screen)
+    loaded, _, _, _, _ = read_recipe(recipe, overrides, None)
+    machine = planned_machine(on, screen, cards=loaded.hardware.devices * loaded.hardware.nodes)
     changes: dict[str, Changes] = {}
     for given, made in stages:
         others = [other for other in found if other is not made]
@@ -123,17 +124,21 @@ def _require_place(write: Path, recipe: Path) -> None:
 
 
 def _write(recipe: Path, overrides: list[str], changes: dict[str, Changes], write: Path, screen: Screen) -> None:
-    """The recipe with each stage's changes among the stage's own; comments are not kept."""
+    """The recipe with each stage's changes among the stage's own, but the devices are all stages'; comments are not kept."""
     if not changes:
         screen.say(f"{write} is not written: there is nothing to change")
         return
     loaded, given, _, _, _ = read_recipe(recipe, overrides, None)
     stages = list(loaded.stages)
+    counts = [count for found in changes.values() if isinstance(count := found.get("hardware.devices"), int)]
+    if counts:
+        given = {**given, "hardware": {**(given.get("hardware") or {}), "devices": max(counts)}}
     for place, stage in enumerate(stage_recipes(loaded)):
         if found := changes.get(stage.name):
             written = stages[place]
             own = {} if isinstance(written, str) else written[stage.kind] or {}
-            stages[place] = {stage.kind: merge_stage(own, nested(found))}
+            alone = {name: value for name, value in found.items() if name != "hardware.devices"}
+            stages[place] = {stage.kind: merge_stage(own, nested(alone))}
     text = yaml.safe_dump({**given, "stages": stages}, sort_keys=False, allow_unicode=True)
     write_atomic(write, f"# {recipe.name}, changed so that it fits: {'; '.join(map(_said, changes.values()))}\n{text}")
     screen.say(f"written: {write}")

@@ -1,6 +1,7 @@
 """What makes a stage fit: first what keeps the result, then what the user allows although it changes it.
 
-For each way to save memory the largest batch that fits is looked for; of all that fit the one that takes least time is taken.
+For each way to save memory the largest batch that fits is looked for; of all that fit the one that takes least time is taken. On cards, where
+none of what keeps the result is enough, more of them share the model.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ def find_strategy(
         option = _largest_batch(given, plan, changes, limits, machine, looked_at)
         if option is not None and option.keeps:
             break
+    if machine.link and not any(option.keeps and limits.allow(option.plan) for option in looked_at):
+        _more_devices(given, plan, limits, machine, looked_at)
     return _best([entry for entry in looked_at if limits.allow(entry.plan)]), looked_at
 
 
@@ -109,7 +112,9 @@ def _best(fitting: list[Option]) -> Option | None:
 
 
 # What changes no result beyond rounding.
-KEEP = {"train.batch_size", "train.accumulate", "hardware.gradient_checkpointing"}
+KEEP = {"train.batch_size", "train.accumulate", "hardware.gradient_checkpointing", "hardware.devices"}
+# So many times as many cards are tried at most.
+TIMES = (2, 4, 8, 16, 32, 64)
 
 
 def _lora(recipe: Recipe, ingredients: Ingredients) -> Changes:
@@ -135,9 +140,7 @@ def _ways(given: Given, risky: list[Risky]) -> Iterator[Changes]:
     """Sets of changes apart from the batch: as it is, with activations computed again, then with what is allowed besides."""
     recipe = given.stage.recipe
     ingredients = given.ingredients(recipe, "none")
-    keeping: list[Changes] = [{}]
-    if isinstance(ingredients.network, Transformer) and recipe.hardware.gradient_checkpointing is not True:
-        keeping.append({"hardware.gradient_checkpointing": True})
+    keeping = _keeping(recipe, ingredients)
     yield from keeping
     more: list[Changes] = []
     for change in risky:
@@ -147,6 +150,30 @@ def _ways(given: Given, risky: list[Risky]) -> Iterator[Changes]:
         for chosen in itertools.combinations(more, count):
             joined = {name: value for part in chosen for name, value in part.items()}
             yield from ({**joined, **kept} for kept in keeping)
+
+
+def _keeping(recipe: Recipe, ingredients: Ingredients) -> list[Changes]:
+    """Sets of changes that keep the result, apart from the batch."""
+    recomputed = isinstance(ingredients.network, Transformer) and recipe.hardware.gradient_checkpointing is not True
+    return [{}, {"hardware.gradient_checkpointing": True}] if recomputed else [{}]
+
+
+def _more_devices(given: Given, plan: StagePlan, limits: Limits, machine: Hardware, looked_at: list[Option]) -> None:
+    """More and more devices, each with its part of every batch, up to the fewest that are enough."""
+    recipe = given.stage.recipe
+    keeping = _keeping(recipe, given.ingredients(recipe, "none"))
+    for times in TIMES:
+        count = machine.devices * times
+        if count > recipe.train.batch_size:
+            return
+        if _held(plan) / times > min(limits.memory, machine.memory):
+            continue
+        for changes in keeping:
+            chosen: Changes = {**changes, "hardware.devices": count}
+            if (made := plan_changed(given, chosen, replace(machine, devices=count))) is not None:
+                looked_at.append(Option(changes=chosen, plan=made))
+                if limits.allow(made):
+                    return
 
 
 def _largest_batch(
@@ -170,8 +197,12 @@ def _largest_batch(
 
 def _hopeless(plan: StagePlan, limits: Limits) -> bool:
     """Whether what no batch changes is too much already."""
-    fixed = plan.peak_parts.get("weights", 0) + plan.peak_parts.get("optimiser", 0)
-    return fixed > min(limits.memory, plan.memory)
+    return _held(plan) > min(limits.memory, plan.memory)
+
+
+def _held(plan: StagePlan) -> int:
+    """Bytes that are there whatever the batch is."""
+    return plan.peak_parts.get("weights", 0) + plan.peak_parts.get("optimiser", 0)
 
 
 def plan_changed(given: Given, changes: Changes, machine: Hardware) -> StagePlan | None:

@@ -42,12 +42,11 @@ from tunewright.training.checkpoint import (
     find_newest,
     load_best,
     read_checkpoint,
-    save_best,
-    save_checkpoint,
 )
 from tunewright.training.loop import Best, Settings, State, Surroundings, train
 from tunewright.training.optim import load_state_tensors, state_tensors
 from tunewright.training.parts import over_all, own_part
+from tunewright.training.saving import Saver
 from tunewright.training.schedule import learning_rate_factor
 from tunewright.training.sharding import ShardedObjective, asked
 from tunewright.training.team import Team, team
@@ -127,6 +126,7 @@ def train_ingredients(
         closing(
             MetricsLog(job.folder / "metrics.jsonl" if leads else Path(os.devnull), step=state.step)
         ) as metrics_log,
+        Saver(checkpoints, beside=ready.device.type != "cpu", together=together if in_parts else None) as saver,
         tracking(recipe if leads else recipe.model_copy(update={"track": []}), job.folder) as track,
         screen.training(job.stage.name, train_settings.epochs, total_steps, state.step) as report_step,
         stop_requests() as should_stop,
@@ -149,7 +149,7 @@ def train_ingredients(
                 valid = together.told(valid)  # all measured the same; all decide by the very same numbers
             if valid is not None:
                 selection.update(
-                    state, valid, lambda: save_best(checkpoints, state.step, freezing.moving_state(network, movements))
+                    state, valid, lambda: saver.save_best(state.step, freezing.moving_state(network, movements))
                 )
                 if watch is not None:
                     watch(state.epoch, valid)
@@ -189,7 +189,7 @@ def train_ingredients(
                 optimizer=tensors,
                 state=state.to_json(),
             )
-            save_checkpoint(checkpoints, checkpoint)
+            saver.save(checkpoint)
 
         preparation = time.perf_counter() - began
         with (

@@ -31,7 +31,7 @@ from torch import Tensor
 from tunewright.errors import RunFailed
 from tunewright.files import remove_folder, sha256_file, sync_file, sync_folder, write_atomic
 from tunewright.training.parts import is_divided
-from tunewright.training.team import team
+from tunewright.training.team import Team
 
 KEEP = 2
 
@@ -49,8 +49,11 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
+def save_checkpoint(root: Path, checkpoint: Checkpoint, together: Team | None = None) -> Path:
     """Write a checkpoint and let go of all but the newest two.
+
+    Args:
+        together: the processes that each write their part of divided tensors. Collective when given.
 
     Raises:
         RunFailed: the disk is full or cannot be written; the checkpoints before are untouched.
@@ -60,8 +63,9 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
         f"step-{checkpoint.step:08d}",
         {"model": checkpoint.model, "optimizer": checkpoint.optimizer},
         checkpoint.state,
+        together,
     )
-    if (together := team()) is not None and not together.first:
+    if together is not None and not together.first:
         return path
     steps = _folders(root, "step-")
     for old in steps[:-KEEP]:
@@ -70,11 +74,16 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
     return path
 
 
-def save_best(root: Path, step: int, model: dict[str, Tensor]) -> str:
-    """Write the best weights so far; returns the folder's name, to be kept in the state of the next checkpoint."""
-    name = f"best-{step:08d}"
+def best_name(step: int) -> str:
+    """The folder of the best weights, to be kept in the state of the next checkpoint."""
+    return f"best-{step:08d}"
+
+
+def save_best(root: Path, step: int, model: Tensors, together: Team | None = None) -> str:
+    """Write the best weights so far; arguments and errors as of `save_checkpoint`. Returns the folder's name."""
+    name = best_name(step)
     if not (root / name).exists():
-        _write_folder(root, name, {"model": model}, {"step": step})
+        _write_folder(root, name, {"model": model}, {"step": step}, together)
     return name
 
 
@@ -140,22 +149,22 @@ def find_damage(folder: Path) -> str | None:
     return None
 
 
-def _write_folder(root: Path, name: str, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
+def _write_folder(
+    root: Path, name: str, tensors: dict[str, Tensors], state: dict[str, Any], together: Team | None
+) -> Path:
     temporary = root / f".tmp-{name}"
     final = root / name
-    together = team() if any(is_divided(value) for values in tensors.values() for value in values.values()) else None
     try:
         if together is None or together.first:
             shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
+            temporary.mkdir(parents=True)
         if together is not None:
             together.wait()
         for kind, values in tensors.items():
             if together is not None:
                 from tunewright.training.part_files import write_parts  # which takes long to load
 
-                write_parts(temporary / kind, values)
+                write_parts(temporary / kind, values, together)
                 continue
             path = temporary / f"{kind}.safetensors"
             save_file({key: value.detach().contiguous() for key, value in values.items()}, path)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tunewright.files import sync_file
+from tunewright.training.team import Team
 
 
 def divide(whole: Tensor, like: Tensor) -> Tensor:
@@ -24,20 +25,20 @@ def divide(whole: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
-def write_parts(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Each process writes its part of every tensor. Collective.
+def write_parts(folder: Path, tensors: Mapping[str, Tensor], together: Team) -> None:
+    """Each process of a team writes its part of every tensor. Collective.
 
     Raises:
         OSError: one of them could not.
     """
     try:
-        save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+        save(dict(tensors), storage_writer=writer, process_group=together.group)
     except CheckpointException as error:
         raise OSError(str(next(iter(error.failures.values()))[0])) from error
-    rank = distributed.get_rank()
-    for path in folder.glob(f"shard-{rank + 1:05d}-*"):
+    for path in folder.glob(f"shard-{together.rank + 1:05d}-*"):
         sync_file(path)
-    distributed.barrier()  # before anyone moves the folder
+    together.wait()  # before anyone moves the folder
 
 
 def read_parts(folder: Path, place: Callable[[str, torch.Size, torch.dtype], Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -34,6 +34,8 @@ class Team:
     rank: int
     size: int
     device: torch.device
+    group: distributed.ProcessGroup | None = None
+    """What its messages go through; None: what all processes met in."""
 
     @property
     def first(self) -> bool:
@@ -42,12 +44,16 @@ class Team:
     def totals(self, *values: float) -> list[float]:
         """The sums over all processes."""
         found = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(found)
+        distributed.all_reduce(found, group=self.group)
         return found.tolist()
 
     def wait(self) -> None:
         """Go on when all have come here."""
-        distributed.barrier()
+        distributed.barrier(self.group)
+
+    def apart(self) -> Team:
+        """The same processes, with a line of their own through which another thread can talk, in the processor's memory. Collective."""
+        return replace(self, device=torch.device("cpu"), group=distributed.new_group(backend="gloo"))
 
     def any(self, flag: bool) -> bool:
         """Whether it is true for one of them."""
@@ -67,29 +73,28 @@ class Team:
             assert value.grad is not None
             held.append(value.grad)
             if sum(grad.numel() for grad in held) >= PIECE:
-                _add_up(held)
+                self._sum(held)
                 held = []
-        _add_up(held)
+        self._sum(held)
+
+    def _sum(self, grads: list[Tensor]) -> None:
+        if not grads:
+            return
+        flat = torch.cat([grad.flatten() for grad in grads])
+        distributed.all_reduce(flat, group=self.group)
+        for grad, part in zip(grads, flat.split([grad.numel() for grad in grads])):
+            grad.copy_(part.view_as(grad))
 
     def told(self, value: Any) -> Any:
         """What the first process gives, as JSON; the others' own is not looked at."""
         raw = json.dumps(value).encode() if self.first else b""
         length = torch.tensor([len(raw)], device=self.device)
-        distributed.broadcast(length, 0)
+        distributed.broadcast(length, 0, group=self.group)
         content = torch.empty(int(length), dtype=torch.uint8, device=self.device)
         if self.first:
             content.copy_(torch.frombuffer(bytearray(raw), dtype=torch.uint8))
-        distributed.broadcast(content, 0)
+        distributed.broadcast(content, 0, group=self.group)
         return value if self.first else json.loads(bytes(content.cpu().numpy()))
-
-
-def _add_up(grads: list[Tensor]) -> None:
-    if not grads:
-        return
-    flat = torch.cat([grad.flatten() for grad in grads])
-    distributed.all_reduce(flat)
-    for grad, part in zip(grads, flat.split([grad.numel() for grad in grads])):
-        grad.copy_(part.view_as(grad))
 
 
 _team: Team | None = None
