@@ -6,6 +6,8 @@ reviews 6,000 are read.
 
     python benchmarks/plan_accuracy.py [--only NAME] [--device cuda]     # on a card: it is planned by its maker's figures
 
+With `--only` the rows of that recipe take their place among those that were measured before; each row says on which processor it was.
+
 Speech needs `python examples/speech/make_corpus.py` first, the newspaper `python examples/gpt-newspaper/make_sums.py`.
 """
 
@@ -20,7 +22,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
 import yaml
+from environments import processor
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).with_name("results")
@@ -218,6 +222,7 @@ def compare(name: str, recipe: Path, changes: list[str]) -> list[dict[str, Any]]
                 "planned_tensors": timed[stage]["peak"],
                 "process": found["process"],
                 "planned_process": found["planned_process"],
+                "machine": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",
             }
         )
         print(line(rows[-1]), flush=True)
@@ -236,7 +241,7 @@ def line(row: dict[str, Any]) -> str:
         f"| {row['name']} | {row['tensors'] / 2**20:.1f} | {percent('planned_tensors', 'tensors')} "
         f"| {row['process'] / 2**20:.0f} | {percent('planned_process', 'process')} "
         f"| {1000 * row['seconds']:.2f} "
-        f"| {percent('timed_seconds', 'seconds')} | {percent('estimated_seconds', 'seconds')} |"
+        f"| {percent('timed_seconds', 'seconds')} | {percent('estimated_seconds', 'seconds')} | {row['machine']} |"
     )
 
 
@@ -264,6 +269,7 @@ def main() -> None:
     if chosen.real:
         print(json.dumps(real(chosen.real, chosen.stage, chosen.changes)))
         return
+    kept = json.loads((RESULTS / "plan_accuracy.json").read_text()) if chosen.only else []
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         recipes = {
@@ -279,16 +285,16 @@ def main() -> None:
                 continue
             fewer = ["data.limit=6000"] if name.startswith("chinese-reviews") else []
             rows += compare(name, recipe, [f"hardware.device={chosen.device}", *fewer])
-            if not chosen.only:
-                write(rows)
+            again = {row["name"] for row in rows}
+            write([row for row in kept if row["name"] not in again] + rows)
     print(summary(rows))
 
 
 def write(rows: list[dict[str, Any]]) -> None:
     """The figures so far, as JSON and as a table."""
     head = (
-        "| stage | tensors, MiB | plan | process, MiB | plan | a step, ms | plan | without real steps |\n"
-        "|---|---:|---:|---:|---:|---:|---:|---:|"
+        "| stage | tensors, MiB | plan | process, MiB | plan | a step, ms | plan | without real steps | processor |\n"
+        "|---|---:|---:|---:|---:|---:|---:|---:|---|"
     )
     (RESULTS / "plan_accuracy.json").write_text(json.dumps(rows, indent=1) + "\n")
     text = "\n".join([f"# How near plans come\n\n{summary(rows)}\n\n{head}", *map(line, rows)])

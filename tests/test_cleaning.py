@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tunewright.data.near_texts import NearTexts, Passages, runs
+from tunewright.data.engine import Engine
+from tunewright.data.near_texts import NearTexts, Passages, bands, passages_of, runs
 from tunewright.data.prepare import Prepared, prepare
 from tunewright.data.text_rules import RULES, broken_rule, words_of
 from tunewright.errors import DataError, RecipeError
@@ -83,33 +86,41 @@ def similarity(one: str, other: str) -> float:
     return len(a & b) / len(a | b)
 
 
+def repeated(texts: dict[int, str]) -> dict[int, int]:
+    """Of texts by their places."""
+    with closing(NearTexts()) as near:
+        for place, text in texts.items():
+            key = bands(text)
+            assert key is not None
+            near.add(place, key)
+        return near.repeated()
+
+
 def test_near_duplicates_are_found_as_often_as_the_formula_says() -> None:
     """1 − (1 − s⁸)¹⁴ for pairs of similarity s, over 300 pairs; and no text is like another by chance."""
-    near = NearTexts()
+    texts: dict[int, str] = {}
     expected, pairs = 0.0, 300
     for pair in range(pairs):
         text = prose(pair, 200)
         other = changed(text, 0.03, pair)
         expected += 1 - (1 - similarity(text, other) ** 8) ** 14
-        near.add(2 * pair, text)
-        near.add(2 * pair + 1, other)
-    found = near.repeated()
+        texts |= {2 * pair: text, 2 * pair + 1: other}
+    found = repeated(texts)
     assert all(one == other + 1 and other % 2 == 0 for one, other in found.items())
     assert abs(len(found) - expected) < 4 * np.sqrt(pairs) / 2
     assert 0.2 * pairs < expected < 0.95 * pairs
 
 
 def test_a_chain_of_near_texts_has_one_first() -> None:
-    near = NearTexts()
-    for place, text in ((3, prose(1)), (5, prose(2)), (8, prose(1)), (9, prose(1) + " the end"), (12, prose(2))):
-        near.add(place, text)
-    assert near.repeated() == {8: 3, 9: 3, 12: 5}
+    texts = {3: prose(1), 5: prose(2), 8: prose(1), 9: prose(1) + " the end", 12: prose(2)}
+    assert repeated(texts) == {8: 3, 9: 3, 12: 5}
 
 
 def test_passages() -> None:
     known = Passages()
-    known.add(prose(1))
-    known.add("too short to say anything")
+    passages = passages_of(prose(1))
+    assert passages is not None and passages_of("too short to say anything") is None
+    known.add(passages)
     known.close()
     inside = prose(2) + " " + " ".join(prose(1).split()[20:33])
     assert known.in_text(inside) and not known.in_text(prose(2))
@@ -117,11 +128,12 @@ def test_passages() -> None:
     assert not known.in_text("too short to say anything")
 
 
-def prepared_of(folder: Path, texts: list[str], **clean: Any) -> Prepared:
+def prepared_of(folder: Path, texts: list[str], engine: Engine = "local", **clean: Any) -> Prepared:
     path = folder / "texts.jsonl"
     path.write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
     data = Data(source=str(path), labelled=False, input=["text"], clean=clean)  # pyright: ignore
-    return prepare(data, seed=0, target_kind=None, base=folder)
+    out = folder / "by-ray" if engine == "ray" else None
+    return prepare(data, seed=0, target_kind=None, base=folder, engine=engine, out=out)
 
 
 def test_what_is_left_out_is_counted_under_its_reason_and_named(tmp_path: Path) -> None:
@@ -160,3 +172,20 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
             target_kind=None,
             base=tmp_path,
         )
+
+
+@pytest.mark.slow
+def test_workers_of_ray_leave_out_the_same_rows(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is no part of the extras")
+    texts = [prose(seed % 90) + (" and so on" if seed > 90 else "") for seed in range(3000)]
+    clean: dict[str, Any] = {"rules": ["gopher"], "near_duplicates": True, "contamination": True}
+    here, there = (prepared_of(tmp_path, texts, engine, **clean) for engine in ("local", "ray"))
+    assert here.manifest.to_json() == there.manifest.to_json()
+    for split in here.manifest.splits:
+        assert here.table(split).equals(there.table(split))
+
+
+def test_ray_that_is_not_installed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RecipeError, match="Ray is not installed"):
+        prepared_of(tmp_path, [prose(seed) for seed in range(9)], "ray", near_duplicates=True)

@@ -67,11 +67,14 @@ def data_prepare(
     recipe: RecipePath,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Write the splits to this folder instead of the cache.")] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Who cleans texts: this process, or a Ray cluster's workers.")
+    ] = "local",
 ) -> None:
     """Read, split and write the data as Parquet; says what was left out."""
     from tunewright.stages.data import prepare_to
 
-    prepare_to(recipe, overrides or [], out)
+    prepare_to(recipe, overrides or [], out, engine)
 
 
 @data_app.command("redact")

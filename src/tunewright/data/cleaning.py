@@ -6,7 +6,8 @@ that is left out is counted under its reason, and three are named.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,8 @@ import pyarrow.compute as pc
 
 from tunewright.data import splits
 from tunewright.data.columns import Rejects
-from tunewright.data.near_texts import NearTexts, Passages
+from tunewright.data.engine import Engine, worked
+from tunewright.data.near_texts import NearTexts, Passages, bands, passages_of
 from tunewright.data.sources.base import ROW
 from tunewright.data.text_rules import LIMITS, broken_rule
 from tunewright.errors import RecipeError, shorten
@@ -26,45 +28,52 @@ from tunewright.recipe.schema import Clean
 Divided = tuple[pa.Table, np.ndarray]
 
 
+# Of a text its bands, and the passages of one of validation or test; None where nothing is to be held against it.
+Marks = tuple[np.ndarray | None, np.ndarray | None]
+
+
 @dataclass
 class Cleaning:
-    """What was found in a first pass, and the place in the second."""
+    """What was found in a first pass, for the second."""
 
     clean: Clean
     column: str
+    engine: Engine
     first: dict[int, int] = field(default_factory=dict)
     """The places of texts that are nearly the same as an earlier one, with the row number of the first of their kind."""
     passages: Passages = field(default_factory=Passages)
-    place: int = 0
 
-    def keep(self, table: pa.Table, assigned: np.ndarray, rejects: Rejects) -> Divided:
-        """The rows that stay, in the second pass."""
-        keep = np.ones(table.num_rows, bool)
-        rows = table[ROW].to_pylist()
-        for index, text in enumerate(_texts(table, self.column)):
-            reason = self._reason(text, self.place + index, int(assigned[index]))
-            if reason is not None:
+    def kept(self, divided: Iterable[Divided], rejects: Rejects) -> Iterator[Divided]:
+        """The rows that stay: the second pass."""
+        place = 0
+        for (table, assigned), reasons in worked(
+            self.engine, _reasons, (self.clean, self.column, self.passages), divided
+        ):
+            keep = np.ones(table.num_rows, bool)
+            rows = table[ROW].to_pylist()
+            for index, (broken, copied) in enumerate(reasons):
+                if broken is None and place + index not in self.first and not copied:
+                    continue
                 keep[index] = False
-                said, detail, fix = reason
-                rejects.add(said, f"row {rows[index]}: {detail or shorten(text, 40)!r}", fix)
-        self.place += table.num_rows
-        return table.filter(pa.array(keep)), assigned[keep]
+                text = shorten(table[self.column][index].as_py() or "", 40)
+                said, detail, fix = self._said(broken, place + index, text)
+                rejects.add(said, f"row {rows[index]}: {detail or text!r}", fix)
+            place += table.num_rows
+            yield table.filter(pa.array(keep)), assigned[keep]
 
-    def _reason(self, text: str, place: int, split: int) -> tuple[str, str, str] | None:
+    def _said(self, broken: str | None, place: int, text: str) -> tuple[str, str, str]:
         """Why a text is left out: what is said of all such, more about this one, and how to have it otherwise."""
-        if (broken := broken_rule(text, self.clean.rules, self.clean.limits)) is not None:
+        if broken is not None:
             name = broken.split(":")[0].split(", ")[1]
             return broken, "", f"data.clean.limits: {{{name}: null}} switches this rule off, a number changes it"
         if place in self.first:
             fix = "data.clean.near_duplicates: false keeps them"
             return "nearly the same as an earlier text", f"as row {self.first[place]}: {shorten(text, 30)}", fix
-        if split == splits.TRAIN and self.clean.contamination and self.passages.in_text(text):
-            fix = "data.clean.contamination: false keeps them, and the result looks better than it is"
-            return "a run of 13 words of a validation or test text stands in it", "", fix
-        return None
+        fix = "data.clean.contamination: false keeps them, and the result looks better than it is"
+        return "a run of 13 words of a validation or test text stands in it", "", fix
 
 
-def look_at(clean: Clean, column: str, divided: Iterable[Divided]) -> Cleaning:
+def look_at(clean: Clean, column: str, divided: Iterable[Divided], engine: Engine) -> Cleaning:
     """The first pass.
 
     Args:
@@ -83,25 +92,52 @@ def look_at(clean: Clean, column: str, divided: Iterable[Divided]) -> Cleaning:
                 expected=", ".join(LIMITS),
                 fix=suggest(name, LIMITS),
             )
-    found = Cleaning(clean, column)
-    near = NearTexts() if clean.near_duplicates else None
-    rows: list[np.ndarray] = []
+    found = Cleaning(clean, column, engine)
+    rows: list[np.ndarray] = [np.empty(0, np.int64)]
     place = 0
-    for table, assigned in divided if clean.near_duplicates or clean.contamination else ():
-        rows.append(np.asarray(table[ROW]))
-        for index, text in enumerate(_texts(table, column)):
-            if broken_rule(text, clean.rules, clean.limits) is not None:
-                continue
-            if near is not None:
-                near.add(place + index, text)
-            if clean.contamination and assigned[index] != splits.TRAIN:
-                found.passages.add(text)
-        place += table.num_rows
-    if near is not None:
-        numbers = np.concatenate([np.empty(0, np.int64), *rows])
+    needed = divided if clean.near_duplicates or clean.contamination else ()
+    with closing(NearTexts()) as near:
+        for (table, _), marks in worked(engine, _marks, (clean, column), needed):
+            rows.append(np.asarray(table[ROW]))
+            for index, (key, passages) in enumerate(marks):
+                if key is not None:
+                    near.add(place + index, key)
+                if passages is not None:
+                    found.passages.add(passages)
+            place += table.num_rows
+        numbers = np.concatenate(rows)
         found.first = {one: int(numbers[other]) for one, other in near.repeated().items()}
     found.passages.close()
     return found
+
+
+def _marks(shared: tuple[Clean, str], piece: Divided) -> list[Marks]:
+    clean, column = shared
+    table, assigned = piece
+    found: list[Marks] = []
+    for text, split in zip(_texts(table, column), assigned, strict=True):
+        whole = broken_rule(text, clean.rules, clean.limits) is None
+        evaluated = clean.contamination and split != splits.TRAIN
+        found.append(
+            (
+                bands(text) if whole and clean.near_duplicates else None,
+                passages_of(text) if whole and evaluated else None,
+            )
+        )
+    return found
+
+
+def _reasons(shared: tuple[Clean, str, Passages], piece: Divided) -> list[tuple[str | None, bool]]:
+    """Of each text the rule that it breaks, and whether it holds a passage that it must not."""
+    clean, column, passages = shared
+    table, assigned = piece
+    return [
+        (
+            broken_rule(text, clean.rules, clean.limits),
+            clean.contamination and split == splits.TRAIN and passages.in_text(text),
+        )
+        for text, split in zip(_texts(table, column), assigned, strict=True)
+    ]
 
 
 def _texts(table: pa.Table, column: str) -> list[str]:

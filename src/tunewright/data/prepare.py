@@ -25,6 +25,7 @@ from tunewright.data import splits
 from tunewright.data.cleaning import look_at
 from tunewright.data.columns import Column, Manifest, Rejects
 from tunewright.data.core import keep_core
+from tunewright.data.engine import Engine
 from tunewright.data.labels import as_lists, find_separator, join_flags, split_cells
 from tunewright.data.liked import judge
 from tunewright.data.opening import locate, open_source
@@ -98,6 +99,7 @@ def prepare(
     base: Path,
     framing: Framing | None = None,
     out: Path | None = None,
+    engine: Engine = "local",
     progress: Callable[[int], None] | None = None,
 ) -> Prepared:
     """Prepare the data that a recipe names.
@@ -108,6 +110,7 @@ def prepare(
         base: the folder from which a relative `data.source` counts.
         framing: how pictures in files get one size; None: by `data.resize`, or they have one.
         out: write to this folder, which must be new or empty, instead of the cache.
+        engine: who looks at the texts of `data.clean`; the result is the same.
         progress: is told from time to time how many rows were written.
 
     Raises:
@@ -134,7 +137,7 @@ def prepare(
     if data.mix:
         data = data.model_copy(update={"limit": None})  # each of the sources has had its own
     prepared = (load_prepared(folder) if out is None else None) or _build(
-        source, data, seed, target_kind, fingerprint, folder, progress
+        source, data, seed, target_kind, fingerprint, folder, engine, progress
     )
     if shortcut is not None and out is None:
         write_atomic(shortcut, fingerprint)
@@ -178,6 +181,7 @@ def _build(
     target_kind: TargetKind | None,
     fingerprint: str,
     folder: Path,
+    engine: Engine,
     progress: Callable[[int], None] | None,
 ) -> Prepared:
     """Both passes, in a temporary folder that gets its name when all of it is written."""
@@ -238,10 +242,9 @@ def _build(
 
         cleaning = None
         if data.clean is not None:
-            cleaning = look_at(data.clean, _cleaned_column(columns, inputs, data), divided(Rejects()))
-        for kept, assigned in divided(rejects):
-            if cleaning is not None:
-                kept, assigned = cleaning.keep(kept, assigned, rejects)
+            cleaning = look_at(data.clean, _cleaned_column(columns, inputs, data), divided(Rejects()), engine)
+        rows = divided(rejects)
+        for kept, assigned in cleaning.kept(rows, rejects) if cleaning is not None else rows:
             writer.write(kept, assigned)
             if progress is not None:
                 progress(sum(writer.rows.values()) + rejects.count)

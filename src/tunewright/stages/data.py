@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tunewright.data.checks.finding import Finding
 from tunewright.data.checks.table import check
+from tunewright.data.engine import Engine
 from tunewright.data.prepare import Prepared
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import stage_recipes
@@ -55,13 +56,15 @@ def _check_conversations(prepared: Prepared, stage: Recipe, base: Path, screen: 
     show_first(encoder, examples, screen)
 
 
-def prepare_to(recipe: Path, overrides: list[str], out: Path | None, *, screen: Screen | None = None) -> list[Prepared]:
+def prepare_to(
+    recipe: Path, overrides: list[str], out: Path | None, engine: Engine = "local", *, screen: Screen | None = None
+) -> list[Prepared]:
     """Prepare the data of each stage, and say what was read and what was left out."""
     screen = screen or Screen()
     found: list[Prepared] = []
     for name, stage, base in _stages(recipe, overrides):
         folder = None if out is None else out if len(_stages(recipe, overrides)) == 1 else out / name
-        prepared = prepare_data(stage, base, screen, folder)
+        prepared = prepare_data(stage, base, screen, folder, engine)
         show_prepared(name, prepared, screen)
         found.append(prepared)
     return found

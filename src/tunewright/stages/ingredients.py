@@ -11,6 +11,7 @@ from torch import nn
 
 from tunewright.data.augmentation import Augmentation, build_augmentation
 from tunewright.data.batching import Examples
+from tunewright.data.engine import Engine
 from tunewright.data.mixing import MixedExamples, mixed
 from tunewright.data.packing import PackedExamples
 from tunewright.data.pictures import PictureExamples
@@ -77,11 +78,14 @@ class Ingredients:
         return self.encoded[split]
 
 
-def prepare_data(recipe: Recipe, base: Path, screen: Screen, out: Path | None = None) -> Prepared:
+def prepare_data(
+    recipe: Recipe, base: Path, screen: Screen, out: Path | None = None, engine: Engine = "local"
+) -> Prepared:
     """The prepared data of a recipe; at once when it was prepared before.
 
     Args:
         out: the folder that gets it; None: the cache.
+        engine: as for `prepare`.
     """
     task = get_task(recipe.task)
     if recipe.data.mix and (task.examination is None or task.examination.kind != "next_tokens"):
@@ -107,6 +111,7 @@ def prepare_data(recipe: Recipe, base: Path, screen: Screen, out: Path | None = 
             base=base,
             framing=framing,
             out=out,
+            engine=engine,
             progress=progress,
         )
     prepared = replace(found, base=base)
