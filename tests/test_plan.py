@@ -227,6 +227,20 @@ def test_what_does_not_fit_is_made_to_fit(place: Path, tmp_path: Path, capsys: p
     assert parse_budgets(["16GiB", "24h", "50usd"]) == Limits(memory=16 * 2**30, seconds=86400.0, cost=50.0)
 
 
+def test_a_private_step_is_planned_as_one(place: Path, tmp_path: Path) -> None:
+    """It goes back through the network twice; each example's norm is found on the way, with or without numbers."""
+    changes = ["stages=[pretrain]", "privacy={epsilon: 3}"]
+    (plain,) = plan(place / "recipe.yaml", changes[:1], probe=False, screen=silent())
+    (private,) = plan(place / "recipe.yaml", changes, probe=False, screen=silent())
+    assert "clipped gradients" in private.peak_parts and private.flops_per_step > 1.2 * plain.flops_per_step
+    loaded, _, _, base, _ = read_recipe(place / "recipe.yaml", changes, None)
+    (given,) = given_stages(stage_recipes(loaded), base, silent())
+    real = rehearse(given.ingredients(given.stage.recipe, "random"), silent())
+    assert private.peak == pytest.approx(real.most.most, rel=0.05)
+    done = run(place / "recipe.yaml", overrides=changes, runs=tmp_path, plan=True, screen=silent())
+    assert private.steps == done.stages["pretrain"].summary["training"]["steps"]
+
+
 def test_more_cards_where_one_is_not_enough(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Weights, gradients and Adam's means of 64 million parameters are a gibibyte, and CUDA takes another one."""
     card, written = place / "card.yaml", place / "several.yaml"

@@ -64,6 +64,8 @@ def prepare_to(
     found: list[Prepared] = []
     for name, stage, base in _stages(recipe, overrides):
         folder = None if out is None else out if len(_stages(recipe, overrides)) == 1 else out / name
+        if engine != "local" and stage.data.clean is None:
+            screen.warn(f"{name}: there is no data.clean in the recipe, so nothing is left for {engine} to do")
         prepared = prepare_data(stage, base, screen, folder, engine)
         show_prepared(name, prepared, screen)
         found.append(prepared)

@@ -66,7 +66,7 @@ def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folde
     else:
         facts = _measured(network, examples, recipe.train.batch_size)
         chosen = facts["precision"]
-        screen.say(f"computing in {chosen}: bfloat16 takes {1 / facts['ratio']:.2f} of the time of float32 here")
+        screen.say(f"computing in {chosen}: bfloat16 takes {1 / facts['ratio']:.2f} times as long as float32 here")
     if kept is not None:
         write_json(kept, {"precision": chosen})
     network.reduced = chosen == "bfloat16"

@@ -96,16 +96,7 @@ def private_training(
     """
     privacy = recipe.privacy
     assert privacy is not None
-    if find_spec("opacus") is None:
-        raise RecipeError(
-            "training with privacy needs Opacus, which is not installed",
-            place="privacy",
-            fix='pip install "tunewright[privacy]"',
-        )
-    _require_layers(ready)
-    examples = _one_unit_each(ready.train)
-    if isinstance(ready.network, Transformer):
-        vars(ready.network)["output_weight"] = None  # the loss has to come from the outputs themselves
+    examples = _made_ready(ready)
     expected = recipe.train.batch_size * recipe.train.accumulate
     batches = PoissonBatches(
         examples=examples,
@@ -149,6 +140,41 @@ def private_training(
     return PrivateTraining(
         batches=batches, gradient=gradient, privacy=privacy, account=account, steps=steps, folder=folder
     )
+
+
+def rehearsed_gradient(ready: Ready) -> PrivateGradient | None:
+    """For a plan: the same work as that of a private stage, of which nothing is written down. None: the recipe asks for no privacy.
+
+    Raises:
+        RecipeError: the network cannot be trained so.
+    """
+    recipe = ready.recipe
+    if recipe.privacy is None:
+        return None
+    _made_ready(ready)
+    expected = recipe.train.batch_size * recipe.train.accumulate
+    return PrivateGradient(
+        clip_norm=recipe.privacy.clip_norm, noise_multiplier=1.0, expected=expected, key=0, before=lambda step: None
+    )
+
+
+def _made_ready(ready: Ready) -> Examples:
+    """The examples, each of one unit, after the network was made to show its outputs.
+
+    Raises:
+        RecipeError: Opacus is not installed, or the network or the examples cannot be trained on with privacy.
+    """
+    if find_spec("opacus") is None:
+        raise RecipeError(
+            "training with privacy needs Opacus, which is not installed",
+            place="privacy",
+            fix='pip install "tunewright[privacy]"',
+        )
+    _require_layers(ready)
+    examples = _one_unit_each(ready.train)
+    if isinstance(ready.network, Transformer):
+        vars(ready.network)["output_weight"] = None  # the loss has to come from the outputs themselves
+    return examples
 
 
 def users_of(recipe: Recipe, prepared: Prepared, examples: Examples) -> list[Tensor]:

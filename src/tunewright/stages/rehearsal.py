@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from tunewright.data.batching import EVALUATION_BATCH, Batch, in_order
+from tunewright.models.hollow import has_no_numbers
 from tunewright.models.network import evaluating
 from tunewright.models.prefix import outputs_of
 from tunewright.models.tables import has_sparse_gradients
@@ -28,9 +29,11 @@ from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients
 from tunewright.stages.memory import LARGE, weight_bytes
 from tunewright.stages.prefix import ComputedExamples
+from tunewright.stages.private import rehearsed_gradient
 from tunewright.stages.setup import Ready, penalty_of, set_up, small_numbers_as_zero, threads
 from tunewright.training import freezing
-from tunewright.training.loop import StepObjective, set_learning_rate
+from tunewright.training.loop import State, StepObjective, set_learning_rate
+from tunewright.training.private import PrivateGradient
 
 # So many steps of an epoch are looked through for the largest; reading is timed on so many.
 LOOKED_THROUGH, READ = 1000, 5
@@ -80,17 +83,20 @@ def rehearse(ingredients: Ingredients, screen: Screen, ready: Ready | None = Non
     largest = max(range(len(sizes)), key=lambda step: sizes[step])
     with threads(ready.threads), small_numbers_as_zero():
         _remember(ready, objective)
-        first = traced_step(ready, objective, usual, recipe.train.clip_norm)
-        second = (
-            first if sizes[largest] == sizes[usual] else traced_step(ready, objective, largest, recipe.train.clip_norm)
-        )
+        gradient = rehearsed_gradient(ready)
+        first = traced_step(ready, objective, usual, gradient)
+        second = first if sizes[largest] == sizes[usual] else traced_step(ready, objective, largest, gradient)
+        per_epoch = ready.batches.steps_per_epoch
+        if gradient is not None:
+            gradient.remove()
+            per_epoch = max(1, round(len(ready.train) / gradient.expected))  # as examples are drawn with privacy
         return Rehearsal(
             ready=ready,
             usual=first,
             largest=second,
             frozen=_frozen(ready, ingredients),
             validation=_validation(ready, objective, first),
-            steps=recipe.train.epochs * ready.batches.steps_per_epoch,
+            steps=recipe.train.epochs * per_epoch,
             reading=_reading(ready),
             scale=mean / sizes[usual],
         )
@@ -100,16 +106,27 @@ def take_step(
     ready: Ready,
     objective: StepObjective,
     batches: list[Batch],
-    clip_norm: float | None,
+    gradient: PrivateGradient | None,
     say: Callable[[str], None] = lambda phase: None,
 ) -> None:
-    """What the training loop does at a step, without what it writes down and looks after."""
+    """What the training loop does at a step, without what it writes down and looks after.
+
+    Args:
+        gradient: of a private stage; without numbers there is no noise to draw.
+    """
     parameters = [value for group in ready.optimizer.param_groups for value in group["params"]]
     penalty = penalty_of(ready.optimizer, ready.recipe)
     weight = sum(objective.weight(batch) for batch in batches)
     for parameter in parameters:
         parameter.grad = None
-    for batch in batches:
+    if gradient is not None:
+        say("clipped gradients")
+        if has_no_numbers(ready.network):
+            moving = [value for value in parameters if value.requires_grad]
+            gradient.clipped_sum(ready.model, batches, objective, moving, 0)
+        else:
+            gradient(ready.model, batches, objective, parameters, State())
+    for batch in batches if gradient is None else ():
         say("activations")
         loss = objective.loss_sum(ready.model, batch, 0) / weight
         say("backward pass")
@@ -117,12 +134,12 @@ def take_step(
     if penalty is not None:
         penalty().backward()
     say("optimiser")
-    if clip_norm is not None:
+    if (clip_norm := ready.recipe.train.clip_norm) is not None:
         nn.utils.clip_grad_norm_(parameters, clip_norm)
     ready.optimizer.step()
 
 
-def traced_step(ready: Ready, objective: StepObjective, step: int, clip_norm: float | None) -> Tracer:
+def traced_step(ready: Ready, objective: StepObjective, step: int, gradient: PrivateGradient | None) -> Tracer:
     """One step of epoch 0, the optimiser's memory already there."""
     batches = next(ready.batches.steps(0, start=step))
     tracer = Tracer(_already(ready, [batch.inputs for batch in batches] + [batch.target for batch in batches]))
@@ -131,7 +148,7 @@ def traced_step(ready: Ready, objective: StepObjective, step: int, clip_norm: fl
         tracer.phase = phase
 
     with tracer, _told(ready, tracer):
-        take_step(ready, objective, batches, clip_norm, say)
+        take_step(ready, objective, batches, gradient, say)
     return tracer
 
 
@@ -237,12 +254,13 @@ def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: in
     freezing.start_epoch(ready.movements, ingredients.recipe.train.epochs - 1)
     set_learning_rate(ready.optimizer, 1.0)
     times: list[float] = []
+    gradient = rehearsed_gradient(ready)
     steps = (step for epoch in itertools.count() for step in ready.batches.steps(epoch))
     with threads(ready.threads), small_numbers_as_zero():
         while len(times) < 2 or (len(times) <= most and sum(times) < seconds):
             batches = next(steps)
             started = time.perf_counter()
-            take_step(ready, objective, batches, ingredients.recipe.train.clip_norm)
+            take_step(ready, objective, batches, gradient)
             if ready.device.type == "cuda":
                 torch.cuda.synchronize()  # a card computes on while the next step is prepared
             times.append(time.perf_counter() - started)

@@ -61,7 +61,7 @@ class PrivateGradient:
         """Returns the sum of the units' losses, which is not private."""
         self.before(state.step)
         moving = [value for value in parameters if value.requires_grad]
-        loss_sum = self.clipped_sum(model, batches, objective, moving, state.epoch)
+        loss_sum = float(self.clipped_sum(model, batches, objective, moving, state.epoch))
         generator = secret_generator(self.key, NOISE, state.step)
         for value in moving:
             noise = torch.from_numpy(generator.standard_normal(tuple(value.shape), dtype="float32"))
@@ -77,17 +77,18 @@ class PrivateGradient:
         objective: StepObjective,
         moving: list[nn.Parameter],
         epoch: int,
-    ) -> float:
-        """Leaves Σ_units g · min(1, C / ‖g‖) in the parameters' `grad`; returns the sum of the losses."""
-        loss_sum = 0.0
+    ) -> Tensor:
+        """Leaves Σ_units g · min(1, C / ‖g‖) in the parameters' `grad`; returns the sum of the losses, a scalar."""
+        loss_sum = torch.zeros(())
         kept: list[Tensor | None] = [None] * len(moving)
         for batch in batches:
             try:
-                loss_sum += self._hooks(model, moving).backward(model, batch, objective, moving, self.clip_norm, epoch)
+                loss = self._hooks(model, moving).backward(model, batch, objective, moving, self.clip_norm, epoch)
             except NotImplementedError:  # a layer that is gone through twice: then its gradients have to be held
                 self.remove()
                 self._ghost = False
-                loss_sum += self._hooks(model, moving).backward(model, batch, objective, moving, self.clip_norm, epoch)
+                loss = self._hooks(model, moving).backward(model, batch, objective, moving, self.clip_norm, epoch)
+            loss_sum = loss_sum + loss
             for place, value in enumerate(moving):  # a micro-batch's first pass leaves gradients that are not clipped
                 if value.grad is not None:
                     before = kept[place]
@@ -144,8 +145,8 @@ class Hooks:
         moving: list[nn.Parameter],
         clip_norm: float,
         epoch: int,
-    ) -> float:
-        """Leaves the clipped sum of a micro-batch in `grad`; returns the sum of its losses."""
+    ) -> Tensor:
+        """Leaves the clipped sum of a micro-batch in `grad`; returns the sum of its losses, a scalar."""
         for value in moving:
             value.grad = None
             vars(value).pop(NORM, None)
@@ -181,7 +182,7 @@ class Hooks:
         self.norms.disable_hooks()
         with first_layers_may_listen():
             outputs.backward(leaf.grad * factors.reshape(-1, *[1] * (leaf.dim() - 1)).to(leaf.dtype))
-        return float(loss.detach())
+        return loss.detach()
 
     def _cut(self, _model: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
         """Gives the objective the outputs as if nothing were before them, so that what it sends back stops here."""
