@@ -75,14 +75,14 @@ def plan(
     on: str | None = None,
     probe: bool = True,
     screen: Screen | None = None,
-    show: Callable[[Given, StagePlan], None] | None = None,
+    show: Callable[[Given, StagePlan, Hardware], None] | None = None,
 ) -> list[StagePlan]:
     """Plan each stage; nothing is trained and nothing kept.
 
     Args:
         on: the machine, as `find_hardware` knows it; None: this one.
         probe: time real steps here, where they are small.
-        show: is told each stage's plan when it is made.
+        show: is told each stage's plan when it is made, and for which machine.
     """
     screen = screen or Screen()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
@@ -95,7 +95,7 @@ def plan(
             continue
         found.append(made)
         if show is not None:
-            show(given, made)
+            show(given, made, machine)
     return found
 
 

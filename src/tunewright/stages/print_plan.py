@@ -12,12 +12,13 @@ from rich.table import Table
 
 from tunewright.errors import RecipeError
 from tunewright.files import write_atomic
+from tunewright.planning.hardware import Hardware
 from tunewright.planning.needs import StagePlan
 from tunewright.recipe.changes import Changes, nested
 from tunewright.recipe.loading import merge_stage
 from tunewright.recipe.stages import stage_recipes
 from tunewright.stages.console import Screen, silent
-from tunewright.stages.plan import Given, plan, planned_machine
+from tunewright.stages.plan import Given, plan
 from tunewright.stages.plan_table import dollars, duration, plan_table, size_of
 from tunewright.stages.recipes import read_recipe
 from tunewright.stages.strategy import Limits, Option, find_strategy, parse_budgets
@@ -51,17 +52,15 @@ def print_plan(
     limits = parse_budgets(budgets or [])
     if write is not None:
         _require_place(write, recipe)
-    stages: list[tuple[Given, StagePlan]] = []
+    stages: list[tuple[Given, StagePlan, Hardware]] = []
 
-    def show(given: Given, made: StagePlan) -> None:
-        stages.append((given, made))
+    def show(given: Given, made: StagePlan, machine: Hardware) -> None:
+        stages.append((given, made, machine))
         screen.console.print(plan_table(made))
 
     found = plan(recipe, overrides, on=on, probe=probe, screen=screen, show=show)
-    loaded, _, _, _, _ = read_recipe(recipe, overrides, None)
-    machine = planned_machine(on, screen, cards=loaded.hardware.devices * loaded.hardware.nodes)
     changes: dict[str, Changes] = {}
-    for given, made in stages:
+    for given, made, machine in stages:
         others = [other for other in found if other is not made]
         left = replace(
             limits,

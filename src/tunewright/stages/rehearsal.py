@@ -249,19 +249,28 @@ def _reading(ready: Ready) -> float:
 
 
 def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: int) -> list[float]:
-    """The seconds of real steps, reading not included; the first, which finds its memory, is not among them."""
+    """The seconds of real steps, reading not included; the first, which finds its memory, is not among them.
+
+    Where lengths differ, and the few that were taken are longer or shorter than an epoch's, they are scaled to its mean.
+    """
     objective = ingredients.objective.bind(ingredients.recipe.seed, ready.device)
     freezing.start_epoch(ready.movements, ingredients.recipe.train.epochs - 1)
     set_learning_rate(ready.optimizer, 1.0)
     times: list[float] = []
+    taken: list[int] = []
     gradient = rehearsed_gradient(ready)
-    steps = (step for epoch in itertools.count() for step in ready.batches.steps(epoch))
+    steps = (
+        pair for epoch in itertools.count() for pair in zip(ready.batches.steps(epoch), ready.batches.sizes(epoch))
+    )
     with threads(ready.threads), small_numbers_as_zero():
         while len(times) < 2 or (len(times) <= most and sum(times) < seconds):
-            batches = next(steps)
+            batches, size = next(steps)
+            taken.append(size)
             started = time.perf_counter()
             take_step(ready, objective, batches, gradient)
             if ready.device.type == "cuda":
                 torch.cuda.synchronize()  # a card computes on while the next step is prepared
             times.append(time.perf_counter() - started)
-    return times[1:]
+    every = ready.batches.sizes(0)
+    longer = (sum(every) / len(every)) / (sum(taken[1:]) / len(taken[1:]))
+    return [seconds * longer for seconds in times[1:]]
