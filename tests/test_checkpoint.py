@@ -180,7 +180,7 @@ def test_a_thread_writes_what_was_saved_though_the_training_goes_on(tmp_path: Pa
     assert found is not None and torch.equal(found.model["weight"], torch.full((3, 2), 5.0))
 
 
-def test_what_a_thread_cannot_write_ends_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_thread_cannot_write_ends_the_training(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunFailed, match="free disk space"):  # noqa: SIM117  the end of the inner one is what raises
         with Saver(tmp_path / "file", beside=True, together=None) as saver:

@@ -131,13 +131,12 @@ def _reasons(shared: tuple[Clean, str, Passages], piece: Divided) -> list[tuple[
     """Of each text the rule that it breaks, and whether it holds a passage that it must not."""
     clean, column, passages = shared
     table, assigned = piece
-    return [
-        (
-            broken_rule(text, clean.rules, clean.limits),
-            clean.contamination and split == splits.TRAIN and passages.in_text(text),
-        )
-        for text, split in zip(_texts(table, column), assigned, strict=True)
-    ]
+    found: list[tuple[str | None, bool]] = []
+    for text, split in zip(_texts(table, column), assigned, strict=True):
+        broken = broken_rule(text, clean.rules, clean.limits)
+        trained = broken is None and clean.contamination and split == splits.TRAIN
+        found.append((broken, trained and passages.in_text(text)))
+    return found
 
 
 def _texts(table: pa.Table, column: str) -> list[str]:

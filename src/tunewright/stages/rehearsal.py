@@ -119,18 +119,19 @@ def take_step(
     weight = sum(objective.weight(batch) for batch in batches)
     for parameter in parameters:
         parameter.grad = None
-    if gradient is not None:
+    if gradient is None:
+        for batch in batches:
+            say("activations")
+            loss = objective.loss_sum(ready.model, batch, 0) / weight
+            say("backward pass")
+            loss.backward()
+    else:
         say("clipped gradients")
         if has_no_numbers(ready.network):
             moving = [value for value in parameters if value.requires_grad]
             gradient.clipped_sum(ready.model, batches, objective, moving, 0)
         else:
             gradient(ready.model, batches, objective, parameters, State())
-    for batch in batches if gradient is None else ():
-        say("activations")
-        loss = objective.loss_sum(ready.model, batch, 0) / weight
-        say("backward pass")
-        loss.backward()
     if penalty is not None:
         penalty().backward()
     say("optimiser")

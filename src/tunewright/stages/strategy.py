@@ -96,12 +96,17 @@ def find_strategy(
         RecipeError: a name is not known.
     """
     looked_at: list[Option] = []
-    for changes in _ways(given, [choose(RISKY, name, "--allow") for name in allowed]):
+    risky = [choose(RISKY, name, "--allow") for name in allowed]
+    recipe = given.stage.recipe
+    ingredients = given.ingredients(recipe, "none")
+    keeping = _keeping(recipe, ingredients)
+    more = [found for change in risky if (found := change(recipe, ingredients))]
+    for changes in _ways(keeping, more):
         option = _largest_batch(given, plan, changes, limits, machine, looked_at)
         if option is not None and option.keeps:
             break
     if machine.link and not any(option.keeps and limits.allow(option.plan) for option in looked_at):
-        _more_devices(given, plan, limits, machine, looked_at)
+        _more_devices(given, plan, keeping, limits, machine, looked_at)
     return _best([entry for entry in looked_at if limits.allow(entry.plan)]), looked_at
 
 
@@ -136,16 +141,9 @@ Risky = Callable[[Recipe, Ingredients], Changes]
 RISKY: dict[str, Risky] = {"lora": _lora, "freeze": _freeze, "shorter": _shorter}
 
 
-def _ways(given: Given, risky: list[Risky]) -> Iterator[Changes]:
+def _ways(keeping: list[Changes], more: list[Changes]) -> Iterator[Changes]:
     """Sets of changes apart from the batch: as it is, with activations computed again, then with what is allowed besides."""
-    recipe = given.stage.recipe
-    ingredients = given.ingredients(recipe, "none")
-    keeping = _keeping(recipe, ingredients)
     yield from keeping
-    more: list[Changes] = []
-    for change in risky:
-        if found := change(recipe, ingredients):
-            more.append(found)
     for count in range(1, len(more) + 1):
         for chosen in itertools.combinations(more, count):
             joined = {name: value for part in chosen for name, value in part.items()}
@@ -158,13 +156,13 @@ def _keeping(recipe: Recipe, ingredients: Ingredients) -> list[Changes]:
     return [{}, {"hardware.gradient_checkpointing": True}] if recomputed else [{}]
 
 
-def _more_devices(given: Given, plan: StagePlan, limits: Limits, machine: Hardware, looked_at: list[Option]) -> None:
+def _more_devices(
+    given: Given, plan: StagePlan, keeping: list[Changes], limits: Limits, machine: Hardware, looked_at: list[Option]
+) -> None:
     """More and more devices, each with its part of every batch, up to the fewest that are enough."""
-    recipe = given.stage.recipe
-    keeping = _keeping(recipe, given.ingredients(recipe, "none"))
     for times in TIMES:
         count = machine.devices * times
-        if count > recipe.train.batch_size:
+        if count > given.stage.recipe.train.batch_size:
             return
         if _held(plan) / times > min(limits.memory, machine.memory):
             continue
