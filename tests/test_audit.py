@@ -85,6 +85,22 @@ def test_what_was_learned_by_heart_is_found(tmp_path: Path) -> None:
     assert found.one_run is not None and found.one_run["could_show"] > found.one_run["epsilon_at_least"] >= 0
     assert not found.one_run["broken"] and found.claimed is None
     assert any("tells members apart" in line for line in lines_of(found))
+    assert found.leaked == [] and any(
+        "no row of test or validation stands in the training" in line for line in lines_of(found)
+    )
+
+
+def test_test_rows_that_were_learned_from_are_named(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    rows = [f"{a:.3f},{b:.3f},{'yes' if a > b else 'no'}" for a, b in draw.normal(size=(150, 2))]
+    (tmp_path / "rows.csv").write_text("a,b,label\n" + "\n".join(rows + rows[:30]) + "\n")
+    recipe = {"task": "tabular-classification", "data": {"source": "rows.csv"}, "train": {"epochs": 1}}
+    trained = run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent())
+    found = audit(trained.stages["pretrain"].folder / "model", screen=silent())
+    assert {leak["code"] for leak in found.leaked} >= {"test-in-train"}
+    assert any(
+        line.startswith("leaked: ") and "test rows stand exactly in the training" in line for line in lines_of(found)
+    )
 
 
 def test_a_private_model_gives_nothing_away(

@@ -100,6 +100,19 @@ def test_nearly_the_same_pictures(tmp_path: Path) -> None:
     assert findings["near-duplicates"].count == 10
 
 
+def test_nearly_the_same_texts(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    words = [f"word{number}" for number in range(300)]
+    texts = [" ".join(draw.choice(words, 40)) for _ in range(120)]
+    changed = [text.rsplit(" ", 1)[0] + " end" for text in texts[:15]]  # but for the last word
+    rows = {"text": [*texts, *changed], "label": ["ab"[number % 2] for number in range(135)]}
+    findings = look(
+        write_table(tmp_path / "t.csv", rows), input="text", target="label", split=Split(valid=0.1, test=0.3)
+    )
+    assert findings["near-duplicates"].count == 15
+    assert findings["test-near-train"].severity == "problem" and "duplicates" not in findings
+
+
 def test_missing_constant_rare_and_absent(tmp_path: Path) -> None:
     count = 300
     columns = {

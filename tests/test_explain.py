@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
@@ -14,18 +15,24 @@ import pytest
 import soundfile
 import torch
 from scipy.stats import spearmanr
+from transformers import LlamaConfig
 
 import tunewright
+from architectures import IMAGE
 from tiny import tiny_bert
 from tunewright.data.columns import Rejects
 from tunewright.errors import ArtifactError, DataError, RecipeError, UserError
 from tunewright.evaluation.attribution import METHODS, Explained, ablation, check, integrated_gradients, shapley
+from tunewright.models.rollout import attention_rollout
+from tunewright.models.transformer import Transformer, build_transformer, describe_transformer
+from tunewright.stages.concepts import print_concepts
 from tunewright.stages.console import silent
 from tunewright.stages.explain import explain, name_suspects
 from tunewright.stages.given import given_pieces
 from tunewright.stages.predict import Model, load_model
+from tunewright.stages.reevaluate import evaluate_run
 from tunewright.stages.suspects import learned_from, suspects
-from tunewright.tasks.explained import questions
+from tunewright.tasks.explained import on_patches, questions
 
 PLANTED = 20
 
@@ -35,7 +42,7 @@ PLANTED = 20
 
 def of(function: Any, count: int, along: Any = None) -> Explained:
     units = [str(unit) for unit in range(count)]
-    return Explained(units=units, value=lambda present: function(present.double()), along=along, what="f", absent="0")
+    return Explained(units=units, value=lambda present: function(present.double()), along=along, what=["f"], absent="0")
 
 
 def test_shapley_values_are_those_of_all_orders() -> None:
@@ -338,6 +345,128 @@ def test_other_weights_are_explained_otherwise(kind: str, method: str, request: 
     assert abs(float(np.mean(found))) <= 0.3
 
 
+# Views
+
+
+def test_attention_roll_out_is_the_product_over_layers(texts: tuple[Path, Path, list[int]]) -> None:
+    model = load_model(texts[0])
+    network = model.network
+    assert isinstance(network, Transformer)
+    (one,) = explain(texts[0], ["the film was good"], method="attention-rollout", screen=silent())
+    ids = model.preprocessor.inputs.tokenizer("the film was good", return_tensors="pt")  # pyright: ignore
+    library: Any = copy.deepcopy(network.core)
+    library.set_attn_implementation("eager")
+    with torch.no_grad():
+        maps = library(**ids, output_attentions=True).attentions
+    first, second = (0.5 * layer[0].mean(0) + 0.5 * torch.eye(6) for layer in maps)
+    assert one.found.scores == pytest.approx((second @ first)[0, 1:-1].numpy(), abs=1e-5)
+    assert one.to_json()["view"] is True and one.found.converged
+    assert network.core.config._attn_implementation != "eager"  # the model itself is as it was
+
+
+def test_attention_of_our_own_language_model_looks_back_alone() -> None:
+    config = LlamaConfig(
+        vocab_size=20, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=16,
+    )  # fmt: skip
+    described = {"purpose": "causal-lm", "config": {**config.to_dict(), "model_type": "llama"}, "head": None}
+    network = build_transformer(described, seed=0)
+    ids = torch.tensor([[3, 1, 4, 1, 5]])
+    found = attention_rollout(network, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    assert float(found.sum()) == pytest.approx(1, abs=1e-5)
+    assert bool((found > 0).all())
+
+
+def test_attention_lies_on_patches_of_a_picture() -> None:
+    config = {"model_type": "vit", **IMAGE, "image_size": 32}
+    described = describe_transformer("image-classification", config, head=None, classes=["a", "b"])
+    network = build_transformer(described, seed=0)
+    pixels = torch.rand(1, 3, 32, 32)
+    found = attention_rollout(network, pixels)
+    assert len(found) == 17
+    patches = on_patches(network, pixels, 4, 4)
+    assert patches.tolist() == pytest.approx(found[1:].tolist())
+    assert float(on_patches(network, pixels, 2, 2).mean()) == pytest.approx(float(found[1:].mean()), abs=1e-6)
+
+
+def test_a_network_without_attention_has_no_roll_out(pictures: tuple[Path, Path, np.ndarray]) -> None:
+    with pytest.raises(RecipeError, match="no attention"):
+        explain(pictures[0], [str(pictures[1])], method="attention-rollout", screen=silent())
+
+
+@pytest.fixture(scope="module")
+def measures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six numbers, of which the fourth decides; files of rows where the fourth, or the first, is large."""
+    folder = tmp_path_factory.mktemp("measures")
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(1200, 6))
+    header = "a,b,c,d,e,f,label\n"
+
+    def write(name: str, some: np.ndarray) -> None:
+        lines = [",".join(f"{cell:.4f}" for cell in row) + f",{'high' if row[3] > 0 else 'low'}\n" for row in some]
+        (folder / name).write_text(header + "".join(lines))
+
+    write("rows.csv", rows)
+    large = rng.normal(size=(60, 6))
+    for name, column in (("fourth.csv", 3), ("first.csv", 0)):
+        some = large.copy()
+        some[:, column] = 1 + np.abs(some[:, column])
+        write(name, some)
+    recipe = {
+        "task": "tabular-classification",
+        "data": {"source": "rows.csv", "target": "label"},
+        "model": {"layers": [{"dense": 16, "activation": "relu"}, {"dense": "auto"}]},
+        "train": {"epochs": 20, "lr": 1e-2},
+    }
+    return trained(folder, recipe)
+
+
+def test_a_concept_that_decides_is_told_from_one_that_does_not(
+    measures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = measures.parents[3]
+    named = [f"{name}={folder / name}.csv" for name in ("fourth", "first")]
+    print_concepts(measures, named, as_json=True)
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [entry["concept"] for entry in found] == ["fourth", "first"]
+    assert all(entry["auc"] > 0.9 and abs(entry["auc_by_lot"] - 0.5) < 0.15 for entry in found)
+    decides, other = ({one["answer"]: one for one in entry["leanings"]} for entry in found)
+    assert decides["high"]["effect"] > 1 and decides["low"]["effect"] < -1
+    assert decides["high"]["percentile"] == 1 and decides["high"]["rising"] > 0.9
+    assert abs(other["high"]["effect"]) < abs(decides["high"]["effect"]) / 4
+    print_concepts(measures, named[:1], as_json=False)
+    assert "fourth (60 rows), a view" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [("fourth", "NAME=FILE"), ("few=few.csv", "so few rows"), ("none=absent.csv", "absent.csv")]
+)
+def test_what_is_no_concept_is_said(
+    measures: Path, given: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "few.csv").write_text("a,b,c,d,e,f\n" + "1,2,3,4,5,6\n" * 3)
+    with pytest.raises(UserError, match=said):
+        print_concepts(measures, [given], as_json=True)
+
+
+# In a run's report
+
+
+def test_a_run_explains_its_worst_mistakes(flipped: tuple[Path, set[int]]) -> None:
+    run = flipped[0].parents[1]
+    evaluate_run(run, ["eval.explain=3"], screen=silent())
+    evaluation = json.loads((run / "pretrain" / "summary.json").read_text())["evaluation"]
+    found = evaluation["explanations"]
+    assert [entry["row"] for entry in found] == [entry["row"] for entry in evaluation["mistakes"][:3]]
+    assert all(entry["answer"].startswith(entry["phrases"]["answer"][1]) for entry in found)
+    assert [entry["target"] for entry in found] == [entry["target"] for entry in evaluation["mistakes"][:3]]
+    assert all(len(entry["units"]) == 64 and entry["shape"] == [8, 8] for entry in found)
+    assert found[0]["image"].startswith("data:image/png")
+    page = (run / "report.html").read_text()
+    assert "Why these answers?" in page and "Taking away the first parts" in page
+
+
 # Labels that were turned round, and rows of influence
 
 
@@ -387,7 +516,7 @@ def test_rows_of_influence_have_the_answers_class_and_are_checked(flipped: tuple
     found = explain(folder, ["digits"], rows=4, influence=True, screen=silent())
     for one in found:
         assert one.influence is not None
-        answer = one.question.answer.split(",")[0]
+        answer = one.question.answer[1]
         assert sum(entry["label"] == answer for entry in one.influence["for"]) >= 3
         assert all(entry["influence"] > 0 for entry in one.influence["for"])
         assert all(entry["influence"] < 0 for entry in one.influence["against"])

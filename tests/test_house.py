@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import REPOSITORY
@@ -218,6 +219,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw = random.Random(0)
     web = [" ".join(draw.choices(words, k=draw.randrange(30, 90))) + "." for _ in range(200)]
     (place / "web.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in web))
+    dark = np.random.default_rng(0).integers(0, 60, (20, 28, 28)).astype(np.uint8)
+    np.savez(place / "dark.npz", x=dark, y=np.array(["0", "1"] * 10))
     (place / "web.yaml").write_text(
         "task: language-modeling\ndata: {source: web.jsonl, input: text, clean: {rules: gopher, near_duplicates: true}}\n"
     )

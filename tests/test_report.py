@@ -124,6 +124,39 @@ def classified(
             }
             for index in worst(outcome, 24)
         ],
+        "explanations": [
+            explained("units", [f"patch {i}" for i in range(4)], shape=[2, 2], image=picture(0))
+            if images
+            else explained("text", ["the", "film", "<b>", "was", "good"], view=True)
+        ],
+    }
+
+
+def explained(look: str, units: list[str], **more: Any) -> dict[str, Any]:
+    """An entry of `explanations`, as `stages/why.py` writes it."""
+    scores = np.linspace(-1, 2, len(units)).tolist()
+    percentile = {"comprehensiveness": 1.0, "sufficiency": 0.4, "deletion": 0.9}
+    return {
+        "row": 7,
+        "target": "5",
+        "answer": "3, 98.0%",
+        "explained": "the log odds of 3",
+        "absent": "not chosen",
+        "method": "integrated gradients",
+        "converged": False,
+        "units": [{"unit": unit, "score": score} for unit, score in zip(units, scores)],
+        "check": {
+            "comprehensiveness": 1.25,
+            "sufficiency": 0.5,
+            "deletion": 0.1,
+            "percentile": percentile,
+            "faithful": False,
+        },
+        "phrases": {"answer": ["{}, {}", "3", "98.0%"], "explained": ["the log odds of {}", "3"]},
+        "look": look,
+        "shape": None,
+        "image": None,
+        **more,
     }
 
 
@@ -501,7 +534,9 @@ def test_the_page_is_whole_and_alone(pages, name, lang) -> None:
     assert not names & {"script", "link", "iframe", "object", "embed", "base", "form", "foreignobject", "use"}
     attributes = [(tag, key, value or "") for tag, found in reader.elements for key, value in found.items()]
     assert not [entry for entry in attributes if entry[1].startswith("on")]
-    assert all(value.startswith("#") for _, key, value in attributes if key in ("href", "xlink:href"))
+    links = [(tag, value) for tag, key, value in attributes if key in ("href", "xlink:href")]
+    assert all(value.startswith("#") for tag, value in links if tag != "image")
+    assert all(value.startswith("data:image/png;base64,") for tag, value in links if tag == "image")
     assert all(value.startswith("data:image/png;base64,") for _, key, value in attributes if key == "src")
     # The only address on the page is the name of the drawing language.
     without_pictures = re.sub(r"data:image/png;base64,[\w+/=]+", "", page)
@@ -522,7 +557,8 @@ def test_links_and_names_on_the_page_fit(pages, name, lang) -> None:
     names = [found["id"] for _, found in reader.elements if "id" in found]
     assert len(names) == len(set(names))
     references = [found.get(key) for _, found in reader.elements for key in ("href", "aria-labelledby")]
-    pointed_at = {reference.removeprefix("#") for reference in references if reference}
+    inside = [reference for reference in references if reference and not reference.startswith("data:")]
+    pointed_at = {reference.removeprefix("#") for reference in inside}
     pointed_at |= set(re.findall(r"url\(#([^)]+)\)", pages[name, lang]))
     assert pointed_at <= set(names)
     assert len(pointed_at) > 6
@@ -696,6 +732,17 @@ def test_pictures_of_mistakes_are_shown_with_what_was_said_of_them(pages) -> Non
     assert "12 more" in reader.text
 
 
+def test_explanations_show_their_parts_and_what_is_wrong_with_them(pages) -> None:
+    text = english(pages, "two_stages").text
+    assert "row 7: 3, 98.0% (right: 5)" in text
+    assert "Not converged" in text and "Not faithful" in text
+    assert "lowers the log odds of 3 by 1.25, more than 100% of orders by lot do" in text
+    assert "patch 3" in text
+    assert "A view" not in text
+    chinese = read_page(pages["hundred_classes", "zh"]).text
+    assert "第 7 行：3, 98.0%" in chinese and "3 的对数几率" in chinese and "积分梯度" in chinese and "视图" in chinese
+
+
 def test_the_commands_reproduce_the_run(pages) -> None:
     said = english(pages, "two_stages").text
     line = next(line for line in said.splitlines() if line.startswith("tunewright run"))
@@ -811,6 +858,9 @@ def test_nothing_from_data_or_recipe_becomes_markup(tmp_path: Path) -> None:
         evaluation["metrics"][HOSTILE] = {"value": None, "note": HOSTILE}
         evaluation["mistakes"][0] |= {"image": f'data:image/png;base64,"{HOSTILE}', "target": HOSTILE}
         evaluation["mistakes"][1] |= {"image": None, "input": {HOSTILE: HOSTILE}}
+        evaluation["explanations"][0] |= {"file": HOSTILE, "method": HOSTILE, "absent": HOSTILE}
+        evaluation["explanations"][0]["units"] = [{"unit": HOSTILE, "score": 1.0}]
+        evaluation["explanations"][0]["phrases"] = {"answer": [HOSTILE, HOSTILE], "explained": ["{}", HOSTILE]}
         evaluation["calibration"]["note"] = HOSTILE
         summary["comparisons"] = [{"name": HOSTILE, "verdict": HOSTILE, "metric": HOSTILE}]
         summary["hint"] = {"advice": HOSTILE, "because": HOSTILE}

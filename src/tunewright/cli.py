@@ -30,7 +30,7 @@ Overrides = Annotated[
 ]
 Runs = Annotated[Path, typer.Option(help="The folder that holds the runs.")]
 Force = Annotated[bool, typer.Option("--force", help="Start also what cannot fit into memory.")]
-Lang = Annotated[str, typer.Option(help="The report's language: en or zh.")]
+Lang = Annotated[str, typer.Option(help="The page's language: en or zh.")]
 
 
 @app.command()
@@ -314,7 +314,10 @@ def explain(
         list[str] | None, typer.Argument(metavar="EXAMPLE...", help="Files, pictures, texts or JSON, as for predict.")
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="integrated-gradients, shapley or ablation; left out: what fits the inputs.")
+        str | None,
+        typer.Option(
+            help="integrated-gradients, shapley or ablation; attention-rollout as a view; left out: what fits the inputs."
+        ),
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="The class, item or text that is explained, in place of the model's own answer.")
@@ -326,23 +329,42 @@ def explain(
     suspects: Annotated[
         bool, typer.Option("--suspects", help="Name the training rows whose labels look wrong, in place of examples.")
     ] = False,
+    concept: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE: rows that share something; how do answers hang on it? In place of examples."),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with the explanations as pictures here.")] = None,
+    lang: Lang = "en",
     as_json: Annotated[bool, typer.Option("--json", help="Print an object a line.")] = False,
 ) -> None:
     """Say which parts of an input the answer rests on, and whether that holds when they are taken away."""
     from tunewright.errors import RecipeError
+    from tunewright.stages.concepts import print_concepts
     from tunewright.stages.explain import explain as explain_answers
     from tunewright.stages.explain import name_suspects
 
     if suspects:
         name_suspects(model, as_json=as_json)
         return
+    if concept:
+        print_concepts(model, concept, as_json=as_json)
+        return
     if not examples:
         raise RecipeError(
-            "there is nothing to explain", expected="an example, or --suspects", fix="tunewright explain MODEL EXAMPLE"
+            "there is nothing to explain",
+            expected="an example, --concept or --suspects",
+            fix="tunewright explain MODEL EXAMPLE",
         )
     explain_answers(
-        model, examples, method=method, target=target, rows=rows, influence=influence, html=html, as_json=as_json
+        model,
+        examples,
+        method=method,
+        target=target,
+        rows=rows,
+        influence=influence,
+        html=html,
+        lang=lang,
+        as_json=as_json,
     )
 
 
@@ -362,6 +384,7 @@ def tune(
         typer.Option(min=0, help="Train and test the winner and the recipe as it is with so many seeds; 0: do not."),
     ] = 3,
     runs: Annotated[Path, typer.Option(help="The folder that gets the search's folder.")] = Path("runs"),
+    lang: Lang = "en",
     worker: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Look for better settings on the validation rows, and say whether they really are better."""
@@ -375,7 +398,7 @@ def tune(
         return
     tune(
         recipe, given, trials=trials, sampler=chosen, prune=prune, hours=hours, workers=workers, seeds=seeds, runs=runs,
-        screen=Screen(),
+        lang=lang, screen=Screen(),
     )  # fmt: skip
 
 

@@ -40,10 +40,17 @@ class Explained:
     along: Callable[[Tensor], Tensor] | None
     """Places t [S] on the straight way from nothing (0) to the input (1) → ⟨∇f, input − nothing⟩ by unit [S, U]; None: the input
     is made of names, between which there is nothing."""
-    what: str
-    """What f is, in words."""
+    what: Sequence[str]
+    """What f is: a phrase, and the names for its {}."""
     absent: str
     """What an absent unit is replaced by."""
+    attended: Callable[[], Tensor] | None = None
+    """The attention that each unit gets [U]; None: the network has none."""
+
+    @property
+    def phrase(self) -> str:
+        """What f is, in words."""
+        return self.what[0].format(*self.what[1:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +156,22 @@ METHODS: dict[str, Callable[[Explained, int], Attribution]] = {
     "shapley": shapley,
     "ablation": ablation,
 }
+
+
+def attention_rollout(explained: Explained, seed: int = 0) -> Attribution:
+    """Where attention comes to lie (`models/rollout.py`). It looks at the network and not at f, so it is the same for each class.
+
+    Raises:
+        ValueError: the network has no attention.
+    """
+    if explained.attended is None:
+        raise ValueError("this network has no attention")
+    scores = explained.attended().double().cpu().numpy()
+    return Attribution(method="attention roll-out", scores=scores, converged=True, facts={"view": True})
+
+
+# Views: they show something of the network, and need not have to do with the answer. They are checked like the methods.
+VIEWS: dict[str, Callable[[Explained, int], Attribution]] = {"attention-rollout": attention_rollout}
 
 
 def check(explained: Explained, scores: np.ndarray, seed: int = 0) -> Check:

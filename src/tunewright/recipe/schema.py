@@ -275,6 +275,8 @@ class Eval(Block):
     """Bootstrap resamples behind each interval."""
     target: dict[str, float] = {}
     """The figure that must be reached, by metric; missed = exit 1."""
+    explain: Annotated[int, Field(ge=0, le=24)] = 0
+    """So many answers to test rows are explained in the report, the worst mistakes first; each takes hundreds of passes."""
     controls: list[Literal["from_scratch", "head_only"]] = []
     """Also train, for comparison: the same network from random weights; the head alone on the raw inputs."""
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import get_args
 
-from tunewright.errors import UserError
 from tunewright.files import write_atomic
 from tunewright.report.beside_section import beside
 from tunewright.report.certificate_section import certificate
@@ -33,7 +31,8 @@ from tunewright.report.speech_section import speech
 from tunewright.report.style import style_sheet
 from tunewright.report.texts_section import texts
 from tunewright.report.training_section import network, training
-from tunewright.report.words import LANGUAGES, Language, Words
+from tunewright.report.why_section import why
+from tunewright.report.words import LANGUAGES, Words, report_language
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
@@ -53,17 +52,9 @@ def write_report(run_folder: Path, *, lang: str = "en") -> Path:
         ArtifactError: no stage of the run was finished, or a file of it is damaged.
         UserError: there is no such language.
     """
-    language = next((known for known in get_args(Language) if known == lang), None)
-    if language is None:
-        raise UserError(
-            "the report cannot be written in this language",
-            place="--lang",
-            found=lang,
-            expected=", ".join(get_args(Language)),
-            fix="--lang en",
-        )
+    words = Words(report_language(lang))
     path = run_folder / "report.html"
-    write_atomic(path, page(Words(language), read_run(run_folder)))
+    write_atomic(path, page(words, read_run(run_folder)))
     return path
 
 
@@ -134,6 +125,7 @@ def _stage(words: Words, stage: Stage) -> list[Html | None]:
         *labelled(words, stage),
         *calibrated(words, stage),
         *mistakes(words, stage),
+        *why(words, stage),
         *speech(words, stage),
         *hint(words, stage),
     ]

@@ -10,6 +10,7 @@ from typing import Any
 from tunewright.report.html import Html, tag
 from tunewright.report.page import page_head
 from tunewright.report.parts import folded, table
+from tunewright.report.words import LANGUAGES, Words
 
 WIDTH, HEIGHT, SIDE, TOP = 760, 300, 60, 40
 
@@ -40,57 +41,54 @@ class Tuned:
     command: str
 
 
-def tuning_page(tuned: Tuned) -> str:
+def tuning_page(words: Words, tuned: Tuned) -> str:
     """One self-contained page that loads and runs nothing."""
     done = [trial for trial in tuned.trials if trial.state == "complete"]
     best = next(trial for trial in tuned.trials if trial.number == tuned.best)
     states = {state: sum(trial.state == state for trial in tuned.trials) for state in ("complete", "pruned", "fail")}
-    counts = f"{states['complete']} trials finished, {states['pruned']} let go early, {states['fail']} cut short and begun again."
     rows = [
-        (trial.number, *(_written(trial.params.get(name)) for name in tuned.space), _written(trial.value), trial.state)
+        (trial.number, *(_written(trial.params.get(name)) for name in tuned.space), _written(trial.value))
         for trial in sorted(done, key=lambda trial: trial.value or 0.0, reverse=tuned.greater)
     ]
-    head = ["trial", *tuned.space, tuned.metric, "state"]
+    metric = words.known(tuned.metric)
+    head = [words("tuning_trial"), *tuned.space, metric]
+    shares = [(name, f"{share:.0%}") for name, share in tuned.importance.items()]
+    titles = [words("tuning_setting"), words("tuning_share")]
     main = tag(
         "main",
         tag(
             "section",
-            tag("h2", "Did it help?"),
-            tag("p", tag("strong", tuned.held["sentence"])) if tuned.held else tag("p", "Not held against the recipe as it is (--seeds 0)."),
-            tag("p", f"Best on the validation rows: {tuned.metric} {_written(best.value)} in trial {best.number}. A best of many is chosen "
-                "for its luck too: only the test above says what it is worth."),
+            tag("h2", words("tuning_helped")),
+            tag("p", tag("strong", tuned.held["sentence"], lang="en") if tuned.held else words("tuning_not_held")),
+            tag("p", words("tuning_best", metric=metric, value=_written(best.value), trial=best.number)),
             tag("p", tag("code", tuned.command)),
         ),
         tag(
             "section",
-            tag("h2", "The trials"),
-            tag("p", counts),
-            _parallel(tuned, done),
-            tag("p", "Each line is a finished trial; the strongest is the best. Axes of numbers over more than a factor of 15 are logarithmic.", class_="quiet"),
-            folded("all finished trials", table(head, rows, caption="finished trials, the best first", right=[len(head) - 2])),
+            tag("h2", words("tuning_trials")),
+            tag("p", words("tuning_counts", **states)),
+            _parallel(words, tuned, done),
+            tag("p", words("tuning_lines"), class_="small"),
+            folded(words("tuning_all"), table(head, rows, caption=words("tuning_order"), right=[len(head) - 1])),
         ),
         tag(
             "section",
-            tag("h2", "What mattered"),
-            table(
-                ["setting", "share of the differences"],
-                [(name, f"{share:.0%}") for name, share in tuned.importance.items()],
-                caption="by functional ANOVA over the finished trials",
-                right=[1],
-            )
-            if tuned.importance
-            else tag("p", "Too few trials to say."),
+            tag("h2", words("tuning_mattered")),
+            table(titles, shares, caption=words("tuning_anova"), right=[1])
+            if shares
+            else tag("p", words("tuning_too_few")),
         ),
-    )  # fmt: skip
-    body = tag("body", tag("div", tag("h1", f"Tuning {tuned.name}"), main, class_="page"))
-    return "<!doctype html>\n" + tag("html", page_head(f"Tuning {tuned.name}"), body, lang="en") + "\n"
+    )
+    title = words("tuning_title", name=tuned.name)
+    body = tag("body", tag("div", tag("h1", title), main, class_="page"))
+    return "<!doctype html>\n" + tag("html", page_head(title), body, lang=LANGUAGES[words.language]) + "\n"
 
 
 def _written(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
-def _parallel(tuned: Tuned, done: Sequence[TrialShown]) -> Html:
+def _parallel(words: Words, tuned: Tuned, done: Sequence[TrialShown]) -> Html:
     """Parallel coordinates: an axis for each setting, and the metric at the right."""
     axes = [_axis(name, [trial.params.get(name) for trial in done]) for name in tuned.space]
     axes.append(_axis(tuned.metric, [trial.value for trial in done]))
@@ -108,7 +106,7 @@ def _parallel(tuned: Tuned, done: Sequence[TrialShown]) -> Html:
         lines.append(
             tag(
                 "polyline",
-                tag("title", f"trial {trial.number}: {_written(trial.value)}"),
+                tag("title", f"{words('tuning_trial')} {trial.number}{words('colon')}{_written(trial.value)}"),
                 points=points,
                 fill="none",
                 stroke="var(--two)" if best else "var(--one)",
@@ -120,7 +118,7 @@ def _parallel(tuned: Tuned, done: Sequence[TrialShown]) -> Html:
     return tag(
         "div",
         tag("svg", lines, marks, viewBox=f"0 0 {WIDTH} {HEIGHT}", width=WIDTH, height=HEIGHT, role="img",
-            aria_label=f"{len(done)} trials: settings and {tuned.metric}"),
+            aria_label=words("tuning_lines")),
         class_="scroll",
     )  # fmt: skip
 

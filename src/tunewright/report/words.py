@@ -7,8 +7,9 @@ tasks, splits, baselines, verdicts …); what is not there is shown as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from tunewright.errors import UserError
 from tunewright.report.html import Html, text
 
 Language = Literal["en", "zh"]
@@ -277,6 +278,73 @@ WORDS: dict[str, tuple[str, str]] = {
     "more_mistakes": ("{count} more", "其余 {count} 条"),
     "more_columns": ("and {count} more columns", "另有 {count} 列"),
     "missing": ("missing", "缺失"),
+    # tuning
+    "tuning_title": ("Tuning {name}", "{name} 的调参"),
+    "tuning_helped": ("Did it help?", "有帮助吗？"),
+    "tuning_not_held": (
+        "Not held against the recipe as it is (--seeds 0).",
+        "未与原配方比较（--seeds 0）。",
+    ),
+    "tuning_best": (
+        "Best on the validation rows: {metric} {value} in trial {trial}. A best of many is chosen for its luck too: only the "
+        "test above says what it is worth.",
+        "验证数据上的最佳值：第 {trial} 次试验，{metric} {value}。从许多次中选出的最佳也靠运气：只有上面的检验能说明它值多少。",
+    ),
+    "tuning_trials": ("The trials", "各次试验"),
+    "tuning_counts": (
+        "{complete} trials finished, {pruned} let go early, {fail} cut short and begun again.",
+        "完成 {complete} 次，提前放弃 {pruned} 次，中断后重新开始 {fail} 次。",
+    ),
+    "tuning_lines": (
+        "Each line is a finished trial; the strongest is the best. Axes of numbers over more than a factor of 15 are logarithmic.",
+        "每条线是一次完成的试验，最醒目的是最佳。数值跨度超过 15 倍的轴为对数轴。",
+    ),
+    "tuning_all": ("All finished trials", "全部完成的试验"),
+    "tuning_order": ("Finished trials, the best first", "完成的试验，最佳的在前"),
+    "tuning_trial": ("trial", "试验"),
+    "tuning_mattered": ("What mattered", "什么重要"),
+    "tuning_setting": ("setting", "设置"),
+    "tuning_share": ("share of the differences", "在差异中所占比例"),
+    "tuning_anova": ("By functional ANOVA over the finished trials", "对完成的试验做函数方差分析"),
+    "tuning_too_few": ("Too few trials to say.", "试验太少，无法判断。"),
+    # explanations
+    "why": ("Why these answers?", "为什么这样回答？"),
+    "why_title": ("Why did the model answer so?", "模型为什么这样回答？"),
+    "why_note": (
+        "Some test rows, the worst mistakes first where there are any.",
+        "部分测试数据；如有错误，最严重的在前。",
+    ),
+    "why_key": (
+        "Blue adds to the explained number, orange takes from it; the stronger, the more.",
+        "蓝色使被解释的数值增大，橙色使其减小；颜色越深，作用越大。",
+    ),
+    "why_right": (" (right: {target})", "（正确：{target}）"),
+    "why_line": ("line {line}", "第 {line} 行"),
+    "why_picture": ("the picture", "图片"),
+    "why_patches": ("the picture's patches, shaded by their scores", "按得分着色的图块"),
+    "why_units": ("The parts and their scores", "各部分及其得分"),
+    "why_unit": ("part", "部分"),
+    "why_score": ("score", "得分"),
+    "why_more": ("and {count} more with less", "另有 {count} 项，作用更小"),
+    "why_view": (
+        "A view: where attention comes to lie, whatever the answer.",
+        "这只是一种视图：注意力落在何处，与答案无关。",
+    ),
+    "why_unconverged": ("Not converged: the scores are rough.", "未收敛：得分只是粗略值。"),
+    "why_unfaithful": (
+        "Not faithful: an order by lot does as well, so do not rely on this explanation.",
+        "不忠实：随机顺序的效果同样好，请不要依赖这个解释。",
+    ),
+    "why_checked": (
+        "Taking away the first parts lowers {what} by {comprehensiveness}, more than {above} of orders by lot do; keeping "
+        "them alone lowers it by {sufficiency}, less than {below}; deleting all one after the other does more than {deletion}.",
+        "去掉排在最前的部分，{what}下降 {comprehensiveness}，超过 {above} 的随机顺序；只保留这些部分，下降 {sufficiency}，"
+        "小于 {below} 的随机顺序；逐一删去全部部分，作用超过 {deletion} 的随机顺序。",
+    ),
+    "why_how": (
+        "{method}; explained: {what}; in the place of an absent part: {absent}.",
+        "方法：{method}；被解释的量：{what}；缺失部分的替代：{absent}。",
+    ),
     # few examples
     "privacy": ("Differential privacy", "差分隐私"),
     "privacy_said": (
@@ -568,6 +636,33 @@ KNOWN: dict[str, tuple[str, str]] = {
         "从随机权重训练、不冻结的同一网络",
     ),
     "the same head alone, on the raw inputs": ("the same head alone, on the raw inputs", "直接用于原始输入的同一头部"),
+    # explanations
+    "integrated gradients": ("integrated gradients", "积分梯度"),
+    "Shapley values, sampled": ("Shapley values, sampled", "抽样的 Shapley 值"),
+    "ablation": ("ablation", "逐一消去"),
+    "attention roll-out": ("attention roll-out", "注意力展开"),
+    "the picture's median colour": ("the picture's median colour", "图片的中位颜色"),
+    "the mean of the training rows, or no category": (
+        "the mean of the training rows, or no category",
+        "训练数据的平均值，或无类别",
+    ),
+    "the recording's quietest tenth of a second": (
+        "the recording's quietest tenth of a second",
+        "录音中最安静的十分之一秒",
+    ),
+    "the mean of all embeddings": ("the mean of all embeddings", "全部词向量的平均值"),
+    "an unknown value": ("an unknown value", "未知值"),
+    "not chosen": ("not chosen", "未被选择"),
+    "the predicted {}": ("the predicted {}", "{} 的预测值"),
+    "the log odds of {}": ("the log odds of {}", "{} 的对数几率"),
+    "log p of {}": ("log p of {}", "{} 的对数概率"),
+    "log p of {} less that of {} as the next token": (
+        "log p of {} less that of {} as the next token",
+        "下一个词元为 {} 与为 {} 的对数概率之差",
+    ),
+    "log p of {} among all items": ("log p of {} among all items", "{} 在所有物品中的对数概率"),
+    "{}, the best of what was not chosen": ("{}, the best of what was not chosen", "{}，未选择物品中的最佳者"),
+    "{} comes next, {}; {}, {}": ("{} comes next, {}; {}, {}", "下一个词元是 {}，{}；{}，{}"),
     # hints
     "more data": ("more data", "更多数据"),
     "more capacity": ("more capacity", "更大的网络"),
@@ -576,6 +671,17 @@ KNOWN: dict[str, tuple[str, str]] = {
     "unknown": ("not known", "未知"),
     "nothing obvious": ("nothing obvious", "没有明显的改进方向"),
 }
+
+
+def report_language(name: str) -> Language:
+    """Raises UserError: no page is written in this language."""
+    language = next((known for known in get_args(Language) if known == name), None)
+    if language is None:
+        known = ", ".join(get_args(Language))
+        raise UserError(
+            "there are no pages in this language", place="--lang", found=name, expected=known, fix="--lang en"
+        )
+    return language
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from tunewright.data.batching import Examples
+from tunewright.data.checks.duplicates import leaks
 from tunewright.data.prepare import Prepared
 from tunewright.errors import RecipeError
 from tunewright.evaluation.membership import attack, audited_epsilon, exposure, likelihood_ratios
@@ -61,6 +62,9 @@ class Audit:
     one_run: dict[str, Any] | None
     canaries: dict[str, Any] | None
     extraction: dict[str, Any] | None
+    leaked: list[dict[str, Any]]
+    """Rows of test or validation that stand in the training too, exactly or nearly: of these any attack, and the result itself,
+    says too much."""
     claimed: dict[str, Any] | None
     """The ε and δ that the stage was trained with."""
 
@@ -106,6 +110,7 @@ def audit(
         one_run=_one_run(origin, prepared, losses, summary, seed, screen) if one_run else None,
         canaries=_canaries(origin, prepared, canaries, seed, screen) if canaries else None,
         extraction=_extraction(loaded.network, loaded.preprocessor, prepared, other, seed),
+        leaked=[finding.to_json() for finding in leaks(prepared, seed)],
         claimed=summary["training"].get("privacy"),
     )
 
@@ -359,9 +364,10 @@ def lines_of(found: Audit) -> list[str]:
         lines.append(
             f"trained with differential privacy: ε = {found.claimed['epsilon']:.3g}, δ = {found.claimed['delta']:.2g}"
         )
-    lines.append(
-        "an attack that finds nothing proves nothing; rows that stand in training and test alike: tunewright data check"
-    )
+    lines += [f"leaked: {leak['title']}, such as {leak['examples'][0]}" for leak in found.leaked] or [
+        "no row of test or validation stands in the training, exactly or nearly"
+    ]
+    lines.append("an attack that finds nothing proves nothing")
     return lines
 
 

@@ -25,6 +25,7 @@ from tunewright.evaluation.slices import confusion, slice_by, worst
 from tunewright.files import write_atomic, write_json
 from tunewright.models.network import AnyNetwork
 from tunewright.models.saved import load_network
+from tunewright.random import permutation
 from tunewright.recipe.stages import StageRecipe
 from tunewright.report.card import model_card
 from tunewright.runs import Run, read_json, read_metrics
@@ -33,6 +34,7 @@ from tunewright.stages.console import Screen, silent
 from tunewright.stages.ingredients import encode_split, gather
 from tunewright.stages.job import StageJob
 from tunewright.stages.setup import threads
+from tunewright.stages.why import explain_rows
 from tunewright.tasks.base import Preprocessor
 from tunewright.tasks.causal_tokens import WriterEncoder
 from tunewright.tasks.table import load_preprocessor
@@ -98,6 +100,8 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob
         if job.beside:
             assert isinstance(preprocessor.inputs, WriterEncoder)
             evaluation["beside"] = measure_beside(job, saved.network, before, preprocessor.inputs, screen)
+        if settings.explain:
+            evaluation["explanations"] = _explanations(job, saved.network, preprocessor, table, evaluation)
         summary["hint"] = _hint(job, evaluation, metrics[0])
     headline = metrics[0].name
     screen.say(f"{job.stage.name}  {split} {headline} {show(estimates[headline])}  ({len(outcome):,} rows)")
@@ -345,6 +349,20 @@ def _mistakes(preprocessor: Preprocessor, table: pa.Table, outcome: Outcome) -> 
             }
         found.append({"row": table["_row"][index].as_py(), **facts, **preprocessor.inputs.show(table, index)})
     return found
+
+
+def _explanations(
+    job: StageJob, network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table, evaluation: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The worst mistakes, explained; rows by lot where a task lists none."""
+    rows = table["_row"].to_pylist()
+    place = {row: index for index, row in enumerate(rows)}
+    mistakes = {place[entry["row"]]: entry["target"] for entry in evaluation.get("mistakes", [])}
+    by_lot = permutation(job.recipe.seed, "explain", 0, len(rows)).tolist()
+    chosen = (list(mistakes) or by_lot)[: job.recipe.eval.explain]
+    names = [{"row": rows[index]} for index in chosen]
+    found = explain_rows(network.eval(), preprocessor, table.take(chosen), names, seed=job.recipe.seed)
+    return [{**one.on_page(), "target": mistakes.get(index)} for index, one in zip(chosen, found)]
 
 
 def _thresholds(

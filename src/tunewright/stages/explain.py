@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,46 +12,19 @@ import numpy as np
 
 from tunewright.data.columns import Rejects
 from tunewright.errors import RecipeError, UserError
-from tunewright.evaluation.attribution import METHODS, Attribution, Check, check
+from tunewright.evaluation.attribution import METHODS, VIEWS
 from tunewright.files import write_atomic
-from tunewright.report.explanation import Shown, explanation_page
+from tunewright.report.explanation import explanation_page
+from tunewright.report.words import Words, report_language
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.given import given_pieces
 from tunewright.stages.predict import left_out, load_model
 from tunewright.stages.suspects import learned_from, show_influence, show_suspects
-from tunewright.tasks.explained import Question, questions
+from tunewright.stages.why import Explanation, explain_rows
 
 # Rows of a file that are explained unless more are asked for: each takes hundreds of passes through the network.
 ROWS = 5
 SHOWN = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Explanation:
-    """One answer, explained and checked."""
-
-    name: dict[str, Any]
-    """How the row is called: {"row": 3}, {"file": "a.png"}, or {} where there is only one."""
-    question: Question
-    found: Attribution
-    checked: Check
-    influence: dict[str, Any] | None = None
-    """The training rows behind it; None: nobody asked."""
-
-    def to_json(self) -> dict[str, Any]:
-        explained, found = self.question.explained, self.found
-        return {
-            **self.name,
-            "answer": self.question.answer,
-            "explained": explained.what,
-            "absent": explained.absent,
-            "method": found.method,
-            "converged": found.converged,
-            **found.facts,
-            "units": [{"unit": unit, "score": score} for unit, score in zip(explained.units, found.scores.tolist())],
-            "check": {**asdict(self.checked), "faithful": self.checked.faithful},
-            **({} if self.influence is None else {"influence": self.influence}),
-        }
 
 
 def explain(
@@ -64,6 +37,7 @@ def explain(
     seed: int = 0,
     influence: bool = False,
     html: Path | None = None,
+    lang: str = "en",
     as_json: bool = False,
     screen: Screen | None = None,
 ) -> list[Explanation]:
@@ -71,11 +45,11 @@ def explain(
 
     Args:
         examples: what `predict` takes: files, pictures, texts, JSON.
-        method: a name of `METHODS`; None: the one that fits the inputs.
+        method: a name of `METHODS` or `VIEWS`; None: the one that fits the inputs.
         target: the class, item or text that is explained; None: the model's own answer.
         rows: of each file at most so many.
         influence: also name the training rows that speak most for and against each answer.
-        html: a page with the explanations as pictures is written here.
+        html: a page with the explanations as pictures is written here, in the language `lang`.
 
     Raises:
         UserError: the method does not fit, there is no such class, or the page's file is there already.
@@ -83,29 +57,28 @@ def explain(
     screen = silent() if as_json else screen or Screen()
     if html is not None and html.exists():
         raise UserError("this file is there already", file=html, place="--html", fix="choose another name")
-    if method is not None and method not in METHODS:
-        raise RecipeError("there is no such method", place="--method", found=method, expected=", ".join(METHODS))
+    known = [*METHODS, *VIEWS]
+    if method is not None and method not in known:
+        raise RecipeError("there is no such method", place="--method", found=method, expected=", ".join(known))
     model = load_model(folder)
     learned = learned_from(folder, model) if influence else None
     found: list[Explanation] = []
-    shown: list[Shown] = []
     for example in examples:
         rejects = Rejects()
         left = rows
         for piece in given_pieces(example, model.preprocessor.inputs, rejects):
             preprocessor = replace(model.preprocessor, inputs=piece.inputs)
             table = piece.table.slice(0, left)
-            asked = questions(model.network.eval(), preprocessor, table, target)
-            for row, (name, question) in enumerate(zip(piece.names, asked)):
-                one = _explained(name, question, method, seed)
+            asked = explain_rows(
+                model.network.eval(), preprocessor, table, piece.names, method=method, target=target, seed=seed
+            )
+            for row, one in enumerate(asked):
                 _show(one, screen)
                 if learned is not None:
                     behind = show_influence(learned, model.network, preprocessor, table.slice(row, 1), screen)
                     one = replace(one, influence=behind)
                 found.append(one)
-                picture = piece.inputs.show(table, row)["image"] if question.shape is not None else None
-                shown.append(Shown(facts=one.to_json(), picture=picture, shape=question.shape))
-            left -= len(asked)
+            left -= table.num_rows
             if left == 0:
                 if piece.table.num_rows > table.num_rows:
                     screen.say(f"{example}: only the first {rows:,} rows are explained; --rows asks for more")
@@ -113,7 +86,9 @@ def explain(
         for line in left_out(rejects):
             screen.warn(line)
     if html is not None:
-        write_atomic(html, explanation_page(folder.name, shown))
+        write_atomic(
+            html, explanation_page(Words(report_language(lang)), folder.name, [one.on_page() for one in found])
+        )
         screen.say(f"written: {html}")
     if as_json:
         for one in found:
@@ -121,30 +96,18 @@ def explain(
     return found
 
 
-def _explained(name: dict[str, Any], question: Question, method: str | None, seed: int) -> Explanation:
-    chosen = method or question.usual
-    if chosen == "integrated-gradients" and question.explained.along is None:
-        raise RecipeError(
-            "between these inputs there is nothing, so there is no gradient to follow",
-            place="--method",
-            found=chosen,
-            expected="shapley, ablation",
-            fix="--method shapley",
-        )
-    found = METHODS[chosen](question.explained, seed)
-    return Explanation(name=name, question=question, found=found, checked=check(question.explained, found.scores, seed))
-
-
 def _show(one: Explanation, screen: Screen) -> None:
     explained, found, checked = one.question.explained, one.found, one.checked
     title = ", ".join(f"{key} {value}" for key, value in one.name.items())
-    screen.say(f"{title}: {one.question.answer}" if title else one.question.answer)
-    screen.say(f"  {found.method} of {explained.what}; absent: {explained.absent}")
+    screen.say(f"{title}: {one.question.said}" if title else one.question.said)
+    screen.say(f"  {found.method} of {explained.phrase}; absent: {explained.absent}")
     width = max(map(len, explained.units))
     for unit in np.argsort(-np.abs(found.scores), kind="stable")[:SHOWN].tolist():
         screen.say(f"  {explained.units[unit]:<{width}}  {found.scores[unit]:+.4f}")
     if len(explained.units) > SHOWN:
         screen.say(f"  and {len(explained.units) - SHOWN:,} more with less")
+    if found.facts.get("view"):
+        screen.say("  a view: where attention comes to lie, whatever the answer")
     if not found.converged:
         facts = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in found.facts.items())
         screen.warn(f"NOT CONVERGED ({facts}): the scores are rough")

@@ -32,6 +32,7 @@ from tunewright.recipe.schema import Recipe
 from tunewright.recipe.search import Choice, choices
 from tunewright.recipe.stages import stage_recipes
 from tunewright.report.tuning import TrialShown, Tuned, tuning_page
+from tunewright.report.words import Words, report_language
 from tunewright.runs import identity, read_json
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.foretelling import plan_run
@@ -87,6 +88,7 @@ def tune(
     workers: int = 1,
     seeds: int = 3,
     runs: Path = Path("runs"),
+    lang: str = "en",
     screen: Screen,
 ) -> Tuned:
     """Search, then compare.
@@ -97,10 +99,12 @@ def tune(
         hours: no trial is begun after so many hours of this call.
         workers: processes that try at the same time.
         seeds: how often the winner and the recipe as it is are trained and tested; 0: neither.
+        lang: the language of the page, "en" or "zh".
 
     Raises:
         UserError: recipe, search or data are wrong.
     """
+    words = Words(report_language(lang))
     if find_spec("optuna") is None:
         raise RecipeError("tuning needs Optuna, which is not installed", fix='pip install "tunewright[tune]"')
     search = _open(recipe, overrides, runs, screen)
@@ -141,7 +145,7 @@ def tune(
         held=held,
         command=f"tunewright run {recipe} {' '.join(map(_quoted, [*overrides, *winner]))}",
     )
-    write_atomic(search.folder / "tuning.html", tuning_page(tuned))
+    write_atomic(search.folder / "tuning.html", tuning_page(words, tuned))
     screen.say(f"report: {search.folder / 'tuning.html'}")
     screen.say(f"to use it: {tuned.command}")
     return tuned

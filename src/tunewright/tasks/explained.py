@@ -7,9 +7,9 @@ recording's quietest one. Histories: the items chosen before, not chosen.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from tunewright.evaluation.attribution import Explained
 from tunewright.models.network import AnyNetwork
 from tunewright.models.recogniser import Recogniser
 from tunewright.models.recommender import Recommender
+from tunewright.models.rollout import attention_rollout
 from tunewright.models.transformer import Transformer
 from tunewright.tasks.base import Preprocessor
 from tunewright.tasks.causal_tokens import CausalEncoder
@@ -30,6 +31,7 @@ from tunewright.tasks.interactions import InteractionEncoder
 from tunewright.tasks.pixels import PixelEncoder
 from tunewright.tasks.recordings import SpeechEncoder
 from tunewright.tasks.rows import RowEncoder
+from tunewright.tasks.targets import TargetEncoder
 from tunewright.tasks.tokens import TextEncoder
 from tunewright.training.ctc import BLANK
 
@@ -45,12 +47,19 @@ class Question:
     """What is asked of a model about one row."""
 
     explained: Explained
-    answer: str
-    """What the model says, for people."""
+    answer: Sequence[str]
+    """What the model says, for people: a phrase, and what stands for its {}."""
     usual: str
     """The method of `evaluation/attribution.py` that fits such inputs."""
+    look: Literal["units", "text"] = "units"
+    """text: the units are pieces of a running text."""
     shape: tuple[int, int] | None = None
     """Of a picture: its rows and columns of patches."""
+
+    @property
+    def said(self) -> str:
+        """The answer in words."""
+        return self.answer[0].format(*self.answer[1:])
 
 
 def questions(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table, wanted: str | None) -> list[Question]:
@@ -76,7 +85,9 @@ def questions(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table, 
 # The number that is explained
 
 
-def _quantity(network: AnyNetwork, preprocessor: Preprocessor, inputs: Any, wanted: str | None) -> tuple[Any, str, str]:
+def _quantity(
+    network: AnyNetwork, preprocessor: Preprocessor, inputs: Any, wanted: str | None
+) -> tuple[Any, list[str], list[str]]:
     """(outputs [B, K] → f [B], the answer, what f is) for tasks with a target."""
     target = preprocessor.target
     assert target is not None
@@ -84,16 +95,21 @@ def _quantity(network: AnyNetwork, preprocessor: Preprocessor, inputs: Any, want
         outputs = network(inputs)
     if target.classes is None:
         spread, centre = target.std, target.mean
-        said = f"{float(outputs.reshape(-1)[0]) * spread + centre:.4g}"
-        return (lambda found: found.reshape(-1) * spread + centre), said, f"the predicted {target.column}"
+        said = ["{}", f"{float(outputs.reshape(-1)[0]) * spread + centre:.4g}"]
+        return (lambda found: found.reshape(-1) * spread + centre), said, ["the predicted {}", target.column]
     chosen = int(outputs[0].argmax()) if wanted is None else _index(wanted, target.classes, "class")
     name = target.classes[chosen]
     chances = outputs[0].sigmoid() if target.several else outputs[0].softmax(0)
-    said = f"{name}, {float(chances[chosen]):.1%}"
+    said = ["{}, {}", name, f"{float(chances[chosen]):.1%}"]
+    return log_odds(target, chosen), said, ["the log odds of {}", name]
+
+
+def log_odds(target: TargetEncoder, chosen: int) -> Callable[[Tensor], Tensor]:
+    """Outputs [B, K] → the log odds of one of the K classes [B]."""
     if target.several:
-        return (lambda found: found[:, chosen]), said, f"the log odds of {name}"
-    others = [place for place in range(len(target.classes)) if place != chosen]
-    return (lambda found: found[:, chosen] - found[:, others].logsumexp(1)), said, f"the log odds of {name}"
+        return lambda found: found[:, chosen]
+    others = [place for place in range(target.outputs) if place != chosen]
+    return lambda found: found[:, chosen] - found[:, others].logsumexp(1)
 
 
 def _index(wanted: str, names: list[str], what: str) -> int:
@@ -160,8 +176,24 @@ def _picture(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table, w
     nothing = whole.flatten(1).median(1).values[:, None, None].expand_as(whole)
     value, along = _of_numbers(whole, nothing, group, rows * columns, lambda found: f(network(found)))
     units = [f"row {1 + unit // columns}, column {1 + unit % columns}" for unit in range(rows * columns)]
-    explained = Explained(units=units, value=value, along=along, what=what, absent="the picture's median colour")
+    explained = Explained(
+        units=units,
+        value=value,
+        along=along,
+        what=what,
+        absent="the picture's median colour",
+        attended=(lambda: on_patches(network, inputs, rows, columns)) if isinstance(network, Transformer) else None,
+    )
     return Question(explained=explained, answer=said, usual="integrated-gradients", shape=(rows, columns))
+
+
+def on_patches(network: Transformer, inputs: Tensor, rows: int, columns: int) -> Tensor:
+    """Attention to the network's own patches, gathered into ours."""
+    found = attention_rollout(network, inputs)
+    height, width = inputs.shape[-2:]
+    down = round((len(found) * height / width) ** 0.5)
+    own = found[len(found) - down * (len(found) // down) :].reshape(1, 1, down, -1)  # the first are no patches
+    return F.interpolate(own, (rows, columns), mode="area").flatten()
 
 
 def _row(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table, wanted: str | None) -> Question:
@@ -216,11 +248,11 @@ def _sound(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table, wan
 
     value, along = _of_numbers(whole, quiet, group, count, f)
     units = [f"{number * MOMENT / 100:.1f} s" for number in range(count)]
-    what = f"log p of {encoder.read(asked.tolist())!r}"
+    what = ["log p of {}", repr(encoder.read(asked.tolist()))]
     explained = Explained(
         units=units, value=value, along=along, what=what, absent="the recording's quietest tenth of a second"
     )
-    return Question(explained=explained, answer=said, usual="shapley")
+    return Question(explained=explained, answer=["{}", said], usual="shapley")
 
 
 # Texts: tokens, by their embeddings
@@ -259,8 +291,9 @@ def _writing(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table, w
     name, instead = (encoder.tokenizer.decode([token]) for token in (likely, other))
     there = torch.ones(len(ids), dtype=torch.bool)
     there[: len(encoder.begin)] = False
-    said = f"{name!r} comes next, {float(chances[likely].exp()):.1%}; {instead!r} {float(chances[other].exp()):.1%}"
-    what = f"log p of {name!r} less that of {instead!r} as the next token"
+    sure, unsure = (f"{float(chances[token].exp()):.1%}" for token in (likely, other))
+    said = ["{} comes next, {}; {}, {}", repr(name), sure, repr(instead), unsure]
+    what = ["log p of {} less that of {} as the next token", repr(name), repr(instead)]
     return _of_tokens(
         network, encoder.tokenizer, inputs, there, lambda found: found[:, -1, likely] - found[:, -1, other], said, what
     )
@@ -272,8 +305,8 @@ def _of_tokens(
     inputs: dict[str, Tensor],
     counts: Tensor,
     f: Callable[[Tensor], Tensor],
-    said: str,
-    what: str,
+    said: Sequence[str],
+    what: Sequence[str],
 ) -> Question:
     """The question about the tokens [T] that count; the others are always there."""
     if not isinstance(network, Transformer):
@@ -298,8 +331,15 @@ def _of_tokens(
     value, along = _of_numbers(whole, nothing, group, int(counts.sum()), outputs)
     names = [tokenizer.decode([token]).strip() or "␣" for token in inputs["input_ids"][0][counts].tolist()]
     absent = "the mean of all embeddings" if mask is None else tokenizer.mask_token
-    explained = Explained(units=names, value=value, along=along, what=what, absent=absent)
-    return Question(explained=explained, answer=said, usual="shapley")
+    explained = Explained(
+        units=names,
+        value=value,
+        along=along,
+        what=what,
+        absent=absent,
+        attended=lambda: attention_rollout(network, inputs)[counts],
+    )
+    return Question(explained=explained, answer=said, usual="shapley", look="text")
 
 
 # Names: nothing lies between them
@@ -353,9 +393,9 @@ def _history(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table, w
         return scores(rows).log_softmax(1)[:, chosen]
 
     units = [str(encoder.items[item - 1]) for item in items.tolist()]
-    what = f"log p of {name} among all items"
+    what = ["log p of {} among all items", name]
     explained = Explained(units=units, value=_in_parts(compute), along=None, what=what, absent="not chosen")
-    return Question(explained=explained, answer=f"{name}, the best of what was not chosen", usual="shapley")
+    return Question(explained=explained, answer=["{}, the best of what was not chosen", name], usual="shapley")
 
 
 def _short(value: Any) -> str:

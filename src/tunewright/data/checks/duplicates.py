@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
 
 from tunewright.data.checks.finding import Finding
 from tunewright.data.checks.material import Material, shrink
+from tunewright.data.near_texts import NearTexts, bands
+from tunewright.data.prepare import Prepared
 
 # Pictures whose mean-square difference, after shrinking, is below this are the same picture to the eye.
 NEAR_PIXELS = 0.02
-# Comparing every picture with every other is quadratic: so many at most.
+# Comparing every picture with every other is quadratic: so many at most. Texts take a few seconds for so many.
 MOST_PICTURES = 12_000
+MOST_TEXTS = 20_000
 BLOCK = 1_000
+LEAKS = ("test-in-train", "valid-in-train", "test-near-train", "valid-near-train")
 
 
 def exact_duplicates(material: Material) -> list[Finding]:
@@ -50,12 +55,17 @@ def exact_duplicates(material: Material) -> list[Finding]:
                 fix="decide which label is right, and correct these rows in the source",
             )
         )
-    return found + _leaked(material, groups, "exactly", "test-in-train")
+    return found + _leaked(material, groups, "exactly", "in-train")
 
 
 def near_duplicates(material: Material) -> list[Finding]:
-    """Rows whose inputs are nearly the same: pictures by their pixels, tables by rounded numbers."""
-    pairs, sampled = _near_pictures(material) if material.pixels is not None else _near_rows(material)
+    """Rows whose inputs are nearly the same: pictures by their pixels, texts by MinHash, tables by rounded numbers."""
+    if material.pixels is not None:
+        pairs, sampled = _near_pictures(material)
+    elif any(column.kind == "text" for column in material.inputs):
+        pairs, sampled = _near_texts(material)
+    else:
+        pairs, sampled = _near_rows(material)
     if not pairs:
         return []
     note = f" (among {sampled:,} rows drawn by the seed)" if sampled < len(material.rows) else ""
@@ -69,7 +79,13 @@ def near_duplicates(material: Material) -> list[Finding]:
             fix="if they come from one original, keep them together: data.split: {by: group, column: …}",
         )
     ]
-    return found + _leaked(material, [list(pair) for pair in pairs], "nearly", "test-near-train")
+    return found + _leaked(material, [list(pair) for pair in pairs], "nearly", "near-train")
+
+
+def leaks(prepared: Prepared, seed: int) -> list[Finding]:
+    """Rows of test and validation that stand in the training, exactly or nearly."""
+    material = Material(prepared, seed, "RECIPE")
+    return [finding for finding in exact_duplicates(material) + near_duplicates(material) if finding.code in LEAKS]
 
 
 def _leaked(material: Material, groups: list[list[int]], how: str, code: str) -> list[Finding]:
@@ -88,7 +104,7 @@ def _leaked(material: Material, groups: list[list[int]], how: str, code: str) ->
             rows = max(1, int((material.splits == split).sum()))
             found.append(
                 Finding(
-                    code=code if split == "test" else code.replace("test", "valid"),
+                    code=f"{split}-{code}",
                     severity="problem"
                     if len(shared) > 0.01 * rows or (how == "exactly" and len(shared) > 0.001 * rows)
                     else "warning",
@@ -137,6 +153,21 @@ def _near_pictures(material: Material) -> tuple[list[tuple[int, int]], int]:
             if not np.array_equal(pixels[first], pixels[second]):
                 pairs.append((first, second))
     return pairs, len(chosen)
+
+
+def _near_texts(material: Material) -> tuple[list[tuple[int, int]], int]:
+    """Each text that is nearly, but not quite, the same as an earlier one, with the first of its kind."""
+    chosen = material.sample(MOST_TEXTS)
+    names = [column.name for column in material.inputs if column.kind == "text"]
+    columns = [material.table[name].take(pa.array(chosen)).to_pylist() for name in names]
+    texts = ["\n".join(cell or "" for cell in cells) for cells in zip(*columns)]
+    with closing(NearTexts()) as near:
+        for place, text in enumerate(texts):
+            if (key := bands(text)) is not None:
+                near.add(place, key)
+        alike = near.repeated()
+    pairs = [(first, later) for later, first in alike.items() if texts[first] != texts[later]]
+    return [(int(chosen[first]), int(chosen[later])) for first, later in pairs], len(chosen)
 
 
 def _near_rows(material: Material) -> tuple[list[tuple[int, int]], int]:
