@@ -94,8 +94,9 @@ def throughput() -> list[dict[str, Any]]:
             "morning",
         ]
         (place / "words.txt").write_text("\n\n".join(" ".join(draw.choices(words, k=60)) for _ in range(40)))
-        for size, strategy in ((1, "ddp"), (2, "ddp"), (2, "fsdp")):
-            hardware = {**LARGE["hardware"], "strategy": strategy}
+        for size, strategy in ((1, "ddp"), (2, "ddp"), (2, "fsdp"), (2, "tensor")):
+            chosen = {"tensor": size} if strategy == "tensor" else {"strategy": strategy}
+            hardware = {**LARGE["hardware"], **chosen}
             (place / "recipe.json").write_text(json.dumps({**LARGE, "hardware": hardware}))
             runs = f"by{size}{strategy}"
             processes = started(size, place, runs)

@@ -176,17 +176,14 @@ def test_state_survives_a_file_bit_by_bit(case: str, weight_decay: float, tmp_pa
     straight = network()
     optimizer = build_optimizer(named, groups(straight), 0.01, weight_decay)
     take_steps(straight, optimizer, 10)
-    optimizer.param_groups[0]["lr"] = 0.0123456789
     halfway = copy.deepcopy(straight)
     before = {key: value.clone() for key, value in state_tensors(optimizer, names_of(straight, optimizer)).items()}
     save_file(before, tmp_path / "optimizer.safetensors")
     take_steps(straight, optimizer, 10, start=10)
 
-    again = build_optimizer(named, groups(halfway, lr=0.5), 0.5, weight_decay)
+    again = build_optimizer(named, groups(halfway), 0.01, weight_decay)
     names = names_of(halfway, again)
     load_state_tensors(again, names, load_file(tmp_path / "optimizer.safetensors"))
-    assert [group["lr"] for group in again.param_groups] == [0.0123456789, 0.005]
-    assert [group["base_lr"] for group in again.param_groups] == [0.5, 0.25], "the recipe's own"
     after = state_tensors(again, names)
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], before[key]) and after[key].dtype == before[key].dtype for key in before)
@@ -228,7 +225,7 @@ def test_loading_copies_and_replaces() -> None:
     load_state_tensors(optimizer, names, saved)
     take_steps(model, optimizer, 2)
     assert all(torch.equal(saved[key], kept[key]) for key in saved), "the next steps must not write into what was given"
-    assert set(fresh) == {"lr/0", "lr/1"}
+    assert fresh == {}
     load_state_tensors(optimizer, names, fresh)
     assert state_tensors(optimizer, names).keys() == fresh.keys(), "a state from before the first step has no counters"
 
@@ -244,9 +241,6 @@ def adam_state() -> tuple[torch.optim.Optimizer, list[str], dict[str, Tensor]]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("lr/1"), "lr/1 is missing"),
-        (lambda t: t.update({"lr/0": torch.ones(2)}), "lr/0 is missing"),
-        (lambda t: t.update({"lr/2": t["lr/1"]}), "belongs to no trained parameter and no group"),
         (lambda t: t.update({"state/9.weight/step": torch.ones(())}), "belongs to no trained parameter"),
         (lambda t: t.update({"exp_avg": torch.ones(3)}), "belongs to no trained parameter"),
         (lambda t: t.pop("state/0.weight/exp_avg"), "0.weight: another optimiser's"),
@@ -280,7 +274,7 @@ def test_adagrad_has_a_state_from_the_start() -> None:
     optimizer = build_optimizer("adagrad", groups(model), 0.01, 0.0)
     names = names_of(model, optimizer)
     with pytest.raises(ArtifactError, match=r"another optimiser's(.|\n)*found: +nothing"):
-        load_state_tensors(optimizer, names, {"lr/0": torch.tensor(0.1), "lr/1": torch.tensor(0.1)})
+        load_state_tensors(optimizer, names, {})
 
 
 def test_usual_learning_rates() -> None:

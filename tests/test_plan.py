@@ -261,6 +261,47 @@ def test_more_cards_where_one_is_not_enough(place: Path, capsys: pytest.CaptureF
     assert two.peak < 0.65 * one.peak
 
 
+def card_of(place: Path, gibibytes: float) -> str:
+    path = place / f"card{gibibytes:.4f}.yaml"
+    path.write_text(
+        f"name: a card\nmemory_gib: {gibibytes}\ntflops: {{float32: 10}}\ngigabytes_per_second: 300\n"
+        "link_gigabytes_per_second: 30\n"
+    )
+    return str(path)
+
+
+def test_where_one_row_is_too_much_cards_divide_the_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two cards with a row each need all activations of a row; four that divide the layers in two need little more than half of these."""
+    (tmp_path / "texts.csv").write_text("text\n" + "\n".join(f"row {row} of a text" for row in range(3000)) + "\n")
+    gpt = {"layers": 3, "heads": 8, "width": 64, "inner": 4096, "context": 2048}
+    recipe: dict[str, Any] = {
+        "task": "language-modeling",
+        "data": {"source": "texts.csv", "input": "text"},
+        "model": {"backbone": {"gpt": gpt}, "tokenizer": "characters"},
+        "train": {"batch_size": 2},
+        "hardware": {"gradient_checkpointing": True, "precision": "float32"},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+    def planned(*overrides: str) -> StagePlan:
+        return plan(tmp_path / "recipe.yaml", [*overrides], on=card_of(tmp_path, 80), screen=silent())[0]
+
+    rows, layers = planned("hardware.devices=2"), planned("hardware.devices=4", "hardware.tensor=2")
+    assert layers.parameters == rows.parameters and layers.blocks == rows.blocks and layers.steps == rows.steps
+    assert layers.flops == pytest.approx(rows.flops, rel=0.1)
+    assert layers.peak < 0.7 * rows.peak
+    between = (rows.process.middle + layers.process.middle) / 2 / 2**30
+    written = tmp_path / "divided.yaml"
+    print_plan(tmp_path / "recipe.yaml", [], on=card_of(tmp_path, between), write=written)
+    said = capsys.readouterr().out
+    assert "DOES NOT FIT" in said
+    found = yaml.safe_load(written.read_text())["hardware"]
+    assert found["tensor"] >= 2 and "the result stays the same" in said
+    for tensor, more, why in ((3, [], "no multiple"), (2, ["train.regularization={l1: 0.1}"], "penalties")):
+        with pytest.raises(RecipeError, match=f"the layers cannot be divided: .*{why}"):
+            planned("hardware.devices=6", f"hardware.tensor={tensor}", *more)
+
+
 def test_a_run_refuses_what_cannot_fit(place: Path) -> None:
     """Forty billion parameters in two layers: seen before any of them is made."""
     with pytest.raises(RecipeError, match="does not fit into this machine's memory") as caught:

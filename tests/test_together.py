@@ -155,6 +155,64 @@ def test_several_processes_train_what_one_does(
             assert summaries[0]["evaluation"]["metrics"].keys() == summaries[1]["evaluation"]["metrics"].keys()
 
 
+@pytest.mark.parametrize(
+    ("size", "hardware", "gpt"),
+    [
+        (2, {"tensor": 2}, {}),
+        pytest.param(4, {"tensor": 2, "gradient_checkpointing": True}, {}, marks=pytest.mark.slow),
+        pytest.param(
+            2, {"tensor": 2}, {"layers": 2, "heads": 4, "kv_heads": 2, "context": 160}, marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_processes_that_divide_the_layers_train_what_one_does(
+    size: int, hardware: dict[str, Any], gpt: dict[str, Any], tmp_path: Path
+) -> None:
+    """Whatever is divided by heads and hidden features, and by rows besides where there are more processes than that."""
+    recipe = {"name": "writer", "train": {"epochs": 6, "batch_size": 2, "clip_norm": 0.5}, **CASES["writer"](tmp_path)}
+    recipe["model"] = {**recipe["model"], "backbone": {"gpt": {"layers": 1, "width": 32, "heads": 2, **gpt}}}
+    if "context" in gpt:
+        recipe["model"]["max_length"] = gpt["context"]  # longer than what plain products compute
+    (tmp_path / "recipes.json").write_text(json.dumps([{**recipe, "hardware": hardware}]))
+    (tmp_path / "followed.py").write_text(FOLLOWED)
+    processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "many")
+    run(recipe, base=tmp_path, runs=tmp_path / "one", screen=silent())
+    assert [process.wait(300) for process in processes] == [0] * size
+    alone, many = (weights(tmp_path, runs, "writer", "pretrain") for runs in ("one", "many"))
+    for name, value in alone.items():
+        torch.testing.assert_close(many[name], value, rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("then", [(1, {}), (2, {"tensor": 2}), (2, {"strategy": "fsdp"})])
+def test_divided_layers_are_gone_on_with_otherwise(then: tuple[int, dict[str, Any]], tmp_path: Path) -> None:
+    recipe = {
+        "name": "writer",
+        "train": {"epochs": 40, "batch_size": 2, "checkpoint_steps": 3},
+        **CASES["writer"](tmp_path),
+    }
+    run({**recipe, "name": "alone"}, base=tmp_path, runs=tmp_path / "alone", screen=silent())
+    (tmp_path / "followed.py").write_text(FOLLOWED)
+    (tmp_path / "recipes.json").write_text(json.dumps([{**recipe, "hardware": {"tensor": 2}}]))
+    processes = started(4, str(tmp_path / "followed.py"), str(tmp_path), "runs")
+    checkpoints = tmp_path / "runs" / "writer" / "pretrain" / "checkpoints"
+    until = time.monotonic() + 120
+    while not list(checkpoints.glob("step-*")) and time.monotonic() < until:
+        time.sleep(0.02)
+    for process in processes:
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "runs" / "writer" / "pretrain" / "summary.json").exists()
+    size, hardware = then
+    (tmp_path / "recipes.json").write_text(json.dumps([{**recipe, "hardware": hardware}]))
+    processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "runs")
+    assert [process.wait(200) for process in processes] == [0] * size
+    expected = weights(tmp_path, "alone", "alone", "pretrain")
+    for name, value in weights(tmp_path, "runs", "writer", "pretrain").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5, msg=name)
+    assert "going on after step" in (tmp_path / "runs" / "writer" / "log.txt").read_text()
+
+
 def test_each_example_comes_once_whatever_the_number_of_processes() -> None:
     examples = TensorExamples(torch.zeros(103, 1), None, torch.arange(1, 104))
     whole = Batches(examples=examples, batch_size=10, accumulate=2, seed=3)

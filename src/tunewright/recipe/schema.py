@@ -293,6 +293,8 @@ class Hardware(Block):
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """How several processes share a model: each has all of it (ddp), or a part of every weight, gradient and optimiser state (fsdp). auto
     takes fsdp where a process's memory could not hold them whole."""
+    tensor: Positive = 1
+    """With fsdp, for gpt: so many processes divide the heads and hidden features of each layer, and compute the same texts."""
     offload: bool = False
     """With fsdp: what a process keeps waits in the processor's memory, not the accelerator's. Slower, and less memory."""
     threads: Positive | None = None

@@ -40,11 +40,13 @@ from tunewright.stages.memory import (
     weight_bytes,
 )
 from tunewright.stages.plan_history import learned_factor
-from tunewright.stages.plan_time import divided, estimated, other_times, step_time
+from tunewright.stages.plan_time import DIVIDED, divided, estimated, other_times, step_time, sums_of_layers
 from tunewright.stages.precision import WORTH, known_precision
 from tunewright.stages.recipes import given_origin, read_recipe
 from tunewright.stages.rehearsal import Rehearsal, rehearse, timed_steps
 from tunewright.stages.setup import set_up, small_numbers_as_zero, threads
+from tunewright.stages.sharing import require_layers
+from tunewright.training.tensor_parallel import narrow_layers
 
 # Real steps are timed where the tensors take less than this share of the free memory, and a step should take less than so many
 # seconds; so many of them, and so many seconds.
@@ -155,6 +157,10 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
     ingredients = given.ingredients(recipe, "none")
     if ingredients.tune.method not in (None, "gradient"):
         return None
+    narrowed: set[str] = set()
+    if machine.devices > 1 and recipe.hardware.tensor > 1:
+        require_layers(ingredients, machine.devices)
+        narrowed = narrow_layers(ingredients.network, recipe.hardware.tensor)
     here = machine.measured
     free = free_memory(ingredients.network) if here else int(machine.memory)
     large = weight_bytes(ingredients.network) > SHARE * free
@@ -179,7 +185,7 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
         if precision != rehearsal.ready.precision:
             ingredients = given.ingredients(with_changes(recipe, {"hardware.precision": precision}), "none")
             rehearsal = rehearse(ingredients, silent())
-    return _put_together(given.stage.name, ingredients, rehearsal, times, machine, before, encoding, free)
+    return _put_together(given.stage.name, ingredients, rehearsal, times, machine, before, encoding, free, narrowed)
 
 
 def _unplannable(stage: str, error: Exception) -> RecipeError:
@@ -200,10 +206,12 @@ def _put_together(
     before: int,
     encoding: int,
     free: int,
+    narrowed: set[str],
 ) -> StagePlan:
     """The whole plan.
 
     Args:
+        narrowed: the weights of which a device has one of `hardware.tensor` pieces.
         times: seconds of real steps, where some were taken.
         before: bytes that the process holds before the first step; encoding: at most while it read the data.
     """
@@ -212,15 +220,24 @@ def _put_together(
     parameters = list(network.parameters())
     trained = [value for value in parameters if value.requires_grad]
     weights, gradients, kept = map(tensor_bytes, (parameters, trained, ready.remembered))
+    pieces = recipe.hardware.tensor if narrowed else 1
+    whole = {name: value.numel() * (pieces if name in narrowed else 1) for name, value in network.named_parameters()}
+    moving = {name for name, value in network.named_parameters() if value.requires_grad}
+    larger = sum(whole.values()) / max(1, sum(value.numel() for value in parameters))
     here = machine.measured
     with threads(ready.threads), small_numbers_as_zero():
         step, basis, measured = step_time(rehearsal, times, machine)
         once = other_times(rehearsal, machine)
     epochs = recipe.train.epochs
     # A device gets its part of each batch, so there are as many steps as on one.
-    steps = -(-rehearsal.steps // machine.devices) if machine.devices > 1 else rehearsal.steps
+    rows = machine.devices // pieces
+    steps = -(-rehearsal.steps // rows)
     most = rehearsal.most
-    shared, traffic = divided(most, machine, gradients)
+    share, traffic = divided(most, machine, rows, gradients)
+    parts = {part: int(size * share) if part in DIVIDED else size for part, size in most.peak.items() if size}
+    peak = most.most - (most.peak.total() - sum(parts.values()))
+    if narrowed:
+        traffic += sums_of_layers(rehearsal, machine, pieces)
     talk = Span(low=0.0, middle=traffic, high=2 * traffic)
     seconds = step.plus(talk).times(steps).plus(span(once[0] + epochs * once[1], basis))
     flops = sum(call.flops * number for call, number in rehearsal.usual.all_calls().items()) * rehearsal.scale
@@ -228,27 +245,27 @@ def _put_together(
     return StagePlan(
         stage=name,
         machine=machine.name,
-        parameters=sum(value.numel() for value in parameters),
-        trained=sum(value.numel() for value in trained),
-        blocks={block.title: sum(value.numel() for value in block.parameters().values()) for block in network.blocks()},
+        parameters=sum(whole.values()),
+        trained=sum(size for name, size in whole.items() if name in moving),
+        blocks={block.title: sum(whole[name] for name in block.parameters()) for block in network.blocks()},
         steps=steps,
         examples=examples,
         flops_per_step=float(flops),
         flops=float(flops * steps * machine.devices),
         precision=ready.precision,
         recomputes=ready.recomputes,
-        peak=int(shared),
-        peak_parts={part: size for part, size in most.peak.items() if size},
+        peak=peak,
+        peak_parts=parts,
         peak_at=most.peak_at,
-        closed_form=_closed_form(ingredients, rehearsal, weights, gradients, kept),
-        process=process_memory(shared, before if here else 0, encoding if here else 0, card=not here),
+        closed_form=_closed_form(ingredients, rehearsal, *(int(share * size) for size in (weights, gradients, kept))),
+        process=process_memory(peak, before if here else 0, encoding if here else 0, card=not here),
         memory=free + before if here else int(machine.memory),
         step=step,
         seconds=seconds,
         per_second=examples * epochs / max(1e-9, step.middle * steps),
         basis=basis,
         measured=measured,
-        disk=_disk(ingredients, rehearsal, weights, gradients, kept),
+        disk=_disk(ingredients, rehearsal, *(round(larger * size) for size in (weights, gradients, kept))),
         **costs(seconds, machine),
     )
 
@@ -257,7 +274,8 @@ def _shared_out(recipe: Recipe, machine: Hardware) -> Recipe:
     """What one of several devices gets of each batch."""
     if machine.devices == 1:
         return recipe
-    return with_changes(recipe, {"train.batch_size": -(-recipe.train.batch_size // machine.devices)})
+    rows = max(1, machine.devices // recipe.hardware.tensor)
+    return with_changes(recipe, {"train.batch_size": -(-recipe.train.batch_size // rows)})
 
 
 def _timed(given: Given, recipe: Recipe, encoded: dict[str, Examples | None]) -> tuple[list[float], str]:

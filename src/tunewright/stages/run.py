@@ -91,7 +91,7 @@ def run(
     beside = [prepare_beside(stage.recipe, base, screen) for stage in stages]
     plans = plan_run(stages, prepared, base, Path(runs), force=force, screen=screen) if plan else {}
     # By how many processes it is trained, how they share it and who watches is no other run: it may go on otherwise.
-    other = {"hardware": {"devices", "nodes", "strategy", "offload"}, "track": True}
+    other = {"hardware": {"devices", "nodes", "strategy", "tensor", "offload"}, "track": True}
     resolved = loaded.model_dump(mode="json", exclude=other)
     record = {
         "name": name,

@@ -15,8 +15,10 @@ from tunewright.stages.ingredients import Ingredients
 from tunewright.stages.memory import free_memory, weight_bytes
 from tunewright.stages.setup import Ready, training_optimizer
 from tunewright.training import freezing
+from tunewright.training.parts import divided_alike
 from tunewright.training.sharding import shard
 from tunewright.training.team import Team
+from tunewright.training.tensor_parallel import can_be_divided
 
 # Of float32 weights, what else a training keeps: gradients and AdamW's two running means.
 KEPT = 4
@@ -33,6 +35,8 @@ def settle(ingredients: Ingredients, team: Team) -> Ingredients:
     recipe = ingredients.recipe
     chosen: dict[str, Any] = {"strategy": _strategy(ingredients, team)}
     _require(ingredients, divided=chosen["strategy"] == "fsdp")
+    if recipe.hardware.tensor > 1:
+        require_layers(ingredients, team.size)
     if chosen["strategy"] == "fsdp":
         chosen["prefix_cache"] = False
         if torch.cuda.is_available():
@@ -44,26 +48,34 @@ def settle(ingredients: Ingredients, team: Team) -> Ingredients:
     return replace(ingredients, recipe=recipe.model_copy(update={"hardware": hardware}))
 
 
-def divided(ready: Ready, ingredients: Ingredients, team: Team) -> Ready:
-    """The same stage with a divided copy of the network. Collective; the first process keeps the whole network, on the processor."""
+def divided(ready: Ready, ingredients: Ingredients, team: Team) -> tuple[Ready, Team]:
+    """The same stage with a divided copy of the network, and this process among those that have other rows than it. Collective;
+    the first process keeps the whole network, on the processor."""
     recipe = ready.recipe
-    whole = shard(ready.network, team, offload=recipe.hardware.offload)
+    whole, rows = shard(ready.network, team, tensor=recipe.hardware.tensor, offload=recipe.hardware.offload)
     movements = freezing.resolve_movement(whole.network, ingredients.tune)
-    groups = freezing.parameter_groups(movements, ingredients.lr)
-    return replace(
+    groups = [
+        {**group, "params": alike}
+        for group in freezing.parameter_groups(movements, ingredients.lr)
+        for alike in divided_alike(group["params"])
+    ]
+    ready = replace(
         ready,
         network=whole.network,
         model=whole,
         movements=movements,
-        batches=replace(ready.batches, in_step=True),
+        batches=replace(ready.batches, in_step=True, part=rows.rank, parts=rows.size),
         optimizer=training_optimizer(recipe, whole.network, groups, ingredients.lr),
     )
+    return ready, rows
 
 
 def _strategy(ingredients: Ingredients, team: Team) -> str:
     wanted = ingredients.recipe.hardware.strategy
     if wanted != "auto":
         return wanted
+    if ingredients.recipe.hardware.tensor > 1:
+        return "fsdp"
     if team.device.type == "cuda":
         free = torch.cuda.mem_get_info(team.device)[0]
     else:  # the processes of a machine share its memory
@@ -92,3 +104,25 @@ def _require(ingredients: Ingredients, *, divided: bool) -> None:
                 expected="1" if problem in together else "ddp",
                 fix="leave it out, or what does not go with it",
             )
+
+
+def require_layers(ingredients: Ingredients, processes: int) -> None:
+    """Raises RecipeError where `hardware.tensor` processes of these cannot divide the layers of the network among them."""
+    network, hardware = ingredients.network, ingredients.recipe.hardware
+    count, penalties = hardware.tensor, ingredients.recipe.train.regularization
+    wrong = {
+        "hardware.strategy is ddp, which divides nothing": hardware.strategy == "ddp",
+        "penalties are not added up over divided layers": bool(penalties.l1 or penalties.l2),
+        f"{processes} processes are no multiple of it": processes % count != 0,
+    }
+    if can_be_divided(network):
+        config = network.core.config  # pyright: ignore
+        for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
+            size = getattr(config, name)
+            wrong[f"{name} {size} is no multiple of it"] = size % count != 0
+    else:
+        wrong["it is no gpt, or has an adapter"] = True
+    for problem in (problem for problem, present in wrong.items() if present):
+        raise RecipeError(
+            f"the layers cannot be divided: {problem}", place="hardware.tensor", found=count, fix="hardware.tensor: 1"
+        )

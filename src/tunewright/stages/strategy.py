@@ -23,6 +23,7 @@ from tunewright.stages.console import silent
 from tunewright.stages.ingredients import Ingredients
 from tunewright.stages.plan import Given, plan_stage
 from tunewright.tasks.tokens import TokenEncoder
+from tunewright.training.tensor_parallel import can_be_divided
 
 UNITS = {
     "gib": ("memory", 2**30),
@@ -117,9 +118,16 @@ def _best(fitting: list[Option]) -> Option | None:
 
 
 # What changes no result beyond rounding.
-KEEP = {"train.batch_size", "train.accumulate", "hardware.gradient_checkpointing", "hardware.devices"}
-# So many times as many cards are tried at most.
+KEEP = {
+    "train.batch_size",
+    "train.accumulate",
+    "hardware.gradient_checkpointing",
+    "hardware.devices",
+    "hardware.tensor",
+}
+# So many times as many cards are tried at most, and so many of them dividing the layers of a gpt.
 TIMES = (2, 4, 8, 16, 32, 64)
+TENSOR = (1, 2, 4, 8)
 
 
 def _lora(recipe: Recipe, ingredients: Ingredients) -> Changes:
@@ -159,19 +167,35 @@ def _keeping(recipe: Recipe, ingredients: Ingredients) -> list[Changes]:
 def _more_devices(
     given: Given, plan: StagePlan, keeping: list[Changes], limits: Limits, machine: Hardware, looked_at: list[Option]
 ) -> None:
-    """More and more devices, each with its part of every batch, up to the fewest that are enough."""
+    """More and more devices, each with its part of every batch, up to the fewest that are enough; where a part of the batch is too much for
+    one still, several of them divide a gpt's layers."""
+    recipe = given.stage.recipe
+    divisible = can_be_divided(given.ingredients(recipe, "none").network)
     for times in TIMES:
         count = machine.devices * times
-        if count > given.stage.recipe.train.batch_size:
-            return
         if _held(plan) / times > min(limits.memory, machine.memory):
             continue
-        for changes in keeping:
-            chosen: Changes = {**changes, "hardware.devices": count}
-            if (made := plan_changed(given, chosen, replace(machine, devices=count))) is not None:
-                looked_at.append(Option(changes=chosen, plan=made))
-                if limits.allow(made):
-                    return
+        for tensor in TENSOR if divisible else TENSOR[:1]:
+            if count % tensor or count // tensor > recipe.train.batch_size:
+                continue
+            for changes in keeping:
+                chosen: Changes = {**changes, "hardware.devices": count}
+                if tensor > 1:
+                    chosen["hardware.tensor"] = tensor
+                if (made := _tried(given, chosen, replace(machine, devices=count))) is not None:
+                    looked_at.append(Option(changes=chosen, plan=made))
+                    if limits.allow(made):
+                        return
+
+
+def _tried(given: Given, changes: Changes, machine: Hardware) -> StagePlan | None:
+    """The changed stage's plan; None where its heads cannot be divided so."""
+    try:
+        return plan_changed(given, changes, machine)
+    except RecipeError as error:
+        if error.place != "hardware.tensor":
+            raise
+        return None
 
 
 def _largest_batch(

@@ -91,9 +91,10 @@ def train_ingredients(
     whole_movements = ready.movements
     if together is not None and together.first:
         together.told(_order(job, ready))  # now that what is kept on disk is there
+    rows = together
     in_parts = together is not None and recipe.hardware.strategy == "fsdp"
     if together is not None and in_parts:
-        ready = divided(ready, ingredients, together)
+        ready, rows = divided(ready, ingredients, together)
         objective = ShardedObjective(objective)
     network, model, movements = ready.network, ready.model, ready.movements
     batches = private.batches if private else ready.batches
@@ -219,7 +220,7 @@ def train_ingredients(
                     should_stop=should_stop if together is None else lambda: together.any(should_stop()),
                 ),
                 private.gradient if private else None,
-                together,
+                rows,
             )
     if not leads:
         return

@@ -29,6 +29,7 @@ from tunewright.training.liveness import (
     same_loss,
     weights_digest,
 )
+from tunewright.training.parts import clip_gradients
 from tunewright.training.team import Team
 
 # A loss this many times as large as at the start has exploded: no healthy run comes near it.
@@ -197,7 +198,7 @@ def train(
                 penalty().backward()
             check_health(loss_sum / weight, state, step_batches, batches.examples)
             if settings.clip_norm is not None:
-                nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+                clip_gradients(parameters, settings.clip_norm)
             optimizer.step()
             if factor >= WARM:
                 watch(state, parameters, loss_sum / weight, rate)

@@ -168,21 +168,19 @@ def _decay(optimizer: Optimizer, weight_decay: float) -> None:
 def state_tensors(optimizer: Optimizer, names: Sequence[str]) -> dict[str, Tensor]:
     """All that the optimiser remembers as a flat dict: no pickle is needed to keep it.
 
-    The tensors are the optimiser's own, not copies; the next step changes them.
+    The tensors are the optimiser's own, not copies; the next step changes them. Learning rates follow from the recipe and the step.
 
     Args:
         names: the parameters' names, group after group.
 
     Returns:
-        "state/NAME/KEY" for each tensor of each parameter's state (step counters too), and "lr/GROUP", float64.
+        "state/NAME/KEY" for each tensor of each parameter's state, step counters too.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in zip(names, _parameters(optimizer), strict=True):
         for key, value in optimizer.state.get(parameter, {}).items():
             if value is not None:
                 tensors[f"state/{name}/{key}"] = value
-    for number, group in enumerate(optimizer.param_groups):
-        tensors[f"lr/{number}"] = torch.tensor(group["lr"], dtype=torch.float64)
     return tensors
 
 
@@ -195,16 +193,11 @@ def load_state_tensors(optimizer: Optimizer, names: Sequence[str], tensors: dict
         ArtifactError: the state is not that of this optimiser over these parameters.
     """
     parameters = dict(zip(names, _parameters(optimizer), strict=True))
-    rates = {f"lr/{number}": group for number, group in enumerate(optimizer.param_groups)}
-    if missing := [entry for entry in rates if entry not in tensors or tensors[entry].numel() != 1]:
-        raise _mismatch(f"{missing[0]} is missing", expected=f"a learning rate for each of {len(rates)} groups")
     found: dict[str, dict[str, Tensor]] = {name: {} for name in parameters}
     for entry in tensors:
-        if entry in rates:
-            continue
         name, _, key = entry.removeprefix("state/").rpartition("/")
         if not entry.startswith("state/") or name not in parameters:
-            raise _mismatch("it has an entry that belongs to no trained parameter and no group", found=entry)
+            raise _mismatch("it has an entry that belongs to no trained parameter", found=entry)
         found[name][key] = tensors[entry]
     for name, state in found.items():
         keys = _state_keys(optimizer, parameters[name])
@@ -220,8 +213,6 @@ def load_state_tensors(optimizer: Optimizer, names: Sequence[str], tensors: dict
         optimizer.state.pop(parameter, None)
         if state := found[name]:
             optimizer.state[parameter] = {key: _copy(key, value, parameter, optimizer) for key, value in state.items()}
-    for entry, group in rates.items():
-        group["lr"] = tensors[entry].item()
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from torch import Tensor, distributed
+import torch
+from torch import Tensor, distributed, nn
 
 
 def is_divided(tensor: Tensor) -> bool:
@@ -25,3 +27,32 @@ def over_all(found: Tensor, tensors: Sequence[Tensor]) -> Tensor:
     if any(is_divided(value) for value in tensors):
         distributed.all_reduce(found)
     return found
+
+
+def divided_alike(tensors: Iterable[Tensor]) -> list[list[Any]]:
+    """Those that are divided among the same processes together: no operation takes others at once."""
+    found: dict[Any, list[Any]] = {}
+    for tensor in tensors:
+        found.setdefault(tensor.device_mesh if is_divided(tensor) else None, []).append(tensor)  # pyright: ignore
+    return list(found.values())
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], most: float) -> None:
+    """Scale all gradients so that their norm together is at most that; of divided ones over all processes."""
+    gradients = [value.grad for value in parameters if value.grad is not None]
+    if not any(map(is_divided, gradients)):
+        nn.utils.clip_grad_norm_(parameters, most)
+        return
+    squares = torch.stack([own_part(grad).square().sum() / _copies(grad) for grad in gradients]).sum()
+    distributed.all_reduce(squares)
+    scale = (most / (squares.sqrt() + 1e-6)).clamp(max=1.0)
+    for grad in gradients:
+        own_part(grad).mul_(scale)
+
+
+def _copies(tensor: Any) -> float:
+    """How many processes keep the same part of a divided tensor."""
+    parts = 1
+    for size, placement in zip(tensor.device_mesh.shape, tensor.placements):
+        parts *= size if placement.is_shard() else 1
+    return distributed.get_world_size() / parts

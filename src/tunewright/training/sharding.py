@@ -12,7 +12,7 @@ import copy
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -39,14 +39,18 @@ class Sharded(nn.Module):
         return ask(self.network)
 
 
-def shard(network: AnyNetwork, team: Team, *, offload: bool) -> Sharded:
+def shard(network: AnyNetwork, team: Team, *, tensor: int = 1, offload: bool) -> tuple[Sharded, Team]:
     """A divided copy of the first process's network, in every process.
 
     Collective: every process calls it with a network of the same shape. Only the first one's numbers are read; the others' may be without
     memory, so that the whole is in memory once.
 
     Args:
+        tensor: so many processes next to each other also divide the layers' computation (`training/tensor_parallel.py`).
         offload: weights, gradients and optimiser states wait in the processor's memory.
+
+    Returns:
+        the network, and this process among those that have other rows than it.
     """
     # They take long to load, and who trains alone needs none of them.
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
@@ -54,8 +58,14 @@ def shard(network: AnyNetwork, team: Team, *, offload: bool) -> Sharded:
     from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 
     divided = _without_numbers(network)
-    mesh = init_device_mesh(team.device.type, (team.size,))
+    meshes = init_device_mesh(team.device.type, (team.size // tensor, tensor), mesh_dim_names=("rows", "tensor"))
+    mesh = meshes["rows"]
     policy: dict[str, Any] = {"offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(), "mesh": mesh}
+    if tensor > 1:
+        from tunewright.training.tensor_parallel import divide_layers, other_dimension
+
+        divide_layers(divided, meshes["tensor"])
+        policy["shard_placement_fn"] = other_dimension
     for block in divided.blocks():
         # Only what is sure to be called as a whole: the layers of a stack, and all of a network that is one sequence.
         if block.parameters() and (isinstance(divided, Network) or re.search(r"\.\d+$", block.name)):
@@ -77,7 +87,7 @@ def shard(network: AnyNetwork, team: Team, *, offload: bool) -> Sharded:
         distributed.broadcast(buffer, 0)
     # Nobody adds to a layer's output in place here, which is what it warns of.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
-    return whole
+    return whole, replace(team, rank=mesh.get_local_rank(), size=mesh.size(), group=mesh.get_group())
 
 
 def _without_numbers(network: AnyNetwork) -> AnyNetwork:
