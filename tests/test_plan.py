@@ -261,6 +261,22 @@ def test_more_cards_where_one_is_not_enough(place: Path, capsys: pytest.CaptureF
     assert two.peak < 0.65 * one.peak
 
 
+def test_steps_in_the_backward_pass_save_the_gradients(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All but the largest; and a budget between the two plans finds the way."""
+    wide = ["model.backbone={mlp: {hidden: [3000, 3000, 3000]}}", "stages=[pretrain]", "train.batch_size=4"]
+    plain, saving = (
+        plan(place / "recipe.yaml", [*wide, f"hardware.optimizer_in_backward={flag}"], on="h100", screen=silent())[0]
+        for flag in ("false", "true")
+    )
+    largest = FLOAT * 3000 * 3000
+    assert saving.peak < plain.peak - (plain.peak_parts["gradients"] - 2.2 * largest)
+    budget = (plain.process.middle + saving.process.middle) / 2 / 2**20
+    print_plan(place / "recipe.yaml", wide, on="h100", budgets=[f"{budget:.0f}MiB"])
+    assert "hardware.optimizer_in_backward=true, and the result stays the same" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 def card_of(place: Path, gibibytes: float) -> str:
     path = place / f"card{gibibytes:.4f}.yaml"
     path.write_text(

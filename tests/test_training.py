@@ -20,6 +20,7 @@ from tunewright.runs import read_json, read_metrics
 from tunewright.stages.console import silent
 from tunewright.stages.run import RunResult, run
 from tunewright.training import freezing
+from tunewright.training.in_backward import step_in_backward
 from tunewright.training.loop import Settings, State, Surroundings, train
 from tunewright.training.objectives import FromLabels, mse
 from tunewright.training.optim import build_optimizer
@@ -319,3 +320,50 @@ def test_a_recipe_that_does_not_fit_says_why(tmp_path: Path, changes: dict[str, 
 
 def test_train_settings_are_plain_numbers() -> None:
     assert Train().batch_size == 32 and read_json is not None
+
+
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", {"sgd": {"momentum": 0.9}}, "adagrad", {"rmsprop": {"momentum": 0.5}}], ids=str
+)
+def test_steps_in_the_backward_pass_are_the_same_steps(optimizer: Any, tmp_path: Path) -> None:
+    """Bit for bit, with decay and with layers that thaw; no gradient is left after the backward pass."""
+    recipe: dict[str, Any] = {
+        "task": "image-classification",
+        "data": {"source": "digits", "limit": 300},
+        "model": {"layers": ["flatten", {"dense": 24, "activation": "relu"}, {"dense": 10}]},
+        "tune": {"freeze": "backbone", "unfreeze": [{"epoch": 2, "layers": "all"}]},
+        "train": {"epochs": 3, "optimizer": optimizer, "regularization": {"weight_decay": 0.01}},
+        "eval": {"resamples": 100},
+    }
+    models: list[bytes] = []
+    for at_once in (False, True):
+        done = run(
+            {**recipe, "hardware": {"optimizer_in_backward": at_once}}, runs=tmp_path / str(at_once), screen=silent()
+        )
+        models.append((done.stages["pretrain"].folder / "model" / "model.safetensors").read_bytes())
+    assert models[0] == models[1]
+
+
+def test_a_gradient_is_gone_when_its_step_is_taken() -> None:
+    layers = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 1))
+    optimizer = build_optimizer("adam", [{"params": list(layers.parameters())}], 0.1, 0.0)
+    step_in_backward(optimizer)
+    before = [value.clone() for value in layers.parameters()]
+    layers(torch.ones(4, 8)).sum().backward()
+    assert all(value.grad is None for value in layers.parameters())
+    assert all(not torch.equal(a, b) for a, b in zip(before, layers.parameters()))
+    optimizer.param_groups[0]["lr"] = 0.0  # a rate that is set later holds
+    before = [value.clone() for value in layers.parameters()]
+    layers(torch.ones(4, 8)).sum().backward()
+    assert all(torch.equal(a, b) for a, b in zip(before, layers.parameters()))
+
+
+@pytest.mark.parametrize(
+    "change", ["train.clip_norm=1", "train.accumulate=2", "train.regularization.l2=0.1", "train.optimizer=muon"]
+)
+def test_what_needs_all_gradients_takes_no_steps_in_the_backward_pass(change: str, tmp_path: Path) -> None:
+    recipe = {"task": "image-classification", "data": {"source": "digits", "limit": 300}}
+    overrides = ["hardware.optimizer_in_backward=true", change]
+    with pytest.raises(RecipeError, match="one gradient at a time") as caught:
+        run(recipe, overrides=overrides, runs=tmp_path, screen=silent())
+    assert change.split("=")[0] in str(caught.value)

@@ -303,6 +303,8 @@ class Hardware(Block):
     """auto measures once whether this machine computes a pretrained network faster in bfloat16."""
     prefix_cache: bool = True
     """Compute the output of frozen blocks once and keep it on disk."""
+    optimizer_in_backward: bool = False
+    """Each weight takes its step as soon as its gradient is there: gradients take next to no memory. Not with clipping, accumulation, penalties."""
     gradient_checkpointing: Literal["auto"] | bool = "auto"
     """Recompute activations in the backward pass: less memory, a third more time. auto does so where they would not fit."""
 

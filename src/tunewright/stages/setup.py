@@ -32,6 +32,7 @@ from tunewright.stages.texts import describe_texts
 from tunewright.tasks.preference_pairs import PreferenceExamples
 from tunewright.tasks.recordings import SpeechExamples
 from tunewright.training import freezing
+from tunewright.training.in_backward import step_in_backward
 from tunewright.training.optim import build_optimizer
 from tunewright.training.regularization import penalty
 from tunewright.training.team import team
@@ -236,7 +237,35 @@ def training_batches(recipe: Recipe, examples: Examples) -> Batches:
 def training_optimizer(recipe: Recipe, network: nn.Module, groups: list[dict[str, Any]], lr: float) -> Optimizer:
     """The optimiser that a stage's recipe names, once it is seen to fit the network's gradients."""
     _require_rows(network, recipe)
-    return build_optimizer(recipe.train.optimizer, groups, lr, recipe.train.regularization.weight_decay)
+    optimizer = build_optimizer(recipe.train.optimizer, groups, lr, recipe.train.regularization.weight_decay)
+    if recipe.hardware.optimizer_in_backward:
+        if (problem := no_steps_in_backward(recipe)) is not None:
+            place, found = problem
+            raise RecipeError(
+                "steps in the backward pass see one gradient at a time",
+                place=place,
+                found=found,
+                expected="what needs no other gradient, in one process",
+                fix=f"leave {place} out, or hardware.optimizer_in_backward",
+            )
+        step_in_backward(optimizer)
+    return optimizer
+
+
+def no_steps_in_backward(recipe: Recipe) -> tuple[str, Any] | None:
+    """Why a recipe's steps cannot be taken in the backward pass: the place, and what stands there; None: they can."""
+    train, hardware = recipe.train, recipe.hardware
+    name, _ = parse_named(train.optimizer, "train.optimizer")
+    wrong = {
+        "train.clip_norm": train.clip_norm,
+        "train.accumulate": train.accumulate if train.accumulate > 1 else None,
+        "train.regularization.l1": train.regularization.l1 or None,
+        "train.regularization.l2": train.regularization.l2 or None,
+        "train.optimizer": name if name in ("muon", "rowwise_adagrad") else None,
+        "privacy": "differential privacy" if recipe.privacy is not None else None,
+        "hardware.devices": hardware.devices * hardware.nodes if hardware.devices * hardware.nodes > 1 else None,
+    }
+    return next(((place, found) for place, found in wrong.items() if found is not None), None)
 
 
 def _require_rows(network: nn.Module, recipe: Recipe) -> None:

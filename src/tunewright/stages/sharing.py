@@ -89,6 +89,7 @@ def _require(ingredients: Ingredients, *, divided: bool) -> None:
     optimizer, _ = parse_named(recipe.train.optimizer, "train.optimizer")
     together = {
         "privacy is counted for one process": recipe.privacy is not None,
+        "steps in the backward pass see the gradients of one process": recipe.hardware.optimizer_in_backward,
         "sparse gradients are not added up over processes": has_sparse_gradients(network),
     }
     in_parts = {

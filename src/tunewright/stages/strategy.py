@@ -22,6 +22,7 @@ from tunewright.recipe.schema import Recipe
 from tunewright.stages.console import silent
 from tunewright.stages.ingredients import Ingredients
 from tunewright.stages.plan import Given, plan_stage
+from tunewright.stages.setup import no_steps_in_backward
 from tunewright.tasks.tokens import TokenEncoder
 from tunewright.training.tensor_parallel import can_be_divided
 
@@ -122,6 +123,7 @@ KEEP = {
     "train.batch_size",
     "train.accumulate",
     "hardware.gradient_checkpointing",
+    "hardware.optimizer_in_backward",
     "hardware.devices",
     "hardware.tensor",
 }
@@ -160,8 +162,12 @@ def _ways(keeping: list[Changes], more: list[Changes]) -> Iterator[Changes]:
 
 def _keeping(recipe: Recipe, ingredients: Ingredients) -> list[Changes]:
     """Sets of changes that keep the result, apart from the batch."""
-    recomputed = isinstance(ingredients.network, Transformer) and recipe.hardware.gradient_checkpointing is not True
-    return [{}, {"hardware.gradient_checkpointing": True}] if recomputed else [{}]
+    found: list[Changes] = [{}]
+    if isinstance(ingredients.network, Transformer) and recipe.hardware.gradient_checkpointing is not True:
+        found.append({"hardware.gradient_checkpointing": True})
+    if not recipe.hardware.optimizer_in_backward and no_steps_in_backward(recipe) is None:
+        found += [{**changes, "hardware.optimizer_in_backward": True} for changes in found]
+    return found
 
 
 def _more_devices(
@@ -179,6 +185,8 @@ def _more_devices(
             if count % tensor or count // tensor > recipe.train.batch_size:
                 continue
             for changes in keeping:
+                if "hardware.optimizer_in_backward" in changes:
+                    continue
                 chosen: Changes = {**changes, "hardware.devices": count}
                 if tensor > 1:
                     chosen["hardware.tensor"] = tensor
@@ -214,6 +222,8 @@ def _largest_batch(
                 return looked_at[-1]
         if size == 1 or train.batch_seconds is not None or (made is not None and _hopeless(made, limits)):
             return None
+        if "hardware.optimizer_in_backward" in changes:
+            return None  # gradients of several batches cannot be added up
         size, together = -(-size // 2), together * 2
 
 

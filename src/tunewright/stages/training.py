@@ -210,6 +210,7 @@ def train_ingredients(
                     seed=recipe.seed,
                     clip_norm=train_settings.clip_norm,
                     save_every=train_settings.checkpoint_steps,
+                    in_backward=recipe.hardware.optimizer_in_backward,
                     stochastic=is_stochastic(network),
                 ),
                 Surroundings(

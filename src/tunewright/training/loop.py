@@ -133,6 +133,8 @@ class Settings:
     clip_norm: float | None = None
     save_every: int | None = None
     """Steps between checkpoints inside an epoch; None: only after each epoch."""
+    in_backward: bool = False
+    """Each step is taken in the backward pass, and no gradient is left after it."""
     stochastic: bool = False
     """The network draws random numbers itself (dropout)."""
 
@@ -192,7 +194,7 @@ def train(
             if together is not None:
                 together.add_up(parameters)
                 (loss_sum,) = together.totals(loss_sum)
-            if state.step == look - 1:
+            if state.step == look - 1 and not settings.in_backward:
                 require_gradient(parameters, loss_sum / weight, where(state))
             if penalty is not None:
                 penalty().backward()
