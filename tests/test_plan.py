@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.build import build_network, describe_model
+from tunewright.planning.calibration import BUSY
 from tunewright.planning.hardware import find_hardware
 from tunewright.planning.needs import Basis, Span, StagePlan
 from tunewright.planning.replay import time_calls
@@ -21,9 +23,9 @@ from tunewright.planning.tracing import Tracer
 from tunewright.recipe.schema import Model
 from tunewright.recipe.stages import stage_recipes
 from tunewright.runs import read_json
-from tunewright.stages.console import silent
+from tunewright.stages.console import Screen, silent
 from tunewright.stages.memory import free_memory
-from tunewright.stages.plan import given_stages, plan
+from tunewright.stages.plan import given_stages, plan, planned_machine
 from tunewright.stages.plan_history import learned_factor, outcomes, record, show_history
 from tunewright.stages.print_plan import print_plan
 from tunewright.stages.recipes import read_recipe
@@ -275,6 +277,17 @@ def test_steps_in_the_backward_pass_save_the_gradients(place: Path, capsys: pyte
     assert "hardware.optimizer_in_backward=true, and the result stays the same" in " ".join(
         capsys.readouterr().out.split()
     )
+
+
+def test_a_machine_that_was_busy_when_it_was_measured_is_said_to_have_been(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = find_hardware("h100", Path("."))
+    for others, said in (("", False), (f", {BUSY} 40% of the processor", True)):
+        machine = replace(known, source=f"measured here on 2026-11-27{others}")
+        monkeypatch.setattr("tunewright.stages.plan.this_machine", lambda machine=machine: machine)
+        planned_machine(None, Screen())
+        assert ("tunewright calibrate measures it again" in " ".join(capsys.readouterr().out.split())) == said
 
 
 def card_of(place: Path, gibibytes: float) -> str:

@@ -38,6 +38,9 @@ DISK = 64 * 2**20
 # Of a processor at work, for each of its cores; with what the rest of a server takes (Barroso, Hölzle and Ranganathan 2018, "The
 # datacenter as a computer", section 5.3, servers of 200 to 500 W with some 50 cores).
 WATTS_EACH_CORE = 8.0
+# With less of the processor than this what is measured is the other processes too.
+ALONE = 0.85
+BUSY = "while other processes took"
 # Raised when something else is measured.
 VERSION = 3
 
@@ -53,6 +56,7 @@ def this_machine() -> Hardware | None:
 
 def calibrate(say: Callable[[str], None]) -> Hardware:
     """Measure this machine, and keep what was found."""
+    alone = _share_of_processor()
     products = {name: _growing(_products(dtype)) for name, dtype in DTYPES.items()}
     say(f"products of matrices: {_rates(products)}")
     convolutions = {name: _growing(_convolutions(dtype)) for name, dtype in DTYPES.items()}
@@ -65,7 +69,7 @@ def calibrate(say: Callable[[str], None]) -> Hardware:
     say(f"disk: {writing / 1e6:,.0f} MB/s written")
     rough = Hardware(
         name="this machine",
-        source=f"measured here on {date.today().isoformat()}",
+        source="",
         devices=1,
         memory=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         products=products,
@@ -85,7 +89,10 @@ def calibrate(say: Callable[[str], None]) -> Hardware:
     )
     each_step, overhead = _overheads(rough)
     found = replace(rough, overhead=overhead, each_step=each_step)
-    found = replace(found, together=_together(found))
+    alone = min(alone, _share_of_processor())
+    measured = f"measured here on {date.today().isoformat()}"
+    source = measured if alone > ALONE else f"{measured}, {BUSY} {1 - alone:.0%} of the processor"
+    found = replace(found, together=_together(found), source=source)
     say(
         f"besides: {1e6 * overhead:.1f} µs for each operation, {1e6 * each_step:.0f} µs for each step; a step takes "
         f"{found.together:.2f} times as long as its operations by themselves"
@@ -111,6 +118,21 @@ def _path() -> Path:
     facts = (VERSION, platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability())
     known = (*facts, torch.get_num_threads(), torch.__version__, os.cpu_count())
     return cache_file("calibration", known)
+
+
+def was_busy(machine: Hardware) -> bool:
+    """Whether other processes were at work while a machine was measured."""
+    return BUSY in machine.source
+
+
+def _share_of_processor(seconds: float = 0.5) -> float:
+    """How much of its threads' time this process gets while all of them multiply matrices."""
+    a = torch.ones(1024, 1024)
+    torch.mm(a, a)
+    began, taken = time.perf_counter(), time.process_time()
+    while (passed := time.perf_counter() - began) < seconds:
+        torch.mm(a, a)
+    return min(1.0, (time.process_time() - taken) / (passed * torch.get_num_threads()))
 
 
 def _rates(found: dict[str, Curve]) -> str:

@@ -20,7 +20,7 @@ from tunewright.errors import RecipeError
 from tunewright.models.hollow import NUMBERS_ARE_WANTED, Numbers
 from tunewright.models.pretrained import Backbone
 from tunewright.models.transformer import Transformer
-from tunewright.planning.calibration import calibrate, this_machine
+from tunewright.planning.calibration import calibrate, this_machine, was_busy
 from tunewright.planning.hardware import KNOWN, Hardware, card_here, find_hardware, scaled
 from tunewright.planning.needs import Span, StagePlan, closed_form, costs, process_memory, span
 from tunewright.recipe.changes import with_changes
@@ -50,7 +50,7 @@ from tunewright.training.tensor_parallel import narrow_layers
 
 # Real steps are timed where the tensors take less than this share of the free memory, and a step should take less than so many
 # seconds; so many of them, and so many seconds.
-SHARE, STEP = 0.5, 2.0
+SHARE, STEP = 0.5, 5.0
 TIMED, SECONDS = 100, 4.0
 
 
@@ -140,6 +140,8 @@ def planned_machine(on: str | None, screen: Screen, cards: int = 1) -> Hardware:
         machine = replace(card, devices=cards)
     elif (known := this_machine()) is not None:
         machine = known
+        if was_busy(machine):
+            screen.warn(f"this machine was {machine.source}: tunewright calibrate measures it again")
     else:
         screen.say("measuring this machine, once")
         machine = calibrate(silent().say)
