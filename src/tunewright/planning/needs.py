@@ -19,6 +19,9 @@ RANGES: dict[Basis, tuple[float, float]] = {
 # benchmarks/results/plan_accuracy.md. On a card it is what CUDA holds for itself.
 BESIDES = ((0.3, 40 * 2**20), (2.5, 182 * 2**20), (6.0, 2**30))
 CUDA = (2**29, 2**30, 3 * 2**29)
+# What the libraries of products and of memory keep for each further length that batches have: benchmarks/plan_accuracy.py, ten stages of texts
+# and recordings on three kinds of processor.
+EACH_LENGTH = (0.0, 6 * 2**20, 13 * 2**20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +96,20 @@ def closed_form(weights: int, trained: int, state: int, activations: int, exampl
     return weights + trained + state + activations * examples
 
 
-def process_memory(tensors: float, before: float, encoding: float, *, card: bool) -> Span:
+def process_memory(tensors: float, before: float, encoding: float, lengths: int, *, card: bool) -> Span:
     """All memory at the peak.
 
     Args:
         tensors: bytes of tensors at their peak.
         before: what the process held before the first step; on a card nothing.
         encoding: what it held at most while it made tensors of the data; likewise.
+        lengths: how many lengths batches have.
     """
-    around = CUDA if card else tuple(min(share * tensors, most) for share, most in BESIDES)
+    if card:
+        around = CUDA
+    else:
+        others = max(0, lengths - 1)
+        around = tuple(min(share * tensors, most) + others * kept for (share, most), kept in zip(BESIDES, EACH_LENGTH))
     low, middle, high = (max(encoding, before + tensors + more) for more in around)
     return Span(low=low, middle=middle, high=high)
 

@@ -260,7 +260,9 @@ def _put_together(
         peak_parts=parts,
         peak_at=most.peak_at,
         closed_form=_closed_form(ingredients, rehearsal, *(int(share * size) for size in (weights, gradients, kept))),
-        process=process_memory(peak, before if here else 0, encoding if here else 0, card=not here),
+        process=process_memory(
+            peak, before if here else 0, encoding if here else 0, len(set(ready.batches.sizes(0))), card=not here
+        ),
         memory=free + before if here else int(machine.memory),
         step=step,
         seconds=seconds,
