@@ -26,7 +26,7 @@ from tunewright.evaluation.attribution import METHODS, Explained, ablation, chec
 from tunewright.models.rollout import attention_rollout
 from tunewright.models.transformer import Transformer, build_transformer, describe_transformer
 from tunewright.stages.concepts import print_concepts
-from tunewright.stages.console import silent
+from tunewright.stages.console import Screen, silent
 from tunewright.stages.explain import explain, name_suspects
 from tunewright.stages.given import given_pieces
 from tunewright.stages.predict import Model, load_model
@@ -465,6 +465,23 @@ def test_a_run_explains_its_worst_mistakes(flipped: tuple[Path, set[int]]) -> No
     assert found[0]["image"].startswith("data:image/png")
     page = (run / "report.html").read_text()
     assert "Why these answers?" in page and "Taking away the first parts" in page
+
+
+def test_a_run_whose_model_is_not_explained_says_so_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"u{user},i{(user * 7 + k) % 11},{k}" for user in range(40) for k in range(6)]
+    (tmp_path / "rows.csv").write_text("user,item,time\n" + "\n".join(rows) + "\n")
+    recipe = {
+        "task": "item-recommendation",
+        "data": {"source": "rows.csv"},
+        "model": {"backbone": {"factors": {"width": 4}}},
+        "train": {"epochs": 1},
+        "eval": {"explain": 2, "resamples": 100},
+    }
+    done = tunewright.run(recipe, runs=tmp_path / "runs", base=tmp_path, screen=Screen())
+    assert done.stages["pretrain"].summary["evaluation"]["explanations"] == []
+    assert "nothing is explained" in " ".join(capsys.readouterr().out.split())
 
 
 # Labels that were turned round, and rows of influence

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from tunewright.data.personal import NAME, Redaction, find_personal, is_card, is_iban, is_resident_id
-from tunewright.errors import UserError
+from tunewright.data.personal import NAME, Personal, Redaction, find_personal, is_card, is_iban, is_resident_id
+from tunewright.data.presidio import presidio
+from tunewright.errors import RecipeError, UserError
 from tunewright.stages.personal import redact_file, restore_file
 
 MAIL, PHONE, CARD, IBAN, IP, ID, SSN = (
@@ -206,3 +208,36 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1\xff\xfe")
     with pytest.raises(UserError, match="csv, tsv, jsonl or txt"):
         redact_file(tmp_path / "a.parquet", tmp_path / "b.parquet", tmp_path / "map.json")
+
+
+def test_presidio_finds_more_and_the_rules_come_first(tmp_path: Path) -> None:
+    pytest.importorskip("presidio_analyzer", reason="Presidio is no part of the extras")
+    said: list[str] = []
+    find = presidio("en", said.append)
+    text = "Mail ann@example.com, see https://example.org/ann, passport A12345678"
+    found = find_personal(text, besides=find)
+    assert [piece.kind for piece in found if piece.text == "ann@example.com"] == ["e-mail"]
+    assert any("url" in piece.kind and "example.org" in piece.text for piece in found)
+    assert said and ("spaCy" in said[0])
+    (tmp_path / "in.txt").write_text(text)
+    redact_file(tmp_path / "in.txt", tmp_path / "out.txt", tmp_path / "map.json", besides=find)
+    assert "[URL_1]" in (tmp_path / "out.txt").read_text()
+    restore_file(tmp_path / "out.txt", tmp_path / "again.txt", tmp_path / "map.json")
+    assert (tmp_path / "again.txt").read_text() == text
+
+
+def test_what_is_found_besides_gives_way_to_the_rules() -> None:
+    def find(text: str) -> list[Personal]:
+        return [
+            Personal(start=0, stop=20, kind="person (Presidio)", text=text[:20]),
+            Personal(start=26, stop=30, kind="place (Presidio)", text=text[26:30]),
+        ]
+
+    text = "Mail ann@example.com from Oslo"
+    assert [piece.kind for piece in find_personal(text, besides=find)] == ["e-mail", "place (Presidio)"]
+
+
+def test_presidio_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
+    with pytest.raises(RecipeError, match="Presidio is not installed"):
+        presidio("en", print)

@@ -30,6 +30,9 @@ Overrides = Annotated[
 ]
 Runs = Annotated[Path, typer.Option(help="The folder that holds the runs.")]
 Force = Annotated[bool, typer.Option("--force", help="Start also what cannot fit into memory.")]
+Presidio = Annotated[
+    str | None, typer.Option(metavar="LANGUAGE", help="Presidio looks for personal data too, in this language: en, zh.")
+]
 Lang = Annotated[str, typer.Option(help="The page's language: en or zh.")]
 
 
@@ -54,12 +57,13 @@ def data_check(
     pii: Annotated[
         bool, typer.Option("--pii", help="Also look for personal data: addresses, numbers, and, as a guess, names.")
     ] = False,
+    presidio: Presidio = None,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Look for what could spoil the result: leaks, duplicates, wrong labels, gaps; and for personal data."""
     from tunewright.stages.data import check_data
 
-    check_data(recipe, overrides or [], personal=pii, as_json=json)
+    check_data(recipe, overrides or [], personal=pii, language=presidio, as_json=json)
 
 
 @data_app.command("prepare")
@@ -85,11 +89,14 @@ def data_redact(
         Path, typer.Option("--map", help="The file that says what each token stands for; keep it apart.")
     ],
     names: Annotated[bool, typer.Option(help="Also what may be a name.")] = True,
+    presidio: Presidio = None,
 ) -> None:
     """Put tokens such as [EMAIL_1] in the place of personal data; the map undoes it."""
+    from tunewright.data.presidio import presidio as ask_presidio
     from tunewright.stages.personal import redact_file
 
-    counts = redact_file(source, out, mapped, names=names)
+    besides = None if presidio is None else ask_presidio(presidio, typer.echo)
+    counts = redact_file(source, out, mapped, names=names, besides=besides)
     typer.echo(", ".join(f"{kind} {count:,}" for kind, count in sorted(counts.items())) or "no personal data was found")
 
 

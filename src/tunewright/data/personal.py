@@ -30,11 +30,16 @@ class Personal:
         return self.text[0] + "…" + self.text[-1] if len(self.text) > 2 else self.text[0] + "…"
 
 
-def find_personal(text: str, *, names: bool = True) -> list[Personal]:
+# Another way to find pieces in a text; the surest first.
+Finder = Callable[[str], list[Personal]]
+
+
+def find_personal(text: str, *, names: bool = True, besides: Finder | None = None) -> list[Personal]:
     """All pieces in order; they do not overlap: of two that do, the one whose rule is the stricter counts.
 
     Args:
         names: also guess at names.
+        besides: what finds more, where no rule found anything.
     """
     found: list[Personal] = []
     for kind, (pattern, sound) in RULES.items():
@@ -45,6 +50,9 @@ def find_personal(text: str, *, names: bool = True) -> list[Personal]:
             taken = any(start < other.stop and other.start < stop for other in found)
             if not taken and sound(text[start:stop]):
                 found.append(Personal(start=start, stop=stop, kind=kind, text=text[start:stop]))
+    for piece in besides(text) if besides is not None and text.strip() else []:
+        if not any(piece.start < other.stop and other.start < piece.stop for other in found):
+            found.append(piece)
     return sorted(found)
 
 
@@ -197,11 +205,11 @@ class Redaction:
     def __post_init__(self) -> None:
         self._known = {value: token for token, value in self.tokens.items()}
 
-    def redact(self, text: str, *, names: bool) -> str:
+    def redact(self, text: str, *, names: bool, besides: Finder | None = None) -> str:
         """The text with a token in each piece's place."""
         parts: list[str] = []
         at = 0
-        for piece in find_personal(text, names=names):
+        for piece in find_personal(text, names=names, besides=besides):
             parts += [text[at : piece.start], self._token(piece)]
             at = piece.stop
         return "".join([*parts, text[at:]])

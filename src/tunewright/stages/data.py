@@ -9,9 +9,10 @@ from tunewright.data.checks.finding import Finding
 from tunewright.data.checks.table import check
 from tunewright.data.engine import Engine
 from tunewright.data.prepare import Prepared
+from tunewright.data.presidio import presidio
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import stage_recipes
-from tunewright.stages.console import Screen
+from tunewright.stages.console import Screen, silent
 from tunewright.stages.ingredients import prepare_data
 from tunewright.stages.job import recipe_backbone
 from tunewright.stages.personal import check_personal
@@ -23,14 +24,25 @@ from tunewright.tasks.table import get_task
 
 
 def check_data(
-    recipe: Path, overrides: list[str], *, personal: bool = False, as_json: bool, screen: Screen | None = None
+    recipe: Path,
+    overrides: list[str],
+    *,
+    personal: bool = False,
+    language: str | None = None,
+    as_json: bool,
+    screen: Screen | None = None,
 ) -> None:
-    """Print what could spoil the result, for the data of each stage; and what personal data there is, where asked for."""
+    """Print what could spoil the result, for the data of each stage; and what personal data there is, where asked for.
+
+    Args:
+        language: that Presidio is to look for personal data in too; None: it is not asked.
+    """
     screen = screen or Screen()
+    besides = None if language is None else presidio(language, (silent() if as_json else screen).say)
     for name, stage, base in _stages(recipe, overrides):
         prepared = prepare_data(stage, base, screen)
         findings = check(prepared, seed=stage.seed, recipe=str(recipe))
-        findings += check_personal(prepared) if personal else []
+        findings += check_personal(prepared, besides) if personal or besides else []
         if as_json:
             for finding in findings:
                 screen.console.out(json.dumps({"stage": name, **finding.to_json()}, ensure_ascii=False))

@@ -12,7 +12,7 @@ import torch
 
 from tunewright.data.prepare import Prepared
 from tunewright.data.roles import role_columns
-from tunewright.errors import ArtifactError, TargetMissed
+from tunewright.errors import ArtifactError, DataError, TargetMissed
 from tunewright.evaluation.baselines import Baseline, baselines, sample_rows
 from tunewright.evaluation.calibration import calibrate
 from tunewright.evaluation.compare import Predictions
@@ -101,7 +101,7 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob
             assert isinstance(preprocessor.inputs, WriterEncoder)
             evaluation["beside"] = measure_beside(job, saved.network, before, preprocessor.inputs, screen)
         if settings.explain:
-            evaluation["explanations"] = _explanations(job, saved.network, preprocessor, table, evaluation)
+            evaluation["explanations"] = _explanations(job, saved.network, preprocessor, table, evaluation, screen)
         summary["hint"] = _hint(job, evaluation, metrics[0])
     headline = metrics[0].name
     screen.say(f"{job.stage.name}  {split} {headline} {show(estimates[headline])}  ({len(outcome):,} rows)")
@@ -352,9 +352,15 @@ def _mistakes(preprocessor: Preprocessor, table: pa.Table, outcome: Outcome) -> 
 
 
 def _explanations(
-    job: StageJob, network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table, evaluation: dict[str, Any]
+    job: StageJob,
+    network: AnyNetwork,
+    preprocessor: Preprocessor,
+    table: pa.Table,
+    evaluation: dict[str, Any],
+    screen: Screen,
 ) -> list[dict[str, Any]]:
-    """The worst mistakes, explained; rows by lot where a task lists none."""
+    """The worst mistakes, explained; rows by lot where a task lists none. Nothing where such a model is not explained: what was trained
+    is worth its evaluation all the same."""
     rows = table["_row"].to_pylist()
     place = {row: index for index, row in enumerate(rows)}
     mistakes = {place[entry["row"]]: entry["target"] for entry in evaluation.get("mistakes", [])}
@@ -362,7 +368,11 @@ def _explanations(
     chosen = (list(mistakes) or by_lot)[: job.recipe.eval.explain]
     names = [{"row": rows[index]} for index in chosen]
     found = explain_rows(network.eval(), preprocessor, table.take(chosen), names, seed=job.recipe.seed)
-    return [{**one.on_page(), "target": mistakes.get(index)} for index, one in zip(chosen, found)]
+    try:
+        return [{**one.on_page(), "target": mistakes.get(index)} for index, one in zip(chosen, found)]
+    except (ArtifactError, DataError) as error:
+        screen.warn(f"{job.stage.name}: nothing is explained (eval.explain): {error.problem}")
+        return []
 
 
 def _thresholds(

@@ -55,6 +55,7 @@ def explain(
         UserError: the method does not fit, there is no such class, or the page's file is there already.
     """
     screen = silent() if as_json else screen or Screen()
+    words = Words(report_language(lang))
     if html is not None and html.exists():
         raise UserError("this file is there already", file=html, place="--html", fix="choose another name")
     known = [*METHODS, *VIEWS]
@@ -86,9 +87,7 @@ def explain(
         for line in left_out(rejects):
             screen.warn(line)
     if html is not None:
-        write_atomic(
-            html, explanation_page(Words(report_language(lang)), folder.name, [one.on_page() for one in found])
-        )
+        write_atomic(html, explanation_page(words, folder.name, [one.on_page() for one in found]))
         screen.say(f"written: {html}")
     if as_json:
         for one in found:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from tunewright.data.checks.finding import Finding
-from tunewright.data.personal import NAME, Personal, Redaction, find_personal
+from tunewright.data.personal import NAME, Finder, Personal, Redaction, find_personal
 from tunewright.data.prepare import Prepared
 from tunewright.data.sources.base import ROW
 from tunewright.errors import DataError
@@ -22,8 +22,12 @@ SHOWN = 3
 WRITTEN = (".csv", ".tsv", ".jsonl", ".txt")
 
 
-def check_personal(prepared: Prepared) -> list[Finding]:
-    """What personal data stands in the columns of text, by kind and column; values are shown masked."""
+def check_personal(prepared: Prepared, besides: Finder | None = None) -> list[Finding]:
+    """What personal data stands in the columns of text, by kind and column; values are shown masked.
+
+    Args:
+        besides: what finds more than the rules.
+    """
     found: dict[tuple[str, str], list[tuple[str, int, Personal]]] = {}
     rows: dict[tuple[str, str], set[tuple[str, int]]] = {}
     read = 0
@@ -34,7 +38,7 @@ def check_personal(prepared: Prepared) -> list[Finding]:
             if not (pa.types.is_string(table[column].type) or pa.types.is_large_string(table[column].type)):
                 continue
             for row, value in zip(table[ROW].to_pylist(), table[column].to_pylist()):
-                for piece in find_personal(value or ""):
+                for piece in find_personal(value or "", besides=besides):
                     found.setdefault((piece.kind, column), []).append((split, row, piece))
                     rows.setdefault((piece.kind, column), set()).add((split, row))
     findings = [
@@ -55,7 +59,9 @@ def check_personal(prepared: Prepared) -> list[Finding]:
     return findings
 
 
-def redact_file(source: Path, out: Path, mapped: Path, *, names: bool = True) -> dict[str, int]:
+def redact_file(
+    source: Path, out: Path, mapped: Path, *, names: bool = True, besides: Finder | None = None
+) -> dict[str, int]:
     """Write a file of text with a token in the place of each piece of personal data, and apart from it what each stands for.
 
     Returns:
@@ -65,7 +71,7 @@ def redact_file(source: Path, out: Path, mapped: Path, *, names: bool = True) ->
         DataError: a file is there already, or the source is of a kind that is not rewritten.
     """
     redaction = Redaction({})
-    text = _rewritten(source, lambda value: redaction.redact(value, names=names))
+    text = _rewritten(source, lambda value: redaction.redact(value, names=names, besides=besides))
     _require_free(out, mapped)
     # Only its owner may read the map: it undoes all.
     os.close(os.open(mapped, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))

@@ -7,11 +7,12 @@ steps of a network with random weights, where it is small enough, or else from i
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from tunewright.data.batching import Examples
 from tunewright.data.kept import Form, kept_bytes
@@ -223,9 +224,11 @@ def _put_together(
     trained = [value for value in parameters if value.requires_grad]
     weights, gradients, kept = map(tensor_bytes, (parameters, trained, ready.remembered))
     pieces = recipe.hardware.tensor if narrowed else 1
-    whole = {name: value.numel() * (pieces if name in narrowed else 1) for name, value in network.named_parameters()}
-    moving = {name for name, value in network.named_parameters() if value.requires_grad}
-    larger = sum(whole.values()) / max(1, sum(value.numel() for value in parameters))
+
+    def whole(named: Iterable[tuple[str, nn.Parameter]]) -> int:
+        return sum(value.numel() * (pieces if name in narrowed else 1) for name, value in named)
+
+    larger = whole(network.named_parameters()) / max(1, sum(value.numel() for value in parameters))
     here = machine.measured
     with threads(ready.threads), small_numbers_as_zero():
         step, basis, measured = step_time(rehearsal, times, machine)
@@ -247,9 +250,9 @@ def _put_together(
     return StagePlan(
         stage=name,
         machine=machine.name,
-        parameters=sum(whole.values()),
-        trained=sum(size for name, size in whole.items() if name in moving),
-        blocks={block.title: sum(whole[name] for name in block.parameters()) for block in network.blocks()},
+        parameters=whole(network.named_parameters()),
+        trained=whole((name, value) for name, value in network.named_parameters() if value.requires_grad),
+        blocks={block.title: whole(block.parameters().items()) for block in network.blocks()},
         steps=steps,
         examples=examples,
         flops_per_step=float(flops),
