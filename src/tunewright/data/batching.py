@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -287,3 +287,14 @@ def in_order(examples: Examples, batch_size: int) -> Iterator[Batch]:
         size = max(1, min(batch_size, EVALUATION_TOKENS // max(1, int(examples.lengths[order[0]]))))
         yield examples.batch(order[:size])
         order = order[size:]
+
+
+def of_all(examples: Examples, batch_size: int, compute: Callable[[Inputs], Sequence[Tensor]]) -> list[Tensor]:
+    """What is computed of the inputs, batch by batch: each result [N, ...] for all examples, in their own order."""
+    ids: list[Tensor] = []
+    pieces: list[Sequence[Tensor]] = []
+    for batch in in_order(examples, batch_size):
+        ids.append(batch.ids)
+        pieces.append(compute(batch.inputs))
+    order = torch.argsort(torch.cat(ids))
+    return [torch.cat(parts)[order] for parts in zip(*pieces, strict=True)]

@@ -6,20 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tunewright.data.batching import EVALUATION_BATCH, Examples, in_order
+from tunewright.data.batching import EVALUATION_BATCH, Examples, of_all
 
 
 def run_network(network: nn.Module, examples: Examples) -> Tensor:
     """The network's outputs [N, ...] for all examples in their own order, float32 on the CPU."""
     network.eval()
     device = next(network.parameters()).device
-    ids: list[Tensor] = []
-    outputs: list[Tensor] = []
     with torch.inference_mode():
-        for batch in in_order(examples.to(device), EVALUATION_BATCH):
-            ids.append(batch.ids)
-            outputs.append(network(batch.inputs).cpu())
-    return torch.cat(outputs)[torch.argsort(torch.cat(ids))]
+        (outputs,) = of_all(examples.to(device), EVALUATION_BATCH, lambda inputs: [network(inputs).cpu()])
+    return outputs
 
 
 def add_tokens(outputs: np.ndarray, target: np.ndarray, place: np.ndarray, losses: Tensor, right: Tensor) -> None:

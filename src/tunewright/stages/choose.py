@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from tunewright.data.batching import in_order
+from tunewright.data.batching import of_all
 from tunewright.errors import RecipeError, TunewrightError
 from tunewright.evaluation.combined import combined, standardised
 from tunewright.evaluation.intervals import Difference, Estimate, bootstrap, paired_bootstrap
@@ -179,18 +179,15 @@ def measure(ingredients: Ingredients, origin: Origin | None, sample: int) -> Mea
     table = table.take(np.sort(permutation(recipe.seed, "choose", 0, table.num_rows)[:sample]))
     encoded = target.encode(table)
     examples = ingredients.preprocessor.inputs.examples(table, encoded)
-    pieces: list[list[torch.Tensor]] = []
-    named: list[torch.Tensor] = []
-    ids: list[torch.Tensor] = []
     source = _source(origin, ingredients.preprocessor.inputs.input_shape)
+
+    def looked_at(inputs: Any) -> list[torch.Tensor]:
+        named = [] if source is None else [source(inputs).softmax(1)]
+        return [*layer_means(ingredients.network, inputs), *named]
+
     with evaluating(ingredients.network), torch.inference_mode():
-        for batch in in_order(examples, BATCH):
-            ids.append(batch.ids)
-            pieces.append(layer_means(ingredients.network, batch.inputs))
-            if source is not None:
-                named.append(source(batch.inputs).softmax(1))
-    order = torch.argsort(torch.cat(ids))
-    layers = [torch.cat(layer)[order].double().numpy() for layer in zip(*pieces)]
+        layers = [found.double().numpy() for found in of_all(examples, BATCH, looked_at)]
+    named = None if source is None else layers.pop()
     features = averaged(layers)
     truth = target.truth(encoded)
     metric = METRICS[ingredients.task.metrics[0]]
@@ -216,7 +213,7 @@ def measure(ingredients: Ingredients, origin: Origin | None, sample: int) -> Mea
         neighbours=close,
         logme=logme(with_one, matrix),
         h_score=h_score(features, truth) if classes else None,
-        leep=leep(torch.cat(named)[order].double().numpy(), truth) if named and classes else None,
+        leep=leep(named, truth) if named is not None and classes else None,
     )
 
 

@@ -15,10 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
 
-from tunewright.data.batching import Examples, in_order
+from tunewright.data.batching import Examples, of_all
 from tunewright.data.columns import Rejects
 from tunewright.errors import ArtifactError, DataError, RecipeError
 from tunewright.evaluation.metrics import METRICS
@@ -128,14 +126,9 @@ def _given(entry: str, model: Model) -> tuple[str, Examples]:
 
 def _means(model: Model, examples: Examples) -> list[np.ndarray]:
     """[N, F] for each block, in the examples' order."""
-    pieces: list[list[Tensor]] = []
-    ids: list[Tensor] = []
     with evaluating(model.network):
-        for batch in in_order(examples, BATCH):
-            ids.append(batch.ids)
-            pieces.append(layer_means(model.network, batch.inputs))
-    order = torch.argsort(torch.cat(ids))
-    return [torch.cat(block)[order].double().numpy() for block in zip(*pieces)]
+        found = of_all(examples, BATCH, lambda inputs: layer_means(model.network, inputs))
+    return [block.double().numpy() for block in found]
 
 
 def _slopes(model: Model, table: pa.Table, seed: int) -> Iterator[tuple[str, list[np.ndarray]]]:
@@ -154,8 +147,8 @@ def _slopes(model: Model, table: pa.Table, seed: int) -> Iterator[tuple[str, lis
         if not len(rows):
             continue
         examples = model.preprocessor.inputs.examples(table.take(np.sort(rows)), None)
-        pieces = [layer_slopes(model.network, batch.inputs, f) for batch in in_order(examples, BATCH)]
-        yield name, [torch.cat(block).double().numpy() for block in zip(*pieces)]
+        slopes = of_all(examples, BATCH, lambda inputs: layer_slopes(model.network, inputs, f))  # noqa: B023
+        yield name, [block.double().numpy() for block in slopes]
 
 
 def _at_block(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tunewright.data.batching import Examples, Inputs, in_order
+from tunewright.data.batching import Examples, Inputs, of_all
 from tunewright.errors import RecipeError
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.random import permutation
@@ -107,14 +107,14 @@ def last_layer(network: AnyNetwork, inputs: Inputs) -> tuple[str, nn.Linear]:
 
 def take_features(network: AnyNetwork, layer: nn.Linear, examples: Examples) -> np.ndarray:
     """[N, F] float64: what flows into `layer` for each example, in the examples' order; the network in evaluation mode."""
-    ids: list[Tensor] = []
-    found: list[Tensor] = []
     with evaluating(network), torch.inference_mode(), Tap(layer) as tap:
-        for batch in in_order(examples, BATCH):
-            network(batch.inputs)
-            ids.append(batch.ids)
-            found.append(tap.taken().float().cpu())
-    return torch.cat(found)[torch.argsort(torch.cat(ids))].double().numpy()
+
+        def flowing(inputs: Inputs) -> list[Tensor]:
+            network(inputs)
+            return [tap.taken().float().cpu()]
+
+        (found,) = of_all(examples, BATCH, flowing)
+    return found.double().numpy()
 
 
 def fit_logistic(
