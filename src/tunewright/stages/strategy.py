@@ -101,7 +101,7 @@ def find_strategy(
     risky = [choose(RISKY, name, "--allow") for name in allowed]
     recipe = given.stage.recipe
     ingredients = given.ingredients(recipe, "none")
-    keeping = _keeping(recipe, ingredients)
+    keeping = _keeping(recipe, ingredients, machine)
     more = [found for change in risky if (found := change(recipe, ingredients))]
     for changes in _ways(keeping, more):
         option = _largest_batch(given, plan, changes, limits, machine, looked_at)
@@ -160,12 +160,13 @@ def _ways(keeping: list[Changes], more: list[Changes]) -> Iterator[Changes]:
             yield from ({**joined, **kept} for kept in keeping)
 
 
-def _keeping(recipe: Recipe, ingredients: Ingredients) -> list[Changes]:
+def _keeping(recipe: Recipe, ingredients: Ingredients, machine: Hardware) -> list[Changes]:
     """Sets of changes that keep the result, apart from the batch."""
     found: list[Changes] = [{}]
     if isinstance(ingredients.network, Transformer) and recipe.hardware.gradient_checkpointing is not True:
         found.append({"hardware.gradient_checkpointing": True})
-    if not recipe.hardware.optimizer_in_backward and no_steps_in_backward(recipe) is None:
+    alone = machine.devices == 1 and not recipe.hardware.optimizer_in_backward
+    if alone and no_steps_in_backward(recipe) is None:
         found += [{**changes, "hardware.optimizer_in_backward": True} for changes in found]
     return found
 
