@@ -42,16 +42,19 @@ def find_personal(text: str, *, names: bool = True, besides: Finder | None = Non
         besides: what finds more, where no rule found anything.
     """
     found: list[Personal] = []
+
+    def is_free(start: int, stop: int) -> bool:
+        return not any(start < other.stop and other.start < stop for other in found)
+
     for kind, (pattern, sound) in RULES.items():
         if kind == NAME and not names:
             continue
         for match in pattern.finditer(text):
             start, stop = match.span(match.lastindex or 0)
-            taken = any(start < other.stop and other.start < stop for other in found)
-            if not taken and sound(text[start:stop]):
+            if is_free(start, stop) and sound(text[start:stop]):
                 found.append(Personal(start=start, stop=stop, kind=kind, text=text[start:stop]))
     for piece in besides(text) if besides is not None and text.strip() else []:
-        if not any(piece.start < other.stop and other.start < piece.stop for other in found):
+        if is_free(piece.start, piece.stop):
             found.append(piece)
     return sorted(found)
 

@@ -66,6 +66,11 @@ class Prepared:
         """How many rows a split has; 0 when there is no such split."""
         return self.manifest.splits.get(split, {"rows": 0})["rows"]
 
+    @property
+    def measured_split(self) -> str:
+        """The split that results are measured on: the test, or else the validation, or else the training rows."""
+        return next((split for split in ("test", "valid") if self.rows(split)), "train")
+
     def table(self, split: str, columns: list[str] | None = None) -> pa.Table:
         """The rows of a split, with `_row`, their numbers in the source."""
         wanted = None if columns is None else [*columns, ROW]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tunewright.report.html import tag
-from tunewright.report.page import page_head
+from tunewright.report.page import whole_page
 from tunewright.report.why_section import explained
-from tunewright.report.words import LANGUAGES, Words
+from tunewright.report.words import Words
 
 
 def explanation_page(words: Words, name: str, entries: Sequence[dict[str, Any]]) -> str:
@@ -20,5 +20,4 @@ def explanation_page(words: Words, name: str, entries: Sequence[dict[str, Any]])
     main = tag("main", [tag("section", explained(words, entry, "h2")) for entry in entries])
     head = tag("h1", words("why_title")), tag("p", words("why_key"), class_="small")
     body = tag("body", tag("div", *head, main, class_="page"))
-    title = f"{words('why_title')} {name}"
-    return "<!doctype html>\n" + tag("html", page_head(title), body, lang=LANGUAGES[words.language]) + "\n"
+    return whole_page(words, f"{words('why_title')} {name}", body)

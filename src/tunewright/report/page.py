@@ -74,14 +74,15 @@ def page(words: Words, run: RunFiles) -> str:
             class_="page",
         ),
     )
-    return (
-        "<!doctype html>\n"
-        + tag("html", page_head(f"{title(words, run)} · {run.name}"), body, lang=LANGUAGES[words.language])
-        + "\n"
-    )
+    return whole_page(words, f"{title(words, run)} · {run.name}", body)
 
 
-def page_head(name: str) -> Html:
+def whole_page(words: Words, name: str, body: Html) -> str:
+    """A page that loads and runs nothing, in the language of its words."""
+    return "<!doctype html>\n" + tag("html", _head(name), body, lang=LANGUAGES[words.language]) + "\n"
+
+
+def _head(name: str) -> Html:
     """The head of a page that loads and runs nothing."""
     return tag(
         "head",

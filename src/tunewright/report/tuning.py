@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunewright.report.html import Html, tag
-from tunewright.report.page import page_head
+from tunewright.report.page import whole_page
 from tunewright.report.parts import folded, table
-from tunewright.report.words import LANGUAGES, Words
+from tunewright.report.words import Words
 
 WIDTH, HEIGHT, SIDE, TOP = 760, 300, 60, 40
 
@@ -81,7 +81,7 @@ def tuning_page(words: Words, tuned: Tuned) -> str:
     )
     title = words("tuning_title", name=tuned.name)
     body = tag("body", tag("div", tag("h1", title), main, class_="page"))
-    return "<!doctype html>\n" + tag("html", page_head(title), body, lang=LANGUAGES[words.language]) + "\n"
+    return whole_page(words, title, body)
 
 
 def _written(value: Any) -> str:

@@ -58,7 +58,7 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob
     if preprocessor.target is None and preprocessor.task.examination is None:
         write_json(summary_path, {**summary, "evaluation": None})
         return
-    split = "test" if job.prepared.rows("test") else "valid" if job.prepared.rows("valid") else "train"
+    split = job.prepared.measured_split
     table = job.prepared.table(split)
     before = network_before(start or job) if preprocessor.task.examination is not None else None
     outputs, target = predict_split(saved.network, preprocessor, job.prepared, split, before)

@@ -187,7 +187,7 @@ def _rows(folder: Path, preprocessor: Preprocessor, data: str | None, screen: Sc
         pieces = given_pieces(data, preprocessor.inputs, Rejects())
         return pa.concat_tables([piece.table for piece in pieces]).slice(0, TRIED)
     prepared = provenance(folder).data()
-    split = next(name for name in ("test", "valid", "train") if prepared.rows(name))
+    split = prepared.measured_split
     screen.say(f"held against {min(TRIED, prepared.rows(split)):,} rows of the {split} split")
     return prepared.table(split).slice(0, TRIED)
 

@@ -264,7 +264,7 @@ def _put_together(
         peak_at=most.peak_at,
         closed_form=_closed_form(ingredients, rehearsal, *(int(share * size) for size in (weights, gradients, kept))),
         process=process_memory(
-            peak, before if here else 0, encoding if here else 0, len(set(ready.batches.sizes(0))), card=not here
+            peak, before if here else 0, encoding if here else 0, len(set(rehearsal.sizes)), card=not here
         ),
         memory=free + before if here else int(machine.memory),
         step=step,
@@ -315,9 +315,8 @@ def _closed_form(ingredients: Ingredients, rehearsal: Rehearsal, weights: int, g
     ready, train = rehearsal.ready, rehearsal.ready.recipe.train
     examples = ingredients.examples("train")
     assert examples is not None
-    sizes = ready.batches.sizes(0)
     longest = int(examples.lengths.max()) if examples.lengths is not None else 1
-    count = max(1, round(max(sizes) / longest / train.accumulate))
+    count = max(1, round(max(rehearsal.sizes) / longest / train.accumulate))
     if ready.frozen is not None or ready.recomputes:
         return closed_form(weights, gradients, state, 0, 0)
     each = ready.activations if ready.activations is not None else activation_bytes(ready.network, examples)

@@ -94,7 +94,7 @@ def sums_of_layers(rehearsal: Rehearsal, machine: Hardware, pieces: int) -> floa
     """
     ready = rehearsal.ready
     assert isinstance(ready.network, Transformer)
-    config, sizes = ready.network.core.config, ready.batches.sizes(0)
+    config, sizes = ready.network.core.config, rehearsal.sizes
     states = sum(sizes) / len(sizes) * config.hidden_size * (2 if ready.precision == "bfloat16" else 4)
     sums = config.num_hidden_layers * (6 if ready.recomputes else 4)
     share = (pieces - 1) / pieces

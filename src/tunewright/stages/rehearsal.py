@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from statistics import median_high
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from tunewright.data.batching import EVALUATION_BATCH, Batch, in_order
@@ -33,6 +33,7 @@ from tunewright.stages.private import rehearsed_gradient
 from tunewright.stages.setup import Ready, penalty_of, set_up, small_numbers_as_zero, threads
 from tunewright.training import freezing
 from tunewright.training.loop import State, StepObjective, set_learning_rate
+from tunewright.training.parts import clip_gradients
 from tunewright.training.private import PrivateGradient
 
 # So many steps of an epoch are looked through for the largest; reading is timed on so many.
@@ -56,6 +57,8 @@ class Rehearsal:
     """In all epochs."""
     reading: float
     """Seconds to read the batches of a step."""
+    sizes: list[int]
+    """Of each step of the first epoch, as `Batches.sizes` has them."""
     scale: float
     """By what the time of `usual` is to be multiplied for a step of the mean size."""
 
@@ -77,7 +80,8 @@ def rehearse(ingredients: Ingredients, screen: Screen, ready: Ready | None = Non
     freezing.start_epoch(ready.movements, recipe.train.epochs - 1)  # everything that ever moves
     set_learning_rate(ready.optimizer, 1.0)
     objective = ingredients.objective.bind(recipe.seed, ready.device)
-    sizes = ready.batches.sizes(0)[:LOOKED_THROUGH]
+    every = ready.batches.sizes(0)
+    sizes = every[:LOOKED_THROUGH]
     mean = sum(sizes) / len(sizes)
     usual = min(range(len(sizes)), key=lambda step: abs(sizes[step] - mean))
     largest = max(range(len(sizes)), key=lambda step: sizes[step])
@@ -98,6 +102,7 @@ def rehearse(ingredients: Ingredients, screen: Screen, ready: Ready | None = Non
             validation=_validation(ready, objective, first),
             steps=recipe.train.epochs * per_epoch,
             reading=_reading(ready),
+            sizes=every,
             scale=mean / sizes[usual],
         )
 
@@ -136,7 +141,7 @@ def take_step(
         penalty().backward()
     say("optimiser")
     if (clip_norm := ready.recipe.train.clip_norm) is not None:
-        nn.utils.clip_grad_norm_(parameters, clip_norm)
+        clip_gradients(parameters, clip_norm)
     ready.optimizer.step()
 
 

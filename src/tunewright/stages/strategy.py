@@ -108,7 +108,8 @@ def find_strategy(
         if option is not None and option.keeps:
             break
     if machine.link and not any(option.keeps and limits.allow(option.plan) for option in looked_at):
-        _more_devices(given, plan, keeping, limits, machine, looked_at)
+        shared = [changes for changes in keeping if "hardware.optimizer_in_backward" not in changes]
+        _more_devices(given, plan, shared, ingredients, limits, machine, looked_at)
     return _best([entry for entry in looked_at if limits.allow(entry.plan)]), looked_at
 
 
@@ -172,12 +173,18 @@ def _keeping(recipe: Recipe, ingredients: Ingredients, machine: Hardware) -> lis
 
 
 def _more_devices(
-    given: Given, plan: StagePlan, keeping: list[Changes], limits: Limits, machine: Hardware, looked_at: list[Option]
+    given: Given,
+    plan: StagePlan,
+    keeping: list[Changes],
+    ingredients: Ingredients,
+    limits: Limits,
+    machine: Hardware,
+    looked_at: list[Option],
 ) -> None:
     """More and more devices, each with its part of every batch, up to the fewest that are enough; where a part of the batch is too much for
     one still, several of them divide a gpt's layers."""
     recipe = given.stage.recipe
-    divisible = can_be_divided(given.ingredients(recipe, "none").network)
+    divisible = can_be_divided(ingredients.network)
     for times in TIMES:
         count = machine.devices * times
         if _held(plan) / times > min(limits.memory, machine.memory):
@@ -186,8 +193,6 @@ def _more_devices(
             if count % tensor or count // tensor > recipe.train.batch_size:
                 continue
             for changes in keeping:
-                if "hardware.optimizer_in_backward" in changes:
-                    continue
                 chosen: Changes = {**changes, "hardware.devices": count}
                 if tensor > 1:
                     chosen["hardware.tensor"] = tensor

@@ -79,17 +79,16 @@ def explain_rows(
     for row, (name, question) in enumerate(zip(names, questions(network, preprocessor, table, target))):
         explained = question.explained
         chosen = method or question.usual
-        unfit = {
-            "integrated-gradients": explained.along is None,
-            "attention-rollout": explained.attended is None,
+        needs = {
+            "integrated-gradients": (
+                explained.along,
+                "between these inputs there is nothing, so there is no gradient to follow",
+            ),
+            "attention-rollout": (explained.attended, "this network has no attention"),
         }
-        if unfit.get(chosen):
-            reasons = {
-                "integrated-gradients": "between these inputs there is nothing, so there is no gradient to follow",
-                "attention-rollout": "this network has no attention",
-            }
+        if chosen in needs and needs[chosen][0] is None:
             raise RecipeError(
-                reasons[chosen],
+                needs[chosen][1],
                 place="--method",
                 found=chosen,
                 expected="shapley, ablation",

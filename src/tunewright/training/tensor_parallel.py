@@ -37,8 +37,8 @@ def narrow_layers(network: AnyNetwork, count: int) -> set[str]:
     """
     names = {id(layer): f"{name}.weight" for name, layer in network.named_modules()}
     narrowed: set[str] = set()
-    for part, rows, columns in _halves(network):
-        for layer, dimension in (*((layer, 0) for layer in rows), (columns, 1)):
+    for part, matrices in _halves(network):
+        for layer, dimension in matrices:
             whole = layer.weight
             piece = whole.detach().narrow(dimension, 0, whole.shape[dimension] // count).clone()
             layer.weight = nn.Parameter(piece, whole.requires_grad)
@@ -54,12 +54,12 @@ def divide_layers(network: AnyNetwork, mesh: DeviceMesh) -> None:
     from torch.distributed.tensor import DTensor, Shard  # takes long to load, and who trains alone needs none of it
 
     narrow_layers(network, mesh.size())
-    for part, rows, columns in _halves(network):
-        for layer, dimension in (*((layer, 0) for layer in rows), (columns, 1)):
+    for part, matrices in _halves(network):
+        for layer, dimension in matrices:
             piece = layer.weight
             divided = DTensor.from_local(piece.detach(), mesh, [Shard(dimension)], run_check=False)
             layer.weight = nn.Parameter(divided, piece.requires_grad)
-        _Own(part, [*rows, columns], mesh.get_group())
+        _Own(part, [layer for layer, _ in matrices], mesh.get_group())
 
 
 def other_dimension(parameter: nn.Parameter) -> Any:
@@ -69,13 +69,13 @@ def other_dimension(parameter: nn.Parameter) -> Any:
     return Shard(1 - parameter.placements[0].dim) if isinstance(parameter, DTensor) else None  # pyright: ignore
 
 
-def _halves(network: AnyNetwork) -> Iterator[tuple[Any, list[nn.Linear], nn.Linear]]:
-    """Attention and feed-forward part of each layer: which of its matrices are divided by rows, and which one by columns."""
+def _halves(network: AnyNetwork) -> Iterator[tuple[Any, list[tuple[nn.Linear, int]]]]:
+    """Attention and feed-forward part of each layer: its matrices, and whether each is divided by rows (0) or by columns (1)."""
     assert isinstance(network, Transformer)
     for layer in network.base.layers:  # pyright: ignore
         attention, feed = layer.self_attn, layer.mlp
-        yield attention, [attention.q_proj, attention.k_proj, attention.v_proj], attention.o_proj
-        yield feed, [feed.gate_proj, feed.up_proj], feed.down_proj
+        yield attention, [(attention.q_proj, 0), (attention.k_proj, 0), (attention.v_proj, 0), (attention.o_proj, 1)]
+        yield feed, [(feed.gate_proj, 0), (feed.up_proj, 0), (feed.down_proj, 1)]
 
 
 def _mask_of_own_heads(attention: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
