@@ -1,4 +1,4 @@
-"""How near plans come: for every example recipe and twelve others, what was foretold beside what was measured.
+"""How near plans come: for every example recipe and thirteen others, what was foretold beside what was measured.
 
 Three processes look at each recipe, one after the other: one plans by sizes and single operations alone (`--no-probe`), one carries out
 real steps, one plans as usual. The networks have random weights, so that nothing depends on a stage before. Of the Chinese
@@ -121,6 +121,13 @@ GENERATED: dict[str, dict[str, Any]] = {
             "tokenizer": {"wordpiece": {"vocabulary": 3000}},
         },
         "train": {"batch_size": 32},
+    },
+    "minilm, 4 bits": {
+        "task": "text-classification",
+        "data": REVIEWS,
+        "model": {"backbone": "minilm"},
+        "tune": {"adapter": {"lora": {"r": 16}}, "quantize": "nf4"},
+        "train": {"batch_size": 16, "optimizer": "adamw_8bit"},
     },
     "neumf": {
         "task": "item-recommendation",

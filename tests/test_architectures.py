@@ -82,7 +82,7 @@ def learn(network: Transformer, kind: str, tune: Tune, *, epochs: int = 1, lr: f
             should_stop=lambda: False,
         ),
     )
-    network.requires_grad_(True).eval()
+    freezing.release(network)
     return freezing.certify(movements, before, network, epochs)
 
 

@@ -287,6 +287,7 @@ def test_usual_learning_rates() -> None:
         "rmsprop": 1e-3,
         "muon": 1e-3,
         "rowwise_adagrad": 1e-2,
+        "adamw_8bit": 1e-3,
     }
     assert default_lr({"sgd": {"momentum": 0.9}}) == 1e-2
 

@@ -14,6 +14,7 @@ from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.describe import is_linear
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.pretrained import base_path
+from tunewright.models.quantized import Kind, nothing_fetched, quantize
 from tunewright.models.transformer import Transformer, first_line, quiet, seeded_library
 from tunewright.models.transformer_files import load_backbone
 from tunewright.models.weights import read_tensors
@@ -43,9 +44,7 @@ def lora(
     """
 
     def config(targets: list[str], head: list[str]) -> Any:
-        from peft import LoraConfig
-
-        return LoraConfig(
+        return peft().LoraConfig(
             r=r,
             lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  peft divides by it, whole or not
             lora_dropout=dropout,
@@ -63,9 +62,7 @@ def ia3(*, target: Targets = "linear") -> Callable[[list[str], list[str]], Any]:
     """A learned factor for each output of the targeted layers, one at the start (Liu et al. 2022, section 3.3)."""
 
     def config(targets: list[str], head: list[str]) -> Any:
-        from peft import IA3Config
-
-        return IA3Config(target_modules=targets, feedforward_modules=[], modules_to_save=head)
+        return peft().IA3Config(target_modules=targets, feedforward_modules=[], modules_to_save=head)
 
     config.target = target  # pyright: ignore[reportFunctionMemberAccess]
     return config
@@ -73,6 +70,14 @@ def ia3(*, target: Targets = "linear") -> Callable[[list[str], list[str]], Any]:
 
 def bitfit() -> None:
     """Only the biases move (Ben Zaken et al. 2021): nothing is added."""
+
+
+def peft() -> Any:
+    """The library, imported when it is first needed."""
+    with nothing_fetched():
+        import peft
+
+    return peft
 
 
 ADAPTERS: dict[str, Callable[..., Any]] = {"lora": lora, "ia3": ia3, "bitfit": bitfit}
@@ -105,8 +110,11 @@ def is_moved_by(adapter: Named | None, name: str, *, head: bool) -> bool:
     return "lora_" in name or "ia3_" in name
 
 
-def add_adapter(network: AnyNetwork, adapter: Named, *, seed: int) -> AnyNetwork:
+def add_adapter(network: AnyNetwork, adapter: Named, *, seed: int, bits: Kind | None = None) -> AnyNetwork:
     """The network with the adapter around it; its outputs are the same until the adapter is trained.
+
+    Args:
+        bits: the matrices of the backbone are kept in so few, rounded; None: as they are.
 
     Raises:
         RecipeError: no such adapter or option, or the network has nothing to put it on.
@@ -115,6 +123,13 @@ def add_adapter(network: AnyNetwork, adapter: Named, *, seed: int) -> AnyNetwork
     function = choose(ADAPTERS, name, "tune.adapter")
     options = check_options(function, given, f"tune.adapter.{name}")
     if name == "bitfit":
+        if bits is not None:
+            raise RecipeError(
+                "bitfit trains what is in the backbone, and numbers of few bits cannot be trained",
+                place="tune.quantize",
+                found=bits,
+                fix="tune.adapter: lora, or leave tune.quantize out",
+            )
         return _with_biases(network)
     if not isinstance(network, Transformer):
         raise RecipeError(
@@ -130,17 +145,19 @@ def add_adapter(network: AnyNetwork, adapter: Named, *, seed: int) -> AnyNetwork
             found=name,
             fix="leave model.weights: random out, or leave tune.adapter out",
         )
-    from peft import get_peft_model
-
     config = function(**options)
     targets = _targets(network, config.target, name)
     head = [block.name for block in network.blocks() if block.part == "head" and block.parameters()]
 
-    core = network.core
+    core, described = network.core, {**network.described, "adapter": adapter}
+    if bits is not None:
+        quantize(core, _targets(network, "linear", name), bits)
+        core.float()  # the rest, which may have been read in the type that it was saved in
+        described["quantize"] = bits
 
     def make() -> nn.Module:
         with quiet():
-            return get_peft_model(core, config(targets, head))
+            return peft().get_peft_model(core, config(targets, head))
 
     adapted = seeded_library(mix(seed, "adapter"), make)
     written = adapted.peft_config["default"]  # pyright: ignore
@@ -149,7 +166,7 @@ def add_adapter(network: AnyNetwork, adapter: Named, *, seed: int) -> AnyNetwork
         written.task_type = "SEQ_CLS"
     else:
         written.auto_mapping = {"base_model_class": type(core).__name__, "parent_library": type(core).__module__}
-    found = Transformer(adapted, {**network.described, "adapter": adapter})
+    found = Transformer(adapted, described)
     _require_pass(found, name)
     return found
 
@@ -179,15 +196,15 @@ def read_adapter(folder: Path, described: dict[str, Any], base: Path) -> Transfo
     Raises:
         ArtifactError: a file is damaged, or was changed to name other code or other weights.
     """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-
-    plain = {key: value for key, value in described.items() if key != "adapter"}
-    network = add_adapter(load_backbone(base, plain, seed=0).network, described["adapter"], seed=0)
+    plain = {key: value for key, value in described.items() if key not in ("adapter", "quantize")}
+    bits = described.get("quantize")
+    started = load_backbone(base, plain, seed=0, as_saved=bits is not None)
+    network = add_adapter(started.network, described["adapter"], seed=0, bits=bits)
     assert isinstance(network, Transformer)
     model: Any = network.model
     path = folder / "adapter_model.safetensors"
     tensors = read_tensors(path)
-    wanted = {name: tuple(value.shape) for name, value in get_peft_model_state_dict(model).items()}
+    wanted = {name: tuple(value.shape) for name, value in peft().get_peft_model_state_dict(model).items()}
     given = {name: tuple(value.shape) for name, value in tensors.items()}
     if wanted != given:
         wrong = [name for name in sorted({*wanted, *given}) if wanted.get(name) != given.get(name)]
@@ -198,7 +215,7 @@ def read_adapter(folder: Path, described: dict[str, Any], base: Path) -> Transfo
             expected=f"the {len(wanted)} tensors of {described['adapter']}",
             fix="restore the file from a copy, or train again",
         )
-    set_peft_model_state_dict(model, tensors)
+    peft().set_peft_model_state_dict(model, tensors)
     _require_unchanged(folder / "adapter_config.json", model.peft_config["default"])
     return network
 

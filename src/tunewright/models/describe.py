@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from tunewright.models.network import AnyNetwork, Inputs, Network, evaluating
+from tunewright.models.quantized import size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ def layer_table(network: AnyNetwork, inputs: Inputs | None = None) -> list[Layer
             block=block.title,
             kind=titles.get(block.title) or _class(block.module),
             output_shape=shapes.get(block.title, ()),
-            parameters=sum(value.numel() for value in block.parameters().values()),
+            parameters=sum(size(value) for value in block.parameters().values()),
             flops=flops[block.title],
         )
         for block in blocks

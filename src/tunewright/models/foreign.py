@@ -95,8 +95,16 @@ def drop_choices(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in ours and "attn_implementation" not in key}
 
 
-def require_memory(make: Callable[[], nn.Module]) -> None:
+def weights_bytes(folder: Path) -> int:
+    """Of the files that a model's weights lie in."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def require_memory(make: Callable[[], nn.Module], size: int | None = None) -> None:
     """See whether a network fits into this machine, by making it without memory.
+
+    Args:
+        size: bytes of its weights; None: as many as they take in float32.
 
     Raises:
         ArtifactError: its weights alone are larger than the machine's memory.
@@ -106,12 +114,13 @@ def require_memory(make: Callable[[], nn.Module]) -> None:
     with torch.device("meta"):
         ghost = make()
     count = sum(value.numel() for value in ghost.parameters())
+    needed = count * FLOAT_BYTES if size is None else size
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if count * FLOAT_BYTES > memory:
+    if needed > memory:
         raise ArtifactError(
             "the network does not fit into this machine's memory",
             file="config.json",
-            found=f"{count:.3g} parameters, {count * FLOAT_BYTES / 2**30:,.0f} GiB in float32",
+            found=f"{count:.3g} parameters, {needed / 2**30:,.0f} GiB",
             expected=f"at most {memory / 2**30:,.0f} GiB",
             fix="take a smaller backbone, or check the sizes in its config.json",
         )

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tunewright.errors import ArtifactError
-from tunewright.models.foreign import require_memory
+from tunewright.models.foreign import require_memory, weights_bytes
+from tunewright.models.quantized import restore
 from tunewright.models.transformer import (
     NAMES_TOKENS,
     Transformer,
@@ -46,15 +47,20 @@ class Started:
     """The tensors of the pretrained part that the architecture has no place for."""
 
 
-def load_backbone(folder: Path, described: dict[str, Any], *, seed: int) -> Started:
+def load_backbone(folder: Path, described: dict[str, Any], *, seed: int, as_saved: bool = False) -> Started:
     """The network of a description with the weights of a folder; a head that the folder lacks is random by the seed.
+
+    Args:
+        as_saved: numbers stay in the type that the files have, such as bfloat16; otherwise they become float32.
 
     Raises:
         ArtifactError: the weights cannot be read, or do not fit the architecture.
     """
     config = make_config(described["config"])
     purpose = described["purpose"]
-    require_memory(lambda: from_config(purpose, config))
+    # Of a configuration of its own: the library notes in it what a network was made in.
+    ghost = make_config(described["config"])
+    require_memory(lambda: from_config(purpose, ghost), weights_bytes(folder) if as_saved else None)
     found: dict[str, Any] = {}
 
     def make() -> nn.Module:
@@ -66,7 +72,7 @@ def load_backbone(folder: Path, described: dict[str, Any], *, seed: int) -> Star
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,  # said by `_require_fit`, with all their names
                 output_loading_info=True,
-                **implementation(),
+                **(implementation() | ({"dtype": "auto"} if as_saved else {})),
             )
         found.update(info)
         return model
@@ -113,6 +119,11 @@ def merged(network: Transformer) -> Transformer:
     """The network with its adapter worked into the weights; itself where it has none."""
     if not network.adapted:
         return network
+    restore(network.model)
+    # A head that was trained beside the adapter is put in its place here: peft can do it only where that is a single layer.
+    for name, module in list(network.model.named_modules()):
+        if isinstance(trained := getattr(module, "modules_to_save", None), nn.ModuleDict):
+            network.model.set_submodule(name, trained["default"])
     with quiet():
         core = network.model.merge_and_unload()  # pyright: ignore[reportCallIssue]
     return Transformer(core, {key: network.described[key] for key in ("purpose", "config", "head")})

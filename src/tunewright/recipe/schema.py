@@ -187,6 +187,8 @@ class Tune(Block):
     """The head's learning rate, as a multiple of `train.lr`."""
     adapter: Named | None = None
     """Train an adapter and the head instead of the weights: lora, ia3, bitfit, or {lora: {r: 16, dora: true}}."""
+    quantize: Literal["nf4", "int8"] | None = None
+    """With lora or ia3: the backbone's matrices are kept in 4 bits (nf4; with lora that is QLoRA) or 8 (int8), rounded."""
 
 
 class Regularization(Block):

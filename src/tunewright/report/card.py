@@ -253,6 +253,10 @@ def _with_peft(opening: Mapping[str, Any], kind: str) -> list[str]:
             "indices = {name: index for index, name in classes.items()}",
             f"base = {kind}.from_pretrained({base}, id2label=classes, label2id=indices)",
         ]
+    if (bits := words_of(opening.get("quantize"))) is not None:
+        lines.append(
+            f"# It learned beside this base rounded to {bits}: beside the whole one its answers differ a little."
+        )
     return [*lines, "model = PeftModel.from_pretrained(base, folder)"]
 
 

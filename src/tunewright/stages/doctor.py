@@ -21,6 +21,7 @@ EXTRAS = {
     "hub": "data sets of the Hugging Face hub",
     "privacy": "training with differential privacy",
     "tune": "the search for settings",
+    "quantize": "frozen matrices of 4 bits and optimisers of 8",
     "export": "ONNX files",
     "serve": "a model as a service, and the page of all runs",
 }

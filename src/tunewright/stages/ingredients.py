@@ -141,6 +141,14 @@ def gather(
     """
     task = get_task(recipe.task)
     require_private(recipe)
+    if recipe.tune.quantize is not None and recipe.tune.adapter is None:
+        raise RecipeError(
+            "numbers of few bits cannot be trained, and nothing is put beside them",
+            place="tune.quantize",
+            found=recipe.tune.quantize,
+            expected="tune.adapter: lora or ia3",
+            fix="add tune.adapter: lora, or leave tune.quantize out",
+        )
     if recipe.privacy is not None:
         recipe = private_recipe(recipe, screen.say)
     random = origin is None and (recipe.model.weights == "random" or backbone is None or not backbone.pretrained)
@@ -187,7 +195,7 @@ def gather(
         network.end_at(inputs.ends)
     if tune.adapter is not None:
         with weights(numbers):
-            network = add_adapter(network, tune.adapter, seed=recipe.seed)
+            network = add_adapter(network, tune.adapter, seed=recipe.seed, bits=tune.quantize)
     if numbers == "none":
         hollow(network)
     return Ingredients(

@@ -20,6 +20,7 @@ from tunewright.data.prepare import Prepared
 from tunewright.errors import RecipeError
 from tunewright.models.hollow import NUMBERS_ARE_WANTED, Numbers
 from tunewright.models.pretrained import Backbone
+from tunewright.models.quantized import size
 from tunewright.models.transformer import Transformer
 from tunewright.planning.calibration import calibrate, this_machine, was_busy
 from tunewright.planning.hardware import KNOWN, Hardware, card_here, find_hardware, scaled
@@ -226,9 +227,9 @@ def _put_together(
     pieces = recipe.hardware.tensor if narrowed else 1
 
     def whole(named: Iterable[tuple[str, nn.Parameter]]) -> int:
-        return sum(value.numel() * (pieces if name in narrowed else 1) for name, value in named)
+        return sum(size(value) * (pieces if name in narrowed else 1) for name, value in named)
 
-    larger = whole(network.named_parameters()) / max(1, sum(value.numel() for value in parameters))
+    larger = whole(network.named_parameters()) / max(1, sum(map(size, parameters)))
     here = machine.measured
     with threads(ready.threads), small_numbers_as_zero():
         step, basis, measured = step_time(rehearsal, times, machine)
@@ -239,7 +240,7 @@ def _put_together(
     steps = -(-rehearsal.steps // rows)
     most = rehearsal.most
     share, traffic = divided(most, machine, rows, gradients)
-    parts = {part: int(size * share) if part in DIVIDED else size for part, size in most.peak.items() if size}
+    parts = {part: int(held * share) if part in DIVIDED else held for part, held in most.peak.items() if held}
     peak = most.most - (most.peak.total() - sum(parts.values()))
     if narrowed:
         traffic += sums_of_layers(rehearsal, machine, pieces)

@@ -76,7 +76,9 @@ def pretrained_network(
         return _reading(network, preprocessor), recipe.tune
     described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
     if weights_are_read():
-        network = _said(load_backbone(weights_folder(backbone), described, seed=seed), screen)
+        # What is to be rounded need not take twice its memory first.
+        as_saved = recipe.tune.quantize is not None
+        network = _said(load_backbone(weights_folder(backbone), described, seed=seed, as_saved=as_saved), screen)
     else:
         network = build_transformer(described, seed=seed)
     network = _checked(network, screen)

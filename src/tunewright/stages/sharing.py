@@ -95,6 +95,8 @@ def _require(ingredients: Ingredients, *, divided: bool) -> None:
     in_parts = {
         "the reference of preferences is computed by a whole network": ingredients.objective.refer is not None,
         "muon needs whole matrices": optimizer == "muon",
+        "states of 8 bits belong to whole parameters": optimizer == "adamw_8bit",
+        "matrices in few bits are not divided": ingredients.tune.quantize is not None,
     }
     for problem, present in (together | in_parts if divided else together).items():
         if present:

@@ -17,7 +17,7 @@ from tunewright.models.transformer import Transformer
 from tunewright.planning.hardware import Hardware
 from tunewright.planning.needs import StagePlan
 from tunewright.recipe.changes import Changes, with_changes
-from tunewright.recipe.named import choose
+from tunewright.recipe.named import choose, parse_named
 from tunewright.recipe.schema import Recipe
 from tunewright.stages.console import silent
 from tunewright.stages.ingredients import Ingredients
@@ -137,6 +137,19 @@ def _lora(recipe: Recipe, ingredients: Ingredients) -> Changes:
     return {} if recipe.tune.adapter is not None else {"tune.adapter": {"lora": {"r": 16}}}
 
 
+def _four_bits(recipe: Recipe, ingredients: Ingredients) -> Changes:
+    if recipe.tune.quantize is not None:
+        return {}
+    return _lora(recipe, ingredients) | {"tune.quantize": "nf4"}
+
+
+def _eight_bits(recipe: Recipe, ingredients: Ingredients) -> Changes:
+    name, given = parse_named(recipe.train.optimizer, "train.optimizer")
+    if name not in ("adam", "adamw"):
+        return {}
+    return {"train.optimizer": {"adamw_8bit": given} if given else "adamw_8bit"}
+
+
 def _freeze(recipe: Recipe, ingredients: Ingredients) -> Changes:
     return {} if recipe.tune.freeze != "none" else {"tune.freeze": 0.5}
 
@@ -149,7 +162,13 @@ def _shorter(recipe: Recipe, ingredients: Ingredients) -> Changes:
 
 
 Risky = Callable[[Recipe, Ingredients], Changes]
-RISKY: dict[str, Risky] = {"lora": _lora, "freeze": _freeze, "shorter": _shorter}
+RISKY: dict[str, Risky] = {
+    "lora": _lora,
+    "4bit": _four_bits,
+    "8bit": _eight_bits,
+    "freeze": _freeze,
+    "shorter": _shorter,
+}
 
 
 def _ways(keeping: list[Changes], more: list[Changes]) -> Iterator[Changes]:

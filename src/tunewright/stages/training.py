@@ -311,7 +311,7 @@ def finish_stage(
     network = ingredients.network
     if state.best is not None:
         freezing.load_moving(network, movements, load_best(job.folder / "checkpoints", state.best.folder))
-    network.requires_grad_(True).eval()
+    freezing.release(network)
     ingredients.preprocessor.inputs.write(job.folder / "model")
     made_from = describe_source(job)
     extra = {"preprocessor": ingredients.preprocessor.to_json(), "made_from": made_from}

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tunewright.errors import ArtifactError, RecipeError, RunFailed
 from tunewright.models.adapters import is_moved_by
 from tunewright.models.network import AnyNetwork, Block
+from tunewright.models.quantized import size
 from tunewright.recipe.schema import Tune
 
 # A group's list of what `muon` moves by its own rule.
@@ -152,6 +153,13 @@ def start_epoch(movements: Sequence[Movement], epoch: int) -> None:
                 module.eval()  # an adapter trains beside it: its statistics stay
 
 
+def release(model: nn.Module) -> None:
+    """Nothing is trained any more, and nothing is frozen: as a network is after it was read."""
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())  # numbers in few bits have no gradient
+
+
 def is_trained(movement: Movement, epoch: int) -> bool:
     """Whether anything in the block moves in this epoch, counted from 0."""
     moves = bool(movement.moving) or not movement.block.parameters()
@@ -232,14 +240,14 @@ def certify(movements: Sequence[Movement], before: dict[str, str], model: nn.Mod
         if learned:
             unchanged = [name for name in learned if name in movement.moving and after[name] == before[name]]
             moved = sum(name in movement.moving for name in learned)
-            size = sum(value.numel() for value in movement.parameters)
-            entry = {"block": block.title, "tensors": len(learned), "parameters": size}
+            count = sum(value.numel() for value in movement.parameters)
+            entry = {"block": block.title, "tensors": len(learned), "parameters": count}
             trained.append({**entry, "changed": moved - len(unchanged), "unchanged": unchanged})
             warnings += [f"{name} was trained but did not change" for name in unchanged]
         if still := [name for name in names if name not in learned]:
             altered = [name for name in still if after[name] != before[name]]
-            size = sum(value.numel() for name, value in block.parameters().items() if name in still)
-            frozen.append({"block": block.title, "tensors": len(still), "parameters": size, "identical": not altered})
+            count = sum(size(value) for name, value in block.parameters().items() if name in still)
+            frozen.append({"block": block.title, "tensors": len(still), "parameters": count, "identical": not altered})
             warnings += [f"{name} was frozen but changed" for name in altered]
     return {
         "frozen": frozen,

@@ -19,6 +19,7 @@ from torch.optim import SGD, Adagrad, AdamW, Optimizer, RMSprop
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Named
+from tunewright.training.adam_8bit import Adam8bit, fresh_state
 from tunewright.training.bare import bare
 from tunewright.training.freezing import INSIDE
 from tunewright.training.muon import Muon
@@ -90,6 +91,13 @@ def muon(
     return bare(Muon)(parts[True], adam(parts[False], lr, betas=betas, eps=eps), lr, momentum)
 
 
+def adamw_8bit(
+    groups: Groups, lr: float, *, betas: tuple[Decay, Decay] = (0.9, 0.999), eps: Epsilon = 1e-8
+) -> Optimizer:
+    """AdamW with its running means in 8 bits: see `training/adam_8bit.py`."""
+    return bare(Adam8bit)(groups, lr, betas, eps)
+
+
 def rowwise_adagrad(groups: Groups, lr: float, *, eps: Epsilon = 1e-10) -> Optimizer:
     """Adagrad with one number for each row, for large tables: see `training/rowwise.py`."""
     return RowwiseAdagrad(groups, lr, eps)
@@ -103,6 +111,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "rmsprop": rmsprop,
     "muon": muon,
     "rowwise_adagrad": rowwise_adagrad,
+    "adamw_8bit": adamw_8bit,
 }
 USUAL_LR = {
     "sgd": 1e-2,
@@ -112,6 +121,7 @@ USUAL_LR = {
     "rmsprop": 1e-3,
     "muon": 1e-3,
     "rowwise_adagrad": 1e-2,
+    "adamw_8bit": 1e-3,
 }
 
 
@@ -139,7 +149,7 @@ def build_optimizer(named: Named, groups: Groups, lr: float, weight_decay: float
     build = choose(OPTIMIZERS, name, "train.optimizer")
     optimizer = build(groups, lr, **check_options(build, given, f"train.optimizer.{name}"))
     if weight_decay > 0:
-        if isinstance(optimizer, AdamW | Muon):
+        if isinstance(optimizer, AdamW | Muon | Adam8bit):
             for group in optimizer.param_groups:
                 group["weight_decay"] = weight_decay
         else:
@@ -224,6 +234,8 @@ def _state_keys(optimizer: Optimizer, parameter: Tensor) -> set[str]:
     if isinstance(optimizer, Muon):
         return {"momentum_buffer"} if id(parameter) in optimizer.matrices() else {"step", "exp_avg", "exp_avg_sq"}
     momentum = {"momentum_buffer"} if optimizer.defaults.get("momentum") else set[str]()
+    if isinstance(optimizer, Adam8bit):
+        return set(fresh_state(parameter))
     if isinstance(optimizer, SGD):
         return momentum
     if isinstance(optimizer, AdamW):
@@ -246,6 +258,8 @@ def _like(key: str, parameter: Tensor, optimizer: Optimizer) -> Tensor:
     """A tensor of the shape and type that a part of a parameter's state has."""
     if key == "step":
         return torch.zeros(())
+    if isinstance(optimizer, Adam8bit):
+        return fresh_state(parameter)[key]
     if isinstance(optimizer, RowwiseAdagrad):
         return parameter.new_empty(len(parameter) if parameter.dim() else 1)
     return parameter
