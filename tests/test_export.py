@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from tiny import texts, tiny_bert
 from tunewright.cli import app
@@ -138,6 +139,7 @@ CASES: dict[str, Any] = {
         place, {"deepspeech": {"channels": 4, "hidden": 16, "layers": 1, "cell": "lstm", "ahead": 2}}
     ),
     "conformer": lambda place: _speech(place, {"conformer": {"hidden": 16, "layers": 1, "heads": 2}}),
+    "whisper": lambda place: _speech(place, {"whisper": {"layers": 1, "width": 16, "heads": 2, "seconds": 2}}),
 }
 
 
@@ -169,6 +171,37 @@ def test_every_task_becomes_onnx(name: str, tmp_path: Path) -> None:
     assert all(count >= 1 for count in free.values())
     assert ("input_ids" not in free or free["input_ids"] == 2) and ("features" not in free or free["features"] == 2)
     assert not list((folder.parent / "export").glob(".tmp*"))
+
+
+def test_whisper_hears_once_and_writes_token_by_token(tmp_path: Path) -> None:
+    """With the two files alone, as a program without us would: the same text."""
+    import onnxruntime
+
+    from tunewright.models.whisper import Whisper
+    from tunewright.stages.job import load_origin
+
+    folder = trained(tmp_path, "whisper")
+    export(folder, "onnx", screen=silent())
+    place = folder.parent / "export"
+    hears, writes = (onnxruntime.InferenceSession(str(place / f"{name}.onnx")) for name in ("encoder", "model"))
+    origin = load_origin(folder)
+    network, facts = origin.network.eval(), origin.network.described["speech"]
+    assert isinstance(network, Whisper)
+    draw = torch.Generator().manual_seed(1)
+    inputs = {"features": torch.randn(2, 120, 80, generator=draw), "lengths": torch.tensor([120, 70])}
+    with torch.no_grad():
+        expected = network.dictate(inputs, 20)
+    assert any(expected)
+    (heard,) = hears.run(None, {name: value.numpy() for name, value in inputs.items()})
+    for row, text in enumerate(expected):
+        tokens = list(facts["start"])
+        while len(tokens) - len(facts["start"]) < 20:
+            (logits,) = writes.run(None, {"tokens": np.array([tokens]), "heard": heard[row : row + 1]})
+            allowed = logits[0, -1, : facts["words"]]
+            if (best := int(allowed.argmax())) == facts["end"]:
+                break
+            tokens.append(best)
+        assert tokens[len(facts["start"]) :] == text
 
 
 def test_eight_bits_and_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

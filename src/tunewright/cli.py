@@ -164,7 +164,7 @@ def plan(
     ] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option(help="What may change the result to make it fit: lora, freeze, shorter; several times."),
+        typer.Option(help="What may change the result to make it fit: lora, 4bit, 8bit, freeze, shorter; several times."),
     ] = None,
     write: Annotated[Path | None, typer.Option(help="Write the recipe with the changes that make it fit here.")] = None,
     probe: Annotated[bool, typer.Option(help="Time real steps of small networks on this machine.")] = True,

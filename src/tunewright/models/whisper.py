@@ -39,9 +39,13 @@ class Whisper(Recogniser):
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """{"features": [B, T, M], "lengths": [B], "tokens": [B, L]} to logits [B, L, V] of the token that follows each."""
-        return self._logits(self._written(inputs["tokens"], self._heard(inputs)))
+        return self.following(inputs["tokens"], self.heard(inputs))
 
-    def _heard(self, inputs: dict[str, Tensor]) -> Tensor:
+    def following(self, tokens: Tensor, heard: Tensor) -> Tensor:
+        """[B, L, V]: the logits of the token that follows each of [B, L], with what was heard [B, S, D]."""
+        return self._logits(self._written(tokens, heard))
+
+    def heard(self, inputs: dict[str, Tensor]) -> Tensor:
         """[B, S, D]: what the encoder makes of the recordings, each followed by silence up to the length that it always reads."""
         features, lengths = inputs["features"], inputs["lengths"]
         longest = 2 * self.body.config.max_source_positions
@@ -66,7 +70,7 @@ class Whisper(Recogniser):
         """The tokens of each recording: the likeliest each time, until the end or `most` of them."""
         from transformers import DynamicCache, EncoderDecoderCache
 
-        heard = self._heard(inputs)
+        heard = self.heard(inputs)
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         tokens = torch.tensor(self.facts["start"], device=heard.device).expand(len(heard), -1)
         end = self.facts["end"]

@@ -224,7 +224,7 @@ class Train(Block):
     objective: Named | None = None
     """What is minimised; the task chooses when left out. masked, denoising and masked_tokens need no labels."""
     optimizer: Named = "adam"
-    """sgd, adam, adamw, adagrad, rmsprop, muon, or {sgd: {momentum: 0.9}}."""
+    """sgd, adam, adamw, adagrad, rmsprop, muon, adamw_8bit, or {sgd: {momentum: 0.9}}."""
     lr: Annotated[float, Field(gt=0)] | None = None
     """The peak learning rate; the optimiser's usual one when left out."""
     schedule: Named = "constant"

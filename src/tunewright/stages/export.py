@@ -24,7 +24,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tunewright.data.columns import Rejects
 from tunewright.errors import ArtifactError, RecipeError, RunFailed, UserError
@@ -38,12 +38,13 @@ from tunewright.models.keras_file import applied, write_keras
 from tunewright.models.network import AnyNetwork, Network
 from tunewright.models.transformer import Transformer
 from tunewright.models.transformer_files import merged
+from tunewright.models.whisper import Whisper
 from tunewright.stages.console import Screen
 from tunewright.stages.given import given_pieces
 from tunewright.stages.job import load_origin
 from tunewright.stages.provenance import provenance
 from tunewright.tasks.base import Preprocessor
-from tunewright.tasks.handed_on import Named, Trial, differing, handed_on
+from tunewright.tasks.handed_on import Free, HandedOn, Named, Trial, differing, handed_on
 
 Form = Literal["onnx", "int8", "torch", "gguf", "keras"]
 FILES: dict[str, str] = {
@@ -53,6 +54,8 @@ FILES: dict[str, str] = {
     "gguf": "model.gguf",
     "keras": "model.keras",
 }
+# Beside the file that writes, of a network that hears first.
+ENCODER = "encoder"
 # Rows that the copy is held against, and how many at once.
 TRIED, AT_ONCE = 256, 8
 # Passes whose median is the latency.
@@ -204,38 +207,87 @@ def _make_plain(network: AnyNetwork) -> None:
 
 
 def _onnx(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
-    one, other = _two_sizes(trial)
-    shapes = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in differing(one, other))
+    return _graphs(trial, path, _graph)
+
+
+def _int8(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
+    """The weights of products in 8 bits, their inputs rounded to 8 bits while it computes (dynamic quantisation)."""
+    return _graphs(trial, path, _small_graph)
+
+
+def _graphs(
+    trial: Trial, path: Path, write: Callable[[nn.Module, Named, Free, Path], None]
+) -> Callable[[Named], Tensor]:
+    """One file for the whole network; of Whisper one that hears, once for a recording, and one that writes, once for each token."""
+    network, inputs, free = trial.module.network, _longest(trial), _free(trial)
+    if not isinstance(network, Whisper):
+        write(trial.module, inputs, free, path)
+        return _runtime(path)
+    sound = {name: inputs[name] for name in ("features", "lengths")}
+    with torch.no_grad():
+        text = {"tokens": inputs["tokens"], "heard": network.heard(sound)}
+    ear = path.with_name(f"{ENCODER}{path.name.removeprefix('model')}")
+    write(_Hearing(network), sound, {name: free[name] for name in sound}, ear)
+    write(_Writing(network), text, {"tokens": free["tokens"], "heard": [0]}, path)
+    hears, writes = _runtime(ear), _runtime(path)
+    return lambda given: writes({"tokens": given["tokens"], "heard": hears(given)})
+
+
+class _Hearing(nn.Module):
+    """The part of Whisper that is computed once for a recording."""
+
+    def __init__(self, network: Whisper) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """[B, T, M] and [B] to [B, S, D]."""
+        return self.network.heard({"features": features, "lengths": lengths})
+
+
+class _Writing(nn.Module):
+    """The part of Whisper that is computed for each token."""
+
+    def __init__(self, network: Whisper) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tokens: Tensor, heard: Tensor) -> Tensor:
+        """[B, L] and [B, S, D] to logits [B, L, V] of the token that follows each."""
+        return self.network.following(tokens, heard)
+
+
+def _graph(module: nn.Module, inputs: Named, free: Free, path: Path) -> None:
+    shapes = _shapes(free)
+    if not isinstance(module, HandedOn):  # whose inputs come as one list
+        shapes = shapes[0]
     with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         warnings.simplefilter("ignore")  # torch's exporter warns of its own
         program = torch.onnx.export(
-            trial.module,
-            tuple(one.values()),
+            module,
+            tuple(inputs.values()),
             dynamo=True,
-            dynamic_shapes=(shapes,),
+            dynamic_shapes=shapes,
             custom_translation_table=translations(),
-            input_names=list(one),
+            input_names=list(inputs),
             output_names=["outputs"],
             verbose=False,
         )
         assert program is not None
         program.save(str(path))
-    return _runtime(path)
 
 
-def _int8(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
-    """The weights of products in 8 bits, their inputs rounded to 8 bits while it computes (dynamic quantisation)."""
+def _small_graph(module: nn.Module, inputs: Named, free: Free, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     whole = path.with_name("whole.onnx")
-    _onnx(trial, whole)
+    _graph(module, inputs, free, whole)
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
         quantize_dynamic(whole, path, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"],
                          extra_options={"DefaultTensorType": 1})  # fmt: skip
     for file in path.parent.glob("whole.onnx*"):
         file.unlink()
-    return _runtime(path)
 
 
 def _runtime(path: Path) -> Callable[[Named], Tensor]:
@@ -254,11 +306,12 @@ def _runtime(path: Path) -> Callable[[Named], Tensor]:
 
 
 def _torch(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
-    one, other = _two_sizes(trial)
-    shapes = (tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in differing(one, other)),)
+    inputs = _longest(trial)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        program = torch.export.export(trial.module, tuple(one.values()), dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(
+            trial.module, tuple(inputs.values()), dynamic_shapes=_shapes(_free(trial)), strict=False
+        )
         torch.export.save(program, path)
         again = torch.export.load(path).module()
 
@@ -310,14 +363,27 @@ def _passed_through(module: Callable[..., Tensor]) -> Callable[[Named], Tensor]:
     return run
 
 
-def _two_sizes(trial: Trial) -> tuple[Named, Named]:
-    """Two batches that differ in every axis in which batches can differ."""
-    sizes = [
-        (sum(value.numel() for value in trial.batch([index]).values()), index)
-        for index in range(min(trial.count, TRIED))
-    ]
-    short, long = min(sizes)[1], max(sizes)[1]
-    return trial.batch([short, short]), trial.batch([long] * 3)
+def _longest(trial: Trial) -> Named:
+    """A batch that no axis of a free size has one number in."""
+    return trial.batch([_by_size(trial)[-1]] * 3)
+
+
+def _free(trial: Trial) -> Free:
+    """Of each input the axes whose size is free: those in which the shortest examples, two, and the longest, three, differ."""
+    return trial.free or differing(trial.batch([_by_size(trial)[0]] * 2), _longest(trial))
+
+
+def _by_size(trial: Trial) -> list[int]:
+    """Examples by how many numbers they have."""
+    return sorted(
+        range(min(trial.count, TRIED)),
+        key=lambda index: sum(value.numel() for value in trial.batch([index]).values()),
+    )
+
+
+def _shapes(free: Free) -> tuple[tuple[dict[int, Any], ...]]:
+    """The free axes as torch's exporter wants them told, for a network whose inputs come as one list."""
+    return (tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in free.values()),)
 
 
 WRITERS: dict[str, Callable[[Trial, Path], Callable[[Named], Tensor]]] = {
@@ -366,17 +432,16 @@ def _held_against(
         lost = abs(metric["before"] - metric["after"]) if metric is not None else 1 - same / total
         if lost > POINT:
             flagged = f"8 bits cost more than one point here ({lost:.3f}); do not use this file without looking"
-    first, second = _two_sizes(trial)
-    axes = differing(first, second)
+    free = _free(trial)
     return Exported(
         form=form,
         file=name,
         inputs={
             key: {
                 "type": str(value.dtype).removeprefix("torch."),
-                "shape": [None if axis in free else int(size) for axis, size in enumerate(value.shape)],
+                "shape": [None if axis in free[key] else int(size) for axis, size in enumerate(value.shape)],
             }
-            for (key, value), free in zip(first.items(), axes)
+            for key, value in one.items()
         },
         rows=min(trial.count, TRIED),
         largest_difference=largest,

@@ -77,7 +77,7 @@ def print_plan(
         if option is None:
             screen.warn(
                 f"{made.stage}: nothing that was tried fits"
-                + ("" if allowed else "; --allow lora, freeze or shorter tries more")
+                + ("" if allowed else "; --allow lora, 4bit, 8bit, freeze or shorter tries more")
             )
             continue
         kept = "the result stays the same" if option.keeps else "THE RESULT CHANGES"

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from tunewright.data.batching import Examples
-from tunewright.errors import ArtifactError
 from tunewright.models.network import AnyNetwork
 from tunewright.models.recommender import Recommender
 from tunewright.models.transformer import Transformer
@@ -20,10 +19,14 @@ from tunewright.models.whisper import Whisper
 from tunewright.tasks.base import Preprocessor
 from tunewright.tasks.causal_tokens import CausalEncoder
 from tunewright.tasks.chat_tokens import TalkEncoder
+from tunewright.tasks.transcription import MOST_TOKENS
 
 # Inputs by name, and what they are called where there is one tensor.
 Named = dict[str, Tensor]
+# Of each input, by name, the axes whose size a caller chooses.
+Free = dict[str, list[int]]
 SINGLE = "inputs"
+DICTATED_AT_ONCE = 8
 
 
 class HandedOn(nn.Module):
@@ -54,20 +57,12 @@ class Trial:
     """[count], where there is a target."""
     tokenizer: Any = None
     """Of a language model."""
+    free: Free | None = None
+    """Of each input the axes in which examples may differ; None: seen from examples."""
 
 
 def handed_on(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table) -> Trial:
-    """A saved model as it is handed on, with the rows of a table as examples.
-
-    Raises:
-        ArtifactError: the network writes one token after the other, with a memory that has no place in a file of operations.
-    """
-    if isinstance(network, Whisper):
-        raise ArtifactError(
-            "Whisper hears once and then writes token by token, which is no single pass",
-            expected="a network with one pass, such as deepspeech or conformer",
-            fix="its folder opens with transformers",
-        )
+    """A saved model as it is handed on, with the rows of a table as examples."""
     inputs = preprocessor.inputs
     if isinstance(network, Recommender):
         return _recommender(network, table.num_rows)
@@ -82,8 +77,27 @@ def handed_on(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table) 
         found = examples.batch(torch.tensor(ids)).inputs
         return {SINGLE: found} if isinstance(found, Tensor) else dict(found)
 
+    if isinstance(network, Whisper):
+        return _dictation(network, len(examples), batch)
     names = list(batch([0]))
     return Trial(module=HandedOn(network, names), count=len(examples), batch=batch, target=examples.target)
+
+
+def _dictation(network: Whisper, count: int, batch: Callable[[list[int]], Named]) -> Trial:
+    """Recordings, each with what the network writes of it by itself: if every next token of that is the same, so is the whole text."""
+    written: list[list[int]] = []
+    with torch.no_grad():
+        for ids in torch.arange(count).split(DICTATED_AT_ONCE):
+            written += network.dictate(batch(ids.tolist()), MOST_TOKENS)
+    start, end = network.facts["start"], network.facts["end"]
+
+    def with_tokens(ids: list[int]) -> Named:
+        longest = max(1, *(len(written[index]) for index in ids))
+        rows = [[*start, *written[index], *[end] * (longest - len(written[index]))] for index in ids]
+        return {**batch(ids), "tokens": torch.tensor(rows)}
+
+    free = {"features": [0, 1], "lengths": [0], "tokens": [0, 1]}
+    return Trial(module=HandedOn(network, list(free)), count=count, batch=with_tokens, target=None, free=free)
 
 
 def _writer(network: Transformer, encoder: CausalEncoder | TalkEncoder, table: pa.Table) -> Trial:
@@ -130,9 +144,9 @@ def _recommender(network: Recommender, count: int) -> Trial:
     )
 
 
-def differing(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[list[int]]:
-    """Of each input the axes in which two batches of different sizes differ: those that a caller may choose."""
-    return [
-        [axis for axis in range(a.dim()) if a.shape[axis] != b.shape[axis]]
-        for a, b in zip(one.values(), other.values())
-    ]
+def differing(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Free:
+    """The axes in which two batches of different sizes differ."""
+    return {
+        name: [axis for axis in range(a.dim()) if a.shape[axis] != b.shape[axis]]
+        for (name, a), b in zip(one.items(), other.values())
+    }
