@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from sklearn.datasets import load_iris
 
 import tunewright
+from test_export import CASES
 from tiny import tiny_bert
 from tunewright.errors import RecipeError
 from tunewright.evaluation.combined import combined, standardised, weighted_tau
@@ -21,8 +23,11 @@ from tunewright.models.pretrained import open_backbone
 from tunewright.models.published import PUBLISHED
 from tunewright.models.transformer import build_transformer, describe_transformer
 from tunewright.stages.candidates import past_scores
-from tunewright.stages.choose import averaged, choose
+from tunewright.stages.choose import choose
 from tunewright.stages.console import silent
+from tunewright.stages.job import load_origin
+from tunewright.stages.probing import averaged
+from tunewright.tasks.answers import answers_by_byte
 from tunewright.tasks.table import TASKS
 
 IRIS, KIND = load_iris(return_X_y=True)
@@ -210,11 +215,47 @@ def test_numbers_are_a_target_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "metric"), [("writer", "bits_per_byte"), ("talk", "bits_per_byte"), ("deepspeech", "wer")]
+)
+def test_without_a_target_models_show_what_they_can_do(
+    tmp_path: Path, name: str, metric: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = {"eval": {"resamples": 100}, **CASES[name](tmp_path)}
+    models: dict[str, str] = {}
+    learned = 25 if metric == "wer" else 6
+    for epochs, rate in ((1, 1e-7), (learned, 1e-2)):
+        plain = {**recipe, "name": f"for-{epochs}", "train": {"epochs": epochs, "batch_size": 8, "lr": rate}}
+        stage = next(
+            iter(tunewright.run(plain, base=tmp_path, runs=tmp_path / "runs", screen=silent()).stages.values())
+        )
+        models[str(stage.folder / "model")] = f"{epochs}"
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps({**recipe, "stages": ["finetune"]}))
+    ranked = choose(path, [], names=[*models], runs=tmp_path / "none", planned=False)
+    first, second = (entry.measured for entry in ranked)
+    assert first is not None and second is not None and first.logme is None
+    assert models[ranked[0].candidate.name] == f"{learned}" and (first.probe.value or 0) < (second.probe.value or 0)
+    shown = capsys.readouterr().out
+    assert metric in shown and "untrained" in shown and "LogME" not in shown
+
+
+def test_answers_are_counted_by_their_bytes(tmp_path: Path) -> None:
+    """Two conversations, one model: nats of all that the assistant says, over its bytes, whatever the recipe cuts."""
+    recipe = {**CASES["talk"](tmp_path), "train": {"epochs": 1, "batch_size": 16}, "name": "talk"}
+    stage = next(iter(tunewright.run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent()).stages.values()))
+    origin = load_origin(stage.folder / "model")
+    turns = [[{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": text}] for text in ("2", "é9")]
+    table = pa.table({"messages": [json.dumps(entry) for entry in turns], "_row": [1, 2]})
+    outputs, counts = answers_by_byte(origin.network, origin.preprocessor.inputs, table)
+    assert outputs[:, 2].tolist() == [1, 3] and (counts > 1).all() and (outputs[:, 0] > 0).all()
+
+
+@pytest.mark.parametrize(
     "changes, names, match",
     [
         ({}, ["./nowhere"], "no such folder"),
         ({"task": "tabular-classification", "data": {"source": "wine"}}, None, "has no pretrained model"),
-        ({"task": "language-modeling", "data": {"source": "x.txt"}, "model": {}}, ["minilm"], "has none"),
+        ({"task": "masked-language-modeling", "data": {"source": "x.txt"}, "model": {}}, ["minilm"], "can be compared"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], names: list[str] | None, match: str) -> None:

@@ -164,7 +164,9 @@ def plan(
     ] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option(help="What may change the result to make it fit: lora, 4bit, 8bit, freeze, shorter; several times."),
+        typer.Option(
+            help="What may change the result to make it fit: lora, 4bit, 8bit, freeze, shorter; several times."
+        ),
     ] = None,
     write: Annotated[Path | None, typer.Option(help="Write the recipe with the changes that make it fit here.")] = None,
     probe: Annotated[bool, typer.Option(help="Time real steps of small networks on this machine.")] = True,
@@ -201,11 +203,14 @@ def choose(
             help="A name of the catalog, a folder, or a hub id, which is downloaded; may be given several times."
         ),
     ] = None,
-    sample: Annotated[int, typer.Option(min=20, help="Training rows that are looked at.")] = 500,
+    sample: Annotated[
+        int | None,
+        typer.Option(min=20, help="Training rows that are looked at: 500, or 100 where there is no target."),
+    ] = None,
     runs: Annotated[Path, typer.Option(help="The folder of past runs, which are learned from.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the ranking as JSON.")] = False,
 ) -> None:
-    """Rank the pretrained models that the recipe could start from, by what their features say of your data."""
+    """Rank the pretrained models that the recipe could start from, by what they know of your data before they are trained on it."""
     from tunewright.stages.choose import choose as rank
 
     rank(recipe, overrides or [], names=candidates, sample=sample, runs=runs, as_json=as_json)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LOOKED_UP = "2026-11-26"
+LOOKED_UP = "2026-11-27"
 
 MNLI = "accuracy on MNLI-m (dev)"
 XNLI_ZH = "accuracy on XNLI, Chinese (test)"
@@ -32,6 +32,12 @@ class Published:
 _MINILM = "the models' own table, model card of MiniLM-L12-H384-uncased; W. Wang et al. 2020 (arXiv 2002.10957)"
 _DEBERTA = "model card; P. He et al. 2021 (arXiv 2111.09543)"
 _HFL = "Y. Cui et al. 2019 (arXiv 1906.08101), table of XNLI, the best of ten runs"
+
+
+def _writer(parameters: float, *languages: str) -> Published:
+    """A language model; by their cards all of these are free to use. Without a score: their cards have none by the same harness."""
+    return Published(task="language-modeling", parameters=parameters, licence="Apache-2.0", languages=languages)
+
 
 PUBLISHED: dict[str, Published] = {
     "minilm": Published(task="text-classification", parameters=22.7e6, licence="Apache-2.0", languages=("en",)),
@@ -135,4 +141,9 @@ PUBLISHED: dict[str, Published] = {
         score=82.1,
         source="Z. Liu et al. 2022 (arXiv 2201.03545), table 1",
     ),
+    "HuggingFaceTB/SmolLM2-135M": _writer(135e6, "en"),
+    "HuggingFaceTB/SmolLM2-360M": _writer(360e6, "en"),
+    "HuggingFaceTB/SmolLM2-1.7B": _writer(1.7e9, "en"),
+    "Qwen/Qwen2.5-0.5B": _writer(0.49e9, "many"),
+    "Qwen/Qwen2.5-1.5B": _writer(1.54e9, "many"),
 }

@@ -47,7 +47,8 @@ def candidates_for(recipe: Recipe, names: list[str] | None) -> list[Candidate]:
     stage = stage_recipes(recipe)[-1]
     if names:
         return [_candidate(stage, name, wanted=True) for name in dict.fromkeys(names)]
-    known = [name for name, facts in PUBLISHED.items() if facts.task == stage.recipe.task]
+    purpose = get_task(stage.recipe.task).purpose
+    known = [name for name, facts in PUBLISHED.items() if get_task(facts.task).purpose == purpose]
     own = stage.recipe.model.backbone
     if own is not None and stage.recipe.model.weights in (None, "pretrained"):
         known = list(dict.fromkeys([parse_named(own, "model.backbone")[0], *known]))

@@ -1,8 +1,8 @@
 """`tunewright choose`: which pretrained model should this recipe start from?
 
-Each candidate's features of a sample of the training rows are held against the target by scores that need no training, and
-shown beside what is published and what past runs have shown. A bare score of this kind can order models worse than a fixed
-order does, so the fixed order stands beside, and what cannot be told apart is said to be so.
+What each candidate knows of a sample of the training rows (`stages/probing.py`) is shown beside what is published and what past runs have
+shown. A bare score of features can order models worse than a fixed order does, so the fixed order stands beside, and what cannot be told apart
+is said to be so.
 """
 
 from __future__ import annotations
@@ -14,53 +14,30 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from rich.table import Table
 
-from tunewright.data.batching import of_all
 from tunewright.errors import RecipeError, TunewrightError
 from tunewright.evaluation.combined import combined, standardised
-from tunewright.evaluation.intervals import Difference, Estimate, bootstrap, paired_bootstrap
-from tunewright.evaluation.metrics import METRICS, Outcome
-from tunewright.evaluation.transferability import h_score, leep, logme, nearest, one_hot
-from tunewright.models.layer_features import layer_means
-from tunewright.models.network import evaluating
+from tunewright.evaluation.intervals import Difference, paired_bootstrap
+from tunewright.evaluation.metrics import METRICS
 from tunewright.models.published import LOOKED_UP
 from tunewright.planning.hardware import Hardware
 from tunewright.planning.needs import StagePlan
-from tunewright.random import permutation
 from tunewright.stages.candidates import Candidate, candidates_for, past_scores
 from tunewright.stages.console import Screen, silent
-from tunewright.stages.ingredients import Ingredients, gather, prepare_data
-from tunewright.stages.job import Origin, recipe_backbone
+from tunewright.stages.ingredients import gather, prepare_data
+from tunewright.stages.job import recipe_backbone
 from tunewright.stages.plan import Given, plan_stage, planned_machine
 from tunewright.stages.plan_table import duration, size_of
+from tunewright.stages.probing import NEIGHBOURS, RESAMPLES, Measured, measure, metric_of
 from tunewright.stages.recipes import given_origin, read_recipe
 from tunewright.tasks.table import get_task
-from tunewright.training.features import held_out_logits, held_out_numbers
 
-SAMPLE, BATCH = 500, 64
-NEIGHBOURS = 5
-RESAMPLES = 1000
+# Training rows that are looked at; of texts and recordings that a network goes through as it is.
+SAMPLE, AS_IT_IS = 500, 100
 LANGUAGES = {"zh": "Chinese", "en": "a language of letters"}
 # Texts with so large a share of Chinese characters are Chinese.
 HAN, CHINESE = re.compile(r"[\u3400-\u9fff]"), 0.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What a candidate's features say of the target."""
-
-    outcome: Outcome
-    """The held-out answers of a linear probe."""
-    probe: Estimate
-    neighbours: float
-    logme: float
-    h_score: float | None
-    """None: the target has no classes."""
-    leep: float | None
-    """None: the candidate names no classes of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +81,7 @@ def choose(
     overrides: list[str],
     *,
     names: list[str] | None = None,
-    sample: int = SAMPLE,
+    sample: int | None = None,
     runs: Path = Path("runs"),
     planned: bool = True,
     as_json: bool = False,
@@ -114,27 +91,29 @@ def choose(
 
     Args:
         names: of the catalog, folders, or hub ids, which are then downloaded; None: the catalog's for the task.
-        sample: training rows that are looked at.
+        sample: training rows that are looked at; None: 500, or 100 where there is no target.
         runs: the folder of past runs, which are learned from.
         planned: also plan the fine-tune of each, for its memory and time.
 
     Raises:
-        RecipeError: the task has no target that features could be held against.
+        RecipeError: nothing of the task says before a training how good a model is.
     """
     screen = silent() if as_json else screen or Screen()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     found = candidates_for(loaded, names)
     task = get_task(found[0].stage.recipe.task)
-    if task.examination is not None or task.target_kind is None:
+    metric = metric_of(task)
+    if metric is None:
         raise RecipeError(
-            f"choose holds features against a target, and {task.name} has none",
+            f"nothing that a model does before it is trained for {task.name} can be compared with another's",
             place="task",
             found=task.name,
-            expected="a task of classes, labels or numbers",
+            expected="a target, or language-modeling, supervised-fine-tuning or speech-recognition",
             fix="run a short stage from each model, and `tunewright compare` them",
         )
+    sample = sample or (SAMPLE if task.examination is None else AS_IT_IS)
     machine = planned_machine(None, screen) if planned else None
-    language = _language(found[0], base) if task.purpose == "text-classification" else None
+    language = _language(found[0], base) if task.purpose in ("text-classification", "causal-lm") else None
     past = past_scores(runs, task.name)
     measured: list[Measured | None] = []
     plans: list[StagePlan | None] = []
@@ -146,11 +125,11 @@ def choose(
         measured.append(one)
         plans.append(plan)
         reasons.append(reason)
-    ranked = _rank(found, measured, plans, reasons, past, task.metrics[0], language)
+    ranked = _rank(found, measured, plans, reasons, past, metric.name, language)
     if as_json:
         sys.stdout.write(json.dumps([entry.to_json() for entry in ranked], indent=2, ensure_ascii=False) + "\n")
     else:
-        _show(ranked, task.metrics[0], screen, language)
+        _show(ranked, metric.name, screen, language, by_features=task.examination is None)
     return ranked
 
 
@@ -169,81 +148,6 @@ def _look(
         return measure(ingredients, origin, sample), plan, None
     except TunewrightError as error:
         return None, None, error.message.splitlines()[0]
-
-
-def measure(ingredients: Ingredients, origin: Origin | None, sample: int) -> Measured:
-    """The scores of a network's features on a sample of its training rows, which the same seed draws for each candidate."""
-    recipe, target = ingredients.recipe, ingredients.preprocessor.target
-    assert target is not None
-    table = ingredients.prepared.table("train")
-    table = table.take(np.sort(permutation(recipe.seed, "choose", 0, table.num_rows)[:sample]))
-    encoded = target.encode(table)
-    examples = ingredients.preprocessor.inputs.examples(table, encoded)
-    source = _source(origin, ingredients.preprocessor.inputs.input_shape)
-
-    def looked_at(inputs: Any) -> list[torch.Tensor]:
-        named = [] if source is None else [source(inputs).softmax(1)]
-        return [*layer_means(ingredients.network, inputs), *named]
-
-    with evaluating(ingredients.network), torch.inference_mode():
-        layers = [found.double().numpy() for found in of_all(examples, BATCH, looked_at)]
-    named = None if source is None else layers.pop()
-    features = averaged(layers)
-    truth = target.truth(encoded)
-    metric = METRICS[ingredients.task.metrics[0]]
-    with_one = np.concatenate([features, np.ones((len(features), 1))], 1)
-    if target.classes is not None and not target.several:
-        matrix = one_hot(truth)
-        logits = held_out_logits(features, truth, seed=recipe.seed)
-        logits = np.zeros(matrix.shape) if logits is None else logits
-        outcome = Outcome(logits, np.searchsorted(np.unique(truth), truth))
-        close = float((nearest(features, matrix, NEIGHBOURS).argmax(1) == outcome.target).mean())
-    else:
-        matrix = np.asarray(truth, dtype=np.float64).reshape(len(truth), -1)
-        scaled = (matrix - matrix.mean(0)) / np.maximum(matrix.std(0), 1e-12)
-        outputs = held_out_numbers(features, matrix, seed=recipe.seed)
-        # Several labels: above 1/2 is yes, which the metrics read as a logit above 0.
-        outcome = Outcome(outputs - 0.5, truth) if target.several else Outcome(outputs[:, 0], truth)
-        close = -float(((nearest(features, scaled, NEIGHBOURS) - scaled) ** 2).mean())
-        matrix = scaled
-    classes = target.classes is not None and not target.several
-    return Measured(
-        outcome=outcome,
-        probe=bootstrap([metric], outcome, resamples=RESAMPLES, seed=recipe.seed)[metric.name],
-        neighbours=close,
-        logme=logme(with_one, matrix),
-        h_score=h_score(features, truth) if classes else None,
-        leep=leep(named, truth) if named is not None and classes else None,
-    )
-
-
-def _source(origin: Origin | None, shape: tuple[int, ...]) -> torch.nn.Module | None:
-    """The whole network that a candidate was trained as, where it names classes and reads inputs of this shape."""
-    target = origin.preprocessor.target if origin is not None else None
-    if origin is None or target is None or target.classes is None or target.several:
-        return None
-    same = tuple(origin.network.described.get("input_shape", shape)) == tuple(shape)
-    return origin.network.eval() if same else None
-
-
-def averaged(layers: list[np.ndarray]) -> np.ndarray:
-    """[N, at most N]: features whose inner products are the mean of the layers' own.
-
-    Layers differ in width, so their features cannot be averaged, but their rows' inner products can, once each layer is centred
-    and has rows of mean squared length 1. The result is given in its principal directions, the largest first.
-    """
-    found: list[np.ndarray] = []
-    for layer in layers:
-        centred = layer - layer.mean(0)
-        size = np.sqrt((centred**2).sum(1).mean())
-        if np.isfinite(size) and size > 0:
-            found.append(centred / (size * np.sqrt(len(layers))))
-    if not found:
-        return np.zeros((len(layers[0]), 1))
-    whole = np.concatenate(found, 1)
-    left, sizes, _ = np.linalg.svd(whole, full_matrices=False)
-    kept = sizes > 1e-7 * sizes[0]
-    return left[:, kept] * sizes[kept]
 
 
 def _rank(
@@ -335,16 +239,18 @@ def priors(found: list[Candidate], past: dict[str, float], language: str | None)
     return [sum(entry) / len(entry) if entry else None for entry in values]
 
 
-def _show(ranked: list[Ranked], metric: str, screen: Screen, language: str | None) -> None:
+def _show(ranked: list[Ranked], metric: str, screen: Screen, language: str | None, *, by_features: bool) -> None:
     measured = [entry for entry in ranked if entry.measured is not None]
     if measured:
-        heads = ("candidate", f"{metric} of a probe", f"{NEIGHBOURS} nearest", "LogME", "H-score", "LEEP", "prior")
+        scores = (f"{NEIGHBOURS} nearest", "LogME", "H-score", "LEEP") if by_features else ()
+        heads = ("candidate", f"{metric} of a probe" if by_features else metric, *scores, "prior")
         rows = [
-            (entry.candidate.name, *_figures(entry.measured), _number(entry.prior))
+            (entry.candidate.name, *_figures(entry.measured)[: len(scores) + 1], _number(entry.prior))
             for entry in measured
             if entry.measured
         ]
-        screen.console.print(_table("what the features say, the best first", heads, rows))
+        title = "what the features say, the best first" if by_features else "what they do untrained, the best first"
+        screen.console.print(_table(title, heads, rows))
     heads = ("candidate", "parameters", "memory", "training", "licence", "reads", "published")
     screen.console.print(_table("what is known", heads, [_known(entry) for entry in ranked]))
     for entry in ranked:
@@ -367,16 +273,20 @@ def _show(ranked: list[Ranked], metric: str, screen: Screen, language: str | Non
     count = len(measured[0].measured.outcome) if measured[0].measured else 0
     screen.say(f"first of {len(measured)}: {measured[0].candidate.name}, by {count:,} training rows")
     if tied:
-        screen.say(f"by the probe these cannot be told apart from it: {', '.join(tied)}")
+        screen.say(f"by {'the probe' if by_features else metric} these cannot be told apart from it: {', '.join(tied)}")
     known = sorted((entry for entry in ranked if entry.prior is not None), key=lambda entry: -(entry.prior or 0))
     if known:
         screen.say(
             "the static order, by what is known beforehand: " + ", ".join(entry.candidate.name for entry in known)
         )
-    screen.say(
-        "a score of features is a hint and no result: on the standard benchmark such scores alone order models worse than a "
-        f"fixed order does (mean weighted τ 0.57 against 0.91); published facts are of {LOOKED_UP}"
-    )
+    if by_features:
+        screen.say(
+            "a score of features is a hint and no result: on the standard benchmark such scores alone order models worse "
+            "than a fixed order does (mean weighted τ 0.57 against 0.91)"
+        )
+    else:
+        screen.say("what a model does before it is trained is a hint and no result: a larger one may learn more")
+    screen.say(f"published facts are of {LOOKED_UP}")
 
 
 def _table(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:

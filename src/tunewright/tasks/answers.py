@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,17 @@ def answer_outputs(network: AnyNetwork, before: AnyNetwork | None, encoder: Chat
     Where all of them are named, writing the likeliest token each time gives the very answer, end of turn included.
     """
     return token_sums(network, encoder.rendered(table), torch.tensor(np.asarray(table["_row"])))
+
+
+def answers_by_byte(network: AnyNetwork, encoder: ChatEncoder, table: pa.Table) -> Measured:
+    """What `bits_per_byte` wants, for each conversation: [N, 3], as `answer_outputs`, and the UTF-8 bytes of what the assistant says. The
+    network reads as much of it as it can: no less than another because a recipe says so."""
+    outputs, counts = answer_outputs(network, None, replace(encoder, max_length=encoder.limit), table)
+    sizes = [
+        sum(len(turn.content.encode()) for turn in turns if turn.role == "assistant")
+        for turns in encoder.conversations(table)
+    ]
+    return np.concatenate([outputs, np.array(sizes, np.float64)[:, None]], 1), counts
 
 
 def token_sums(network: AnyNetwork, conversations: list[Rendered], rows: Tensor) -> Measured:

@@ -61,6 +61,9 @@ class Examination:
     """(encoder, table) → the numbers [N] of what is measured, where that is not the rows, such as users."""
     select: str | None = None
     """The metric that is measured on the validation rows and chooses the best weights; None: the loss does."""
+    untrained: tuple[str, Callable[[AnyNetwork, Any, pa.Table], Measured]] | None = None
+    """The metric by which models that are not trained for the task yet can be compared, whatever their tokens are, and (network, encoder,
+    table) → the outputs and targets that it wants; None: there is none."""
     sample: Callable[[AnyNetwork, Any], str] | None = None
     """(network, encoder) → what the network makes by itself, shown after each epoch; None: nothing."""
 

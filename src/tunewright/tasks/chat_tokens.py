@@ -205,11 +205,15 @@ class ChatEncoder(TalkEncoder):
             DataError: a row holds no conversation or does not fit the template, or nothing that it teaches fits into the
                 context.
         """
-        shape = Shape(name=self.shape, columns=tuple(self.columns))
         rows = table["_row"].to_pylist()
-        found = self.render(rows, self.read(table, lambda row: conversation(shape, row)))
+        found = self.render(rows, self.conversations(table))
         self.require_answers(rows, found)
         return found
+
+    def conversations(self, table: pa.Table) -> list[list[Turn]]:
+        """Each row's turns. Raises DataError when one holds no conversation."""
+        shape = Shape(name=self.shape, columns=tuple(self.columns))
+        return self.read(table, lambda row: conversation(shape, row))
 
 
 def packed(lengths: list[int], room: int) -> list[list[int]]:

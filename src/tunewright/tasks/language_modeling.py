@@ -42,7 +42,12 @@ TASK = Task(
     objective="next_tokens",
     objectives={"next_tokens": foretelling},
     examination=Examination(
-        kind="next_tokens", measure=next_token_outputs, baselines=frequencies, answer=continued, sample=written
+        kind="next_tokens",
+        measure=next_token_outputs,
+        baselines=frequencies,
+        answer=continued,
+        untrained=("bits_per_byte", lambda network, encoder, table: next_token_outputs(network, None, encoder, table)),
+        sample=written,
     ),
     metrics=("token_loss", "perplexity", "bits_per_byte", "next_token_accuracy"),
 )

@@ -109,6 +109,7 @@ TASK = Task(
         answer=transcribed,
         facts=listened,
         select="wer",
+        untrained=("wer", lambda network, encoder, table: transcription_outputs(network, None, encoder, table)),
     ),
     metrics=("wer", "cer"),
 )

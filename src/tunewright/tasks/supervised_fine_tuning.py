@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewright.tasks.answers import answer_baselines, answer_outputs, answered
+from tunewright.tasks.answers import answer_baselines, answer_outputs, answered, answers_by_byte
 from tunewright.tasks.base import Examination, Task
 from tunewright.tasks.chat_tokens import fit_chat, load_chat
 from tunewright.tasks.language_modeling import foretelling
@@ -28,6 +28,12 @@ TASK = Task(
     },
     objective="next_tokens",
     objectives={"next_tokens": foretelling},
-    examination=Examination(kind="answers", measure=answer_outputs, baselines=answer_baselines, answer=answered),
+    examination=Examination(
+        kind="answers",
+        measure=answer_outputs,
+        baselines=answer_baselines,
+        answer=answered,
+        untrained=("bits_per_byte", answers_by_byte),
+    ),
     metrics=("exact_match", "token_loss", "next_token_accuracy"),
 )

@@ -1,0 +1,145 @@
+"""What a network that no stage has trained yet knows of a task: by its features, or as it is.
+
+Where there is a target, its features of a sample of the training rows are held against it by scores that need no training. Where there is none,
+it does at once what it is measured by: a language model foretells the texts, a recogniser writes down what it hears.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from tunewright.data.batching import of_all
+from tunewright.evaluation.intervals import Estimate, bootstrap
+from tunewright.evaluation.metrics import METRICS, Metric, Outcome
+from tunewright.evaluation.transferability import h_score, leep, logme, nearest, one_hot
+from tunewright.models.layer_features import layer_means
+from tunewright.models.network import evaluating
+from tunewright.random import permutation
+from tunewright.stages.ingredients import Ingredients
+from tunewright.stages.job import Origin
+from tunewright.tasks.base import Task
+from tunewright.training.features import held_out_logits, held_out_numbers
+
+BATCH = 64
+NEIGHBOURS = 5
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What is seen of a candidate. Of one that is measured as it is there are no scores of features."""
+
+    outcome: Outcome
+    """The held-out answers of a linear probe on its features, or its own."""
+    probe: Estimate
+    """The metric of these answers."""
+    neighbours: float | None = None
+    logme: float | None = None
+    h_score: float | None = None
+    """None: the target has no classes."""
+    leep: float | None = None
+    """None: the candidate names no classes of its own."""
+
+
+def metric_of(task: Task) -> Metric | None:
+    """By what models are compared before they are trained for a task; None: there is nothing that would be fair."""
+    if task.examination is None:
+        return METRICS[task.metrics[0]] if task.target_kind is not None else None
+    return METRICS[task.examination.untrained[0]] if task.examination.untrained is not None else None
+
+
+def measure(ingredients: Ingredients, origin: Origin | None, sample: int) -> Measured:
+    """What a network knows of a sample of its task's training rows, which the same seed draws for each candidate."""
+    table = ingredients.prepared.table("train")
+    drawn = permutation(ingredients.recipe.seed, "choose", 0, table.num_rows)[:sample]
+    table = table.take(np.sort(drawn))
+    if ingredients.task.examination is not None:
+        return _as_it_is(ingredients, table)
+    return _by_features(ingredients, origin, table)
+
+
+def _as_it_is(ingredients: Ingredients, table: pa.Table) -> Measured:
+    examination, metric = ingredients.task.examination, metric_of(ingredients.task)
+    assert examination is not None and examination.untrained is not None and metric is not None
+    _, measured = examination.untrained
+    outcome = Outcome(*measured(ingredients.network, ingredients.preprocessor.inputs, table))
+    found = bootstrap([metric], outcome, resamples=RESAMPLES, seed=ingredients.recipe.seed)
+    return Measured(outcome=outcome, probe=found[metric.name])
+
+
+def _by_features(ingredients: Ingredients, origin: Origin | None, table: pa.Table) -> Measured:
+    """The scores of its features."""
+    recipe, target = ingredients.recipe, ingredients.preprocessor.target
+    assert target is not None
+    encoded = target.encode(table)
+    examples = ingredients.preprocessor.inputs.examples(table, encoded)
+    source = _source(origin, ingredients.preprocessor.inputs.input_shape)
+
+    def looked_at(inputs: Any) -> list[torch.Tensor]:
+        named = [] if source is None else [source(inputs).softmax(1)]
+        return [*layer_means(ingredients.network, inputs), *named]
+
+    with evaluating(ingredients.network), torch.inference_mode():
+        layers = [found.double().numpy() for found in of_all(examples, BATCH, looked_at)]
+    named = None if source is None else layers.pop()
+    features = averaged(layers)
+    truth = target.truth(encoded)
+    metric = METRICS[ingredients.task.metrics[0]]
+    with_one = np.concatenate([features, np.ones((len(features), 1))], 1)
+    if target.classes is not None and not target.several:
+        matrix = one_hot(truth)
+        logits = held_out_logits(features, truth, seed=recipe.seed)
+        logits = np.zeros(matrix.shape) if logits is None else logits
+        outcome = Outcome(logits, np.searchsorted(np.unique(truth), truth))
+        close = float((nearest(features, matrix, NEIGHBOURS).argmax(1) == outcome.target).mean())
+    else:
+        matrix = np.asarray(truth, dtype=np.float64).reshape(len(truth), -1)
+        scaled = (matrix - matrix.mean(0)) / np.maximum(matrix.std(0), 1e-12)
+        outputs = held_out_numbers(features, matrix, seed=recipe.seed)
+        # Several labels: above 1/2 is yes, which the metrics read as a logit above 0.
+        outcome = Outcome(outputs - 0.5, truth) if target.several else Outcome(outputs[:, 0], truth)
+        close = -float(((nearest(features, scaled, NEIGHBOURS) - scaled) ** 2).mean())
+        matrix = scaled
+    classes = target.classes is not None and not target.several
+    return Measured(
+        outcome=outcome,
+        probe=bootstrap([metric], outcome, resamples=RESAMPLES, seed=recipe.seed)[metric.name],
+        neighbours=close,
+        logme=logme(with_one, matrix),
+        h_score=h_score(features, truth) if classes else None,
+        leep=leep(named, truth) if named is not None and classes else None,
+    )
+
+
+def _source(origin: Origin | None, shape: tuple[int, ...]) -> torch.nn.Module | None:
+    """The whole network that a candidate was trained as, where it names classes and reads inputs of this shape."""
+    target = origin.preprocessor.target if origin is not None else None
+    if origin is None or target is None or target.classes is None or target.several:
+        return None
+    same = tuple(origin.network.described.get("input_shape", shape)) == tuple(shape)
+    return origin.network.eval() if same else None
+
+
+def averaged(layers: list[np.ndarray]) -> np.ndarray:
+    """[N, at most N]: features whose inner products are the mean of the layers' own.
+
+    Layers differ in width, so their features cannot be averaged, but their rows' inner products can, once each layer is centred
+    and has rows of mean squared length 1. The result is given in its principal directions, the largest first.
+    """
+    found: list[np.ndarray] = []
+    for layer in layers:
+        centred = layer - layer.mean(0)
+        size = np.sqrt((centred**2).sum(1).mean())
+        if np.isfinite(size) and size > 0:
+            found.append(centred / (size * np.sqrt(len(layers))))
+    if not found:
+        return np.zeros((len(layers[0]), 1))
+    whole = np.concatenate(found, 1)
+    left, sizes, _ = np.linalg.svd(whole, full_matrices=False)
+    kept = sizes > 1e-7 * sizes[0]
+    return left[:, kept] * sizes[kept]
