@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits, load_wine
 
-from tunewright.data.prepare import Prepared, column_array, prepare
+from tunewright.data.prepare import prepare
+from tunewright.data.prepared import Prepared, column_array
 from tunewright.data.splits import ByGroup, Strata
 from tunewright.errors import DataError
 from tunewright.recipe.schema import Data, Split

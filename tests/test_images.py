@@ -23,7 +23,8 @@ from tunewright.data.augmentation import AUGMENTATIONS, build_augmentation
 from tunewright.data.batching import Batch, Batches, in_order
 from tunewright.data.framing import Framing
 from tunewright.data.pictures import PictureExamples, Scaling
-from tunewright.data.prepare import Prepared, column_array, prepare
+from tunewright.data.prepare import prepare
+from tunewright.data.prepared import Prepared, column_array
 from tunewright.data.randaugment import CHANGES
 from tunewright.errors import ArtifactError, DataError, RecipeError
 from tunewright.files import sha256_file

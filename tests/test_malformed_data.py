@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tunewright.data.prepare import Prepared, prepare
+from tunewright.data.prepare import prepare
+from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError
 from tunewright.recipe.schema import Data, Split
 

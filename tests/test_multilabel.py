@@ -18,7 +18,8 @@ from sklearn.linear_model import LogisticRegression
 from tiny import WORDS, tiny_bert
 from tunewright.data.checks.table import check
 from tunewright.data.labels import label_matrix
-from tunewright.data.prepare import Prepared, prepare
+from tunewright.data.prepare import prepare
+from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError, RecipeError, UserError
 from tunewright.evaluation.baselines import baselines
 from tunewright.evaluation.intervals import bootstrap

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tunewright.data.batching import Batches
 from tunewright.data.packing import PackedExamples, pack
-from tunewright.data.prepare import Prepared, prepare
+from tunewright.data.prepare import prepare
+from tunewright.data.prepared import Prepared
 from tunewright.data.token_file import token_file
 from tunewright.data.tokenizer import WRITER, bpe, save_tokenizer
 from tunewright.errors import DataError

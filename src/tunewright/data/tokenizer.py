@@ -27,7 +27,7 @@ from tokenizers import (
     trainers,
 )
 
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError, RecipeError
 from tunewright.files import cache_dir, write_json
 from tunewright.recipe.named import check_options, choose, parse_named

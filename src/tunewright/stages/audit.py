@@ -21,7 +21,7 @@ import torch
 
 from tunewright.data.batching import Examples
 from tunewright.data.checks.duplicates import leaks
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
 from tunewright.evaluation.membership import attack, audited_epsilon, exposure, likelihood_ratios
 from tunewright.models.generate import generate

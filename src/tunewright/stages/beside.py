@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from tunewright.data.choices import Question, recognise_questions
-from tunewright.data.prepare import Prepared, prepare
+from tunewright.data.prepare import prepare
+from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError, RecipeError
 from tunewright.evaluation.intervals import bootstrap, paired_bootstrap
 from tunewright.evaluation.metrics import METRICS, Metric, Outcome

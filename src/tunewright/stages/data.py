@@ -8,7 +8,7 @@ from pathlib import Path
 from tunewright.data.checks.finding import Finding
 from tunewright.data.checks.table import check
 from tunewright.data.engine import Engine
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.data.presidio import presidio
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import stage_recipes

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 
 PACKAGES = ("tunewright", "torch", "numpy", "pyarrow", "safetensors", "pydantic", "scikit-learn", "pillow")
 

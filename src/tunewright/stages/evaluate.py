@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.data.roles import role_columns
 from tunewright.errors import ArtifactError, DataError, TargetMissed
 from tunewright.evaluation.baselines import Baseline, baselines, sample_rows

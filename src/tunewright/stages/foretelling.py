@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
 from tunewright.planning.hardware import card_here
 from tunewright.planning.needs import StagePlan

@@ -18,9 +18,9 @@ import pyarrow as pa
 from tunewright.data.catalog import SAMPLE_SETS
 from tunewright.data.columns import Column, Rejects
 from tunewright.data.opening import ENDINGS, open_source
-from tunewright.data.prepare import usable_rows
 from tunewright.data.sources.base import ROW, image_column
 from tunewright.data.sources.speech import AUDIO
+from tunewright.data.usable import usable_rows
 from tunewright.errors import DataError, shorten
 from tunewright.recipe.schema import Data
 from tunewright.tasks.base import InputEncoder

@@ -15,7 +15,8 @@ from tunewright.data.engine import Engine
 from tunewright.data.mixing import MixedExamples, mixed
 from tunewright.data.packing import PackedExamples
 from tunewright.data.pictures import PictureExamples
-from tunewright.data.prepare import Prepared, prepare
+from tunewright.data.prepare import prepare
+from tunewright.data.prepared import Prepared
 from tunewright.data.sound_changes import SoundChanges
 from tunewright.data.sources.base import ROW
 from tunewright.data.sources.mixed import SOURCE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.models.network import AnyNetwork
 from tunewright.models.pretrained import Backbone, named_backbone, new_backbone, open_backbone
 from tunewright.models.saved import load_network

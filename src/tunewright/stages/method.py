@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
 from tunewright.recipe.schema import Recipe, Tune
 from tunewright.stages.console import Screen

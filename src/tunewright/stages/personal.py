@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tunewright.data.checks.finding import Finding
 from tunewright.data.personal import NAME, Finder, Personal, Redaction, find_personal
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.data.sources.base import ROW
 from tunewright.errors import DataError
 from tunewright.files import write_atomic

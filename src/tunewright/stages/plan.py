@@ -16,7 +16,7 @@ from torch import nn
 
 from tunewright.data.batching import Examples
 from tunewright.data.kept import Form, kept_bytes
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
 from tunewright.models.hollow import NUMBERS_ARE_WANTED, Numbers
 from tunewright.models.pretrained import Backbone

@@ -24,7 +24,7 @@ from tunewright.data.batching import Examples
 from tunewright.data.mixing import MixedExamples
 from tunewright.data.packing import PackedExamples
 from tunewright.data.poisson import PoissonBatches
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.data.sources.base import ROW
 from tunewright.errors import ArtifactError, DataError, RecipeError
 from tunewright.files import write_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.errors import ArtifactError
 from tunewright.recipe.loading import load_recipe
 from tunewright.recipe.stages import StageRecipe, stage_recipes

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
 from tunewright.files import write_json
 from tunewright.planning.needs import StagePlan

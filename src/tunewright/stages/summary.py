@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.models.describe import layer_table
 from tunewright.models.network import AnyNetwork, Inputs
 from tunewright.models.picture import network_svg

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from tunewright.data.batching import Examples, TokenExamples
 from tunewright.data.mixing import MixedExamples
 from tunewright.data.packing import PackedExamples
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.data.tokenizer import MEASURED, measure_tokenizer
 from tunewright.recipe.stages import StageRecipe
 from tunewright.stages.console import Screen

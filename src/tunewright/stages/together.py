@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.data.columns import Manifest
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError, RunFailed
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import StageRecipe

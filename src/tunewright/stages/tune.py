@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.errors import ArtifactError, Diverged, NothingLearned, RecipeError
 from tunewright.evaluation.intervals import Estimate, over_seeds
 from tunewright.evaluation.metrics import METRICS

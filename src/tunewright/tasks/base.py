@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tunewright.data.batching import Examples
 from tunewright.data.framing import Framing
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.evaluation.baselines import Baseline
 from tunewright.evaluation.metrics import Kind
 from tunewright.models.network import AnyNetwork

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tunewright.data.packing import PackedExamples, pack
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.data.token_file import token_file
 from tunewright.data.tokenizer import WRITER, trained_tokenizer
 from tunewright.errors import DataError, RecipeError

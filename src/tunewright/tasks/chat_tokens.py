@@ -16,7 +16,7 @@ from torch import Tensor
 from tunewright.data.batching import Batch
 from tunewright.data.conversations import Shape, Turn, conversation, recognise
 from tunewright.data.packing import IGNORED
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError, RecipeError, shorten
 from tunewright.models.pretrained import Backbone
 from tunewright.recipe.schema import Recipe

@@ -19,7 +19,7 @@ from scipy import sparse
 from torch import Tensor
 
 from tunewright.data.batching import TensorExamples
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.data.roles import role_columns
 from tunewright.errors import DataError, RecipeError
 from tunewright.models.click_models import CLICK_MODELS

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from tunewright.data.ngrams import read_arpa
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.data.sources.speech import AUDIO
 from tunewright.data.spoken import spoken
 from tunewright.errors import DataError, RecipeError

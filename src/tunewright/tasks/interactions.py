@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from tunewright.data.batching import TensorExamples
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.data.roles import role_columns, time_column
 from tunewright.data.splits import time_values
 from tunewright.errors import ArtifactError, DataError

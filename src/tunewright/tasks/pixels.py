@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from tunewright.data.columns import Column
 from tunewright.data.framing import Framing
 from tunewright.data.pictures import PictureExamples, Scaling
-from tunewright.data.prepare import Prepared, column_array
+from tunewright.data.prepared import Prepared, column_array
 from tunewright.errors import DataError
 from tunewright.models.pretrained import Backbone
 from tunewright.recipe.schema import Recipe

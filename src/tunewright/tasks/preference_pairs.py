@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tunewright.data.batching import Batch
 from tunewright.data.preferences import Preference, preference, recognise_preferences
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError
 from tunewright.models.pretrained import Backbone
 from tunewright.recipe.schema import Recipe

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tunewright.data.batching import TensorExamples
 from tunewright.data.columns import Column
-from tunewright.data.prepare import Prepared, column_array
+from tunewright.data.prepared import Prepared, column_array
 from tunewright.errors import DataError
 from tunewright.models.pretrained import Backbone
 from tunewright.recipe.schema import Recipe

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tunewright.data.labels import label_matrix
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError
 
 

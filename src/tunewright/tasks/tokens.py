@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tunewright.data.batching import Ragged, TokenExamples
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 from tunewright.data.tokenizer import trained_tokenizer
 from tunewright.errors import DataError, RecipeError
 from tunewright.models.pretrained import Backbone

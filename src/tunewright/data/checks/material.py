@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from tunewright.data.columns import Column, Manifest
 from tunewright.data.labels import label_matrix
-from tunewright.data.prepare import Prepared, column_array
+from tunewright.data.prepared import Prepared, column_array
 from tunewright.random import permutation
 
 MOST_ROWS = 500_000

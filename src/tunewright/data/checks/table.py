@@ -12,7 +12,7 @@ from tunewright.data.checks.leaks import identifier_columns, leaking_columns
 from tunewright.data.checks.material import Material
 from tunewright.data.checks.recordings import recordings, shared_speakers
 from tunewright.data.checks.times import known_future
-from tunewright.data.prepare import Prepared
+from tunewright.data.prepared import Prepared
 
 CHECKS: dict[str, Callable[[Material], list[Finding]]] = {
     "rows": rows_read,
