@@ -30,7 +30,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "all, AdamW": {"tune": {"freeze": "none"}, "train": {"optimizer": "adamw"}},
     "all, AdamW in 8 bits": {"tune": {"freeze": "none"}, "train": {"optimizer": "adamw_8bit"}},
 }
-# Older C libraries (before 2.38) do not use again what was freed of aligned memory; so what is freed goes back to the system at once.
+# glibc does not use again a hole of the very size that aligned memory needs, and grows; here what is freed goes back to the system at once.
 GIVING_BACK = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
 PLAN = """
 import json, sys
