@@ -18,7 +18,7 @@ from test_export import CASES
 from tunewright.cli import app
 from tunewright.errors import RecipeError
 from tunewright.recipe.search import choices
-from tunewright.stages import tune as tuning
+from tunewright.stages import trials as tuning
 from tunewright.stages.console import silent
 from tunewright.stages.tune import tune
 

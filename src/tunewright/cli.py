@@ -401,7 +401,8 @@ def tune(
 ) -> None:
     """Look for better settings on the validation rows, and say whether they really are better."""
     from tunewright.stages.console import Screen
-    from tunewright.stages.tune import chosen_sampler, help_to_try, tune
+    from tunewright.stages.trials import chosen_sampler, help_to_try
+    from tunewright.stages.tune import tune
 
     chosen = chosen_sampler(sampler)
     given = overrides or []
