@@ -11,6 +11,7 @@ from torch import Tensor
 from tunewright.errors import ArtifactError
 from tunewright.models.network import Inputs, evaluating
 from tunewright.models.transformer import Transformer, quiet
+from tunewright.models.transformer_files import merged
 
 
 def attention_rollout(network: Transformer, inputs: Inputs) -> Tensor:
@@ -45,8 +46,7 @@ def attention_rollout(network: Transformer, inputs: Inputs) -> Tensor:
 
 def _attentions(network: Transformer, inputs: Inputs) -> list[Tensor]:
     """[1, H, T, T] of each layer, computed by the library in plain products, which alone gives them out."""
-    model: Any = copy.deepcopy(network.model)
-    model = model.merge_and_unload() if network.adapted else model
+    model: Any = merged(copy.deepcopy(network)).model
     named = {"pixel_values": inputs} if isinstance(inputs, Tensor) else inputs
     from tunewright.models.gpt import GPT  # lazily, as all that imports the library
 

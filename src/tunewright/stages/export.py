@@ -44,7 +44,7 @@ from tunewright.stages.given import given_pieces
 from tunewright.stages.job import load_origin
 from tunewright.stages.provenance import provenance
 from tunewright.tasks.base import Preprocessor
-from tunewright.tasks.handed_on import Free, HandedOn, Named, Trial, differing, handed_on
+from tunewright.tasks.handed_on import Free, Named, Trial, differing, handed_on
 
 Form = Literal["onnx", "int8", "torch", "gguf", "keras"]
 FILES: dict[str, str] = {
@@ -54,8 +54,6 @@ FILES: dict[str, str] = {
     "gguf": "model.gguf",
     "keras": "model.keras",
 }
-# Beside the file that writes, of a network that hears first.
-ENCODER = "encoder"
 # Rows that the copy is held against, and how many at once.
 TRIED, AT_ONCE = 256, 8
 # Passes whose median is the latency.
@@ -111,9 +109,10 @@ def export(
     chosen = _chosen_form(form)
     out = out or folder.parent / "export"
     path = out / FILES[chosen]
-    if path.exists():
-        raise UserError("the file is there already", file=path, fix="name another folder with --out, or remove it")
     origin = load_origin(folder)
+    for file in (path, _ear(path)) if isinstance(origin.network, Whisper) else (path,):
+        if file.exists():
+            raise UserError("the file is there already", file=file, fix="name another folder with --out, or remove it")
     network = (
         merged(origin.network) if isinstance(origin.network, Transformer) and origin.network.adapted else origin.network
     )
@@ -226,48 +225,38 @@ def _graphs(
     sound = {name: inputs[name] for name in ("features", "lengths")}
     with torch.no_grad():
         text = {"tokens": inputs["tokens"], "heard": network.heard(sound)}
-    ear = path.with_name(f"{ENCODER}{path.name.removeprefix('model')}")
-    write(_Hearing(network), sound, {name: free[name] for name in sound}, ear)
-    write(_Writing(network), text, {"tokens": free["tokens"], "heard": [0]}, path)
+    ear = _ear(path)
+    hearing = _Part(network, lambda features, lengths: network.heard({"features": features, "lengths": lengths}))
+    write(hearing, sound, {name: free[name] for name in sound}, ear)
+    write(_Part(network, network.following), text, {"tokens": free["tokens"], "heard": [0]}, path)
     hears, writes = _runtime(ear), _runtime(path)
     return lambda given: writes({"tokens": given["tokens"], "heard": hears(given)})
 
 
-class _Hearing(nn.Module):
-    """The part of Whisper that is computed once for a recording."""
+def _ear(path: Path) -> Path:
+    """The file that hears, beside the one that writes."""
+    return path.with_name(f"encoder{path.name.removeprefix('model')}")
 
-    def __init__(self, network: Whisper) -> None:
+
+class _Part(nn.Module):
+    """What of a network is computed at once, with its inputs as one list."""
+
+    def __init__(self, network: nn.Module, compute: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.compute = network, compute
 
-    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """[B, T, M] and [B] to [B, S, D]."""
-        return self.network.heard({"features": features, "lengths": lengths})
-
-
-class _Writing(nn.Module):
-    """The part of Whisper that is computed for each token."""
-
-    def __init__(self, network: Whisper) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, tokens: Tensor, heard: Tensor) -> Tensor:
-        """[B, L] and [B, S, D] to logits [B, L, V] of the token that follows each."""
-        return self.network.following(tokens, heard)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.compute(*inputs)
 
 
 def _graph(module: nn.Module, inputs: Named, free: Free, path: Path) -> None:
-    shapes = _shapes(free)
-    if not isinstance(module, HandedOn):  # whose inputs come as one list
-        shapes = shapes[0]
     with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         warnings.simplefilter("ignore")  # torch's exporter warns of its own
         program = torch.onnx.export(
             module,
             tuple(inputs.values()),
             dynamo=True,
-            dynamic_shapes=shapes,
+            dynamic_shapes=_shapes(free),
             custom_translation_table=translations(),
             input_names=list(inputs),
             output_names=["outputs"],

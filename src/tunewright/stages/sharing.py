@@ -76,6 +76,8 @@ def _strategy(ingredients: Ingredients, team: Team) -> str:
         return wanted
     if ingredients.recipe.hardware.tensor > 1:
         return "fsdp"
+    if ingredients.tune.quantize is not None:
+        return "ddp"
     if team.device.type == "cuda":
         free = torch.cuda.mem_get_info(team.device)[0]
     else:  # the processes of a machine share its memory
