@@ -27,6 +27,7 @@ from tunewright.stages.console import silent
 from tunewright.stages.run import run
 from tunewright.tasks.full_ranking import _ease, _flags, rank, ranking_baselines
 from tunewright.tasks.interactions import InteractionEncoder
+from tunewright.training import ranking
 from tunewright.training.ranking import FromPairs, in_batch
 
 USERS, ITEMS, KINDS = 40, 24, 4
@@ -259,7 +260,9 @@ def test_the_loss_and_its_negatives() -> None:
     assert objective.weight(batch) == 120
 
 
-def test_negatives_are_even_among_what_was_not_chosen() -> None:
+@pytest.mark.parametrize("written_out", [2**26, 0])
+def test_negatives_are_even_among_what_was_not_chosen(written_out: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "WRITTEN_OUT", written_out)
     draw = np.random.default_rng(0)
     sets = [sorted(draw.permutation(12)[:size].tolist()) for size in (0, 1, 5, 11, 12)]
     chosen = np.array([user * 12 + item for user, items in enumerate(sets) for item in items])
@@ -267,6 +270,9 @@ def test_negatives_are_even_among_what_was_not_chosen() -> None:
     users = torch.arange(5).repeat(2000)
     drawn = objective.draw(users, np.arange(10_000), epoch=3)
     assert torch.equal(drawn, objective.draw(users, np.arange(10_000), epoch=3))
+    monkeypatch.setattr(ranking, "WRITTEN_OUT", 2**26 - written_out)
+    again = FromPairs(seed=0, chosen=chosen, users=5, items=12, negatives=4)
+    assert torch.equal(drawn, again.draw(users, np.arange(10_000), epoch=3)), "looked up or counted, the same items"
     assert not torch.equal(drawn, objective.draw(users, np.arange(10_000), epoch=4))
     for user, items in enumerate(sets):
         counts = torch.bincount(drawn[users == user].flatten(), minlength=12)

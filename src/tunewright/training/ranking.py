@@ -20,6 +20,9 @@ from tunewright.models.sasrec import NextItem
 from tunewright.random import uniform
 from tunewright.training.objectives import Objective
 
+# Of so many pairs of a user and an item those that are not known are written out, 4 bytes each.
+WRITTEN_OUT = 2**26
+
 
 @dataclass(frozen=True, kw_only=True)
 class FromPairs:
@@ -53,24 +56,39 @@ class FromPairs:
     def draw(self, users: Tensor, ids: np.ndarray, epoch: int) -> Tensor:
         """[B, negatives] items that the users did not choose, each as likely as any other; of one who chose all, the last.
 
-        A function of the example and the epoch alone. Of the n items that are left the k-th is k + the number of chosen items
-        before it, and the chosen items aⱼ before it are those with aⱼ − j ≤ k.
+        A function of the example and the epoch alone. The k-th of the n items that are left is looked up where the items that are left of
+        all users can be written out; otherwise it is k + the number of chosen items before it, those aⱼ with aⱼ − j ≤ k.
         """
         # In NumPy: a few thousand numbers are soon done by one thread, and waking another takes longer than that.
-        first, left, gaps = self._gaps
+        starts, left = self._starts
         who = users.cpu().numpy()[:, None]
         place = (uniform(self.seed, "negatives", epoch, ids, self.negatives) * left[who]).astype(np.int64)
-        before = np.searchsorted(gaps, place + who * (self.items + 1), side="right") - first[who]
-        return torch.from_numpy(np.minimum(place + before, self.items - 1)).to(users.device)
+        if self.users * self.items <= WRITTEN_OUT:
+            found = self._others[np.minimum(who * self.items - starts[who] + place, len(self._others) - 1)]
+            found = np.where(left[who] > 0, found, self.items - 1)
+        else:
+            before = np.searchsorted(self._gaps, place + who * (self.items + 1), side="right") - starts[who]
+            found = np.minimum(place + before, self.items - 1)
+        return torch.from_numpy(found.astype(np.int64)).to(users.device)
 
     @cached_property
-    def _gaps(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """[U] where each user's pairs begin among `chosen`, [U] float64 how many items are left, and [M] user · (I + 1) + aⱼ − j,
-        which rises too."""
+    def _starts(self) -> tuple[np.ndarray, np.ndarray]:
+        """[U] where each user's pairs begin among `chosen`, and [U] float64 how many items are left."""
+        starts = np.searchsorted(self.chosen, np.arange(self.users + 1) * self.items)
+        return starts[:-1], (self.items - np.diff(starts)).astype(np.float64)
+
+    @cached_property
+    def _others(self) -> np.ndarray:
+        """[U · I − M] int32: the items that are left, user by user, each user's in their order; and 0 behind them."""
+        free = np.ones(self.users * self.items, dtype=bool)
+        free[self.chosen] = False
+        return np.append((np.flatnonzero(free) % self.items).astype(np.int32), np.int32(0))
+
+    @cached_property
+    def _gaps(self) -> np.ndarray:
+        """[M]: user · (I + 1) + aⱼ − j, which rises too."""
         user, item = np.divmod(self.chosen, self.items)
-        starts = np.searchsorted(user, np.arange(self.users + 1))
-        rank = np.arange(len(user)) - starts[user]
-        return starts[:-1], (self.items - np.diff(starts)).astype(np.float64), user * (self.items + 1) + item - rank
+        return user * (self.items + 1) + item - (np.arange(len(user)) - self._starts[0][user])
 
 
 def _require_pairs(encoder: Any, name: str) -> None:
