@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import sys
+import weakref
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from architectures import ARCHITECTURES
 from test_architectures import learn, logits, pretrained_of, same
+from test_gpt import network_of as gpt_of
 from test_pretrained_runs import carry_out, run_snippets
 from tiny import texts, tiny_bert
 from tunewright.errors import RecipeError
@@ -187,6 +190,16 @@ def test_weights_that_were_saved_in_16_bits_are_read_so(tmp_path: Path) -> None:
     adapted = add_adapter(started.network, "lora", seed=0, bits="int8")
     types = {value.dtype for value in adapted.parameters()}
     assert types == {torch.int8, torch.float32}
+
+
+def test_the_whole_matrices_are_let_go_of() -> None:
+    """Otherwise the file that they were read from would stay in memory."""
+    core = gpt_of(layers=1).core
+    names = [name for name, module in core.model.named_modules() if isinstance(module, nn.Linear)]
+    held = [weakref.ref(core.model.get_submodule(name)) for name in names]
+    quantize(core.model, names, "int8")
+    gc.collect()
+    assert names and all(module() is None for module in held)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -248,7 +249,8 @@ class GPT(PreTrainedModel):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         deep = config.initializer_range / (2 * config.num_hidden_layers) ** 0.5
         narrow = width_ratio(config) ** -0.5
-        self.starts: dict[nn.Module, float] = {self.model.embed_tokens: config.initializer_range}
+        # A layer that another is put in place of is not kept.
+        self.starts = WeakKeyDictionary[nn.Module, float]({self.model.embed_tokens: config.initializer_range})
         for module in self.model.layers.modules():
             if isinstance(module, nn.Linear):
                 self.starts[module] = config.initializer_range * narrow
