@@ -203,7 +203,8 @@ def test_baselines() -> None:
 def test_the_linear_model_on_mnist_reaches_what_is_known() -> None:
     from pathlib import Path
 
-    from tunewright.data.prepare import column_array, prepare
+    from tunewright.data.prepare import prepare
+    from tunewright.data.prepared import column_array
     from tunewright.recipe.schema import Data, Split
 
     found = prepare(Data(source="mnist", split=Split(valid=0)), seed=0, target_kind="category", base=Path("."))

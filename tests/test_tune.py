@@ -105,7 +105,7 @@ def test_it_finds_what_is_better_and_tests_it(tmp_path: Path) -> None:
 
 
 def test_no_trial_sees_a_test_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tunewright.data.prepare import Prepared
+    from tunewright.data.prepared import Prepared
 
     seen: list[str] = []
     real = Prepared.table

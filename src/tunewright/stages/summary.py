@@ -76,6 +76,8 @@ def describe_network(
     still = total - sum(moving.values())
     if isinstance(network, Transformer):
         title = f"{network.described['config']['model_type']}, {len(rows)} blocks"
+        if (bits := network.described.get("quantize")) is not None:
+            title += f", matrices in {bits}"
     else:
         title = ", ".join(row.kind for row in rows) if len(rows) <= 12 else f"{len(rows)} blocks"
     return {
@@ -118,6 +120,7 @@ def describe_opening(network: AnyNetwork, made_from: dict[str, Any] | None) -> d
         base = network.model.peft_config["default"].base_model_name_or_path  # pyright: ignore
         on_hub = made_from is not None and network.described["base"] == made_from["name"]
         facts["base"] = made_from["hub"] if made_from is not None and on_hub and made_from["hub"] else base
+        facts["quantize"] = network.described.get("quantize")
     return facts
 
 

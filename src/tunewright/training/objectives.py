@@ -27,7 +27,7 @@ from tunewright.training.corruption import Vocabulary, add_noise, hidden_counts,
 from tunewright.training.token_loss import token_loss_sum
 
 if TYPE_CHECKING:
-    from tunewright.data.prepare import Prepared
+    from tunewright.data.prepared import Prepared
     from tunewright.training.loop import StepObjective
 
 # (outputs, target [B], class weights [K] or None, label smoothing) → the sum of the losses, a scalar.
