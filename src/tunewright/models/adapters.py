@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -72,6 +73,7 @@ def bitfit() -> None:
     """Only the biases move (Ben Zaken et al. 2021): nothing is added."""
 
 
+@cache
 def peft() -> Any:
     """The library, imported when it is first needed."""
     with nothing_fetched():

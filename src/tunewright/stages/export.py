@@ -44,7 +44,7 @@ from tunewright.stages.given import given_pieces
 from tunewright.stages.job import load_origin
 from tunewright.stages.provenance import provenance
 from tunewright.tasks.base import Preprocessor
-from tunewright.tasks.handed_on import Free, Named, Trial, differing, handed_on
+from tunewright.tasks.handed_on import Free, Named, Trial, handed_on
 
 Form = Literal["onnx", "int8", "torch", "gguf", "keras"]
 FILES: dict[str, str] = {
@@ -218,7 +218,7 @@ def _graphs(
     trial: Trial, path: Path, write: Callable[[nn.Module, Named, Free, Path], None]
 ) -> Callable[[Named], Tensor]:
     """One file for the whole network; of Whisper one that hears, once for a recording, and one that writes, once for each token."""
-    network, inputs, free = trial.module.network, _longest(trial), _free(trial)
+    network, inputs, free = trial.module.network, trial.longest, trial.free
     if not isinstance(network, Whisper):
         write(trial.module, inputs, free, path)
         return _runtime(path)
@@ -295,11 +295,10 @@ def _runtime(path: Path) -> Callable[[Named], Tensor]:
 
 
 def _torch(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
-    inputs = _longest(trial)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.export.export(
-            trial.module, tuple(inputs.values()), dynamic_shapes=_shapes(_free(trial)), strict=False
+            trial.module, tuple(trial.longest.values()), dynamic_shapes=_shapes(trial.free), strict=False
         )
         torch.export.save(program, path)
         again = torch.export.load(path).module()
@@ -350,24 +349,6 @@ def _passed_through(module: Callable[..., Tensor]) -> Callable[[Named], Tensor]:
             return module(*inputs.values())
 
     return run
-
-
-def _longest(trial: Trial) -> Named:
-    """A batch that no axis of a free size has one number in."""
-    return trial.batch([_by_size(trial)[-1]] * 3)
-
-
-def _free(trial: Trial) -> Free:
-    """Of each input the axes whose size is free: those in which the shortest examples, two, and the longest, three, differ."""
-    return trial.free or differing(trial.batch([_by_size(trial)[0]] * 2), _longest(trial))
-
-
-def _by_size(trial: Trial) -> list[int]:
-    """Examples by how many numbers they have."""
-    return sorted(
-        range(min(trial.count, TRIED)),
-        key=lambda index: sum(value.numel() for value in trial.batch([index]).values()),
-    )
 
 
 def _shapes(free: Free) -> tuple[tuple[dict[int, Any], ...]]:
@@ -421,14 +402,13 @@ def _held_against(
         lost = abs(metric["before"] - metric["after"]) if metric is not None else 1 - same / total
         if lost > POINT:
             flagged = f"8 bits cost more than one point here ({lost:.3f}); do not use this file without looking"
-    free = _free(trial)
     return Exported(
         form=form,
         file=name,
         inputs={
             key: {
                 "type": str(value.dtype).removeprefix("torch."),
-                "shape": [None if axis in free[key] else int(size) for axis, size in enumerate(value.shape)],
+                "shape": [None if axis in trial.free[key] else int(size) for axis, size in enumerate(value.shape)],
             }
             for key, value in one.items()
         },

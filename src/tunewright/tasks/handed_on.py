@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,23 @@ class Trial:
     """[count], where there is a target."""
     tokenizer: Any = None
     """Of a language model."""
-    free: Free | None = None
+    axes: Free | None = None
     """Of each input the axes in which examples may differ; None: seen from examples."""
+
+    @cached_property
+    def _by_size(self) -> list[int]:
+        """Examples by how many numbers they have."""
+        return sorted(range(self.count), key=lambda index: sum(value.numel() for value in self.batch([index]).values()))
+
+    @cached_property
+    def longest(self) -> Named:
+        """A batch of three, of the longest example."""
+        return self.batch([self._by_size[-1]] * 3)
+
+    @cached_property
+    def free(self) -> Free:
+        """Of each input the axes whose size is free: those in which two of the shortest example and three of the longest differ."""
+        return self.axes or differing(self.batch([self._by_size[0]] * 2), self.longest)
 
 
 def handed_on(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table) -> Trial:
@@ -97,7 +113,7 @@ def _dictation(network: Whisper, count: int, batch: Callable[[list[int]], Named]
         return {**batch(ids), "tokens": torch.tensor(rows)}
 
     free = {"features": [0, 1], "lengths": [0], "tokens": [0, 1]}
-    return Trial(module=HandedOn(network, list(free)), count=count, batch=with_tokens, target=None, free=free)
+    return Trial(module=HandedOn(network, list(free)), count=count, batch=with_tokens, target=None, axes=free)
 
 
 def _writer(network: Transformer, encoder: CausalEncoder | TalkEncoder, table: pa.Table) -> Trial:

@@ -64,7 +64,7 @@ class FromPairs:
         who = users.cpu().numpy()[:, None]
         place = (uniform(self.seed, "negatives", epoch, ids, self.negatives) * left[who]).astype(np.int64)
         if self.users * self.items <= WRITTEN_OUT:
-            found = self._others[np.minimum(who * self.items - starts[who] + place, len(self._others) - 1)]
+            found = self._others[who * self.items - starts[who] + place]
             found = np.where(left[who] > 0, found, self.items - 1)
         else:
             before = np.searchsorted(self._gaps, place + who * (self.items + 1), side="right") - starts[who]
@@ -79,7 +79,8 @@ class FromPairs:
 
     @cached_property
     def _others(self) -> np.ndarray:
-        """[U · I − M] int32: the items that are left, user by user, each user's in their order; and 0 behind them."""
+        """[U · I − M] int32: the items that are left, user by user, each user's in their order; and 0 behind them, where one who chose all
+        may look."""
         free = np.ones(self.users * self.items, dtype=bool)
         free[self.chosen] = False
         return np.append((np.flatnonzero(free) % self.items).astype(np.int32), np.int32(0))
