@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,16 @@ from tunewright.models.layer_features import layer_means
 from tunewright.models.pretrained import open_backbone
 from tunewright.models.published import PUBLISHED
 from tunewright.models.transformer import build_transformer, describe_transformer
+from tunewright.recipe.loading import load_recipe
+from tunewright.recipe.stages import stage_recipes
 from tunewright.stages.candidates import past_scores
 from tunewright.stages.choose import choose
 from tunewright.stages.console import silent
-from tunewright.stages.job import load_origin
-from tunewright.stages.probing import averaged
+from tunewright.stages.ingredients import prepare_data
+from tunewright.stages.job import StageJob, load_origin
+from tunewright.stages.probing import averaged, folds_of, paired
 from tunewright.tasks.answers import answers_by_byte
-from tunewright.tasks.table import TASKS
+from tunewright.tasks.table import TASKS, task_defaults
 
 IRIS, KIND = load_iris(return_X_y=True)
 
@@ -214,6 +218,60 @@ def test_numbers_are_a_target_too(tmp_path: Path) -> None:
     assert 30 < (entry.measured.probe.value or 0) < 90  # the spread of the target is 77
 
 
+def test_a_short_fine_tune_tells_most(
+    tmp_path: Path, pretrained: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two thirds of the rows teach, a third is foretold, three times; nothing of it stays, and a validation split has no part in it."""
+    recipe = write(tmp_path, stages=["finetune"], train={"epochs": 8, "early_stopping": {"patience": 1}})
+    temporary = set(Path(tempfile.gettempdir()).glob("tunewright-*"))
+    names = [*pretrained.values(), "resnet20"]
+    found = [
+        choose(recipe, [], names=names, sample=90, tune=True, runs=tmp_path / "none", planned=False) for _ in range(2)
+    ]
+    ranked = found[0]
+    assert ranked[0].candidate.name == pretrained["good"]
+    for entry, again in zip(*found):
+        assert entry.measured is not None and again.measured is not None
+        assert entry.measured.tuned is not None and again.measured.tuned is not None
+        (outcome, estimate), (same, _) = entry.measured.tuned, again.measured.tuned
+        assert len(outcome) == 90 and estimate.low < estimate.value < estimate.high  # pyright: ignore
+        assert np.array_equal(outcome.outputs, same.outputs)
+        assert entry.to_json()["tuned"]["value"] == estimate.value
+    first, second = ranked[0].measured, ranked[1].measured
+    assert first is not None and second is not None
+    assert np.array_equal(paired(first, second)[0].target, paired(first, second)[1].target)
+    assert set(Path(tempfile.gettempdir()).glob("tunewright-*")) <= temporary
+    shown = capsys.readouterr().out
+    assert "accuracy, fine-tuned" in shown and "few rows" in shown
+
+
+def test_groups_stay_together_while_candidates_are_fine_tuned(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = [f"{rng.normal():.3f},{rng.normal():.3f},{'ab'[k % 2]},p{k // 6}" for k in range(120)]
+    (tmp_path / "rows.csv").write_text("\n".join(["x,y,label,patient", *lines]))
+    data = {"source": "rows.csv", "target": "label", "split": {"test": 0.2, "by": "group", "column": "patient"}}
+    job, table = folded(tmp_path, {"task": "tabular-classification", "data": data})
+    patients = np.array(table["patient"].to_pylist())
+    folds = folds_of(job, table)
+    assert sorted(np.concatenate([held for _, held in folds])) == list(range(table.num_rows))
+    for learned, held in folds:
+        assert not {*patients[learned]} & {*patients[held]}
+    data = {"source": "digits", "limit": 300}
+    job, table = folded(tmp_path, {"task": "image-classification", "data": data})
+    digits = np.array(table[job.prepared.manifest.target].to_pylist())
+    for learned, held in folds_of(job, table):
+        assert np.ptp([np.mean(digits[held] == digit) - np.mean(digits[learned] == digit) for digit in range(10)]) < 0.1
+
+
+def folded(place: Path, recipe: dict[str, Any]) -> tuple[StageJob, pa.Table]:
+    """A stage's job and its training rows."""
+    path = place / "folded.yaml"
+    path.write_text(json.dumps(recipe))
+    stage = stage_recipes(load_recipe(path, [], defaults=task_defaults))[-1]
+    prepared = prepare_data(stage.recipe, place, silent())
+    return StageJob(stage=stage, folder=place, source=None, prepared=prepared, backbone=None), prepared.table("train")
+
+
 @pytest.mark.parametrize(
     ("name", "metric"), [("writer", "bits_per_byte"), ("talk", "bits_per_byte"), ("deepspeech", "wer")]
 )
@@ -237,6 +295,11 @@ def test_without_a_target_models_show_what_they_can_do(
     assert models[ranked[0].candidate.name] == f"{learned}" and (first.probe.value or 0) < (second.probe.value or 0)
     shown = capsys.readouterr().out
     assert metric in shown and "untrained" in shown and "LogME" not in shown
+    (tuned,) = choose(
+        path, ["train.epochs=1"], names=[*models][:1], sample=30, tune=True, runs=tmp_path / "none", planned=False
+    )
+    assert tuned.measured is not None and tuned.measured.tuned is not None
+    assert len(tuned.measured.tuned[0]) == len(tuned.measured.outcome) >= 20
 
 
 def test_answers_are_counted_by_their_bytes(tmp_path: Path) -> None:
@@ -255,6 +318,7 @@ def test_answers_are_counted_by_their_bytes(tmp_path: Path) -> None:
     [
         ({}, ["./nowhere"], "no such folder"),
         ({"task": "tabular-classification", "data": {"source": "wine"}}, None, "has no pretrained model"),
+        ({"privacy": {"epsilon": 3}}, ["resnet20"], "without privacy"),
         ({"task": "masked-language-modeling", "data": {"source": "x.txt"}, "model": {}}, ["minilm"], "can be compared"),
     ],
 )

@@ -20,7 +20,7 @@ from test_export import CASES
 from tiny import texts, tiny_bert
 from tunewright.data.batching import Batches, TensorExamples
 from tunewright.errors import RecipeError
-from tunewright.runs import read_json
+from tunewright.runs import read_json, read_metrics
 from tunewright.stages.console import silent
 from tunewright.stages.run import run
 from tunewright.stages.together import start_here
@@ -28,12 +28,13 @@ from tunewright.stages.together import start_here
 FOLLOWED = """
 import json, sys
 from pathlib import Path
-from tunewright.stages import training
+from tunewright.stages import training, validation
 from tunewright.stages.console import silent
 from tunewright.stages.run import run
 from tunewright.stages.together import carried_out
 
 place = Path(sys.argv[1])
+validation.EVALUATION_BATCH = 8  # so that there are batches to divide
 if "beside" in sys.argv[3:]:
     saver = training.Saver
     training.Saver = lambda root, *, beside, together: saver(root, beside=True, together=together)
@@ -152,6 +153,13 @@ def test_several_processes_train_what_one_does(
                 for runs in ("one", "many")
             ]
             assert summaries[0]["training"]["steps"] == summaries[1]["training"]["steps"]
+            epochs = [
+                [entry["valid"] for entry in read_metrics(place / stage / "metrics.jsonl") if entry["kind"] == "epoch"]
+                for place in (tmp_path / "one" / recipe["name"], tmp_path / "many" / recipe["name"])
+            ]
+            assert epochs[0] and len(epochs[0]) == len(epochs[1])
+            for one, several in zip(*epochs):
+                assert several == pytest.approx(one, rel=1e-4, abs=1e-4)
             assert summaries[0]["evaluation"]["metrics"].keys() == summaries[1]["evaluation"]["metrics"].keys()
 
 

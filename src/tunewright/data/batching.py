@@ -272,6 +272,11 @@ class Batches:
 
 def in_order(examples: Examples, batch_size: int) -> Iterator[Batch]:
     """All examples once: in their own order, or by length where lengths differ (a batch's `ids` say which they are)."""
+    return (examples.batch(ids) for ids in ids_in_order(examples, batch_size))
+
+
+def ids_in_order(examples: Examples, batch_size: int) -> Iterator[Tensor]:
+    """Which examples stand in each batch of `in_order`."""
     if examples.lengths is None:
         one = examples.batch(torch.arange(min(1, len(examples)))).inputs
         if isinstance(one, Tensor):
@@ -279,13 +284,12 @@ def in_order(examples: Examples, batch_size: int) -> Iterator[Batch]:
         else:
             most = EVALUATION_TOKENS // max(1, *(value.numel() for value in one.values()))
         size = max(1, min(batch_size, most))
-        for ids in torch.arange(len(examples)).split(size):
-            yield examples.batch(ids)
+        yield from torch.arange(len(examples)).split(size)
         return
     order = torch.argsort(examples.lengths, descending=True, stable=True)
     while len(order):
         size = max(1, min(batch_size, EVALUATION_TOKENS // max(1, int(examples.lengths[order[0]]))))
-        yield examples.batch(order[:size])
+        yield order[:size]
         order = order[size:]
 
 

@@ -6,17 +6,14 @@ An attack that finds nothing proves nothing: each stands with what it could have
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from tunewright.data.batching import Examples
@@ -32,7 +29,7 @@ from tunewright.runs import read_json
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.ingredients import objective_of
 from tunewright.stages.job import load_origin
-from tunewright.stages.learning import learn_stage
+from tunewright.stages.once_more import learned_from
 from tunewright.stages.provenance import Provenance, provenance
 from tunewright.tasks.base import Preprocessor
 from tunewright.tasks.causal_tokens import CausalEncoder
@@ -155,28 +152,13 @@ def _chosen(prepared: Prepared, split: str, seed: int) -> pa.Table:
 
 @contextmanager
 def trained_on(
-    origin: Provenance, prepared: Prepared, train: pa.Table, seed: int, screen: Screen
+    origin: Provenance, prepared: Prepared, train: pa.Table, seed: int
 ) -> Generator[tuple[AnyNetwork, Preprocessor, dict[str, Any]]]:
-    """The stage's model if it had learned from these rows, with another seed; its files are gone afterwards."""
-    place = Path(tempfile.mkdtemp(prefix="tunewright-audit-"))
-    try:
-        pq.write_table(train, place / "train.parquet")
-        splits = {
-            name: {**facts, "file": str((prepared.folder / facts["file"]).resolve())}
-            for name, facts in prepared.manifest.splits.items()
-        }
-        splits["train"] = {**splits["train"], "file": str(place / "train.parquet"), "rows": train.num_rows}
-        # A fingerprint of its own: what is kept by the data's must not be taken for these rows'.
-        manifest = replace(
-            prepared.manifest, splits=splits, fingerprint=f"{prepared.manifest.fingerprint}-{mix(seed, place.name):x}"
-        )
-        recipe = origin.stage.recipe.model_copy(update={"seed": mix(seed, "audit") % 2**32})
-        varied = replace(origin, stage=replace(origin.stage, recipe=recipe))
-        learn_stage(varied.job(place / "stage", replace(prepared, manifest=manifest)), screen)
-        loaded = load_origin(place / "stage" / "model")
-        yield loaded.network, loaded.preprocessor, read_json(place / "stage" / "summary.json", "a stage")
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    """The stage's model if it had learned from these rows, with another seed, and its summary."""
+    job = origin.job(Path(), prepared)
+    with learned_from(job, {"train": train}, mix(seed, "audit") % 2**32, silent()) as again:
+        loaded = load_origin(again.folder / "model")
+        yield loaded.network, loaded.preprocessor, read_json(again.folder / "summary.json", "a stage")
 
 
 def _with_references(
@@ -198,7 +180,7 @@ def _with_references(
     found: list[np.ndarray] = []
     for k in range(count):
         screen.say(f"reference model {k + 1} of {count}: {int(inside[k].sum()):,} rows")
-        with trained_on(origin, prepared, pool.filter(pa.array(inside[k])), mix(seed, k), silent()) as (
+        with trained_on(origin, prepared, pool.filter(pa.array(inside[k])), mix(seed, k)) as (
             network,
             inputs,
             _,
@@ -219,7 +201,7 @@ def _one_run(
     keep = np.ones(table.num_rows, bool)
     keep[tossed[~inside]] = False
     screen.say(f"training once more: of {len(tossed):,} rows each is in by a coin")
-    with trained_on(origin, prepared, table.filter(pa.array(keep)), mix(seed, "one run"), silent()) as (
+    with trained_on(origin, prepared, table.filter(pa.array(keep)), mix(seed, "one run")) as (
         network,
         inputs,
         again,
@@ -268,7 +250,7 @@ def _canaries(origin: Provenance, prepared: Prepared, count: int, seed: int, scr
     secrets, others = texts(count), texts(RANKED)
     screen.say(f"training once more with {count} made-up secrets among {table.num_rows:,} texts")
     losses = _Losses(origin, prepared)
-    with trained_on(origin, prepared, pa.concat_tables([table, rows(secrets)]), mix(seed, "canaries"), silent()) as (
+    with trained_on(origin, prepared, pa.concat_tables([table, rows(secrets)]), mix(seed, "canaries")) as (
         network,
         inputs,
         _,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rich.table import Table
 
 from tunewright.errors import RecipeError, TunewrightError
 from tunewright.evaluation.combined import combined, standardised
-from tunewright.evaluation.intervals import Difference, paired_bootstrap
+from tunewright.evaluation.intervals import Difference, Estimate, paired_bootstrap
 from tunewright.evaluation.metrics import METRICS
 from tunewright.models.published import LOOKED_UP
 from tunewright.planning.hardware import Hardware
@@ -26,11 +26,20 @@ from tunewright.planning.needs import StagePlan
 from tunewright.stages.candidates import Candidate, candidates_for, past_scores
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.ingredients import gather, prepare_data
-from tunewright.stages.job import recipe_backbone
+from tunewright.stages.job import StageJob, recipe_backbone
 from tunewright.stages.plan import Given, plan_stage, planned_machine
 from tunewright.stages.plan_table import duration, size_of
-from tunewright.stages.probing import NEIGHBOURS, RESAMPLES, Measured, measure, metric_of
-from tunewright.stages.recipes import given_origin, read_recipe
+from tunewright.stages.probing import (
+    NEIGHBOURS,
+    RESAMPLES,
+    Measured,
+    fine_tuned,
+    measure,
+    metric_of,
+    paired,
+    sample_of,
+)
+from tunewright.stages.recipes import given_origin, given_weights, read_recipe
 from tunewright.tasks.table import get_task
 
 # Training rows that are looked at; of texts and recordings that a network goes through as it is.
@@ -67,6 +76,7 @@ class Ranked:
             "logme": found and found.logme,
             "h_score": found and found.h_score,
             "leep": found and found.leep,
+            "tuned": found and found.tuned and found.tuned[1].to_json(),
             "against_first": self.against_first and self.against_first.to_json(),
             "published": facts and asdict(facts),
             "memory": plan and plan.process.middle,
@@ -82,6 +92,7 @@ def choose(
     *,
     names: list[str] | None = None,
     sample: int | None = None,
+    tune: bool = False,
     runs: Path = Path("runs"),
     planned: bool = True,
     as_json: bool = False,
@@ -92,11 +103,12 @@ def choose(
     Args:
         names: of the catalog, folders, or hub ids, which are then downloaded; None: the catalog's for the task.
         sample: training rows that are looked at; None: 500, or 100 where there is no target.
+        tune: also fine-tune each on parts of the sample, and measure it on the rest.
         runs: the folder of past runs, which are learned from.
         planned: also plan the fine-tune of each, for its memory and time.
 
     Raises:
-        RecipeError: nothing of the task says before a training how good a model is.
+        RecipeError: nothing of the task says before a training how good a model is, or the training is to be private.
     """
     screen = silent() if as_json else screen or Screen()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
@@ -111,6 +123,14 @@ def choose(
             expected="a target, or language-modeling, supervised-fine-tuning or speech-recognition",
             fix="run a short stage from each model, and `tunewright compare` them",
         )
+    if (privacy := found[0].stage.recipe.privacy) is not None:
+        raise RecipeError(
+            "which model suits the training rows best would be found out without privacy, and the choice would tell of them",
+            place="privacy",
+            found=f"ε = {privacy.epsilon:g}",
+            expected="a recipe without it",
+            fix="choose on public data of the same kind (data.source=…), then train privately",
+        )
     sample = sample or (SAMPLE if task.examination is None else AS_IT_IS)
     machine = planned_machine(None, screen) if planned else None
     language = _language(found[0], base) if task.purpose in ("text-classification", "causal-lm") else None
@@ -121,7 +141,7 @@ def choose(
     for candidate in found:
         if candidate.at_hand:
             screen.say(f"looking at {candidate.name}")
-        one, plan, reason = _look(candidate, base, sample, machine)
+        one, plan, reason = _look(candidate, base, sample, machine, tune, screen)
         measured.append(one)
         plans.append(plan)
         reasons.append(reason)
@@ -134,7 +154,7 @@ def choose(
 
 
 def _look(
-    candidate: Candidate, base: Path, sample: int, machine: Hardware | None
+    candidate: Candidate, base: Path, sample: int, machine: Hardware | None, tune: bool, screen: Screen
 ) -> tuple[Measured | None, StagePlan | None, str | None]:
     if not candidate.at_hand:
         return None, None, "not here; named by --candidates it is downloaded and measured"
@@ -145,7 +165,13 @@ def _look(
         given = Given(stage=candidate.stage, prepared=prepared, start=origin, backbone=backbone)
         ingredients = gather(recipe, prepared, origin, backbone, silent())
         plan = plan_stage(given, machine, probe=False, screen=silent()) if machine is not None else None
-        return measure(ingredients, origin, sample), plan, None
+        rows = sample_of(prepared, recipe.seed, sample)
+        one = measure(ingredients, origin, rows)
+        if tune and (plan is None or plan.fits):
+            source = given_weights(recipe, base)
+            job = StageJob(stage=candidate.stage, folder=base, source=source, prepared=prepared, backbone=backbone)
+            one = replace(one, tuned=fine_tuned(job, rows, screen))
+        return one, plan, None
     except TunewrightError as error:
         return None, None, error.message.splitlines()[0]
 
@@ -181,7 +207,7 @@ def _rank(
         one = measured[index]
         against = None
         if one is not None and first is not None and one is not first:
-            against = paired_bootstrap(METRICS[metric], one.outcome, first.outcome, resamples=RESAMPLES, seed=0)
+            against = paired_bootstrap(METRICS[metric], *paired(one, first), resamples=RESAMPLES, seed=0)
         ranked.append(
             Ranked(
                 candidate=found[index],
@@ -205,6 +231,7 @@ def scores_of(measured: list[Any], prior: list[float | None], metric: str) -> di
         "logme": [one.logme for one in measured],
         "h_score": [one.h_score for one in measured],
         "prior": prior,
+        "tuned": [None if one.tuned is None else sign * (one.tuned[1].value or 0.0) for one in measured],
     }
     return scores
 
@@ -241,16 +268,27 @@ def priors(found: list[Candidate], past: dict[str, float], language: str | None)
 
 def _show(ranked: list[Ranked], metric: str, screen: Screen, language: str | None, *, by_features: bool) -> None:
     measured = [entry for entry in ranked if entry.measured is not None]
+    tuned = (f"{metric}, fine-tuned",) if any(entry.measured and entry.measured.tuned for entry in ranked) else ()
     if measured:
         scores = (f"{NEIGHBOURS} nearest", "LogME", "H-score", "LEEP") if by_features else ()
-        heads = ("candidate", f"{metric} of a probe" if by_features else metric, *scores, "prior")
+        heads = (
+            "candidate",
+            *tuned,
+            f"{metric} of a probe" if by_features else f"{metric}, untrained",
+            *scores,
+            "prior",
+        )
         rows = [
-            (entry.candidate.name, *_figures(entry.measured)[: len(scores) + 1], _number(entry.prior))
+            (
+                entry.candidate.name,
+                *(_estimate(entry.measured.tuned and entry.measured.tuned[1]) for _ in tuned),
+                *_figures(entry.measured)[: len(scores) + 1],
+                _number(entry.prior),
+            )
             for entry in measured
             if entry.measured
         ]
-        title = "what the features say, the best first" if by_features else "what they do untrained, the best first"
-        screen.console.print(_table(title, heads, rows))
+        screen.console.print(_table("the best first", heads, rows))
     heads = ("candidate", "parameters", "memory", "training", "licence", "reads", "published")
     screen.console.print(_table("what is known", heads, [_known(entry) for entry in ranked]))
     for entry in ranked:
@@ -273,19 +311,24 @@ def _show(ranked: list[Ranked], metric: str, screen: Screen, language: str | Non
     count = len(measured[0].measured.outcome) if measured[0].measured else 0
     screen.say(f"first of {len(measured)}: {measured[0].candidate.name}, by {count:,} training rows")
     if tied:
-        screen.say(f"by {'the probe' if by_features else metric} these cannot be told apart from it: {', '.join(tied)}")
+        by = "fine-tuning on them" if tuned else "the probe" if by_features else metric
+        screen.say(f"by {by} these cannot be told apart from it: {', '.join(tied)}")
     known = sorted((entry for entry in ranked if entry.prior is not None), key=lambda entry: -(entry.prior or 0))
     if known:
         screen.say(
             "the static order, by what is known beforehand: " + ", ".join(entry.candidate.name for entry in known)
         )
-    if by_features:
+    if tuned:
+        screen.say("what few rows make of a model is a hint too: of all of them a larger one may learn more")
+    elif by_features:
         screen.say(
             "a score of features is a hint and no result: on the standard benchmark such scores alone order models worse "
             "than a fixed order does (mean weighted τ 0.57 against 0.91)"
         )
     else:
         screen.say("what a model does before it is trained is a hint and no result: a larger one may learn more")
+    if not tuned:
+        screen.say("surer, and slower: --tune, which fine-tunes each of them on these rows")
     screen.say(f"published facts are of {LOOKED_UP}")
 
 
@@ -315,9 +358,13 @@ def _known(entry: Ranked) -> tuple[str, ...]:
 
 
 def _figures(one: Measured) -> tuple[str, ...]:
-    probe = one.probe
-    shown = "–" if probe.value is None else f"{probe.value:.3f} [{probe.low or 0:.3f}, {probe.high or 0:.3f}]"
-    return (shown, *map(_number, (one.neighbours, one.logme, one.h_score, one.leep)))
+    return (_estimate(one.probe), *map(_number, (one.neighbours, one.logme, one.h_score, one.leep)))
+
+
+def _estimate(found: Estimate | None) -> str:
+    if found is None or found.value is None:
+        return "–"
+    return f"{found.value:.3f} [{found.low or 0:.3f}, {found.high or 0:.3f}]"
 
 
 def _number(value: float | None) -> str:

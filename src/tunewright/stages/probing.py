@@ -1,4 +1,4 @@
-"""What a network that no stage has trained yet knows of a task: by its features, or as it is.
+"""What a network that no stage has trained yet knows of a task: by its features, or as it is, and by what a part of the rows teaches it.
 
 Where there is a target, its features of a sample of the training rows are held against it by scores that need no training. Where there is none,
 it does at once what it is measured by: a language model foretells the texts, a recogniser writes down what it hears.
@@ -6,7 +6,8 @@ it does at once what it is measured by: a language model foretells the texts, a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,20 +15,27 @@ import pyarrow as pa
 import torch
 
 from tunewright.data.batching import of_all
+from tunewright.data.prepared import Prepared
 from tunewright.evaluation.intervals import Estimate, bootstrap
 from tunewright.evaluation.metrics import METRICS, Metric, Outcome
 from tunewright.evaluation.transferability import h_score, leep, logme, nearest, one_hot
 from tunewright.models.layer_features import layer_means
 from tunewright.models.network import evaluating
-from tunewright.random import permutation
+from tunewright.random import mix, permutation
+from tunewright.stages.console import Screen, silent
+from tunewright.stages.evaluate import predict_split
 from tunewright.stages.ingredients import Ingredients
-from tunewright.stages.job import Origin
+from tunewright.stages.job import Origin, StageJob, load_origin
+from tunewright.stages.once_more import learned_from
 from tunewright.tasks.base import Task
+from tunewright.tasks.table import get_task
 from tunewright.training.features import held_out_logits, held_out_numbers
 
 BATCH = 64
 NEIGHBOURS = 5
 RESAMPLES = 1000
+# A fine-tune on two thirds of the sample, three times: each row is held out once.
+FOLDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +52,15 @@ class Measured:
     """None: the target has no classes."""
     leep: float | None = None
     """None: the candidate names no classes of its own."""
+    tuned: tuple[Outcome, Estimate] | None = None
+    """The answers, and their metric, of what was fine-tuned on the sample's other rows; None: nothing was."""
+
+
+def paired(one: Measured, other: Measured) -> tuple[Outcome, Outcome]:
+    """The answers of both to the same rows in the same order: those of what was fine-tuned, where both were."""
+    if one.tuned is not None and other.tuned is not None:
+        return one.tuned[0], other.tuned[0]
+    return one.outcome, other.outcome
 
 
 def metric_of(task: Task) -> Metric | None:
@@ -53,11 +70,14 @@ def metric_of(task: Task) -> Metric | None:
     return METRICS[task.examination.untrained[0]] if task.examination.untrained is not None else None
 
 
-def measure(ingredients: Ingredients, origin: Origin | None, sample: int) -> Measured:
-    """What a network knows of a sample of its task's training rows, which the same seed draws for each candidate."""
-    table = ingredients.prepared.table("train")
-    drawn = permutation(ingredients.recipe.seed, "choose", 0, table.num_rows)[:sample]
-    table = table.take(np.sort(drawn))
+def sample_of(prepared: Prepared, seed: int, rows: int) -> pa.Table:
+    """So many training rows at most, the same for each candidate."""
+    table = prepared.table("train")
+    return table.take(np.sort(permutation(seed, "choose", 0, table.num_rows)[:rows]))
+
+
+def measure(ingredients: Ingredients, origin: Origin | None, table: pa.Table) -> Measured:
+    """What a network knows of rows of its task."""
     if ingredients.task.examination is not None:
         return _as_it_is(ingredients, table)
     return _by_features(ingredients, origin, table)
@@ -114,6 +134,55 @@ def _by_features(ingredients: Ingredients, origin: Origin | None, table: pa.Tabl
         h_score=h_score(features, truth) if classes else None,
         leep=leep(named, truth) if named is not None and classes else None,
     )
+
+
+def fine_tuned(job: StageJob, table: pa.Table, screen: Screen) -> tuple[Outcome, Estimate]:
+    """What fine-tuning makes of a candidate: it learns from two thirds of the rows, as its stage says, and is measured on the last
+    third, three times; each row is foretold once, by a network that did not see it.
+
+    Neither validation nor test rows have a part in it, so a stage that would stop early goes on to its last epoch.
+    """
+    task = get_task(job.recipe.task)
+    metric = metric_of(task)
+    assert metric is not None
+    train = job.recipe.train.model_copy(update={"early_stopping": None})
+    stage = replace(job.stage, recipe=job.recipe.model_copy(update={"train": train}))
+    alone = replace(job.prepared, manifest=replace(job.prepared.manifest, splits={}))
+    job = replace(job, stage=stage, prepared=alone)
+    answers: list[tuple[np.ndarray, np.ndarray]] = []
+    for number, (learned, held) in enumerate(folds_of(job, table)):
+        screen.say(f"  fine-tuning on {len(learned):,} of {table.num_rows:,} rows, {number + 1} of {FOLDS}")
+        rows = {"train": table.take(learned), "test": table.take(held)}
+        with learned_from(job, rows, mix(job.recipe.seed, "choose", number) % 2**32, silent()) as again:
+            tuned = load_origin(again.folder / "model")
+            if task.examination is None:
+                answers.append(predict_split(tuned.network, tuned.preprocessor, again.prepared, "test"))
+            else:
+                assert task.examination.untrained is not None
+                answers.append(task.examination.untrained[1](tuned.network, tuned.preprocessor.inputs, rows["test"]))
+    outputs, target = (np.concatenate(parts) for parts in zip(*answers))
+    outcome = Outcome(outputs, target)
+    found = bootstrap([metric], outcome, resamples=RESAMPLES, seed=job.recipe.seed)
+    return outcome, found[metric.name]
+
+
+def folds_of(job: StageJob, table: pa.Table) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The places of the rows to learn from and of those that are held out, each row being held out once. Classes are divided evenly; what
+    the split keeps together, such as a speaker's recordings, stays together."""
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
+
+    manifest, split = job.prepared.manifest, job.recipe.data.split
+    seed = mix(job.recipe.seed, "folds") % 2**32
+    places = np.arange(table.num_rows)
+    if split.by == "group" and split.column in table.column_names:
+        groups = [str(value) for value in table[split.column].to_pylist()]
+        return list(GroupKFold(FOLDS, shuffle=True, random_state=seed).split(places, groups=groups))
+    if manifest.target_kind == "category" and manifest.target is not None:
+        classes = [str(value) for value in table[manifest.target].to_pylist()]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a class with fewer rows than folds
+            return list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(places, classes))
+    return list(KFold(FOLDS, shuffle=True, random_state=seed).split(places))
 
 
 def _source(origin: Origin | None, shape: tuple[int, ...]) -> torch.nn.Module | None:

@@ -116,7 +116,7 @@ def train_ingredients(
         state = State.from_json(found.state)
         screen.say(f"{job.stage.name}: going on after step {state.step:,} of {total_steps:,}")
 
-    validate = validator(ingredients, ready.valid, ready.device) if leads or in_parts else None
+    validate = validator(ingredients, ready.valid, ready.device, rows, undivided=leads or in_parts)
     selection = Selection(
         metric=selection_metric(ingredients),
         patience=train_settings.early_stopping.patience if train_settings.early_stopping else None,
@@ -142,10 +142,10 @@ def train_ingredients(
 
         def end_epoch(state: State, train_loss: float) -> None:
             require_finite(network, state)
+            valid = asked(model, validate) if validate else None
             if together is not None and not leads and not in_parts:
                 follow_epoch(state, together)
                 return
-            valid = asked(model, validate) if validate else None
             if together is not None and in_parts:
                 valid = together.told(valid)  # all measured the same; all decide by the very same numbers
             if valid is not None:

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tunewright.data.batching import EVALUATION_BATCH, Examples, in_order
+from tunewright.data.batching import EVALUATION_BATCH, Examples, ids_in_order
 from tunewright.errors import RecipeError
 from tunewright.evaluation.metrics import METRICS
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.stages.ingredients import Ingredients
+from tunewright.training.team import Team
 
 
 def validator(
-    ingredients: Ingredients, examples: Examples | None, device: torch.device
+    ingredients: Ingredients,
+    examples: Examples | None,
+    device: torch.device,
+    rows: Team | None = None,
+    *,
+    undivided: bool = True,
 ) -> Callable[[nn.Module], dict[str, float]] | None:
-    """A function that measures a network on the validation examples; None when there are none."""
+    """A function that measures a network on the validation examples; None when there are none.
+
+    Args:
+        rows: the processes that measure together, each its part of the batches; each finds the numbers of all, which are those of one alone.
+        undivided: also measure what the task measures on the whole table, and not batch by batch.
+    """
     if examples is None:
         return None
     examples = examples.to(device)
@@ -29,25 +40,36 @@ def validator(
     names = {ingredients.task.metrics[0], selection_metric(ingredients)} - {"loss"}
 
     def validate(network: nn.Module) -> dict[str, float]:
-        loss, weight = 0.0, 0.0
-        ids: list[Tensor] = []
+        batches = list(ids_in_order(examples, EVALUATION_BATCH))
+        sums = torch.zeros(len(batches), 2, dtype=torch.float64)
         outputs: list[Tensor] = []
+        whole: Tensor | None = None
 
         def remembered(inputs: Any) -> Tensor:
             outputs.append(network(inputs))
             return outputs[-1]
 
         with evaluating(network), torch.inference_mode():
-            for batch in in_order(examples, EVALUATION_BATCH):
-                loss += float(objective.loss_sum(network if target is None else remembered, batch, 0))
-                weight += objective.weight(batch)
-                ids.append(batch.ids)
-        values = {"loss": loss / weight}
-        if target is not None and examples.target is not None:
-            truth = target.truth(examples.target[torch.cat(ids).to(examples.target.device)])
-            predicted = target.decode(torch.cat(outputs))
+            for place, counts in own_places(len(batches), rows):
+                batch = examples.batch(batches[place])
+                loss = objective.loss_sum(network if target is None else remembered, batch, 0)
+                if target is not None:
+                    found = outputs.pop()
+                    whole = found.new_zeros(len(examples), *found.shape[1:]) if whole is None else whole
+                    if counts:
+                        whole[batch.ids.to(found.device)] = found
+                if counts:
+                    sums[place, 0], sums[place, 1] = float(loss), objective.weight(batch)
+        if rows is not None:
+            rows.add_over(sums)
+            if whole is not None:
+                rows.add_over(whole)
+        losses, weights = sums.unbind(1)
+        values = {"loss": sum(losses.tolist()) / sum(weights.tolist())}
+        if target is not None and examples.target is not None and whole is not None:
+            truth, predicted = target.truth(examples.target), target.decode(whole)
             values |= {name: METRICS[name].value(predicted, truth) for name in names}
-        if examination is not None and examination.select is not None:
+        if undivided and examination is not None and examination.select is not None:
             table = ingredients.prepared.table("valid")
             assert isinstance(network, AnyNetwork)
             measured, truth = examination.measure(network, None, ingredients.preprocessor.inputs, table)
@@ -56,6 +78,15 @@ def validator(
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     return validate
+
+
+def own_places(count: int, rows: Team | None) -> Iterator[tuple[int, bool]]:
+    """The batches that this process measures, and whether they count: all take as many, for the parts of a divided network wait for
+    each other, and one that comes too late does the first again."""
+    size, rank = (1, 0) if rows is None else (rows.size, rows.rank)
+    for start in range(0, count, size):
+        place = start + rank
+        yield (place, True) if place < count else (0, False)
 
 
 def selection_metric(ingredients: Ingredients) -> str:

@@ -43,9 +43,16 @@ class Team:
 
     def totals(self, *values: float) -> list[float]:
         """The sums over all processes."""
-        found = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(found, group=self.group)
+        found = torch.tensor(values, dtype=torch.float64)
+        self.add_over(found)
         return found.tolist()
+
+    def add_over(self, numbers: Tensor) -> None:
+        """Every number becomes its sum over all processes."""
+        there = numbers.to(self.device)
+        distributed.all_reduce(there, group=self.group)
+        if there is not numbers:
+            numbers.copy_(there)
 
     def wait(self) -> None:
         """Go on when all have come here."""
