@@ -12,6 +12,7 @@ from torch import Tensor
 from architectures import TEXTS
 from test_architectures import network_of, pretrained_of
 from tunewright.models.adapters import add_adapter
+from tunewright.models.hollow import hollow, weights
 from tunewright.models.narrow import narrow_last_layer
 from tunewright.models.network import evaluating
 from tunewright.models.transformer import Transformer
@@ -48,6 +49,15 @@ def test_same_logits_and_gradients(kind: str) -> None:
     assert found_gradients.keys() == gradients.keys()
     for name, value in gradients.items():
         assert torch.allclose(found_gradients[name], value, rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_without_numbers_the_same_is_narrowed(kind: str) -> None:
+    """So that a plan reckons with what the run will do."""
+    with weights("none"):
+        network = network_of(kind)
+    hollow(network)
+    assert narrow_last_layer(network) is (kind in NARROWED)
 
 
 def test_what_is_not_computed() -> None:
