@@ -285,9 +285,11 @@ def test_divided_weights_move_as_whole_ones_do_by_every_optimizer(tmp_path: Path
         }
         for number, optimizer in enumerate(optimizers)
     ]
-    writer = {"name": "writer", "train": {"epochs": 3, "batch_size": 2}, **CASES["writer"](tmp_path)}
-    shared = [{**recipe, "hardware": {"strategy": "fsdp"}} for recipe in wanted]
-    shared.append({**writer, "hardware": {"strategy": "fsdp", "precision": "bfloat16", "gradient_checkpointing": True}})
+    writer: dict[str, Any] = {"name": "writer", "train": {"epochs": 3, "batch_size": 2}, **CASES["writer"](tmp_path)}
+    writer["stages"] = ["pretrain", {"finetune": {"tune": {"adapter": {"lora": {"dropout": 0.0}}}}}]
+    shared: list[dict[str, Any]] = [{**recipe, "hardware": {"strategy": "fsdp"}} for recipe in wanted]
+    hardware = {"strategy": "fsdp", "precision": "bfloat16", "gradient_checkpointing": True}
+    shared.append({**writer, "hardware": hardware})
     (tmp_path / "recipes.json").write_text(json.dumps(shared))
     (tmp_path / "followed.py").write_text(FOLLOWED)
     processes = started(2, str(tmp_path / "followed.py"), str(tmp_path), "many")
@@ -299,9 +301,10 @@ def test_divided_weights_move_as_whole_ones_do_by_every_optimizer(tmp_path: Path
         alone, many = (weights(tmp_path, runs, str(recipe["name"]), "finetune") for runs in ("one", "many"))
         for name, value in alone.items():
             torch.testing.assert_close(many[name], value, rtol=1e-5, atol=1e-5, msg=f"{recipe['train']}: {name}")
-    alone, many = (weights(tmp_path, runs, "writer", "pretrain") for runs in ("one", "many"))
-    for name, value in alone.items():  # bfloat16 has three digits, and a step of Adam on noise is a whole one
-        assert float((many[name] - value).abs().mean()) < 2e-3, name
+    for stage in ("pretrain", "finetune"):
+        alone, many = (weights(tmp_path, runs, "writer", stage) for runs in ("one", "many"))
+        for name, value in alone.items():  # bfloat16 has three digits, and a step of Adam on noise is a whole one
+            assert float((many[name] - value).abs().mean()) < 2e-3, name
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     in: the cast is made once and not by each matrix."""
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    return _RmsNorm.apply(x, weight, eps, dtype)  # pyright: ignore
+    return _RmsNorm.apply(x, weight.to(x.dtype), eps, dtype)  # pyright: ignore
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -66,29 +66,35 @@ class Transformer(AnyNetwork):
             with selected(self.base, wanted):
                 return self(plain)[0]
         named = {"pixel_values": inputs} if isinstance(inputs, Tensor) else self._as_read(inputs)
-        with self._autocast(next(iter(named.values())).device):
+        with self.autocast(next(iter(named.values())).device):
             return self.model(**named).logits.float()
 
     def hidden(self, inputs: dict[str, Tensor]) -> Tensor:
         """What the head gets, of the same inputs: [B, T, D]."""
-        with self._autocast(inputs["input_ids"].device):
+        with self.autocast(inputs["input_ids"].device):
             return self.base(**self._as_read(inputs)).last_hidden_state
 
-    @cached_property
+    @property
     def output_weight(self) -> Tensor | None:
         """The matrix [V, D] whose product with `hidden` is the logits; None: the head is more than that."""
         head = self.core.get_output_embeddings()
+        return head.weight if head is not None and self.has_plain_head else None
+
+    @cached_property
+    def has_plain_head(self) -> bool:
+        """Whether the logits are the product of one matrix with `hidden`, and nothing else."""
+        head = self.core.get_output_embeddings()
         if not isinstance(head, nn.Linear) or "bias" in dict(head.named_parameters()):
-            return None
+            return False
         if is_hollow(head.weight):
-            return head.weight  # nothing can be compared
+            return True  # nothing can be compared
         inputs, reduced = self.example(), self.reduced
         assert isinstance(inputs, dict)
         self.reduced = False
         with evaluating(self), torch.no_grad():
             same = torch.allclose(self(inputs), self.hidden(inputs) @ head.weight.t(), rtol=1e-3, atol=1e-3)
         self.reduced = reduced
-        return head.weight if same else None
+        return same
 
     def end_at(self, tokens: Collection[int]) -> None:
         """Note in the model's own settings at which tokens what it writes is over."""
@@ -114,7 +120,8 @@ class Transformer(AnyNetwork):
         mask = within_documents(inputs["document"])
         return {"input_ids": inputs["input_ids"], "attention_mask": mask, "position_ids": inputs["position"]}
 
-    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """In which what the network computes is computed in bfloat16 where that is wanted."""
         return torch.autocast(device.type, dtype=torch.bfloat16) if self.reduced else nullcontext()
 
     @property

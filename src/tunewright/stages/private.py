@@ -173,7 +173,7 @@ def _made_ready(ready: Ready) -> Examples:
     _require_layers(ready)
     examples = _one_unit_each(ready.train)
     if isinstance(ready.network, Transformer):
-        vars(ready.network)["output_weight"] = None  # the loss has to come from the outputs themselves
+        ready.network.has_plain_head = False  # the loss has to come from the outputs themselves
     return examples
 
 

@@ -18,6 +18,7 @@ from tunewright.evaluation.metrics import METRICS
 from tunewright.files import write_json
 from tunewright.models.network import AnyNetwork
 from tunewright.models.saved import save_model
+from tunewright.models.transformer import Transformer
 from tunewright.runs import MetricsLog
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients, is_stochastic
@@ -289,7 +290,10 @@ def written_sample(ingredients: Ingredients, network: AnyNetwork) -> str | None:
     examination = ingredients.task.examination
     if examination is None or examination.sample is None:
         return None
-    return examination.sample(network, ingredients.preprocessor.inputs)
+    if not isinstance(network, Transformer):
+        return examination.sample(network, ingredients.preprocessor.inputs)
+    with network.autocast(next(network.parameters()).device):  # the weights of a divided one may come in no other type
+        return examination.sample(network, ingredients.preprocessor.inputs)
 
 
 def finish_stage(

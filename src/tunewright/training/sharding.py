@@ -3,7 +3,7 @@
 A layer's weights are gathered where it is computed and let go again afterwards; what is in no layer of a stack (embeddings, head) is gathered
 for the whole of a pass (Zhao et al. 2023, "PyTorch FSDP", section 3). Model files know nothing of it, and neither does the loop: what is
 asked of the network is asked through `Sharded`, and the parameters are DTensors whose gradients come added up. Where a network computes in
-bfloat16 its products do (autocast), as in one process; weights travel in float32, so that norms and losses are the same.
+bfloat16 (autocast), as in one process, the weights of a gpt's layers travel so too, half as many bytes; what is kept, added up and stepped is float32.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor, distributed, nn
 from tunewright.data.batching import Batch
 from tunewright.models.hollow import is_hollow
 from tunewright.models.network import AnyNetwork, Network
+from tunewright.models.transformer import Transformer
 from tunewright.training.loop import StepObjective
 from tunewright.training.parts import is_divided
 from tunewright.training.team import Team
@@ -55,9 +56,14 @@ def shard(network: AnyNetwork, team: Team, *, tensor: int = 1, offload: bool) ->
     # They take long to load, and who trains alone needs none of them.
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+    from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+
+    from tunewright.models.gpt import GPT
 
     divided = _without_numbers(network)
+    if isinstance(network, Transformer) and network.described["purpose"] == "causal-lm":
+        # Seen in float32 on the whole network, for the parts may come in bfloat16.
+        divided.has_plain_head = team.told(team.first and network.has_plain_head)
     meshes = init_device_mesh(team.device.type, (team.size // tensor, tensor), mesh_dim_names=("rows", "tensor"))
     mesh = meshes["rows"]
     policy: dict[str, Any] = {"offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(), "mesh": mesh}
@@ -66,10 +72,14 @@ def shard(network: AnyNetwork, team: Team, *, tensor: int = 1, offload: bool) ->
 
         divide_layers(divided, meshes["tensor"])
         policy["shard_placement_fn"] = other_dimension
+    # The norms of other models do not compute with weights in bfloat16 everywhere.
+    reduced = isinstance(divided, Transformer) and divided.reduced and isinstance(divided.core, GPT)
+    dtype = torch.bfloat16 if reduced else None
+    travel = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in divided.blocks():
         # Only what is sure to be called as a whole: the layers of a stack, and all of a network that is one sequence.
         if block.parameters() and (isinstance(divided, Network) or re.search(r"\.\d+$", block.name)):
-            fully_shard(block.module, **policy)
+            fully_shard(block.module, **policy, mp_policy=travel)
     whole = Sharded(divided)
     fully_shard(whole, **policy)
     for module in whole.modules():
