@@ -34,7 +34,8 @@ from tunewright.stages.console import silent
 WORK = HERE / ".work" / "choose-backbones"
 RESULT = HERE / "results" / "choose_backbones.json"
 SEEDS = 3
-TRAIN, TEST = 500, 1000  # rows of a task
+TRAIN, VALID, TEST = 300, 200, 1000  # rows of a task
+ROWS = TRAIN + VALID + TEST
 NAME, ORGANISATION = "/nr", "/nt"
 
 
@@ -77,7 +78,7 @@ def write_images() -> None:
     small: Any = load_digits()
     digits = np.kron(np.rint(small.images * (255 / 16)).astype(np.uint8), np.ones((3, 3), np.uint8))
     digits = np.pad(digits, ((0, 0), (2, 2), (2, 2)))
-    count = TRAIN + TEST
+    count = ROWS
     high = rest[labels[rest] >= 5][:count]
     turned = np.stack([np.rot90(pictures[index], int(rng.integers(4))) for index in rest[2000 : 2000 + count]])
     odd = (labels % 2).astype(str)
@@ -130,7 +131,7 @@ def write_texts() -> None:
     reviews = [reviews[index] for index in rng.permutation(len(reviews)) if reviews[index][0].strip()]
     lines = [line for line in (folder / "tag" / "199801.txt").read_text().splitlines() if len(line) > 60]
     lines = [lines[index] for index in rng.permutation(len(lines))]
-    count = TRAIN + TEST
+    count = ROWS
 
     def put(name: str, rows: list[tuple[str, str]]) -> None:
         text = "".join(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows)
@@ -268,10 +269,9 @@ def task_recipe(task: str, kind: str, model: str) -> dict[str, Any]:
     folder = model_folder(model)
     block: dict[str, Any] = {"backbone": model} if folder is None else {"weights": str(folder)}
     ending = "npz" if kind == "image" else "jsonl"
-    share = TEST / (TRAIN + TEST)
     data: dict[str, Any] = {
         "source": f"{task}.{ending}",
-        "split": {"valid": 0.05, "test": share, "by": "stratified"},
+        "split": {"valid": VALID / ROWS, "test": TEST / ROWS, "by": "stratified"},
     }
     if kind == "text":
         data |= {"input": "text", "target": "label"}
@@ -286,7 +286,7 @@ def task_recipe(task: str, kind: str, model: str) -> dict[str, Any]:
         "data": data,
         "model": block,
         "tune": {"method": "gradient"},
-        "train": {"epochs": 8, "batch_size": 16, "optimizer": "adamw", "lr": lr} | schedule,
+        "train": {"epochs": 4, "batch_size": 16, "optimizer": "adamw", "lr": lr} | schedule,
         "eval": {"resamples": 100},
         "stages": ["finetune"],
     }

@@ -27,6 +27,8 @@ import yaml
 from environments import processor
 
 ROOT = Path(__file__).resolve().parent.parent
+# Seconds for which real steps are taken, and how many at most: more than a plan takes.
+MEASURED = (15.0, 2000)
 RESULTS = Path(__file__).with_name("results")
 EXAMPLES = [
     "mnist/recipe.yaml",
@@ -161,7 +163,7 @@ def real(recipe: Path, stage: int, changes: list[str]) -> dict[str, Any]:
     from tunewright.recipe.stages import stage_recipes
     from tunewright.stages.console import silent
     from tunewright.stages.memory import forget_peak, peak_memory
-    from tunewright.stages.plan import SECONDS, TIMED, given_stages, plan_stage, planned_machine
+    from tunewright.stages.plan import given_stages, plan_stage, planned_machine
     from tunewright.stages.recipes import read_recipe
     from tunewright.stages.rehearsal import rehearse, timed_steps
     from tunewright.stages.setup import set_up
@@ -177,7 +179,7 @@ def real(recipe: Path, stage: int, changes: list[str]) -> dict[str, Any]:
     assert plan is not None
     forget_peak()
     ready = set_up(ingredients, None, silent())
-    times = timed_steps(ingredients, ready, SECONDS, TIMED)
+    times = timed_steps(ingredients, ready, *MEASURED)
     rehearsal = rehearse(ingredients, silent(), ready)
     return {
         "stage": given.stage.name,

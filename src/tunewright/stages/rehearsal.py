@@ -38,6 +38,8 @@ from tunewright.training.private import PrivateGradient
 
 # So many steps of an epoch are looked through for the largest; reading is timed on so many.
 LOOKED_THROUGH, READ = 1000, 5
+# Steps are timed after so many of them, or so many seconds: until then a step can take a third longer.
+WARM_STEPS, WARM_SECONDS = 20, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +257,7 @@ def _reading(ready: Ready) -> float:
 
 
 def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: int) -> list[float]:
-    """The seconds of real steps, reading not included; the first, which finds its memory, is not among them.
+    """The seconds of real steps, reading not included; the first ones, which find their memory and get the processor going, are not among them.
 
     Where lengths differ, and the few that were taken are longer or shorter than an epoch's, they are scaled to its mean.
     """
@@ -264,19 +266,23 @@ def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: in
     set_learning_rate(ready.optimizer, 1.0)
     times: list[float] = []
     taken: list[int] = []
+    warm, since = 0, time.perf_counter()
     gradient = rehearsed_gradient(ready)
     steps = (
         pair for epoch in itertools.count() for pair in zip(ready.batches.steps(epoch), ready.batches.sizes(epoch))
     )
     with threads(ready.threads), small_numbers_as_zero():
-        while len(times) < 2 or (len(times) <= most and sum(times) < seconds):
+        while not times or (len(times) < most and sum(times) < seconds):
             batches, size = next(steps)
-            taken.append(size)
             started = time.perf_counter()
             take_step(ready, objective, batches, gradient)
             if ready.device.type == "cuda":
                 torch.cuda.synchronize()  # a card computes on while the next step is prepared
+            if warm == 0 or (warm < WARM_STEPS and started - since < WARM_SECONDS):
+                warm += 1
+                continue
             times.append(time.perf_counter() - started)
+            taken.append(size)
     every = ready.batches.sizes(0)
-    longer = (sum(every) / len(every)) / (sum(taken[1:]) / len(taken[1:]))
-    return [seconds * longer for seconds in times[1:]]
+    longer = (sum(every) / len(every)) / (sum(taken) / len(taken))
+    return [seconds * longer for seconds in times]
