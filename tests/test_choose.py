@@ -219,11 +219,13 @@ def test_numbers_are_a_target_too(tmp_path: Path) -> None:
 
 
 def test_a_short_fine_tune_tells_most(
-    tmp_path: Path, pretrained: dict[str, str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, pretrained: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two thirds of the rows teach, a third is foretold, three times; nothing of it stays, and a validation split has no part in it."""
     recipe = write(tmp_path, stages=["finetune"], train={"epochs": 8, "early_stopping": {"patience": 1}})
-    temporary = set(Path(tempfile.gettempdir()).glob("tunewright-*"))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     names = [*pretrained.values(), "resnet20"]
     found = [
         choose(recipe, [], names=names, sample=90, tune=True, runs=tmp_path / "none", planned=False) for _ in range(2)
@@ -240,14 +242,14 @@ def test_a_short_fine_tune_tells_most(
     first, second = ranked[0].measured, ranked[1].measured
     assert first is not None and second is not None
     assert np.array_equal(paired(first, second)[0].target, paired(first, second)[1].target)
-    assert set(Path(tempfile.gettempdir()).glob("tunewright-*")) <= temporary
+    assert not list(temporary.iterdir())
     shown = capsys.readouterr().out
     assert "accuracy, fine-tuned" in shown and "few rows" in shown
 
 
 def test_groups_stay_together_while_candidates_are_fine_tuned(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    lines = [f"{rng.normal():.3f},{rng.normal():.3f},{'ab'[k % 2]},p{k // 6}" for k in range(120)]
+    lines = [f"{rng.normal():.3f},{rng.normal():.3f},{'ab'[k % 2]},p{k // 4}" for k in range(400)]
     (tmp_path / "rows.csv").write_text("\n".join(["x,y,label,patient", *lines]))
     data = {"source": "rows.csv", "target": "label", "split": {"test": 0.2, "by": "group", "column": "patient"}}
     job, table = folded(tmp_path, {"task": "tabular-classification", "data": data})
@@ -256,6 +258,8 @@ def test_groups_stay_together_while_candidates_are_fine_tuned(tmp_path: Path) ->
     assert sorted(np.concatenate([held for _, held in folds])) == list(range(table.num_rows))
     for learned, held in folds:
         assert not {*patients[learned]} & {*patients[held]}
+    with pytest.raises(RecipeError, match="in turns"):
+        folds_of(job, table.slice(0, 4))  # of one patient
     data = {"source": "digits", "limit": 300}
     job, table = folded(tmp_path, {"task": "image-classification", "data": data})
     digits = np.array(table[job.prepared.manifest.target].to_pylist())

@@ -61,7 +61,7 @@ class Ranked:
     measured: Measured | None
     plan: StagePlan | None
     why_not: str | None
-    """Why it was not measured."""
+    """Why it was not measured, or not fine-tuned."""
     against_first: Difference | None
     """Its probe's metric less that of the first candidate, on the same rows."""
 
@@ -167,13 +167,18 @@ def _look(
         plan = plan_stage(given, machine, probe=False, screen=silent()) if machine is not None else None
         rows = sample_of(prepared, recipe.seed, sample)
         one = measure(ingredients, origin, rows)
-        if tune and (plan is None or plan.fits):
-            source = given_weights(recipe, base)
-            job = StageJob(stage=candidate.stage, folder=base, source=source, prepared=prepared, backbone=backbone)
-            one = replace(one, tuned=fine_tuned(job, rows, screen))
-        return one, plan, None
     except TunewrightError as error:
-        return None, None, error.message.splitlines()[0]
+        return None, None, f"was not measured: {error.message.splitlines()[0]}"
+    if not tune:
+        return one, plan, None
+    if plan is not None and not plan.fits:
+        return one, plan, "was not fine-tuned: it does not fit into this machine's memory"
+    source = given_weights(recipe, base)
+    job = StageJob(stage=candidate.stage, folder=base, source=source, prepared=prepared, backbone=backbone)
+    try:
+        return replace(one, tuned=fine_tuned(job, rows, screen)), plan, None
+    except TunewrightError as error:
+        return one, plan, f"was not fine-tuned: {error.message.splitlines()[0]}"
 
 
 def _rank(
@@ -293,7 +298,7 @@ def _show(ranked: list[Ranked], metric: str, screen: Screen, language: str | Non
     screen.console.print(_table("what is known", heads, [_known(entry) for entry in ranked]))
     for entry in ranked:
         if entry.why_not is not None and entry.candidate.at_hand:
-            screen.warn(f"{entry.candidate.name} was not measured: {entry.why_not}")
+            screen.warn(f"{entry.candidate.name} {entry.why_not}")
     if language is not None and (others := [e.candidate.name for e in ranked if not _reads(e.candidate, language)]):
         screen.warn(f"the texts are in {LANGUAGES[language]}, which these were not pretrained on: {', '.join(others)}")
     away = [entry.candidate.name for entry in ranked if not entry.candidate.at_hand]

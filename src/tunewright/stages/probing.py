@@ -7,6 +7,7 @@ it does at once what it is measured by: a language model foretells the texts, a 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 from tunewright.data.batching import of_all
 from tunewright.data.prepared import Prepared
+from tunewright.errors import RecipeError
 from tunewright.evaluation.intervals import Estimate, bootstrap
 from tunewright.evaluation.metrics import METRICS, Metric, Outcome
 from tunewright.evaluation.transferability import h_score, leep, logme, nearest, one_hot
@@ -168,7 +170,11 @@ def fine_tuned(job: StageJob, table: pa.Table, screen: Screen) -> tuple[Outcome,
 
 def folds_of(job: StageJob, table: pa.Table) -> list[tuple[np.ndarray, np.ndarray]]:
     """The places of the rows to learn from and of those that are held out, each row being held out once. Classes are divided evenly; what
-    the split keeps together, such as a speaker's recordings, stays together."""
+    the split keeps together, such as a speaker's recordings, stays together.
+
+    Raises:
+        RecipeError: there are fewer groups than folds.
+    """
     from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 
     manifest, split = job.prepared.manifest, job.recipe.data.split
@@ -176,9 +182,19 @@ def folds_of(job: StageJob, table: pa.Table) -> list[tuple[np.ndarray, np.ndarra
     places = np.arange(table.num_rows)
     if split.by == "group" and split.column in table.column_names:
         groups = [str(value) for value in table[split.column].to_pylist()]
+        if (count := len(set(groups))) < FOLDS:
+            raise RecipeError(
+                "the rows of a sample cannot be held out in turns",
+                place="data.split.column",
+                found=f"{count} of {split.column!r} among {table.num_rows:,} rows",
+                expected=f"{FOLDS} or more",
+                fix="a larger --sample, or leave --tune out",
+            )
         return list(GroupKFold(FOLDS, shuffle=True, random_state=seed).split(places, groups=groups))
+    classes: list[str] = []
     if manifest.target_kind == "category" and manifest.target is not None:
         classes = [str(value) for value in table[manifest.target].to_pylist()]
+    if max(Counter(classes).values(), default=0) >= FOLDS:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a class with fewer rows than folds
             return list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(places, classes))
