@@ -16,6 +16,7 @@ import argparse
 import datetime
 import gzip
 import json
+from itertools import permutations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -337,12 +338,14 @@ def write(found: dict[str, dict[str, Any]]) -> None:
     for name, (_, reached) in tasks.items():
         weights = fit_weights([(scores[other], tasks[other][1]) for other in tasks if other != name])
         each = {score: weighted_tau(standardised(values), reached) for score, values in scores[name].items()}
-        first, second = (np.array([one["reached"][seed] for one in found[name].values()]) for seed in range(2))
+        by_seed = np.array([one["reached"] for one in found[name].values()]).T
+        without = {score: values for score, values in scores[name].items() if score != "tuned"}
         orders[name] = {
             **each,
-            "choose": weighted_tau(combined(scores[name]), reached),
+            "choose": weighted_tau(combined(without), reached),
+            "choose --tune": weighted_tau(combined(scores[name]), reached),
             "learned": weighted_tau(combined(scores[name], weights), reached),
-            "other seed": weighted_tau(first, second),
+            "other seed": float(np.mean([weighted_tau(*pair) for pair in permutations(by_seed, 2)])),
         }
     columns = list(next(iter(orders.values())))
     means = {column: float(np.mean([entry[column] for entry in orders.values()])) for column in columns}
@@ -353,9 +356,9 @@ def write(found: dict[str, dict[str, Any]]) -> None:
         "",
         f"{len(found)} tasks, {sum(map(len, found.values()))} pairs of a task and a model, each fine-tuned with {SEEDS} seeds on "
         f"{TRAIN} rows and measured on {TEST}. Weighted τ between each order and what was reached. prior: what the models reached on",
-        "the other tasks, the static order; choose: the mean of probe and LogME, which `tunewright choose` goes by; learned: all five, with",
-        "weights fitted to the other tasks; other seed: how well one seed's results order the other's: what",
-        "lies beyond is luck. By",
+        "the other tasks, the static order; tuned: fine-tuned on two thirds of the training rows and measured on the last, three times; choose: the mean of",
+        "probe and LogME, which `tunewright choose` goes by, and with `--tune` the fine-tunes, ties broken by that mean; learned: all six, with weights",
+        "fitted to the other tasks; other seed: how well one seed's results order another's: what lies beyond is luck. By",
         f"`benchmarks/choose_backbones.py`, {facts['date']}, {facts['machine']}.",
         "",
         "| task | models | best reached | " + " | ".join(columns) + " |",

@@ -88,6 +88,10 @@ def test_scores_are_joined_and_a_missing_one_is_neutral() -> None:
     scores = {"probe": [0.5, 0.7, None], "logme": [-1.0, 1.0, 0.0], "h_score": [9.0, 0.0, 0.0]}
     assert combined(scores) == pytest.approx([(-1 - 1.5**0.5) / 2, (1 + 1.5**0.5) / 2, 0.0])
     assert combined(scores, {"h_score": 2.0}).argmax() == 0
+    # A fine-tune alone counts; the others break its ties, and who has none stands behind.
+    assert combined({**scores, "tuned": [0.8, 0.8, 0.9]}).argsort().tolist() == [0, 1, 2]
+    assert combined({**scores, "tuned": [0.8, None, 0.1]}).argsort().tolist() == [1, 2, 0]
+    assert combined({**scores, "tuned": [None] * 3}).tolist() == combined(scores).tolist()
 
 
 def test_weighted_tau_counts_the_best_most() -> None:
@@ -102,7 +106,7 @@ def test_the_documents_say_what_the_benchmark_found() -> None:
     place = Path(__file__).parents[1]
     mean = json.loads((place / "benchmarks" / "results" / "choose_backbones.json").read_text())["mean"]
     text = (place / "docs" / "choosing.md").read_text(encoding="utf-8")
-    for name in ("choose", "logme", "prior", "other seed"):
+    for name in ("choose", "choose --tune", "learned", "logme", "prior", "other seed"):
         assert f"{mean[name]:.2f}" in text
 
 

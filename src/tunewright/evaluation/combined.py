@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 # What counts in the order. Weights that were learned from other tasks did worse than this in benchmarks/choose_backbones.py, and so
-# did every mean with the other scores: they are shown, and do not count.
+# did every mean with the other scores: they are shown, and do not count. Where models were fine-tuned on a part of the rows, that alone
+# orders them best: what counts otherwise only breaks ties.
 JOINED = ("probe", "logme")
+TIE = 1e-6
 # Of values that cannot be told from one another by their spread.
 SAME = 1e-9
 
@@ -27,11 +29,19 @@ def combined(scores: Mapping[str, Sequence[float | None]], weights: Mapping[str,
 
     Args:
         scores: by the name of the score, one for each candidate; None where it has none.
-        weights: of the scores that count; None: those that are JOINED, equally.
+        weights: of the scores that count; None: "tuned" where there is such a score (who has none stands behind), else those that are
+            JOINED, equally.
     """
-    weights = weights or dict.fromkeys(JOINED, 1.0)
-    total = sum(weights.values()) or 1.0
-    return np.sum([weight / total * standardised(scores[name]) for name, weight in weights.items()], axis=0)
+    counts = weights or dict.fromkeys(JOINED, 1.0)
+    total = sum(counts.values()) or 1.0
+    mean = np.sum([weight / total * standardised(scores[name]) for name, weight in counts.items()], axis=0)
+    tuned = scores.get("tuned", ())
+    if weights is not None or all(value is None for value in tuned):
+        return mean
+    found = standardised(tuned)
+    behind = np.array([value is None for value in tuned])
+    found[behind] = found.min() - 1
+    return found + TIE * mean
 
 
 def weighted_tau(order: Sequence[float], reached: Sequence[float]) -> float:
