@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-# What counts in the order. Weights that were learned from other tasks did worse than this in benchmarks/choose_backbones.py, and so
-# did every mean with the other scores: they are shown, and do not count. Where models were fine-tuned on a part of the rows, that alone
+# What counts in the order. In benchmarks/choose_backbones.py neither weights that were learned from other tasks nor a mean with the other
+# scores did better than luck allows: they are shown, and do not count. Where models were fine-tuned on a part of the rows, that alone
 # orders them best: what counts otherwise only breaks ties.
 JOINED = ("probe", "logme")
 TIE = 1e-6
