@@ -156,7 +156,7 @@ def trained_on(
 ) -> Generator[tuple[AnyNetwork, Preprocessor, dict[str, Any]]]:
     """The stage's model if it had learned from these rows, with another seed, and its summary."""
     job = origin.job(Path(), prepared)
-    with learned_from(job, {"train": train}, mix(seed, "audit") % 2**32, silent()) as again:
+    with learned_from(job, {"train": train}, mix(seed, "audit") % 2**32) as again:
         loaded = load_origin(again.folder / "model")
         yield loaded.network, loaded.preprocessor, read_json(again.folder / "summary.json", "a stage")
 

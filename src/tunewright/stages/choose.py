@@ -230,13 +230,17 @@ def _rank(
 def scores_of(measured: list[Any], prior: list[float | None], metric: str) -> dict[str, list[float | None]]:
     """What `combined` joins: for each score the candidates' values, the greater the better."""
     sign = 1 if METRICS[metric].greater_is_better else -1
+
+    def reached(found: Any) -> float | None:
+        return None if found is None or found.value is None else sign * found.value
+
     scores: dict[str, list[float | None]] = {
-        "probe": [None if one.probe.value is None else sign * one.probe.value for one in measured],
+        "probe": [reached(one.probe) for one in measured],
         "neighbours": [one.neighbours for one in measured],
         "logme": [one.logme for one in measured],
         "h_score": [one.h_score for one in measured],
         "prior": prior,
-        "tuned": [None if one.tuned is None else sign * (one.tuned[1].value or 0.0) for one in measured],
+        "tuned": [reached(one.tuned and one.tuned[1]) for one in measured],
     }
     return scores
 

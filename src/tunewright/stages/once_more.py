@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunewright.data.prepared import Prepared
-from tunewright.stages.console import Screen
+from tunewright.stages.console import silent
 from tunewright.stages.job import StageJob
 from tunewright.stages.learning import learn_stage
 
 
 @contextmanager
-def learned_from(job: StageJob, splits: dict[str, pa.Table], seed: int, screen: Screen) -> Generator[StageJob]:
+def learned_from(job: StageJob, splits: dict[str, pa.Table], seed: int) -> Generator[StageJob]:
     """The stage as it ends when it learns with another seed and from these rows; its folder is gone afterwards.
 
     Args:
@@ -30,7 +30,7 @@ def learned_from(job: StageJob, splits: dict[str, pa.Table], seed: int, screen: 
         recipe = job.recipe.model_copy(update={"seed": seed, "track": []})
         stage = replace(job.stage, recipe=recipe)
         again = replace(job, stage=stage, folder=place / "stage", prepared=_with_rows(job.prepared, splits, place))
-        learn_stage(again, screen)
+        learn_stage(again, silent())
         yield again
     finally:
         shutil.rmtree(place, ignore_errors=True)

@@ -25,7 +25,7 @@ from tunewright.evaluation.transferability import h_score, leep, logme, nearest,
 from tunewright.models.layer_features import layer_means
 from tunewright.models.network import evaluating
 from tunewright.random import mix, permutation
-from tunewright.stages.console import Screen, silent
+from tunewright.stages.console import Screen
 from tunewright.stages.evaluate import predict_split
 from tunewright.stages.ingredients import Ingredients
 from tunewright.stages.job import Origin, StageJob, load_origin
@@ -157,7 +157,7 @@ def fine_tuned(job: StageJob, table: pa.Table, screen: Screen) -> tuple[Outcome,
     for number, (learned, held) in enumerate(folds_of(job, table)):
         screen.say(f"  fine-tuning on {len(learned):,} of {table.num_rows:,} rows, {number + 1} of {FOLDS}")
         rows = {"train": table.take(learned), "test": table.take(held)}
-        with learned_from(job, rows, mix(job.recipe.seed, "choose", number) % 2**32, silent()) as again:
+        with learned_from(job, rows, mix(job.recipe.seed, "choose", number) % 2**32) as again:
             tuned = load_origin(again.folder / "model")
             if task.examination is None:
                 answers.append(predict_split(tuned.network, tuned.preprocessor, again.prepared, "test"))

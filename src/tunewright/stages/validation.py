@@ -38,9 +38,9 @@ def validator(
     target = ingredients.preprocessor.target
     examination = ingredients.task.examination
     names = {ingredients.task.metrics[0], selection_metric(ingredients)} - {"loss"}
+    batches = list(ids_in_order(examples, EVALUATION_BATCH))
 
     def validate(network: nn.Module) -> dict[str, float]:
-        batches = list(ids_in_order(examples, EVALUATION_BATCH))
         sums = torch.zeros(len(batches), 2, dtype=torch.float64)
         outputs: list[Tensor] = []
         whole: Tensor | None = None
