@@ -162,7 +162,7 @@ def real(recipe: Path, stage: int, changes: list[str]) -> dict[str, Any]:
     """What real steps of a stage take: seconds a step, bytes of tensors and of the process at their peaks."""
     from tunewright.recipe.stages import stage_recipes
     from tunewright.stages.console import silent
-    from tunewright.stages.memory import forget_peak, peak_memory
+    from tunewright.stages.memory import peak_memory
     from tunewright.stages.plan import given_stages, plan_stage, planned_machine
     from tunewright.stages.recipes import read_recipe
     from tunewright.stages.rehearsal import rehearse, timed_steps
@@ -175,19 +175,17 @@ def real(recipe: Path, stage: int, changes: list[str]) -> dict[str, Any]:
     if ingredients.tune.method == "features":
         return {}
     # As a run does, which plans first: that loads more of PyTorch than training does.
-    plan = plan_stage(given, planned_machine(None, silent()), probe=False, screen=silent())
-    assert plan is not None
-    forget_peak()
+    plan_stage(given, planned_machine(None, silent()), probe=False, screen=silent())
     ready = set_up(ingredients, None, silent())
-    times = timed_steps(ingredients, ready, *MEASURED)
+    times = timed_steps(ingredients, ready, *MEASURED).seconds
+    process = peak_memory()
     rehearsal = rehearse(ingredients, silent(), ready)
     return {
         "stage": given.stage.name,
         "seconds": sum(times) / len(times) + rehearsal.reading,
         "steps": len(times),
         "tensors": rehearsal.most.most,
-        "process": peak_memory(),
-        "planned_process": plan.process.middle,
+        "process": process,
     }
 
 
@@ -230,7 +228,8 @@ def compare(name: str, recipe: Path, changes: list[str]) -> list[dict[str, Any]]
                 "tensors": found["tensors"],
                 "planned_tensors": timed[stage]["peak"],
                 "process": found["process"],
-                "planned_process": found["planned_process"],
+                "planned_process": timed[stage]["process"]["middle"],
+                "estimated_process": estimated[stage]["process"]["middle"],
                 "machine": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",
             }
         )

@@ -19,6 +19,8 @@ RANGES: dict[Basis, tuple[float, float]] = {
 # benchmarks/results/plan_accuracy.md. On a card it is what CUDA holds for itself.
 BESIDES = ((0.3, 40 * 2**20), (2.5, 182 * 2**20), (6.0, 2**30))
 CUDA = (2**29, 2**30, 3 * 2**29)
+# What a process holds after a long time, as a share of what it held at most in a few seconds: memory that was freed is not always given out again.
+GROWN = (0.97, 1.0, 1.25)
 # What the libraries of products and of memory keep for each further length that batches have: benchmarks/plan_accuracy.py, ten stages of texts
 # and recordings on three kinds of processor.
 EACH_LENGTH = (0.0, 6 * 2**20, 13 * 2**20)
@@ -96,21 +98,34 @@ def closed_form(weights: int, trained: int, state: int, activations: int, exampl
     return weights + trained + state + activations * examples
 
 
-def process_memory(tensors: float, before: float, encoding: float, lengths: int, *, card: bool) -> Span:
-    """All memory at the peak.
+def process_memory(tensors: float, before: float, encoding: float, lengths: int) -> Span:
+    """All memory of a process at its peak, where no real step was taken.
 
     Args:
         tensors: bytes of tensors at their peak.
-        before: what the process held before the first step; on a card nothing.
-        encoding: what it held at most while it made tensors of the data; likewise.
+        before: what the process held before the first step.
+        encoding: what it held at most while it made tensors of the data.
         lengths: how many lengths batches have.
     """
-    if card:
-        around = CUDA
-    else:
-        others = max(0, lengths - 1)
-        around = tuple(min(share * tensors, most) + others * kept for (share, most), kept in zip(BESIDES, EACH_LENGTH))
+    others = max(0, lengths - 1)
+    around = [min(share * tensors, most) + others * kept for (share, most), kept in zip(BESIDES, EACH_LENGTH)]
     low, middle, high = (max(encoding, before + tensors + more) for more in around)
+    return Span(low=low, middle=middle, high=high)
+
+
+def process_grown(held: float, lengths: int) -> Span:
+    """All memory of a process at its peak, from what it held at most in some real steps.
+
+    Args:
+        lengths: how many lengths batches have that were not among those steps.
+    """
+    around = [share * held + max(0, lengths) * kept for share, kept in zip(GROWN, EACH_LENGTH)]
+    return Span(low=around[0], middle=around[1], high=around[2])
+
+
+def process_on_card(tensors: float) -> Span:
+    """All memory of a card at the peak of its tensors."""
+    low, middle, high = (tensors + more for more in CUDA)
     return Span(low=low, middle=middle, high=high)
 
 

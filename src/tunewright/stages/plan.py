@@ -24,7 +24,16 @@ from tunewright.models.quantized import size
 from tunewright.models.transformer import Transformer
 from tunewright.planning.calibration import calibrate, this_machine, was_busy
 from tunewright.planning.hardware import KNOWN, Hardware, card_here, find_hardware, scaled
-from tunewright.planning.needs import Span, StagePlan, closed_form, costs, process_memory, span
+from tunewright.planning.needs import (
+    Span,
+    StagePlan,
+    closed_form,
+    costs,
+    process_grown,
+    process_memory,
+    process_on_card,
+    span,
+)
 from tunewright.recipe.changes import with_changes
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import StageRecipe, stage_recipes
@@ -45,7 +54,7 @@ from tunewright.stages.plan_history import learned_factor
 from tunewright.stages.plan_time import DIVIDED, divided, estimated, other_times, step_time, sums_of_layers
 from tunewright.stages.precision import WORTH, known_precision
 from tunewright.stages.recipes import given_origin, read_recipe
-from tunewright.stages.rehearsal import Rehearsal, rehearse, timed_steps
+from tunewright.stages.rehearsal import Rehearsal, Timed, rehearse, timed_steps
 from tunewright.stages.setup import set_up, small_numbers_as_zero, threads
 from tunewright.stages.sharing import require_layers
 from tunewright.training.tensor_parallel import narrow_layers
@@ -183,13 +192,13 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
         ready = set_up(ingredients, None, silent(), free=None if here else free)
         rehearsal = rehearse(ingredients, silent(), ready)
     small = rehearsal.most.most < SHARE * free and estimated(rehearsal.usual, machine) < STEP
-    times: list[float] = []
+    real: Timed | None = None
     if here and probe and small:
-        times, precision = _timed(given, recipe, ingredients.encoded)
+        real, precision = _timed(given, recipe, ingredients.encoded)
         if precision != rehearsal.ready.precision:
             ingredients = given.ingredients(with_changes(recipe, {"hardware.precision": precision}), "none")
             rehearsal = rehearse(ingredients, silent())
-    return _put_together(given.stage.name, ingredients, rehearsal, times, machine, before, encoding, free, narrowed)
+    return _put_together(given.stage.name, ingredients, rehearsal, real, machine, before, encoding, free, narrowed)
 
 
 def _unplannable(stage: str, error: Exception) -> RecipeError:
@@ -205,7 +214,7 @@ def _put_together(
     name: str,
     ingredients: Ingredients,
     rehearsal: Rehearsal,
-    times: list[float],
+    real: Timed | None,
     machine: Hardware,
     before: int,
     encoding: int,
@@ -216,7 +225,7 @@ def _put_together(
 
     Args:
         narrowed: the weights of which a device has one of `hardware.tensor` pieces.
-        times: seconds of real steps, where some were taken.
+        real: steps that were taken here; None: none were.
         before: bytes that the process holds before the first step; encoding: at most while it read the data.
     """
     recipe, network = ingredients.recipe, ingredients.network
@@ -232,7 +241,7 @@ def _put_together(
     larger = whole(network.named_parameters()) / max(1, sum(map(size, parameters)))
     here = machine.measured
     with threads(ready.threads), small_numbers_as_zero():
-        step, basis, measured = step_time(rehearsal, times, machine)
+        step, basis, measured = step_time(rehearsal, real, machine)
         once = other_times(rehearsal, machine)
     epochs = recipe.train.epochs
     # A device gets its part of each batch, so there are as many steps as on one.
@@ -264,9 +273,7 @@ def _put_together(
         peak_parts=parts,
         peak_at=most.peak_at,
         closed_form=_closed_form(ingredients, rehearsal, *(int(share * size) for size in (weights, gradients, kept))),
-        process=process_memory(
-            peak, before if here else 0, encoding if here else 0, len(set(rehearsal.sizes)), card=not here
-        ),
+        process=_process(rehearsal, real, peak, before, encoding) if here else process_on_card(peak),
         memory=free + before if here else int(machine.memory),
         step=step,
         seconds=seconds,
@@ -278,6 +285,14 @@ def _put_together(
     )
 
 
+def _process(rehearsal: Rehearsal, real: Timed | None, peak: int, before: int, encoding: int) -> Span:
+    lengths = len(set(rehearsal.sizes))
+    if real is None or real.process is None:
+        return process_memory(peak, before, encoding, lengths)
+    beside = max(0, rehearsal.most.most - rehearsal.largest.most)  # what no step needs, such as validation
+    return process_grown(max(encoding, real.process + beside), lengths - real.lengths)
+
+
 def _shared_out(recipe: Recipe, machine: Hardware) -> Recipe:
     """What one of several devices gets of each batch."""
     if machine.devices == 1:
@@ -286,8 +301,8 @@ def _shared_out(recipe: Recipe, machine: Hardware) -> Recipe:
     return with_changes(recipe, {"train.batch_size": -(-recipe.train.batch_size // rows)})
 
 
-def _timed(given: Given, recipe: Recipe, encoded: dict[str, Examples | None]) -> tuple[list[float], str]:
-    """The seconds of real steps of a network with random weights, and the precision that is faster here.
+def _timed(given: Given, recipe: Recipe, encoded: dict[str, Examples | None]) -> tuple[Timed, str]:
+    """Real steps of a network with random weights, and the precision that is faster here.
 
     Args:
         encoded: the examples, which need not be read a second time.

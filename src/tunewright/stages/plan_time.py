@@ -8,20 +8,20 @@ from tunewright.planning.needs import CUDA, Basis, Span, span
 from tunewright.planning.replay import LONGEST, time_calls
 from tunewright.planning.roofline import besides, seconds_of
 from tunewright.planning.tracing import Tracer
-from tunewright.stages.rehearsal import Rehearsal
+from tunewright.stages.rehearsal import Rehearsal, Timed
 
 # Seconds for which operations are tried one by one, where a step should take less than so many.
 TRIED, LONG = 4.0, 60.0
 
 
-def step_time(rehearsal: Rehearsal, times: list[float], machine: Hardware) -> tuple[Span, Basis, float]:
+def step_time(rehearsal: Rehearsal, real: Timed | None, machine: Hardware) -> tuple[Span, Basis, float]:
     """Seconds of a step, on what that is based, and which share of it was measured.
 
     Args:
-        times: of real steps, reading not included; empty: none was taken.
+        real: steps that were taken here; None: none were.
     """
-    if times:
-        ordered = sorted(times)
+    if real is not None:
+        ordered = sorted(real.seconds)
         mean = sum(ordered) / len(ordered)
         tenth = len(ordered) // 10
         low, high = ordered[tenth], ordered[-1 - tenth]

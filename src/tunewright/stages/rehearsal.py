@@ -27,7 +27,7 @@ from tunewright.models.transformer import Transformer
 from tunewright.planning.tracing import Tracer
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients
-from tunewright.stages.memory import LARGE, weight_bytes
+from tunewright.stages.memory import LARGE, forget_peak, peak_memory, weight_bytes
 from tunewright.stages.prefix import ComputedExamples
 from tunewright.stages.private import rehearsed_gradient
 from tunewright.stages.setup import Ready, penalty_of, set_up, small_numbers_as_zero, threads
@@ -71,6 +71,18 @@ class Rehearsal:
         return max([self.largest, *others], key=lambda tracer: tracer.most)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """Real steps that were taken."""
+
+    seconds: list[float]
+    """Of each, reading not included."""
+    process: int | None
+    """Bytes that the process held at most meanwhile; None: the system does not say."""
+    lengths: int
+    """How many sizes the steps had."""
+
+
 def rehearse(ingredients: Ingredients, screen: Screen, ready: Ready | None = None) -> Rehearsal:
     """Follow a stage's steps; its network and optimiser are of no more use for a training.
 
@@ -86,7 +98,7 @@ def rehearse(ingredients: Ingredients, screen: Screen, ready: Ready | None = Non
     sizes = every[:LOOKED_THROUGH]
     mean = sum(sizes) / len(sizes)
     usual = min(range(len(sizes)), key=lambda step: abs(sizes[step] - mean))
-    largest = max(range(len(sizes)), key=lambda step: sizes[step])
+    largest = _largest(sizes)
     with threads(ready.threads), small_numbers_as_zero():
         _remember(ready, objective)
         gradient = rehearsed_gradient(ready)
@@ -107,6 +119,11 @@ def rehearse(ingredients: Ingredients, screen: Screen, ready: Ready | None = Non
             sizes=every,
             scale=mean / sizes[usual],
         )
+
+
+def _largest(sizes: list[int]) -> int:
+    """The step, of those that are looked through, whose batches are largest."""
+    return max(range(min(len(sizes), LOOKED_THROUGH)), key=lambda step: sizes[step])
 
 
 def take_step(
@@ -256,11 +273,12 @@ def _reading(ready: Ready) -> float:
     return median_high(times) if times else math.nan
 
 
-def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: int) -> list[float]:
-    """The seconds of real steps, reading not included; the first ones, which find their memory and get the processor going, are not among them.
+def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: int) -> Timed:
+    """Real steps, beginning with the largest; the first ones, which find their memory and get the processor going, are not timed.
 
-    Where lengths differ, and the few that were taken are longer or shorter than an epoch's, they are scaled to its mean.
+    Where lengths differ, and the few that were taken are longer or shorter than an epoch's, seconds are scaled to its mean.
     """
+    forget_peak()
     objective = ingredients.objective.bind(ingredients.recipe.seed, ready.device)
     freezing.start_epoch(ready.movements, ingredients.recipe.train.epochs - 1)
     set_learning_rate(ready.optimizer, 1.0)
@@ -268,12 +286,17 @@ def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: in
     taken: list[int] = []
     warm, since = 0, time.perf_counter()
     gradient = rehearsed_gradient(ready)
-    steps = (
-        pair for epoch in itertools.count() for pair in zip(ready.batches.steps(epoch), ready.batches.sizes(epoch))
+    every = ready.batches.sizes(0)
+    largest = _largest(every)
+    steps = itertools.chain(
+        [(next(ready.batches.steps(0, start=largest)), every[largest])],
+        (pair for epoch in itertools.count() for pair in zip(ready.batches.steps(epoch), ready.batches.sizes(epoch))),
     )
+    met: set[int] = set()
     with threads(ready.threads), small_numbers_as_zero():
         while not times or (len(times) < most and sum(times) < seconds):
             batches, size = next(steps)
+            met.add(size)
             started = time.perf_counter()
             take_step(ready, objective, batches, gradient)
             if ready.device.type == "cuda":
@@ -283,6 +306,5 @@ def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: in
                 continue
             times.append(time.perf_counter() - started)
             taken.append(size)
-    every = ready.batches.sizes(0)
     longer = (sum(every) / len(every)) / (sum(taken) / len(taken))
-    return [seconds * longer for seconds in times]
+    return Timed(seconds=[seconds * longer for seconds in times], process=peak_memory(), lengths=len(met))
