@@ -158,35 +158,45 @@ GENERATED: dict[str, dict[str, Any]] = {
 }
 
 
-def real(recipe: Path, stage: int, changes: list[str]) -> dict[str, Any]:
-    """What real steps of a stage take: seconds a step, bytes of tensors and of the process at their peaks."""
+def real(recipe: Path, changes: list[str]) -> list[dict[str, Any]]:
+    """What real steps of each stage take, one stage after the other as in a run: seconds a step, bytes of tensors and of the process at
+    their peaks."""
     from tunewright.recipe.stages import stage_recipes
     from tunewright.stages.console import silent
-    from tunewright.stages.memory import peak_memory
+    from tunewright.stages.memory import forget_peak, peak_memory
     from tunewright.stages.plan import given_stages, plan_stage, planned_machine
     from tunewright.stages.recipes import read_recipe
     from tunewright.stages.rehearsal import rehearse, timed_steps
     from tunewright.stages.setup import set_up
 
     loaded, _, _, base, _ = read_recipe(recipe, changes, None)
-    stages = stage_recipes(loaded)
-    given = list(given_stages(stages[: stage + 1], base, silent()))[stage]
-    ingredients = given.ingredients(given.stage.recipe, "random")
-    if ingredients.tune.method == "features":
-        return {}
+    stages = list(given_stages(stage_recipes(loaded), base, silent()))
     # As a run does, which plans first: that loads more of PyTorch than training does.
-    plan_stage(given, planned_machine(None, silent()), probe=False, screen=silent())
-    ready = set_up(ingredients, None, silent())
-    times = timed_steps(ingredients, ready, *MEASURED).seconds
-    process = peak_memory()
-    rehearsal = rehearse(ingredients, silent(), ready)
-    return {
-        "stage": given.stage.name,
-        "seconds": sum(times) / len(times) + rehearsal.reading,
-        "steps": len(times),
-        "tensors": rehearsal.most.most,
-        "process": process,
-    }
+    for given in stages:
+        plan_stage(given, planned_machine(None, silent()), probe=False, screen=silent())
+    found: list[dict[str, Any]] = []
+    for given in stages:
+        forget_peak()
+        ingredients = given.ingredients(given.stage.recipe, "random")
+        if ingredients.tune.method == "features":
+            continue
+        ready = set_up(ingredients, None, silent())
+        encoding = peak_memory() or 0
+        times = timed_steps(ingredients, ready, *MEASURED).seconds
+        rehearsal = rehearse(
+            ingredients, silent(), ready
+        )  # a batch through the frozen part and through validation, too
+        found.append(
+            {
+                "stage": given.stage.name,
+                "seconds": sum(times) / len(times) + rehearsal.reading,
+                "steps": len(times),
+                "tensors": rehearsal.most.most,
+                "process": max(encoding, peak_memory() or 0),
+            }
+        )
+        del ingredients, ready, rehearsal
+    return found
 
 
 def in_a_process(*arguments: str) -> Any:
@@ -206,17 +216,11 @@ def compare(name: str, recipe: Path, changes: list[str]) -> list[dict[str, Any]]
         *changes,
         "--json",
     ]
-    stages = len(yaml.safe_load(recipe.read_text()).get("stages") or [1])
     estimated = {made["stage"]: made for made in in_a_process(*command, "--no-probe")}
-    seen = [
-        in_a_process(__file__, "--real", str(recipe), "--stage", str(stage), "--changes", *changes)
-        for stage in range(stages)
-    ]
+    seen = in_a_process(__file__, "--real", str(recipe), "--changes", *changes)
     timed = {made["stage"]: made for made in in_a_process(*command)}
     rows: list[dict[str, Any]] = []
     for found in seen:
-        if not found:
-            continue
         stage = found["stage"]
         rows.append(
             {
@@ -271,11 +275,10 @@ def main() -> None:
     arguments.add_argument("--only", default="")
     arguments.add_argument("--device", default="auto")
     arguments.add_argument("--real", type=Path)
-    arguments.add_argument("--stage", type=int, default=0)
     arguments.add_argument("--changes", nargs="*", default=[])
     chosen = arguments.parse_args()
     if chosen.real:
-        print(json.dumps(real(chosen.real, chosen.stage, chosen.changes)))
+        print(json.dumps(real(chosen.real, chosen.changes)))
         return
     kept = json.loads((RESULTS / "plan_accuracy.json").read_text()) if chosen.only else []
     rows: list[dict[str, Any]] = []

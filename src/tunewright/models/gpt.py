@@ -283,8 +283,12 @@ class GPT(PreTrainedModel):
     def save_pretrained(self, save_directory: Path | str, **options: Any) -> None:  # pyright: ignore
         """In the library's format, as one of its own models."""
         super().save_pretrained(save_directory, **options)
+        self.save_config(save_directory)
+
+    def save_config(self, folder: Path | str) -> None:
+        """What opens its weights."""
         self.config.architectures = [LIBRARY_NAME]
-        self.config.save_pretrained(save_directory)
+        self.config.save_pretrained(folder)
 
 
 def width_ratio(config: Any) -> float:

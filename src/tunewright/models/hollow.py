@@ -32,8 +32,9 @@ NUMBERS_ARE_WANTED = (
     UnsupportedOperatorException,
 )
 
-Numbers = Literal["read", "random", "none"]
-"""What the weights of a new network are: as recipe and files say; random, where files would say; without memory."""
+Numbers = Literal["read", "random", "none", "parts"]
+"""What the weights of a new network are: as recipe and files say; random, where files would say; without memory; without memory but for an
+adapter's, as each process gets its part of the others later."""
 _numbers: ContextVar[Numbers] = ContextVar("numbers", default="read")
 
 
@@ -42,7 +43,7 @@ def weights(numbers: Numbers) -> Generator[None]:
     """What networks that are made within have as weights. `hollow` makes those without memory fit to compute with."""
     token = _numbers.set(numbers)
     try:
-        with torch.device("meta") if numbers == "none" else nullcontext():
+        with nullcontext() if memory_is_taken() else torch.device("meta"):
             yield
     finally:
         _numbers.reset(token)
@@ -55,7 +56,7 @@ def weights_are_read() -> bool:
 
 def memory_is_taken() -> bool:
     """Whether what is made here has numbers."""
-    return _numbers.get() != "none"
+    return _numbers.get() in ("read", "random")
 
 
 def hollow(network: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:

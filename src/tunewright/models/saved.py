@@ -17,6 +17,7 @@ from tunewright.files import sync_file, write_json
 from tunewright.models.adapters import read_adapter
 from tunewright.models.build import build_network
 from tunewright.models.foreign import check_files
+from tunewright.models.hollow import memory_is_taken
 from tunewright.models.network import AnyNetwork, Network
 from tunewright.models.pretrained import open_backbone, weights_folder
 from tunewright.models.recommenders import build_recommender
@@ -72,7 +73,7 @@ def fresh_network(described: dict[str, Any], *, seed: int) -> AnyNetwork:
 
 
 def load_network(folder: Path) -> SavedModel:
-    """The network with its weights, and what was saved beside it.
+    """The network with its weights, or without memory where `hollow.weights` says so, and what was saved beside it.
 
     Raises:
         ArtifactError: the folder is no model of Tunewright, or its files are missing, damaged or of a newer version.
@@ -99,7 +100,7 @@ def load_network(folder: Path) -> SavedModel:
     extra = {key: value for key, value in config.items() if key not in ("model_type", "format", "network")}
     described = config["network"]
     try:
-        if not own:
+        if not own and memory_is_taken():
             return SavedModel(_read_transformer(folder, described), extra, folder)
         network = fresh_network(described, seed=0)
     except (RecipeError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -108,7 +109,8 @@ def load_network(folder: Path) -> SavedModel:
             file=path,
             fix="restore the file from a copy, or train again",
         ) from error
-    load_weights(network, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
+    if memory_is_taken():
+        load_weights(network, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
     return SavedModel(network, extra, folder)
 
 

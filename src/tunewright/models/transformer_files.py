@@ -12,6 +12,7 @@ from torch import nn
 
 from tunewright.errors import ArtifactError
 from tunewright.models.foreign import require_memory, weights_bytes
+from tunewright.models.hollow import has_no_numbers
 from tunewright.models.quantized import restore
 from tunewright.models.transformer import (
     NAMES_TOKENS,
@@ -179,7 +180,8 @@ def _require_fit(network: Transformer, missing: Iterable[str], other: dict[str, 
 def write_transformer(folder: Path, network: Transformer) -> None:
     """Save in the library's own format, or as a peft adapter, so that both open it without us.
 
-    A head of one's own is no part of the library's architecture: then the folder has our names, and only we open it.
+    A head of one's own is no part of the library's architecture: then the folder has our names, and only we open it. Of a network
+    without numbers the weights are there already.
     """
     if network.adapted:
         with quiet():
@@ -192,7 +194,11 @@ def write_transformer(folder: Path, network: Transformer) -> None:
         save_file(tensors, folder / OWN_WEIGHTS, metadata={"format": "pt"})
         return
     with quiet():
-        network.core.save_pretrained(folder)
+        if has_no_numbers(network):
+            network.core.config.dtype = "float32"
+            network.core.save_config(folder)  # pyright: ignore[reportCallIssue]  a gpt, as no other is written in parts
+        else:
+            network.core.save_pretrained(folder)
 
 
 def read_transformer(folder: Path, described: dict[str, Any]) -> Transformer:

@@ -65,6 +65,8 @@ class Ingredients:
     """The peak learning rate: the recipe's, or the usual one."""
     augmentation: Augmentation | SoundChanges | None
     """How training pictures or recordings are changed."""
+    numbers: Numbers = "read"
+    """What the network's weights are."""
     encoded: dict[str, Examples | None] = field(default_factory=dict)
 
     def examples(self, split: str) -> Examples | None:
@@ -135,7 +137,7 @@ def gather(
     Args:
         origin: the model to start from; None: from random weights, or from the backbone's.
         backbone: the pretrained backbone that the recipe names.
-        numbers: what the network's weights are; "none": it has no memory, see `models/hollow.py`.
+        numbers: what the network's weights are, see `models/hollow.py`.
 
     Raises:
         UserError: the recipe, the data and the source do not fit together.
@@ -194,8 +196,10 @@ def gather(
         lr = recipe.train.lr or default_lr(recipe.train.optimizer)
     if isinstance(inputs, TalkEncoder) and isinstance(network, Transformer):
         network.end_at(inputs.ends)
+    if numbers == "parts":
+        hollow(network)
     if tune.adapter is not None:
-        with weights(numbers):
+        with weights("read" if numbers == "parts" else numbers):
             network = add_adapter(network, tune.adapter, seed=recipe.seed, bits=tune.quantize)
     if numbers == "none":
         hollow(network)
@@ -209,6 +213,7 @@ def gather(
         tune=tune,
         lr=lr,
         augmentation=_augmentation(recipe, task, objective, target),
+        numbers=numbers,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunewright.data.prepared import Prepared
+from tunewright.models.hollow import Numbers, weights
 from tunewright.models.network import AnyNetwork
 from tunewright.models.pretrained import Backbone, named_backbone, new_backbone, open_backbone
 from tunewright.models.saved import load_network
@@ -42,14 +43,15 @@ class StageJob:
     def recipe(self) -> Recipe:
         return self.stage.recipe
 
-    def origin(self) -> Origin | None:
-        """The model to start from, loaded."""
-        return None if self.source is None else load_origin(self.source)
+    def origin(self, numbers: Numbers = "read") -> Origin | None:
+        """The model to start from, loaded; or without memory."""
+        return None if self.source is None else load_origin(self.source, numbers)
 
 
-def load_origin(folder: Path) -> Origin:
+def load_origin(folder: Path, numbers: Numbers = "read") -> Origin:
     """A saved model and its preprocessor."""
-    saved = load_network(folder)
+    with weights(numbers):
+        saved = load_network(folder)
     return Origin(saved.network, load_preprocessor(saved.extra["preprocessor"], folder), folder)
 
 

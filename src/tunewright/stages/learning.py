@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tunewright.models.hollow import Numbers
 from tunewright.stages.console import Screen
 from tunewright.stages.few_shot import learn_from_features, learn_from_pairs
 from tunewright.stages.ingredients import Ingredients, gather
 from tunewright.stages.job import StageJob
+from tunewright.stages.piecewise import is_read_in_parts
 from tunewright.stages.training import Watch, train_ingredients
+from tunewright.training.team import team
 
 METHODS: dict[str, Callable[[StageJob, Ingredients, Screen], None]] = {
     "features": learn_from_features,
@@ -27,7 +30,9 @@ def learn_stage(job: StageJob, screen: Screen, watch: Watch | None = None) -> No
         Diverged: the loss or the weights are not finite any more.
         Stopped: a stop was asked for; a checkpoint was written.
     """
-    ingredients = gather(job.recipe, job.prepared, job.origin(), job.backbone, screen)
+    together = team()
+    numbers: Numbers = "parts" if together is not None and is_read_in_parts(job, together) else "read"
+    ingredients = gather(job.recipe, job.prepared, job.origin(numbers), job.backbone, screen, numbers=numbers)
     if ingredients.tune.method in (None, "gradient"):
         train_ingredients(job, ingredients, screen, watch=watch)
         return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from tunewright.errors import RecipeError
+from tunewright.models.network import AnyNetwork
 from tunewright.models.tables import has_sparse_gradients
 from tunewright.models.transformer import Transformer
 from tunewright.recipe.named import parse_named
@@ -48,11 +50,14 @@ def settle(ingredients: Ingredients, team: Team) -> Ingredients:
     return replace(ingredients, recipe=recipe.model_copy(update={"hardware": hardware}))
 
 
-def divided(ready: Ready, ingredients: Ingredients, team: Team) -> tuple[Ready, Team]:
+def divided(
+    ready: Ready, ingredients: Ingredients, team: Team, fill: Callable[[AnyNetwork], None] | None
+) -> tuple[Ready, Team]:
     """The same stage with a divided copy of the network, and this process among those that have other rows than it. Collective;
-    the first process keeps the whole network, on the processor."""
+    where nothing fills it, the first process keeps the whole network, on the processor."""
     recipe = ready.recipe
-    whole, rows = shard(ready.network, team, tensor=recipe.hardware.tensor, offload=recipe.hardware.offload)
+    tensor, offload = recipe.hardware.tensor, recipe.hardware.offload
+    whole, rows = shard(ready.network, team, tensor=tensor, offload=offload, fill=fill)
     movements = freezing.resolve_movement(whole.network, ingredients.tune)
     groups = [
         {**group, "params": alike}

@@ -46,9 +46,8 @@ def follow(team: Team) -> None:
             prepared=prepared,
             backbone=recipe_backbone(recipe, prepared.base),
         )
-        # Of a divided network the first process alone needs the numbers: it hands out the parts.
-        numbers = "none" if recipe.hardware.strategy == "fsdp" else "read"
-        ingredients = gather(recipe, prepared, job.origin(), job.backbone, silent(), numbers=numbers)
+        numbers = order["numbers"]
+        ingredients = gather(recipe, prepared, job.origin(numbers), job.backbone, silent(), numbers=numbers)
         train_ingredients(job, ingredients, silent())
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from tunewright.errors import Diverged, RunFailed, Stopped
 from tunewright.evaluation.metrics import METRICS
 from tunewright.files import write_json
+from tunewright.models.hollow import Numbers
 from tunewright.models.network import AnyNetwork
 from tunewright.models.saved import save_model
 from tunewright.models.transformer import Transformer
@@ -24,6 +25,7 @@ from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients, is_stochastic
 from tunewright.stages.job import StageJob
 from tunewright.stages.memory import forget_peak, peak_memory
+from tunewright.stages.piecewise import fill, write
 from tunewright.stages.private import private_training
 from tunewright.stages.setup import Ready, penalty_of, set_up, small_numbers_as_zero, threads
 from tunewright.stages.sharing import divided, settle
@@ -88,15 +90,19 @@ def train_ingredients(
     if recipe.privacy is not None:
         private = private_training(recipe, ready, ingredients.prepared, objective, job.folder, screen)
     leads = together is None or together.first
-    before = freezing.fingerprint(ready.network) if leads else {}
+    from_parts = ingredients.numbers == "parts"  # the network is whole in no process
+    before = freezing.fingerprint(ready.network) if leads and not from_parts else {}
     whole_movements = ready.movements
-    if together is not None and together.first:
-        together.told(_order(job, ready))  # now that what is kept on disk is there
-    rows = together
     in_parts = together is not None and recipe.hardware.strategy == "fsdp"
+    if together is not None and together.first:
+        others = "parts" if from_parts else "none" if in_parts else "read"
+        together.told(_order(job, ready, others))  # now that what is kept on disk is there
+    rows = together
     if together is not None and in_parts:
-        ready, rows = divided(ready, ingredients, together)
+        own = (lambda network: fill(network, ingredients, job)) if from_parts else None
+        ready, rows = divided(ready, ingredients, together, own)
         objective = ShardedObjective(objective)
+        before = freezing.fingerprint(ready.network) if from_parts else before
     network, model, movements = ready.network, ready.model, ready.movements
     batches = private.batches if private else ready.batches
     total_steps = train_settings.epochs * batches.steps_per_epoch
@@ -224,6 +230,13 @@ def train_ingredients(
                 private.gradient if private else None,
                 rows,
             )
+    after = None
+    if together is not None and from_parts and state.finished is not None:
+        if state.best is not None:
+            parts = dict(network.named_parameters())
+            freezing.load_moving(network, movements, load_best(checkpoints, state.best.folder, parts, checked=leads))
+        after = freezing.fingerprint(network)
+        write(job.folder / "model", network, ingredients.network, freezing.moving_state(network, movements), together)
     if not leads:
         return
     if state.finished is None:
@@ -239,16 +252,19 @@ def train_ingredients(
         "gradient_checkpointing": ready.recomputes,
         "frozen_part_kept": ready.frozen is not None,
     }
-    if in_parts and (newest := find_newest(checkpoints, screen.warn)) is not None:
+    if in_parts and not from_parts and (newest := find_newest(checkpoints, screen.warn)) is not None:
         freezing.load_moving(ingredients.network, whole_movements, read_checkpoint(newest).model)
     if private is not None:
         private.gradient.remove()
         means["privacy"] = private.facts()
-    (finish or finish_stage)(job, ingredients, state, whole_movements, before, lr, means, ready.texts, screen)
+    if after is not None:
+        finish_stage(job, ingredients, state, whole_movements, before, lr, means, ready.texts, screen, after)
+    else:
+        (finish or finish_stage)(job, ingredients, state, whole_movements, before, lr, means, ready.texts, screen)
 
 
-def _order(job: StageJob, ready: Ready) -> dict[str, Any]:
-    """What the other processes need to know to train the same, with what was chosen here."""
+def _order(job: StageJob, ready: Ready, numbers: Numbers) -> dict[str, Any]:
+    """What the other processes need to know to train the same, with what was chosen here, and what their networks' weights are."""
     hardware = ready.recipe.hardware
     chosen = {
         "strategy": hardware.strategy,
@@ -261,6 +277,7 @@ def _order(job: StageJob, ready: Ready) -> dict[str, Any]:
         "stage": job.stage.name,
         "kind": job.stage.kind,
         "recipe": recipe.model_dump(mode="json", exclude_unset=True),
+        "numbers": numbers,
         "folder": str(job.folder.resolve()),
         "source": None if job.source is None else str(job.source.resolve()),
         "prepared": str(job.prepared.folder.resolve()),
@@ -306,14 +323,18 @@ def finish_stage(
     means: dict[str, Any],
     texts: dict[str, Any] | None,
     screen: Screen,
+    after: dict[str, str] | None = None,
 ) -> None:
     """Save the best weights, check the freeze certificate, write the summary.
+
+    Args:
+        after: the fingerprint of the best weights, where they are written and no process holds them whole.
 
     Raises:
         RunFailed: something that was to stay frozen has changed.
     """
     network = ingredients.network
-    if state.best is not None:
+    if state.best is not None and after is None:
         freezing.load_moving(network, movements, load_best(job.folder / "checkpoints", state.best.folder))
     freezing.release(network)
     ingredients.preprocessor.inputs.write(job.folder / "model")
@@ -321,7 +342,7 @@ def finish_stage(
     extra = {"preprocessor": ingredients.preprocessor.to_json(), "made_from": made_from}
     save_model(job.folder / "model", network, extra)
     chosen_epoch = state.best.epoch if state.best else state.epoch
-    certificate = freezing.certify(movements, before, network, chosen_epoch)
+    certificate = freezing.certify(movements, before, after or freezing.fingerprint(network), chosen_epoch)
     show_certificate(job.stage.name, certificate, screen)
     summary = {
         "stage": job.stage.name,

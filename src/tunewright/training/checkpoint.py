@@ -115,16 +115,20 @@ def read_checkpoint(folder: Path, parts: Tensors | None = None) -> Checkpoint:
     )
 
 
-def load_best(root: Path, name: str) -> dict[str, Tensor]:
+def load_best(root: Path, name: str, parts: Tensors | None = None, *, checked: bool = True) -> dict[str, Tensor]:
     """The best weights, as named by a checkpoint's state.
+
+    Args:
+        parts: as for `read_checkpoint`.
+        checked: see whether they are whole, which one process of several need do.
 
     Raises:
         RunFailed: they were damaged after the checkpoint was read.
     """
-    damage = find_damage(root / name)
+    damage = find_damage(root / name) if checked else None
     if damage is not None:
         raise RunFailed(f"the best weights are damaged: {damage}", file=root / name, fix="run the same command again")
-    return _read_tensors(root / name, "model", None)
+    return _read_tensors(root / name, "model", parts)
 
 
 def find_damage(folder: Path) -> str | None:

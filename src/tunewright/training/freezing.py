@@ -22,6 +22,7 @@ from tunewright.models.adapters import is_moved_by
 from tunewright.models.network import AnyNetwork, Block
 from tunewright.models.quantized import size
 from tunewright.recipe.schema import Tune
+from tunewright.training.parts import is_divided, of_all, own_part
 
 # A group's list of what `muon` moves by its own rule.
 INSIDE = "inside"
@@ -212,15 +213,26 @@ def load_moving(model: nn.Module, movements: Sequence[Movement], tensors: dict[s
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
-    """The SHA-256 of each parameter and buffer, by name: what the certificate compares."""
-    return {name: _hash(tensor) for name, tensor in model.state_dict().items()}
+    """The SHA-256 of each parameter and buffer, by name: what the certificate compares.
+
+    Of divided ones each process takes that of its own part, and all of these together are the tensor's. Collective then.
+    """
+    state = model.state_dict()
+    found = {name: hashlib.sha256(_content(own_part(tensor))).digest() for name, tensor in state.items()}
+    if any(map(is_divided, state.values())):
+        own = torch.frombuffer(bytearray(b"".join(found.values())), dtype=torch.uint8).view(len(found), -1)
+        parts = torch.stack(of_all(own), dim=1)  # [tensors, processes, bytes]
+        found = {name: hashlib.sha256(_content(each)).digest() for name, each in zip(found, parts)}
+    return {name: digest.hex() for name, digest in found.items()}
 
 
-def certify(movements: Sequence[Movement], before: dict[str, str], model: nn.Module, epochs: int) -> dict[str, Any]:
+def certify(
+    movements: Sequence[Movement], before: dict[str, str], after: dict[str, str], epochs: int
+) -> dict[str, Any]:
     """The freeze certificate: what was to stay is bit-identical to its source, and what was to move has moved.
 
     Args:
-        before: `fingerprint` of the model at the start of the stage.
+        before, after: `fingerprint` of the model at the start of the stage and at its end.
         epochs: how many epochs were run; a block that was to thaw later counts as frozen.
 
     Returns:
@@ -228,7 +240,6 @@ def certify(movements: Sequence[Movement], before: dict[str, str], model: nn.Mod
         block is `identical` when every parameter and buffer (BatchNorm statistics too) has the same bytes. A trained
         parameter without any change does not fail the certificate, but is named.
     """
-    after = fingerprint(model)
     frozen: list[dict[str, Any]] = []
     trained: list[dict[str, Any]] = []
     warnings: list[str] = []
@@ -344,6 +355,5 @@ def _bad_freeze(freeze: object, backbone: list[Block]) -> RecipeError:
     )
 
 
-def _hash(tensor: Tensor) -> str:
-    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return hashlib.sha256(content.tobytes()).hexdigest()
+def _content(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tunewright.files import sync_file
 from tunewright.training.team import Team
+
+# Bytes of weights from which on a model is saved in several files.
+FILE = 4 * 2**30
 
 
 def divide(whole: Tensor, like: Tensor) -> Tensor:
@@ -41,6 +45,54 @@ def write_parts(folder: Path, tensors: Mapping[str, Tensor], together: Team) -> 
     together.wait()  # before anyone moves the folder
 
 
+def write_whole(folder: Path, tensors: Mapping[str, Tensor], together: Team) -> None:
+    """Divided tensors as `model.safetensors`, or as several files with an index where they are large. Collective; each process writes its
+    part, and the first makes whole ones of them by copying, so nobody holds more than its own.
+
+    Raises:
+        OSError: one of them could not.
+    """
+    index: dict[str, int] = {}
+    size = 0
+    for name, value in tensors.items():
+        size += value.numel() * value.element_size()
+        index[name] = 1 + size // FILE
+    numbers = {number: place for place, number in enumerate(sorted(set(index.values())), start=1)}
+    index = {name: numbers[number] for name, number in index.items()}
+    writer = HuggingFaceStorageWriter(
+        str(folder), fqn_to_index_mapping=index, save_distributed=True, enable_consolidation=True
+    )
+    try:
+        save(dict(tensors), storage_writer=writer, process_group=together.group)
+    except CheckpointException as error:
+        raise OSError(str(next(iter(error.failures.values()))[0])) from error
+    if together.first:
+        shutil.rmtree(folder / "sharded")
+        if len(numbers) == 1:
+            (folder / "model-00001-of-00001.safetensors").rename(folder / "model.safetensors")
+            (folder / "model.safetensors.index.json").unlink()
+        for path in folder.glob("model*.safetensors"):
+            sync_file(path)
+    together.wait()
+
+
+def gathered(tensors: Mapping[str, Tensor], together: Team) -> dict[str, Tensor]:
+    """Divided tensors whole, in the memory of the first process; nothing in the others. Collective."""
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        if together.first:
+            found[name] = whole.cpu()
+    return found
+
+
+def read_into(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Fill tensors, by their names, from a folder of safetensors; of a divided one the part that this process keeps is read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that no other process reads is what is meant
+        load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+
+
 def read_parts(folder: Path, place: Callable[[str, torch.Size, torch.dtype], Tensor]) -> dict[str, Tensor]:
     """What any number of processes wrote.
 
@@ -54,7 +106,5 @@ def read_parts(folder: Path, place: Callable[[str, torch.Size, torch.dtype], Ten
         for name, found in described.items()
         if isinstance(found, TensorStorageMetadata)
     }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that no other process reads is what is meant
-        load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+    read_into(folder, tensors)
     return tensors

@@ -29,6 +29,13 @@ def over_all(found: Tensor, tensors: Sequence[Tensor]) -> Tensor:
     return found
 
 
+def of_all(found: Tensor) -> list[Tensor]:
+    """What each process has found, numbers of one shape, in the order of the processes. Collective."""
+    there = [torch.empty_like(found) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(there, found)
+    return there
+
+
 def divided_alike(tensors: Iterable[Tensor]) -> list[list[Any]]:
     """Those that are divided among the same processes together: no operation takes others at once."""
     found: dict[Any, list[Any]] = {}

@@ -40,13 +40,21 @@ class Sharded(nn.Module):
         return ask(self.network)
 
 
-def shard(network: AnyNetwork, team: Team, *, tensor: int = 1, offload: bool) -> tuple[Sharded, Team]:
-    """A divided copy of the first process's network, in every process.
+def shard(
+    network: AnyNetwork,
+    team: Team,
+    *,
+    tensor: int = 1,
+    offload: bool,
+    fill: Callable[[AnyNetwork], None] | None = None,
+) -> tuple[Sharded, Team]:
+    """A divided copy of a network, in every process.
 
-    Collective: every process calls it with a network of the same shape. Only the first one's numbers are read; the others' may be without
-    memory, so that the whole is in memory once.
+    Collective: every process calls it with a network of the same shape.
 
     Args:
+        fill: gives the divided network this process's part of the numbers. None: they are the first process's network's; the others'
+            may be without memory, so that the whole is in memory once.
         tensor: so many processes next to each other also divide the layers' computation (`training/tensor_parallel.py`).
         offload: weights, gradients and optimiser states wait in the processor's memory.
 
@@ -89,12 +97,15 @@ def shard(network: AnyNetwork, team: Team, *, tensor: int = 1, offload: bool) ->
             module.set_force_sum_reduction_for_comms(True)
     home = torch.device("cpu") if offload else team.device
     whole._apply(lambda value: _placed(value, home if is_divided(value) else team.device))  # pyright: ignore[reportPrivateUsage]
-    given = dict(network.state_dict()) if team.first else {}
-    set_model_state_dict(divided, given, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
-    for name, buffer in divided.named_buffers():  # those too that no state_dict has
-        if team.first:
-            buffer.copy_(network.get_buffer(name))
-        distributed.broadcast(buffer, 0)
+    if fill is not None:
+        fill(divided)
+    else:
+        given = dict(network.state_dict()) if team.first else {}
+        set_model_state_dict(divided, given, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
+        for name, buffer in divided.named_buffers():  # those too that no state_dict has
+            if team.first:
+                buffer.copy_(network.get_buffer(name))
+            distributed.broadcast(buffer, 0)
     # Nobody adds to a layer's output in place here, which is what it warns of.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     return whole, replace(team, rank=mesh.get_local_rank(), size=mesh.size(), group=mesh.get_group())
