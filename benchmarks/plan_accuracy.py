@@ -183,20 +183,37 @@ def real(recipe: Path, changes: list[str]) -> list[dict[str, Any]]:
         ready = set_up(ingredients, None, silent())
         encoding = peak_memory() or 0
         times = timed_steps(ingredients, ready, *MEASURED).seconds
-        rehearsal = rehearse(
-            ingredients, silent(), ready
-        )  # a batch through the frozen part and through validation, too
+        beside_steps(ingredients, ready)
+        process = max(encoding, peak_memory() or 0)
+        rehearsal = rehearse(ingredients, silent(), ready)
         found.append(
             {
                 "stage": given.stage.name,
                 "seconds": sum(times) / len(times) + rehearsal.reading,
                 "steps": len(times),
                 "tensors": rehearsal.most.most,
-                "process": max(encoding, peak_memory() or 0),
+                "process": process,
             }
         )
         del ingredients, ready, rehearsal
     return found
+
+
+def beside_steps(ingredients: Any, ready: Any) -> None:
+    """What a run computes besides its steps: a batch through the frozen part, and one of the validation."""
+    from tunewright.data.batching import EVALUATION_BATCH, in_order
+    from tunewright.models.network import evaluating
+    from tunewright.models.prefix import outputs_of
+
+    with torch.inference_mode():
+        if ready.frozen is not None:
+            batch = next(iter(in_order(ingredients.examples("train"), EVALUATION_BATCH)))
+            with evaluating(ready.network):
+                outputs_of(ready.network, ready.frozen.prefix, batch.inputs)
+        if ready.valid is not None:
+            batch = next(iter(in_order(ready.valid, EVALUATION_BATCH)))
+            with evaluating(ready.model):
+                ingredients.objective.bind(0, ready.device).loss_sum(ready.model, batch, 0)
 
 
 def in_a_process(*arguments: str) -> Any:

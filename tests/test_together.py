@@ -28,16 +28,25 @@ from tunewright.stages.together import start_here
 FOLLOWED = """
 import json, sys
 from pathlib import Path
-from tunewright.stages import training, validation
+from tunewright.models.hollow import is_hollow
+from tunewright.stages import sharing, training, validation
 from tunewright.stages.console import silent
 from tunewright.stages.run import run
 from tunewright.stages.together import carried_out
+from tunewright.training import part_files
 
 place = Path(sys.argv[1])
 validation.EVALUATION_BATCH = 8  # so that there are batches to divide
 if "beside" in sys.argv[3:]:
     saver = training.Saver
     training.Saver = lambda root, *, beside, together: saver(root, beside=True, together=together)
+if "parts" in sys.argv[3:]:
+    shard, part_files.FILE = sharing.shard, 40_000  # bytes: so that there are several files
+    def watched(network, team, **options):  # it is whole in no process
+        assert options["fill"] is not None
+        assert all(is_hollow(value) or "lora" in name for name, value in network.named_parameters())
+        return shard(network, team, **options)
+    sharing.shard = watched
 carried_out(lambda: [run(recipe, base=place, runs=place / sys.argv[2], screen=silent()) for recipe in json.loads((place / "recipes.json").read_text())])
 """
 QUIET: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -58,7 +67,7 @@ def started(size: int, *words: str) -> list[subprocess.Popen[bytes]]:
 
 def weights(place: Path, runs: str, name: str, stage: str) -> dict[str, torch.Tensor]:
     files = sorted((place / runs / name / stage / "model").glob("*.safetensors"))
-    return {f"{file.name} {key}": value for file in files for key, value in load_file(file).items()}
+    return {key: value for file in files for key, value in load_file(file).items()}
 
 
 def recipes(place: Path) -> list[dict[str, Any]]:
@@ -183,7 +192,7 @@ def test_processes_that_divide_the_layers_train_what_one_does(
         recipe["model"]["max_length"] = gpt["context"]  # longer than what plain products compute
     (tmp_path / "recipes.json").write_text(json.dumps([{**recipe, "hardware": hardware}]))
     (tmp_path / "followed.py").write_text(FOLLOWED)
-    processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "many")
+    processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "many", "parts")
     run(recipe, base=tmp_path, runs=tmp_path / "one", screen=silent())
     assert [process.wait(300) for process in processes] == [0] * size
     alone, many = (weights(tmp_path, runs, "writer", "pretrain") for runs in ("one", "many"))
