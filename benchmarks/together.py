@@ -73,6 +73,16 @@ def weights(place: Path, runs: str, name: str) -> dict[str, torch.Tensor]:
     return load_file(place / runs / name / "pretrain" / "model" / "model.safetensors")
 
 
+def held(process: int) -> dict[str, float]:
+    """MiB that a process holds, and held at most."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        lines = []
+    found = {line.split(":")[0]: int(line.split()[1]) / 2**10 for line in lines if line.startswith("Vm")}
+    return {name: found.get(name, 0.0) for name in ("VmRSS", "VmHWM")}
+
+
 def throughput() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -100,23 +110,26 @@ def throughput() -> list[dict[str, Any]]:
             (place / "recipe.json").write_text(json.dumps({**LARGE, "hardware": hardware}))
             runs = f"by{size}{strategy}"
             processes = started(size, place, runs)
-            # The first process has the whole network besides where it is divided; the last one shows what one needs.
-            last: list[int] = []
-            metrics = place / runs / "large" / "pretrain" / "metrics.jsonl"
+            stage = place / runs / "large" / "pretrain"
+            last: list[float] = []
+            peaks = [0.0, 0.0]
+            # Until the model is saved: then the first process measures it, whole.
             while processes[0].poll() is None:
-                page = Path(f"/proc/{processes[-1].pid}/statm")
-                if metrics.exists() and page.exists():
-                    last.append(int(page.read_text().split()[1]))
+                if not (stage / "summary.json").exists():
+                    found = [held(processes[place].pid) for place in (0, -1)]
+                    peaks = [max(before, now["VmHWM"]) for before, now in zip(peaks, found)]
+                    if (stage / "metrics.jsonl").exists():
+                        last.append(found[-1]["VmRSS"])
                 time.sleep(0.2)
             assert [process.wait() for process in processes] == [0] * size
-            summary = json.loads((place / runs / "large" / "pretrain" / "summary.json").read_text())
-            unit = os.sysconf("SC_PAGE_SIZE") / 2**20
+            summary = json.loads((stage / "summary.json").read_text())
             rows.append(
                 {
                     "processes": size,
                     "strategy": strategy,
                     "examples_per_second": summary["training"]["examples_per_second"],
-                    "memory_mib": statistics.median(last[len(last) // 2 :]) * unit,
+                    "memory_mib": statistics.median(last[len(last) // 2 :]),
+                    "peak_mib": {"first": peaks[0], "last": peaks[1]},
                 }
             )
             print(rows[-1], flush=True)

@@ -243,24 +243,57 @@ def test_a_private_step_is_planned_as_one(place: Path, tmp_path: Path) -> None:
     assert private.steps == done.stages["pretrain"].summary["training"]["steps"]
 
 
+DEEP = f"model.backbone={{mlp: {{hidden: {[2800] * 8}}}}}"
+
+
 def test_more_cards_where_one_is_not_enough(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Weights, gradients and Adam's means of 64 million parameters are a gibibyte, and CUDA takes another one."""
+    """Weights, gradients and Adam's means of 55 million parameters are 840 MiB, and CUDA takes a gibibyte."""
     card, written = place / "card.yaml", place / "several.yaml"
     card.write_text(
         "name: small card\nmemory_gib: 1.65\ntflops: {float32: 10}\ngigabytes_per_second: 300\n"
         "link_gigabytes_per_second: 30\n"
     )
-    wide = ["model.backbone={mlp: {hidden: [8000, 8000]}}", "stages=[pretrain]"]
+    wide = [DEEP, "stages=[pretrain]", "train.clip_norm=1.0"]
     print_plan(place / "recipe.yaml", wide, on=str(card), write=written)
     said = capsys.readouterr().out
-    assert "DOES NOT FIT" in said and "hardware.devices=2, and the result stays the same" in said
-    assert yaml.safe_load(written.read_text())["hardware"] == {"devices": 2}
+    assert "DOES NOT FIT" in said and "the result stays the same" in said
+    # Without a word of it the weights would be held whole: four times their size is less than half of the card.
+    changed = yaml.safe_load(written.read_text())
+    assert changed["hardware"] == {"devices": 2}
+    assert changed["stages"][0]["pretrain"]["hardware"] == {"strategy": "fsdp"}
     (one,), (two,) = (
         plan(path, changes, on=str(card), screen=silent())
         for path, changes in ((place / "recipe.yaml", wide), (written, []))
     )
     assert (one.fits, two.fits) == (False, True)
+    layer = FLOAT * 2800 * 2801
+    # Two layers, the gradients of one, and nothing that is in no layer.
+    assert two.peak_parts["gathered"] == 3 * layer and "gathered" not in one.peak_parts
+    assert two.peak_parts["optimiser"] == pytest.approx(one.peak_parts["optimiser"] / 2, abs=1)
     assert two.peak < 0.65 * one.peak
+
+
+def test_cards_that_cannot_hold_their_parts_let_the_processor_keep_them(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = place / "smaller.yaml"
+    card.write_text(
+        "name: smaller card\nmemory_gib: 1.3\ntflops: {float32: 10}\ngigabytes_per_second: 300\n"
+        "link_gigabytes_per_second: 30\nhost_gigabytes_per_second: 16\n"
+    )
+    wide = [DEEP, "stages=[pretrain]", "hardware.devices=2", "train.batch_size=2"]
+    print_plan(place / "recipe.yaml", wide, on=str(card))
+    assert "hardware.offload=true, and the result stays the same" in " ".join(capsys.readouterr().out.split())
+    (kept,), (elsewhere,) = (
+        plan(place / "recipe.yaml", [*wide, *more], on=str(card), screen=silent())
+        for more in ([], ["hardware.offload=true"])
+    )
+    assert (kept.fits, elsewhere.fits) == (False, True)
+    assert elsewhere.peak_parts["weights"] == elsewhere.peak_parts["optimiser"] == 0
+    assert elsewhere.seconds.middle > 2 * kept.seconds.middle
+    # What several processes cannot train is not laid upon several cards.
+    print_plan(place / "recipe.yaml", [*wide, "train.optimizer=muon"], on=str(card))
+    assert "hardware" not in " ".join(capsys.readouterr().out.split()).split("DOES NOT FIT")[1]
 
 
 def test_steps_in_the_backward_pass_save_the_gradients(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

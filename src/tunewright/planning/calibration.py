@@ -41,8 +41,8 @@ WATTS_EACH_CORE = 8.0
 # With less of the processor than this what is measured is the other processes too.
 ALONE = 0.85
 BUSY = "while other processes took"
-# Raised when something else is measured.
-VERSION = 3
+# Raised when something else is measured, or kept.
+VERSION = 4
 
 
 def this_machine() -> Hardware | None:
@@ -84,6 +84,7 @@ def calibrate(say: Callable[[str], None]) -> Hardware:
         building=1.0,
         grams_per_kwh=GRAMS,
         link=0.0,
+        host=0.0,
         usd_per_hour=(0.0, 0.0),
         measured=True,
     )

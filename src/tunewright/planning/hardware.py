@@ -74,6 +74,8 @@ class Hardware:
     """Of carbon dioxide, for the electricity."""
     link: float
     """Bytes a second between its devices, each way; 0: they do not talk."""
+    host: float
+    """Bytes a second between a device and the processor's memory, each way; 0: it is the same."""
     usd_per_hour: tuple[float, float]
     """Of one device, the least and the most."""
     measured: bool = False
@@ -91,6 +93,7 @@ class Described(BaseModel):
     gigabytes_per_second: Annotated[float, Field(gt=0)]
     watts: Annotated[float, Field(ge=0)] = 0.0
     link_gigabytes_per_second: Annotated[float, Field(ge=0)] = 0.0
+    host_gigabytes_per_second: Annotated[float, Field(ge=0)] = 0.0
     building: Annotated[float, Field(ge=1)] = BUILDING
     grams_per_kwh: Annotated[float, Field(ge=0)] = GRAMS
     usd_per_hour: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 0.0)
@@ -107,11 +110,13 @@ def _nvidia(
     bfloat16: float,
     speed: float,
     link: float,
+    host: float,
     watts: float,
     rent: tuple[float, float],
     sheet: str,
 ) -> Described:
-    """Memory in GiB, teraflops, gigabytes a second of memory and of the link each way, watts, dollars an hour."""
+    """Memory in GiB, teraflops, gigabytes a second of memory, of the link and of the way to the processor (PCIe, 16 lanes), each way, watts,
+    dollars an hour."""
     source = f"NVIDIA's data sheet of {sheet}" + (f"; {_PRICES}" if rent != (0.0, 0.0) else "; no rent is known")
     return Described(
         name=name,
@@ -119,6 +124,7 @@ def _nvidia(
         tflops={"float32": float32, "bfloat16": bfloat16, "float16": bfloat16},
         gigabytes_per_second=speed,
         link_gigabytes_per_second=link,
+        host_gigabytes_per_second=host,
         watts=watts,
         usd_per_hour=rent,
         source=source,
@@ -129,14 +135,14 @@ def _nvidia(
 KNOWN: dict[str, Described] = {
     entry.name: entry
     for entry in (
-        _nvidia("t4", 14.6, 8.1, 65, 320, 16, 70, (0.0, 0.0), "T4, 2019"),
-        _nvidia("v100", 31.7, 15.7, 125, 900, 150, 300, (0.0, 0.0), "V100 SXM2, 2020"),
-        _nvidia("l4", 22.0, 30.3, 121, 300, 32, 72, (0.0, 0.0), "L4, 2023"),
-        _nvidia("rtx-4090", 23.5, 82.6, 165, 1008, 32, 450, (0.0, 0.0), "the Ada architecture, 2022"),
-        _nvidia("a100-40gb", 39.4, 19.5, 312, 1555, 300, 400, (0.0, 0.0), "A100, 2021"),
-        _nvidia("a100-80gb", 79.2, 19.5, 312, 2039, 300, 400, (0.8, 3.0), "A100, 2021"),
-        _nvidia("h100", 79.2, 67, 989, 3350, 450, 700, (1.99, 5.0), "H100 SXM, 2023"),
-        _nvidia("h200", 140.0, 67, 989, 4800, 450, 700, (2.5, 7.0), "H200 SXM, 2024"),
+        _nvidia("t4", 14.6, 8.1, 65, 320, 16, 16, 70, (0.0, 0.0), "T4, 2019"),
+        _nvidia("v100", 31.7, 15.7, 125, 900, 150, 16, 300, (0.0, 0.0), "V100 SXM2, 2020"),
+        _nvidia("l4", 22.0, 30.3, 121, 300, 32, 32, 72, (0.0, 0.0), "L4, 2023"),
+        _nvidia("rtx-4090", 23.5, 82.6, 165, 1008, 32, 32, 450, (0.0, 0.0), "the Ada architecture, 2022"),
+        _nvidia("a100-40gb", 39.4, 19.5, 312, 1555, 300, 32, 400, (0.0, 0.0), "A100, 2021"),
+        _nvidia("a100-80gb", 79.2, 19.5, 312, 2039, 300, 32, 400, (0.8, 3.0), "A100, 2021"),
+        _nvidia("h100", 79.2, 67, 989, 3350, 450, 64, 700, (1.99, 5.0), "H100 SXM, 2023"),
+        _nvidia("h200", 140.0, 67, 989, 4800, 450, 64, 700, (2.5, 7.0), "H200 SXM, 2024"),
         Described(
             name="laptop",
             memory_gib=16,
@@ -228,6 +234,7 @@ def _as_hardware(described: Described) -> Hardware:
         building=described.building,
         grams_per_kwh=described.grams_per_kwh,
         link=EFFICIENCY * described.link_gigabytes_per_second * 1e9,
+        host=EFFICIENCY * described.host_gigabytes_per_second * 1e9,
         usd_per_hour=described.usd_per_hour,
     )
 

@@ -50,8 +50,9 @@ from tunewright.stages.memory import (
     tensor_bytes,
     weight_bytes,
 )
+from tunewright.stages.plan_division import DIVIDED, division
 from tunewright.stages.plan_history import learned_factor
-from tunewright.stages.plan_time import DIVIDED, divided, estimated, other_times, step_time, sums_of_layers
+from tunewright.stages.plan_time import estimated, other_times, step_time
 from tunewright.stages.precision import WORTH, known_precision
 from tunewright.stages.recipes import given_origin, read_recipe
 from tunewright.stages.rehearsal import Rehearsal, Timed, rehearse, timed_steps
@@ -194,7 +195,9 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
     small = rehearsal.most.most < SHARE * free and estimated(rehearsal.usual, machine) < STEP
     real: Timed | None = None
     if here and probe and small:
-        real, precision = _timed(given, recipe, ingredients.encoded)
+        passes = [part[0] for part in (rehearsal.frozen, rehearsal.validation) if part is not None]
+        others = all(estimated(part, machine) < STEP for part in passes)
+        real, precision = _timed(given, recipe, ingredients.encoded, others=others)
         if precision != rehearsal.ready.precision:
             ingredients = given.ingredients(with_changes(recipe, {"hardware.precision": precision}), "none")
             rehearsal = rehearse(ingredients, silent())
@@ -248,12 +251,12 @@ def _put_together(
     rows = machine.devices // pieces
     steps = -(-rehearsal.steps // rows)
     most = rehearsal.most
-    share, traffic = divided(most, machine, rows, gradients)
-    parts = {part: int(held * share) if part in DIVIDED else held for part, held in most.peak.items() if held}
+    found = division(ingredients, rehearsal, machine, rows, pieces)
+    parts = {part: int(held * found.share) if part in DIVIDED else held for part, held in most.peak.items() if held}
+    if found.gathered:
+        parts["gathered"] = found.gathered
     peak = most.most - (most.peak.total() - sum(parts.values()))
-    if narrowed:
-        traffic += sums_of_layers(rehearsal, machine, pieces)
-    talk = Span(low=0.0, middle=traffic, high=2 * traffic)
+    talk = Span(low=0.0, middle=found.seconds, high=2 * found.seconds)
     seconds = step.plus(talk).times(steps).plus(span(once[0] + epochs * once[1], basis))
     flops = sum(call.flops * number for call, number in rehearsal.usual.all_calls().items()) * rehearsal.scale
     examples = len(ready.train)
@@ -272,7 +275,12 @@ def _put_together(
         peak=peak,
         peak_parts=parts,
         peak_at=most.peak_at,
-        closed_form=_closed_form(ingredients, rehearsal, *(int(share * size) for size in (weights, gradients, kept))),
+        closed_form=_closed_form(
+            ingredients,
+            rehearsal,
+            found.gathered + int(found.share * weights),
+            *(int(found.share * size) for size in (gradients, kept)),
+        ),
         process=_process(rehearsal, real, peak, before, encoding) if here else process_on_card(peak),
         memory=free + before if here else int(machine.memory),
         step=step,
@@ -289,7 +297,7 @@ def _process(rehearsal: Rehearsal, real: Timed | None, peak: int, before: int, e
     lengths = len(set(rehearsal.sizes))
     if real is None or real.process is None:
         return process_memory(peak, before, encoding, lengths)
-    beside = max(0, rehearsal.most.most - rehearsal.largest.most)  # what no step needs, such as validation
+    beside = 0 if real.others else max(0, rehearsal.most.most - rehearsal.largest.most)
     return process_grown(max(encoding, real.process + beside), lengths - real.lengths)
 
 
@@ -301,15 +309,16 @@ def _shared_out(recipe: Recipe, machine: Hardware) -> Recipe:
     return with_changes(recipe, {"train.batch_size": -(-recipe.train.batch_size // rows)})
 
 
-def _timed(given: Given, recipe: Recipe, encoded: dict[str, Examples | None]) -> tuple[Timed, str]:
+def _timed(given: Given, recipe: Recipe, encoded: dict[str, Examples | None], *, others: bool) -> tuple[Timed, str]:
     """Real steps of a network with random weights, and the precision that is faster here.
 
     Args:
         encoded: the examples, which need not be read a second time.
+        others: as for `timed_steps`.
     """
     real = replace(given.ingredients(recipe, "random"), encoded=encoded)
     ready = set_up(real, None, silent())
-    return timed_steps(real, ready, SECONDS, TIMED), ready.precision
+    return timed_steps(real, ready, SECONDS, TIMED, others=others), ready.precision
 
 
 def _undecided(ingredients: Ingredients) -> bool:

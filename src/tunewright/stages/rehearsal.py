@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from statistics import median_high
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from tunewright.data.batching import EVALUATION_BATCH, Batch, in_order
+from tunewright.data.batching import EVALUATION_BATCH, Batch, Examples, in_order
 from tunewright.models.hollow import has_no_numbers
 from tunewright.models.network import evaluating
 from tunewright.models.prefix import outputs_of
@@ -81,6 +81,8 @@ class Timed:
     """Bytes that the process held at most meanwhile; None: the system does not say."""
     lengths: int
     """How many sizes the steps had."""
+    others: bool
+    """Whether a batch went through the frozen part and through validation, too."""
 
 
 def rehearse(ingredients: Ingredients, screen: Screen, ready: Ready | None = None) -> Rehearsal:
@@ -231,11 +233,10 @@ def _frozen(ready: Ready, ingredients: Ingredients) -> tuple[Tracer, float] | No
         return None
     examples = ingredients.examples("train")
     assert examples is not None
-    batch = next(iter(in_order(examples.to(ready.device), EVALUATION_BATCH)))
+    batch = _first_batch(examples, ready)
     tracer = Tracer(_already(ready, batch.inputs))
     tracer.phase = "frozen part"
-    with evaluating(ready.network), torch.inference_mode(), tracer:
-        outputs_of(ready.network, ready.frozen.prefix, batch.inputs)
+    _go_through_frozen(ready, batch, tracer)
     others = len(ready.valid) if ready.valid is not None else 0
     return tracer, (len(examples) + others) / len(batch.ids)
 
@@ -244,20 +245,35 @@ def _validation(ready: Ready, objective: StepObjective, step: Tracer) -> tuple[T
     """Of a large network it is not followed: it takes less memory than a step, and the time of a step's forward pass."""
     if ready.valid is None:
         return None
-    valid = ready.valid.to(ready.device)
+    valid = ready.valid
     if weight_bytes(ready.network) > LARGE:
         tracer = Tracer()
         tracer.calls = {name: step.calls.get(name, Counter()) for name in ("activations", "loss")}
         return tracer, len(valid) / ready.recipe.train.batch_size / ready.recipe.train.accumulate
-    batch = next(iter(in_order(valid, EVALUATION_BATCH)))
+    batch = _first_batch(valid, ready)
     tracer = Tracer(_already(ready, batch.inputs))
     tracer.phase = "validation"
-    with evaluating(ready.model), torch.inference_mode(), tracer:
-        objective.loss_sum(ready.model, batch, 0)
+    _validate(ready, objective, batch, tracer)
     if valid.lengths is None:
         return tracer, len(valid) / len(batch.ids)
     size = int(valid.lengths[batch.ids].max()) * len(batch.ids)
     return tracer, float(valid.lengths.sum()) / max(1, size)
+
+
+def _first_batch(examples: Examples, ready: Ready) -> Batch:
+    """Of those that are passed through once, without gradients."""
+    return next(iter(in_order(examples.to(ready.device), EVALUATION_BATCH)))
+
+
+def _go_through_frozen(ready: Ready, batch: Batch, watch: AbstractContextManager[object]) -> None:
+    assert ready.frozen is not None
+    with evaluating(ready.network), torch.inference_mode(), watch:
+        outputs_of(ready.network, ready.frozen.prefix, batch.inputs)
+
+
+def _validate(ready: Ready, objective: StepObjective, batch: Batch, watch: AbstractContextManager[object]) -> None:
+    with evaluating(ready.model), torch.inference_mode(), watch:
+        objective.loss_sum(ready.model, batch, 0)
 
 
 def _reading(ready: Ready) -> float:
@@ -273,10 +289,13 @@ def _reading(ready: Ready) -> float:
     return median_high(times) if times else math.nan
 
 
-def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: int) -> Timed:
-    """Real steps, beginning with the largest; the first ones, which find their memory and get the processor going, are not timed.
+def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: int, *, others: bool) -> Timed:
+    """Real steps, and what is computed besides, beginning with the largest; the first ones, which find their memory and get the processor going, are not timed.
 
     Where lengths differ, and the few that were taken are longer or shorter than an epoch's, seconds are scaled to its mean.
+
+    Args:
+        others: a batch goes through the frozen part and one through validation, too.
     """
     forget_peak()
     objective = ingredients.objective.bind(ingredients.recipe.seed, ready.device)
@@ -306,5 +325,13 @@ def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: in
                 continue
             times.append(time.perf_counter() - started)
             taken.append(size)
+        if others and ready.frozen is not None:
+            examples = ingredients.examples("train")
+            assert examples is not None
+            _go_through_frozen(ready, _first_batch(examples, ready), nullcontext())
+        if others and ready.valid is not None:
+            _validate(ready, objective, _first_batch(ready.valid, ready), nullcontext())
     longer = (sum(every) / len(every)) / (sum(taken) / len(taken))
-    return Timed(seconds=[seconds * longer for seconds in times], process=peak_memory(), lengths=len(met))
+    return Timed(
+        seconds=[seconds * longer for seconds in times], process=peak_memory(), lengths=len(met), others=others
+    )

@@ -13,6 +13,7 @@ from tunewright.models.network import AnyNetwork
 from tunewright.models.tables import has_sparse_gradients
 from tunewright.models.transformer import Transformer
 from tunewright.recipe.named import parse_named
+from tunewright.recipe.schema import Recipe, Tune
 from tunewright.stages.ingredients import Ingredients
 from tunewright.stages.memory import free_memory, weight_bytes
 from tunewright.stages.setup import Ready, training_optimizer
@@ -35,7 +36,11 @@ def settle(ingredients: Ingredients, team: Team) -> Ingredients:
         RecipeError: several processes cannot train this, or not so.
     """
     recipe = ingredients.recipe
-    chosen: dict[str, Any] = {"strategy": _strategy(ingredients, team)}
+    if team.device.type == "cuda":
+        free = torch.cuda.mem_get_info(team.device)[0]
+    else:  # the processes of a machine share its memory
+        free = free_memory(ingredients.network) // recipe.hardware.devices
+    chosen: dict[str, Any] = {"strategy": strategy_for(recipe, ingredients.tune, ingredients.network, free)}
     _require(ingredients, divided=chosen["strategy"] == "fsdp")
     if recipe.hardware.tensor > 1:
         require_layers(ingredients, team.size)
@@ -75,23 +80,37 @@ def divided(
     return ready, rows
 
 
-def _strategy(ingredients: Ingredients, team: Team) -> str:
-    wanted = ingredients.recipe.hardware.strategy
-    if wanted != "auto":
-        return wanted
-    if ingredients.recipe.hardware.tensor > 1:
+def strategy_for(recipe: Recipe, tune: Tune, network: AnyNetwork, free: float) -> str:
+    """`hardware.strategy`, or what is chosen in its place: the network is divided where a device has too little memory for the whole.
+
+    Args:
+        free: bytes that each device has.
+    """
+    if recipe.hardware.strategy != "auto":
+        return recipe.hardware.strategy
+    if recipe.hardware.tensor > 1 or recipe.hardware.offload:
         return "fsdp"
-    if ingredients.tune.quantize is not None:
+    if tune.quantize is not None:
         return "ddp"
-    if team.device.type == "cuda":
-        free = torch.cuda.mem_get_info(team.device)[0]
-    else:  # the processes of a machine share its memory
-        free = free_memory(ingredients.network) // ingredients.recipe.hardware.devices
-    return "fsdp" if KEPT * weight_bytes(ingredients.network) > SHARE * free else "ddp"
+    return "fsdp" if KEPT * weight_bytes(network) > SHARE * free else "ddp"
 
 
 def _require(ingredients: Ingredients, *, divided: bool) -> None:
     """Raises RecipeError for what several processes cannot train."""
+    devices = ingredients.recipe.hardware.devices
+    for problem, place in obstacles(ingredients, divided=divided):
+        alone = place == "hardware.devices"
+        raise RecipeError(
+            problem,
+            place=place,
+            found=devices if alone else "fsdp",
+            expected="1" if alone else "ddp",
+            fix="leave it out, or what does not go with it",
+        )
+
+
+def obstacles(ingredients: Ingredients, *, divided: bool) -> list[tuple[str, str]]:
+    """Why several processes cannot train this, or not with a divided network; and the place in the recipe that wants it."""
     recipe, network = ingredients.recipe, ingredients.network
     optimizer, _ = parse_named(recipe.train.optimizer, "train.optimizer")
     together = {
@@ -105,15 +124,8 @@ def _require(ingredients: Ingredients, *, divided: bool) -> None:
         "states of 8 bits belong to whole parameters": optimizer == "adamw_8bit",
         "matrices in few bits are not divided": ingredients.tune.quantize is not None,
     }
-    for problem, present in (together | in_parts if divided else together).items():
-        if present:
-            raise RecipeError(
-                problem,
-                place="hardware.devices" if problem in together else "hardware.strategy",
-                found=recipe.hardware.devices if problem in together else "fsdp",
-                expected="1" if problem in together else "ddp",
-                fix="leave it out, or what does not go with it",
-            )
+    found = [(problem, "hardware.devices") for problem, present in together.items() if present]
+    return found + [(problem, "hardware.strategy") for problem, present in in_parts.items() if present and divided]
 
 
 def require_layers(ingredients: Ingredients, processes: int) -> None:

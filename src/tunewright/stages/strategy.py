@@ -23,6 +23,7 @@ from tunewright.stages.console import silent
 from tunewright.stages.ingredients import Ingredients
 from tunewright.stages.plan import Given, plan_stage
 from tunewright.stages.setup import no_steps_in_backward
+from tunewright.stages.sharing import obstacles, strategy_for
 from tunewright.tasks.tokens import TokenEncoder
 from tunewright.training.tensor_parallel import can_be_divided
 
@@ -127,6 +128,8 @@ KEEP = {
     "hardware.optimizer_in_backward",
     "hardware.devices",
     "hardware.tensor",
+    "hardware.strategy",
+    "hardware.offload",
 }
 # So many times as many cards are tried at most, and so many of them dividing the layers of a gpt.
 TIMES = (2, 4, 8, 16, 32, 64)
@@ -188,6 +191,9 @@ def _keeping(recipe: Recipe, ingredients: Ingredients, machine: Hardware) -> lis
     alone = machine.devices == 1 and not recipe.hardware.optimizer_in_backward
     if alone and no_steps_in_backward(recipe) is None:
         found += [{**changes, "hardware.optimizer_in_backward": True} for changes in found]
+    elsewhere = machine.devices > 1 and machine.host and not recipe.hardware.offload
+    if elsewhere and recipe.hardware.strategy != "ddp" and not obstacles(ingredients, divided=True):
+        found += [{**changes, "hardware.offload": True} for changes in found]  # the slowest, so last
     return found
 
 
@@ -203,6 +209,12 @@ def _more_devices(
     """More and more devices, each with its part of every batch, up to the fewest that are enough; where a part of the batch is too much for
     one still, several of them divide a gpt's layers."""
     recipe = given.stage.recipe
+    strategy = strategy_for(recipe, ingredients.tune, ingredients.network, machine.memory)
+    if obstacles(ingredients, divided=strategy == "fsdp"):
+        return
+    ways = list(keeping)
+    if strategy == "ddp" and recipe.hardware.strategy == "auto" and not obstacles(ingredients, divided=True):
+        ways += [{**changes, "hardware.strategy": "fsdp"} for changes in keeping]
     divisible = can_be_divided(ingredients.network)
     for times in TIMES:
         count = machine.devices * times
@@ -211,7 +223,7 @@ def _more_devices(
         for tensor in TENSOR if divisible else TENSOR[:1]:
             if count % tensor or count // tensor > recipe.train.batch_size:
                 continue
-            for changes in keeping:
+            for changes in ways:
                 chosen: Changes = {**changes, "hardware.devices": count}
                 if tensor > 1:
                     chosen["hardware.tensor"] = tensor

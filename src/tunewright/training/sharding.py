@@ -20,7 +20,7 @@ from torch import Tensor, distributed, nn
 
 from tunewright.data.batching import Batch
 from tunewright.models.hollow import is_hollow
-from tunewright.models.network import AnyNetwork, Network
+from tunewright.models.network import AnyNetwork, Block, Network
 from tunewright.models.transformer import Transformer
 from tunewright.training.loop import StepObjective
 from tunewright.training.parts import is_divided
@@ -66,8 +66,6 @@ def shard(
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
-    from tunewright.models.gpt import GPT
-
     divided = _without_numbers(network)
     if isinstance(network, Transformer) and network.described["purpose"] == "causal-lm":
         # Seen in float32 on the whole network, for the parts may come in bfloat16.
@@ -80,14 +78,11 @@ def shard(
 
         divide_layers(divided, meshes["tensor"])
         policy["shard_placement_fn"] = other_dimension
-    # The norms of other models do not compute with weights in bfloat16 everywhere.
-    reduced = isinstance(divided, Transformer) and divided.reduced and isinstance(divided.core, GPT)
-    dtype = torch.bfloat16 if reduced else None
-    travel = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for block in divided.blocks():
-        # Only what is sure to be called as a whole: the layers of a stack, and all of a network that is one sequence.
-        if block.parameters() and (isinstance(divided, Network) or re.search(r"\.\d+$", block.name)):
-            fully_shard(block.module, **policy, mp_policy=travel)
+    travel = MixedPrecisionPolicy(
+        param_dtype=travels_in(divided), reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    for block in layers_of(divided):
+        fully_shard(block.module, **policy, mp_policy=travel)
     whole = Sharded(divided)
     fully_shard(whole, **policy)
     for module in whole.modules():
@@ -109,6 +104,21 @@ def shard(
     # Nobody adds to a layer's output in place here, which is what it warns of.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     return whole, replace(team, rank=mesh.get_local_rank(), size=mesh.size(), group=mesh.get_group())
+
+
+def layers_of(network: AnyNetwork) -> list[Block]:
+    """What is gathered by itself: only what is sure to be called as a whole, the layers of a stack and all of a network that is one sequence."""
+    blocks = [block for block in network.blocks() if block.parameters()]
+    return [block for block in blocks if isinstance(network, Network) or re.search(r"\.\d+$", block.name)]
+
+
+def travels_in(network: AnyNetwork) -> torch.dtype | None:
+    """The type of a layer's weights on their way; None: their own."""
+    from tunewright.models.gpt import GPT  # lazily, as all that imports the library
+
+    # The norms of other models do not compute with weights in bfloat16 everywhere.
+    reduced = isinstance(network, Transformer) and network.reduced and isinstance(network.core, GPT)
+    return torch.bfloat16 if reduced else None
 
 
 def _without_numbers(network: AnyNetwork) -> AnyNetwork:
