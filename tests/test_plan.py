@@ -258,9 +258,7 @@ def test_more_cards_where_one_is_not_enough(place: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert "DOES NOT FIT" in said and "the result stays the same" in said
     # Without a word of it the weights would be held whole: four times their size is less than half of the card.
-    changed = yaml.safe_load(written.read_text())
-    assert changed["hardware"] == {"devices": 2}
-    assert changed["stages"][0]["pretrain"]["hardware"] == {"strategy": "fsdp"}
+    assert yaml.safe_load(written.read_text())["hardware"] == {"devices": 2, "strategy": "fsdp"}
     (one,), (two,) = (
         plan(path, changes, on=str(card), screen=silent())
         for path, changes in ((place / "recipe.yaml", wide), (written, []))
@@ -306,10 +304,12 @@ def test_steps_in_the_backward_pass_save_the_gradients(place: Path, capsys: pyte
     largest = FLOAT * 3000 * 3000
     assert saving.peak < plain.peak - (plain.peak_parts["gradients"] - 2.2 * largest)
     budget = (plain.process.middle + saving.process.middle) / 2 / 2**20
-    print_plan(place / "recipe.yaml", wide, on="h100", budgets=[f"{budget:.0f}MiB"])
+    written = place / "in_backward.yaml"
+    print_plan(place / "recipe.yaml", wide, on="h100", budgets=[f"{budget:.0f}MiB"], write=written)
     assert "hardware.optimizer_in_backward=true, and the result stays the same" in " ".join(
         capsys.readouterr().out.split()
     )
+    assert read_recipe(written, [], None)[0].hardware.optimizer_in_backward
 
 
 def test_a_machine_that_was_busy_when_it_was_measured_is_said_to_have_been(

@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.table import Table
@@ -23,8 +24,7 @@ from tunewright.stages.plan_table import dollars, duration, plan_table, size_of
 from tunewright.stages.recipes import read_recipe
 from tunewright.stages.strategy import Limits, Option, find_strategy, parse_budgets
 
-# What of `hardware` is said once for all stages: how many processes there are, and what they divide.
-SHARED = ("devices", "tensor")
+HARDWARE = "hardware."
 
 
 def print_plan(
@@ -126,22 +126,26 @@ def _require_place(write: Path, recipe: Path) -> None:
 
 
 def _write(recipe: Path, overrides: list[str], changes: dict[str, Changes], write: Path, screen: Screen) -> None:
-    """The recipe with each stage's changes among the stage's own, but the devices, and how they divide layers, are all stages'; comments are
-    not kept."""
+    """The recipe with each stage's changes among the stage's own, but `hardware`, which is all stages'; comments are not kept."""
     if not changes:
         screen.say(f"{write} is not written: there is nothing to change")
         return
     loaded, given, _, _, _ = read_recipe(recipe, overrides, None)
     stages = list(loaded.stages)
-    for name in SHARED:
-        counts = [count for found in changes.values() if isinstance(count := found.get(f"hardware.{name}"), int)]
-        if counts:
-            given = {**given, "hardware": {**(given.get("hardware") or {}), name: max(counts)}}
+    hardware: dict[str, Any] = dict(given.get("hardware") or {})
+    for name, value in (entry for found in changes.values() for entry in found.items()):
+        if name.startswith(HARDWARE):
+            place = name.removeprefix(HARDWARE)
+            known = hardware.get(place)
+            # As many devices as the stage that wants most.
+            hardware[place] = max(value, known) if isinstance(value, int) and isinstance(known, int) else value
+    if hardware:
+        given = {**given, "hardware": hardware}
     for place, stage in enumerate(stage_recipes(loaded)):
         if found := changes.get(stage.name):
             written = stages[place]
             own = {} if isinstance(written, str) else written[stage.kind] or {}
-            alone = {name: value for name, value in found.items() if name.removeprefix("hardware.") not in SHARED}
+            alone = {name: value for name, value in found.items() if not name.startswith(HARDWARE)}
             stages[place] = {stage.kind: merge_stage(own, nested(alone))}
     text = yaml.safe_dump({**given, "stages": stages}, sort_keys=False, allow_unicode=True)
     write_atomic(write, f"# {recipe.name}, changed so that it fits: {'; '.join(map(_said, changes.values()))}\n{text}")
