@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaConfig
 
@@ -107,6 +107,26 @@ def test_an_adapter_has_its_numbers_where_the_weights_below_have_none(tmp_path: 
 
 
 @pytest.mark.slow
+def test_weights_in_bfloat16_are_read_in_parts_as_they_are_read_whole(tmp_path: Path) -> None:
+    recipe = {"name": "writer", "train": {"epochs": 2, "batch_size": 4}, **CASES["writer"](tmp_path)}
+    first = run({**recipe, "stages": ["pretrain"]}, base=tmp_path, runs=tmp_path / "first", screen=silent())
+    model = first.stages["pretrain"].folder / "model"
+    path = model / "model.safetensors"
+    save_file({name: value.bfloat16() for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
+    then = {**recipe, "model": {"weights": str(model)}, "train": {"epochs": 1, "batch_size": 4}, "stages": ["finetune"]}
+    (tmp_path / "recipes.json").write_text(json.dumps([{**then, "hardware": {"strategy": "fsdp"}}]))
+    (tmp_path / "followed.py").write_text(FOLLOWED)
+    processes = started(2, str(tmp_path / "followed.py"), str(tmp_path), "many", "parts")
+    run(then, base=tmp_path, runs=tmp_path / "one", screen=silent())
+    assert [process.wait(200) for process in processes] == [0, 0]
+    alone, many = (weights(tmp_path, runs, "writer", "finetune") for runs in ("one", "many"))
+    assert alone.keys() == many.keys()
+    for name, value in alone.items():
+        assert many[name].dtype == torch.float32
+        torch.testing.assert_close(many[name], value, rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "hardware", "stages"),
     [
@@ -122,7 +142,7 @@ def test_a_network_that_is_whole_nowhere_learns_what_a_whole_one_does(
     size: int, hardware: dict[str, Any], stages: list[Any], tmp_path: Path
 ) -> None:
     case = CASES["writer"](tmp_path)
-    gpt = {"gpt": {"layers": 2, "width": 32, "heads": 2}}
+    gpt = {"gpt": {"layers": 2, "width": 32, "heads": 2, "tied": size == 2}}
     recipe = {
         "name": "writer",
         "train": {"epochs": 3, "batch_size": 4, "clip_norm": 0.5},

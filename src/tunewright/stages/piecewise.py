@@ -16,6 +16,7 @@ from tunewright.stages.console import silent
 from tunewright.stages.ingredients import Ingredients, gather
 from tunewright.stages.job import StageJob
 from tunewright.stages.sharing import settle
+from tunewright.tasks.table import get_task
 from tunewright.training.parts import own_part
 from tunewright.training.team import Team
 
@@ -26,7 +27,7 @@ def is_read_in_parts(job: StageJob, team: Team) -> bool:
     Raises:
         RecipeError: several processes cannot train this, or not so.
     """
-    if job.recipe.hardware.strategy == "ddp":
+    if job.recipe.hardware.strategy == "ddp" or get_task(job.recipe.task).purpose != "causal-lm":
         return False
     ingredients = gather(job.recipe, job.prepared, job.origin("parts"), job.backbone, silent(), numbers="parts")
     network = ingredients.network

@@ -251,12 +251,12 @@ def _put_together(
     rows = machine.devices // pieces
     steps = -(-rehearsal.steps // rows)
     most = rehearsal.most
-    found = division(ingredients, rehearsal, machine, rows, pieces)
-    parts = {part: int(held * found.share) if part in DIVIDED else held for part, held in most.peak.items() if held}
-    if found.gathered:
-        parts["gathered"] = found.gathered
+    shared = division(ingredients, rehearsal, machine, rows, pieces)
+    parts = {part: int(held * shared.share) if part in DIVIDED else held for part, held in most.peak.items() if held}
+    if shared.gathered:
+        parts["gathered"] = shared.gathered
     peak = most.most - (most.peak.total() - sum(parts.values()))
-    talk = Span(low=0.0, middle=found.seconds, high=2 * found.seconds)
+    talk = Span(low=0.0, middle=shared.seconds, high=2 * shared.seconds)
     seconds = step.plus(talk).times(steps).plus(span(once[0] + epochs * once[1], basis))
     flops = sum(call.flops * number for call, number in rehearsal.usual.all_calls().items()) * rehearsal.scale
     examples = len(ready.train)
@@ -278,8 +278,8 @@ def _put_together(
         closed_form=_closed_form(
             ingredients,
             rehearsal,
-            found.gathered + int(found.share * weights),
-            *(int(found.share * size) for size in (gradients, kept)),
+            shared.gathered + int(shared.share * weights),
+            *(int(shared.share * size) for size in (gradients, kept)),
         ),
         process=_process(rehearsal, real, peak, before, encoding) if here else process_on_card(peak),
         memory=free + before if here else int(machine.memory),

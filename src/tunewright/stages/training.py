@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,8 @@ def train_ingredients(
     together = team()
     if together is not None:
         ingredients = settle(ingredients, together)
-    elif ingredients.recipe.hardware.devices * ingredients.recipe.hardware.nodes > 1:
-        screen.warn("one process trains alone: several are started by `tunewright run` or by torchrun")
+    elif (shared := ingredients.recipe.hardware).devices * shared.nodes > 1 or shared.strategy == "fsdp" or shared.offload:
+        screen.warn("one process trains alone and divides nothing: several are started by `tunewright run` or by torchrun")
     recipe, train_settings = ingredients.recipe, ingredients.recipe.train
     ready = set_up(ingredients, job.folder, screen)
     objective = ingredients.objective.bind(recipe.seed, ready.device)
@@ -99,7 +100,7 @@ def train_ingredients(
         together.told(_order(job, ready, others))  # now that what is kept on disk is there
     rows = together
     if together is not None and in_parts:
-        own = (lambda network: fill(network, ingredients, job)) if from_parts else None
+        own = partial(fill, ingredients=ingredients, job=job) if from_parts else None
         ready, rows = divided(ready, ingredients, together, own)
         objective = ShardedObjective(objective)
         before = freezing.fingerprint(ready.network) if from_parts else before

@@ -57,6 +57,11 @@ def write_whole(folder: Path, tensors: Mapping[str, Tensor], together: Team) -> 
     for name, value in tensors.items():
         size += value.numel() * value.element_size()
         index[name] = 1 + size // FILE
+    if together.first and folder.exists():  # of an end that was not reached
+        shutil.rmtree(folder / "sharded", ignore_errors=True)
+        for path in folder.glob("model*.safetensors*"):
+            path.unlink()
+    together.wait()
     numbers = {number: place for place, number in enumerate(sorted(set(index.values())), start=1)}
     index = {name: numbers[number] for name, number in index.items()}
     writer = HuggingFaceStorageWriter(
