@@ -82,8 +82,14 @@ def train_ingredients(
     together = team()
     if together is not None:
         ingredients = settle(ingredients, together)
-    elif (shared := ingredients.recipe.hardware).devices * shared.nodes > 1 or shared.strategy == "fsdp" or shared.offload:
-        screen.warn("one process trains alone and divides nothing: several are started by `tunewright run` or by torchrun")
+    elif (
+        (shared := ingredients.recipe.hardware).devices * shared.nodes > 1
+        or shared.strategy == "fsdp"
+        or shared.offload
+    ):
+        screen.warn(
+            "one process trains alone and divides nothing: several are started by `tunewright run` or by torchrun"
+        )
     recipe, train_settings = ingredients.recipe, ingredients.recipe.train
     ready = set_up(ingredients, job.folder, screen)
     objective = ingredients.objective.bind(recipe.seed, ready.device)
