@@ -8,6 +8,7 @@ from tunewright.models.network import AnyNetwork
 from tunewright.models.transformer import Transformer
 from tunewright.planning.hardware import Hardware
 from tunewright.stages.ingredients import Ingredients
+from tunewright.stages.memory import tensor_bytes
 from tunewright.stages.rehearsal import Rehearsal
 from tunewright.stages.sharing import strategy_for
 from tunewright.training.sharding import layers_of, travels_in
@@ -43,7 +44,8 @@ def division(ingredients: Ingredients, rehearsal: Rehearsal, machine: Hardware, 
     strategy = strategy_for(recipe, ingredients.tune, network, machine.memory)
     if machine.devices == 1:
         return Division(share=1.0, gathered=0, seconds=0.0)
-    gradients, kept = _bytes(rehearsal)
+    gradients = tensor_bytes(value for value in network.parameters() if value.requires_grad)
+    kept = tensor_bytes([*network.parameters(), *rehearsal.ready.remembered])
     talk = 2 * (rows - 1) / rows * gradients / machine.link if machine.link else 0.0
     if pieces > 1:
         talk += _sums_of_layers(rehearsal, machine, pieces)
@@ -72,14 +74,6 @@ def _travelling(network: AnyNetwork) -> int:
     """Bytes of a weight on its way."""
     dtype = travels_in(network)
     return FLOAT32 if dtype is None else dtype.itemsize
-
-
-def _bytes(rehearsal: Rehearsal) -> tuple[int, int]:
-    """Of gradients; and of all that is kept from step to step."""
-    parameters = list(rehearsal.ready.network.parameters())
-    sizes = [value.numel() * value.element_size() for value in parameters]
-    gradients = sum(size for value, size in zip(parameters, sizes) if value.requires_grad)
-    return gradients, sum(sizes) + sum(value.numel() * value.element_size() for value in rehearsal.ready.remembered)
 
 
 def _sums_of_layers(rehearsal: Rehearsal, machine: Hardware, pieces: int) -> float:

@@ -35,11 +35,7 @@ def write_parts(folder: Path, tensors: Mapping[str, Tensor], together: Team) -> 
     Raises:
         OSError: one of them could not.
     """
-    try:
-        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-        save(dict(tensors), storage_writer=writer, process_group=together.group)
-    except CheckpointException as error:
-        raise OSError(str(next(iter(error.failures.values()))[0])) from error
+    _save(tensors, HuggingFaceStorageWriter(str(folder), save_distributed=True), together)
     for path in folder.glob(f"shard-{together.rank + 1:05d}-*"):
         sync_file(path)
     together.wait()  # before anyone moves the folder
@@ -67,10 +63,7 @@ def write_whole(folder: Path, tensors: Mapping[str, Tensor], together: Team) -> 
     writer = HuggingFaceStorageWriter(
         str(folder), fqn_to_index_mapping=index, save_distributed=True, enable_consolidation=True
     )
-    try:
-        save(dict(tensors), storage_writer=writer, process_group=together.group)
-    except CheckpointException as error:
-        raise OSError(str(next(iter(error.failures.values()))[0])) from error
+    _save(tensors, writer, together)
     if together.first:
         shutil.rmtree(folder / "sharded")
         if len(numbers) == 1:
@@ -79,6 +72,13 @@ def write_whole(folder: Path, tensors: Mapping[str, Tensor], together: Team) -> 
         for path in folder.glob("model*.safetensors"):
             sync_file(path)
     together.wait()
+
+
+def _save(tensors: Mapping[str, Tensor], writer: HuggingFaceStorageWriter, together: Team) -> None:
+    try:
+        save(dict(tensors), storage_writer=writer, process_group=together.group)
+    except CheckpointException as error:
+        raise OSError(str(next(iter(error.failures.values()))[0])) from error
 
 
 def gathered(tensors: Mapping[str, Tensor], together: Team) -> dict[str, Tensor]:
