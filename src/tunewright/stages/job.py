@@ -43,6 +43,12 @@ class StageJob:
     def recipe(self) -> Recipe:
         return self.stage.recipe
 
+    @property
+    def pretrained(self) -> Backbone | None:
+        """The backbone whose weights a stage begins with that starts from no model; None: from random ones."""
+        random = self.backbone is None or not self.backbone.pretrained or self.recipe.model.weights == "random"
+        return None if random else self.backbone
+
     def origin(self, numbers: Numbers = "read") -> Origin | None:
         """The model to start from, loaded; or without memory."""
         return None if self.source is None else load_origin(self.source, numbers)

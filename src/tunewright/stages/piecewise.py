@@ -95,10 +95,7 @@ def _folder(job: StageJob) -> Path | None:
     """Where the weights that a stage starts from lie; None: it draws them."""
     if job.source is not None:
         return job.source
-    backbone = job.backbone
-    if backbone is None or not backbone.pretrained or job.recipe.model.weights == "random":
-        return None
-    return weights_folder(backbone)
+    return None if job.pretrained is None else weights_folder(job.pretrained)
 
 
 def _without_numbers(network: AnyNetwork) -> set[str]:

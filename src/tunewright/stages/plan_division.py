@@ -41,9 +41,9 @@ def division(ingredients: Ingredients, rehearsal: Rehearsal, machine: Hardware, 
         rows: devices that have other rows than one another; pieces: those that divide each layer of a gpt.
     """
     recipe, network = ingredients.recipe, rehearsal.ready.network
-    strategy = strategy_for(recipe, ingredients.tune, network, machine.memory)
     if machine.devices == 1:
         return Division(share=1.0, gathered=0, seconds=0.0)
+    strategy = strategy_for(recipe, ingredients.tune, network, machine.memory)
     gradients = tensor_bytes(value for value in network.parameters() if value.requires_grad)
     kept = tensor_bytes([*network.parameters(), *rehearsal.ready.remembered])
     talk = 2 * (rows - 1) / rows * gradients / machine.link if machine.link else 0.0

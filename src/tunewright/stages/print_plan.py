@@ -132,7 +132,7 @@ def _write(recipe: Path, overrides: list[str], changes: dict[str, Changes], writ
         return
     loaded, given, _, _, _ = read_recipe(recipe, overrides, None)
     stages = list(loaded.stages)
-    hardware: dict[str, Any] = dict(given.get("hardware") or {})
+    hardware: dict[str, Any] = {}
     for name, value in (entry for found in changes.values() for entry in found.items()):
         if name.startswith(HARDWARE):
             place = name.removeprefix(HARDWARE)
@@ -140,7 +140,7 @@ def _write(recipe: Path, overrides: list[str], changes: dict[str, Changes], writ
             # As many devices as the stage that wants most.
             hardware[place] = max(value, known) if isinstance(value, int) and isinstance(known, int) else value
     if hardware:
-        given = {**given, "hardware": hardware}
+        given = {**given, "hardware": {**(given.get("hardware") or {}), **hardware}}
     for place, stage in enumerate(stage_recipes(loaded)):
         if found := changes.get(stage.name):
             written = stages[place]

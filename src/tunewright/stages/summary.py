@@ -98,8 +98,7 @@ def describe_source(job: StageJob) -> dict[str, Any] | None:
         beside = job.source / BESIDE
         saved = read_json(beside if beside.exists() else job.source / "config.json", "a saved model")
         return saved.get("made_from")
-    backbone = job.backbone
-    if backbone is None or not backbone.pretrained or job.recipe.model.weights == "random":
+    if (backbone := job.pretrained) is None:
         return None
     name = Path(backbone.name).name if Path(backbone.name).is_absolute() else backbone.name
     return {"name": name, "hub": backbone.hub, "licence": backbone.licence}

@@ -264,10 +264,8 @@ def train_ingredients(
     if private is not None:
         private.gradient.remove()
         means["privacy"] = private.facts()
-    if after is not None:
-        finish_stage(job, ingredients, state, whole_movements, before, lr, means, ready.texts, screen, after)
-    else:
-        (finish or finish_stage)(job, ingredients, state, whole_movements, before, lr, means, ready.texts, screen)
+    end = finish or partial(finish_stage, after=after)
+    end(job, ingredients, state, whole_movements, before, lr, means, ready.texts, screen)
 
 
 def _order(job: StageJob, ready: Ready, numbers: Numbers) -> dict[str, Any]:
