@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from tunewright.random import permutation
 
@@ -59,7 +60,7 @@ class Examples(Protocol):
 
     @property
     def lengths(self) -> Tensor | None:
-        """[N] int64: how long each example is, where examples differ in length and are padded."""
+        """[N] int64: how long each example is in a batch of its own, where examples differ in length and are padded."""
         ...
 
     @property
@@ -123,16 +124,29 @@ class Ragged:
     def lengths(self) -> Tensor:
         return self.starts[1:] - self.starts[:-1]
 
-    def padded(self, ids: Tensor, fill: float) -> Tensor:
-        """[B, longest of these, ...]: the rows `ids`, filled up at their ends."""
+    def padded(self, ids: Tensor, fill: float, length: int) -> Tensor:
+        """[B, length, ...]: the rows `ids`, filled up at their ends."""
         begins, ends = self.starts[ids].tolist(), self.starts[ids + 1].tolist()
         rows = [self.values[begin:end] for begin, end in zip(begins, ends)]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill)
+        found = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill)
+        return pad(found, (0, 0) * (found.dim() - 2) + (0, length - found.shape[1]), value=fill)
+
+
+def few_lengths(lengths: Tensor, most: int | None = None) -> Tensor:
+    """[N]: lengths rounded up, by a sixteenth or to a multiple of 8, but to no more than `most`: the longest where it is None.
+
+    For each shape that they meet the libraries of products prepare something and keep it, a megabyte or so, and memory that
+    was freed is of the wrong size for the next batch: benchmarks/results/plan_accuracy.md.
+    """
+    step = torch.exp2(torch.log2(lengths.clamp(min=1).double()).floor() - 4).long().clamp(min=8)
+    if most is None:
+        most = int(lengths.max()) if len(lengths) else 0
+    return ((lengths + step - 1) // step * step).clamp(max=most)
 
 
 @dataclass(frozen=True)
 class TokenExamples:
-    """Texts as token ids of different lengths; a batch is padded to its own longest.
+    """Texts as token ids of different lengths; a batch is padded to the longest of its `few_lengths`.
 
     types: which of two texts each token belongs to; None where there is one text.
     """
@@ -151,7 +165,11 @@ class TokenExamples:
 
     @property
     def lengths(self) -> Tensor:
-        return self.tokens.lengths
+        return self._lengths
+
+    @cached_property
+    def _lengths(self) -> Tensor:
+        return few_lengths(self.tokens.lengths)
 
     @property
     def augmented(self) -> bool:
@@ -164,11 +182,13 @@ class TokenExamples:
         return replace(self, device=device)
 
     def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
-        tokens = self.tokens.padded(ids, self.padding).to(torch.int64)
-        lengths = self.lengths[ids]
-        inputs = {"input_ids": tokens, "attention_mask": (torch.arange(tokens.shape[1]) < lengths[:, None]).long()}
+        length = int(self.lengths[ids].max())
+        inputs = {
+            "input_ids": self.tokens.padded(ids, self.padding, length).to(torch.int64),
+            "attention_mask": (torch.arange(length) < self.tokens.lengths[ids][:, None]).long(),
+        }
         if self.types is not None:
-            inputs["token_type_ids"] = self.types.padded(ids, 0).to(torch.int64)
+            inputs["token_type_ids"] = self.types.padded(ids, 0, length).to(torch.int64)
         target = None if self.target is None else self.target.index_select(0, ids).to(self.device)
         return Batch({name: value.to(self.device) for name, value in inputs.items()}, target, ids)
 

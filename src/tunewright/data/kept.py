@@ -79,7 +79,11 @@ class KeptExamples(Behind):
 
     def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
         kept = [
-            (part.padded(ids, 0.0) if isinstance(part, Ragged) else part.index_select(0, ids)).to(self.device)
+            (
+                part.padded(ids, 0.0, int(part.lengths[ids].max()))
+                if isinstance(part, Ragged)
+                else part.index_select(0, ids)
+            ).to(self.device)
             for part in self.kept
         ]
         if self.plain is None:
@@ -139,7 +143,7 @@ def keep(
     """Write a set, batch by batch; None where the disk has no room for it.
 
     Args:
-        parts: for each batch the positions of its examples, and its tensors, padded to the longest text.
+        parts: for each batch the positions of its examples, and its tensors, as long as the longest text is in a batch.
     """
     size = kept_bytes(forms, count, int(starts[-1]) if starts is not None else 0)
     root = _root()

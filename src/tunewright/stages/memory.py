@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -103,18 +104,25 @@ def free_memory(network: AnyNetwork) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def give_back() -> None:
+    """Let the system have what this process has freed, which stays with it otherwise."""
+    pa.default_memory_pool().release_unused()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def resident_memory() -> int:
     """Bytes that this process holds now, after what it does not need any more was given back."""
     gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed stays with the process otherwise
+    give_back()
     with suppress(OSError, IndexError, ValueError):
         return resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def forget_peak() -> None:
-    """Let `peak_memory` count from here on, where the system lets us."""
+    """Let `peak_memory` count from here on, where the system lets us, without what was freed before."""
+    give_back()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -188,7 +188,7 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
         if large:
             raise _unplannable(given.stage.name, error) from None
         screen.say(f"{given.stage.name}: the network looks at its own numbers, so real steps are followed")
-        ingredients = given.ingredients(recipe, "random")
+        ingredients = replace(given.ingredients(recipe, "random"), encoded=ingredients.encoded)
         before, encoding = resident_memory(), peak_memory() or 0
         ready = set_up(ingredients, None, silent(), free=None if here else free)
         rehearsal = rehearse(ingredients, silent(), ready)

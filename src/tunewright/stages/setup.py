@@ -25,7 +25,7 @@ from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Recipe
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients
-from tunewright.stages.memory import LARGE, save_memory, weight_bytes
+from tunewright.stages.memory import LARGE, give_back, save_memory, weight_bytes
 from tunewright.stages.precision import set_precision
 from tunewright.stages.prefix import ComputedExamples, FrozenPart, frozen_part
 from tunewright.stages.texts import describe_texts
@@ -104,6 +104,7 @@ def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen, *, fre
         train = _kept(frozen, train, "training", folder, screen)
         valid = None if valid is None else _kept(frozen, valid.to(device), "validation", folder, screen)
     groups = freezing.parameter_groups(movements, ingredients.lr)
+    give_back()  # reading the data can take more than training does
     return Ready(
         recipe=recipe,
         device=device,

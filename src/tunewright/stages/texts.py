@@ -85,7 +85,7 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
     if not isinstance(encoder, TextEncoder) or not isinstance(train, TokenExamples):
         return None
     facts = _tokenizer(prepared, encoder, screen)
-    rows, tokens = prepared.rows("train"), int(train.lengths.sum())
+    rows, tokens = prepared.rows("train"), int(train.tokens.lengths.sum())
     found = f"{rows:,} training texts, {tokens:,} tokens"
     if encoder.passages:
         found += f", in {len(train):,} passages of at most {encoder.max_length}"

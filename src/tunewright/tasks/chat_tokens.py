@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tunewright.data.batching import Batch
+from tunewright.data.batching import Batch, few_lengths
 from tunewright.data.conversations import Shape, Turn, conversation, recognise
 from tunewright.data.packing import IGNORED
 from tunewright.data.prepared import Prepared
@@ -62,7 +62,9 @@ class ChatExamples:
     @cached_property
     def _lengths(self) -> Tensor:
         """Added up once: every batch asks for them."""
-        return torch.tensor([sum(len(self.conversations[index].ids) - 1 for index in bin) for bin in self.bins])
+        return few_lengths(
+            torch.tensor([sum(len(self.conversations[index].ids) - 1 for index in bin) for bin in self.bins])
+        )
 
     @property
     def augmented(self) -> bool:

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tunewright.data.batching import Batch, Examples
+from tunewright.data.batching import Batch, Examples, few_lengths
 from tunewright.data.packing import IGNORED
 from tunewright.errors import DataError, RecipeError
 from tunewright.models.selection import WANTED
@@ -171,9 +171,11 @@ class FromTokens:
         return int(hidden_counts(self._ordinary(batch), self.ratio).sum())
 
     def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
-        """The sum over the batch's hidden tokens, a scalar. The network gives their logits alone, [M, V]."""
+        """The sum over the batch's hidden tokens, a scalar. The network gives the logits of few others, [M, V]."""
         inputs, hidden = self.hide(batch, epoch)
-        return F.cross_entropy(model(inputs), batch.named["input_ids"][hidden], reduction="sum")
+        wanted = _filled_up(hidden)
+        target = batch.named["input_ids"].masked_fill(~hidden, IGNORED)[wanted]
+        return F.cross_entropy(model({**inputs, WANTED: wanted}), target, ignore_index=IGNORED, reduction="sum")
 
     def hide(self, batch: Batch, epoch: int) -> tuple[dict[str, Tensor], Tensor]:
         """What the network gets, and which tokens [B, T] it is to name."""
@@ -191,6 +193,14 @@ class FromTokens:
 
     def _ordinary(self, batch: Batch) -> Tensor:
         return ~torch.isin(batch.named["input_ids"], self.vocabulary.special) & (batch.named["attention_mask"] == 1)
+
+
+def _filled_up(wanted: Tensor) -> Tensor:
+    """The wanted positions and as many others as `few_lengths` asks for, so that the head meets few shapes."""
+    flat = wanted.flatten()
+    count = flat.sum().reshape(1)
+    others = (~flat).nonzero().flatten()[: int(few_lengths(count, most=len(flat)) - count)]
+    return flat.index_fill(0, others, value=True).view_as(wanted)
 
 
 @dataclass(frozen=True, kw_only=True)
