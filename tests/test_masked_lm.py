@@ -700,3 +700,16 @@ def test_a_tokenizer_without_a_mask(tmp_path: Path) -> None:
     (tmp_path / "bert" / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(RecipeError, match=r"no \[MASK\]"):
         carry_out(tmp_path, recipe)
+
+
+def test_the_head_meets_few_numbers_of_positions() -> None:
+    objective, met = FromTokens(seed=0, ratio=0.15, vocabulary=VOCABULARY), set[int]()
+    table = Table()
+
+    def model(inputs: dict[str, Tensor]) -> Tensor:
+        met.add(int(inputs[WANTED].sum()))
+        return table(inputs)
+
+    for count in range(1, 40):
+        objective.loss_sum(model, batch_of([20] * count, 22), 0)
+    assert met == {8 * (count + 1) for count in range(15)}, "3 of 20 tokens are hidden, 117 in the largest"

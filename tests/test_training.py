@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tunewright.data.batching import Batches, TensorExamples
+from tunewright.data.batching import Batches, Ragged, TensorExamples, TokenExamples, few_lengths
 from tunewright.errors import Diverged, RecipeError
 from tunewright.files import sha256_file
 from tunewright.models.build import build_network, describe_model
@@ -367,3 +367,26 @@ def test_what_needs_all_gradients_takes_no_steps_in_the_backward_pass(change: st
     with pytest.raises(RecipeError, match="one gradient at a time") as caught:
         run(recipe, overrides=overrides, runs=tmp_path, screen=silent())
     assert change.split("=")[0] in str(caught.value)
+
+
+def test_texts_are_padded_to_few_lengths() -> None:
+    lengths = torch.arange(1, 301)
+    few = few_lengths(lengths)
+    assert len(few.unique()) == 256 // 8 + 3, "multiples of 8 up to 256, then 272, 288 and the longest"
+    assert bool((few >= lengths).all()) and bool((few <= (lengths + 7).clamp(min=lengths * 17 // 16)).all())
+    assert int(few.max()) == 300, "a network may read no more"
+
+
+def test_a_batch_of_texts_says_where_they_end() -> None:
+    starts = torch.tensor([0, 3, 12, 30])
+    tokens = Ragged(torch.arange(1, 31, dtype=torch.int32), starts)
+    texts = TokenExamples(tokens, tokens, None, torch.arange(1, 4), padding=99)
+    found = texts.batch(torch.tensor([1, 0])).named
+    assert {name: tuple(value.shape) for name, value in found.items()} == {
+        "input_ids": (2, 16),
+        "attention_mask": (2, 16),
+        "token_type_ids": (2, 16),
+    }
+    assert found["attention_mask"].sum(1).tolist() == [9, 3]
+    assert found["input_ids"][1].tolist() == [1, 2, 3] + [99] * 13
+    assert found["token_type_ids"][0].tolist() == [*range(4, 13)] + [0] * 7

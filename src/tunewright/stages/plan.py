@@ -63,7 +63,7 @@ from tunewright.training.tensor_parallel import narrow_layers
 # Real steps are timed where the tensors take less than this share of the free memory, and a step should take less than so many
 # seconds; so many of them, and so many seconds.
 SHARE, STEP = 0.5, 5.0
-TIMED, SECONDS = 100, 4.0
+TIMED, SECONDS = 1000, 4.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,8 +38,8 @@ from tunewright.training.private import PrivateGradient
 
 # So many steps of an epoch are looked through for the largest; reading is timed on so many.
 LOOKED_THROUGH, READ = 1000, 5
-# Steps are timed after so many of them, or so many seconds: until then a step can take a third longer.
-WARM_STEPS, WARM_SECONDS = 20, 2.0
+# Steps are timed after so many of them, and so many seconds at least and at most: until then a step can take half as long again.
+WARM_STEPS, WARM_SECONDS = 20, (1.0, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,7 +320,7 @@ def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: in
             take_step(ready, objective, batches, gradient)
             if ready.device.type == "cuda":
                 torch.cuda.synchronize()  # a card computes on while the next step is prepared
-            if warm == 0 or (warm < WARM_STEPS and started - since < WARM_SECONDS):
+            if warm == 0 or started - since < WARM_SECONDS[warm < WARM_STEPS]:
                 warm += 1
                 continue
             times.append(time.perf_counter() - started)
