@@ -38,8 +38,10 @@ from tunewright.training.private import PrivateGradient
 
 # So many steps of an epoch are looked through for the largest; reading is timed on so many.
 LOOKED_THROUGH, READ = 1000, 5
-# Steps are timed after so many of them, and so many seconds at least and at most: until then a step can take half as long again.
-WARM_STEPS, WARM_SECONDS = 20, (1.0, 2.0)
+# Steps are timed after a second, and after so many of them or another second: until then a step can take half as long again.
+WARM_SECONDS, WARM_STEPS = 1.0, 20
+# Taken together with what is read for them, steps may take so many times as long.
+READING = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,14 +315,16 @@ def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: in
     )
     met: set[int] = set()
     with threads(ready.threads), small_numbers_as_zero():
-        while not times or (len(times) < most and sum(times) < seconds):
+        while not times or (
+            len(times) < most and sum(times) < seconds and time.perf_counter() - since < READING * seconds
+        ):
             batches, size = next(steps)
             met.add(size)
             started = time.perf_counter()
             take_step(ready, objective, batches, gradient)
             if ready.device.type == "cuda":
                 torch.cuda.synchronize()  # a card computes on while the next step is prepared
-            if warm == 0 or started - since < WARM_SECONDS[warm < WARM_STEPS]:
+            if warm == 0 or started - since < WARM_SECONDS * (1 if warm >= WARM_STEPS else 2):
                 warm += 1
                 continue
             times.append(time.perf_counter() - started)
