@@ -298,7 +298,8 @@ def _process(rehearsal: Rehearsal, real: Timed | None, peak: int, before: int, e
     if real is None or real.process is None:
         return process_memory(peak, before, encoding, lengths)
     beside = 0 if real.others else max(0, rehearsal.most.most - rehearsal.largest.most)
-    return process_grown(max(encoding, real.process + beside), lengths - real.lengths)
+    vary = rehearsal.ready.train.lengths is not None
+    return process_grown(max(encoding, real.process + beside), lengths - real.lengths, vary=vary)
 
 
 def _shared_out(recipe: Recipe, machine: Hardware) -> Recipe:
