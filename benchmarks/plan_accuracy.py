@@ -239,6 +239,7 @@ def compare(name: str, recipe: Path, changes: list[str]) -> list[dict[str, Any]]
                 "name": f"{name}, {stage}",
                 "basis": timed[stage]["basis"],
                 "seconds": (found["seconds"] + again["seconds"]) / 2,
+                "steady": alike(found["seconds"], again["seconds"]),
                 "estimated_seconds": estimated[stage]["step"]["middle"],
                 "timed_seconds": timed[stage]["step"]["middle"],
                 "tensors": found["tensors"],
@@ -268,7 +269,7 @@ def line(row: dict[str, Any]) -> str:
     return (
         f"| {row['name']} | {row['tensors'] / 2**20:.1f} | {percent('planned_tensors', 'tensors')} "
         f"| {row['process'] / 2**20:.0f} | {percent('planned_process', 'process')} "
-        f"| {1000 * row['seconds']:.2f} "
+        f"| {1000 * row['seconds']:.2f}{'' if row.get('steady', True) else ' *'} "
         f"| {percent('timed_seconds', 'seconds')} | {percent('estimated_seconds', 'seconds')} | {row['machine']} |"
     )
 
@@ -326,6 +327,7 @@ def write(rows: list[dict[str, Any]]) -> None:
     )
     (RESULTS / "plan_accuracy.json").write_text(json.dumps(rows, indent=1) + "\n")
     text = "\n".join([f"# How near plans come\n\n{summary(rows)}\n\n{head}", *map(line, rows)])
+    text += "\n\n\\* The machine's speed changed by more than a sixth between two measurements of the same steps, three times in turn."
     (RESULTS / "plan_accuracy.md").write_text(text + "\n")
 
 
