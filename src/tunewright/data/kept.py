@@ -78,12 +78,9 @@ class KeptExamples(Behind):
         return replace(self, examples=self.examples.to(device), device=device)
 
     def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
+        length = 0 if self.lengths is None else int(self.lengths[ids].max())
         kept = [
-            (
-                part.padded(ids, 0.0, int(part.lengths[ids].max()))
-                if isinstance(part, Ragged)
-                else part.index_select(0, ids)
-            ).to(self.device)
+            (part.padded(ids, 0.0, length) if isinstance(part, Ragged) else part.index_select(0, ids)).to(self.device)
             for part in self.kept
         ]
         if self.plain is None:
