@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from tunewright.files import cache_dir
+from tunewright.limits import LIMITS
 from tunewright.stages.console import Screen
 
 # What each extra is for.
@@ -72,6 +73,11 @@ def findings() -> Iterator[Finding]:
         fix=None if writable and free > ROOM else "TUNEWRIGHT_CACHE=/a/larger/disk",
         needed=not writable,
     )
+    for limit in LIMITS:
+        changed = f" (default {limit.default:,})" if limit.value != limit.default else ""
+        yield Finding(
+            what=f"limit: {limit.about}", found=f"{limit.value:,} {limit.unit}{changed}; {limit.variable}", needed=False
+        )
 
 
 def _required(extra: str | None) -> list[Requirement]:

@@ -1,0 +1,84 @@
+"""Every bound on what somebody else's file, recipe, model or request may cost: one table, shown by `tunewright doctor`.
+
+A bound is checked before the work it bounds, from a size that is known cheaply (a header, a file's length, a counter).
+The person who runs the machine can raise one with an environment variable; a recipe cannot, because a recipe may come
+from a stranger.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunewright.errors import DataError, UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """One bound: at most `default` of `unit`, unless the environment says otherwise."""
+
+    name: str
+    default: int
+    unit: str
+    """What is counted, in the plural: "bytes", "pixels"."""
+    about: str
+    """What is bounded, as `doctor` prints it."""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that changes the bound: TUNEWRIGHT_LIMIT_ and the name in capitals."""
+        return f"TUNEWRIGHT_LIMIT_{self.name.upper()}"
+
+    @property
+    def value(self) -> int:
+        """The bound in force.
+
+        Raises:
+            UserError: the environment variable holds no whole number above 0.
+        """
+        text = os.environ.get(self.variable)
+        if text is None:
+            return self.default
+        if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text)):
+            raise UserError(
+                f"{self.variable} is not a whole number above 0",
+                place="the environment",
+                found=text,
+                expected=f"a number of {self.unit}, such as {self.default}",
+                fix=f"unset {self.variable}, or correct it",
+            )
+        return int(text)
+
+    def require(
+        self,
+        found: float,
+        problem: str,
+        *,
+        error: type[UserError] = DataError,
+        file: str | Path | None = None,
+        place: str | None = None,
+        fix: str | None = None,
+    ) -> None:
+        """Raise `error` where `found` is above the bound.
+
+        Args:
+            found: how many of `unit` there are; infinity where counting stopped beyond the bound.
+            problem: one sentence, such as "the picture is too large".
+            fix: a remedy to offer before that of raising the bound.
+        """
+        if found > (most := self.value):
+            raise_it = f"if you trust it, set {self.variable} to a larger number"
+            raise error(
+                problem,
+                file=file,
+                place=place,
+                found=f"{found:,.0f} {self.unit}" if found < float("inf") else f"more than {most:,} {self.unit}",
+                expected=f"at most {most:,} {self.unit} (limit {self.name})",
+                fix=f"{fix}; or, {raise_it}" if fix else raise_it,
+            )
+
+
+# The table. Each constant is used where the thing that it bounds is read, and is listed in LIMITS once.
+
+LIMITS: tuple[Limit, ...] = ()
