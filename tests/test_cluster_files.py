@@ -15,14 +15,14 @@ CLUSTER = REPOSITORY / "examples" / "cluster"
 def test_the_script_for_slurm_is_one() -> None:
     path = CLUSTER / "slurm.sh"
     assert subprocess.run(["bash", "-n", str(path)]).returncode == 0
-    assert "-m tunewright run" in path.read_text()
+    assert "--no-python tunewright run" in path.read_text()
 
 
 def test_the_job_for_kubernetes_is_one() -> None:
     job = yaml.safe_load((CLUSTER / "kubernetes.yaml").read_text())
     assert (job["apiVersion"], job["kind"]) == ("trainer.kubeflow.org/v1alpha1", "TrainJob")
     trainer = job["spec"]["trainer"]
-    assert trainer["command"][:4] == ["torchrun", "-m", "tunewright", "run"]
+    assert trainer["command"][:4] == ["torchrun", "--no-python", "tunewright", "run"]
     assert trainer["numNodes"] >= 1 and trainer["numProcPerNode"] >= 1
 
 

@@ -294,7 +294,7 @@ def write_run(
         "threads": 2,
         "packages": {"tunewright": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6"},
         "data": [{"path": "/home/someone/private/digits.csv", "sha256": "ab" * 32, "bytes": 1_602_050}],
-        "git_commit": "1c46dec42be66832698ae2f9827cc4f46ccf7f30+",
+        "git_commit": "1c46dec42be66832698ae2f9827cc4f46ccf7f30",
     }
     (folder / "environment.json").write_text(json.dumps(environment))
     for name, (summary, lines) in stages.items():

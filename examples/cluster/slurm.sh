@@ -8,4 +8,4 @@ set -euo pipefail
 recipe=${1:?which recipe?}
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node 8 --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d \
-  --rdzv-endpoint "$first:29400" -m tunewright run "$recipe"
+  --rdzv-endpoint "$first:29400" --no-python tunewright run "$recipe"

@@ -561,6 +561,8 @@ def schema() -> None:
 
 def main() -> None:
     """The console script. A user's mistake is a message and exit 2; a failed run is a message and exit 1."""
+    # No Python process that a library starts imports modules of the working folder, which may be a stranger's.
+    os.environ["PYTHONSAFEPATH"] = "1"
     try:
         app()
     except TunewrightError as error:

