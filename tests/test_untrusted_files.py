@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from conftest import REPOSITORY
+from tunewright.data.columns import Column, Rejects
+from tunewright.data.framing import Framing
+from tunewright.data.picture_files import FORMATS, read_header, read_picture
+from tunewright.data.sources.images import decode, pictures_at_once, read_images
+from tunewright.data.sources.parquet import read_parquet
+from tunewright.limits import PICTURE_PIXELS
 from tunewright.stages.environment import describe_environment
 from tunewright.stages.git_commit import git_commit
 
@@ -168,3 +180,123 @@ def test_every_python_process_that_is_started_leaves_the_working_folder_out() ->
         for text in re.findall(r"sys\.executable[^\n]{0,6}", file.read_text())
     ]
     assert found and all(text == 'sys.executable, "-P"'[: len(text)] for _, text in found), found
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n%%EOF\n"
+FRAMING = Framing(size=(8, 8), scale_to=(8, 8))
+STORED = Column(name="image", kind="image", shape=(8, 8, 3), framed=True)
+
+
+def picture(form: str, size: tuple[int, int] = (8, 8), mode: str = "RGB", **options: object) -> bytes:
+    """A file's content."""
+    file = io.BytesIO()
+    Image.new(mode, size, 3).save(file, format=form, **options)
+    return file.getvalue()
+
+
+def large_png(width: int, height: int) -> bytes:
+    """A sound PNG of a few KB for any size: one bit a pixel, all of them 0."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
+
+    pack = zlib.compressobj(9)
+    rows = b"".join(pack.compress(bytes(1 + (width + 7) // 8)) for _ in range(height)) + pack.flush()
+    header = width.to_bytes(4) + height.to_bytes(4) + bytes([1, 0, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_promised_format_is_read(form: str) -> None:
+    assert np.asarray(read_picture(picture(form), 3)).shape == (8, 8, 3)
+
+
+def test_a_picture_s_bytes_start_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = [fake_program(tmp_path / "tools", name) for name in ("gs", "gswin64c", "djpeg", "netpbm")]
+    monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}:{os.environ['PATH']}")
+    for form in ("EPS", "ICO", "TGA", "PCX", "PDF", "ICNS", "SGI", "XBM"):
+        content = EPS if form == "EPS" else picture(form, (16, 16), "1" if form == "XBM" else "RGB")
+        found = decode(content, STORED, FRAMING)
+        assert isinstance(found, str) and ", ".join(FORMATS) in found, form
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "1.png").write_bytes(EPS)
+    (tmp_path / "photos" / "cat" / "2.png").write_bytes(picture("PNG"))
+    table = pa.table({"image": pa.array([EPS, picture("PNG")], pa.binary())})
+    pq.write_table(table, tmp_path / "t.parquet")
+    for source in (
+        read_images(tmp_path / "photos", labelled=True, framing=FRAMING),
+        read_parquet(tmp_path / "t.parquet", "parquet", framing=FRAMING),
+    ):
+        rejects = Rejects()
+        assert sum(rows.num_rows for rows in source.parts["all"](rejects)) == 1
+        assert "PNG, JPEG" in str(rejects.summary())
+    assert not any(trace.exists() for trace in traces)
+
+
+@pytest.mark.parametrize("size", [(10_000, 10_000), (100_001, 1_000), (30_000, 30_000)])
+def test_a_small_file_of_a_huge_picture_is_not_decoded(size: tuple[int, int]) -> None:
+    content = large_png(*size)
+    assert len(content) < 200_000
+    with pytest.raises(ValueError, match=PICTURE_PIXELS.variable):
+        read_header(content)
+    assert "pixels are more than" in str(decode(content, STORED, FRAMING))
+
+
+def test_the_person_who_runs_the_machine_can_change_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PICTURE_PIXELS.variable, "99")
+    read_header(picture("PNG", (9, 11)))
+    with pytest.raises(ValueError, match="more than 99"):
+        read_header(picture("PNG", (10, 10)))
+    monkeypatch.setenv(PICTURE_PIXELS.variable, "400000000")
+    assert read_header(large_png(20_000, 18_000)).grey
+
+
+def test_a_thin_picture_is_not_scaled_to_a_huge_one() -> None:
+    framing = Framing(size=(224, 224), scale_to=224)
+    stored = Column(name="image", kind="image", shape=(224, 224, 3), framed=True)
+    for size in ((1, 100_000), (100_000, 1)):
+        found = decode(picture("PNG", size), stored, framing)
+        assert isinstance(found, str) and "pixels are more than" in found
+
+
+@pytest.mark.parametrize("form", ["TIFF", "GIF", "WEBP", "PNG"])
+def test_of_many_frames_the_first_is_read(form: str) -> None:
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (8, 8), (40 * k, 0, 0)) for k in range(5)]
+    frames[0].save(file, format=form, save_all=True, append_images=frames[1:])
+    assert np.asarray(read_picture(file.getvalue(), 3)).shape == (8, 8, 3)
+    assert len(set(np.asarray(read_picture(file.getvalue(), 3))[..., 0].ravel())) == 1
+
+
+def test_a_jpeg_of_many_scans_is_refused() -> None:
+    content = picture("JPEG", progressive=True)
+    read_picture(content, 3)
+    scan = content[content.index(b"\xff\xda") : -2]
+    with pytest.raises(ValueError, match=r"scans are more than 100"):
+        read_picture(content[:-2] + scan * 101 + content[-2:], 3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_picture_is_a_message_whatever_pillow_raises(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for form in FORMATS:
+        sound = picture(form, (16, 16), **({"exif": exif} if form in ("JPEG", "PNG", "TIFF", "WEBP") else {}))
+        for _ in range(60):
+            content = np.frombuffer(sound, np.uint8).copy()
+            places = draw.integers(0, len(content), 4)
+            content[places] = draw.integers(0, 256, 4)
+            cut = content[: draw.integers(1, len(content) + 1)].tobytes()
+            for broken in (content.tobytes(), cut):
+                found = decode(broken, STORED, FRAMING)
+                assert isinstance(found, str) or found.shape == (8, 8, 3)
+
+
+def test_large_pictures_of_one_size_are_decoded_few_at_a_time() -> None:
+    def column(side: int) -> Column:
+        return Column(name="image", kind="image", shape=(side, side, 3))
+
+    assert pictures_at_once([column(224)]) == 512
+    assert pictures_at_once([column(8_000)]) * 8_000 * 8_000 * 3 <= 2**30
+    assert pictures_at_once([column(8_000)] * 9) == 1

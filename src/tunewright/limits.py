@@ -81,4 +81,9 @@ class Limit:
 
 # The table. Each constant is used where the thing that it bounds is read, and is listed in LIMITS once.
 
-LIMITS: tuple[Limit, ...] = ()
+PICTURE_PIXELS = Limit(
+    name="picture_pixels", default=75_000_000, unit="pixels", about="a picture, as its header says and as it is scaled"
+)
+PICTURE_SCANS = Limit(name="picture_scans", default=100, unit="scans", about="a JPEG's passes over its pixels")
+
+LIMITS: tuple[Limit, ...] = (PICTURE_PIXELS, PICTURE_SCANS)

@@ -77,8 +77,11 @@ def upright(image: Image.Image, channels: int) -> Image.Image:
     """A picture as it is meant to be seen: turned as its camera noted, in 8-bit grey or RGB; 16-bit grey scaled down."""
     image = ImageOps.exif_transpose(image)
     if image.mode in WIDE_MODES:
-        values = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray(np.clip(values / (257.0 if values.max() > 255 else 1.0), 0, 255).astype(np.uint8))
+        values = np.asarray(image)
+        divisor, grey = 257.0 if values.max() > 255 else 1.0, np.empty(values.shape, np.uint8)
+        for row, line in enumerate(values):  # a large picture in float64 would take eight times its memory
+            grey[row] = np.clip(line.astype(np.float64) / divisor, 0, 255)
+        image = Image.fromarray(grey)
     return image.convert("L" if channels == 1 else "RGB")
 
 

@@ -14,7 +14,7 @@ from tunewright.data.columns import Column, Rejects
 from tunewright.data.framing import Framing
 from tunewright.data.sources.base import BATCH_ROWS, Source, with_rows
 from tunewright.data.sources.cells import decode_cells, name_label_lists, name_labels, named_cells
-from tunewright.data.sources.images import BATCH_IMAGES, picture_column
+from tunewright.data.sources.images import BATCH_IMAGES, picture_column, pictures_at_once
 from tunewright.data.sources.parquet import is_label_list, plain
 from tunewright.errors import DataError
 
@@ -123,8 +123,8 @@ def _batches(
     first: int,
     rejects: Rejects,
 ) -> Iterator[pa.Table]:
-    pictures = any(column.kind == "image" for column in known.values())
-    for table in _tables(part, BATCH_IMAGES if pictures else BATCH_ROWS):
+    pictures = [column for column in known.values() if column.kind == "image"]
+    for table in _tables(part, pictures_at_once(pictures) if pictures else BATCH_ROWS):
         columns: dict[str, Any] = {}
         keep = np.ones(table.num_rows, dtype=bool)
         for column in table.column_names:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, UnidentifiedImageError
 
 from tunewright.data.columns import Column, Rejects
-from tunewright.data.framing import WIDE_MODES, Framing, upright, upright_size
+from tunewright.data.framing import Framing
+from tunewright.data.picture_files import ENDINGS, FORMATS, read_header, read_picture, require_size
 from tunewright.data.sources.base import ROW, Source, image_column
 from tunewright.errors import DataError
 
-ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 PARTS = {
     "train": "train",
     "training": "train",
@@ -29,13 +27,9 @@ PARTS = {
     "test": "test",
     "testing": "test",
 }
-GREY_MODES = {"1", "L", "LA", *WIDE_MODES}
-BATCH_IMAGES = 512
+# Pictures that are decoded before they are written, at most, and of large ones so many bytes.
+BATCH_IMAGES, BATCH_BYTES = 512, 512 * 2**20
 UNREADABLE = "a picture that cannot be read"
-# A picture with more pixels is more likely an attack on memory than a picture.
-MOST_PIXELS = 100_000_000
-
-BROKEN = (OSError, UnidentifiedImageError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
 def read_images(folder: Path, *, labelled: bool, framing: Framing | None) -> Source:
@@ -107,18 +101,18 @@ def picture_column(
     for called, picture in pictures:
         count += 1
         try:
-            with _open(picture) as image:
-                sizes.setdefault(upright_size(image), called)
-                if image.mode not in GREY_MODES:
-                    channels = 3
-        except BROKEN:
+            header = read_header(picture)
+        except ValueError:
             continue
+        sizes.setdefault((header.height, header.width), called)
+        if not header.grey:
+            channels = 3
     if not sizes:
         raise DataError(
             "not one of the pictures can be read",
             file=place,
             found=f"{count} pictures",
-            expected="PNG, JPEG or other pictures",
+            expected=f"pictures: {', '.join(FORMATS)}",
             fix="check them",
         )
     if framing is not None:
@@ -140,24 +134,21 @@ def decode(picture: Path | bytes | None, column: Column, framing: Framing | None
     assert column.shape is not None
     height, width, channels = column.shape
     try:
-        with warnings.catch_warnings(), _open(picture) as image:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            if image.width * image.height > MOST_PIXELS:
-                return f"{image.width}×{image.height} pixels are more than {MOST_PIXELS:,}"
-            ready = upright(image, channels)
-            if framing is not None:
-                return framing.picture(ready)
-            if ready.size != (width, height):
-                return f"it is {ready.height}×{ready.width}, not {height}×{width}"
-            return np.asarray(ready, dtype=np.uint8).reshape(height, width, channels)
-    except BROKEN as error:
+        ready = read_picture(picture, channels)
+        if framing is not None:
+            require_size(*framing.scaled(ready.height, ready.width))
+            return framing.picture(ready)
+    except ValueError as error:
         return str(error)
+    if ready.size != (width, height):
+        return f"it is {ready.height}×{ready.width}, not {height}×{width}"
+    return np.asarray(ready, dtype=np.uint8).reshape(height, width, channels)
 
 
-def _open(picture: Path | bytes | None) -> Image.Image:
-    if picture is None:
-        raise ValueError("there is no picture")
-    return Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
+def pictures_at_once(columns: Iterable[Column]) -> int:
+    """How many rows with these columns of pictures are decoded before they are written."""
+    size = sum(prod(column.shape or ()) for column in columns)
+    return min(BATCH_IMAGES, max(1, BATCH_BYTES // size))
 
 
 def _batches(
@@ -169,9 +160,10 @@ def _batches(
     rejects: Rejects,
 ) -> Iterator[pa.Table]:
     # Decoding leaves Python's lock, so a thread for each core helps.
+    at_once = pictures_at_once([column])
     with ThreadPoolExecutor() as threads:
-        for start in range(0, len(entries), BATCH_IMAGES):
-            chosen = entries[start : start + BATCH_IMAGES]
+        for start in range(0, len(entries), at_once):
+            chosen = entries[start : start + at_once]
             decoded = list(threads.map(lambda entry: decode(entry[0], column, framing), chosen))
             pixels: list[np.ndarray] = []
             labels: list[str | None] = []

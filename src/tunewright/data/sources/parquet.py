@@ -17,7 +17,7 @@ from tunewright.data.columns import Column, Rejects
 from tunewright.data.framing import Framing
 from tunewright.data.sources.base import BATCH_ROWS, ROW, Source, with_rows
 from tunewright.data.sources.cells import decode_cells, is_picture_type, name_label_lists, name_labels, named_cells
-from tunewright.data.sources.images import BATCH_IMAGES, picture_column
+from tunewright.data.sources.images import BATCH_IMAGES, picture_column, pictures_at_once
 from tunewright.errors import DataError
 
 
@@ -137,7 +137,7 @@ def _batches(
 ) -> Iterator[pa.Table]:
     first = 1
     pictures = [column for column in known.values() if column.kind == "image"]
-    for table in _tables(files, None, BATCH_IMAGES if pictures else BATCH_ROWS):
+    for table in _tables(files, None, pictures_at_once(pictures) if pictures else BATCH_ROWS):
         if ROW in table.column_names:
             table = table.drop_columns([ROW])
         keep = np.ones(table.num_rows, dtype=bool)
