@@ -15,15 +15,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 from PIL import Image
 
 from conftest import REPOSITORY
+from tunewright.data.audio import RATE, read_audio, sound_seconds
 from tunewright.data.columns import Column, Rejects
 from tunewright.data.framing import Framing
+from tunewright.data.opening import open_source
 from tunewright.data.picture_files import FORMATS, read_header, read_picture
 from tunewright.data.sources.images import decode, pictures_at_once, read_images
 from tunewright.data.sources.parquet import read_parquet
-from tunewright.limits import PICTURE_PIXELS
+from tunewright.data.sources.speech import read_speech
+from tunewright.errors import DataError
+from tunewright.limits import PICTURE_PIXELS, SOUND_RATE, SOUND_SAMPLES, SOUND_SECONDS
+from tunewright.recipe.schema import Data
 from tunewright.stages.environment import describe_environment
 from tunewright.stages.git_commit import git_commit
 
@@ -300,3 +306,153 @@ def test_large_pictures_of_one_size_are_decoded_few_at_a_time() -> None:
     assert pictures_at_once([column(224)]) == 512
     assert pictures_at_once([column(8_000)]) * 8_000 * 8_000 * 3 <= 2**30
     assert pictures_at_once([column(8_000)] * 9) == 1
+
+
+def recording(form: str, seconds: float = 1.0, rate: int = RATE, channels: int = 1) -> bytes:
+    """A file's content."""
+    file = io.BytesIO()
+    samples = np.sin(np.arange(int(seconds * rate)) / 9)[:, None] * np.full(channels, 0.3)
+    soundfile.write(file, samples, rate, format=form)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("form", ["WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3"])
+def test_every_promised_kind_of_sound_is_read_as_the_library_does(form: str) -> None:
+    content = recording(form, 3, channels=2)
+    whole = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)[0].mean(axis=1)
+    wanted = np.rint(np.clip(whole, -1, 1) * 32767).astype(np.int16)
+    assert bool((read_audio(io.BytesIO(content)) == wanted).all())
+    assert abs(sound_seconds(io.BytesIO(content)) - 3) < 0.1
+
+
+@pytest.mark.parametrize("form", ["AIFF", "AU", "CAF", "W64", "NIST", "VOC", "MAT5", "SVX"])
+def test_other_kinds_of_sound_are_not_decoded(tmp_path: Path, form: str) -> None:
+    (tmp_path / "x.wav").write_bytes(recording(form))
+    for read in (read_audio, sound_seconds):
+        with pytest.raises(ValueError, match="only WAV, FLAC, OGG and MP3"):
+            read(tmp_path / "x.wav")
+    (tmp_path / "x.raw").write_bytes(bytes(1000))
+    with pytest.raises(ValueError, match="cannot be read as sound"):
+        read_audio(tmp_path / "x.raw")
+
+
+def with_length(flac: bytes, samples: int) -> bytes:
+    """A FLAC file whose header says another length."""
+    changed = bytearray(flac)
+    changed[21] = changed[21] & 0xF0 | samples >> 32
+    changed[22:26] = (samples & 0xFFFFFFFF).to_bytes(4)
+    return bytes(changed)
+
+
+def with_rate(wav: bytes, rate: int) -> bytes:
+    return wav[:24] + rate.to_bytes(4, "little") + wav[28:]
+
+
+def test_a_recording_is_bounded_by_its_header_before_it_is_decoded() -> None:
+    flac, wav = recording("FLAC"), recording("WAV")
+    for content, limit in (
+        (with_length(flac, 15_000 * RATE), SOUND_SECONDS),
+        (with_length(recording("FLAC", 0.1, 192_000, 8), 192_000 * 3_600), SOUND_SAMPLES),
+        (with_rate(wav, 1), SOUND_SECONDS),
+        (with_rate(wav, 1_000_003), SOUND_RATE),
+        (with_rate(wav, 2**31 - 1), SOUND_RATE),
+    ):
+        for read in (read_audio, sound_seconds):
+            with pytest.raises(ValueError, match=limit.variable):
+                read(io.BytesIO(content))
+    for rate in (0, 2**31, 2**32 - 1):
+        with pytest.raises(ValueError, match=r"rate|cannot be read"):
+            read_audio(io.BytesIO(with_rate(wav, rate)))
+    with pytest.raises(ValueError, match="does not say how long"):
+        read_audio(io.BytesIO(with_length(flac, 0)))
+
+
+def test_a_header_that_lies_about_the_length_costs_nothing() -> None:
+    flac = recording("FLAC", 2)
+    assert len(read_audio(io.BytesIO(with_length(flac, RATE)))) <= RATE
+    with pytest.raises(ValueError, match="cannot be read as sound"):
+        read_audio(io.BytesIO(with_length(flac, 14_000 * RATE)))
+
+
+def test_a_small_file_of_hours_is_not_decoded(tmp_path: Path) -> None:
+    with soundfile.SoundFile(tmp_path / "x.flac", "w", RATE, 1, format="FLAC") as file:
+        for _ in range(5 * 60):
+            file.write(np.zeros(60 * RATE, np.int16))
+    assert (tmp_path / "x.flac").stat().st_size < 1_000_000
+    with pytest.raises(ValueError, match="seconds are more than 14,400"):
+        read_audio(tmp_path / "x.flac")
+
+
+@pytest.fixture
+def spoken(tmp_path: Path) -> Path:
+    """A folder for a table of recordings, with a recording in it and one beside it."""
+    (tmp_path / "data" / "below").mkdir(parents=True)
+    for name in ("data/below/in.wav", "out.wav"):
+        (tmp_path / name).write_bytes(recording("WAV"))
+    return tmp_path / "data"
+
+
+def heard(folder: Path, name: str) -> int:
+    (folder / "metadata.csv").write_text(f"audio,text\nbelow/in.wav,one\n{name},two\n")
+    source = read_speech(folder)
+    return sum(rows.num_rows for rows in source.parts["all"](Rejects()))
+
+
+def test_a_table_of_recordings_names_files_of_its_own_folder(spoken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (spoken / "link.wav").symlink_to(spoken.parent / "out.wav")
+    (spoken / "linked").symlink_to(spoken.parent)
+    (spoken / "within.wav").symlink_to("below/in.wav")
+    for name in ("below/../below/in.wav", "within.wav", str(spoken / "below/in.wav"), "../data/below/in.wav"):
+        assert heard(spoken, name) == 2, name
+    outside = ["../out.wav", str(spoken.parent / "out.wav"), "link.wav", "linked/out.wav", "below/../../out.wav", ".."]
+    for name in [*outside, "/dev/zero", "/no/such/file"]:
+        with pytest.raises(DataError, match="outside its folder") as caught:
+            heard(spoken, name)
+        assert caught.value.place == "row 2" and "TUNEWRIGHT_DATA_FOLDERS" in (caught.value.fix or "")
+    monkeypatch.setenv("TUNEWRIGHT_DATA_FOLDERS", f"/nowhere:{spoken.parent}")
+    for name in outside[:-1]:
+        assert heard(spoken, name) == 2
+    for name in ("x" * 5000, "x" * 300 + ".wav"):
+        assert heard(spoken, name) == 1
+    assert heard(spoken.parent / "data", "below/in.wav") == 2
+
+
+def test_a_link_out_of_a_data_folder_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    for name in ("photos/cat/1.png", "secret/2.png"):
+        (tmp_path / name).write_bytes(picture("PNG"))
+    (tmp_path / "photos" / "cat" / "3.png").symlink_to("1.png")
+    (tmp_path / "elsewhere").symlink_to("photos")
+    data = Data(source="elsewhere")
+    assert len(open_source(data, tmp_path).files) == 2
+    for link, target in (("cat/2.png", "../../secret/2.png"), ("train", tmp_path / "secret")):
+        (tmp_path / "photos" / link).symlink_to(target)
+        labelled = Data(source="elsewhere", labelled=False)
+        if link == "train":
+            (tmp_path / "photos" / "cat").rename(tmp_path / "photos" / "test")
+        with pytest.raises(DataError, match="link out of its folder"):
+            open_source(labelled, tmp_path)
+        (tmp_path / "photos" / link).unlink()
+    table = pa.table({"a": [1.0]})
+    pq.write_table(table, tmp_path / "secret" / "t.parquet")
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "t.parquet").symlink_to(tmp_path / "secret" / "t.parquet")
+    with pytest.raises(DataError, match="link out of its folder"):
+        open_source(Data(source="tables"), tmp_path)
+    monkeypatch.setenv("TUNEWRIGHT_DATA_FOLDERS", str(tmp_path / "secret"))
+    open_source(Data(source="tables"), tmp_path)
+    open_source(Data(source="secret/t.parquet"), tmp_path)
+
+
+def test_a_saved_data_set_consists_of_its_own_files(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    for name in ("ours", "secret"):
+        datasets.Dataset.from_dict({"text": [name]}).save_to_disk(str(tmp_path / name))
+    assert open_source(Data(source="ours"), tmp_path).parts
+    state = tmp_path / "ours" / "state.json"
+    sound = state.read_text()
+    for name in ("../secret/data-00000-of-00001.arrow", str(tmp_path / "secret" / "data-00000-of-00001.arrow")):
+        state.write_text(sound.replace("data-00000-of-00001.arrow", name))
+        with pytest.raises(DataError, match="outside its folder"):
+            open_source(Data(source="ours"), tmp_path)

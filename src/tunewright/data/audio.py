@@ -1,31 +1,38 @@
-"""Sound as numbers: any file that libsndfile reads (WAV, FLAC, OGG, MP3), one channel, 16,000 samples a second."""
+"""Sound as numbers: a WAV, FLAC, OGG or MP3 file as one channel of 16,000 samples a second.
+
+The one place where a recording is opened. libsndfile reads more formats, chosen by a file's content; only those that are
+promised are decoded, and no more of a file than its header says and the limits allow.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from math import gcd
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from tunewright.limits import SOUND_RATE, SOUND_SAMPLES, SOUND_SECONDS, Limit
+
 RATE = 16_000
+# As libsndfile calls them; the first three are kinds of WAV.
+FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
 # Above this share of samples at the limit a recording was too loud for its format.
 CLIPPED = 0.01
+# What libsndfile says where a header does not say how long a recording is.
+UNKNOWN = 2**63 - 1
 
 
 def read_audio(path: Path | BinaryIO) -> np.ndarray:
     """[N] int16 at RATE: the mean of the channels, resampled by a polyphase filter.
 
     Raises:
-        ValueError: it is no sound, or there is none in it; the message says which.
+        ValueError: it is no sound, there is none in it, or too much; the message says which.
     """
-    import soundfile
-
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
-        raise ValueError(f"it cannot be read as sound: {str(error).splitlines()[0]}") from None
-    mono = samples.mean(axis=1)
+    with _opened(path) as sound:
+        mono, rate = _mono(sound), sound.samplerate
     if not len(mono):
         raise ValueError("it holds no sample")
     if not np.isfinite(mono).all():
@@ -35,4 +42,59 @@ def read_audio(path: Path | BinaryIO) -> np.ndarray:
 
         shared = gcd(rate, RATE)
         mono = resample_poly(mono, RATE // shared, rate // shared)
-    return np.rint(np.clip(mono, -1, 1) * 32767).astype(np.int16)
+    np.clip(mono, -1, 1, out=mono)
+    mono *= 32767
+    return np.rint(mono, out=mono).astype(np.int16)
+
+
+def sound_seconds(path: Path | BinaryIO) -> float:
+    """How long a recording is, by its header.
+
+    Raises:
+        ValueError: as for `read_audio`.
+    """
+    with _opened(path) as sound:
+        return sound.frames / sound.samplerate
+
+
+@contextmanager
+def _opened(path: Path | BinaryIO) -> Generator[Any]:
+    """A recording of a promised format and within the limits, as its header says."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as sound:
+            _require_bounded(sound)
+            yield sound
+    except (soundfile.SoundFileError, OSError, TypeError, MemoryError) as error:
+        said = f"{error}".splitlines() or [type(error).__name__]
+        raise ValueError(f"it cannot be read as sound: {said[0]}") from None
+
+
+def _require_bounded(sound: Any) -> None:
+    if sound.format not in FORMATS:
+        raise ValueError(f"it is {sound.format_info}, and only WAV, FLAC, OGG and MP3 are read")
+    if sound.samplerate < 1:
+        raise ValueError("it has no sample rate")
+    if sound.frames == UNKNOWN:
+        raise ValueError("its header does not say how long it is: convert the file once more, not through a pipe")
+    _require(SOUND_RATE, sound.samplerate)
+    _require(SOUND_SECONDS, sound.frames / sound.samplerate)
+    _require(SOUND_SAMPLES, sound.frames * sound.channels)
+
+
+def _require(limit: Limit, found: float) -> None:
+    if found > limit.value:
+        raise ValueError(
+            f"{found:,.0f} {limit.unit} are more than {limit.value:,} ({limit.variable} changes the limit)"
+        )
+
+
+def _mono(sound: Any) -> np.ndarray:
+    """[N] float32: no more than the header says, whatever follows.
+
+    In one read: between reads the library seeks, and an MP3 is decoded to other numbers from there.
+    """
+    sound.seek(0)
+    samples = sound.read(sound.frames, dtype="float32", always_2d=True)
+    return samples.mean(axis=1) if sound.channels > 1 else samples[:, 0]

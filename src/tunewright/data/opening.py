@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunewright.data.catalog import SAMPLE_SETS, open_sample, sample_files
+from tunewright.data.inside import require_inside
 from tunewright.data.sources.base import Source
 from tunewright.errors import DataError, RecipeError
 from tunewright.recipe.schema import Data, Mixed
@@ -150,7 +151,10 @@ def open_source(data: Data, base: Path, framing: Framing | None = None) -> Sourc
             expected="a file" if what == "folder" else "a folder",
             fix="check data.source and data.format",
         )
-    return _with_sides(SOURCES[format](path, data, framing), data, base)
+    source = SOURCES[format](path, data, framing)
+    if path.is_dir():
+        require_inside(((file, None) for file in source.files), path, path)
+    return _with_sides(source, data, base)
 
 
 def _with_sides(source: Source, data: Data, base: Path) -> Source:

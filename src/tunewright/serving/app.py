@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from tunewright.data.audio import sound_seconds
 from tunewright.data.columns import Rejects
 from tunewright.data.sources.base import ROW
 from tunewright.errors import UserError
@@ -211,13 +212,11 @@ class Reading:
 
 
 def _require_short(body: bytes, limits: Limits) -> None:
-    import soundfile
-
     try:
-        info = soundfile.info(BytesIO(body))
-    except (soundfile.SoundFileError, OSError, TypeError):
-        raise Refused(422, "it cannot be read as sound", "send WAV, FLAC, OGG or MP3") from None
-    if info.frames > limits.seconds_of_sound * max(1, info.samplerate):
+        seconds = sound_seconds(BytesIO(body))
+    except ValueError as error:
+        raise Refused(422, f"{error}", "send WAV, FLAC, OGG or MP3") from None
+    if seconds > limits.seconds_of_sound:
         raise Refused(413, f"the recording is longer than {limits.seconds_of_sound:g} s", "send shorter ones")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from tunewright.data.columns import Column, Rejects
 from tunewright.data.framing import Framing
+from tunewright.data.inside import require_inside
 from tunewright.data.sources.base import BATCH_ROWS, Source, with_rows
 from tunewright.data.sources.cells import decode_cells, name_label_lists, name_labels, named_cells
 from tunewright.data.sources.images import BATCH_IMAGES, picture_column, pictures_at_once
@@ -46,6 +48,7 @@ def read_saved(folder: Path, *, framing: Framing | None) -> Source:
         DataError: the extra is missing, or the folder is damaged.
     """
     datasets = _library()
+    require_inside(_saved_files(folder), folder, folder)
     try:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:
@@ -56,6 +59,18 @@ def read_saved(folder: Path, *, framing: Framing | None) -> Source:
             fix="save it again",
         ) from error
     return _source(loaded, "hub", str(folder), framing)
+
+
+def _saved_files(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """All files of a saved data set, and those that its parts say they consist of."""
+    for file in folder.rglob("*"):
+        yield file, None
+        if file.name == "state.json":
+            try:
+                names = [entry["filename"] for entry in json.loads(file.read_bytes())["_data_files"]]
+                yield from ((file.parent / name, file.relative_to(folder).as_posix()) for name in names)
+            except (ValueError, TypeError, KeyError, RecursionError):
+                pass  # the library says what is wrong with it
 
 
 def _library() -> Any:

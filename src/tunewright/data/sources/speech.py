@@ -1,7 +1,7 @@
 """Recordings with what is said in them: a table with a column of files, `audio`, and usually one of their words, `text`.
 
 The table is CSV, TSV or JSON lines; a folder is one with such a table named metadata or manifest in it. Files count from the
-table's folder. They are read once and kept as numbers, with their length in seconds as a column of its own.
+table's folder, and lie in it. They are read once and kept as numbers, with their length in seconds as a column of its own.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from tunewright.data.audio import RATE, read_audio
 from tunewright.data.columns import Column, Rejects
+from tunewright.data.inside import require_inside
 from tunewright.data.sources.base import ROW, Batches, Source
 from tunewright.data.sources.delimited import read_delimited
 from tunewright.data.sources.jsonl import read_jsonl
 from tunewright.errors import DataError
 
 AUDIO, SECONDS = "audio", "seconds"
+# Of int16.
+SAMPLE_BYTES = 2
 TABLES = ("metadata", "manifest")
 ENDINGS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
-# Recordings that are in memory at once.
-AT_ONCE = 128
+# Recordings that are in memory at once, at most, and of long ones so many bytes.
+AT_ONCE, BYTES_AT_ONCE = 128, 256 * 2**20
 
 
 def manifest_of(path: Path) -> Path:
@@ -63,12 +65,13 @@ def read_speech(path: Path) -> Source:
     kind = ENDINGS[table.suffix.lower()]
     source = read_jsonl(table, kind) if kind == "jsonl" else read_delimited(table, kind)
     names: list[str] = []
-    files: list[Path] = []
+    files: list[tuple[Path, str]] = []
     for part in source.parts.values():
         for rows in part(Rejects()):
             names = rows.column_names
             if AUDIO in names:
-                files += [table.parent / name for name in rows[AUDIO].to_pylist() if name]
+                named = zip(rows[AUDIO].to_pylist(), rows[ROW].to_pylist(), strict=True)
+                files += [(table.parent / name, f"row {row}") for name, row in named if name]
     if AUDIO not in names:
         raise DataError(
             "the table has no column `audio`",
@@ -77,41 +80,55 @@ def read_speech(path: Path) -> Source:
             expected="a column `audio` with the names of files",
             fix="rename the column",
         )
+    require_inside(files, table.parent, table)
     known = {AUDIO: Column(name=AUDIO, kind="audio"), SECONDS: Column(name=SECONDS, kind="number")}
     return replace(
         source,
         format="speech",
         parts={name: partial(_heard, part, table.parent) for name, part in source.parts.items()},
-        files=[table, *(file for file in dict.fromkeys(files) if file.is_file())],
+        files=[table, *(file for file in dict.fromkeys(file for file, _ in files) if _is_file(file))],
         known={**source.known, **known},
     )
 
 
 def _heard(batches: Batches, folder: Path, rejects: Rejects) -> Iterator[pa.Table]:
     for table in batches(rejects):
-        for start in range(0, table.num_rows, AT_ONCE):
-            yield _with_sound(table.slice(start, AT_ONCE), folder, rejects)
+        start = 0
+        sounds: list[bytes | None] = []
+        for name, row in zip(table[AUDIO].to_pylist(), table[ROW].to_pylist(), strict=True):
+            sounds.append(_sound(name, row, folder, rejects))
+            if len(sounds) == AT_ONCE or sum(len(sound or b"") for sound in sounds) > BYTES_AT_ONCE:
+                yield _with_sound(table.slice(start, len(sounds)), sounds)
+                start, sounds = start + len(sounds), []
+        if sounds:
+            yield _with_sound(table.slice(start), sounds)
 
 
-def _with_sound(table: pa.Table, folder: Path, rejects: Rejects) -> pa.Table:
-    sounds: list[bytes | None] = []
-    seconds: list[float] = []
-    for name, row in zip(table[AUDIO].to_pylist(), table[ROW].to_pylist(), strict=True):
-        try:
-            if not name:
-                raise ValueError("no file is named")
-            if not (folder / name).is_file():
-                raise ValueError("there is no such file")
-            samples = read_audio(folder / name)
-            sounds.append(samples.tobytes())
-            seconds.append(len(samples) / RATE)
-        except ValueError as error:
-            rejects.add(
-                "the recording cannot be read", f"row {row}: {name}: {error}", "restore these files, or remove them"
-            )
-            sounds.append(None)
-            seconds.append(0.0)
-    keep = np.array([sound is not None for sound in sounds])
+def _sound(name: str | None, row: int, folder: Path, rejects: Rejects) -> bytes | None:
+    """The samples of a row's recording; None where it cannot be read, which is noted in `rejects`."""
+    try:
+        if not name:
+            raise ValueError("no file is named")
+        if not _is_file(folder / name):
+            raise ValueError("there is no such file")
+        return read_audio(folder / name).tobytes()
+    except ValueError as error:
+        rejects.add(
+            "the recording cannot be read", f"row {row}: {name}: {error}", "restore these files, or remove them"
+        )
+        return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
+
+
+def _with_sound(table: pa.Table, sounds: list[bytes | None]) -> pa.Table:
+    keep = [sound is not None for sound in sounds]
+    seconds = [len(sound or b"") / SAMPLE_BYTES / RATE for sound in sounds]
     place = table.column_names.index(AUDIO)
     heard = table.set_column(place, AUDIO, pa.array(sounds, pa.binary()))
     if SECONDS in heard.column_names:
