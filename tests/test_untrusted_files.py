@@ -408,8 +408,8 @@ def test_a_table_of_recordings_names_files_of_its_own_folder(spoken: Path, monke
     for name in [*outside, "/dev/zero", "/no/such/file"]:
         with pytest.raises(DataError, match="outside its folder") as caught:
             heard(spoken, name)
-        assert caught.value.place == "row 2" and "TUNEWRIGHT_DATA_FOLDERS" in (caught.value.fix or "")
-    monkeypatch.setenv("TUNEWRIGHT_DATA_FOLDERS", f"/nowhere:{spoken.parent}")
+        assert caught.value.place == "row 2" and "TUNEWRIGHT_TRUSTED_FOLDERS" in (caught.value.fix or "")
+    monkeypatch.setenv("TUNEWRIGHT_TRUSTED_FOLDERS", f"/nowhere:{spoken.parent}")
     for name in outside[:-1]:
         assert heard(spoken, name) == 2
     for name in ("x" * 5000, "x" * 300 + ".wav"):
@@ -440,7 +440,7 @@ def test_a_link_out_of_a_data_folder_is_not_followed(tmp_path: Path, monkeypatch
     (tmp_path / "tables" / "t.parquet").symlink_to(tmp_path / "secret" / "t.parquet")
     with pytest.raises(DataError, match="link out of its folder"):
         open_source(Data(source="tables"), tmp_path)
-    monkeypatch.setenv("TUNEWRIGHT_DATA_FOLDERS", str(tmp_path / "secret"))
+    monkeypatch.setenv("TUNEWRIGHT_TRUSTED_FOLDERS", str(tmp_path / "secret"))
     open_source(Data(source="tables"), tmp_path)
     open_source(Data(source="secret/t.parquet"), tmp_path)
 

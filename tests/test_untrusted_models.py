@@ -170,12 +170,55 @@ def test_an_index_that_points_elsewhere_is_refused(folder: Path) -> None:
     refused(folder, "part of the weights is missing", "part.safetensors")
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "vocab.txt"])
-def test_a_link_out_of_the_folder_is_refused(folder: Path, name: str) -> None:
+LINKED = [
+    "model.safetensors",
+    "config.json",
+    "tokenizer.json",
+    "vocab.txt",
+    "chat_template.jinja",
+    "merges",
+    "a/b/c.md",
+]
+
+
+@pytest.mark.parametrize("name", [*LINKED, "additional_chat_templates/tool.jinja"])
+def test_a_link_out_of_the_folder_is_refused(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     outside = folder.parent / "outside"
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).rename(outside) if (folder / name).exists() else outside.write_text("x")
     (folder / name).symlink_to(outside)
-    refused(folder, "link to another place", name)
+    refused(folder, "link to another place", name, "TUNEWRIGHT_TRUSTED_FOLDERS")
+    monkeypatch.setenv("TUNEWRIGHT_TRUSTED_FOLDERS", str(folder.parent))
+    if name in LINKED[:3]:
+        open_all(folder)
+
+
+def test_a_folder_that_is_a_link_out_and_a_circle(folder: Path) -> None:
+    (folder / "round").symlink_to("round")
+    (folder / "within").symlink_to("config.json")
+    open_all(folder)
+    secrets = folder.parent / "secrets"
+    secrets.mkdir()
+    (secrets / "tool.jinja").write_text("secret")
+    (folder / "additional_chat_templates").symlink_to(secrets)
+    refused(folder, "link to another place", "additional_chat_templates")
+
+
+def test_a_folder_of_too_many_files_is_no_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "more" / "files").mkdir(parents=True)
+    monkeypatch.setenv("TUNEWRIGHT_LIMIT_MODEL_FILES", str(len(list(folder.rglob("*")))))
+    open_all(folder)
+    (folder / "more" / "files" / "one").touch()
+    refused(folder, "too many files", "TUNEWRIGHT_LIMIT_MODEL_FILES")
+
+
+def test_a_saved_model_with_a_link_out_is_refused(folder: Path) -> None:
+    save_model(folder.parent / "saved", open_all(folder), {})
+    load_network(folder.parent / "saved")
+    (folder.parent / "secret").write_text("secret")
+    (folder.parent / "saved" / "chat_template.jinja").symlink_to("../secret")
+    with pytest.raises(ArtifactError, match="link to another place"):
+        load_network(folder.parent / "saved")
 
 
 def test_links_within_the_hubs_cache_are_followed(folder: Path) -> None:
@@ -188,6 +231,26 @@ def test_links_within_the_hubs_cache_are_followed(folder: Path) -> None:
     open_all(snapshot)
     (folder.parent / "linked").symlink_to(snapshot)
     open_all(folder.parent / "linked")
+    (snapshot / "additional_chat_templates").mkdir()
+    (snapshot / "additional_chat_templates" / "tool.jinja").symlink_to("../../../blobs/config.json")
+    open_all(snapshot)
+
+
+@pytest.mark.parametrize("how", ["blob", "blobs"])
+def test_a_hubs_cache_whose_blobs_lead_elsewhere_is_refused(folder: Path, how: str) -> None:
+    outside, snapshot = folder.parent / "outside", folder.parent / "hub" / "snapshots" / "abc"
+    outside.mkdir()
+    (outside / "secret").write_text("secret")
+    snapshot.parent.mkdir(parents=True)
+    folder.rename(snapshot)
+    blobs = folder.parent / "hub" / "blobs"
+    if how == "blobs":
+        blobs.symlink_to(outside)
+    else:
+        blobs.mkdir()
+        (blobs / "secret").symlink_to(outside / "secret")
+    (snapshot / "chat_template.jinja").symlink_to("../../blobs/secret")
+    refused(snapshot, "link to another place", "chat_template.jinja")
 
 
 @pytest.mark.parametrize(

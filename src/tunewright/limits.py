@@ -90,5 +90,13 @@ SOUND_SAMPLES = Limit(
 )
 SOUND_SECONDS = Limit(name="sound_seconds", default=14_400, unit="seconds", about="a recording's length")
 SOUND_RATE = Limit(name="sound_rate", default=384_000, unit="samples a second", about="a recording's sample rate")
+MODEL_FILES = Limit(name="model_files", default=100_000, unit="files", about="a model's folder, at all levels")
 
-LIMITS: tuple[Limit, ...] = (PICTURE_PIXELS, PICTURE_SCANS, SOUND_SAMPLES, SOUND_SECONDS, SOUND_RATE)
+LIMITS: tuple[Limit, ...] = (
+    PICTURE_PIXELS,
+    PICTURE_SCANS,
+    SOUND_SAMPLES,
+    SOUND_SECONDS,
+    SOUND_RATE,
+    MODEL_FILES,
+)

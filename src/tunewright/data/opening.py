@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunewright.data.catalog import SAMPLE_SETS, open_sample, sample_files
-from tunewright.data.inside import require_inside
 from tunewright.data.sources.base import Source
 from tunewright.errors import DataError, RecipeError
+from tunewright.inside import require_inside
 from tunewright.recipe.schema import Data, Mixed
 
 if TYPE_CHECKING:

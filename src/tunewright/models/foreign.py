@@ -15,12 +15,13 @@ import torch
 from torch import nn
 
 from tunewright.errors import ArtifactError
+from tunewright.inside import VARIABLE, Roots
+from tunewright.limits import MODEL_FILES
 from tunewright.models.hollow import memory_is_taken
 from tunewright.runs import read_json
 
 JSON_FILES = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-READ_ENDINGS = {".json", ".txt", ".model", ".safetensors", ".bin", ".pth", ".pt"}
 # Keys by which a configuration names code of its own.
 CODE_KEYS = {"auto_map", "custom_pipelines", "custom_generate"}
 # Keys by which it names a class of the library.
@@ -39,7 +40,7 @@ def check_files(folder: Path) -> None:
     Raises:
         ArtifactError: a file asks for code, lies elsewhere, or is damaged.
     """
-    _require_inside(folder)
+    require_own_files(folder)
     for name in JSON_FILES:
         if (folder / name).exists():
             values = read_json(folder / name, "a pretrained model")
@@ -203,19 +204,26 @@ def _check_index(folder: Path, name: str) -> None:
             )
 
 
-def _require_inside(folder: Path) -> None:
-    """No file that is read is a link out of the folder. In the hub's cache links lead to the blobs of the same model."""
-    root = folder.resolve()
-    roots = [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
-    for path in root.iterdir():
-        if not path.is_symlink() or path.suffix not in READ_ENDINGS:
-            continue
-        target = path.resolve()
-        if not any(target.is_relative_to(allowed) for allowed in roots):
-            raise ArtifactError(
-                "a file of the model is a link to another place, which is not followed",
-                file=folder / path.name,
-                found=target,
-                expected="files that lie in the folder itself",
-                fix="copy the file into the folder",
-            )
+def require_own_files(folder: Path) -> None:
+    """No file or folder, at any level, is a link out of the folder. In the hub's cache links lead to the blobs of the same model.
+
+    Raises:
+        ArtifactError: one is, or there are too many to be a model's.
+    """
+    root = Path(os.path.realpath(folder))
+    blobs = root.parents[1] / "blobs" if root.parent.name == "snapshots" else root
+    roots = Roots(root) if blobs.is_symlink() else Roots(root, blobs)
+    count = 0
+    for top, folders, files in os.walk(root):
+        count += len(folders) + len(files)
+        MODEL_FILES.require(count, "the folder holds too many files for a model", error=ArtifactError, file=folder)
+        for name in (*folders, *files):
+            path = Path(top, name)
+            if path.is_symlink() and (real := roots.outside(path)) is not None:
+                raise ArtifactError(
+                    "a file of the model is a link to another place, which is not followed",
+                    file=folder / path.relative_to(root),
+                    found=real,
+                    expected="files that lie in the folder itself",
+                    fix=f"copy the file into the folder; or, if you trust the model, list its target's folder in {VARIABLE}",
+                )

@@ -16,7 +16,7 @@ from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import sync_file, write_json
 from tunewright.models.adapters import read_adapter
 from tunewright.models.build import build_network
-from tunewright.models.foreign import check_files
+from tunewright.models.foreign import check_files, require_own_files
 from tunewright.models.hollow import memory_is_taken
 from tunewright.models.network import AnyNetwork, Network
 from tunewright.models.pretrained import open_backbone, weights_folder
@@ -78,6 +78,7 @@ def load_network(folder: Path) -> SavedModel:
     Raises:
         ArtifactError: the folder is no model of Tunewright, or its files are missing, damaged or of a newer version.
     """
+    require_own_files(folder)
     path = folder / (BESIDE if (folder / BESIDE).exists() else "config.json")
     config = read_json(path, "a model folder of Tunewright")
     own = path.name == "config.json"

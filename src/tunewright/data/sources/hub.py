@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from tunewright.data.columns import Column, Rejects
 from tunewright.data.framing import Framing
-from tunewright.data.inside import require_inside
 from tunewright.data.sources.base import BATCH_ROWS, Source, with_rows
 from tunewright.data.sources.cells import decode_cells, name_label_lists, name_labels, named_cells
 from tunewright.data.sources.images import BATCH_IMAGES, picture_column, pictures_at_once
 from tunewright.data.sources.parquet import is_label_list, plain
 from tunewright.errors import DataError
+from tunewright.inside import require_inside
 
 PARTS = {"train": "train", "validation": "valid", "valid": "valid", "test": "test"}
 

@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from tunewright.data.audio import RATE, read_audio
 from tunewright.data.columns import Column, Rejects
-from tunewright.data.inside import require_inside
 from tunewright.data.sources.base import ROW, Batches, Source
 from tunewright.data.sources.delimited import read_delimited
 from tunewright.data.sources.jsonl import read_jsonl
 from tunewright.errors import DataError
+from tunewright.inside import require_inside
 
 AUDIO, SECONDS = "audio", "seconds"
 # Of int16.
