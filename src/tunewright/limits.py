@@ -91,6 +91,16 @@ SOUND_SAMPLES = Limit(
 SOUND_SECONDS = Limit(name="sound_seconds", default=14_400, unit="seconds", about="a recording's length")
 SOUND_RATE = Limit(name="sound_rate", default=384_000, unit="samples a second", about="a recording's sample rate")
 MODEL_FILES = Limit(name="model_files", default=100_000, unit="files", about="a model's folder, at all levels")
+KERAS_CONFIG = Limit(name="keras_config", default=4 * 2**20, unit="bytes", about="the configuration in a .keras file")
+KERAS_WEIGHTS = Limit(
+    name="keras_weights", default=2 * 2**30, unit="bytes", about="the weights in a .keras file, unpacked"
+)
+LAYER_OUTPUTS = Limit(
+    name="layer_outputs",
+    default=100_000_000,
+    unit="numbers",
+    about="what a layer of a .keras file gives for one example",
+)
 
 LIMITS: tuple[Limit, ...] = (
     PICTURE_PIXELS,
@@ -99,4 +109,7 @@ LIMITS: tuple[Limit, ...] = (
     SOUND_SECONDS,
     SOUND_RATE,
     MODEL_FILES,
+    KERAS_CONFIG,
+    KERAS_WEIGHTS,
+    LAYER_OUTPUTS,
 )

@@ -1,15 +1,11 @@
 """Networks that are lists of layers, as `.keras` files and back: by Keras itself, computing with torch.
 
 Pictures are [channels, height, width] here and [height, width, channels] there; what is flattened is put into our order first. Only layers
-with the same meaning on both sides are known. Of a foreign file the configuration is read before Keras opens it, and anything but those
-layers is refused, so that nothing in the file can name code.
+with the same meaning on both sides are known.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +18,7 @@ from torch import Tensor, nn
 from tunewright.errors import ArtifactError
 from tunewright.files import cache_dir, sha256_file, write_json
 from tunewright.models.build import assemble, named_blocks
+from tunewright.models.keras_foreign import keras, open_foreign
 from tunewright.models.layers import ACTIVATIONS, LastOutput, Shape, build_layer, split_layer
 from tunewright.models.network import Network
 from tunewright.models.weights import write_weights
@@ -31,31 +28,6 @@ from tunewright.recipe.schema import Layer
 LEAKY = 0.01
 # What a converted file's config.json calls itself, and the number that a change of the conversion raises.
 KIND, VERSION = "keras", 1
-# The layers that are read, by their names in a file.
-READ = [
-    *(
-        "InputLayer",
-        "Rescaling",
-        "Dense",
-        "Conv2D",
-        "Flatten",
-        "MaxPooling2D",
-        "AveragePooling2D",
-        "GlobalAveragePooling2D",
-    ),
-    *("BatchNormalization", "LayerNormalization", "GroupNormalization", "Dropout", "ReLU", "LeakyReLU", "Activation"),
-    *("Softmax", "Permute", "ZeroPadding2D", "Embedding", "Reshape"),
-]
-# What else a layer's configuration may name.
-INNER = (None, "keras", "keras.layers", "keras.initializers", "keras.regularizers", "keras.constraints")
-
-
-def keras() -> Any:
-    """The library, computing with torch."""
-    os.environ.setdefault("KERAS_BACKEND", "torch")
-    import keras
-
-    return keras
 
 
 @dataclass
@@ -274,13 +246,7 @@ def read_keras(path: Path) -> Network:
     Raises:
         ArtifactError: it is no such file, no chain of layers, or has a layer that is not known here.
     """
-    _look_through(path)
-    try:
-        model = keras().saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:
-        raise ArtifactError(
-            f"Keras cannot open the file: {str(error).strip().splitlines()[0]}", file=path, expected="a .keras file"
-        ) from None
+    model = open_foreign(path)
     reading = _Reading(path, tuple(model.input_shape[1:]))
     for layer in model.layers:
         reading.take(layer)
@@ -299,44 +265,6 @@ def read_keras(path: Path) -> Network:
             for value, given in zip(own, weights, strict=True):
                 value.copy_(torch.from_numpy(np.ascontiguousarray(given)))
     return network.eval()
-
-
-def _look_through(path: Path) -> None:
-    """Raises ArtifactError where the file names anything but layers that are known here."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            config = json.loads(file.read("config.json"))
-        layers = config["config"]["layers"]
-        kinds = [(layer["module"], layer["class_name"]) for layer in layers]
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise ArtifactError(
-            f"the file is no network of Keras: {error}", file=path, expected="a .keras file with a chain of layers"
-        ) from None
-    if config.get("class_name") != "Sequential" or config.get("module") != "keras":
-        raise ArtifactError(
-            "the network is no chain of layers", file=path, found=config.get("class_name"), expected="keras.Sequential"
-        )
-    for number, (module, kind) in enumerate(kinds, start=1):
-        if module != "keras.layers" or kind not in READ:
-            raise ArtifactError(
-                f"layer {number} is not known here",
-                file=path,
-                found=f"{module}.{kind}",
-                expected=", ".join(READ),
-                fix="nothing of the file was run",
-            )
-    for value in _values(config["config"]):  # how it was trained is not read
-        if value.get("module") not in INNER or "lambda" in str(value["class_name"]).lower():
-            raise ArtifactError(
-                "the file names code", file=path, found=f"{value.get('module')}.{value.get('class_name')}"
-            )
-
-
-def _values(value: Any) -> list[dict[str, Any]]:
-    """All objects in a configuration that name a class."""
-    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-    found = [entry for part in inner for entry in _values(part)]
-    return [value, *found] if isinstance(value, dict) and "class_name" in value else found
 
 
 class _Reading:
