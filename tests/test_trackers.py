@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,16 @@ def test_wandb_stays_on_this_machine(tmp_path: Path) -> None:
     expected = trained(tmp_path, "wandb")
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     assert expected and any(file.stat().st_size > 1000 for file in folder.glob("*.wandb"))
+
+
+def test_wandb_does_not_ask_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "git").write_text(f"#!/bin/sh\necho $@ >> '{tmp_path / 'asked'}'\n")
+    (tmp_path / "tools" / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "tools"), prepend=os.pathsep)
+    assert trained(tmp_path, "wandb")
+    assert not (tmp_path / "asked").exists()
 
 
 def test_a_missing_tracker_is_said_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,6 +179,25 @@ def test_modules_in_the_working_folder_are_not_imported(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
+def test_workers_of_ray_leave_the_working_folder_out(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is no part of the extras")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "hostile").mkdir()
+    (tmp_path / "work" / "looking.py").write_text("import sys\ndef path(shared, piece): return sys.path\n")
+    code = "import looking; from tunewright.data.engine import worked; print(next(worked('ray', looking.path, 0, [1])))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path / "hostile",
+        timeout=200,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path / "work")])},
+    )
+    assert done.returncode == 0 and "looking" not in done.stderr, done.stderr
+    assert str(tmp_path / "work") in done.stdout and "hostile" not in done.stdout
+
+
 def test_every_python_process_that_is_started_leaves_the_working_folder_out() -> None:
     found = [
         (file.name, text)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import chdir
 from importlib import import_module
 from typing import Any, Literal, TypeVar
 
 from tunewright.errors import RecipeError
+from tunewright.files import cache_dir
 
 S = TypeVar("S")
 P = TypeVar("P")
@@ -58,5 +60,9 @@ def _ray() -> Any:
             "Ray is not installed", place="--engine", found="ray", expected="local", fix="pip install ray"
         ) from None
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        # Its workers look for modules in the folder that it is joined from, which may be a stranger's.
+        empty = cache_dir() / "ray"
+        empty.mkdir(parents=True, exist_ok=True)
+        with chdir(empty):
+            ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     return ray

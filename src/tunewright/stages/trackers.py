@@ -116,7 +116,8 @@ def wandb(name: str, recipe: Recipe, runs: Path) -> tuple[Tell, Callable[[], Non
         mode=os.environ.get("WANDB_MODE", "offline"),
         dir=str(runs),
         config=_settings(recipe),
-        settings=library.Settings(silent=True, console="off"),
+        # It would ask the program git about the working folder, whose configuration can start other programs.
+        settings=library.Settings(silent=True, console="off", disable_git=True, disable_code=True),
     )
     return lambda step, numbers: run.log(numbers, step=step), run.finish
 
