@@ -372,15 +372,14 @@ def test_a_recording_is_bounded_by_its_header_before_it_is_decoded() -> None:
     for content, limit in (
         (with_length(flac, 15_000 * RATE), SOUND_SECONDS),
         (with_length(recording("FLAC", 0.1, 192_000, 8), 192_000 * 3_600), SOUND_SAMPLES),
-        (with_rate(wav, 1), SOUND_SECONDS),
         (with_rate(wav, 1_000_003), SOUND_RATE),
         (with_rate(wav, 2**31 - 1), SOUND_RATE),
     ):
         for read in (read_audio, sound_seconds):
             with pytest.raises(ValueError, match=limit.variable):
                 read(io.BytesIO(content))
-    for rate in (0, 2**31, 2**32 - 1):
-        with pytest.raises(ValueError, match=r"rate|cannot be read"):
+    for rate in (0, 1, 999, 2**31, 2**32 - 1):
+        with pytest.raises(ValueError, match=r"fewer than 1,000|cannot be read"):
             read_audio(io.BytesIO(with_rate(wav, rate)))
     with pytest.raises(ValueError, match="does not say how long"):
         read_audio(io.BytesIO(with_length(flac, 0)))

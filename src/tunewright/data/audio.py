@@ -7,9 +7,10 @@ promised are decoded, and no more of a file than its header says and the limits 
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from math import gcd
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,6 +22,11 @@ RATE = 16_000
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
 # Above this share of samples at the limit a recording was too loud for its format.
 CLIPPED = 0.01
+# Samples a second below which nothing can be heard that anybody says.
+LEAST_RATE = 1_000
+# Recordings of more samples are decoded one at a time, so that threads do not each need the memory for one.
+LARGE = 20_000_000
+_one_large = Lock()
 # What libsndfile says where a header does not say how long a recording is.
 UNKNOWN = 2**63 - 1
 
@@ -31,8 +37,11 @@ def read_audio(path: Path | BinaryIO) -> np.ndarray:
     Raises:
         ValueError: it is no sound, there is none in it, or too much; the message says which.
     """
-    with _opened(path) as sound:
-        mono, rate = _mono(sound), sound.samplerate
+    with _opened(path) as sound, _one_large if sound.frames * sound.channels > LARGE else nullcontext():
+        return _at_rate(_mono(sound), sound.samplerate)
+
+
+def _at_rate(mono: np.ndarray, rate: int) -> np.ndarray:
     if not len(mono):
         raise ValueError("it holds no sample")
     if not np.isfinite(mono).all():
@@ -74,8 +83,8 @@ def _opened(path: Path | BinaryIO) -> Generator[Any]:
 def _require_bounded(sound: Any) -> None:
     if sound.format not in FORMATS:
         raise ValueError(f"it is {sound.format_info}, and only WAV, FLAC, OGG and MP3 are read")
-    if sound.samplerate < 1:
-        raise ValueError("it has no sample rate")
+    if sound.samplerate < LEAST_RATE:
+        raise ValueError(f"{sound.samplerate:,} samples a second are fewer than {LEAST_RATE:,}")
     if sound.frames == UNKNOWN:
         raise ValueError("its header does not say how long it is: convert the file once more, not through a pipe")
     _require(SOUND_RATE, sound.samplerate)
