@@ -82,7 +82,7 @@ class Limit:
 # The table. Each constant is used where the thing that it bounds is read, and is listed in LIMITS once.
 
 PICTURE_PIXELS = Limit(
-    name="picture_pixels", default=75_000_000, unit="pixels", about="a picture, as its header says and as it is scaled"
+    name="picture_pixels", default=75_000_000, unit="pixels", about="a picture, also once it is scaled"
 )
 PICTURE_SCANS = Limit(name="picture_scans", default=100, unit="scans", about="a JPEG's passes over its pixels")
 SOUND_SAMPLES = Limit(
@@ -92,14 +92,9 @@ SOUND_SECONDS = Limit(name="sound_seconds", default=14_400, unit="seconds", abou
 SOUND_RATE = Limit(name="sound_rate", default=384_000, unit="samples a second", about="a recording's sample rate")
 MODEL_FILES = Limit(name="model_files", default=100_000, unit="files", about="a model's folder, at all levels")
 KERAS_CONFIG = Limit(name="keras_config", default=4 * 2**20, unit="bytes", about="the configuration in a .keras file")
-KERAS_WEIGHTS = Limit(
-    name="keras_weights", default=2 * 2**30, unit="bytes", about="the weights in a .keras file, unpacked"
-)
+KERAS_WEIGHTS = Limit(name="keras_weights", default=2 * 2**30, unit="bytes", about="the weights in a .keras file")
 LAYER_OUTPUTS = Limit(
-    name="layer_outputs",
-    default=100_000_000,
-    unit="numbers",
-    about="what a layer of a .keras file gives for one example",
+    name="layer_outputs", default=100_000_000, unit="numbers", about="one layer's output in a .keras file"
 )
 
 LIMITS: tuple[Limit, ...] = (
