@@ -45,7 +45,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_runs_are_listed_with_what_came_of_them(runs: Path) -> None:
     with TestClient(make_ui(runs), base_url="http://127.0.0.1") as client:
         found = {entry["name"]: entry for entry in client.get("/api/runs").json()}
-        assert set(found) == {"a", "b", "begun"}  # what is no sound run is passed over
+        assert set(found) == {"a", "b", "begun", "broken"}
+        assert found["broken"]["status"] == "damaged" and "run.json" in found["broken"]["problem"]
         assert (
             found["a"]["status"] == "finished" and found["a"]["metric"] == "accuracy" and 0 < found["a"]["value"] <= 1
         )

@@ -516,15 +516,19 @@ def serve(
         str, typer.Option(help="Where to listen; another one than this machine needs a token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8000,
-    token: Annotated[
-        str | None, typer.Option(envvar="TUNEWRIGHT_TOKEN", help="What requests have to send as Authorization: Bearer.")
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file that holds the token which requests have to send as Authorization: Bearer; "
+            "TUNEWRIGHT_TOKEN holds it otherwise."
+        ),
     ] = None,
 ) -> None:
     """Serve a model over HTTP, with a page to try it; language models as OpenAI's API has them."""
     from tunewright.serving.start import serve as start
     from tunewright.stages.console import Screen
 
-    start(model, host=host, port=port, token=token, screen=Screen())
+    start(model, host=host, port=port, token_file=token_file, screen=Screen())
 
 
 @app.command()

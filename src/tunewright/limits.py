@@ -96,15 +96,32 @@ KERAS_WEIGHTS = Limit(name="keras_weights", default=2 * 2**30, unit="bytes", abo
 LAYER_OUTPUTS = Limit(
     name="layer_outputs", default=100_000_000, unit="numbers", about="one layer's output in a .keras file"
 )
-
-LIMITS: tuple[Limit, ...] = (
-    PICTURE_PIXELS,
-    PICTURE_SCANS,
-    SOUND_SAMPLES,
-    SOUND_SECONDS,
-    SOUND_RATE,
-    MODEL_FILES,
-    KERAS_CONFIG,
-    KERAS_WEIGHTS,
-    LAYER_OUTPUTS,
+# What a request to `serve` or `ui` may cost.
+REQUEST_BODY = Limit(name="request_body", default=10 * 2**20, unit="bytes", about="the body of a request")
+REQUEST_BODIES = Limit(
+    name="request_bodies", default=256 * 2**20, unit="bytes", about="the bodies of all requests that are being read"
 )
+REQUEST_ROWS = Limit(name="request_rows", default=1024, unit="rows", about="the rows of a request, and of a batch")
+REQUEST_COLUMNS = Limit(name="request_columns", default=10_000, unit="columns", about="the columns of a request's rows")
+REQUEST_VALUES = Limit(
+    name="request_values", default=1_000_000, unit="values", about="the values in a request's JSON, or in its rows"
+)
+REQUEST_SOUND = Limit(name="request_sound", default=120, unit="seconds", about="the length of a request's recording")
+REQUEST_TOKENS = Limit(name="request_tokens", default=512, unit="tokens", about="the tokens generated for a request")
+REQUESTS_AT_ONCE = Limit(name="requests_at_once", default=256, unit="requests", about="requests in progress")
+REQUEST_SECONDS = Limit(name="request_seconds", default=60, unit="seconds", about="the time for an answer")
+HEADERS_SECONDS = Limit(
+    name="headers_seconds", default=10, unit="seconds", about="the time for a request's headers to arrive"
+)
+BODY_SECONDS = Limit(name="body_seconds", default=30, unit="seconds", about="the time for a request's body to arrive")
+READER_SECONDS = Limit(
+    name="reader_seconds", default=30, unit="seconds", about="the time that a client may read nothing of its response"
+)
+CONNECTIONS = Limit(name="connections", default=512, unit="connections", about="open connections to a server")
+# What `ui` reads of a run's folder.
+SHOWN_FILE = Limit(name="shown_file", default=64 * 2**20, unit="bytes", about="a JSON file or report shown by `ui`")
+SHOWN_METRICS = Limit(name="shown_metrics", default=256 * 2**20, unit="bytes", about="a metrics.jsonl shown by `ui`")
+SHOWN_RECIPE = Limit(name="shown_recipe", default=100_000, unit="bytes", about="a recipe compared by `ui`")
+SHOWN_STAGES = Limit(name="shown_stages", default=100, unit="stages", about="the stages of a run shown by `ui`")
+
+LIMITS: tuple[Limit, ...] = tuple(value for value in list(vars().values()) if isinstance(value, Limit))

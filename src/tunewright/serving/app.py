@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 
 from tunewright.data.audio import sound_seconds
 from tunewright.data.columns import Rejects
 from tunewright.data.sources.base import ROW
 from tunewright.errors import UserError
 from tunewright.serving.batching import Batcher
-from tunewright.serving.limits import LOCAL, Limits, Refused
+from tunewright.serving.docs_page import docs_page
+from tunewright.serving.guard import Guard
+from tunewright.serving.limits import LAST_SECONDS, LOCAL, Limits, Refused
 from tunewright.serving.openai_api import add_openai
-from tunewright.serving.page import try_page
+from tunewright.serving.page import SCRIPT, try_page
+from tunewright.serving.same_origin import SameOrigin, page_response
+from tunewright.serving.strict_json import parse_json
 from tunewright.stages.given import picture_pieces, rows_table, sound_piece
 from tunewright.stages.predict import Model
 from tunewright.tasks.interactions import InteractionEncoder
@@ -37,7 +39,13 @@ from tunewright.tasks.recordings import SpeechEncoder
 from tunewright.tasks.tokens import TokenEncoder
 
 # Requests without these may be answered to anybody.
-OPEN = ("/", "/health")
+OPEN = ("/", "/health", "/ready")
+JSON = "application/json"
+PICTURES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
+SOUNDS = (
+    "audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave", "audio/flac", "audio/x-flac", "audio/ogg", "video/ogg",
+    "audio/mpeg", "audio/mp3",
+)  # fmt: skip
 
 
 def make_app(model: Model, *, name: str, token: str | None = None, limits: Limits | None = None) -> FastAPI:
@@ -48,78 +56,143 @@ def make_app(model: Model, *, name: str, token: str | None = None, limits: Limit
     """
     limits = limits or Limits()
     registry = CollectorRegistry()
-    requests = Counter("tunewright_requests", "Requests, by path and status", ["path", "status"], registry=registry)
-    latency = Histogram("tunewright_seconds", "Seconds until a request was answered", ["path"], registry=registry)
-    sizes = Histogram(
-        "tunewright_batch_rows", "Rows in a pass", buckets=[1, 2, 4, 8, 16, 32, 64, 128, 256, 1024], registry=registry
-    )
-    passes = Histogram("tunewright_pass_seconds", "Seconds of a pass", registry=registry)
-
-    def seen(rows: int, seconds: float) -> None:
-        sizes.observe(rows)
-        passes.observe(seconds)
-
-    batcher = Batcher(limits.rows, seen)
+    passes = Passes(registry)
+    batcher = Batcher(limits.rows, passes.seen)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI):
         yield
-        batcher.stop()
+        batcher.stop(LAST_SECONDS)
 
-    app = FastAPI(title=f"Tunewright: {name}", lifespan=lifespan, docs_url="/docs", redoc_url=None)
-    running = 0
-
-    async def guard(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        nonlocal running
-        started, path = time.perf_counter(), request.url.path
-        known = path if any(path == getattr(route, "path", None) for route in app.routes) else "other"
-        if token is not None and path not in OPEN and not _is_allowed(request, token):
-            response: Response = _refusal(
-                Refused(401, "the token is missing or wrong", "send the header Authorization: Bearer TOKEN")
-            )
-        elif running >= limits.waiting:
-            response = _refusal(Refused(503, "too many requests at the same time", "try again in a moment"))
-        else:
-            running += 1
-            try:
-                response = await call(request)
-            finally:
-                running -= 1
-        requests.labels(known, str(response.status_code)).inc()
-        latency.labels(known).observe(time.perf_counter() - started)
-        return response
-
-    app.add_middleware(BaseHTTPMiddleware, dispatch=guard)
+    app = FastAPI(title=f"Tunewright: {name}", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
+    requests = Requests(registry, app)
+    app.add_middleware(Guard, token=token, limits=limits, open_to_all=OPEN, seen=requests.seen)
     if token is None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL)
+    app.add_middleware(SameOrigin)
+    _answer_errors(app)
 
-    @app.exception_handler(Refused)
-    async def refused(_request: Request, error: Refused) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        return _refusal(error)
+    async def json_body(request: Request) -> bytes:
+        _require_type(request, (JSON,))
+        body = await request.body()
+        await asyncio.to_thread(parse_json, body, limits)
+        return body
 
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def page() -> str:  # pyright: ignore[reportUnusedFunction]
-        return try_page(name, kind_of(model))
+    @app.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
+        return page_response(try_page(name, kind_of(model)), SCRIPT)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
+        return page_response(docs_page(app.openapi()))
 
     @app.get("/health")
     async def health() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
-        return {"status": "ready", "model": name, "task": model.preprocessor.task.name}
+        """Whether the server is alive."""
+        return {"status": "alive", "model": name, "task": model.preprocessor.task.name}
+
+    @app.get("/ready")
+    async def ready() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
+        """Whether the model answers."""
+        if not batcher.answers_within(limits.seconds):
+            raise Refused(503, "the model does not answer", "restart the service")
+        return {"status": "ready"}
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:  # pyright: ignore[reportUnusedFunction]
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
     @app.post("/predict", openapi_extra=_body_of(model))
-    async def predict(request: Request) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+    async def predict(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         """Answers for rows, texts, a picture or a recording."""
-        table, reading, left_out = await asyncio.to_thread(
-            _table, model, await _body(request, limits), request.headers, limits
-        )
-        answers = await _waited(batcher.submit(table, reading), limits) if table.num_rows else []
-        return {"predictions": answers} | ({"left_out": left_out} if left_out else {})
+        _require_type(request, _types(kind_of(model)))
+        table, reading, left_out = await asyncio.to_thread(_table, model, await request.body(), limits)
+        answers = await _waited(batcher.submit(table, reading), limits)
+        found = {"predictions": answers} | ({"left_out": left_out} if left_out else {})
+        return Response(await asyncio.to_thread(_written, found), media_type=JSON)
 
-    add_openai(app, model, name=name, limits=limits, body=lambda request: _body(request, limits))
+    add_openai(app, model, name=name, limits=limits, body=json_body)
     return app
+
+
+class Passes:
+    """How many rows a pass of the network had, and how long it took."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.sizes = Histogram(
+            "tunewright_batch_rows",
+            "Rows in a pass",
+            buckets=[1, 2, 4, 8, 16, 32, 64, 128, 256, 1024],
+            registry=registry,
+        )
+        self.seconds = Histogram("tunewright_pass_seconds", "Seconds of a pass", registry=registry)
+
+    def seen(self, rows: int, seconds: float) -> None:
+        self.sizes.observe(rows)
+        self.seconds.observe(seconds)
+
+
+class Requests:
+    """How requests were answered, by path: those of `app`; all that strangers make up is "other"."""
+
+    def __init__(self, registry: CollectorRegistry, app: FastAPI) -> None:
+        self.app = app
+        self.count = Counter(
+            "tunewright_requests", "Requests, by path and status", ["path", "status"], registry=registry
+        )
+        self.seconds = Histogram(
+            "tunewright_seconds", "Seconds until a request was answered", ["path"], registry=registry
+        )
+
+    def seen(self, path: str, status: int, seconds: float) -> None:
+        known = path if any(path == getattr(route, "path", None) for route in self.app.routes) else "other"
+        self.count.labels(known, str(status)).inc()
+        self.seconds.labels(known).observe(seconds)
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Every error in the one form that clients know."""
+
+    @app.exception_handler(Refused)
+    async def refused(_request: Request, error: Refused) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return error.response
+
+    @app.exception_handler(HTTPException)
+    async def unknown(_request: Request, error: HTTPException) -> Response:  # pyright: ignore[reportUnusedFunction]
+        response = Refused(error.status_code, error.detail, "GET /docs lists what there is").response
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_request: Request, _error: ClientDisconnect) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return Response(status_code=400)  # to nobody
+
+    @app.exception_handler(Exception)
+    async def failed(_request: Request, _error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return Refused(500, "the server failed", "its log says why").response
+
+
+def _require_type(request: Request, types: tuple[str, ...]) -> None:
+    given = request.headers.getlist("content-type")
+    if len(given) != 1 or given[0].split(";")[0].strip().lower() not in types:
+        raise Refused(
+            415,
+            f"the Content-Type is {', '.join(given) or 'missing'}",
+            f"send the body with Content-Type: {' or '.join(types)}",
+        )
+
+
+def _types(kind: str) -> tuple[str, ...]:
+    """The Content-Types that /predict takes."""
+    return {"picture": PICTURES, "sound": SOUNDS}.get(kind, (JSON,))
+
+
+def _written(found: dict[str, Any]) -> bytes:
+    """The JSON of an answer; NaN and infinity are no answer."""
+    try:
+        return json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        raise Refused(500, "the model answers with a number that is not finite", "send smaller numbers") from None
 
 
 def kind_of(model: Model) -> str:
@@ -134,34 +207,13 @@ def kind_of(model: Model) -> str:
     return "text" if isinstance(inputs, TokenEncoder) else "rows"
 
 
-def _is_allowed(request: Request, token: str) -> bool:
-    given = request.headers.get("authorization", "")
-    return hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
-
-
-def _refusal(error: Refused) -> JSONResponse:
-    return JSONResponse(
-        {"error": {"message": error.problem, "fix": error.fix, "code": error.status}}, status_code=error.status
-    )
-
-
-async def _body(request: Request, limits: Limits) -> bytes:
-    """The body, read only as far as it may be long."""
-    found = bytearray()
-    async for part in request.stream():
-        found += part
-        if len(found) > limits.body:
-            raise Refused(413, f"the body is longer than {limits.body:,} bytes", "send less at a time")
-    return bytes(found)
-
-
 async def _waited(answer: Future[list[dict[str, Any]]], limits: Limits) -> list[dict[str, Any]]:
     try:
         return await asyncio.wait_for(asyncio.wrap_future(answer), limits.seconds)
     except TimeoutError:
-        raise Refused(408, f"no answer within {limits.seconds:g} s", "send less at a time") from None
+        raise Refused(503, f"no answer within {limits.seconds:g} s", "send less at a time") from None
     except UserError as error:
-        raise Refused(422, error.problem, error.fix or error.expected or "correct the rows") from None
+        raise Refused.because(error) from None
     except (ValueError, TypeError, KeyError, IndexError, pa.ArrowException) as error:
         raise Refused(
             422, f"the rows cannot be read: {error}", "send the columns that the model was trained on"
@@ -169,34 +221,23 @@ async def _waited(answer: Future[list[dict[str, Any]]], limits: Limits) -> list[
 
 
 def _table(
-    model: Model, body: bytes, headers: Any, limits: Limits
+    model: Model, body: bytes, limits: Limits
 ) -> tuple[pa.Table, Callable[[pa.Table], list[dict[str, Any]]], list[str]]:
     """The rows of a request, what answers them, and what was left out."""
     inputs = model.preprocessor.inputs
-    kind = headers.get("content-type", "").split(";")[0].strip().lower()
     if isinstance(inputs, PixelEncoder):
-        if not kind.startswith("image/"):
-            raise Refused(
-                415, "the model reads pictures", "send the picture's bytes with a Content-Type such as image/png"
-            )
         try:
             (piece,) = picture_pieces([(1, body)], inputs, None)
         except UserError as error:
-            raise Refused(422, error.problem, error.fix or "send a PNG or JPEG") from None
+            raise Refused.because(error, "send a PNG or JPEG") from None
         return piece.table, Reading(model, piece.inputs), []
     if isinstance(inputs, SpeechEncoder):
-        if not kind.startswith(("audio/", "video/")):
-            raise Refused(
-                415, "the model hears recordings", "send the recording's bytes with a Content-Type such as audio/wav"
-            )
         _require_short(body, limits)
         try:
             piece = sound_piece("the recording", inputs, body)
         except UserError as error:
-            raise Refused(422, error.problem, error.fix or "send WAV, FLAC, OGG or MP3") from None
+            raise Refused.because(error, "send WAV, FLAC, OGG or MP3") from None
         return piece.table, model.predict, []
-    if kind != "application/json":
-        raise Refused(415, "the body is no JSON", 'send {"inputs": [...]} with Content-Type: application/json')
     return _rows(model, body, limits)
 
 
@@ -223,10 +264,7 @@ def _require_short(body: bytes, limits: Limits) -> None:
 def _rows(
     model: Model, body: bytes, limits: Limits
 ) -> tuple[pa.Table, Callable[[pa.Table], list[dict[str, Any]]], list[str]]:
-    try:
-        given = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Refused(400, "the body is no JSON", 'send {"inputs": [...]}') from None
+    given = parse_json(body, limits)
     entries = given.get("inputs") if isinstance(given, dict) else None
     if isinstance(entries, str | dict):
         entries = [entries]
@@ -235,11 +273,18 @@ def _rows(
     if len(entries) > limits.rows:
         raise Refused(413, f"{len(entries):,} inputs are more than {limits.rows:,}", "send fewer at a time")
     records = [(number, _record(entry, model, number)) for number, entry in enumerate(entries, start=1)]
+    columns = len({name for _, record in records for name in record})
+    if columns > limits.columns or columns * len(records) > limits.values:
+        raise Refused(
+            413,
+            f"{len(records):,} rows of {columns:,} columns are too many",
+            f"send at most {limits.columns:,} columns, and {limits.values:,} cells at a time",
+        )
     rejects = Rejects()
     try:
         table = rows_table(records, model.preprocessor.inputs, rejects)
     except UserError as error:
-        raise Refused(422, error.problem, error.fix or error.expected or "correct the rows") from None
+        raise Refused.because(error) from None
     except (ValueError, TypeError, KeyError, OverflowError, pa.ArrowException) as error:
         raise Refused(
             422, f"the rows cannot be read: {error}", "send the columns that the model was trained on"
@@ -247,9 +292,7 @@ def _rows(
     reasons = [f"{entry.reason}: {'; '.join(entry.examples)}" for entry in rejects.summary()]
     if table.num_rows == 0:
         raise Refused(422, "no row can be read: " + "; ".join(reasons), "correct the rows")
-    # Whose row an answer is does not matter inside a pass, and tables of many requests become one.
-    numbered = table.column_names.index(ROW)
-    return table.set_column(numbered, ROW, pa.array(np.arange(1, table.num_rows + 1))), model.predict, reasons
+    return table, model.predict, reasons
 
 
 def _record(entry: Any, model: Model, number: int) -> dict[str, Any]:
@@ -275,15 +318,13 @@ def _body_of(model: Model) -> dict[str, Any]:
     """What /predict takes, for the OpenAPI page."""
     kind = kind_of(model)
     binary = {"schema": {"type": "string", "format": "binary"}}
-    if kind == "picture":
-        content: dict[str, Any] = {"image/png": binary, "image/jpeg": binary}
-    elif kind == "sound":
-        content = {"audio/wav": binary, "audio/flac": binary, "audio/ogg": binary}
+    if kind in ("picture", "sound"):
+        content: dict[str, Any] = dict.fromkeys(_types(kind), binary)
     else:
         row: dict[str, Any] = (
             {"type": "object"} if kind == "rows" else {"anyOf": [{"type": "string"}, {"type": "object"}]}
         )
         items = {"type": "array", "items": row, "minItems": 1}
         schema = {"type": "object", "properties": {"inputs": items}, "required": ["inputs"]}
-        content = {"application/json": {"schema": schema}}
+        content = {JSON: {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}

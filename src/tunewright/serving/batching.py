@@ -37,6 +37,8 @@ class Batcher:
     def __init__(self, most: int, seen: Callable[[int, float], None]) -> None:
         self.most, self.seen = most, seen
         self.waiting: queue.Queue[Job | None] = queue.Queue()
+        self.began: float | None = None
+        """When the present pass began, by the monotonic clock; None while there is none."""
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.thread.start()
 
@@ -46,10 +48,15 @@ class Batcher:
         self.waiting.put(job)
         return job.done
 
-    def stop(self) -> None:
-        """Answer what is waiting, and end."""
+    def answers_within(self, seconds: float) -> bool:
+        """Whether the thread is there to answer, and has been at the present pass for no longer than that."""
+        began = self.began
+        return self.thread.is_alive() and (began is None or time.monotonic() - began <= seconds)
+
+    def stop(self, seconds: float | None = None) -> None:
+        """Answer what is waiting, and end; a pass that takes longer than that is left to itself."""
         self.waiting.put(None)
-        self.thread.join()
+        self.thread.join(seconds)
 
     def _work(self) -> None:
         held: Job | None = None
@@ -71,7 +78,9 @@ class Batcher:
                     held = other
                     break
                 jobs.append(other)
+            self.began = time.monotonic()
             self._answer([entry for entry in jobs if entry.done.set_running_or_notify_cancel()])
+            self.began = None
 
     def _answer(self, jobs: Sequence[Job]) -> None:
         if not jobs:

@@ -6,7 +6,7 @@ const make = (tag, text, attributes = {}) => { const e = document.createElement(
   if (text != null) e.textContent = text; for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v); return e; };
 const svg = (tag, attributes, text) => { const e = document.createElementNS('http://www.w3.org/2000/svg', tag); for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v); if (text != null) e.textContent = text; return e; };
 const time = s => s == null ? '' : s < 60 ? s.toFixed(1) + ' s' : s < 3600 ? (s / 60).toFixed(1) + ' min' : (s / 3600).toFixed(1) + ' h';
-const result = r => r.value == null ? '' : `${r.metric} ${r.value.toFixed(4)}` + (r.low == null ? '' : ` [${r.low.toFixed(4)}, ${r.high.toFixed(4)}]`);
+const result = r => r.value == null ? '' : `${r.metric} ${r.value.toFixed(4)}` + (r.low == null || r.high == null ? '' : ` [${r.low.toFixed(4)}, ${r.high.toFixed(4)}]`);
 function table() {
   const wanted = document.getElementById('filter').value.toLowerCase();
   const shown = runs.filter(r => [r.name, r.task, r.data, r.model].join(' ').toLowerCase().includes(wanted));
@@ -18,7 +18,7 @@ function table() {
     box.addEventListener('change', () => { chosen = box.checked ? [...chosen, r.name] : chosen.filter(n => n !== r.name); history.replaceState(null, '', '#' + chosen.map(encodeURIComponent).join(',')); table(); draw(); });
     const cell = make('td'); cell.append(box); row.append(cell);
     const name = make('td'), label = make('label', r.name, {for: 'c-' + r.name}); name.append(label); row.append(name);
-    row.append(make('td', r.task), make('td', r.data), make('td', r.model), make('td', result(r), {class: 'r'}), make('td', time(r.seconds), {class: 'r'}), make('td', W[r.status], {class: r.status}));
+    row.append(make('td', r.task), make('td', r.data), make('td', r.model), make('td', result(r), {class: 'r'}), make('td', time(r.seconds), {class: 'r'}), make('td', r.problem ? `${W[r.status]}: ${r.problem}` : W[r.status], {class: r.status}));
     const last = make('td'); if (r.complete) last.append(make('a', W.report, {href: '/report/' + encodeURIComponent(r.name)})); row.append(last);
     return row;
   });
@@ -44,7 +44,7 @@ function chart(title, lines) {
   figure.append(make('figcaption', title), picture); return figure;
 }
 async function draw() {
-  const found = await Promise.all(chosen.map(n => fetch('/api/runs/' + encodeURIComponent(n)).then(r => r.json())));
+  const found = (await Promise.all(chosen.map(n => fetch('/api/runs/' + encodeURIComponent(n)).then(r => r.ok ? r.json() : null)))).filter(run => run);
   const key = JSON.stringify(found); if (key === drawn) return; drawn = key;
   const byName = new Map();
   for (const run of found) for (const stage of run.stages) for (const [name, points] of Object.entries(stage.curves)) {
@@ -53,10 +53,10 @@ async function draw() {
   const parts = [...byName].map(([title, lines]) => chart(title, lines));
   charts.replaceChildren(...parts);
   const plans = found.flatMap(run => run.plan.filter(p => p.foretold != null).map(p => `${run.name} ${p.stage}: ${time(p.foretold)} → ${time(p.took)}`));
-  document.getElementById('plan').replaceChildren(...(plans.length ? [make('h3', W.plan), ...plans.map(p => make('p', p))] : []));
+  document.getElementById('plan').replaceChildren(...(plans.length ? [make('h3', W.plan), ...plans.map(p => make('p', p))] : []), ...found.flatMap(run => run.problems.map(p => make('p', `${run.name}: ${p}`))));
   const diff = document.getElementById('diff'); diff.replaceChildren();
   if (chosen.length === 2) {
-    const text = (await fetch(`/api/diff?a=${encodeURIComponent(chosen[0])}&b=${encodeURIComponent(chosen[1])}`).then(r => r.json())).diff;
+    const answer = await fetch(`/api/diff?a=${encodeURIComponent(chosen[0])}&b=${encodeURIComponent(chosen[1])}`).then(r => r.json()), text = answer.diff || answer.problems.join('\n');
     diff.append(make('h3', W.diff), make(text ? 'pre' : 'p', text || W.same));
   }
 }

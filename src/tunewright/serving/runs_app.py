@@ -1,29 +1,39 @@
-"""`tunewright ui`: all runs of a folder on a local page, read from their files alone."""
+"""`tunewright ui`: all runs of a folder on a local page, read from their files alone.
+
+The files may be a stranger's: what cannot be read is said of its run, and the other runs are shown.
+"""
 
 from __future__ import annotations
 
 import difflib
-import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse, HTMLResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from tunewright.errors import ArtifactError
+from tunewright.errors import ArtifactError, shorten
+from tunewright.limits import SHOWN_FILE, SHOWN_METRICS, SHOWN_RECIPE
 from tunewright.report.numbers import number_from
-from tunewright.report.reading import Stage, mapping, sequence, words_of
+from tunewright.report.page import POLICY as REPORT_POLICY
+from tunewright.report.reading import Stage, mapping, words_of
 from tunewright.runs import read_json, read_metrics
 from tunewright.serving.limits import LOCAL
-from tunewright.serving.runs_page import runs_page
+from tunewright.serving.run_folder import RunFolder
+from tunewright.serving.runs_page import runs_page, runs_script
+from tunewright.serving.same_origin import POLICY, SameOrigin, page_response
 
 # A run whose files changed so many seconds ago is going on.
 ALIVE = 90
-# Points of a curve at most: more cannot be seen.
-POINTS = 400
+# Points of a curve at most, and curves of a stage: more cannot be seen.
+POINTS, CURVES = 400, 50
+UNREADABLE = (ArtifactError, OSError, ValueError, RecursionError)
+
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -36,84 +46,100 @@ class Known:
 
 def make_ui(runs: Path) -> FastAPI:
     """The page's server."""
-    app = FastAPI(title="Tunewright: runs", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Tunewright: runs", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     # No page from elsewhere may reach it under a name of its own (DNS rebinding).
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL)
+    app.add_middleware(SameOrigin)
     known: dict[str, Known] = {}
 
     @app.get("/", response_class=HTMLResponse)
-    def page(lang: str = "en") -> str:  # pyright: ignore[reportUnusedFunction]
-        return runs_page("zh" if lang == "zh" else "en")
+    def page(lang: str = "en") -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
+        return page_response(runs_page("zh" if lang == "zh" else "en"), runs_script())
 
     @app.get("/api/runs")
     def listed() -> list[dict[str, Any]]:  # pyright: ignore[reportUnusedFunction]
-        found = [
-            facts for folder in sorted(runs.glob("*/run.json")) if (facts := _listed(folder.parent, known)) is not None
-        ]
-        return sorted(found, key=lambda entry: -entry["changed"])
+        found = [_listed(RunFolder(path.parent), known) for path in runs.glob("*/run.json")]
+        return sorted(found, key=lambda entry: (-entry["changed"], entry["name"]))
 
     @app.get("/api/runs/{name}")
     def one(name: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         folder = _folder(runs, name)
-        return {"name": name, "stages": [_curves(folder / stage) for stage in _stages(folder)], "plan": _plan(folder)}
+        problems: list[str] = []
+        stages = _or(lambda: folder.stages, [], problems)
+        curves = [
+            found for stage in stages if (found := _or(lambda stage=stage: _curves(folder, stage), None, problems))
+        ]
+        return {"name": name, "stages": curves, "plan": _or(lambda: _plan(folder), [], problems), "problems": problems}
 
     @app.get("/api/diff")
-    def diff(a: str, b: str) -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
-        texts = [
-            (_folder(runs, name) / "recipe.resolved.yaml").read_text(encoding="utf-8").splitlines() for name in (a, b)
-        ]
-        return {"diff": "\n".join(difflib.unified_diff(texts[0], texts[1], a, b, lineterm="", n=1))}
+    def diff(a: str, b: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        problems: list[str] = []
+        texts = [_or(lambda name=name: _recipe(_folder(runs, name)), [], problems) for name in (a, b)]
+        lines = difflib.unified_diff(texts[0], texts[1], a, b, lineterm="", n=1)
+        return {"diff": "" if problems else "\n".join(lines), "problems": problems}
 
     @app.get("/report/{name}")
     def report(name: str) -> FileResponse:  # pyright: ignore[reportUnusedFunction]
-        path = _folder(runs, name) / "report.html"
-        if not path.exists():
+        try:
+            path = _folder(runs, name).file("report.html", most=SHOWN_FILE)
+        except UNREADABLE as error:
+            raise HTTPException(422, _sentence(error)) from None
+        if path is None:
             raise HTTPException(404, "this run has no report yet")
-        return FileResponse(path, media_type="text/html")
+        # The report may be a stranger's: it runs nothing, and what it links to learns nothing.
+        policy = f"sandbox; {REPORT_POLICY}; frame-ancestors 'none'"
+        return FileResponse(path, media_type="text/html", headers={POLICY: policy})
 
     return app
 
 
-def _folder(runs: Path, name: str) -> Path:
+def _folder(runs: Path, name: str) -> RunFolder:
     """A run's folder: one of those that are listed, and no other."""
     if name not in {path.parent.name for path in runs.glob("*/run.json")}:
         raise HTTPException(404, "there is no such run")
-    return runs / name
+    return RunFolder(runs / name)
 
 
-def _stages(folder: Path) -> list[str]:
-    return [
-        stage for entry in sequence(read_json(folder / "run.json", "a run").get("stages")) if (stage := words_of(entry))
-    ]
-
-
-def _listed(folder: Path, known: dict[str, Known]) -> dict[str, Any] | None:
-    """A run in one line; only what changed is read again. None for a folder that is no sound run."""
+def _or(read: Callable[[], Found], otherwise: Found, problems: list[str]) -> Found:
+    """What `read` finds; where it finds what cannot be read, that goes to `problems`."""
     try:
-        stages = _stages(folder)
-        files = [
-            folder / "run.json",
-            *(folder / stage / name for stage in stages for name in ("summary.json", "metrics.jsonl")),
-        ]
-        stamp = max(path.stat().st_mtime for path in files if path.exists())
-        before = known.get(folder.name)
+        return read()
+    except UNREADABLE as error:
+        problems.append(_sentence(error))
+        return otherwise
+
+
+def _sentence(error: Exception) -> str:
+    if not isinstance(error, ArtifactError):
+        return shorten(error)
+    expected = f"; expected {error.expected}" if error.expected else ""
+    return shorten(f"{Path(error.file or '').name}: {error.problem}{expected}", 300)
+
+
+def _listed(folder: RunFolder, known: dict[str, Known]) -> dict[str, Any]:
+    """A run in one line; only what changed is read again."""
+    name = folder.path.name
+    try:
+        stages = folder.stages
+        places = [("run.json",), *((stage, file) for stage in stages for file in ("summary.json", "metrics.jsonl"))]
+        stamp = max(folder.changed(*place) for place in places)
+        before = known.get(name)
         if before is None or before.stamp != stamp:
-            known[folder.name] = before = Known(stamp=stamp, facts=_facts(folder, stages))
-    except (ArtifactError, OSError, ValueError):
-        return None
+            known[name] = before = Known(stamp=stamp, facts=_facts(folder, stages))
+    except UNREADABLE as error:
+        known.pop(name, None)
+        problem = _sentence(error)
+        return {"name": name, "changed": 0, "status": "damaged", "problem": problem, "complete": False, "stages": []}
     complete = before.facts["complete"]
     status = "finished" if complete else "running" if time.time() - stamp < ALIVE else "stopped"
-    return {**before.facts, "name": folder.name, "changed": stamp, "status": status}
+    return {**before.facts, "name": name, "changed": stamp, "status": status}
 
 
-def _facts(folder: Path, stages: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "complete": bool(read_json(folder / "run.json", "a run").get("complete")),
-        "stages": stages,
-    }
+def _facts(folder: RunFolder, stages: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"complete": bool(folder.record.get("complete")), "stages": stages}
     for name in stages:
-        path = folder / name / "summary.json"
-        if not path.exists():
+        path = folder.file(name, "summary.json", most=SHOWN_FILE)
+        if path is None:
             continue
         stage = Stage(name=name, summary=read_json(path, "a stage"), epochs=[], steps=[])
         training = stage.part("training")
@@ -130,17 +156,26 @@ def _facts(folder: Path, stages: list[str]) -> dict[str, Any]:
     return found
 
 
-def _curves(folder: Path) -> dict[str, Any]:
+def _recipe(folder: RunFolder) -> list[str]:
+    path = folder.file("recipe.resolved.yaml", most=SHOWN_RECIPE)
+    if path is None:
+        raise ArtifactError("the recipe is missing", file=folder.path)
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _curves(folder: RunFolder, stage: str) -> dict[str, Any]:
     """A stage's losses and validation results, thinned."""
-    lines = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
+    path = folder.file(stage, "metrics.jsonl", most=SHOWN_METRICS)
+    lines = read_metrics(path) if path is not None else []
     epochs = [entry for entry in lines if entry.get("kind") == "epoch"]
     steps = [entry for entry in lines if entry.get("kind") == "step"]
     curves: dict[str, list[list[float]]] = {"train loss": _points(epochs, lambda entry: entry.get("train_loss"))}
     if not curves["train loss"]:
         curves = {"loss of steps": _points(steps, lambda entry: entry.get("loss"))}
-    for name in dict.fromkeys(key for entry in epochs for key in mapping(entry.get("valid"))):
+    names = dict.fromkeys(key for entry in epochs for key in mapping(entry.get("valid")))
+    for name in list(names)[:CURVES]:
         curves[f"valid {name}"] = _points(epochs, lambda entry, name=name: mapping(entry.get("valid")).get(name))
-    return {"stage": folder.name, "curves": {name: points for name, points in curves.items() if points}}
+    return {"stage": stage, "curves": {name: points for name, points in curves.items() if points}}
 
 
 def _points(entries: list[dict[str, Any]], value: Any) -> list[list[float]]:
@@ -153,21 +188,17 @@ def _points(entries: list[dict[str, Any]], value: Any) -> list[list[float]]:
     return found[::step] + (found[-1:] if len(found) % step != 1 and step > 1 else [])
 
 
-def _plan(folder: Path) -> list[dict[str, Any]]:
+def _plan(folder: RunFolder) -> list[dict[str, Any]]:
     """Of each stage the seconds that were foretold and those that it took."""
-    path = folder / "plan.json"
-    if not path.exists():
+    path = folder.file("plan.json", most=SHOWN_FILE)
+    if path is None:
         return []
+    plans = mapping(read_json(path, "a run's plan").get("stages"))
     found: list[dict[str, Any]] = []
-    for name, plan in mapping(json.loads(path.read_text()).get("stages")).items():
-        summary = folder / name / "summary.json"
-        if summary.exists():
+    for name in folder.stages:
+        summary = folder.file(name, "summary.json", most=SHOWN_FILE)
+        if name in plans and summary is not None:
             took = number_from(mapping(read_json(summary, "a stage").get("training")).get("seconds"))
-            found.append(
-                {
-                    "stage": name,
-                    "foretold": number_from(mapping(mapping(plan).get("seconds")).get("middle")),
-                    "took": took,
-                }
-            )
+            foretold = number_from(mapping(mapping(plans[name]).get("seconds")).get("middle"))
+            found.append({"stage": name, "foretold": foretold, "took": took})
     return found

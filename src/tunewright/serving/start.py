@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,36 +12,74 @@ from tunewright.runs import read_json
 from tunewright.stages.console import Screen
 from tunewright.stages.predict import load_model
 
-# Seconds that requests in progress have after a stop was asked for.
-LAST_SECONDS = 20
+# The environment variable that holds the token.
+TOKEN = "TUNEWRIGHT_TOKEN"
+# Bytes of a file that holds a token.
+TOKEN_SIZE = 4096
 
 
-def serve(folder: Path, *, host: str, port: int, token: str | None, screen: Screen) -> None:
+def serve(folder: Path, *, host: str, port: int, token_file: Path | None, screen: Screen) -> None:
     """Answer requests until Ctrl-C or SIGTERM; what is in progress then is still answered.
 
+    Args:
+        token_file: holds what requests have to send; None: TUNEWRIGHT_TOKEN does, or nobody has to send anything.
+
     Raises:
-        UserError: what a service is made of is not installed, or others could reach it and nobody has to say who they are.
+        UserError: the token is none; what a service is made of is not installed, or others could reach it and nobody has to say who they are.
     """
     _require_installed()
+    token = read_token(token_file, screen)
     if token is None and host not in ("127.0.0.1", "localhost", "::1"):
         raise UserError(
             "other machines could use the model, and nobody has to say who they are",
             place="--host",
             found=host,
             expected="127.0.0.1, or a token",
-            fix="set TUNEWRIGHT_TOKEN, which requests then have to send",
+            fix=f"set {TOKEN}, or name a file with --token-file; requests then have to send what it holds",
         )
-    import uvicorn
-
     from tunewright.serving.app import make_app
+    from tunewright.serving.limits import Limits
+    from tunewright.serving.listening import listen
 
     model = load_model(folder)
     name = name_of(folder)
-    screen.say(f"{name} at http://{host}:{port}: a page to try it; /predict, /docs, /health, /metrics")
-    app = make_app(model, name=name, token=token)
-    uvicorn.run(
-        app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=LAST_SECONDS, access_log=False
-    )
+    screen.say(f"{name} at http://{host}:{port}: a page to try it; /predict, /docs, /health, /ready, /metrics")
+    limits = Limits()
+    listen(make_app(model, name=name, token=token, limits=limits), host=host, port=port, limits=limits)
+
+
+def read_token(file: Path | None, screen: Screen) -> str | None:
+    """The token that a file or else the environment holds; None where neither is given.
+
+    Raises:
+        UserError: there is no token in it, or one that no request can send.
+    """
+    if file is None:
+        given = os.environ.get(TOKEN)
+        return None if given is None else _checked_token(given, TOKEN)
+    try:
+        with file.open("rb") as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            content = opened.read(TOKEN_SIZE + 1)
+    except OSError as error:
+        raise UserError(
+            f"the token cannot be read: {error.strerror}", file=file, place="--token-file", fix="name a readable file"
+        ) from None
+    if stat.S_ISREG(mode) and mode & 0o077:
+        screen.warn(f"others on this machine can read the token; chmod 600 {file}")
+    return _checked_token(content.decode("utf-8", "surrogateescape"), str(file))
+
+
+def _checked_token(given: str, place: str) -> str:
+    token = given.strip()
+    if not token or len(token) > TOKEN_SIZE or any(sign.isspace() or sign < " " for sign in token):
+        raise UserError(
+            "there is no token that a request could send",
+            place=place,
+            expected=f"one line of 1 to {TOKEN_SIZE:,} letters and digits",
+            fix='python -c "import secrets; print(secrets.token_urlsafe())" makes one',
+        )
+    return token
 
 
 def _require_installed() -> None:
@@ -70,9 +110,9 @@ def show_runs(runs: Path, port: int, screen: Screen) -> None:
             file=runs,
             fix="tunewright run RECIPE makes one; or name another with --runs",
         )
-    import uvicorn
-
+    from tunewright.serving.limits import Limits
+    from tunewright.serving.listening import listen
     from tunewright.serving.runs_app import make_ui
 
     screen.say(f"all runs of {runs} at http://127.0.0.1:{port}")
-    uvicorn.run(make_ui(runs), host="127.0.0.1", port=port, log_level="warning", access_log=False)
+    listen(make_ui(runs), host="127.0.0.1", port=port, limits=Limits())

@@ -49,7 +49,7 @@ class Model:
                 name of a file, a picture, or a text.
 
         Raises:
-            DataError: a column is missing or of another kind than in training.
+            DataError: a column is missing or of another kind than in training, or an output is not finite.
         """
         if isinstance(data, str):
             rejects = Rejects()
@@ -67,6 +67,7 @@ class Model:
         target = self.preprocessor.target
         assert target is not None
         outputs = target.decode(run_network(self.network, self.preprocessor.inputs.examples(table, None)))
+        _require_finite(outputs, table)
         if target.classes is None:
             return [{"prediction": float(value)} for value in outputs]
         if target.several:
@@ -141,15 +142,35 @@ def print_predictions(folder: Path, data: str, form: str = "json") -> None:
         return
     for entries in _predictions(model, data, rejects):
         for entry in entries:
-            sys.stdout.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            sys.stdout.write(_line(entry))
         sys.stdout.flush()
     for line in left_out(rejects):
         sys.stderr.write(f"note: {line}\n")
 
 
+def _line(entry: dict[str, Any]) -> str:
+    """A prediction as a line of JSON, which has no NaN and no infinity."""
+    try:
+        return json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError:
+        place = next((f"{name} {entry[name]}" for name in ("row", "file") if name in entry), None)
+        raise DataError("the prediction holds a number that is not finite", place=place, fix="remove the row") from None
+
+
 def left_out(rejects: Rejects) -> list[str]:
     """A line for each reason."""
     return [f"{entry.count} left out: {entry.reason}: {'; '.join(entry.examples)}" for entry in rejects.summary()]
+
+
+def _require_finite(outputs: np.ndarray, table: pa.Table) -> None:
+    good = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
+    if not good.all():
+        raise DataError(
+            "the network's output is not finite",
+            place=f"row {table[ROW][int(np.argmin(good))].as_py()}",
+            expected="an input like those that the network was trained on",
+            fix="correct the row, or remove it",
+        )
 
 
 def _predictions(model: Model, data: str, rejects: Rejects) -> Iterator[list[dict[str, Any]]]:

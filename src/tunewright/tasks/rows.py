@@ -16,6 +16,7 @@ from torch import Tensor
 from tunewright.data.batching import TensorExamples
 from tunewright.data.columns import Column
 from tunewright.data.prepared import Prepared, column_array
+from tunewright.data.sources.base import ROW
 from tunewright.errors import DataError
 from tunewright.models.pretrained import Backbone
 from tunewright.recipe.schema import Recipe
@@ -79,7 +80,7 @@ class RowEncoder:
         """[N, F] float32.
 
         Raises:
-            DataError: an input column is missing.
+            DataError: an input column is missing, or holds a number that is too large for the network.
         """
         missing = [feature.column for feature in self.features if feature.column not in table.column_names]
         if missing:
@@ -91,7 +92,7 @@ class RowEncoder:
             )
         if table.num_rows == 0:
             return torch.empty(0, *self.input_shape)
-        return torch.from_numpy(np.concatenate([feature.encode(table) for feature in self.features], axis=1))
+        return torch.from_numpy(np.concatenate([_finite(feature, table) for feature in self.features], axis=1))
 
     def examples(self, table: pa.Table, target: Tensor | None) -> TensorExamples:
         return TensorExamples(self.encode(table), target, torch.tensor(np.asarray(table["_row"])))
@@ -108,6 +109,27 @@ class RowEncoder:
 
     def write(self, folder: Path) -> None:
         """Nothing: the JSON holds all."""
+
+
+def _finite(feature: Feature, table: pa.Table) -> np.ndarray:
+    """A feature's numbers [N, width] float32.
+
+    Raises:
+        DataError: one is beyond what float32 holds.
+    """
+    with np.errstate(over="ignore"):
+        numbers = feature.encode(table)
+    good = np.isfinite(numbers)
+    if not good.all():
+        index = int(np.flatnonzero(~good.all(axis=1))[0])
+        raise DataError(
+            "the number is too large for the network's float32, or no number",
+            place=f"row {table[ROW][index].as_py()}, column {feature.column!r}",
+            found=table[feature.column][index].as_py(),
+            expected="a number like those that the network was trained on",
+            fix="correct the cell, or remove the row",
+        )
+    return numbers
 
 
 def fit_rows(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: RowEncoder | None) -> RowEncoder:

@@ -1,0 +1,143 @@
+"""The server below the routes: how many connections it keeps, and how long it waits for what they send and read."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from tunewright.errors import UserError
+from tunewright.serving.limits import LAST_SECONDS, Limits
+
+# Seconds that an idle connection is kept for the next request.
+IDLE_SECONDS = 5
+# Seconds for a closed connection to take the rest of its response.
+FLUSH_SECONDS = 5
+
+
+def listen(app: ASGIApp, *, host: str, port: int, limits: Limits) -> None:
+    """Answer requests until Ctrl-C or SIGTERM; what is in progress then is still answered.
+
+    Raises:
+        UserError: the port is taken, or this machine has no such address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise UserError(
+            f"the server cannot listen: {error.strerror}",
+            place=f"{host}, port {port}",
+            expected="an address of this machine, and a port that no other program uses",
+            fix="name another one with --port",
+        ) from None
+    with listener:
+        uvicorn.Server(uvicorn.Config(app, **options(limits))).run([listener])
+
+
+def options(limits: Limits) -> dict[str, Any]:
+    """How uvicorn keeps to the limits. Connections get at most half of the file descriptors that the process may open."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits = replace(limits, connections=min(limits.connections, descriptors // 2))
+    return {
+        "http": cast(Any, partial(BoundedProtocol, limits=limits)),
+        "ws": "none",
+        "proxy_headers": False,
+        "server_header": False,
+        "access_log": False,
+        "log_level": "error",
+        "backlog": max(1, min(128, descriptors // 4)),
+        "timeout_keep_alive": IDLE_SECONDS,
+        "timeout_graceful_shutdown": LAST_SECONDS,
+    }
+
+
+class BoundedProtocol(H11Protocol):
+    """A connection with deadlines: for a request's headers to arrive, and for the client to read its response.
+
+    Where there are more connections than may be, the one whose request has been on its way longest makes room.
+    """
+
+    def __init__(self, *args: Any, limits: Limits, **known: Any) -> None:
+        super().__init__(*args, **known)
+        self.limits = limits
+        self.since = self.loop.time()
+        """When the wait for the present request began."""
+        self.headers_deadline: asyncio.TimerHandle | None = None
+        self.reader_deadline: asyncio.TimerHandle | None = None
+
+    @property
+    def is_arriving(self) -> bool:
+        """Whether the client still owes (the rest of) a request."""
+        return self.is_between_requests or self.cycle.more_body
+
+    @property
+    def is_between_requests(self) -> bool:
+        """Whether no request is being answered."""
+        return cast(Any, self.cycle) is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().connection_made(transport)
+        self._await_headers()
+        if len(self.connections) > self.limits.connections:
+            others = cast("set[BoundedProtocol]", self.connections)
+            oldest = min((entry for entry in others if entry.is_arriving), key=lambda entry: entry.since)
+            self.connections.discard(oldest)
+            oldest.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.is_between_requests:
+            self._headers_are_there()
+
+    def on_response_complete(self) -> None:
+        self.since = self.loop.time()
+        self._await_headers()
+        super().on_response_complete()
+        if not self.is_between_requests:  # the next request had been sent already
+            self._headers_are_there()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._headers_are_there()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._end()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.reader_deadline = self.loop.call_later(self.limits.reader_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.reader_deadline is not None:
+            self.reader_deadline.cancel()
+            self.reader_deadline = None
+
+    def _await_headers(self) -> None:
+        self._headers_are_there()
+        self.headers_deadline = self.loop.call_later(self.limits.headers_seconds, self._end)
+
+    def _headers_are_there(self) -> None:
+        if self.headers_deadline is not None:
+            self.headers_deadline.cancel()
+            self.headers_deadline = None
+
+    def _end(self) -> None:
+        """Close the connection: where a request has begun to arrive, with the reason."""
+        if self.transport.is_closing():
+            self.transport.abort()
+            return
+        if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
+            self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+        self.transport.close()
+        self.loop.call_later(FLUSH_SECONDS, self.transport.abort)

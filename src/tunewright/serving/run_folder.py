@@ -1,0 +1,78 @@
+"""A run's folder as `ui` reads it: files inside of it and nothing else, whatever its run.json says."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from tunewright.errors import ArtifactError
+from tunewright.limits import SHOWN_FILE, SHOWN_STAGES, Limit
+from tunewright.report.reading import sequence, words_of
+from tunewright.runs import read_json
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder with a run.json; no link in it is followed, nor one that stands for it."""
+
+    path: Path
+
+    def file(self, *parts: str, most: Limit) -> Path | None:
+        """A file by the names of the folders that it lies in and its own; None where there is none.
+
+        Raises:
+            ArtifactError: it lies behind a link, is no file (a device or a pipe never ends), or is too large.
+        """
+        for place in accumulate(parts, lambda folder, name: folder / name, initial=self.path):
+            if place.is_symlink():
+                raise ArtifactError(
+                    "a link is not followed", file=place, expected="a file or folder of the run", fix="copy it there"
+                )
+        path = self.path.joinpath(*parts)
+        try:
+            found = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not stat.S_ISREG(found.st_mode):
+            raise ArtifactError("it is no file", file=path, expected="a file of the run", fix="remove it")
+        most.require(found.st_size, "the file is too large to be shown", error=ArtifactError, file=path)
+        return path
+
+    def changed(self, *parts: str) -> float:
+        """When a file was changed; 0 where there is none."""
+        path = self.path.joinpath(*parts)
+        return path.lstat().st_mtime if path.exists() else 0
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """run.json.
+
+        Raises:
+            ArtifactError: it is missing or damaged.
+        """
+        return read_json(self.file("run.json", most=SHOWN_FILE) or self.path / "run.json", "a run")
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages that run.json names, each the name of a folder in this one.
+
+        Raises:
+            ArtifactError: one names another place, or there are too many.
+        """
+        listed = sequence(self.record.get("stages"))
+        SHOWN_STAGES.require(
+            len(listed), "the run has too many stages", error=ArtifactError, file=self.path / "run.json"
+        )
+        names = list(dict.fromkeys(stage for entry in listed if (stage := words_of(entry))))
+        if strange := [name for name in names if Path(name).name != name or name == ".." or "\0" in name]:
+            raise ArtifactError(
+                "a stage names another place than a folder of its run",
+                file=self.path / "run.json",
+                found=strange[0],
+                expected="names such as pretrain",
+                fix="run the recipe again",
+            )
+        return names
