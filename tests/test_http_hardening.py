@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
+import resource
 import socket
 import stat
 import threading
@@ -26,7 +29,7 @@ from tunewright.limits import LIMITS, SHOWN_FILE
 from tunewright.serving.app import make_app
 from tunewright.serving.batching import Batcher
 from tunewright.serving.limits import Limits, Refused
-from tunewright.serving.listening import listen, options
+from tunewright.serving.listening import options
 from tunewright.serving.runs_app import make_ui
 from tunewright.serving.start import read_token, serve
 from tunewright.serving.strict_json import parse_json
@@ -142,14 +145,18 @@ def test_a_client_that_reads_nothing_is_left(model: Model) -> None:
     async def endless(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             await send({"type": "http.response.start", "status": 200, "headers": []})
-            while not (await_end := gone.is_set()):
+            watching = asyncio.create_task(watch(receive))
+            while not gone.is_set():
                 await send({"type": "http.response.body", "body": bytes(2**20), "more_body": True})
-                if writes and time.perf_counter() - writes[-1] > 0.5:
-                    gone.set()
-                writes.append(time.perf_counter())
-            assert await_end
+                await asyncio.sleep(0)
+            await watching
 
-    gone, writes = threading.Event(), []
+    async def watch(receive: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    gone = threading.Event()
     with listening(endless, QUICK) as port, socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert gone.wait(5)
@@ -157,9 +164,8 @@ def test_a_client_that_reads_nothing_is_left(model: Model) -> None:
 
 def test_limits_of_requests_do_not_silence_health(model: Model) -> None:
     with client_of(model, limits=Limits(waiting=1, bodies=100)) as client:
-        guard = client.app
         assert client.post("/predict", content=b" " * 101, headers=JSON).status_code == 503
-        assert client.post("/predict", json={"inputs": [ROW]}).status_code == 200, guard
+        assert client.post("/predict", json={"inputs": [ROW]}).status_code == 200
     with client_of(model, limits=Limits(waiting=0)) as client:
         refused = client.post("/predict", json={"inputs": [ROW]})
         assert refused.status_code == 503
@@ -218,7 +224,7 @@ def test_odd_requests_are_refused_properly(model: Model) -> None:
         (request("/health", b"", "Host: localhost", method="GET"), 400),
         (b"GET /health HTTP/1.0\r\n\r\n", 400),
         (chunked + b"zz\r\n", 400),
-        (b"\x16\x03\x01\x00", 408),
+        (b"\x16\x03\x01\x00", 400),
         (b"nonsense\r\n\r\n", 400),
         (b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", 400),
         (b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n", 400),
@@ -270,16 +276,16 @@ def test_sound_json_is_read_as_it_is() -> None:
 
 def test_rows_of_too_many_columns_are_refused_at_once(model: Model) -> None:
     many = [{f"c{number}": 1 for number in range(300_000)}]
-    each_its_own = [{f"c{row}_{number}": 1 for number in range(290)} for row in range(1000)]
-    wide = [{f"c{number}": 1 for number in range(5000)}] * 1000
+    each_its_own = [{f"c{row}_{number}": 1 for number in range(50)} for row in range(1000)]
+    bodies = [json.dumps({"inputs": rows}).encode() for rows in (many, each_its_own)]
+    row = json.dumps({f"c{number}": 1 for number in range(2000)}).encode()
     with client_of(model) as client:
-        for rows in (many, each_its_own, wide):
-            body = json.dumps({"inputs": rows}, separators=(",", ":")).encode()[: 10 * 2**20]
+        for body in (*bodies, b'{"inputs": [' + b",".join([row] * 505) + b"]}"):
             started = time.perf_counter()
             answer = client.post("/predict", content=body, headers=JSON)
-            assert answer.status_code in (400, 413) and time.perf_counter() - started < 3
+            assert answer.status_code == 413 and time.perf_counter() - started < 3
         text = client.post("/predict", json={"inputs": [{"size": "x" * 10_000_000, "colour": "red"}]})
-        assert text.status_code == 422 and len(text.text) < 1000
+        assert text.status_code == 413 and "10,000,000 characters" in text.json()["error"]["message"]
 
 
 # Overflow.
@@ -448,6 +454,9 @@ def strange(tmp_path: Path) -> Path:
     made("deep", "[" * 100_000)
     made("deep-metrics", sound, metrics_jsonl="[" * 100_000 + "\n" + '{"kind": "step", "step": 1, "loss": 1}\n')
     made("list", [1])
+    made("half-characters", '{"stages": ["pretrain", "\\ud800"]}', summary_json='{"task": "\\ud800"}')
+    (runs / os.fsdecode(b"not-\xff-utf8")).mkdir()
+    (runs / os.fsdecode(b"not-\xff-utf8") / "run.json").write_text("{}")
     made("many", {"stages": [f"s{number}" for number in range(1000)]})
     made("long", {"stages": ["x" * 5000]})
     for number, value in enumerate([None, 3, "x", {}, [None, 3, {}, [], ""], [["pretrain"]]]):
@@ -478,8 +487,6 @@ def strange(tmp_path: Path) -> Path:
     (stage_link / "link").symlink_to(outside)
     (outside / "run.json").write_text(json.dumps(sound))
     (runs / "folder-link").symlink_to(outside)
-    import os
-
     os.mkfifo(made("pipe", sound) / "pretrain" / "summary.json")
     return runs
 
@@ -489,7 +496,7 @@ def test_a_stranger_s_runs_are_shown_as_far_as_they_can_be_read(strange: Path) -
         listed = client.get("/api/runs")
         assert listed.status_code == 200 and "secret" not in listed.text
         found = {entry["name"]: entry for entry in listed.json()}
-        assert set(found) == {folder.name for folder in strange.iterdir()}
+        assert set(found) == {folder.name.replace("\udcff", "\\udcff") for folder in strange.iterdir()}
         assert found["good"]["status"] == "finished" and found["good"]["task"] == "image-classification"
         damaged = {name for name, entry in found.items() if entry["status"] == "damaged"}
         assert {
@@ -543,11 +550,5 @@ def test_the_limits_of_a_service_stand_in_the_table(monkeypatch: pytest.MonkeyPa
 
 
 def test_connections_take_at_most_half_of_the_descriptors() -> None:
-    import resource
-
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert options(Limits(connections=10**9))["http"].keywords["limits"].connections == descriptors // 2
-
-
-def test_listen_is_what_both_commands_use() -> None:
-    assert listen.__doc__

@@ -273,13 +273,7 @@ def _rows(
     if len(entries) > limits.rows:
         raise Refused(413, f"{len(entries):,} inputs are more than {limits.rows:,}", "send fewer at a time")
     records = [(number, _record(entry, model, number)) for number, entry in enumerate(entries, start=1)]
-    columns = len({name for _, record in records for name in record})
-    if columns > limits.columns or columns * len(records) > limits.values:
-        raise Refused(
-            413,
-            f"{len(records):,} rows of {columns:,} columns are too many",
-            f"send at most {limits.columns:,} columns, and {limits.values:,} cells at a time",
-        )
+    _require_small([record for _, record in records], limits)
     rejects = Rejects()
     try:
         table = rows_table(records, model.preprocessor.inputs, rejects)
@@ -293,6 +287,25 @@ def _rows(
     if table.num_rows == 0:
         raise Refused(422, "no row can be read: " + "; ".join(reasons), "correct the rows")
     return table, model.predict, reasons
+
+
+def _require_small(records: list[dict[str, Any]], limits: Limits) -> None:
+    """Refuse rows whose table would be far larger than what was sent, and texts that would keep the network's thread."""
+    columns = len({name for record in records for name in record})
+    if columns > limits.columns or columns * len(records) > limits.values:
+        raise Refused(
+            413,
+            f"{len(records):,} rows of {columns:,} columns are too many",
+            f"send at most {limits.columns:,} columns, and {limits.values:,} cells at a time",
+        )
+    for number, record in enumerate(records, start=1):
+        longest = max(len(value if isinstance(value, str) else json.dumps(value)) for value in record.values())
+        if longest > limits.text:
+            raise Refused(
+                413,
+                f"row {number}: a text has {longest:,} characters",
+                f"send at most {limits.text:,} characters a text",
+            )
 
 
 def _record(entry: Any, model: Model, number: int) -> dict[str, Any]:

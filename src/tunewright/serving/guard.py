@@ -67,6 +67,8 @@ class Guard:
             return Refused(401, "the token is missing or wrong", "send the header Authorization: Bearer TOKEN")
         if headers.get("content-encoding", "identity").strip().lower() != "identity":
             return Refused(415, "the body is compressed", "send it as it is, without Content-Encoding")
+        if int(headers.get("content-length", 0)) > self.limits.body:
+            return _too_long(self.limits)
         return None
 
 
@@ -107,7 +109,7 @@ class Arrival:
         self.size += size
         self.guard.held += size
         if self.size > self.guard.limits.body:
-            raise Refused(413, f"the body is longer than {self.guard.limits.body:,} bytes", "send less at a time")
+            raise _too_long(self.guard.limits)
         if self.guard.held > self.guard.limits.bodies:
             raise Refused(503, "too many large requests at the same time", "try again in a moment")
 
@@ -115,6 +117,10 @@ class Arrival:
         """Give back what the request took."""
         self.guard.held -= self.size
         self.guard.running -= self.has_place
+
+
+def _too_long(limits: Limits) -> Refused:
+    return Refused(413, f"the body is longer than {limits.body:,} bytes", "send less at a time")
 
 
 def has_token(headers: Headers, token: bytes) -> bool:

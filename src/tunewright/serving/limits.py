@@ -34,6 +34,8 @@ class Limits:
     columns: int = _of(table.REQUEST_COLUMNS)
     values: int = _of(table.REQUEST_VALUES)
     """In the JSON of a request, and in the cells of its rows."""
+    text: int = _of(table.REQUEST_TEXT)
+    """Characters of one."""
     seconds_of_sound: float = _of(table.REQUEST_SOUND)
     tokens: int = _of(table.REQUEST_TOKENS)
     """That are written at most."""

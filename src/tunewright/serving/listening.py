@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -39,7 +40,7 @@ def listen(app: ASGIApp, *, host: str, port: int, limits: Limits) -> None:
             expected="an address of this machine, and a port that no other program uses",
             fix="name another one with --port",
         ) from None
-    with listener:
+    with listener, suppress(KeyboardInterrupt):
         uvicorn.Server(uvicorn.Config(app, **options(limits))).run([listener])
 
 

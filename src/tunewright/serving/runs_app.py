@@ -6,6 +6,7 @@ The files may be a stranger's: what cannot be read is said of its run, and the o
 from __future__ import annotations
 
 import difflib
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, HTTPException
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from tunewright.errors import ArtifactError, shorten
@@ -57,26 +58,27 @@ def make_ui(runs: Path) -> FastAPI:
         return page_response(runs_page("zh" if lang == "zh" else "en"), runs_script())
 
     @app.get("/api/runs")
-    def listed() -> list[dict[str, Any]]:  # pyright: ignore[reportUnusedFunction]
-        found = [_listed(RunFolder(path.parent), known) for path in runs.glob("*/run.json")]
-        return sorted(found, key=lambda entry: (-entry["changed"], entry["name"]))
+    def listed() -> Response:  # pyright: ignore[reportUnusedFunction]
+        found = [_listed(name, folder, known) for name, folder in _folders(runs).items()]
+        return _json(sorted(found, key=lambda entry: (-entry["changed"], entry["name"])))
 
     @app.get("/api/runs/{name}")
-    def one(name: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+    def one(name: str) -> Response:  # pyright: ignore[reportUnusedFunction]
         folder = _folder(runs, name)
         problems: list[str] = []
         stages = _or(lambda: folder.stages, [], problems)
         curves = [
             found for stage in stages if (found := _or(lambda stage=stage: _curves(folder, stage), None, problems))
         ]
-        return {"name": name, "stages": curves, "plan": _or(lambda: _plan(folder), [], problems), "problems": problems}
+        plan = _or(lambda: _plan(folder), [], problems)
+        return _json({"name": name, "stages": curves, "plan": plan, "problems": problems})
 
     @app.get("/api/diff")
-    def diff(a: str, b: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+    def diff(a: str, b: str) -> Response:  # pyright: ignore[reportUnusedFunction]
         problems: list[str] = []
         texts = [_or(lambda name=name: _recipe(_folder(runs, name)), [], problems) for name in (a, b)]
         lines = difflib.unified_diff(texts[0], texts[1], a, b, lineterm="", n=1)
-        return {"diff": "" if problems else "\n".join(lines), "problems": problems}
+        return _json({"diff": "" if problems else "\n".join(lines), "problems": problems})
 
     @app.get("/report/{name}")
     def report(name: str) -> FileResponse:  # pyright: ignore[reportUnusedFunction]
@@ -93,11 +95,22 @@ def make_ui(runs: Path) -> FastAPI:
     return app
 
 
+def _json(found: Any) -> Response:
+    """JSON in ASCII: a stranger's text may hold half a character, which no UTF-8 has."""
+    return Response(json.dumps(found, allow_nan=False), media_type="application/json")
+
+
+def _folders(runs: Path) -> dict[str, RunFolder]:
+    """The runs by name; bytes of a name that are no UTF-8 are escaped."""
+    paths = [path.parent for path in runs.glob("*/run.json")]
+    return {path.name.encode("utf-8", "backslashreplace").decode(): RunFolder(path) for path in paths}
+
+
 def _folder(runs: Path, name: str) -> RunFolder:
     """A run's folder: one of those that are listed, and no other."""
-    if name not in {path.parent.name for path in runs.glob("*/run.json")}:
+    if (folder := _folders(runs).get(name)) is None:
         raise HTTPException(404, "there is no such run")
-    return RunFolder(runs / name)
+    return folder
 
 
 def _or(read: Callable[[], Found], otherwise: Found, problems: list[str]) -> Found:
@@ -116,9 +129,8 @@ def _sentence(error: Exception) -> str:
     return shorten(f"{Path(error.file or '').name}: {error.problem}{expected}", 300)
 
 
-def _listed(folder: RunFolder, known: dict[str, Known]) -> dict[str, Any]:
+def _listed(name: str, folder: RunFolder, known: dict[str, Known]) -> dict[str, Any]:
     """A run in one line; only what changed is read again."""
-    name = folder.path.name
     try:
         stages = folder.stages
         places = [("run.json",), *((stage, file) for stage in stages for file in ("summary.json", "metrics.jsonl"))]

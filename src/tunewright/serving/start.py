@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tunewright.errors import RecipeError, UserError
+from tunewright.report.reading import words_of
 from tunewright.runs import read_json
 from tunewright.stages.console import Screen
 from tunewright.stages.predict import load_model
@@ -92,9 +93,11 @@ def name_of(folder: Path) -> str:
     """What a service calls the model: its run's name and stage, or its folder's."""
     place = folder.resolve()
     summary = place.parent / "summary.json"
-    if place.name == "model" and summary.exists():
-        return f"{place.parent.parent.name}-{read_json(summary, 'a stage')['stage']}"
-    return place.name
+    name = place.name
+    if name == "model" and summary.exists():
+        stage = words_of(read_json(summary, "a stage").get("stage")) or place.parent.name
+        name = f"{place.parent.parent.name}-{stage}"
+    return name.encode("utf-8", "backslashreplace").decode()  # a folder's name may hold bytes that are no UTF-8
 
 
 def show_runs(runs: Path, port: int, screen: Screen) -> None:
