@@ -33,9 +33,10 @@ def server(folder: str, rows: int = 1024):
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
     code = (
-        "import uvicorn, sys; from pathlib import Path; from tunewright.serving.app import make_app; from tunewright.serving.limits import Limits; "
-        "from tunewright.stages.predict import load_model; "
-        f"uvicorn.run(make_app(load_model(Path({folder!r})), name='it', limits=Limits(rows={rows})), host='127.0.0.1', port={port}, log_level='error')"
+        "from pathlib import Path; from tunewright.serving.app import make_app; from tunewright.serving.limits import Limits; "
+        "from tunewright.serving.listening import listen; from tunewright.stages.predict import load_model; "
+        f"limits = Limits(rows={rows}); app = make_app(load_model(Path({folder!r})), name='it', limits=limits); "
+        f"listen(app, host='127.0.0.1', port={port}, limits=limits)"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     address = f"http://127.0.0.1:{port}"
