@@ -214,15 +214,15 @@ def test_a_stuck_pass_is_not_ready(model: Model) -> None:
         return [{}] * table.num_rows
 
     batcher = Batcher(4, lambda rows, seconds: None)
-    assert batcher.answers_within(0.1)
+    assert batcher.is_responsive(0.1)
     answer = batcher.submit(pa.table({"x": [1]}), stuck)
     time.sleep(0.3)
-    assert not batcher.answers_within(0.1) and batcher.answers_within(60)
+    assert not batcher.is_responsive(0.1) and batcher.is_responsive(60)
     batcher.stop(0.1)  # does not wait for it
     gate.set()
     assert answer.result(5) == [{}]
     batcher.thread.join(5)
-    assert not batcher.answers_within(60)
+    assert not batcher.is_responsive(60)
 
 
 # Malformed.

@@ -82,7 +82,7 @@ def test_pictures_and_recordings_are_sent_as_they_are(models: dict[str, Path]) -
         assert 'accept="image/*"' in client.get("/").text
     held = io.BytesIO()
     soundfile.write(held, np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000, format="WAV")
-    with client_of(models["conformer"], limits=Limits(seconds_of_sound=2)) as client:
+    with client_of(models["conformer"], limits=Limits(seconds_of_sound=2, samples=50_000)) as client:
         answer = client.post("/predict", content=held.getvalue(), headers={"Content-Type": "audio/wav"})
         assert answer.status_code == 200 and "text" in answer.json()["predictions"][0]
         long = io.BytesIO()
@@ -91,6 +91,11 @@ def test_pictures_and_recordings_are_sent_as_they_are(models: dict[str, Path]) -
             client.post("/predict", content=long.getvalue(), headers={"Content-Type": "audio/wav"}).status_code == 413
         )
         assert client.post("/predict", content=b"RIFF", headers={"Content-Type": "audio/wav"}).status_code == 422
+        for rate, channels, frames, status in ((2**31 - 1, 1, 1600, 422), (96_000, 2, 30_000, 413)):
+            odd = io.BytesIO()
+            soundfile.write(odd, np.zeros((frames, channels)), rate, format="WAV")
+            answer = client.post("/predict", content=odd.getvalue(), headers={"Content-Type": "audio/wav"})
+            assert answer.status_code == status and "samples" in answer.json()["error"]["message"]
 
 
 def test_texts_users_and_embeddings(models: dict[str, Path]) -> None:

@@ -124,5 +124,8 @@ SHOWN_METRICS = Limit(name="shown_metrics", default=256 * 2**20, unit="bytes", a
 SHOWN_RECIPE = Limit(name="shown_recipe", default=100_000, unit="bytes", about="a recipe compared by `ui`")
 SHOWN_STAGES = Limit(name="shown_stages", default=100, unit="stages", about="the stages of a run shown by `ui`")
 REQUEST_TEXT = Limit(name="request_text", default=1_000_000, unit="characters", about="a text of a request's rows")
+REQUEST_SAMPLES = Limit(
+    name="request_samples", default=50_000_000, unit="samples", about="a request's recording, all channels together"
+)
 
 LIMITS: tuple[Limit, ...] = tuple(value for value in list(vars().values()) if isinstance(value, Limit))

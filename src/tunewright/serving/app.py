@@ -94,7 +94,7 @@ def make_app(model: Model, *, name: str, token: str | None = None, limits: Limit
     @app.get("/ready")
     async def ready() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
         """Whether the model answers."""
-        if not batcher.answers_within(limits.seconds):
+        if not batcher.is_responsive(limits.seconds):
             raise Refused(503, "the model does not answer", "restart the service")
         return {"status": "ready"}
 
@@ -259,6 +259,8 @@ def _require_short(body: bytes, limits: Limits) -> None:
         raise Refused(422, f"{error}", "send WAV, FLAC, OGG or MP3") from None
     if seconds > limits.seconds_of_sound:
         raise Refused(413, f"the recording is longer than {limits.seconds_of_sound:g} s", "send shorter ones")
+    if info.frames * info.channels > limits.samples:
+        raise Refused(413, f"the recording has more than {limits.samples:,} samples", "send it at a lower rate")
 
 
 def _rows(

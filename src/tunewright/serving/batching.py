@@ -48,7 +48,7 @@ class Batcher:
         self.waiting.put(job)
         return job.done
 
-    def answers_within(self, seconds: float) -> bool:
+    def is_responsive(self, seconds: float = 1.0) -> bool:
         """Whether the thread is there to answer, and has been at the present pass for no longer than that."""
         began = self.began
         return self.thread.is_alive() and (began is None or time.monotonic() - began <= seconds)

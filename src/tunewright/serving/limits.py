@@ -37,6 +37,8 @@ class Limits:
     text: int = _of(table.REQUEST_TEXT)
     """Characters of one."""
     seconds_of_sound: float = _of(table.REQUEST_SOUND)
+    samples: int = _of(table.REQUEST_SAMPLES)
+    """Of one recording, all channels together."""
     tokens: int = _of(table.REQUEST_TOKENS)
     """That are written at most."""
     waiting: int = _of(table.REQUESTS_AT_ONCE)
