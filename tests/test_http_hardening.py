@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import os
 import re
@@ -33,7 +35,7 @@ from tunewright.limits import LIMITS, SHOWN_FILE
 from tunewright.serving.app import make_app
 from tunewright.serving.batching import Batcher
 from tunewright.serving.limits import Limits, Refused
-from tunewright.serving.listening import options
+from tunewright.serving.listening import Server, options
 from tunewright.serving.runs_app import make_ui
 from tunewright.serving.start import read_token, serve
 from tunewright.serving.strict_json import parse_json
@@ -64,7 +66,7 @@ def client_of(model: Model, **given: Any) -> TestClient:
 def listening(app: ASGIApp, limits: Limits) -> Iterator[int]:
     """The port of a real server that keeps to the limits."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, **options(limits)))
+        server = Server(uvicorn.Config(app, **options(limits)))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
@@ -125,7 +127,7 @@ from tunewright.serving.limits import Limits
 from tunewright.serving.listening import listen
 listen(PlainTextResponse("yes"), host="127.0.0.1", port={port}, limits=Limits())
 """
-    few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (60, 60))
+    few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (80, 80))
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, preexec_fn=few)
     try:
         for _ in range(200):
@@ -134,7 +136,7 @@ listen(PlainTextResponse("yes"), host="127.0.0.1", port={port}, limits=Limits())
                 break
             time.sleep(0.1)
         with ExitStack() as open_ones:
-            for _ in range(80):
+            for _ in range(120):
                 connection = open_ones.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
                 connection.sendall(b"GET / HT")
             assert httpx.get(f"http://127.0.0.1:{port}", timeout=10).text == "yes"
@@ -449,6 +451,9 @@ def test_pages_load_nothing_from_elsewhere(model: Model, tmp_path: Path) -> None
                 assert answer.headers["referrer-policy"] == "no-referrer"
                 if answer.status_code == 200:
                     pages[f"{app.title} {path}"] = answer.text
+                    for script in re.findall(r"<script>(.*?)</script>", answer.text, re.DOTALL):
+                        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+                        assert f"script-src 'sha256-{digest}';" in policy
     assert len(pages) == 5
     for name, text in pages.items():
         for link in re.findall(r"""(?:src|href|action)\s*=\s*["']?([^"'\s>]+)|url\(([^)]*)\)""", text):

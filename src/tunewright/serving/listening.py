@@ -18,6 +18,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from tunewright.errors import UserError
 from tunewright.serving.limits import LAST_SECONDS, Limits
 
+# Connections that wait to be accepted.
+WAITING = 512
 # Seconds that an idle connection is kept for the next request.
 IDLE_SECONDS = 5
 # Seconds for a closed connection to take the rest of its response.
@@ -41,7 +43,16 @@ def listen(app: ASGIApp, *, host: str, port: int, limits: Limits) -> None:
             fix="name another one with --port",
         ) from None
     with listener, suppress(KeyboardInterrupt):
-        uvicorn.Server(uvicorn.Config(app, **options(limits))).run([listener])
+        Server(uvicorn.Config(app, **options(limits))).run([listener])
+
+
+class Server(uvicorn.Server):
+    """Accepts few connections in a turn of the event loop, while many may wait for that in the kernel."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(WAITING)  # asyncio has set it to the backlog, which is also what it accepts in a turn
 
 
 def options(limits: Limits) -> dict[str, Any]:
@@ -55,7 +66,8 @@ def options(limits: Limits) -> dict[str, Any]:
         "server_header": False,
         "access_log": False,
         "log_level": "error",
-        "backlog": max(1, min(128, descriptors // 4)),
+        # So many are accepted in a turn of the event loop, and it takes some turns to close one that is too many.
+        "backlog": max(1, min(128, descriptors // 16)),
         "timeout_keep_alive": IDLE_SECONDS,
         "timeout_graceful_shutdown": LAST_SECONDS,
     }
