@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from typing import Any
 import httpx
 import pyarrow as pa
 import pytest
+import torch
 import uvicorn
 from fastapi.testclient import TestClient
 from starlette.types import ASGIApp
@@ -225,6 +227,32 @@ def test_a_stuck_pass_is_not_ready(model: Model) -> None:
     assert answer.result(5) == [{}]
     batcher.thread.join(5)
     assert not batcher.is_responsive(60)
+
+
+class Stuck(torch.nn.Module):
+    """A network whose pass does not end before the gate opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.gate.wait(10)
+        return inputs[:, :1]
+
+
+def test_a_service_with_a_stuck_network_says_that_it_is_not_ready(model: Model) -> None:
+    network = Stuck()
+    with client_of(replace(model, network=network), limits=Limits(seconds=0.2)) as client:
+        assert client.get("/ready").status_code == 200
+        refused = client.post("/predict", json={"inputs": [ROW]})
+        assert refused.status_code == 503 and "no answer within 0.2 s" in refused.json()["error"]["message"]
+        assert client.get("/ready").status_code == 503 and client.get("/health").json()["status"] == "alive"
+        network.gate.set()
+        time.sleep(0.2)
+        assert client.get("/ready").status_code == 200
+        assert client.post("/predict", json={"inputs": [ROW]}).status_code == 200
 
 
 # Malformed.

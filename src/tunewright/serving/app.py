@@ -83,8 +83,8 @@ def make_app(model: Model, *, name: str, token: str | None = None, limits: Limit
         return page_response(try_page(name, kind_of(model)), SCRIPT)
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
-        return page_response(docs_page(app.openapi()))
+    async def docs(request: Request) -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
+        return page_response(docs_page(app.openapi(), str(request.base_url).rstrip("/")))
 
     @app.get("/health")
     async def health() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]

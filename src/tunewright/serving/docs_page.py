@@ -10,11 +10,17 @@ from typing import Any
 from tunewright.report.style import style_sheet
 
 
-def docs_page(schema: dict[str, Any]) -> str:
-    """The page for a service's OpenAPI schema."""
+def docs_page(schema: dict[str, Any], address: str) -> str:
+    """The page for a service's OpenAPI schema.
+
+    Args:
+        address: the service as the reader reached it, such as http://127.0.0.1:8000.
+    """
     title = escape(schema["info"]["title"])
     routes = "".join(
-        _route(path, method, route) for path, found in schema["paths"].items() for method, route in found.items()
+        _route(address, path, method, route)
+        for path, found in schema["paths"].items()
+        for method, route in found.items()
     )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -27,10 +33,11 @@ def docs_page(schema: dict[str, Any]) -> str:
 """
 
 
-def _route(path: str, method: str, route: dict[str, Any]) -> str:
+def _route(address: str, path: str, method: str, route: dict[str, Any]) -> str:
     about = escape(route.get("description") or route.get("summary") or "")
     content = route.get("requestBody", {}).get("content", {})
-    parts = [f"<h2><code>{escape(method.upper())} {escape(path)}</code></h2><p>{about}</p>", *_example(path, content)]
+    parts = [f"<h2><code>{escape(method.upper())} {escape(path)}</code></h2><p>{about}</p>"]
+    parts += _example(address + path, content)
     for kind, taken in content.items():
         fields = _fields(taken["schema"])
         parts.append(f"<h3>{escape(kind)}</h3>" + (fields or "<p>The file itself as the body.</p>"))
@@ -61,22 +68,26 @@ def _type(field: dict[str, Any]) -> str:
         return ", ".join(json.dumps(value) for value in field.get("enum", [field.get("const")]))
     if field.get("type") == "array":
         return f"list of ({_type(field.get('items', {}))})"
-    bounds = [f"{words} {field[key]:,}" for key, words in BOUNDS.items() if key in field]
+    bounds = [f"{words} {_number(field[key])}" for key, words in BOUNDS.items() if key in field]
     return field.get("type", "any") + (f" ({', '.join(bounds)})" if bounds else "")
 
 
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 
 
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
+
+
 def _default(field: dict[str, Any]) -> str:
     return f"default {json.dumps(field['default'])}" if field.get("default") is not None else ""
 
 
-def _example(path: str, content: dict[str, Any]) -> Iterator[str]:
+def _example(address: str, content: dict[str, Any]) -> Iterator[str]:
     """A command that asks, for a route with a body."""
     if not content:
         return
     kind = next(iter(content))
     data = "'{…}'" if kind == "application/json" else "@FILE"
     option = "--data" if kind == "application/json" else "--data-binary"
-    yield f"<pre>curl http://127.0.0.1:8000{escape(path)} -H 'Content-Type: {escape(kind)}' {option} {data}</pre>"
+    yield f"<pre>curl {escape(address)} -H 'Content-Type: {escape(kind)}' {option} {data}</pre>"
