@@ -178,6 +178,25 @@ def test_dripping_does_not_move_a_deadline(model: Model) -> None:
                     assert time.perf_counter() - started < 3.5, name
 
 
+def test_a_body_in_crumbs_is_refused(model: Model, capfd: pytest.CaptureFixture[str]) -> None:
+    start = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Type: "
+    row = json.dumps({"inputs": [ROW]}).encode()
+    crumbs = b"".join(b"1\r\n%c\r\n" % byte for byte in row)
+    with listening(make_app(model, name="it", limits=QUICK), QUICK) as port:
+        assert status_of(asked(port, start + b"application/json\r\n\r\n" + crumbs + b"0\r\n\r\n")) == 200
+        answer = asked(port, start + b"application/json\r\n\r\n" + b"1\r\n \r\n" * 5000)
+        assert not answer or status_of(answer) == 400
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:  # answered before it is malformed
+            connection.sendall(start + b"text/plain\r\n\r\n")
+            found = b""
+            while not found.endswith(b"}}"):
+                found += connection.recv(65536)
+            assert status_of(found) == 415
+            connection.sendall(b"zz\r\n")
+            assert connection.recv(65536) == b""
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_client_that_reads_nothing_is_left(model: Model) -> None:
     async def endless(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":

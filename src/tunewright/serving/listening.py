@@ -20,6 +20,8 @@ from tunewright.serving.limits import LAST_SECONDS, Limits
 
 # Connections that wait to be accepted.
 WAITING = 512
+# Parts of a body that may be of any size; beyond them they have so many bytes on average.
+FREE_PARTS, SMALL_PART = 1000, 64
 # Seconds that an idle connection is kept for the next request.
 IDLE_SECONDS = 5
 # Seconds for a closed connection to take the rest of its response.
@@ -73,6 +75,23 @@ def options(limits: Limits) -> dict[str, Any]:
     }
 
 
+class Connection(h11.Connection):
+    """Refuses a body that comes in crumbs: each costs the event loop as much as a large part does."""
+
+    parts, size = 0, 0
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self.parts, self.size = 0, 0
+        elif isinstance(event, h11.Data):
+            self.parts += 1
+            self.size += len(event.data)
+            if self.parts > FREE_PARTS and self.size < self.parts * SMALL_PART:
+                raise h11.RemoteProtocolError("the body comes in too many small parts")
+        return event
+
+
 class BoundedProtocol(H11Protocol):
     """A connection with deadlines: for a request's headers to arrive, and for the client to read its response.
 
@@ -81,6 +100,7 @@ class BoundedProtocol(H11Protocol):
 
     def __init__(self, *args: Any, limits: Limits, **known: Any) -> None:
         super().__init__(*args, **known)
+        self.conn = Connection(h11.SERVER)
         self.limits = limits
         self.since = self.loop.time()
         """When the wait for the present request began."""
@@ -117,6 +137,13 @@ class BoundedProtocol(H11Protocol):
         super().on_response_complete()
         if not self.is_between_requests:  # the next request had been sent already
             self._headers_are_there()
+
+    def send_400_response(self, msg: str) -> None:
+        """Say what is wrong; where the request has been answered already, close."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self._end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._headers_are_there()
