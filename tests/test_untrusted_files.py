@@ -19,7 +19,7 @@ import soundfile
 from PIL import Image
 
 from conftest import REPOSITORY
-from tunewright.data.audio import RATE, read_audio, sound_seconds
+from tunewright.data.audio import RATE, read_audio, sound_size
 from tunewright.data.columns import Column, Rejects
 from tunewright.data.framing import Framing
 from tunewright.data.opening import open_source
@@ -341,13 +341,13 @@ def test_every_promised_kind_of_sound_is_read_as_the_library_does(form: str) -> 
     whole = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)[0].mean(axis=1)
     wanted = np.rint(np.clip(whole, -1, 1) * 32767).astype(np.int16)
     assert bool((read_audio(io.BytesIO(content)) == wanted).all())
-    assert abs(sound_seconds(io.BytesIO(content)) - 3) < 0.1
+    assert abs(sound_size(io.BytesIO(content))[0] - 3) < 0.1
 
 
 @pytest.mark.parametrize("form", ["AIFF", "AU", "CAF", "W64", "NIST", "VOC", "MAT5", "SVX"])
 def test_other_kinds_of_sound_are_not_decoded(tmp_path: Path, form: str) -> None:
     (tmp_path / "x.wav").write_bytes(recording(form))
-    for read in (read_audio, sound_seconds):
+    for read in (read_audio, sound_size):
         with pytest.raises(ValueError, match="only WAV, FLAC, OGG and MP3"):
             read(tmp_path / "x.wav")
     (tmp_path / "x.raw").write_bytes(bytes(1000))
@@ -375,7 +375,7 @@ def test_a_recording_is_bounded_by_its_header_before_it_is_decoded() -> None:
         (with_rate(wav, 1_000_003), SOUND_RATE),
         (with_rate(wav, 2**31 - 1), SOUND_RATE),
     ):
-        for read in (read_audio, sound_seconds):
+        for read in (read_audio, sound_size):
             with pytest.raises(ValueError, match=limit.variable):
                 read(io.BytesIO(content))
     for rate in (0, 1, 999, 2**31, 2**32 - 1):

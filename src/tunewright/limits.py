@@ -86,7 +86,7 @@ PICTURE_PIXELS = Limit(
 )
 PICTURE_SCANS = Limit(name="picture_scans", default=100, unit="scans", about="a JPEG's passes over its pixels")
 SOUND_SAMPLES = Limit(
-    name="sound_samples", default=700_000_000, unit="samples", about="a recording, over all of its channels"
+    name="sound_samples", default=250_000_000, unit="samples", about="a recording, over all of its channels"
 )
 SOUND_SECONDS = Limit(name="sound_seconds", default=14_400, unit="seconds", about="a recording's length")
 SOUND_RATE = Limit(name="sound_rate", default=384_000, unit="samples a second", about="a recording's sample rate")

@@ -56,14 +56,14 @@ def _at_rate(mono: np.ndarray, rate: int) -> np.ndarray:
     return np.rint(mono, out=mono).astype(np.int16)
 
 
-def sound_seconds(path: Path | BinaryIO) -> float:
-    """How long a recording is, by its header.
+def sound_size(path: Path | BinaryIO) -> tuple[float, int]:
+    """A recording's length in seconds, and its samples over all channels, by its header.
 
     Raises:
         ValueError: as for `read_audio`.
     """
     with _opened(path) as sound:
-        return sound.frames / sound.samplerate
+        return sound.frames / sound.samplerate, sound.frames * sound.channels
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
-from tunewright.data.audio import sound_seconds
+from tunewright.data.audio import sound_size
 from tunewright.data.columns import Rejects
 from tunewright.data.sources.base import ROW
 from tunewright.errors import UserError
@@ -254,12 +254,12 @@ class Reading:
 
 def _require_short(body: bytes, limits: Limits) -> None:
     try:
-        seconds = sound_seconds(BytesIO(body))
+        seconds, samples = sound_size(BytesIO(body))
     except ValueError as error:
         raise Refused(422, f"{error}", "send WAV, FLAC, OGG or MP3") from None
     if seconds > limits.seconds_of_sound:
         raise Refused(413, f"the recording is longer than {limits.seconds_of_sound:g} s", "send shorter ones")
-    if info.frames * info.channels > limits.samples:
+    if samples > limits.samples:
         raise Refused(413, f"the recording has more than {limits.samples:,} samples", "send it at a lower rate")
 
 
