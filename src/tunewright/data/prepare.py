@@ -74,7 +74,7 @@ def prepare(
         RunFailed: the result cannot be written.
     """
     settings = {
-        "data": data.model_dump(mode="json"),
+        "data": data.model_dump(mode="json", exclude={"disjoint"}),  # which says nothing of the rows themselves
         "seed": seed,
         "target": target_kind,
         "framing": framing.to_json() if framing else None,

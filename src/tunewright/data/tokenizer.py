@@ -266,6 +266,11 @@ def trained_tokenizer(
     return folder
 
 
+def is_trained_here(tokenizer: Any) -> bool:
+    """Whether an opened tokenizer is one that `trained_tokenizer` made, and none that came with a model."""
+    return Path(tokenizer.name_or_path).parent == cache_dir() / "tokenizers"
+
+
 def _first_texts(prepared: Prepared, columns: list[str]) -> list[str]:
     """The training texts, one column behind the other; of very many the first so many bytes."""
     found: dict[str, list[str]] = {name: [] for name in columns}

@@ -128,6 +128,9 @@ class Data(Block):
     """More sources of texts for a language model, each with its weight; that of `source` is 1."""
     clean: Clean | None = None
     """What is left out of a corpus of texts."""
+    disjoint: bool = False
+    """Your promise that no row of this data, and no user, is in other data that the model learned from before; what privacy costs
+    is then counted apart. Left out: whatever is not known to be apart counts as shared."""
 
 
 class Beside(Data):
@@ -247,6 +250,21 @@ class Train(Block):
     """Also write a checkpoint every so many steps; one is written after every epoch in any case."""
 
 
+class PublicColumn(Block):
+    """What is known of a column without looking at the private rows; it is used in place of what would be computed from them."""
+
+    mean: float | list[float] | None = None
+    """Numbers: what is subtracted; of an array one number, or one for each of its values. With `std`."""
+    std: Annotated[float, Field(gt=0)] | list[Annotated[float, Field(gt=0)]] | None = None
+    """Numbers: what they are divided by."""
+    missing: bool = False
+    """Numbers: some are missing, and the network is told where."""
+    edges: Annotated[list[float], Field(min_length=1)] | None = None
+    """Numbers of click-prediction: where the next bin begins."""
+    categories: Annotated[list[str], Field(min_length=1)] | None = None
+    """Categories, or the classes of the target. Any other value is read as unknown; of the target it is an error."""
+
+
 class Privacy(Block):
     """Training with differential privacy (DP-SGD): nobody can tell from the weights whether a unit was among the training data,
     but for ε and δ."""
@@ -259,6 +277,9 @@ class Privacy(Block):
     """The norm that a unit's gradient has at most."""
     unit: Literal["example", "user"] = "example"
     """What is protected: each training row, or each user with all rows (the column is `data.user`, or that of `data.split`)."""
+    public: dict[str, PublicColumn] = {}
+    """By column: means, deviations, categories and classes that are public. Those of other columns are computed from the training
+    rows without noise, stand in the saved model, and are named on its card."""
 
 
 class Eval(Block):

@@ -17,6 +17,7 @@ import yaml
 from tunewright.report import numbers
 from tunewright.report.html import plain
 from tunewright.report.parts import best_baseline, capital, verdict
+from tunewright.report.promises import promises, statistics
 from tunewright.report.reading import Stage, mapping, named, number_from, sequence, shown, words_of
 from tunewright.report.words import KNOWN, Words
 
@@ -80,6 +81,7 @@ def model_card(summary: Mapping[str, Any], resolved: Mapping[str, Any]) -> str:
         _training(stage, resolved),
         "## Evaluation",
         _evaluation(stage),
+        *_privacy(stage),
         "## Limits",
         _limits(stage),
         "## How to load it",
@@ -287,13 +289,6 @@ def _training(stage: Stage, resolved: Mapping[str, Any]) -> str:
         lines.append(
             f"- Head: logistic regression on features, C {numbers.significant(strength)}; {count:.3g} examples a class"
         )
-    spent = mapping(done.get("privacy"))
-    if (epsilon := number_from(spent.get("epsilon"))) is not None and (delta := number_from(spent.get("delta"))):
-        left = "; ".join(_md(shown(entry)) for entry in sequence(spent.get("not_covered")))
-        lines.append(
-            f"- Trained with differential privacy: ε = {numbers.significant(epsilon)}, δ = {delta:.2g} for each "
-            f"{_md(shown(spent.get('unit')))} of the training data. Not covered: {left}"
-        )
     seed = number_from(stage.summary.get("seed", resolved.get("seed")))
     if seed is not None:
         lines.append(f"- Seed: {seed:g}")
@@ -329,6 +324,19 @@ def _comparisons(stage: Stage) -> list[str]:
         figure = f" ({_name(metric)} {numbers.difference(metric, known, _SAY('points'))})" if known else ""
         found.append(f"- Against {_md(shown(entry.get('name', '?')))}: {_md(shown(entry.get('verdict', '?')))}{figure}")
     return found
+
+
+def _privacy(stage: Stage) -> list[str]:
+    """What is promised of the rows, counted over everything that the weights come from; nothing where no stage was private."""
+    found = stage.part("privacy")
+    if not (said := promises(_SAY, found)):
+        return []
+    lines = [f"- {_md(line)}" for line in said]
+    if kept := statistics(_SAY, found):
+        lines += ["", _SAY("privacy_kept"), "", *(f"- {_md(line)}" for line in kept)]
+    left = [note for entry in sequence(found.get("not_covered")) if (note := words_of(entry))]
+    lines += ["", _SAY("privacy_not"), "", *(f"- {_md(note)}" for note in left)]
+    return ["## Differential privacy", "\n".join(lines)]
 
 
 def _limits(stage: Stage) -> str:

@@ -348,14 +348,44 @@ WORDS: dict[str, tuple[str, str]] = {
     # few examples
     "privacy": ("Differential privacy", "差分隐私"),
     "privacy_said": (
-        "This stage is (ε, δ)-differentially private with ε = {epsilon} and δ = {delta} for each {unit} of {units}: what anybody "
-        "concludes from the weights is at most e^ε times as probable as it would be without that {unit}, but for δ.",
-        "本阶段满足 (ε, δ)-差分隐私：ε = {epsilon}，δ = {delta}，保护单位为 {units} 个{unit}中的每一个。"
+        "(ε, δ)-differential privacy with ε = {epsilon} and δ = {delta} for each {unit} of {source}: what anybody concludes from the "
+        "weights is at most e^ε times as probable as it would be without that {unit}, but for δ.",
+        "对 {source} 的每个{unit}满足 (ε, δ)-差分隐私：ε = {epsilon}，δ = {delta}。"
         "除概率 δ 外，任何人由权重得出某一结论的概率，至多是没有该{unit}时的 e^ε 倍。",
     ),
+    "privacy_again": ("By a second way of counting (PRV): ε = {epsilon}.", "另一种算法（PRV）：ε = {epsilon}。"),
+    "privacy_composed": (
+        "Counted over every stage that learned from these rows, or may have: {stages}.",
+        "已对所有使用过（或可能使用过）这些行的阶段合并计算：{stages}。",
+    ),
+    "privacy_none_without": (
+        "No privacy guarantee for any {unit} of {source}: the stage {by} learned without privacy from rows that may be the same.",
+        "对 {source} 的任何{unit}都没有隐私保证：阶段 {by} 在可能相同的行上进行了没有差分隐私的训练。",
+    ),
+    "privacy_none_unknown": (
+        "No privacy guarantee for any {unit} of {source}: there is no record of what the starting model {by} learned from.",
+        "对 {source} 的任何{unit}都没有隐私保证：没有记录说明起始模型 {by} 从哪些数据学习。",
+    ),
+    "privacy_none_units": (
+        "No privacy guarantee for any {unit} of {source}: the stage {by} protects other units of rows that may be the same.",
+        "对 {source} 的任何{unit}都没有隐私保证：阶段 {by} 在可能相同的行上保护的是另一种单位。",
+    ),
+    "privacy_public": (
+        "The data that the published model {name} was pretrained on is outside of any guarantee.",
+        "公开模型 {name} 的预训练数据不在任何保证之内。",
+    ),
+    "privacy_own": ("This stage by itself:", "仅本阶段："),
+    "privacy_epsilon": ("ε of this stage", "本阶段的 ε"),
+    "privacy_delta": ("δ", "δ"),
+    "privacy_units": ("units", "单位数"),
+    "privacy_kept": (
+        "Computed from the training rows without noise, and kept in the model's files:",
+        "由训练行不加噪声地算出，并保存在模型文件中：",
+    ),
+    "privacy_statistic": ("column '{column}': {count} {kind}", "列“{column}”：{count} 个{kind}"),
+    "privacy_single": (", {count} of them in a single row", "，其中 {count} 个只出现在一行中"),
     "privacy_example": ("example", "样本"),
     "privacy_user": ("user", "用户"),
-    "privacy_prv": ("ε by a second way (PRV)", "另一种算法（PRV）的 ε"),
     "privacy_noise": ("noise, as a multiple of the clip norm", "噪声（裁剪范数的倍数）"),
     "privacy_clip": ("clip norm", "裁剪范数"),
     "privacy_rate": ("drawn at each step", "每步抽取比例"),
@@ -524,10 +554,21 @@ KNOWN: dict[str, tuple[str, str]] = {
         "validation and test rows, which choose the epoch and are measured",
         "验证集与测试集的行：前者用于选择轮次，两者都被测量",
     ),
-    "what was read off the training rows before: classes, vocabulary, means and deviations of inputs": (
-        "what was read off the training rows before: classes, vocabulary, means and deviations of inputs",
-        "训练之前从训练行得到的内容：类别、词表、输入的均值与标准差",
+    "how many rows there are, and the fingerprint of the data": (
+        "how many rows there are, and the fingerprint of the data",
+        "行数与数据指纹",
     ),
+    "other models that were trained on the same rows: each training spends again": (
+        "other models that were trained on the same rows: each training spends again",
+        "在相同的行上训练的其他模型：每次训练都会再次消耗",
+    ),
+    "statistic: categories": ("categories", "类别值"),
+    "statistic: classes": ("classes", "目标类别"),
+    "statistic: mean and deviation": ("numbers: mean and standard deviation", "数值：均值与标准差"),
+    "statistic: bin edges": ("edges of bins", "分箱边界"),
+    "statistic: vocabulary": ("tokens of a trained vocabulary", "训练得到的词表中的词元"),
+    "statistic: letters": ("letters", "字母"),
+    "statistic: word counts": ("runs of words with their probabilities", "词序列及其概率"),
     "the report's baselines, which learn from the training rows without privacy": (
         "the report's baselines, which learn from the training rows without privacy",
         "报告中的基线：它们在训练行上学习，不受差分隐私保护",

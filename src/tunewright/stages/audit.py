@@ -25,6 +25,8 @@ from tunewright.models.generate import generate
 from tunewright.models.network import AnyNetwork, evaluating
 from tunewright.models.transformer import Transformer
 from tunewright.random import mix, permutation
+from tunewright.report.promises import promises
+from tunewright.report.words import Words
 from tunewright.runs import read_json
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.ingredients import objective_of
@@ -64,6 +66,8 @@ class Audit:
     says too much."""
     claimed: dict[str, Any] | None
     """The ε and δ that the stage was trained with."""
+    promised: list[str]
+    """What is promised of the model, over all stages that it comes from; empty: nothing, and nobody said so."""
 
 
 def audit(
@@ -109,6 +113,7 @@ def audit(
         extraction=_extraction(loaded.network, loaded.preprocessor, prepared, other, seed),
         leaked=[finding.to_json() for finding in leaks(prepared, seed)],
         claimed=summary["training"].get("privacy"),
+        promised=promises(Words("en"), summary.get("privacy", {})),
     )
 
 
@@ -344,8 +349,9 @@ def lines_of(found: Audit) -> list[str]:
         )
     if found.claimed is not None:
         lines.append(
-            f"trained with differential privacy: ε = {found.claimed['epsilon']:.3g}, δ = {found.claimed['delta']:.2g}"
+            f"this stage was trained with differential privacy: ε = {found.claimed['epsilon']:.3g}, δ = {found.claimed['delta']:.2g}"
         )
+    lines += [f"promised: {line}" for line in found.promised]
     lines += [f"leaked: {leak['title']}, such as {leak['examples'][0]}" for leak in found.leaked] or [
         "no row of test or validation stands in the training, exactly or nearly"
     ]

@@ -41,6 +41,7 @@ from tunewright.tasks.base import InputEncoder, Preprocessor, Started, Task
 from tunewright.tasks.causal_tokens import CausalEncoder
 from tunewright.tasks.chat_tokens import TalkEncoder
 from tunewright.tasks.fields import FieldEncoder
+from tunewright.tasks.public import with_public_classes
 from tunewright.tasks.recordings import SpeechEncoder, SpeechExamples
 from tunewright.tasks.rows import unused_columns
 from tunewright.tasks.table import get_task
@@ -117,7 +118,7 @@ def prepare_data(
             engine=engine,
             progress=progress,
         )
-    prepared = replace(found, base=base)
+    prepared = with_public_classes(replace(found, base=base), recipe)
     if recipe.task.startswith("tabular") and recipe.data.input is None and (unused := unused_columns(prepared)):
         screen.warn(f"columns that are neither numbers nor categories are not used: {', '.join(unused)}")
     return prepared
@@ -173,7 +174,7 @@ def gather(
             fix="leave model.decoding out",
         )
     objective = objective_of(recipe, task, inputs, prepared)
-    target = fit_target(prepared) if objective.supervised else None
+    target = fit_target(prepared, recipe) if objective.supervised else None
     preprocessor = Preprocessor(task=task, inputs=inputs, target=target)
     started = origin.network if origin is not None else None
     few = few_examples(recipe, task, prepared)

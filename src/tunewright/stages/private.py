@@ -2,8 +2,8 @@
 
 Three files in a stage's folder belong to it. `privacy.json` says how much privacy the steps so far have cost; it is written before
 each step's noise is drawn, so that a crash can only overstate. `privacy.key` is the secret that draws and noise follow from: who has
-it and the weights could subtract the noise. It is there while the stage goes on, so that a resumed stage takes the very same
-steps, and deleted at its end. And `summary.json` keeps the final account.
+it and the weights could subtract the noise. It is there until `summary.json` is, so that a resumed stage takes the very same
+steps, and deleted then. And `summary.json` keeps the final account.
 """
 
 from __future__ import annotations
@@ -27,30 +27,28 @@ from tunewright.data.poisson import PoissonBatches
 from tunewright.data.prepared import Prepared
 from tunewright.data.sources.base import ROW
 from tunewright.errors import ArtifactError, DataError, RecipeError
-from tunewright.files import write_json
+from tunewright.files import sync_folder, write_json
 from tunewright.models.tables import has_sparse_gradients
 from tunewright.models.transformer import Transformer
 from tunewright.recipe.schema import Privacy, Recipe
 from tunewright.runs import read_json
 from tunewright.stages.console import Screen
+from tunewright.stages.ingredients import Ingredients
+from tunewright.stages.job import StageJob
+from tunewright.stages.lineage import learned, say_what_adds_up, starting_lineage, statistics, warn_of_statistics
 from tunewright.stages.setup import Ready
 from tunewright.tasks.chat_tokens import ChatExamples
+from tunewright.tasks.public import outside
 from tunewright.training import freezing
-from tunewright.training.accounting import Account, noise_for, usual_delta
+from tunewright.training.accounting import Account, Steps, convolved_or_none, noise_for, usual_delta
 from tunewright.training.freezing import never_moves
+from tunewright.training.lineage import Spent
 from tunewright.training.loop import StepObjective
 from tunewright.training.private import PrivateGradient, require_told_apart
 
 KEY, BOOK = "privacy.key", "privacy.json"
 # So many examples are looked at one by one before anything is learned.
 TRIED = 4
-# What ε says nothing of.
-NOT_COVERED = (
-    "validation and test rows, which choose the epoch and are measured",
-    "what was read off the training rows before: classes, vocabulary, means and deviations of inputs",
-    "the training losses in metrics.jsonl and in the report",
-    "the report's baselines, which learn from the training rows without privacy",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +63,13 @@ class PrivateTraining:
     folder: Path
 
     def facts(self) -> dict[str, Any]:
-        """What was spent in the end, by two ways of counting; takes away the key."""
+        """What was spent in the end, by two ways of counting."""
         spent = read_json(self.folder / BOOK, "the book of a private stage")["steps"]
         epsilon = self.account.epsilon(spent)
-        other = _epsilon_again(self.account, spent)
-        (self.folder / KEY).unlink(missing_ok=True)
+        taken = Steps(noise_multiplier=self.account.noise_multiplier, rate=self.account.rate, steps=spent)
         return {
             "epsilon": epsilon,
-            "epsilon_prv": other,
+            "epsilon_prv": convolved_or_none([taken], self.account.delta),
             "asked": self.privacy.epsilon,
             "delta": self.account.delta,
             "unit": self.privacy.unit,
@@ -81,12 +78,11 @@ class PrivateTraining:
             "steps": spent,
             "noise_multiplier": self.account.noise_multiplier,
             "clip_norm": self.privacy.clip_norm,
-            "not_covered": list(NOT_COVERED),
         }
 
 
 def private_training(
-    recipe: Recipe, ready: Ready, prepared: Prepared, objective: StepObjective, folder: Path, screen: Screen
+    job: StageJob, ingredients: Ingredients, ready: Ready, objective: StepObjective, screen: Screen
 ) -> PrivateTraining:
     """Everything for a private stage, after it was seen that this network can be trained so.
 
@@ -94,9 +90,11 @@ def private_training(
         RecipeError: it cannot, or no noise is enough.
         ArtifactError: the stage was begun, and its key is gone.
     """
+    recipe, prepared, folder = ingredients.recipe, ingredients.prepared, job.folder
     privacy = recipe.privacy
     assert privacy is not None
     examples = _made_ready(ready)
+    own = statistics(job, prepared, ingredients.preprocessor)
     expected = recipe.train.batch_size * recipe.train.accumulate
     batches = PoissonBatches(
         examples=examples,
@@ -124,6 +122,13 @@ def private_training(
     if delta >= 1 / batches.units:
         screen.warn(
             f"δ = {delta:.2g} is no less than 1/{batches.units:,}: it would allow a whole {privacy.unit} to be published"
+        )
+    spent = Spent(steps=Steps(noise_multiplier=noise, rate=batches.rate, steps=steps), delta=delta, unit=privacy.unit)
+    say_what_adds_up(starting_lineage(job), learned(job, prepared, spent, own), screen)
+    warn_of_statistics(own, screen)
+    for column, count in outside(prepared, recipe).items():
+        screen.warn(
+            f"{count:,} training rows have a value of {column!r} outside its public categories: it is unknown there"
         )
     gradient = PrivateGradient(
         clip_norm=privacy.clip_norm,
@@ -265,11 +270,22 @@ def _key(folder: Path) -> int:
         )
     key = secrets.randbits(128)
     folder.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    # Whole or absent: a kill in the middle must not leave half a secret, with which no stage could go on.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(f"{key:032x}")
         file.flush()
         os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(folder)
     return key
+
+
+def forget_key(folder: Path) -> None:
+    """Delete the secret of a stage that is finished, which its summary.json says; before that it may have to go on."""
+    if (folder / "summary.json").exists():
+        for path in (folder / KEY, *folder.glob(f".{KEY}.*.tmp")):
+            path.unlink(missing_ok=True)
 
 
 def _bookkeeper(folder: Path, account: Account) -> Callable[[int], None]:
@@ -293,11 +309,3 @@ def _bookkeeper(folder: Path, account: Account) -> Callable[[int], None]:
         )
 
     return before
-
-
-def _epsilon_again(account: Account, steps: int) -> float | None:
-    """ε by the other way of counting; None where its numerics give up."""
-    try:
-        return account.epsilon_by_convolution(steps)
-    except (RuntimeError, ValueError, MemoryError):
-        return None

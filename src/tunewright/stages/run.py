@@ -24,6 +24,8 @@ from tunewright.stages.foretelling import hold_against, plan_run
 from tunewright.stages.ingredients import prepare_data
 from tunewright.stages.job import StageJob, recipe_backbone
 from tunewright.stages.learning import learn_stage
+from tunewright.stages.lineage import starting_lineage, warn_of_lost_promises
+from tunewright.stages.private import forget_key
 from tunewright.stages.recipes import command_of, given_weights, read_recipe
 from tunewright.stages.texts import warn_of_known_texts
 
@@ -130,6 +132,14 @@ def _carry_out(
     for stage, backbone in zip(stages, backbones, strict=True):
         require_controls(stage.recipe, backbone is not None and not backbone.own)
     warn_of_known_texts(stages, prepared, screen)
+    first = StageJob(
+        stage=stages[0],
+        folder=opened.stage_folder(stages[0].name),
+        source=given_weights(stages[0].recipe, base),
+        prepared=prepared[0],
+        backbone=backbones[0],
+    )
+    warn_of_lost_promises(stages, prepared, starting_lineage(first), screen)
     last = len(stages) if until is None else max(i for i, stage in enumerate(stages) if stage.kind == until) + 1
     for replica in range(recipe.eval.seeds):
         source = given_weights(stages[0].recipe, base)
@@ -143,6 +153,7 @@ def _carry_out(
                 learn_stage(job, screen)
                 if replica == 0 and stage.name in plans:
                     hold_against(plans[stage.name], folder, opened.folder.name)
+            forget_key(folder)
             if "evaluation" not in read_json(folder / "summary.json", "a stage's summary"):
                 evaluate_stage(job, screen, full=replica == 0)
             if replica == 0 and seeded.recipe.eval.controls:

@@ -25,6 +25,7 @@ from tunewright.runs import MetricsLog
 from tunewright.stages.console import Screen
 from tunewright.stages.ingredients import Ingredients, is_stochastic
 from tunewright.stages.job import StageJob
+from tunewright.stages.lineage import LINEAGE, lineage_after, promise
 from tunewright.stages.memory import forget_peak, peak_memory
 from tunewright.stages.piecewise import fill, write
 from tunewright.stages.private import private_training
@@ -95,7 +96,7 @@ def train_ingredients(
     objective = ingredients.objective.bind(recipe.seed, ready.device)
     private = None
     if recipe.privacy is not None:
-        private = private_training(recipe, ready, ingredients.prepared, objective, job.folder, screen)
+        private = private_training(job, ingredients, ready, objective, screen)
     leads = together is None or together.first
     from_parts = ingredients.numbers == "parts"  # the network is whole in no process
     before = freezing.fingerprint(ready.network) if leads and not from_parts else {}
@@ -344,7 +345,12 @@ def finish_stage(
     freezing.release(network)
     ingredients.preprocessor.inputs.write(job.folder / "model")
     made_from = describe_source(job)
-    extra = {"preprocessor": ingredients.preprocessor.to_json(), "made_from": made_from}
+    lineage = lineage_after(job, ingredients.prepared, ingredients.preprocessor, means.get("privacy"))
+    extra = {
+        "preprocessor": ingredients.preprocessor.to_json(),
+        "made_from": made_from,
+        LINEAGE: lineage.to_json(),
+    }
     save_model(job.folder / "model", network, extra)
     chosen_epoch = state.best.epoch if state.best else state.epoch
     certificate = freezing.certify(movements, before, after or freezing.fingerprint(network), chosen_epoch)
@@ -361,6 +367,7 @@ def finish_stage(
         },
         "training": {**describe_training(ingredients, state, lr, selection_metric(ingredients)), **means},
         "certificate": certificate,
+        **({"privacy": promised} if (promised := promise(lineage)) is not None else {}),
         **({"texts": texts} if texts is not None else {}),
     }
     write_json(job.folder / "summary.json", summary)

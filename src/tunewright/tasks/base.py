@@ -25,6 +25,7 @@ from tunewright.models.pretrained import Backbone
 from tunewright.models.transformer import Purpose
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.targets import TargetEncoder
+from tunewright.training.lineage import Statistic
 from tunewright.training.objectives import Objective
 
 # For each text (or whatever a table's row is): outputs [N, K] and targets [N] that the metrics of a kind want.
@@ -99,6 +100,10 @@ class InputEncoder(Protocol):
         ...
 
     def to_json(self) -> dict[str, Any]: ...
+
+    def statistics(self, prepared: Prepared) -> list[Statistic]:
+        """Everything in the encoder's JSON and files that was computed from training rows, if it was fitted to these."""
+        ...
 
     def write(self, folder: Path) -> None:
         """Files that the JSON does not hold, such as a tokenizer's, into the model's folder."""

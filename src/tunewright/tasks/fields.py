@@ -19,13 +19,16 @@ from scipy import sparse
 from torch import Tensor
 
 from tunewright.data.batching import TensorExamples
+from tunewright.data.columns import Column
 from tunewright.data.prepared import Prepared
 from tunewright.data.roles import role_columns
 from tunewright.errors import DataError, RecipeError
 from tunewright.models.click_models import CLICK_MODELS
 from tunewright.models.pretrained import Backbone
 from tunewright.recipe.named import parse_named
-from tunewright.recipe.schema import Model, Recipe
+from tunewright.recipe.schema import Model, PublicColumn, Recipe
+from tunewright.tasks.public import held_by_one, public_categories, public_column, public_edges
+from tunewright.training.lineage import Statistic
 
 # A measured number falls into one of so many bins of as many training rows each.
 BINS = 32
@@ -51,6 +54,13 @@ class Field:
     def size(self) -> int:
         """How many numbers there are to choose from."""
         return 1 + (len(self.edges) + 1 if self.kind == "number" else len(self.values))
+
+    def statistic(self, train: pa.Table) -> Statistic:
+        """What of the training rows stands in the field."""
+        if self.kind == "number":
+            return Statistic(column=self.column, kind="bin edges", count=len(self.edges))
+        alone = held_by_one(train[self.column], self.values)
+        return Statistic(column=self.column, kind="categories", count=len(self.values), single=alone)
 
     def encode(self, table: pa.Table) -> np.ndarray:
         """[N, count] int64."""
@@ -149,6 +159,9 @@ class FieldEncoder:
     def to_json(self) -> dict[str, Any]:
         return {"fields": [asdict(field) for field in self.fields]}
 
+    def statistics(self, prepared: Prepared) -> list[Statistic]:
+        return [entry.statistic(prepared.table("train", [entry.column])) for entry in self.fields]
+
     def write(self, folder: Path) -> None:
         """Nothing: the JSON holds all."""
 
@@ -156,7 +169,8 @@ class FieldEncoder:
 def fit_fields(
     prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: FieldEncoder | None
 ) -> FieldEncoder:
-    """Learn the fields' values and bins from the training split, unless a network was trained on known ones.
+    """Learn the fields' values and bins from the training split, unless a network was trained on known ones, or the recipe
+    gives them as public.
 
     Raises:
         DataError: a column that the recipe names cannot be a field, or there is none.
@@ -176,7 +190,22 @@ def fit_fields(
         )
     table = prepared.table("train", names)
     identities = role_columns(recipe.data, columns)
-    return FieldEncoder(fields=[fit_field(table, name, columns[name].kind, name in identities) for name in names])
+    fields: list[Field] = []
+    for name in names:
+        if (given := public_column(recipe, columns[name])) is not None:
+            fields.append(_public_field(columns[name], given, name in identities))
+        else:
+            fields.append(fit_field(table, name, columns[name].kind, name in identities))
+    return FieldEncoder(fields=fields)
+
+
+def _public_field(column: Column, given: PublicColumn, identity: bool) -> Field:
+    if column.kind == "number" and not identity:
+        return Field(column=column.name, values=[], edges=public_edges(given, column), count=1, kind="number")
+    values = public_categories(given, column)
+    if column.kind == "labels":
+        return Field(column=column.name, values=values, edges=[], count=MOST_VALUES, kind="labels")
+    return Field(column=column.name, values=values, edges=[], count=1, kind="category")
 
 
 def load_fields(value: dict[str, Any], folder: Path) -> FieldEncoder:

@@ -20,11 +20,12 @@ from tunewright.data.batching import TensorExamples
 from tunewright.data.prepared import Prepared
 from tunewright.data.roles import role_columns, time_column
 from tunewright.data.splits import time_values
-from tunewright.errors import ArtifactError, DataError
+from tunewright.errors import ArtifactError, DataError, RecipeError
 from tunewright.models.pretrained import Backbone
 from tunewright.models.recommenders import describe_recommender
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.fields import Field, fit_field
+from tunewright.training.lineage import Statistic
 
 # What a user said of an item afterwards is not known of either beforehand.
 RATINGS = ("rating", "label", "click", "stars", "score")
@@ -164,6 +165,16 @@ class InteractionEncoder:
 
     def to_json(self) -> dict[str, Any]:
         return {"user": self.user, "item": self.item, "time": self.time, "length": self.length}
+
+    def statistics(self, prepared: Prepared) -> list[Statistic]:
+        """Raises RecipeError: the training rows themselves stand in the model's folder."""
+        raise RecipeError(
+            "a recommender keeps who chose what beside its weights, so nothing that it learned from would be private",
+            place="privacy",
+            found="task: item-recommendation",
+            expected="a task whose model keeps none of its rows",
+            fix="leave privacy out, or train click-prediction on the same table",
+        )
 
     def write(self, folder: Path) -> None:
         """The names of users and items, and their pairs."""

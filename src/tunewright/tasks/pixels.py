@@ -22,6 +22,7 @@ from tunewright.errors import DataError
 from tunewright.models.pretrained import Backbone
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.image_processor import backbone_processor, write_processor
+from tunewright.training.lineage import Statistic
 
 # The linear baseline sees pictures of at most this side: a linear model gains nothing from more pixels, and drowns in them.
 PLAIN_SIDE = 32
@@ -98,6 +99,9 @@ class PixelEncoder:
             "scaling": self.scaling.to_json(),
             "processor": self.processor,
         }
+
+    def statistics(self, prepared: Prepared) -> list[Statistic]:
+        return []  # bytes are scaled by fixed numbers, or by a pretrained network's own
 
     def write(self, folder: Path) -> None:
         """The description of a pretrained backbone's pictures, in the library's format."""

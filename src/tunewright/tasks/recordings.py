@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +20,7 @@ from tunewright.data.batching import Batch
 from tunewright.data.hearing import A_SECOND, HEARINGS, WIDTHS
 from tunewright.data.log_mel import HOP
 from tunewright.data.ngrams import NGrams, count_ngrams, read_arpa, write_arpa
+from tunewright.data.prepared import Prepared
 from tunewright.data.sound_changes import SoundChanges
 from tunewright.data.sources.speech import AUDIO
 from tunewright.data.spoken import spoken, spoken_words
@@ -27,6 +29,7 @@ from tunewright.evaluation.decoding import Beam
 from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Recipe
 from tunewright.training.ctc import NO_LETTER
+from tunewright.training.lineage import Statistic
 
 TEXT = "text"
 WORDS_FILE = "words.arpa"
@@ -205,6 +208,17 @@ class SpeechEncoder:
         if self.beam is not None:
             facts = {name: value for name, value in vars(self.beam).items() if name != "words"}
             found["beam"] = {**facts, "hot_words": sorted(self.beam.hot_words)}
+        return found
+
+    def statistics(self, prepared: Prepared) -> list[Statistic]:
+        rows: Counter[str] = Counter()
+        for piece in prepared.pieces("train", [TEXT]):
+            rows.update(letter for text in piece[TEXT].to_pylist() for letter in set(spoken(text or "")))
+        alone = sum(rows[letter] == 1 for letter in self.letters)
+        found = [Statistic(column=TEXT, kind="letters", count=len(self.letters), single=alone)]
+        if self.beam is not None and self.beam.words is not None:
+            runs = len(self.beam.words.log_probabilities)
+            found.append(Statistic(column=TEXT, kind="word counts", count=runs))
         return found
 
     def write(self, folder: Path) -> None:

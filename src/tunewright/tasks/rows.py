@@ -19,7 +19,9 @@ from tunewright.data.prepared import Prepared, column_array
 from tunewright.data.sources.base import ROW
 from tunewright.errors import DataError
 from tunewright.models.pretrained import Backbone
-from tunewright.recipe.schema import Recipe
+from tunewright.recipe.schema import PublicColumn, Recipe
+from tunewright.tasks.public import held_by_one, public_categories, public_column, public_scaling
+from tunewright.training.lineage import Statistic
 
 # A category outside the commonest so many in the training split is encoded as all zeros, like an unseen one.
 MOST_CATEGORIES = 100
@@ -107,6 +109,21 @@ class RowEncoder:
     def to_json(self) -> dict[str, Any]:
         return {"features": [asdict(feature) for feature in self.features]}
 
+    def statistics(self, prepared: Prepared) -> list[Statistic]:
+        table = prepared.table("train", [feature.column for feature in self.features if feature.kind == "category"])
+        found: list[Statistic] = []
+        for feature in self.features:
+            if feature.kind == "category":
+                alone, known = held_by_one(table[feature.column], feature.categories), len(feature.categories)
+                found.append(Statistic(column=feature.column, kind="categories", count=known, single=alone))
+            else:
+                found.append(
+                    Statistic(
+                        column=feature.column, kind="mean and deviation", count=len(feature.mean) + len(feature.std)
+                    )
+                )
+        return found
+
     def write(self, folder: Path) -> None:
         """Nothing: the JSON holds all."""
 
@@ -133,7 +150,8 @@ def _finite(feature: Feature, table: pa.Table) -> np.ndarray:
 
 
 def fit_rows(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: RowEncoder | None) -> RowEncoder:
-    """Learn means, deviations and categories from the training split, unless a network was trained on known ones.
+    """Learn means, deviations and categories from the training split, unless a network was trained on known ones, or the
+    recipe gives them as public.
 
     A constant column is kept with a deviation of 1: it tells the network nothing and harms nothing.
 
@@ -147,7 +165,9 @@ def fit_rows(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, know
     features: list[Feature] = []
     for name in prepared.manifest.input:
         fit = FITTERS.get(columns[name].kind)
-        if fit is not None:
+        if fit is not None and (given := public_column(recipe, columns[name])) is not None:
+            features.append(_public_feature(columns[name], given))
+        elif fit is not None:
             features.append(fit(table, columns[name]))
         elif recipe.data.input is not None:
             raise DataError(
@@ -201,6 +221,16 @@ def _fit_array(table: pa.Table, column: Column) -> Feature:
         std=np.where(std > 0, std, 1.0).tolist(),
         shape=list(column.shape or ()),
     )
+
+
+def _public_feature(column: Column, given: PublicColumn) -> Feature:
+    if column.kind == "category":
+        return _feature(column, categories=public_categories(given, column))
+    if column.kind == "array":
+        mean, std = public_scaling(given, column, int(np.prod(column.shape or ())))
+        return _feature(column, mean=mean, std=std, shape=list(column.shape or ()))
+    mean, std = public_scaling(given, column)
+    return _feature(column, mean=mean, std=std, marked=given.missing)
 
 
 def _feature(column: Column, **fitted: Any) -> Feature:

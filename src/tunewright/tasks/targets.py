@@ -14,6 +14,9 @@ from torch import Tensor
 from tunewright.data.labels import label_matrix
 from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError
+from tunewright.recipe.schema import Recipe
+from tunewright.tasks.public import held_by_one, public_column, public_scaling
+from tunewright.training.lineage import Statistic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +80,22 @@ class TargetEncoder:
         array = target.cpu().numpy()
         return array if self.classes is not None else array.astype(np.float64) * self.std + self.mean
 
+    def statistic(self, prepared: Prepared) -> Statistic:
+        """What of the training rows stands in the encoder."""
+        if self.classes is None:
+            return Statistic(column=self.column, kind="mean and deviation", count=2)
+        alone = held_by_one(prepared.table("train", [self.column])[self.column], self.classes)
+        return Statistic(column=self.column, kind="classes", count=len(self.classes), single=alone)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def fit_target(prepared: Prepared) -> TargetEncoder | None:
+def fit_target(prepared: Prepared, recipe: Recipe | None = None) -> TargetEncoder | None:
     """The encoder for a prepared set's target; None for unlabelled data.
+
+    Args:
+        recipe: may give a number's mean and deviation as public.
 
     Raises:
         DataError: fewer than two classes, or a number that never changes.
@@ -101,6 +114,10 @@ def fit_target(prepared: Prepared) -> TargetEncoder | None:
                 fix="name another column with data.target, or set data.labelled: false",
             )
         return TargetEncoder(column=manifest.target, classes=classes, several=manifest.target_kind == "labels")
+    column = manifest.column(manifest.target)
+    if recipe is not None and (given := public_column(recipe, column)) is not None:
+        means, stds = public_scaling(given, column)
+        return TargetEncoder(column=manifest.target, classes=None, mean=means[0], std=stds[0])
     values = prepared.table("train", [manifest.target])[manifest.target].to_numpy()
     std = float(values.std())
     if not std > 0:

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from tunewright.data.batching import Ragged, TokenExamples
 from tunewright.data.prepared import Prepared
-from tunewright.data.tokenizer import trained_tokenizer
+from tunewright.data.tokenizer import is_trained_here, trained_tokenizer
 from tunewright.errors import DataError, RecipeError
 from tunewright.models.pretrained import Backbone
 from tunewright.models.transformer import quiet
 from tunewright.recipe.schema import Named, Recipe
 from tunewright.training.corruption import Vocabulary
+from tunewright.training.lineage import Statistic
 
 # Texts that are tokenised in one call: enough for every core, few enough that memory stays flat.
 CHUNK = 10_000
@@ -59,6 +60,11 @@ class TokenEncoder:
 
     def show(self, table: pa.Table, index: int) -> dict[str, Any]:
         return {"input": {name: table[name][index].as_py() for name in self.columns}}
+
+    def statistics(self, prepared: Prepared) -> list[Statistic]:
+        if not is_trained_here(self.tokenizer):
+            return []
+        return [Statistic(column=name, kind="vocabulary", count=len(self.tokenizer)) for name in self.columns]
 
     def write(self, folder: Path) -> None:
         """The tokenizer's files, in the library's format."""

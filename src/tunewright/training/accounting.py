@@ -7,6 +7,7 @@ at most e^ε times what it would be without that unit, plus δ (Dwork and Roth 2
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,8 +22,8 @@ PRECISE, LARGEST = 1e-4, 1e4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Account:
-    """Steps of the Gaussian mechanism on units that are drawn by Poisson sampling.
+class Steps:
+    """Equal steps of the Gaussian mechanism on units that are drawn by Poisson sampling.
 
     noise_multiplier: σ, the noise's standard deviation as a multiple of the largest norm that a unit's gradient may have.
     rate: the probability of a unit to be in a step.
@@ -30,38 +31,79 @@ class Account:
 
     noise_multiplier: float
     rate: float
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """A mechanism of which any number of steps is taken, for one δ; its fields are those of `Steps`."""
+
+    noise_multiplier: float
+    rate: float
     delta: float
 
     @cached_property
     def _step(self) -> np.ndarray:
-        from opacus.accountants.analysis.rdp import compute_rdp
-
-        return np.asarray(compute_rdp(q=self.rate, noise_multiplier=self.noise_multiplier, steps=1, orders=ORDERS))
+        return divergences(self.noise_multiplier, self.rate)
 
     def epsilon(self, steps: int) -> float:
-        """ε after so many steps, by Rényi differential privacy (Mironov 2017; Mironov, Talwar and Zhang 2019; to ε by Balle et
-        al. 2020, theorem 21)."""
-        if steps == 0:
-            return 0.0
-        orders = np.asarray(ORDERS)
-        found = (
-            self._step * steps - (np.log(self.delta) + np.log(orders)) / (orders - 1) + np.log((orders - 1) / orders)
-        )
-        return float(max(0.0, np.nanmin(found)))
+        """ε after so many steps, by Rényi differential privacy."""
+        return 0.0 if steps == 0 else smallest_epsilon(self._step * steps, self.delta)
 
     def epsilon_by_convolution(self, steps: int) -> float:
-        """The same from the distribution of the privacy loss itself, convolved numerically (Gopi, Lee and Wutschitz 2021): an
-        independent check, and nearly always the smaller of the two. An upper bound, its numerical error included."""
-        if steps == 0:
-            return 0.0
-        from opacus.accountants import PRVAccountant
+        """The same by `convolved_epsilon`."""
+        taken = Steps(noise_multiplier=self.noise_multiplier, rate=self.rate, steps=steps)
+        return convolved_epsilon([taken], self.delta)
 
-        accountant = PRVAccountant()
-        accountant.history = [(self.noise_multiplier, self.rate, steps)]
-        with warnings.catch_warnings(), np.errstate(divide="ignore"):  # log 0 where every unit is in every step
-            # It bounds its domain by Rényi divergences of few orders, and says so; the bound need not be tight.
-            warnings.filterwarnings("ignore", message="Optimal order is the")
-            return float(accountant.get_epsilon(self.delta))
+
+def divergences(noise_multiplier: float, rate: float) -> np.ndarray:
+    """The Rényi divergence of one step at each of ORDERS (Mironov, Talwar and Zhang 2019)."""
+    from opacus.accountants.analysis.rdp import compute_rdp
+
+    return np.asarray(compute_rdp(q=rate, noise_multiplier=noise_multiplier, steps=1, orders=ORDERS))
+
+
+def smallest_epsilon(found: np.ndarray, delta: float) -> float:
+    """The ε that divergences at ORDERS allow (Mironov 2017; by Balle et al. 2020, theorem 21)."""
+    orders = np.asarray(ORDERS)
+    bounds = found - (np.log(delta) + np.log(orders)) / (orders - 1) + np.log((orders - 1) / orders)
+    return float(max(0.0, np.nanmin(bounds)))
+
+
+def composed_epsilon(history: Sequence[Steps], delta: float) -> float:
+    """ε of several mechanisms on the same units, each of its own noise and rate: Rényi divergences add up (Mironov 2017,
+    proposition 1)."""
+    taken = [part for part in history if part.steps]
+    if not taken:
+        return 0.0
+    total = np.zeros(len(ORDERS))
+    for part in taken:
+        total = total + divergences(part.noise_multiplier, part.rate) * part.steps
+    return smallest_epsilon(total, delta)
+
+
+def convolved_epsilon(history: Sequence[Steps], delta: float) -> float:
+    """The same from the distribution of the privacy loss itself, convolved numerically (Gopi, Lee and Wutschitz 2021): an
+    independent check, and nearly always the smaller of the two. An upper bound, its numerical error included."""
+    taken = [part for part in history if part.steps]
+    if not taken:
+        return 0.0
+    from opacus.accountants import PRVAccountant
+
+    accountant = PRVAccountant()
+    accountant.history = [(part.noise_multiplier, part.rate, part.steps) for part in taken]
+    with warnings.catch_warnings(), np.errstate(divide="ignore"):  # log 0 where every unit is in every step
+        # It bounds its domain by Rényi divergences of few orders, and says so; the bound need not be tight.
+        warnings.filterwarnings("ignore", message="Optimal order is the")
+        return float(accountant.get_epsilon(delta))
+
+
+def convolved_or_none(history: Sequence[Steps], delta: float) -> float | None:
+    """`convolved_epsilon`; None where its numerics give up."""
+    try:
+        return convolved_epsilon(history, delta)
+    except (RuntimeError, ValueError, MemoryError):
+        return None
 
 
 def noise_for(epsilon: float, *, delta: float, rate: float, steps: int) -> float:

@@ -1,0 +1,159 @@
+"""Values that the recipe gives as public, in place of those that would be computed from private rows; and what is left of these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tunewright.data.columns import Column
+from tunewright.data.prepared import Prepared
+from tunewright.errors import RecipeError
+from tunewright.recipe.named import suggest
+from tunewright.recipe.schema import PublicColumn, Recipe
+
+PLACE = "privacy.public"
+
+
+def public_column(recipe: Recipe, column: Column) -> PublicColumn | None:
+    """What the recipe says of a column; None: nothing."""
+    return recipe.privacy.public.get(column.name) if recipe.privacy is not None else None
+
+
+def public_categories(given: PublicColumn, column: Column) -> list[str]:
+    """The categories of a column, each once.
+
+    Raises:
+        RecipeError: there are none, or one stands there twice.
+    """
+    if given.categories is None or given.mean is not None or given.std is not None or given.edges is not None:
+        raise _unfit(given, column, "categories", f"{{{column.name}: {{categories: [first, second]}}}}")
+    if len(set(given.categories)) < len(given.categories):
+        twice = next(name for name in given.categories if given.categories.count(name) > 1)
+        raise RecipeError(
+            "a category stands there twice",
+            place=f"{PLACE}.{column.name}.categories",
+            found=twice,
+            expected="each category once",
+            fix="delete one of the two",
+        )
+    return given.categories
+
+
+def public_scaling(given: PublicColumn, column: Column, size: int = 1) -> tuple[list[float], list[float]]:
+    """Mean and deviation of each of the `size` values of a cell.
+
+    Raises:
+        RecipeError: they are not given, or not for so many values.
+    """
+    example = f"{{{column.name}: {{mean: 0, std: 1}}}}"
+    if given.mean is None or given.std is None or given.categories is not None or given.edges is not None:
+        raise _unfit(given, column, "mean and std", example)
+    found: list[list[float]] = []
+    for name, value in (("mean", given.mean), ("std", given.std)):
+        values = list(value) if isinstance(value, list) else [value] * size
+        if len(values) != size:
+            raise RecipeError(
+                f"the column {column.name!r} has {size} values in each cell",
+                place=f"{PLACE}.{column.name}.{name}",
+                found=f"{len(values)} numbers",
+                expected=f"one number for all of them, or {size}",
+                fix=f"privacy: {{public: {example}}}",
+            )
+        found.append([float(number) for number in values])
+    return found[0], found[1]
+
+
+def public_edges(given: PublicColumn, column: Column) -> list[float]:
+    """Where the bins of a column begin, rising.
+
+    Raises:
+        RecipeError: they are not given, or do not rise.
+    """
+    if given.edges is None or given.categories is not None or given.mean is not None or given.std is not None:
+        raise _unfit(given, column, "edges", f"{{{column.name}: {{edges: [0, 10, 100]}}}}")
+    if any(not low < high for low, high in zip(given.edges, given.edges[1:])):
+        raise RecipeError(
+            "the edges do not rise",
+            place=f"{PLACE}.{column.name}.edges",
+            found=given.edges,
+            expected="each larger than the one before",
+            fix="put them in order, each once",
+        )
+    return given.edges
+
+
+def _unfit(given: PublicColumn, column: Column, expected: str, example: str) -> RecipeError:
+    said = ", ".join(given.model_fields_set) or "nothing"
+    return RecipeError(
+        f"the column {column.name!r} is of kind {column.kind}, and these are not the values that are computed from it",
+        place=f"{PLACE}.{column.name}",
+        found=said,
+        expected=expected,
+        fix=f"privacy: {{public: {example}}}",
+    )
+
+
+def with_public_classes(prepared: Prepared, recipe: Recipe) -> Prepared:
+    """The data with the target's public classes in place of those that its rows have.
+
+    Raises:
+        RecipeError: `privacy.public` names a column that is not there, or whose values are not computed by this task.
+    """
+    public = recipe.privacy.public if recipe.privacy is not None else {}
+    manifest = prepared.manifest
+    used = [*manifest.input, *([manifest.target] if manifest.target is not None else [])]
+    for name in public:
+        if name not in used:
+            raise RecipeError(
+                "the data has no input or target column of this name",
+                place=f"{PLACE}.{name}",
+                found=name,
+                expected=", ".join(used[:20]),
+                fix=suggest(name, used),
+            )
+        if (column := manifest.column(name)).kind not in ("number", "category", "array", "labels"):
+            raise RecipeError(
+                f"nothing that could be given is computed from a column of kind {column.kind}",
+                place=f"{PLACE}.{name}",
+                found=name,
+                expected="columns of numbers, categories or arrays",
+                fix=f"delete {name} from privacy.public",
+            )
+    if manifest.target in public and manifest.classes is not None:
+        classes = public_categories(public[manifest.target], manifest.column(manifest.target))
+        return replace(prepared, manifest=replace(manifest, classes=classes))
+    return prepared
+
+
+def outside(prepared: Prepared, recipe: Recipe) -> dict[str, int]:
+    """For each input column with public categories, how many training rows have another value; columns without any are absent."""
+    public = recipe.privacy.public if recipe.privacy is not None else {}
+    given = {name: known.categories for name, known in public.items() if known.categories is not None}
+    names = [name for name in given if name in prepared.manifest.input]
+    if not names:
+        return {}
+    table = prepared.table("train", names)
+    counts = {name: _strange(table[name].combine_chunks(), given[name] or []) for name in names}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _strange(column: pa.Array, known: list[str]) -> int:
+    if pa.types.is_list(column.type):
+        values, rows = column.flatten(), pc.list_parent_indices(column)
+    else:
+        values, rows = column, pa.array(range(len(column)))
+    strange = pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values.cast(pa.string()), pa.array(known, pa.string()))))
+    return len(pc.unique(rows.filter(strange)))
+
+
+def held_by_one(column: pa.ChunkedArray, known: Sequence[str]) -> int:
+    """How many of the known values only one row has."""
+    values = column.combine_chunks()
+    if pa.types.is_list(values.type):
+        values = values.flatten()
+    counts = pc.value_counts(values.cast(pa.string()).drop_null())
+    alone = counts.field("values").filter(pc.equal(counts.field("counts"), 1))
+    return pc.sum(pc.cast(pc.is_in(alone, pa.array(known, pa.string())), pa.int64())).as_py() or 0
