@@ -452,6 +452,9 @@ def test_a_private_adapter_is_peft_s(tmp_path: Path) -> None:
     from peft import AutoPeftModelForSequenceClassification
     from transformers import AutoTokenizer
 
+    from tunewright.models.pretrained import open_backbone
+    from tunewright.stages.lineage import backbone_lineage, read_lineage
+    from tunewright.stages.merge import merge_adapter
     from tunewright.stages.predict import load_model
 
     base = tiny_bert(tmp_path / "base")
@@ -467,6 +470,12 @@ def test_a_private_adapter_is_peft_s(tmp_path: Path) -> None:
     }
     result = run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent())
     folder = result.stages["finetune"].folder / "model"
+    merge_adapter(folder, tmp_path / "merged", silent())
+    assert read_lineage(tmp_path / "merged") == read_lineage(folder)
+    # Nobody knows what a folder of weights learned from; of a model of ours its own record says so.
+    (promised,) = result.stages["finetune"].summary["privacy"]["guarantees"]
+    assert promised["reason"] == "unknown start" and promised["because_of"] == "base"
+    assert backbone_lineage(open_backbone(str(tmp_path / "merged"), tmp_path)) == read_lineage(folder)
     some = ["the film was very good", "a bad plot", "not dull"]
     theirs = AutoPeftModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.no_grad():

@@ -13,6 +13,7 @@ from typing import Any
 
 from tunewright.data.prepared import Prepared
 from tunewright.errors import ArtifactError
+from tunewright.models.catalog import BACKBONES
 from tunewright.models.pretrained import Backbone
 from tunewright.models.saved import BESIDE
 from tunewright.recipe.schema import Recipe
@@ -49,7 +50,8 @@ def backbone_lineage(backbone: Backbone) -> Lineage:
     """That of a pretrained backbone: ours, a published one, or a folder of which nothing is known."""
     if _record(backbone.folder) is not None:
         return read_lineage(backbone.folder)
-    return Lineage(public=[backbone.name]) if backbone.hub is not None else Lineage(unknown=[backbone.folder.name])
+    published = backbone.name in BACKBONES or backbone.hub is not None
+    return Lineage(public=[backbone.name]) if published else Lineage(unknown=[backbone.folder.name])
 
 
 def read_lineage(folder: Path) -> Lineage:
@@ -131,12 +133,11 @@ def promise(lineage: Lineage) -> dict[str, Any] | None:
     """The summary's "privacy": what is promised to whom, and what is not; None where no stage was trained with privacy."""
     if not lineage.is_private:
         return None
+    kept = dict.fromkeys(entry for stage in lineage.stages for entry in stage.statistics)
     return {
         "guarantees": [asdict(guarantee) for guarantee in lineage.guarantees()],
         "public": lineage.public,
-        "statistics": [
-            asdict(entry) for stage in lineage.stages if stage.spent is not None for entry in stage.statistics
-        ],
+        "statistics": [asdict(entry) for entry in kept],
         "not_covered": list(NOT_COVERED),
     }
 

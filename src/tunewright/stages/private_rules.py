@@ -11,8 +11,12 @@ from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Model, Recipe
 
 
-def require_private(recipe: Recipe) -> None:
+def require_private(recipe: Recipe, seeds: int = 1) -> None:
     """See what can be seen in the recipe alone.
+
+    Args:
+        recipe: a stage's.
+        seeds: how often the whole run is repeated, whatever the stage's own block says.
 
     Raises:
         RecipeError: it asks for something that no ε would be true of.
@@ -22,7 +26,11 @@ def require_private(recipe: Recipe) -> None:
     changing = [next(iter(step)) if isinstance(step, dict) else step for step in recipe.train.augment]
     mixing = [name for name in changing if name in ("mixup", "cutmix")]
     refused: list[tuple[str, Any, str]] = [
-        ("eval.seeds", recipe.eval.seeds if recipe.eval.seeds > 1 else None, "each repeat spends ε again"),
+        (
+            "eval.seeds",
+            repeats if (repeats := max(seeds, recipe.eval.seeds)) > 1 else None,
+            "each repeat spends ε again",
+        ),
         ("eval.controls", recipe.eval.controls or None, "the controls would learn from the same rows without privacy"),
         ("tune.method", _other_method(recipe), "only training by gradients is made private"),
         ("train.augment", mixing or None, "it makes one example of two, whose shares cannot be told apart"),

@@ -26,6 +26,7 @@ from tunewright.stages.job import StageJob, recipe_backbone
 from tunewright.stages.learning import learn_stage
 from tunewright.stages.lineage import starting_lineage, warn_of_lost_promises
 from tunewright.stages.private import forget_key
+from tunewright.stages.private_rules import require_private
 from tunewright.stages.recipes import command_of, given_weights, read_recipe
 from tunewright.stages.texts import warn_of_known_texts
 
@@ -89,6 +90,8 @@ def run(
             found=", ".join(stage.name for stage in stages),
             fix=f"add it to the recipe's `stages`, such as `stages: [pretrain, {until}]`, or use `tunewright run`",
         )
+    for stage in stages:
+        require_private(stage.recipe, loaded.eval.seeds)
     prepared = [prepare_data(stage.recipe, base, screen) for stage in stages]
     beside = [prepare_beside(stage.recipe, base, screen) for stage in stages]
     plans = plan_run(stages, prepared, base, Path(runs), force=force, screen=screen) if plan else {}
