@@ -92,7 +92,7 @@ def test_with_public_values_nothing_of_the_rows_is_in_the_model(tmp_path: Path) 
     assert ALONE.encode() not in files_of(stage.folder / "model")
     assert stage.summary["privacy"]["statistics"] == []
     assert "without noise" not in (stage.folder / "model" / "README.md").read_text()
-    assert "1 training rows have a value of 'city' outside its public categories" in shown
+    assert "1 training rows have values of 'city' outside its public categories" in shown
     config = json.loads((stage.folder / "model" / "config.json").read_text())
     number, city = config["preprocessor"]["inputs"]["features"]
     assert (number["mean"], number["std"], number["marked"]) == ([3.0], [2.0], False)
@@ -208,8 +208,14 @@ def test_each_encoder_names_what_it_was_fitted_to(tmp_path: Path) -> None:
     encoder = task.fit_inputs(prepared, loaded, recipe_backbone(loaded, tmp_path), None)
     (found,) = encoder.statistics(prepared)
     assert (found.column, found.kind, found.count) == ("text", "vocabulary", len(encoder.tokenizer))  # pyright: ignore
-    # One that comes with a model was trained on nothing of these rows.
+    # One that comes with a model, or is given as public, was trained on nothing of these rows.
     encoder.write(tmp_path / "model")
+    public = loaded_of({**given, "privacy": {"epsilon": 3, "public": {"text": {"tokenizer": "model"}}}})
+    other = task.fit_inputs(prepare_data(public, tmp_path, silent()), public, recipe_backbone(public, tmp_path), None)
+    assert other.statistics(prepared) == []
+    wrong = loaded_of({**given, "privacy": {"epsilon": 3, "public": {"text": {"tokenizer": "nowhere"}}}})
+    with pytest.raises(RecipeError, match="no tokenizer"):
+        task.fit_inputs(prepared, wrong, recipe_backbone(wrong, tmp_path), None)
     assert task.load_inputs(encoder.to_json(), tmp_path / "model").statistics(prepared) == []
 
 

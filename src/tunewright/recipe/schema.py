@@ -263,6 +263,8 @@ class PublicColumn(Block):
     """Numbers of click-prediction: where the next bin begins."""
     categories: Annotated[list[str], Field(min_length=1)] | None = None
     """Categories, or the classes of the target. Any other value is read as unknown; of the target it is an error."""
+    tokenizer: str | None = None
+    """Texts of a new network: a folder with a public tokenizer.json, in place of one that is trained on the rows."""
 
 
 class Privacy(Block):
@@ -278,7 +280,7 @@ class Privacy(Block):
     unit: Literal["example", "user"] = "example"
     """What is protected: each training row, or each user with all rows (the column is `data.user`, or that of `data.split`)."""
     public: dict[str, PublicColumn] = {}
-    """By column: means, deviations, categories and classes that are public. Those of other columns are computed from the training
+    """By column: means, deviations, categories, classes and tokenizers that are public. Those of other columns are computed from the training
     rows without noise, stand in the saved model, and are named on its card."""
 
 

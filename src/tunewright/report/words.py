@@ -562,6 +562,10 @@ KNOWN: dict[str, tuple[str, str]] = {
         "other models that were trained on the same rows: each training spends again",
         "在相同的行上训练的其他模型：每次训练都会再次消耗",
     ),
+    "settings that were chosen by what trainings on these rows had shown, such as by tune, choose or lr-find": (
+        "settings that were chosen by what trainings on these rows had shown, such as by tune, choose or lr-find",
+        "根据在这些行上的训练结果选定的设置，例如由 tune、choose 或 lr-find 选定的",
+    ),
     "statistic: categories": ("categories", "类别值"),
     "statistic: classes": ("classes", "目标类别"),
     "statistic: mean and deviation": ("numbers: mean and standard deviation", "数值：均值与标准差"),

@@ -36,6 +36,7 @@ NOT_COVERED = (
     "the training losses in metrics.jsonl and in the report",
     "the report's baselines, which learn from the training rows without privacy",
     "other models that were trained on the same rows: each training spends again",
+    "settings that were chosen by what trainings on these rows had shown, such as by tune, choose or lr-find",
 )
 
 
@@ -237,4 +238,6 @@ def remedy(found: Sequence[Statistic]) -> str:
     for entry in found:
         if entry.kind in examples:
             return f"Public values are used instead: privacy.public: {{{entry.column}: {examples[entry.kind]}}}"
-    return "A pretrained backbone, model.backbone: NAME, comes with a public tokenizer"
+    if found[0].kind == "vocabulary":
+        return f"A public tokenizer is used instead: privacy.public: {{{found[0].column}: {{tokenizer: FOLDER}}}}"
+    return "Only a start from a public model avoids it"

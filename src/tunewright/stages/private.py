@@ -115,21 +115,12 @@ def private_training(
     delta = usual_delta(batches.units) if privacy.delta == "auto" else privacy.delta
     noise = noise_for(privacy.epsilon, delta=delta, rate=batches.rate, steps=steps)
     account = Account(noise_multiplier=noise, rate=batches.rate, delta=delta)
-    screen.say(
-        f"privacy: ε = {privacy.epsilon:g} at δ = {delta:.2g} for {batches.units:,} {privacy.unit}s: {steps:,} steps that each "
-        f"draw {batches.rate:.3%}, noise {noise:.3f} times the norm of {privacy.clip_norm:g}"
-    )
-    if delta >= 1 / batches.units:
-        screen.warn(
-            f"δ = {delta:.2g} is no less than 1/{batches.units:,}: it would allow a whole {privacy.unit} to be published"
-        )
     spent = Spent(steps=Steps(noise_multiplier=noise, rate=batches.rate, steps=steps), delta=delta, unit=privacy.unit)
+    _say(privacy, spent, batches.units, screen)
     say_what_adds_up(starting_lineage(job), learned(job, prepared, spent, own), screen)
     warn_of_statistics(own, screen)
     for column, count in outside(prepared, recipe).items():
-        screen.warn(
-            f"{count:,} training rows have a value of {column!r} outside its public categories: it is unknown there"
-        )
+        screen.warn(f"{count:,} training rows have values of {column!r} outside its public categories, read as unknown")
     gradient = PrivateGradient(
         clip_norm=privacy.clip_norm,
         noise_multiplier=noise,
@@ -145,6 +136,18 @@ def private_training(
     return PrivateTraining(
         batches=batches, gradient=gradient, privacy=privacy, account=account, steps=steps, folder=folder
     )
+
+
+def _say(privacy: Privacy, spent: Spent, units: int, screen: Screen) -> None:
+    """Say what the stage will cost."""
+    screen.say(
+        f"privacy: ε = {privacy.epsilon:g} at δ = {spent.delta:.2g} for {units:,} {privacy.unit}s: {spent.steps.steps:,} steps that "
+        f"each draw {spent.steps.rate:.3%}, noise {spent.steps.noise_multiplier:.3f} times the norm of {privacy.clip_norm:g}"
+    )
+    if spent.delta >= 1 / units:
+        screen.warn(
+            f"δ = {spent.delta:.2g} is no less than 1/{units:,}: it would allow a whole {privacy.unit} to be published"
+        )
 
 
 def rehearsed_gradient(ready: Ready) -> PrivateGradient | None:

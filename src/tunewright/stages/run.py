@@ -83,15 +83,7 @@ def run(
     loaded, given, text, base, name = read_recipe(recipe, overrides or [], base)
     command = command_of(recipe, overrides or [])
     stages = stage_recipes(loaded)
-    if until is not None and until not in {stage.kind for stage in stages}:
-        raise RecipeError(
-            f"the recipe has no {until} stage",
-            place="stages",
-            found=", ".join(stage.name for stage in stages),
-            fix=f"add it to the recipe's `stages`, such as `stages: [pretrain, {until}]`, or use `tunewright run`",
-        )
-    for stage in stages:
-        require_private(stage.recipe, loaded.eval.seeds)
+    _require_stages(stages, loaded, until)
     prepared = [prepare_data(stage.recipe, base, screen) for stage in stages]
     beside = [prepare_beside(stage.recipe, base, screen) for stage in stages]
     plans = plan_run(stages, prepared, base, Path(runs), force=force, screen=screen) if plan else {}
@@ -117,6 +109,19 @@ def run(
             planned = {name: {**asdict(made), "fits": made.fits} for name, made in plans.items()}
             write_json(opened.folder / "plan.json", {"stages": planned})
         return _carry_out(opened, loaded, stages, prepared, beside, plans, base, until, lang, screen)
+
+
+def _require_stages(stages: list[StageRecipe], recipe: Recipe, until: str | None) -> None:
+    """See what can be seen in the recipe alone of all its stages, before the first of them is trained."""
+    if until is not None and until not in {stage.kind for stage in stages}:
+        raise RecipeError(
+            f"the recipe has no {until} stage",
+            place="stages",
+            found=", ".join(stage.name for stage in stages),
+            fix=f"add it to the recipe's `stages`, such as `stages: [pretrain, {until}]`, or use `tunewright run`",
+        )
+    for stage in stages:
+        require_private(stage.recipe, recipe.eval.seeds)
 
 
 def _carry_out(

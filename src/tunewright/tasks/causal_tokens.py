@@ -20,6 +20,7 @@ from tunewright.data.tokenizer import WRITER, trained_tokenizer
 from tunewright.errors import DataError, RecipeError
 from tunewright.models.pretrained import Backbone
 from tunewright.recipe.schema import Recipe
+from tunewright.tasks.public import public_tokenizer
 from tunewright.tasks.tokens import TokenEncoder, load_tokenizer, text_columns, tokenizer_to_train
 
 USUAL_TOKENIZER = "bpe"
@@ -172,7 +173,9 @@ def writing_tokenizer(prepared: Prepared, recipe: Recipe, backbone: Backbone, co
     """
     limit = int(backbone.config.get("max_position_embeddings") or backbone.config.get("n_positions") or 10**9)
     trained = tokenizer_to_train(recipe, backbone, USUAL_TOKENIZER)
-    folder = backbone.folder if trained is None else trained_tokenizer(prepared, columns, trained, limit, WRITER)
+    folder = public_tokenizer(prepared, recipe, columns) if trained is not None else backbone.folder
+    if folder is None:
+        folder = trained_tokenizer(prepared, columns, trained or USUAL_TOKENIZER, limit, WRITER)
     tokenizer = load_tokenizer(folder)
     if tokenizer.eos_token_id is None:
         raise RecipeError(

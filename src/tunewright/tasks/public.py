@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,10 +12,13 @@ import pyarrow.compute as pc
 from tunewright.data.columns import Column
 from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
+from tunewright.models.foreign import check_files
 from tunewright.recipe.named import suggest
 from tunewright.recipe.schema import PublicColumn, Recipe
 
 PLACE = "privacy.public"
+# Kinds of columns from which values are computed.
+FITTED = ("number", "category", "array", "labels")
 
 
 def public_column(recipe: Recipe, column: Column) -> PublicColumn | None:
@@ -85,6 +89,30 @@ def public_edges(given: PublicColumn, column: Column) -> list[float]:
     return given.edges
 
 
+def public_tokenizer(prepared: Prepared, recipe: Recipe, columns: Sequence[str]) -> Path | None:
+    """The folder of the tokenizer that is given for the text columns; None: none is.
+
+    Raises:
+        RecipeError: two columns have two, or it is no folder.
+        ArtifactError: a file of it asks for code, or is damaged.
+    """
+    given = [public_column(recipe, prepared.manifest.column(name)) for name in columns]
+    named = {entry.tokenizer for entry in given if entry is not None and entry.tokenizer is not None}
+    if not named:
+        return None
+    folder = prepared.base / next(iter(named))
+    if len(named) > 1 or not (folder / "tokenizer.json").is_file():
+        raise RecipeError(
+            "one tokenizer reads all columns of text" if len(named) > 1 else "there is no tokenizer in this folder",
+            place=f"{PLACE}.{columns[0]}.tokenizer",
+            found=", ".join(sorted(named)),
+            expected="one folder with tokenizer.json and tokenizer_config.json",
+            fix="name the folder of a public model, or leave tokenizer out",
+        )
+    check_files(folder)
+    return folder
+
+
 def _unfit(given: PublicColumn, column: Column, expected: str, example: str) -> RecipeError:
     said = ", ".join(given.model_fields_set) or "nothing"
     return RecipeError(
@@ -114,12 +142,13 @@ def with_public_classes(prepared: Prepared, recipe: Recipe) -> Prepared:
                 expected=", ".join(used[:20]),
                 fix=suggest(name, used),
             )
-        if (column := manifest.column(name)).kind not in ("number", "category", "array", "labels"):
+        column = manifest.column(name)
+        if column.kind not in FITTED and not (column.kind == "text" and public[name].tokenizer is not None):
             raise RecipeError(
                 f"nothing that could be given is computed from a column of kind {column.kind}",
                 place=f"{PLACE}.{name}",
                 found=name,
-                expected="columns of numbers, categories or arrays",
+                expected="columns of numbers, categories or arrays; of a text its tokenizer",
                 fix=f"delete {name} from privacy.public",
             )
     if manifest.target in public and manifest.classes is not None:

@@ -19,6 +19,7 @@ from tunewright.errors import DataError, RecipeError
 from tunewright.models.pretrained import Backbone
 from tunewright.models.transformer import quiet
 from tunewright.recipe.schema import Named, Recipe
+from tunewright.tasks.public import public_tokenizer
 from tunewright.training.corruption import Vocabulary
 from tunewright.training.lineage import Statistic
 
@@ -197,7 +198,9 @@ def fit_tokens(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, kn
         )
     limit = int(backbone.config.get("max_position_embeddings", 10**9))
     trained = tokenizer_to_train(recipe, backbone)
-    folder = backbone.folder if trained is None else trained_tokenizer(prepared, columns, trained, limit)
+    folder = public_tokenizer(prepared, recipe, columns) if trained is not None else backbone.folder
+    if folder is None:
+        folder = trained_tokenizer(prepared, columns, trained or USUAL_TOKENIZER, limit)
     tokenizer = load_tokenizer(folder)
     # Some tokenizers say 10³⁰ for "no limit"; the position embeddings are the limit then.
     limit = min(int(tokenizer.model_max_length), limit)
