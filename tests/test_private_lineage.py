@@ -13,11 +13,11 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 from rich.console import Console
 
 from tunewright.errors import ArtifactError, RecipeError
-from tunewright.report.promises import promises
+from tunewright.report.promises import promises, statistics
 from tunewright.report.words import Words
 from tunewright.runs import read_json
 from tunewright.stages.console import Screen
-from tunewright.stages.lineage import LINEAGE, promise, read_lineage
+from tunewright.stages.lineage import LINEAGE, NOT_COVERED, promise, read_lineage
 from tunewright.stages.run import RunResult, run
 from tunewright.training.accounting import ORDERS, Steps, composed_epsilon, convolved_epsilon, noise_for
 from tunewright.training.lineage import Learned, Lineage, Spent, Statistic
@@ -149,6 +149,31 @@ def test_published_weights_are_named() -> None:
     for language in ("en", "zh"):
         assert "google/bert" in promises(Words(language), found)[-1]
     assert promise(Lineage(stages=[learned("open")])) is None
+
+
+def test_every_promise_is_said_in_both_languages() -> None:
+    kept = [
+        Statistic(column="city", kind="categories", count=3, single=1),
+        Statistic(column="home", kind="categories", count=4, single=2, unit="user"),
+        Statistic(column="age", kind="mean and deviation", count=2),
+    ]
+    own = learned("second", spent=steps(), statistics=kept)
+    lineages = [
+        Lineage(stages=[learned("first", spent=steps()), own]),
+        Lineage(stages=[learned("first"), own]),
+        Lineage(stages=[learned("first", spent=steps(), unit="user"), own]),
+        Lineage(stages=[own], unknown=["weights"]),
+    ]
+    for language in ("en", "zh"):
+        words = Words(language)
+        said = [promises(words, promise(lineage) or {}) for lineage in lineages]
+        assert "first, second" in said[0][0] and "ε = " in said[0][0]
+        assert all("ε = " not in line for lines in said[1:] for line in lines) and all(said)
+        assert "weights" in said[3][0]
+        named = statistics(words, promise(lineages[0]) or {})
+        assert [column in line for column, line in zip(("city", "home", "age"), named, strict=True)] == [True] * 3
+        assert all(words.known(note) != note or language == "en" for note in NOT_COVERED)
+    assert statistics(Words("en"), promise(lineages[0]) or {})[1].endswith("4 categories, 2 of them of a single user")
 
 
 def test_a_lineage_comes_back_from_json() -> None:

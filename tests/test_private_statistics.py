@@ -14,7 +14,7 @@ from rich.console import Console
 from tunewright.data.prepare import prepare
 from tunewright.errors import DataError, RecipeError, UserError
 from tunewright.recipe.loading import recipe_from_dict
-from tunewright.recipe.schema import Recipe
+from tunewright.recipe.schema import Data, Recipe
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.ingredients import prepare_data
 from tunewright.stages.run import RunResult, run
@@ -187,7 +187,7 @@ def test_each_encoder_names_what_it_was_fitted_to(tmp_path: Path) -> None:
     prepared = prepare_data(loaded, tmp_path, silent())
     kinds = [
         (entry.column, entry.kind, entry.single)
-        for entry in fit_fields(prepared, loaded, None, None).statistics(prepared)
+        for entry in fit_fields(prepared, loaded, None, None).statistics(prepared, None)
     ]
     assert kinds == [("a", "bin edges", 0), ("city", "categories", 1)]
     texts = [json.dumps({"text": f"the film number {n} was good", "y": "ab"[n % 2]}) for n in range(60)]
@@ -206,17 +206,17 @@ def test_each_encoder_names_what_it_was_fitted_to(tmp_path: Path) -> None:
 
     task = get_task(loaded.task)
     encoder = task.fit_inputs(prepared, loaded, recipe_backbone(loaded, tmp_path), None)
-    (found,) = encoder.statistics(prepared)
+    (found,) = encoder.statistics(prepared, None)
     assert (found.column, found.kind, found.count) == ("text", "vocabulary", len(encoder.tokenizer))  # pyright: ignore
     # One that comes with a model, or is given as public, was trained on nothing of these rows.
     encoder.write(tmp_path / "model")
     public = loaded_of({**given, "privacy": {"epsilon": 3, "public": {"text": {"tokenizer": "model"}}}})
     other = task.fit_inputs(prepare_data(public, tmp_path, silent()), public, recipe_backbone(public, tmp_path), None)
-    assert other.statistics(prepared) == []
+    assert other.statistics(prepared, None) == []
     wrong = loaded_of({**given, "privacy": {"epsilon": 3, "public": {"text": {"tokenizer": "nowhere"}}}})
     with pytest.raises(RecipeError, match="no tokenizer"):
         task.fit_inputs(prepared, wrong, recipe_backbone(wrong, tmp_path), None)
-    assert task.load_inputs(encoder.to_json(), tmp_path / "model").statistics(prepared) == []
+    assert task.load_inputs(encoder.to_json(), tmp_path / "model").statistics(prepared, None) == []
 
 
 def test_a_recommender_keeps_its_rows_and_is_refused(tmp_path: Path) -> None:
@@ -233,9 +233,17 @@ def test_a_recommender_keeps_its_rows_and_is_refused(tmp_path: Path) -> None:
     assert caught.value.place == "privacy"
 
 
-def test_values_that_one_row_has_are_counted() -> None:
-    assert held_by_one(pa.chunked_array([["a", "a", "b", None, "c"]]), ["a", "b"]) == 1
-    assert held_by_one(pa.chunked_array([[["x", "y"], ["x"], []]]), ["x", "y"]) == 1
+def test_values_that_one_row_or_one_user_has_are_counted(tmp_path: Path) -> None:
+    lines = ["u1,Rome,x|y", "u1,Rome,x", "u2,Oslo,x", "u3,Oslo,", "u3,Bern,z"]
+    (tmp_path / "rows.csv").write_text("\n".join(["user,city,tags", *lines * 1]))
+    data = Data(source="rows.csv", target="tags", separator="|", split={"valid": 0, "test": 0})  # pyright: ignore
+    prepared = prepare(data, seed=0, target_kind="labels", base=tmp_path)
+    assert held_by_one(prepared, "city", ["Rome", "Oslo", "Bern"]) == 1
+    assert held_by_one(prepared, "city", ["Rome", "Oslo"]) == 0
+    assert held_by_one(prepared, "city", ["Rome", "Oslo", "Bern"], "user") == 2  # Rome is all one user's
+    assert held_by_one(prepared, "tags", ["x", "y", "z"]) == 2
+    assert held_by_one(prepared, "tags", ["x", "y", "z"], "user") == 2
+    assert held_by_one(prepared, "city", []) == 0
 
 
 def test_the_promise_about_rows_changes_nothing_of_the_prepared_data(tmp_path: Path) -> None:

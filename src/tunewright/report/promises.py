@@ -54,6 +54,7 @@ def statistics(words: Words, found: dict[str, Any]) -> list[str]:
             kind=words.known(f"statistic: {kind}"),
         )
         if alone := number_from(entry.get("single")):
-            line += words("privacy_single", count=numbers.count(alone))
+            key = "privacy_single_user" if entry.get("unit") == "user" else "privacy_single"
+            line += words(key, count=numbers.count(alone))
         lines.append(line)
     return lines

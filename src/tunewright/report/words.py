@@ -384,6 +384,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "privacy_statistic": ("column '{column}': {count} {kind}", "列“{column}”：{count} 个{kind}"),
     "privacy_single": (", {count} of them in a single row", "，其中 {count} 个只出现在一行中"),
+    "privacy_single_user": (", {count} of them of a single user", "，其中 {count} 个只属于一个用户"),
     "privacy_example": ("example", "样本"),
     "privacy_user": ("user", "用户"),
     "privacy_noise": ("noise, as a multiple of the clip norm", "噪声（裁剪范数的倍数）"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from tunewright.stages.job import StageJob
 from tunewright.tasks.base import Preprocessor
 from tunewright.tasks.table import load_preprocessor
 from tunewright.training.accounting import Steps
-from tunewright.training.lineage import Guarantee, Learned, Lineage, Spent, Statistic
+from tunewright.training.lineage import Guarantee, Learned, Lineage, Spent, Statistic, Unit
 
 LINEAGE = "lineage"
 # What no ε of a stage says anything of.
@@ -119,15 +119,19 @@ def _content(prepared: Prepared) -> str:
 
 def statistics(job: StageJob, prepared: Prepared, preprocessor: Preprocessor) -> list[Statistic]:
     """What was computed from this stage's training rows and stands in its model, without what the recipe gives as public."""
+    privacy = job.recipe.privacy
+    by_user = privacy is not None and privacy.unit == "user"
+    owner = (job.recipe.data.user or job.recipe.data.split.column) if by_user else None
     known: list[Statistic] = []
     if job.source is not None and (record := _record(job.source)) is not None:
         # An encoder that comes with the model was fitted by the stage that made it, and is in that one's list.
-        known = load_preprocessor(record["preprocessor"], job.source).inputs.statistics(prepared)
-    found = [entry for entry in preprocessor.inputs.statistics(prepared) if entry not in known]
+        known = load_preprocessor(record["preprocessor"], job.source).inputs.statistics(prepared, owner)
+    found = [entry for entry in preprocessor.inputs.statistics(prepared, owner) if entry not in known]
     if preprocessor.target is not None:
-        found.append(preprocessor.target.statistic(prepared))
-    public = job.recipe.privacy.public if job.recipe.privacy is not None else {}
-    return [entry for entry in found if entry.column not in public]
+        found.append(preprocessor.target.statistic(prepared, owner))
+    public = privacy.public if privacy is not None else {}
+    unit: Unit = "user" if by_user else "example"
+    return [replace(entry, unit=unit) for entry in found if entry.column not in public]
 
 
 def promise(lineage: Lineage) -> dict[str, Any] | None:

@@ -101,8 +101,12 @@ class InputEncoder(Protocol):
 
     def to_json(self) -> dict[str, Any]: ...
 
-    def statistics(self, prepared: Prepared) -> list[Statistic]:
-        """Everything in the encoder's JSON and files that was computed from training rows, if it was fitted to these."""
+    def statistics(self, prepared: Prepared, owner: str | None) -> list[Statistic]:
+        """Everything in the encoder's JSON and files that was computed from training rows, if it was fitted to these.
+
+        Args:
+            owner: the column that says whose a row is; None: each row is by itself.
+        """
         ...
 
     def write(self, folder: Path) -> None:

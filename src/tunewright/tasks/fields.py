@@ -55,11 +55,11 @@ class Field:
         """How many numbers there are to choose from."""
         return 1 + (len(self.edges) + 1 if self.kind == "number" else len(self.values))
 
-    def statistic(self, train: pa.Table) -> Statistic:
+    def statistic(self, prepared: Prepared, owner: str | None) -> Statistic:
         """What of the training rows stands in the field."""
         if self.kind == "number":
             return Statistic(column=self.column, kind="bin edges", count=len(self.edges))
-        alone = held_by_one(train[self.column], self.values)
+        alone = held_by_one(prepared, self.column, self.values, owner)
         return Statistic(column=self.column, kind="categories", count=len(self.values), single=alone)
 
     def encode(self, table: pa.Table) -> np.ndarray:
@@ -159,8 +159,8 @@ class FieldEncoder:
     def to_json(self) -> dict[str, Any]:
         return {"fields": [asdict(field) for field in self.fields]}
 
-    def statistics(self, prepared: Prepared) -> list[Statistic]:
-        return [entry.statistic(prepared.table("train", [entry.column])) for entry in self.fields]
+    def statistics(self, prepared: Prepared, owner: str | None) -> list[Statistic]:
+        return [entry.statistic(prepared, owner) for entry in self.fields]
 
     def write(self, folder: Path) -> None:
         """Nothing: the JSON holds all."""

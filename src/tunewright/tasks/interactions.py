@@ -166,7 +166,7 @@ class InteractionEncoder:
     def to_json(self) -> dict[str, Any]:
         return {"user": self.user, "item": self.item, "time": self.time, "length": self.length}
 
-    def statistics(self, prepared: Prepared) -> list[Statistic]:
+    def statistics(self, prepared: Prepared, owner: str | None) -> list[Statistic]:
         """Raises RecipeError: the training rows themselves stand in the model's folder."""
         raise RecipeError(
             "a recommender keeps who chose what beside its weights, so nothing that it learned from would be private",

@@ -100,7 +100,7 @@ class PixelEncoder:
             "processor": self.processor,
         }
 
-    def statistics(self, prepared: Prepared) -> list[Statistic]:
+    def statistics(self, prepared: Prepared, owner: str | None) -> list[Statistic]:
         return []  # bytes are scaled by fixed numbers, or by a pretrained network's own
 
     def write(self, folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -178,11 +179,20 @@ def _strange(column: pa.Array, known: list[str]) -> int:
     return len(pc.unique(rows.filter(strange)))
 
 
-def held_by_one(column: pa.ChunkedArray, known: Sequence[str]) -> int:
-    """How many of the known values only one row has."""
-    values = column.combine_chunks()
+def held_by_one(prepared: Prepared, column: str, known: Sequence[str], owner: str | None = None) -> int:
+    """How many of the known values only one training row has, or only the rows of one owner.
+
+    Args:
+        owner: the column that says whose a row is; None: each row is by itself.
+    """
+    table = prepared.table("train", list(dict.fromkeys([column, *([owner] if owner is not None else [])])))
+    values, whose = table[column].combine_chunks(), np.arange(table.num_rows)
+    if owner is not None:
+        codes = table[owner].combine_chunks().dictionary_encode().indices
+        whose = pc.fill_null(codes, -1).to_numpy(zero_copy_only=False)
     if pa.types.is_list(values.type):
+        whose = whose[np.asarray(pc.list_parent_indices(values))]
         values = values.flatten()
-    counts = pc.value_counts(values.cast(pa.string()).drop_null())
-    alone = counts.field("values").filter(pc.equal(counts.field("counts"), 1))
-    return pc.sum(pc.cast(pc.is_in(alone, pa.array(known, pa.string())), pa.int64())).as_py() or 0
+    place = np.asarray(pc.fill_null(pc.index_in(values.cast(pa.string()), pa.array(known, pa.string())), -1))
+    pairs = np.unique(np.stack([place, whose])[:, place >= 0], axis=1)
+    return int((np.bincount(pairs[0]) == 1).sum()) if pairs.size else 0

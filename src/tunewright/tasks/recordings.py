@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -210,11 +209,14 @@ class SpeechEncoder:
             found["beam"] = {**facts, "hot_words": sorted(self.beam.hot_words)}
         return found
 
-    def statistics(self, prepared: Prepared) -> list[Statistic]:
-        rows: Counter[str] = Counter()
-        for piece in prepared.pieces("train", [TEXT]):
-            rows.update(letter for text in piece[TEXT].to_pylist() for letter in set(spoken(text or "")))
-        alone = sum(rows[letter] == 1 for letter in self.letters)
+    def statistics(self, prepared: Prepared, owner: str | None) -> list[Statistic]:
+        table = prepared.table("train", list(dict.fromkeys([TEXT, *([owner] if owner is not None else [])])))
+        whose = table[owner].to_pylist() if owner is not None else range(table.num_rows)
+        held: dict[str, set[object]] = {letter: set() for letter in self.letters}
+        for text, who in zip(table[TEXT].to_pylist(), whose, strict=True):
+            for letter in held.keys() & set(spoken(text or "")):
+                held[letter].add(who)
+        alone = sum(len(owners) == 1 for owners in held.values())
         found = [Statistic(column=TEXT, kind="letters", count=len(self.letters), single=alone)]
         if self.beam is not None and self.beam.words is not None:
             runs = len(self.beam.words.log_probabilities)

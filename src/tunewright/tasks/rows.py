@@ -109,12 +109,11 @@ class RowEncoder:
     def to_json(self) -> dict[str, Any]:
         return {"features": [asdict(feature) for feature in self.features]}
 
-    def statistics(self, prepared: Prepared) -> list[Statistic]:
-        table = prepared.table("train", [feature.column for feature in self.features if feature.kind == "category"])
+    def statistics(self, prepared: Prepared, owner: str | None) -> list[Statistic]:
         found: list[Statistic] = []
         for feature in self.features:
             if feature.kind == "category":
-                alone, known = held_by_one(table[feature.column], feature.categories), len(feature.categories)
+                alone, known = held_by_one(prepared, feature.column, feature.categories, owner), len(feature.categories)
                 found.append(Statistic(column=feature.column, kind="categories", count=known, single=alone))
             else:
                 found.append(

@@ -80,11 +80,11 @@ class TargetEncoder:
         array = target.cpu().numpy()
         return array if self.classes is not None else array.astype(np.float64) * self.std + self.mean
 
-    def statistic(self, prepared: Prepared) -> Statistic:
+    def statistic(self, prepared: Prepared, owner: str | None) -> Statistic:
         """What of the training rows stands in the encoder."""
         if self.classes is None:
             return Statistic(column=self.column, kind="mean and deviation", count=2)
-        alone = held_by_one(prepared.table("train", [self.column])[self.column], self.classes)
+        alone = held_by_one(prepared, self.column, self.classes, owner)
         return Statistic(column=self.column, kind="classes", count=len(self.classes), single=alone)
 
     def to_json(self) -> dict[str, Any]:

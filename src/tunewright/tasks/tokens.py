@@ -62,7 +62,7 @@ class TokenEncoder:
     def show(self, table: pa.Table, index: int) -> dict[str, Any]:
         return {"input": {name: table[name][index].as_py() for name in self.columns}}
 
-    def statistics(self, prepared: Prepared) -> list[Statistic]:
+    def statistics(self, prepared: Prepared, owner: str | None) -> list[Statistic]:
         if not is_trained_here(self.tokenizer):
             return []
         return [Statistic(column=name, kind="vocabulary", count=len(self.tokenizer)) for name in self.columns]

@@ -38,7 +38,8 @@ class Statistic:
     count: int
     """How many values it is."""
     single: int = 0
-    """How many of them only one training row has."""
+    """How many of them only one training row has, or only the rows of one user."""
+    unit: Unit = "example"
 
 
 @dataclass(frozen=True, kw_only=True)
