@@ -6,15 +6,33 @@ Everything is imported inside the verbs, so that `tunewright --help` need not wa
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from types import FrameType
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
-from tunewright.errors import TunewrightError
+from tunewright.errors import Stopped, TunewrightError
+
+
+class Interruptible(TyperGroup):
+    """The commands; Ctrl-C and SIGTERM end each of them with a sentence and the exit code of a stop."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Stopped(
+                "stopped before it was done", fix="run the same command again: it continues from what was saved"
+            ) from None
+
 
 app = typer.Typer(
+    cls=Interruptible,
     help="From data to a pretrained, fine-tuned, evaluated and honestly reported model, by one recipe.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -528,7 +546,8 @@ def serve(
     from tunewright.serving.start import serve as start
     from tunewright.stages.console import Screen
 
-    start(model, host=host, port=port, token_file=token_file, screen=Screen())
+    with suppress(KeyboardInterrupt):  # how a service is stopped
+        start(model, host=host, port=port, token_file=token_file, screen=Screen())
 
 
 @app.command()
@@ -540,7 +559,8 @@ def ui(
     from tunewright.serving.start import show_runs
     from tunewright.stages.console import Screen
 
-    show_runs(runs, port, Screen())
+    with suppress(KeyboardInterrupt):
+        show_runs(runs, port, Screen())
 
 
 @app.command()
@@ -563,24 +583,28 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=2))
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """The console script. A user's mistake is a message and exit 2; a failed run is a message and exit 1."""
     # No Python process that a library starts imports modules of the working folder, which may be a stranger's.
     os.environ["PYTHONSAFEPATH"] = "1"
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except TunewrightError as error:
         typer.echo(f"error: {error.message}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("stopped", err=True)
-        sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has gone; Python must not complain about it once more while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:
-        if error.filename is None and error.errno is None:
+    except Exception as error:
+        from tunewright.files import system_error
+
+        if (found := system_error(error)) is None:
             raise
-        typer.echo(f"error: {error.filename or 'the system'}: {error.strerror}", err=True)
+        typer.echo(f"error: {getattr(error, 'filename', None) or 'the system'}: {found[1]}", err=True)
         sys.exit(1)

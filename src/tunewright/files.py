@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from tunewright.errors import ArtifactError, RunFailed
+
+# Below so many bytes a file is hashed each time: that is as fast as looking its hash up.
+HASHED_EACH_TIME = 2**20
+# A file that was changed less than so many seconds ago may change again without its times showing it.
+SETTLED_AFTER = 2.0
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def cache_dir() -> Path:
@@ -25,6 +38,29 @@ def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def known_sha256(path: Path) -> str:
+    """As `sha256_file`, but a large file that was hashed before and not changed since is not read again.
+
+    Its hash is kept in the cache by path, inode, size and times; the time of the last change of the inode (ctime) is
+    set by the system alone.
+    """
+    stat = path.stat()
+    if stat.st_size < HASHED_EACH_TIME:
+        return sha256_file(path)
+    kept = cache_file("sha256", (str(path.resolve()), stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size))
+    try:
+        found = json.loads(kept.read_bytes())
+        if isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found):
+            return found
+    except (OSError, ValueError):
+        pass  # not there, or damaged: hashed anew
+    found = sha256_file(path)
+    if time.time() - stat.st_ctime > SETTLED_AFTER:
+        with suppress(OSError):  # without a cache it is hashed each time
+            write_json(kept, found)
+    return found
 
 
 def sync_folder(folder: Path) -> None:
@@ -64,6 +100,67 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, indented for people; NaN is refused because JSON has none."""
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Give a file that a library wrote its name, once its bytes would survive a power cut."""
+    sync_file(temporary)
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder, and see that files can be written into it.
+
+    Raises:
+        ArtifactError: they cannot.
+    """
+    probe = folder / f".writable.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"?")
+        probe.unlink()
+    except OSError as error:
+        with suppress(OSError):
+            probe.unlink()
+        raise ArtifactError(
+            f"the folder cannot be written: {error.strerror}",
+            file=folder,
+            expected="a folder that this user may write into, on a disk with room",
+            fix="free disk space" if error.errno in NO_ROOM else "name another folder, or change its permissions",
+        ) from error
+
+
+def system_error(error: Exception) -> tuple[int, str] | None:
+    """The number of the system's error behind an exception and its text; None where the system refused nothing.
+
+    Libraries in Rust (safetensors, tokenizers) say it in their message alone.
+    """
+    if isinstance(error, OSError):
+        return None if error.errno is None else (error.errno, error.strerror or os.strerror(error.errno))
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return None if found is None else (int(found[1]), os.strerror(int(found[1])))
+
+
+@contextmanager
+def resumable(folder: Path) -> Generator[None]:
+    """Say in a sentence when the system refuses to read or write what a run needs, such as on a full disk.
+
+    Raises:
+        RunFailed: it did. What was written before is whole, and the run can go on.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (found := system_error(error)) is None:
+            raise
+        number, reason = found
+        cure = "free disk space" if number in NO_ROOM else "make sure that the file can be read and written"
+        raise RunFailed(
+            f"the run was interrupted: {reason}",
+            file=getattr(error, "filename", None) or folder,
+            fix=f"{cure}, and run the same command again: it continues where it was",
+        ) from error
 
 
 def remove_folder(folder: Path) -> None:

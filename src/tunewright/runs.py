@@ -5,8 +5,9 @@
                    seeds/<k>/<stage>/ …        the same for the other seeds
                    <stage>/controls/<name>/ …  the trainings that a stage is compared with
 
-A run is known by its identity: the hash of the resolved recipe and of the data. The same recipe on the same data goes
-on where it was killed; once it is complete, or when anything differs, the next run gets a folder of its own.
+A run is known by its identity: the hash of the resolved recipe, of the data, and of the files of every model that it
+starts from. The same recipe on the same files goes on where it was killed; once it is complete, or when anything differs,
+the next run gets a folder of its own.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,55 @@ class Run:
             file.write(line + "\n")
 
 
-def identity(resolved: dict[str, Any], fingerprints: list[str]) -> str:
-    """What makes two runs the same run: the resolved recipe and the content of its data."""
-    content = json.dumps([resolved, fingerprints], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(content.encode()).hexdigest()
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What makes two runs the same run."""
+
+    recipe: str
+    """The SHA-256 of the resolved recipe."""
+    data: list[str]
+    """The fingerprint of each stage's data."""
+    models: dict[str, dict[str, str]]
+    """Of each model that the recipe names, the SHA-256 of its files by their names."""
+
+    @property
+    def key(self) -> str:
+        """One hash of all of it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+    def differences(self, before: dict[str, Any]) -> list[str]:
+        """What is another now than when a run began, in words.
+
+        Args:
+            before: the identity as that run's run.json has it.
+        """
+        found = ["the recipe"] if before.get("recipe") != self.recipe else []
+        found += ["the data"] if before.get("data") != self.data else []
+        known = before.get("models") or {}
+        for name, files in self.models.items():
+            if changed := changed_files(known.get(name) or {}, files):
+                found.append(f"{', '.join(changed)} of {name}")
+        return found
+
+
+def recipe_hash(resolved: dict[str, Any]) -> str:
+    """The SHA-256 of a resolved recipe."""
+    return hashlib.sha256(json.dumps(resolved, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def changed_files(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """The names of files whose hashes differ, or that are only in one of the two."""
+    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
 
 
 @contextmanager
 def open_run(
-    root: Path, name: str, identity: str, files: dict[str, str], record: dict[str, Any]
+    root: Path,
+    name: str,
+    identity: Identity,
+    files: dict[str, str],
+    record: dict[str, Any],
+    note: Callable[[str], None],
 ) -> Generator[tuple[Run, bool]]:
     """The unfinished run of this identity, or a new folder; locked against other processes while it is open.
 
@@ -69,6 +110,7 @@ def open_run(
         root: the folder of all runs.
         files: what a new folder gets at once, by file name.
         record: what goes into its run.json besides the identity.
+        note: is told why an unfinished run of the same recipe is not continued.
 
     Yields:
         the run, and whether it goes on from before.
@@ -77,28 +119,52 @@ def open_run(
     # A killed run leaves its folder, a finished one too: so each candidate name is tried in turn.
     for number in range(1, 1_000_000):
         folder = root / (name if number == 1 else f"{name}-{number}")
-        exists = (folder / "run.json").exists()
-        if folder.exists() and not exists and any(folder.iterdir()) and not (folder / ".lock").exists():
-            continue  # somebody else's folder
-        if exists:
-            known = json.loads((folder / "run.json").read_bytes())
-            if known.get("identity") != identity or known.get("complete"):
-                continue
+        if not _may_be_used(folder, identity, note):
+            continue
         folder.mkdir(exist_ok=True)
         with (folder / ".lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                continue  # another process is at work in it
-            if exists and json.loads((folder / "run.json").read_bytes()).get("complete"):
+                note(f"another process is at work in {folder}; this one begins a run of its own")
                 continue
+            # Another process may have begun or finished a run here before the lock was taken.
+            if not _may_be_used(folder, identity, note):
+                continue
+            for path in folder.rglob(".*.tmp"):
+                path.unlink(missing_ok=True)  # a killed process was writing it
+            exists = (folder / "run.json").exists()
             if not exists:
                 for file, content in files.items():
                     write_atomic(folder / file, content)
                 # run.json is written last: it makes the folder a run.
-                write_json(folder / "run.json", {"identity": identity, "complete": False, **record})
+                known = {"identity": identity.key, "identified_by": asdict(identity)}
+                write_json(folder / "run.json", {**known, "complete": False, **record})
             yield Run(folder), exists
             return
+
+
+def _may_be_used(folder: Path, identity: Identity, note: Callable[[str], None]) -> bool:
+    """Whether a folder is free for a run of this identity, or holds it unfinished."""
+    path = folder / "run.json"
+    if not path.exists():
+        # Without a lock it is somebody else's; with one, a process was killed before it had begun.
+        return not folder.exists() or (folder.is_dir() and ((folder / ".lock").exists() or not any(folder.iterdir())))
+    try:
+        known = read_json(path, "a run folder of Tunewright")
+    except ArtifactError as error:
+        note(f"{folder} is not continued: {error.problem}")
+        return False
+    if known.get("complete"):
+        return False
+    if known.get("identity") == identity.key:
+        return True
+    before = known.get("identified_by") or {}
+    if before.get("recipe") == identity.recipe:
+        note(
+            f"{folder} is not continued, its files stay as they are: {'; '.join(identity.differences(before))} changed"
+        )
+    return False
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
@@ -130,17 +196,24 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 class MetricsLog:
     """metrics.jsonl: one JSON object a line, appended; on resume, what came after the checkpoint is taken back."""
 
-    def __init__(self, path: Path, *, step: int) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read_metrics(path) if line["step"] <= step] if path.exists() else []
-        write_atomic(path, "".join(_line(entry) for entry in kept))
+    def __init__(self, path: Path | None, *, step: int) -> None:
+        """Open the file of a training that goes on after `step`; None: a process that keeps no record."""
+        if path is not None:
+            kept = [line for line in read_metrics(path) if line["step"] <= step] if path.exists() else []
+            write_atomic(path, "".join(_line(entry) for entry in kept))
+        self._kept = path is not None
+        path = path or Path(os.devnull)
         self._file = path.open("a", encoding="utf-8")
 
     def append(self, entry: dict[str, Any]) -> None:
         self._file.write(_line(entry))
         if entry["kind"] == "epoch":
             self._file.flush()
+
+    def sync(self) -> None:
+        """Make every line so far survive a kill and a power cut: before a checkpoint, which lines are kept up to."""
+        self._file.flush()
+        if self._kept:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:

@@ -17,11 +17,11 @@ from typing import Any
 import yaml
 
 from tunewright.errors import ArtifactError, RecipeError
-from tunewright.files import cache_dir, sha256_file, write_json
+from tunewright.files import cache_dir, known_sha256, write_json
 from tunewright.models.build import MODELS
 from tunewright.models.catalog import BACKBONES, catalog_folder
 from tunewright.models.encoders import ENCODERS, encoder_folder
-from tunewright.models.foreign import check_files
+from tunewright.models.foreign import READ_ENDINGS, check_files
 from tunewright.models.keras_file import KIND as KERAS
 from tunewright.models.keras_file import keras_backbone
 from tunewright.models.recommenders import RECOMMENDERS
@@ -61,7 +61,7 @@ class Backbone:
         """The SHA-256 of its configuration and weights."""
         kinds = ("*.safetensors", "pytorch_model*.bin", "*.pth", "*.pt")
         files = [*sorted(file for kind in kinds for file in self.folder.glob(kind)), self.folder / "config.json"]
-        return hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
+        return hashlib.sha256("".join(known_sha256(file) for file in files).encode()).hexdigest()
 
     @property
     def hub(self) -> str | None:
@@ -173,6 +173,12 @@ def _refuse_adapter(folder: Path) -> None:
         )
 
 
+def model_files(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a model's folder by its name: weights, configuration, tokenizer, and no card."""
+    files = [file for file in sorted(folder.iterdir()) if file.suffix in READ_ENDINGS and file.is_file()]
+    return {file.name: known_sha256(file) for file in files}
+
+
 def check_folder(folder: Path) -> dict[str, Any]:
     """The folder's config.json, after everything in the folder was seen to be data only.
 
@@ -207,7 +213,7 @@ def weights_folder(backbone: Backbone) -> Path:
             expected="model.safetensors",
             fix="for random weights: model.weights: random",
         )
-    converted = cache_dir() / "converted" / sha256_file(old)
+    converted = cache_dir() / "converted" / known_sha256(old)
     if not (converted / "config.json").exists():
         write_weights(converted / "model.safetensors", read_old_weights(old))
         write_json(converted / "config.json", backbone.config)
@@ -219,7 +225,7 @@ def _converted_parts(backbone: Backbone) -> Path:
     index = read_json(backbone.folder / OLD_INDEX, "an index of weights")
     parts = {old: f"{Path(old).stem}.safetensors" for old in sorted(set(index["weight_map"].values()))}
     content = [OLD_INDEX, *parts]
-    key = hashlib.sha256("".join(sha256_file(backbone.folder / name) for name in content).encode()).hexdigest()
+    key = hashlib.sha256("".join(known_sha256(backbone.folder / name) for name in content).encode()).hexdigest()
     converted = cache_dir() / "converted" / key
     if not (converted / "config.json").exists():
         for old, new in parts.items():

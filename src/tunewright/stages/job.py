@@ -49,6 +49,11 @@ class StageJob:
         random = self.backbone is None or not self.backbone.pretrained or self.recipe.model.weights == "random"
         return None if random else self.backbone
 
+    @property
+    def starts_from(self) -> Path | None:
+        """The folder of the model that the stage starts from: the stage's before, or the backbone's; None: there is none."""
+        return self.source or (self.backbone.folder if self.backbone is not None else None)
+
     def origin(self, numbers: Numbers = "read") -> Origin | None:
         """The model to start from, loaded; or without memory."""
         return None if self.source is None else load_origin(self.source, numbers)

@@ -8,19 +8,21 @@ from typing import Any
 
 from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
-from tunewright.files import write_json
+from tunewright.files import require_writable, resumable, write_json
+from tunewright.models.pretrained import Backbone
 from tunewright.planning.needs import StagePlan
 from tunewright.recipe.output import resolved_yaml
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import StageRecipe, stage_recipes
 from tunewright.report.page import write_report
-from tunewright.runs import Run, identity, open_run, read_json
+from tunewright.runs import Run, open_run, read_json
 from tunewright.stages.beside import prepare_beside
 from tunewright.stages.console import Screen
 from tunewright.stages.controls import require_controls, run_controls
 from tunewright.stages.environment import describe_environment
 from tunewright.stages.evaluate import evaluate_stage, judge_targets, require_targets, summarise_seeds
 from tunewright.stages.foretelling import hold_against, plan_run
+from tunewright.stages.identity import identify
 from tunewright.stages.ingredients import prepare_data
 from tunewright.stages.job import StageJob, recipe_backbone
 from tunewright.stages.learning import learn_stage
@@ -84,6 +86,7 @@ def run(
     command = command_of(recipe, overrides or [])
     stages = stage_recipes(loaded)
     _require_stages(stages, loaded, until)
+    require_writable(Path(runs))
     prepared = [prepare_data(stage.recipe, base, screen) for stage in stages]
     beside = [prepare_beside(stage.recipe, base, screen) for stage in stages]
     plans = plan_run(stages, prepared, base, Path(runs), force=force, screen=screen) if plan else {}
@@ -99,16 +102,20 @@ def run(
     }
     files = {"recipe.yaml": text, "recipe.resolved.yaml": resolved_yaml(loaded, given)}
     others = [part for found in beside for part in found.values()]
-    key = identity(resolved, [part.manifest.fingerprint for part in [*prepared, *others]])
-    with open_run(Path(runs), name, key, files, record) as (opened, goes_on):
+    backbones = [recipe_backbone(stage.recipe, base) for stage in stages]
+    known = identify(resolved, stages, [*prepared, *others], backbones, base)
+    with (
+        resumable(Path(runs) / name),
+        open_run(Path(runs), name, known, files, record, screen.warn) as (opened, goes_on),
+    ):
         screen.log = opened.log
         screen.say(f"{'going on with' if goes_on else 'run'} {opened.folder}")
-        if not goes_on:
+        if not (opened.folder / "environment.json").exists():
             write_json(opened.folder / "environment.json", describe_environment(base, prepared))
         if plans:
             planned = {name: {**asdict(made), "fits": made.fits} for name, made in plans.items()}
             write_json(opened.folder / "plan.json", {"stages": planned})
-        return _carry_out(opened, loaded, stages, prepared, beside, plans, base, until, lang, screen)
+        return _carry_out(opened, loaded, stages, prepared, beside, backbones, plans, base, until, lang, screen)
 
 
 def _require_stages(stages: list[StageRecipe], recipe: Recipe, until: str | None) -> None:
@@ -130,13 +137,13 @@ def _carry_out(
     stages: list[StageRecipe],
     prepared: list[Prepared],
     beside: list[dict[str, Prepared]],
+    backbones: list[Backbone | None],
     plans: dict[str, StagePlan],
     base: Path,
     until: str | None,
     lang: str,
     screen: Screen,
 ) -> RunResult:
-    backbones = [recipe_backbone(stage.recipe, base) for stage in stages]
     for stage, backbone in zip(stages, backbones, strict=True):
         require_controls(stage.recipe, backbone is not None and not backbone.own)
     warn_of_known_texts(stages, prepared, screen)

@@ -13,9 +13,10 @@ from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.search import Choice, choices
 from tunewright.recipe.stages import stage_recipes
-from tunewright.runs import identity
 from tunewright.stages.console import Screen
+from tunewright.stages.identity import identify
 from tunewright.stages.ingredients import prepare_data
+from tunewright.stages.job import recipe_backbone
 from tunewright.stages.recipes import read_recipe
 from tunewright.tasks.table import get_task
 from tunewright.training.objectives import SELF_SUPERVISED
@@ -65,8 +66,9 @@ def open_search(recipe: Path, overrides: list[str], runs: Path, screen: Screen) 
             fix="data.split: {valid: 0.1}",
         )
     metric = _selected_by(last)
-    key = identity(loaded.model_dump(mode="json"), [part.manifest.fingerprint for part in prepared])
-    folder = runs / f"{name}-tune-{key[:8]}"
+    backbones = [recipe_backbone(stage.recipe, base) for stage in stages]
+    known = identify(loaded.model_dump(mode="json"), stages, prepared, backbones, base)
+    folder = runs / f"{name}-tune-{known.key[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     greater = metric != "loss" and METRICS[metric].greater_is_better
     return Search(

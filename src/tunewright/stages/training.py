@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -19,6 +18,7 @@ from tunewright.evaluation.metrics import METRICS
 from tunewright.files import write_json
 from tunewright.models.hollow import Numbers
 from tunewright.models.network import AnyNetwork
+from tunewright.models.pretrained import model_files
 from tunewright.models.saved import save_model
 from tunewright.models.transformer import Transformer
 from tunewright.runs import MetricsLog
@@ -42,6 +42,7 @@ from tunewright.stages.summary import (
 from tunewright.stages.trackers import tracking
 from tunewright.stages.validation import selection_metric, validator
 from tunewright.training import freezing
+from tunewright.training.beginning import Beginning
 from tunewright.training.checkpoint import (
     Checkpoint,
     find_newest,
@@ -120,15 +121,20 @@ def train_ingredients(
     parameter_names = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
     checkpoints = job.folder / "checkpoints"
-    state = State()
+    origin = job.starts_from
+    beginning = Beginning(files=model_files(origin) if origin else {}, tensors={} if from_parts else before)
+    state = State(beginning=beginning if leads else None)
     newest = find_newest(checkpoints, screen.warn) if leads else None
     if together is not None and (told := together.told(newest and str(newest))) is not None:
         newest = Path(told)
     if newest is not None:
         found = read_checkpoint(newest, dict(network.named_parameters()) if in_parts else None)
+        state = State.from_json(found.state)
+        if leads and state.beginning is not None:
+            state.beginning.require_same(beginning, origin)
+            before = state.beginning.tensors or before
         freezing.load_moving(network, movements, found.model)
         load_state_tensors(optimizer, parameter_names, found.optimizer)
-        state = State.from_json(found.state)
         screen.say(f"{job.stage.name}: going on after step {state.step:,} of {total_steps:,}")
 
     validate = validator(ingredients, ready.valid, ready.device, rows, undivided=leads or in_parts)
@@ -139,9 +145,7 @@ def train_ingredients(
     log_every = max(1, batches.steps_per_epoch // 20)
 
     with (
-        closing(
-            MetricsLog(job.folder / "metrics.jsonl" if leads else Path(os.devnull), step=state.step)
-        ) as metrics_log,
+        closing(MetricsLog(job.folder / "metrics.jsonl" if leads else None, step=state.step)) as metrics_log,
         Saver(checkpoints, beside=ready.device.type != "cpu", together=together if in_parts else None) as saver,
         tracking(recipe if leads else recipe.model_copy(update={"track": []}), job.folder) as track,
         screen.training(job.stage.name, train_settings.epochs, total_steps, state.step) as report_step,
@@ -198,6 +202,7 @@ def train_ingredients(
             require_finite(network, state)
             if not leads and not in_parts:
                 return
+            metrics_log.sync()  # a resumed training keeps the lines up to its checkpoint
             tensors = state_tensors(optimizer, parameter_names)
             checkpoint = Checkpoint(
                 step=state.step,
@@ -238,6 +243,7 @@ def train_ingredients(
                 private.gradient if private else None,
                 rows,
             )
+        stopped = state.finished is None or should_stop()  # after the last step there is still much to do
     after = None
     if together is not None and from_parts and state.finished is not None:
         if state.best is not None:
@@ -247,7 +253,7 @@ def train_ingredients(
         write(job.folder / "model", network, ingredients.network, freezing.moving_state(network, movements), together)
     if not leads:
         return
-    if state.finished is None:
+    if stopped:
         raise Stopped(
             f"{job.stage.name} was stopped after step {state.step:,} of {total_steps:,}; a checkpoint was written",
             file=checkpoints,

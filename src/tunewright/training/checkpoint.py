@@ -67,10 +67,7 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, together: Team | None = 
     )
     if together is not None and not together.first:
         return path
-    steps = _folders(root, "step-")
-    for old in steps[:-KEEP]:
-        remove_folder(old)
-    _prune_best(root, steps[-KEEP:])
+    _prune(root)
     return path
 
 
@@ -95,6 +92,7 @@ def find_newest(root: Path, warn: Callable[[str], None]) -> Path | None:
         if damage is None:
             best = _best_of(folder)
             if best is None or (damage := find_damage(root / best)) is None:
+                _prune(root)  # a killed process had saved one more, and not yet let go of the oldest
                 return folder
             _set_aside(root / best, damage, warn)
         _set_aside(folder, damage, warn)
@@ -238,8 +236,15 @@ def _set_aside(folder: Path, damage: str, warn: Callable[[str], None]) -> None:
         folder.rename(aside)
 
 
-def _prune_best(root: Path, kept: list[Path]) -> None:
-    """Delete best weights that no kept checkpoint speaks of, but never the newest (its checkpoint may be to come)."""
+def _prune(root: Path) -> None:
+    """Delete all but the newest checkpoints, and best weights that none of these speaks of.
+
+    The newest best weights stay in any case: their checkpoint may be to come.
+    """
+    steps = _folders(root, "step-")
+    for old in steps[:-KEEP]:
+        remove_folder(old)
+    kept = steps[-KEEP:]
     named = {_best_of(path) for path in kept}
     for folder in _folders(root, "best-")[:-1]:
         if folder.name not in named:

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from tunewright.data.batching import Batch, Examples
 from tunewright.errors import Diverged
 from tunewright.random import mix
+from tunewright.training.beginning import Beginning
 from tunewright.training.liveness import (
     LEARNED,
     LOOKED_AT,
@@ -93,15 +94,18 @@ class State:
     epochs_since_best: int = 0
     finished: str | None = None
     """Why the training is over; None while it is not."""
+    beginning: Beginning | None = None
+    """What the training began with; None: this process writes no checkpoints."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> State:
-        best = value["best"]
-        state = cls(**{key: entry for key, entry in value.items() if key != "best"})
-        state.best = Best(**best) if best else None
+        state = cls(**value)
+        state.best = Best(**value["best"]) if value["best"] else None
+        beginning = value.get("beginning")
+        state.beginning = Beginning(**beginning) if beginning else None
         return state
 
 
