@@ -131,6 +131,13 @@ def require_writable(folder: Path) -> None:
         ) from error
 
 
+def free_disk(folder: Path) -> int:
+    """Bytes that are free where a folder lies or will lie."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder.resolve()).free
+
+
 def system_error(error: Exception) -> tuple[int, str] | None:
     """The number of the system's error behind an exception and its text; None where the system refused nothing.
 

@@ -9,12 +9,13 @@ import torch
 
 from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
+from tunewright.files import free_disk
 from tunewright.planning.hardware import card_here
 from tunewright.planning.needs import StagePlan
 from tunewright.recipe.stages import StageRecipe
 from tunewright.runs import read_json
 from tunewright.stages.console import Screen, silent
-from tunewright.stages.plan import free_disk, given_stages, plan_stage, planned_machine
+from tunewright.stages.plan import given_stages, plan_stage, planned_machine
 from tunewright.stages.plan_history import record
 from tunewright.stages.plan_table import duration, ranged, size_of
 

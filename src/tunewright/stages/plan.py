@@ -6,7 +6,6 @@ steps of a network with random weights, where it is small enough, or else from i
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -364,10 +363,3 @@ def _disk(ingredients: Ingredients, rehearsal: Rehearsal, weights: int, trained:
                 tokens = int(examples.lengths.sum()) if examples.lengths is not None else 0
                 found["frozen part"] = found.get("frozen part", 0) + kept_bytes(forms, len(examples), tokens)
     return found
-
-
-def free_disk(folder: Path) -> int:
-    """Bytes that are free where a folder lies or will lie."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder.resolve()).free

@@ -83,39 +83,36 @@ def run(
     """
     screen = screen or Screen()
     loaded, given, text, base, name = read_recipe(recipe, overrides or [], base)
-    command = command_of(recipe, overrides or [])
     stages = stage_recipes(loaded)
     _require_stages(stages, loaded, until)
-    require_writable(Path(runs))
-    prepared = [prepare_data(stage.recipe, base, screen) for stage in stages]
-    beside = [prepare_beside(stage.recipe, base, screen) for stage in stages]
-    plans = plan_run(stages, prepared, base, Path(runs), force=force, screen=screen) if plan else {}
-    # By how many processes it is trained, how they share it and who watches is no other run: it may go on otherwise.
-    other = {"hardware": {"devices", "nodes", "strategy", "tensor", "offload"}, "track": True}
-    resolved = loaded.model_dump(mode="json", exclude=other)
+    files = {"recipe.yaml": text, "recipe.resolved.yaml": resolved_yaml(loaded, given)}
     record = {
         "name": name,
         "stages": [stage.name for stage in stages],
         "seeds": loaded.eval.seeds,
         "base": str(base.resolve()),
-        "command": command,
+        "command": command_of(recipe, overrides or []),
     }
-    files = {"recipe.yaml": text, "recipe.resolved.yaml": resolved_yaml(loaded, given)}
-    others = [part for found in beside for part in found.values()]
-    backbones = [recipe_backbone(stage.recipe, base) for stage in stages]
-    known = identify(resolved, stages, [*prepared, *others], backbones, base)
-    with (
-        resumable(Path(runs) / name),
-        open_run(Path(runs), name, known, files, record, screen.warn) as (opened, goes_on),
-    ):
-        screen.log = opened.log
-        screen.say(f"{'going on with' if goes_on else 'run'} {opened.folder}")
-        if not (opened.folder / "environment.json").exists():
-            write_json(opened.folder / "environment.json", describe_environment(base, prepared))
-        if plans:
-            planned = {name: {**asdict(made), "fits": made.fits} for name, made in plans.items()}
-            write_json(opened.folder / "plan.json", {"stages": planned})
-        return _carry_out(opened, loaded, stages, prepared, beside, backbones, plans, base, until, lang, screen)
+    # By how many processes it is trained, how they share it and who watches is no other run: it may go on otherwise.
+    other = {"hardware": {"devices", "nodes", "strategy", "tensor", "offload"}, "track": True}
+    resolved = loaded.model_dump(mode="json", exclude=other)
+    with resumable(Path(runs) / name):
+        require_writable(Path(runs))
+        prepared = [prepare_data(stage.recipe, base, screen) for stage in stages]
+        beside = [prepare_beside(stage.recipe, base, screen) for stage in stages]
+        backbones = [recipe_backbone(stage.recipe, base) for stage in stages]
+        plans = plan_run(stages, prepared, base, Path(runs), force=force, screen=screen) if plan else {}
+        others = [part for found in beside for part in found.values()]
+        known = identify(resolved, stages, [*prepared, *others], backbones, base)
+        with open_run(Path(runs), name, known, files, record, screen.warn) as (opened, goes_on):
+            screen.log = opened.log
+            screen.say(f"{'going on with' if goes_on else 'run'} {opened.folder}")
+            if not (opened.folder / "environment.json").exists():
+                write_json(opened.folder / "environment.json", describe_environment(base, prepared))
+            if plans:
+                planned = {name: {**asdict(made), "fits": made.fits} for name, made in plans.items()}
+                write_json(opened.folder / "plan.json", {"stages": planned})
+            return _carry_out(opened, loaded, stages, prepared, beside, backbones, plans, base, until, lang, screen)
 
 
 def _require_stages(stages: list[StageRecipe], recipe: Recipe, until: str | None) -> None:

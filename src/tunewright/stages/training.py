@@ -29,6 +29,7 @@ from tunewright.stages.lineage import LINEAGE, lineage_after, promise
 from tunewright.stages.memory import forget_peak, peak_memory
 from tunewright.stages.piecewise import fill, write
 from tunewright.stages.private import private_training
+from tunewright.stages.room import checkpoint_room, require_room
 from tunewright.stages.setup import Ready, penalty_of, set_up, small_numbers_as_zero, threads
 from tunewright.stages.sharing import divided, settle
 from tunewright.stages.stopping import stop_requests
@@ -137,6 +138,9 @@ def train_ingredients(
         load_state_tensors(optimizer, parameter_names, found.optimizer)
         screen.say(f"{job.stage.name}: going on after step {state.step:,} of {total_steps:,}")
 
+    if leads and state.finished is None:
+        moving = freezing.moving_state(network, movements).values()
+        require_room(job.folder, checkpoint_room(train_settings, total_steps, moving, optimizer))
     validate = validator(ingredients, ready.valid, ready.device, rows, undivided=leads or in_parts)
     selection = Selection(
         metric=selection_metric(ingredients),

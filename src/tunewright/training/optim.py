@@ -194,6 +194,16 @@ def state_tensors(optimizer: Optimizer, names: Sequence[str]) -> dict[str, Tenso
     return tensors
 
 
+def state_bytes(optimizer: Optimizer) -> int:
+    """The size of an optimiser's state once it has moved every parameter."""
+    likes = (
+        _like(key, parameter, optimizer)
+        for parameter in _parameters(optimizer)
+        for key in _state_keys(optimizer, parameter)
+    )
+    return sum(value.numel() * value.element_size() for value in likes)
+
+
 def load_state_tensors(optimizer: Optimizer, names: Sequence[str], tensors: dict[str, Tensor]) -> None:
     """Put back what `state_tensors` took out; afterwards each step is the same to the last bit.
 
