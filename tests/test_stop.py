@@ -137,3 +137,38 @@ def test_stopped_while_exporting(stopped: Any, which: signal.Signals) -> None:
     assert ended(export.start(signalled(2, which))) == 130 and "stopped" in export.said
     assert list(out.iterdir()) == []
     assert ended(export.start()) == 0, export.said
+
+
+def test_a_killed_export_is_made_again(stopped: Any) -> None:
+    command, _, _ = stopped
+    if not (command.place / "runs").exists():
+        assert ended(command.start()) == 0
+    model = command.place / "runs" / "stopped" / "pretrain" / "model"
+    out = command.place / "killed"
+    export = Command(command.place, "export", str(model), "--to", "torch", "--out", str(out))
+
+    def strike(at: int, call: str) -> None:
+        if call.startswith("replace model"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert ended(export.start(lambda: wrap(strike))) == -signal.SIGKILL
+    assert (out / "torch.export.json").exists()
+    assert ended(export.start()) == 0, export.said
+    assert ended(export.start()) == 2 and "there already" in export.said
+
+
+def test_measuring_again_loses_nothing(stopped: Any) -> None:
+    command, _, _ = stopped
+    if not (command.place / "runs").exists():
+        assert ended(command.start()) == 0
+    before = outcome(command.place)
+    again = Command(command.place, "evaluate", "runs/stopped", "eval.resamples=100")
+    assert ended(again.start(noting(command.place / "measured.txt"))) == 0, again.said
+    count = len((command.place / "measured.txt").read_text().splitlines())
+    for number in np.linspace(2, count, 4).astype(int).tolist():
+        assert ended(again.start(signalled(number, signal.SIGTERM))) == 130
+        for stage in ("pretrain", "finetune"):
+            summary = json.loads((command.place / "runs" / "stopped" / stage / "summary.json").read_text())
+            assert summary["evaluation"]["metrics"]
+    assert ended(again.start()) == 0, again.said
+    assert outcome(command.place) == before

@@ -20,6 +20,8 @@ from tunewright.errors import ArtifactError, RunFailed
 HASHED_EACH_TIME = 2**20
 # A file that was changed less than so many seconds ago may change again without its times showing it.
 SETTLED_AFTER = 2.0
+# A temporary folder in which nothing was written for so many seconds belongs to a process that was killed.
+ABANDONED = 24 * 3600
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -79,6 +81,14 @@ def sync_file(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_all(folder: Path) -> None:
+    """Make all files in a folder survive a power cut, whoever wrote them."""
+    for path in folder.iterdir():
+        if path.is_file():
+            sync_file(path)
+    sync_folder(folder)
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -168,6 +178,15 @@ def resumable(folder: Path) -> Generator[None]:
             file=getattr(error, "filename", None) or folder,
             fix=f"{cure}, and run the same command again: it continues where it was",
         ) from error
+
+
+def sweep(root: Path) -> None:
+    """Remove the temporary folders `.tmp-…` in which nothing was written for a day: killed processes left them."""
+    for folder in root.glob(".tmp-*"):
+        with suppress(OSError):
+            newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+            if time.time() - newest > ABANDONED:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tunewright.files import cache_dir, sync_file, sync_folder, write_json
+from tunewright.files import cache_dir, sweep, sync_file, sync_folder, write_json
 
 # Bytes with a hash of their own.
 SEGMENT = 2**26
@@ -47,6 +47,7 @@ def token_file(key: str, parts: Iterable[tuple[list[np.ndarray], np.ndarray]], *
     temporary = folder.parent / f".tmp-{key}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    sweep(folder.parent)
     try:
         _write(temporary, parts, "uint16" if pieces <= 2**16 else "uint32")
         shutil.rmtree(folder, ignore_errors=True)

@@ -20,7 +20,7 @@ from tunewright.data.sources.base import Source
 from tunewright.data.target_column import TargetKind
 from tunewright.data.types import Seen, sort_classes
 from tunewright.errors import DataError
-from tunewright.files import sha256_file, sync_file, sync_folder, write_json
+from tunewright.files import sha256_file, sweep, sync_file, sync_folder, write_json
 from tunewright.recipe.schema import Data, Split
 
 
@@ -31,6 +31,7 @@ class Writer:
         self.folder = folder
         self.class_column = class_column
         folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder.parent)
         self.temporary = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
         shutil.rmtree(self.temporary, ignore_errors=True)
         self.temporary.mkdir()

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from tunewright.errors import ArtifactError, RecipeError
-from tunewright.files import sync_file, write_json
+from tunewright.files import sync_all, write_json
 from tunewright.models.adapters import read_adapter
 from tunewright.models.build import build_network
 from tunewright.models.foreign import check_files, require_own_files
@@ -50,13 +50,14 @@ def save_model(folder: Path, network: AnyNetwork, extra: dict[str, Any]) -> None
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(network, Transformer):
         write_transformer(folder, network)
+        sync_all(folder)
         write_json(folder / BESIDE, {"format": FORMAT, "network": network.described, **extra})
         return
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     temporary = folder / ".model.safetensors.tmp"
     save_file(tensors, temporary, metadata={"format": "pt"})
-    sync_file(temporary)
     temporary.replace(folder / "model.safetensors")
+    sync_all(folder)
     write_json(
         folder / "config.json",
         {"model_type": "tunewright", "format": FORMAT, "network": network.described, **extra},

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tunewright.errors import ArtifactError
+from tunewright.files import put_in_place
 
 
 def read_old_weights(path: Path) -> dict[str, Tensor]:
@@ -43,7 +44,7 @@ def write_weights(path: Path, tensors: dict[str, Tensor]) -> None:
     save_file(
         {name: value.clone().contiguous() for name, value in tensors.items()}, temporary, metadata={"format": "pt"}
     )
-    temporary.replace(path)
+    put_in_place(temporary, path)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from tunewright.evaluation.labels import by_label, tuned_thresholds
 from tunewright.evaluation.metrics import METRICS, Metric, Outcome, get_metric
 from tunewright.evaluation.outputs import run_network
 from tunewright.evaluation.slices import confusion, slice_by, worst
-from tunewright.files import write_atomic, write_json
+from tunewright.files import put_in_place, write_atomic, write_json
 from tunewright.models.network import AnyNetwork
 from tunewright.models.saved import load_network
 from tunewright.random import permutation
@@ -42,17 +42,19 @@ from tunewright.tasks.table import load_preprocessor
 MISTAKES = 24
 # What the network that a stage began with is called among the baselines.
 BEFORE = "the model before this stage"
+# What a summary has from measuring; the rest is of the training.
+MEASURED = ("evaluation", "seeds", "comparisons", "hint", "target")
 
 
 def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob | None = None) -> None:
-    """Write predictions.parquet and the summary's "evaluation".
+    """Write predictions.parquet and the summary's "evaluation", in place of all that was measured before.
 
     Args:
         full: with baselines, slices, mistakes and calibration; otherwise the metrics alone, as for repetitions.
         start: the stage whose beginning the result is held against, where that is another one.
     """
     summary_path = job.folder / "summary.json"
-    summary = read_json(summary_path, "a stage's summary")
+    summary = unmeasured(read_json(summary_path, "a stage's summary"))
     saved = load_network(job.folder / "model")
     preprocessor = load_preprocessor(saved.extra["preprocessor"], job.folder / "model")
     if preprocessor.target is None and preprocessor.task.examination is None:
@@ -112,6 +114,11 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob
     write_json(summary_path, summary)
 
 
+def unmeasured(summary: dict[str, Any]) -> dict[str, Any]:
+    """A stage's summary without what was measured."""
+    return {key: value for key, value in summary.items() if key not in MEASURED}
+
+
 def users_of(job: StageJob, table: pa.Table) -> np.ndarray | None:
     """[N] a number for the user of each row; None where no column says who."""
     user, _ = role_columns(job.recipe.data, [name for name in table.column_names if name != "_row"])
@@ -156,7 +163,7 @@ def save_predictions(job: StageJob, kind: str, rows: np.ndarray, target: np.ndar
     table = pa.table(columns).replace_schema_metadata(facts)
     temporary = job.folder / ".predictions.parquet.tmp"
     pq.write_table(table, temporary)
-    temporary.replace(job.folder / "predictions.parquet")
+    put_in_place(temporary, job.folder / "predictions.parquet")
 
 
 def _lists(values: np.ndarray) -> pa.Array:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from tunewright.data.columns import Rejects
 from tunewright.errors import ArtifactError, RecipeError, RunFailed, UserError
 from tunewright.evaluation.metrics import METRICS
-from tunewright.files import write_json
+from tunewright.files import put_in_place, sweep, write_json
 from tunewright.models.dropout import QuickDropout
 from tunewright.models.gguf_file import read_gguf, write_gguf
 from tunewright.models.gpt import is_plain
@@ -110,8 +110,12 @@ def export(
     out = out or folder.parent / "export"
     path = out / FILES[chosen]
     origin = load_origin(folder)
-    for file in (path, _ear(path)) if isinstance(origin.network, Whisper) else (path,):
-        if file.exists():
+    files = (path, _ear(path)) if isinstance(origin.network, Whisper) else (path,)
+    proof = out / f"{chosen}.export.json"
+    # With its proof, but without one of its files, it is an export that was killed: it is made again.
+    interrupted = proof.exists() and not all(file.exists() for file in files)
+    for file in files:
+        if file.exists() and not interrupted:
             raise UserError("the file is there already", file=file, fix="name another folder with --out, or remove it")
     network = (
         merged(origin.network) if isinstance(origin.network, Transformer) and origin.network.adapted else origin.network
@@ -123,6 +127,7 @@ def export(
             "a copy is held against the model on two rows at least", found=f"{trial.count} rows", fix="--data MORE.csv"
         )
     out.mkdir(parents=True, exist_ok=True)
+    sweep(out)
     place = out / f".tmp-{os.getpid()}"
     place.mkdir()
     try:
@@ -137,9 +142,9 @@ def export(
                 expected=f"at most {found.tolerance:g}",
                 fix="nothing was written; --tolerance allows more where that is what you want",
             )
+        write_json(proof, asdict(found))
         for file in place.iterdir():
-            os.replace(file, out / file.name)
-        write_json(out / f"{chosen}.export.json", asdict(found))
+            put_in_place(file, out / file.name)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     for line in lines_of(found):

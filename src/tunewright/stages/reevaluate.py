@@ -13,14 +13,12 @@ from tunewright.runs import Run, read_json
 from tunewright.stages.beside import prepare_beside
 from tunewright.stages.console import Screen
 from tunewright.stages.controls import run_controls
-from tunewright.stages.evaluate import evaluate_stage, judge_targets, require_targets, summarise_seeds
+from tunewright.stages.evaluate import evaluate_stage, judge_targets, require_targets, summarise_seeds, unmeasured
 from tunewright.stages.ingredients import prepare_data
 from tunewright.stages.job import StageJob, recipe_backbone
 from tunewright.stages.recipes import given_weights
 from tunewright.stages.run import with_seed
 from tunewright.tasks.table import get_task, task_defaults
-
-MEASURED = ("evaluation", "seeds", "comparisons", "hint", "target")
 
 
 def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = None) -> None:
@@ -52,7 +50,6 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = 
         for stage in stages:
             seeded = with_seed(stage, recipe.seed + replica)
             place = run.stage_folder(stage.name, replica=replica)
-            _forget(place)
             prepared = prepare_data(stage.recipe, base, screen)
             # Only such tasks look back at what the stage began with.
             looks_back = get_task(stage.recipe.task).examination is not None
@@ -67,6 +64,7 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = 
             )
             evaluate_stage(job, screen, full=replica == 0)
             if replica == 0 and (place / "controls").exists():
+                _forget_controls(place)
                 run_controls(job, screen)
             source = place / "model"
     summarise_seeds(run, stages, record["seeds"])
@@ -77,8 +75,7 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = 
     )
 
 
-def _forget(stage: Path) -> None:
-    """Take what was measured out of a stage's summary, and out of its controls'."""
-    for path in [stage / "summary.json", *stage.glob("controls/*/summary.json")]:
-        summary = read_json(path, "a stage's summary")
-        write_json(path, {key: value for key, value in summary.items() if key not in MEASURED})
+def _forget_controls(stage: Path) -> None:
+    """Take what was measured out of the summaries of a stage's controls: they are to be measured again."""
+    for path in stage.glob("controls/*/summary.json"):
+        write_json(path, unmeasured(read_json(path, "a control's summary")))

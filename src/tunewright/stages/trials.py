@@ -111,9 +111,15 @@ def take_up(study: Study, search: Search, grid: list[dict[str, Any]], screen: Sc
             study.enqueue_trial(params)
         return
     open_trials = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.RUNNING]
+    waiting = [
+        trial.system_attrs.get("fixed_params")
+        for trial in study.trials
+        if trial.state == optuna.trial.TrialState.WAITING
+    ]
     for trial in open_trials:
+        if trial.params not in waiting:  # first: a kill between the two must not lose it
+            study.enqueue_trial(trial.params)
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(trial.params)
     finished = sum(trial.state.is_finished() for trial in study.trials) - len(open_trials)
     screen.say(f"going on with {search.folder}: {finished} trials are finished, {len(open_trials)} were cut short")
 
