@@ -23,6 +23,7 @@ from tunewright.runs import Identity, MetricsLog, open_run, read_json, read_metr
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.run import run
 from tunewright.training.beginning import Beginning
+from tunewright.training.loop import State
 
 
 def killed_after(saves: int) -> Callable[[], None]:
@@ -106,6 +107,13 @@ def test_tensors_are_compared_where_the_files_are_the_same() -> None:
     with pytest.raises(ArtifactError) as caught:
         began.require_same(Beginning(files={"a": "1"}, tensors={"x": "2", "y": "1"}), None)
     assert caught.value.found == "other tensors: x"
+
+
+def test_a_checkpoint_of_before_has_no_beginning() -> None:
+    kept = State(step=3, beginning=Beginning(files={"a": "1"}, tensors={})).to_json()
+    assert State.from_json(kept).beginning == Beginning(files={"a": "1"}, tensors={})
+    del kept["beginning"]
+    assert State.from_json(kept) == State(step=3)
 
 
 def test_a_large_file_is_hashed_once_until_it_changes(tmp_path: Path, own_cache: Path) -> None:

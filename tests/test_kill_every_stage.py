@@ -33,8 +33,10 @@ from test_speech import RATE, sound
 from tiny import texts, tiny_bert
 from tunewright.files import sha256_file
 from tunewright.runs import read_json
+from tunewright.stages import training
 from tunewright.stages.console import silent
 from tunewright.stages.run import run
+from tunewright.training.saving import Saver
 
 SMALL = {"eval": {"resamples": 100}, "hardware": {"threads": 1, "precision": "float32"}}
 PICTURES: dict[str, Any] = {
@@ -340,6 +342,24 @@ def test_killed_at_a_random_moment(kinds: Any, make: Callable[[Path], dict[str, 
 @pytest.mark.parametrize("make", CHEAP)
 def test_killed_after_the_last_step(kinds: Any, make: Callable[[Path], dict[str, Any]]) -> None:
     kill_after_the_last_step(kinds(make), 2)
+
+
+def test_killed_while_a_thread_writes(kinds: Any) -> None:
+    """As on an accelerator, where the training goes on while its checkpoint is written."""
+
+    def beside(then: Callable[[], None]) -> Callable[[], None]:
+        def arrange() -> None:
+            training.Saver = lambda root, *, beside, together: Saver(root, beside=True, together=together)
+            then()
+
+        return arrange
+
+    kind = kinds(picture)
+    saves = [index for index, call in enumerate(kind.calls, 1) if call.startswith("replace step-")]
+    for number in (saves[2], saves[4] - 3, saves[6] + 1):
+        kind.start_anew()
+        assert ended(kind.start(beside(deadly(number)))) == -signal.SIGKILL
+        kind.finish()
 
 
 @pytest.mark.slow
