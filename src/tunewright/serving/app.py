@@ -78,13 +78,7 @@ def make_app(model: Model, *, name: str, token: str | None = None, limits: Limit
         await asyncio.to_thread(parse_json, body, limits)
         return body
 
-    @app.get("/", include_in_schema=False)
-    async def page() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
-        return page_response(try_page(name, kind_of(model)), SCRIPT)
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs(request: Request) -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
-        return page_response(docs_page(app.openapi(), str(request.base_url).rstrip("/")))
+    _add_pages(app, model, name)
 
     @app.get("/health")
     async def health() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
@@ -113,6 +107,18 @@ def make_app(model: Model, *, name: str, token: str | None = None, limits: Limit
 
     add_openai(app, model, name=name, limits=limits, body=json_body)
     return app
+
+
+def _add_pages(app: FastAPI, model: Model, name: str) -> None:
+    """The pages for people."""
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
+        return page_response(try_page(name, kind_of(model)), SCRIPT)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
+        return page_response(docs_page(app.openapi(), str(request.base_url).rstrip("/")))
 
 
 class Passes:
