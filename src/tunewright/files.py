@@ -8,13 +8,25 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from tunewright.errors import ArtifactError, RunFailed
+from tunewright.errors import ArtifactError, RunFailed, UserError
+from tunewright.limits import Limit
+
+# What a name of the file system can stand for besides a regular file.
+KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
 
 # Below so many bytes a file is hashed each time: that is as fast as looking its hash up.
 HASHED_EACH_TIME = 2**20
@@ -48,10 +60,12 @@ def known_sha256(path: Path) -> str:
     Its hash is kept in the cache by path, inode, size and times; the time of the last change of the inode (ctime) is
     set by the system alone.
     """
-    stat = path.stat()
-    if stat.st_size < HASHED_EACH_TIME:
+    status = path.stat()
+    if status.st_size < HASHED_EACH_TIME:
         return sha256_file(path)
-    kept = cache_file("sha256", (str(path.resolve()), stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size))
+    kept = cache_file(
+        "sha256", (str(path.resolve()), status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size)
+    )
     try:
         found = json.loads(kept.read_bytes())
         if isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found):
@@ -59,10 +73,59 @@ def known_sha256(path: Path) -> str:
     except (OSError, ValueError):
         pass  # not there, or damaged: hashed anew
     found = sha256_file(path)
-    if time.time() - stat.st_ctime > SETTLED_AFTER:
+    if time.time() - status.st_ctime > SETTLED_AFTER:
         with suppress(OSError):  # without a cache it is hashed each time
             write_json(kept, found)
     return found
+
+
+def open_regular(path: Path, *, error: type[UserError] = UserError) -> BinaryIO:
+    """Open a regular file for reading. Anything else is refused, without waiting for its other end.
+
+    Raises:
+        UserError: (or `error`) it is a folder, a named pipe, a device or a socket.
+        OSError: it is missing, or may not be read.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        if path.exists() and not path.is_file():  # a socket cannot be opened at all
+            raise _not_regular(path, path.stat().st_mode, error) from None
+        raise
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        raise _not_regular(path, mode, error)
+    return os.fdopen(handle, "rb")
+
+
+def read_bounded(path: Path, limit: Limit, problem: str, *, error: type[UserError] = UserError) -> bytes:
+    """Read a whole regular file, at most `limit` bytes of it.
+
+    Args:
+        problem: what to say of a larger one, such as "the recipe is too large".
+
+    Raises:
+        UserError: (or `error`) it is larger, or no regular file.
+        OSError: it is missing, or may not be read.
+    """
+    with open_regular(path, error=error) as file:
+        most = limit.value
+        limit.require(os.fstat(file.fileno()).st_size, problem, error=error, file=path)
+        content = file.read(most + 1)  # the size is that of a moment ago, and files of /proc have none
+    limit.require(float("inf") if len(content) > most else 0, problem, error=error, file=path)
+    return content
+
+
+def _not_regular(path: Path, mode: int, error: type[UserError]) -> UserError:
+    found = next((kind for fits, kind in KINDS if fits(mode)), "something else")
+    return error(
+        f"this is {found} and not a file",
+        file=path,
+        found=found,
+        expected="a regular file",
+        fix="name a file" + (" in it" if stat.S_ISDIR(mode) else ", or copy its content into one"),
+    )
 
 
 def sync_folder(folder: Path) -> None:
