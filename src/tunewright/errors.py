@@ -19,6 +19,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+# Characters of a file's name or a place, and of a line of a message: what a stranger wrote is never printed by the megabyte.
+LONGEST_PART, LONGEST_LINE = 1_000, 10_000
+
 
 class TunewrightError(Exception):
     """The root: `exit_code` is what the command line ends with.
@@ -45,8 +48,8 @@ class TunewrightError(Exception):
         fix: str | None = None,
     ) -> None:
         self.problem = problem
-        self.file = str(file) if file is not None else None
-        self.place = place
+        self.file = cut(str(file), LONGEST_PART) if file is not None else None
+        self.place = cut(place, LONGEST_PART) if place is not None else None
         self.found = shorten(found) if found is not None else None
         self.expected = expected
         self.fix = fix
@@ -56,10 +59,11 @@ class TunewrightError(Exception):
     def message(self) -> str:
         """The whole message: the place first, as compilers write it, then one line for each known part."""
         where = ", ".join(part for part in (self.file, self.place) if part)
-        lines = [f"{where}: {self.problem}" if where else self.problem]
+        problem = "\n".join(cut(line, LONGEST_LINE) for line in self.problem.split("\n"))
+        lines = [f"{where}: {problem}" if where else problem]
         for label, text in (("found", self.found), ("expected", self.expected), ("fix", self.fix)):
             if text:
-                lines.append(f"  {label + ':':<9} {text}")
+                lines.append(f"  {label + ':':<9} {cut(text, LONGEST_LINE)}")
         return "\n".join(lines)
 
 
@@ -105,6 +109,14 @@ class Stopped(RunFailed):
 
 def shorten(value: object, limit: int = 200) -> str:
     """`value` as one printable line of at most `limit` characters."""
-    text = " ".join(str(value).split())
+    try:
+        text = " ".join(str(value).split())
+    except ValueError:  # Python writes no whole number of so many digits
+        text = "a number of thousands of digits"
     text = "".join(character if character.isprintable() else "�" for character in text)
+    return cut(text, limit)
+
+
+def cut(text: str, limit: int) -> str:
+    """The first `limit` characters of `text`."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -127,5 +127,39 @@ REQUEST_TEXT = Limit(name="request_text", default=1_000_000, unit="characters", 
 REQUEST_SAMPLES = Limit(
     name="request_samples", default=50_000_000, unit="samples", about="a request's recording, all channels together"
 )
+RECIPE_BYTES = Limit(name="recipe_bytes", default=1 << 20, unit="bytes", about="A recipe's file")
+RECIPE_VALUES = Limit(
+    name="recipe_values", default=20_000, unit="values", about="A recipe's values, with aliases written out"
+)
+RECIPE_DEPTH = Limit(name="recipe_depth", default=30, unit="levels", about="How deep a recipe is nested")
+RECIPE_STAGES = Limit(name="recipe_stages", default=100, unit="stages", about="Training stages of a recipe")
+RECIPE_LAYERS = Limit(name="recipe_layers", default=2_000, unit="layers", about="Layers in a recipe's list")
+RECIPE_NUMBER = Limit(
+    name="recipe_number", default=10**12, unit="", about="A count in a recipe that has no limit of its own"
+)
+RECIPE_OPTION = Limit(
+    name="recipe_option", default=10**9, unit="", about="A whole number among the options of a named thing or layer"
+)
+EPOCHS = Limit(name="epochs", default=1_000_000, unit="epochs", about="Epochs of a training")
+BATCH_EXAMPLES = Limit(
+    name="batch_examples", default=10_000_000, unit="examples", about="Examples in a batch, and batches in a step"
+)
+SEEDS = Limit(name="seeds", default=1_000, unit="seeds", about="Repetitions of a training")
+THREADS = Limit(name="threads", default=1_024, unit="threads", about="CPU threads of a process")
+PROCESSES = Limit(
+    name="processes", default=1_024, unit="processes", about="Processes on a machine, and machines, that train together"
+)
+IMAGE_SIDE = Limit(name="image_side", default=8_192, unit="pixels", about="Each side of the images a network gets")
+TEXT_TOKENS = Limit(name="text_tokens", default=10_000_000, unit="tokens", about="Tokens that a network reads at once")
+PATTERN_CHARACTERS = Limit(
+    name="pattern_characters", default=500, unit="characters", about="A regular expression in a recipe"
+)
+PATTERN_MILLISECONDS = Limit(
+    name="pattern_milliseconds",
+    default=1_000,
+    unit="ms",
+    about="Time to match a regular expression of a recipe with all names",
+)
+JSON_BYTES = Limit(name="json_bytes", default=64 << 20, unit="bytes", about="A JSON file of a run or model folder")
 
 LIMITS: tuple[Limit, ...] = tuple(value for value in list(vars().values()) if isinstance(value, Limit))

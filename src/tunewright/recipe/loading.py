@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunewright.errors import RecipeError
+from tunewright.errors import RecipeError, shorten
+from tunewright.limits import RECIPE_BYTES, RECIPE_DEPTH
 from tunewright.recipe.problems import collect, explain
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.yaml_text import Lines, read_yaml, read_yaml_file
@@ -190,15 +191,16 @@ def apply_override(value: dict[str, Any], lines: Lines, override: str) -> tuple[
     if not equals or not all(parts):
         raise RecipeError(
             "the override is not of the form key=value",
-            place=f"override {override!r}",
+            place=f"override {shorten(override)!r}",
             found=override,
             expected="a dotted name, = and a value, such as train.lr=1e-4",
         )
+    _require_short(override, parts)
     try:
         new, _ = read_yaml(text)
     except RecipeError as error:
         raise RecipeError(
-            error.problem, place=f"override {override!r}", found=text, expected=error.expected, fix=error.fix
+            error.problem, place=f"override {shorten(override)!r}", found=text, expected=error.expected, fix=error.fix
         ) from None
 
     def put(current: Any, remaining: list[str]) -> Any:
@@ -206,10 +208,10 @@ def apply_override(value: dict[str, Any], lines: Lines, override: str) -> tuple[
             return new
         step, rest = remaining[0], remaining[1:]
         if isinstance(current, list):
-            if not step.isdigit() or int(step) >= len(current):
+            if not _is_number(step) or int(step) >= len(current):
                 raise RecipeError(
                     f"the list before {step!r} has {len(current)} entries",
-                    place=f"override {override!r}",
+                    place=f"override {shorten(override)!r}",
                     found=step,
                     expected=f"a number from 0 to {len(current) - 1}" if current else "a list with entries",
                 )
@@ -221,5 +223,19 @@ def apply_override(value: dict[str, Any], lines: Lines, override: str) -> tuple[
         return {**inner, step: put(inner.get(step), rest)}
 
     changed = put(value, parts)
-    prefix: tuple[str | int, ...] = tuple(int(part) if part.isdigit() else part for part in parts)
+    prefix: tuple[str | int, ...] = tuple(int(part) if _is_number(part) else part for part in parts)
     return changed, {path: line for path, line in lines.items() if path[: len(prefix)] != prefix}
+
+
+def _require_short(override: str, parts: list[str]) -> None:
+    """An override has the bounds of a recipe."""
+    place = f"override {shorten(override)!r}"
+    RECIPE_BYTES.require(
+        len(override.encode(errors="replace")), "the override is too long", error=RecipeError, place=place
+    )
+    RECIPE_DEPTH.require(len(parts), "the override reaches too deep", error=RecipeError, place=place)
+
+
+def _is_number(part: str) -> bool:
+    """Whether a part of a dotted name counts entries of a list."""
+    return part.isascii() and part.isdigit() and len(part) < 10

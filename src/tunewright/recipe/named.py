@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from tunewright.errors import RecipeError
 from tunewright.recipe.schema import Named
 
 T = TypeVar("T")
+FINITE = ConfigDict(allow_inf_nan=False)
 
 
 def parse_named(value: Named, where: str) -> tuple[str, dict[str, Any]]:
@@ -83,7 +84,7 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any], wher
                 fix=suggest(name, known) if known else f"write only {where.rpartition('.')[2]}",
             )
         try:
-            checked[name] = TypeAdapter(hints[name]).validate_python(value)
+            checked[name] = TypeAdapter(hints[name], config=FINITE).validate_python(value)
         except ValidationError as error:
             reasons = list(dict.fromkeys(entry["msg"] for entry in error.errors()))
             raise RecipeError(

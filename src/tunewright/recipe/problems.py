@@ -14,6 +14,9 @@ from tunewright.errors import RecipeError, shorten
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.yaml_text import Lines
 
+# Mistakes that a message lists, and those that are looked at for it.
+MOST_LISTED, MOST_READ = 20, 200
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
@@ -38,7 +41,7 @@ class Problem:
 def collect(error: ValidationError, value: Any, lines: Lines) -> list[Problem]:
     """Pydantic's errors as problems, in the order of the lines; the branches of a union become one sentence."""
     problems: dict[tuple[str | int, ...], Problem] = {}
-    for entry in error.errors(include_url=False):
+    for entry in error.errors(include_url=False)[:MOST_READ]:
         path, found = _locate(entry["loc"], value)
         missing = entry["type"] == "missing"
         unknown = entry["type"] == "extra_forbidden"
@@ -68,7 +71,7 @@ def collect(error: ValidationError, value: Any, lines: Lines) -> list[Problem]:
                 text=text,
                 found="nothing" if found is None else found,
                 expected=expected or _describe(path),
-                fix=None,
+                fix=entry.get("ctx", {}).get("fix"),
             )
     return sorted(problems.values(), key=lambda problem: (problem.line or 0, problem.dotted))
 
@@ -88,12 +91,15 @@ def explain(problems: list[Problem], file: str | None, lines: Lines | None = Non
             fix=problem.fix,
         )
     listed: list[str] = []
-    for problem in problems:
+    for problem in problems[:MOST_LISTED]:
         listed.append(f"\n  {_place(problem)}: {problem.text}")
         for label, text in (("found", problem.found), ("expected", problem.expected), ("fix", problem.fix)):
             if text:
                 listed.append(f"    {label + ':':<9} {shorten(text)}")
-    return RecipeError(f"the recipe has {len(problems)} mistakes" + "\n".join(["", *listed]).rstrip(), file=file)
+    if len(problems) > MOST_LISTED:
+        listed.append(f"\n  and {len(problems) - MOST_LISTED:,} more")
+    count = f"{len(problems):,}" if len(problems) < MOST_READ else f"{MOST_READ:,} or more"
+    return RecipeError(f"the recipe has {count} mistakes" + "\n".join(["", *listed]).rstrip(), file=file)
 
 
 def _place(problem: Problem) -> str:
@@ -205,6 +211,10 @@ def _sentence(entry: Any) -> tuple[str, str | None]:
     }
     if kind in limits:
         return "the number is out of range", limits[kind]
+    if kind == "limit":
+        return "this is more than is allowed", context["expected"]
+    if kind == "path":
+        return "this cannot be the path of a file", context["expected"]
     if kind in ("literal_error", "enum"):
         return "the value is none of those allowed", str(context.get("expected"))
     if kind.startswith(("int_", "int")):

@@ -6,30 +6,97 @@ name exists (an optimiser, a task, a layer) is decided by the table that owns th
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
-# A thing chosen by name, with or without options: `adam`, or `{sgd: {momentum: 0.9}}`.
-Named = str | dict[str, dict[str, Any]]
+from tunewright.limits import (
+    BATCH_EXAMPLES,
+    EPOCHS,
+    IMAGE_SIDE,
+    PROCESSES,
+    RECIPE_LAYERS,
+    RECIPE_NUMBER,
+    RECIPE_OPTION,
+    RECIPE_STAGES,
+    SEEDS,
+    TEXT_TOKENS,
+    THREADS,
+    Limit,
+)
 
-# One layer of a network: `flatten`, or `{dense: 128, activation: relu}` (the first key is the kind).
-Layer = str | dict[str, Any]
+# What file systems take.
+LONGEST_PATH, LONGEST_NAME = 4096, 255
+
+
+def _at_most(limit: Limit) -> AfterValidator:
+    """See that a number, or the length of a list, is at most the limit."""
+
+    def check(value: Any) -> Any:
+        if (len(value) if isinstance(value, list) else value) > (most := limit.value):
+            fix = f"correct it; or, if you trust the recipe, set {limit.variable} to a larger number"
+            expected = f"at most {most:,} {limit.unit}".rstrip()
+            raise PydanticCustomError("limit", "beyond the limit", {"expected": expected, "fix": fix})
+        return value
+
+    return AfterValidator(check)
+
+
+def _in_bounds(value: Any) -> Any:
+    """See that the numbers anywhere in a thing's options are finite, and the whole ones at most RECIPE_OPTION; texts are short."""
+    if isinstance(value, str):
+        _is_path(value)  # many a name may be a folder's
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PydanticCustomError("finite_number", "not finite")
+    if isinstance(value, int):
+        _at_most(RECIPE_OPTION).func(abs(value))  # pyright: ignore[reportCallIssue]
+    for entry in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        _in_bounds(entry)
+    return value
+
+
+def _is_path(value: str) -> str:
+    """See that the file system can have a file of this name."""
+    try:
+        parts = value.encode().split(b"/")
+    except UnicodeEncodeError:
+        parts = [b"\0"]
+    if len(value) > LONGEST_PATH or any(b"\0" in part or len(part) > LONGEST_NAME for part in parts):
+        expected = f"at most {LONGEST_PATH:,} characters, {LONGEST_NAME} bytes from / to /, none of them NUL"
+        raise PydanticCustomError("path", "no path", {"expected": expected})
+    return value
 
 
 def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+# A thing chosen by name, with or without options: `adam`, or `{sgd: {momentum: 0.9}}`.
+Named = Annotated[str | dict[str, dict[str, Any]], AfterValidator(_in_bounds)]
+
+# One layer of a network: `flatten`, or `{dense: 128, activation: relu}` (the first key is the kind).
+Layer = Annotated[str | dict[str, Any], AfterValidator(_in_bounds)]
+Layers = Annotated[list[Layer], _at_most(RECIPE_LAYERS)]
+
+PathText = Annotated[str, AfterValidator(_is_path)]
 Names = Annotated[list[str], BeforeValidator(_one_or_many)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(gt=0, strict=True)]
+Whole = Annotated[int, Field(gt=0, strict=True)]
+Positive = Annotated[Whole, _at_most(RECIPE_NUMBER)]
+Epochs = Annotated[Whole, _at_most(EPOCHS)]
+Examples = Annotated[Whole, _at_most(BATCH_EXAMPLES)]
+Processes = Annotated[Whole, _at_most(PROCESSES)]
+Side = Annotated[Whole, _at_most(IMAGE_SIDE)]
 
 
 class Block(BaseModel):
-    """A block of the recipe: immutable, and an unknown key is an error."""
+    """A block of the recipe: immutable, its numbers finite; an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
 
 class Split(Block):
@@ -74,7 +141,7 @@ class Liked(Block):
 class Mixed(Block):
     """One more source of texts."""
 
-    source: str
+    source: PathText
     """A file, a folder, a named sample set, or hub:owner/name."""
     format: Literal["csv", "tsv", "jsonl", "parquet", "text", "hub"] | None = None
     """Normally seen from the source itself."""
@@ -89,7 +156,7 @@ class Mixed(Block):
 class Data(Block):
     """Which data, and what is input and target in it."""
 
-    source: str
+    source: PathText
     """A file, a folder, a named sample set, or hub:owner/name."""
     format: (
         Literal["csv", "tsv", "jsonl", "parquet", "images", "idx", "npz", "text", "hub", "atomic", "speech"] | None
@@ -112,14 +179,14 @@ class Data(Block):
     """The column that says what; likewise."""
     time: str | None = None
     """The column that says when; likewise."""
-    users: str | None = None
+    users: PathText | None = None
     """A table with what is known of users, joined by the column of `user`."""
-    items: str | None = None
+    items: PathText | None = None
     """The same of items."""
     core: Positive | None = None
     """Leave out users and items with fewer interactions, over and over until none has; each is counted."""
     split: Split = Split()
-    resize: tuple[Positive, Positive] | None = None
+    resize: tuple[Side, Side] | None = None
     """The [height, width] of the images that the network gets: scaled to it (bilinear), or, with a pretrained backbone, in
     the backbone's own way of scaling and cutting."""
     limit: Positive | None = None
@@ -145,18 +212,18 @@ class Beside(Data):
 class Model(Block):
     """The network: a layer list or a named backbone, and its head."""
 
-    layers: list[Layer] | None = None
+    layers: Layers | None = None
     """The network as a list of layers. Without `head`, its last layer is the head."""
     backbone: Named | None = None
     """A network of ours (`mlp`, `resnet20`, `{mlp: {hidden: [512, 512]}}`); a pretrained one: a name of the catalog
     (`minilm`, `efficientnet-lite0`), or a model of the Transformers library by its folder or hub id; or a new encoder of
     that library, `{bert: {layers: 4, width: 256}}`."""
-    weights: str | None = None
+    weights: PathText | None = None
     """A model folder to start from; a stage that follows another starts from that one's best weights. Of a pretrained
     backbone: pretrained (when left out) or random."""
-    head: list[Layer] | None = None
+    head: Layers | None = None
     """The layers after the backbone; the size `auto` comes from the data."""
-    max_length: Annotated[int, Field(ge=4, strict=True)] | None = None
+    max_length: Annotated[int, Field(ge=4, strict=True), _at_most(TEXT_TOKENS)] | None = None
     """Text: tokens that the network gets at most; longer texts are cut, and counted."""
     decoding: Named | None = None
     """Speech: greedy, or {beam: {width: 16, words: train, hot_words: [...]}}, a search with a language model of words."""
@@ -168,7 +235,7 @@ class Model(Block):
 class Unfreeze(Block):
     """At the start of this epoch, the last so many backbone blocks are trained as well."""
 
-    epoch: Positive
+    epoch: Epochs
     """Counted from 1."""
     layers: Positive | Literal["all"]
     """How many blocks, counted from the head; or all."""
@@ -208,20 +275,20 @@ class Regularization(Block):
 class EarlyStopping(Block):
     """Stop when the selection metric has not improved for `patience` epochs."""
 
-    patience: Positive = 3
+    patience: Epochs = 3
     """Epochs to wait for an improvement."""
 
 
 class Train(Block):
     """How it learns."""
 
-    epochs: Positive = 5
+    epochs: Epochs = 5
     """How often the training data is gone through."""
-    batch_size: Positive = 32
+    batch_size: Examples = 32
     """Examples in a batch."""
     batch_seconds: Annotated[float, Field(gt=0)] | None = None
     """Speech: seconds of sound in a batch at most, padding included, in place of `batch_size`."""
-    augment: list[str | dict[str, Any]] = []
+    augment: list[Layer] = []
     """Changed copies of the training pictures: flip, crop, resized_crop, color, randaugment, mixup, cutmix; with options
     {crop: 4}, {randaugment: {n: 2, m: 9}}. Of recordings: noise, speed, gain, stripes."""
     objective: Named | None = None
@@ -241,7 +308,7 @@ class Train(Block):
     """The share of the target's weight that is spread over all classes."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Clip the gradient to this global L2 norm."""
-    accumulate: Positive = 1
+    accumulate: Examples = 1
     """Add up the gradients of so many batches before each step."""
     early_stopping: EarlyStopping | None = None
     select: str | None = None
@@ -294,7 +361,7 @@ class Eval(Block):
     beside: dict[str, Beside] = {}
     """Other data, by names of yours, that a language model is measured on before and after the stage: texts, to see what it
     forgot, or questions with choices."""
-    seeds: Positive = 1
+    seeds: Annotated[Whole, _at_most(SEEDS)] = 1
     """Repeat the whole training with so many seeds and give mean and interval."""
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Bootstrap resamples behind each interval."""
@@ -311,18 +378,18 @@ class Hardware(Block):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto takes an accelerator where there is one."""
-    devices: Positive = 1
+    devices: Processes = 1
     """Processes on each machine that train together, each with a part of every batch: one for each accelerator."""
-    nodes: Positive = 1
+    nodes: Processes = 1
     """Machines; more than one are started by torchrun."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """How several processes share a model: each has all of it (ddp), or a part of every weight, gradient and optimiser state (fsdp). auto
     takes fsdp where a process's memory could not hold them whole."""
-    tensor: Positive = 1
+    tensor: Processes = 1
     """With fsdp, for gpt: so many processes divide the heads and hidden features of each layer, and compute the same texts."""
     offload: bool = False
     """With fsdp: what a process keeps waits in the processor's memory, not the accelerator's. Slower, and less memory."""
-    threads: Positive | None = None
+    threads: Annotated[Whole, _at_most(THREADS)] | None = None
     """CPU threads; chosen from the size of the network when left out."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto measures once whether this machine computes a pretrained network faster in bfloat16."""
@@ -353,9 +420,9 @@ class Recipe(Block):
     """Where the numbers of a training are shown besides, if that is installed; all of it stays on this machine."""
     privacy: Privacy | None = None
     """Train so that the weights say next to nothing of any single unit of the training data; left out: ordinary training."""
-    search: dict[str, Any] = {}
+    search: Annotated[dict[str, Any], AfterValidator(_in_bounds)] = {}
     """What `tunewright tune` may change, by dotted names: a list of values, {log: [1e-5, 1e-2]}, {even: [0, 0.5]} or
     {whole: [16, 128]}."""
-    stages: list[str | dict[str, Any]] = ["pretrain"]
+    stages: Annotated[list[str | dict[str, Any]], _at_most(RECIPE_STAGES)] = ["pretrain"]
     """Training stages in order: `pretrain`, `finetune`, or `{finetune: {overrides}}`. Each starts from the one before. A
     stage may have a task of its own; then all but the data, the backbone and the hardware is that task's."""

@@ -6,17 +6,18 @@ text. Tags are refused; aliases, depth and size are capped.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Hashable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tunewright.errors import RecipeError
-
-MOST_BYTES = 1 << 20
-MOST_NODES = 20_000
-MOST_DEPTH = 30
+from tunewright.files import read_bounded
+from tunewright.limits import RECIPE_BYTES, RECIPE_DEPTH, RECIPE_VALUES
 
 Path_ = tuple[str | int, ...]
 Lines = dict[Path_, int]
@@ -26,7 +27,22 @@ _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][-+]?[0-9]+)?\Z"
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Used for its parser and composer only: values are resolved below."""
+    """Used for its parser and composer only: values are resolved below. It stops where a bound is passed."""
+
+    def __init__(self, stream: str, file: str | None) -> None:
+        super().__init__(stream)
+        self.file = file
+        self.nodes = self.depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Hashable) -> yaml.Node | None:
+        self.nodes += 1
+        self.depth += 1
+        place = _place(self.peek_event().start_mark)  # pyright: ignore[reportUnknownArgumentType]
+        _require_values(self.nodes // 2, self.file, place)  # a mapping's keys are nodes too
+        _require_depth(self.depth - 1, self.file, place)
+        node = super().compose_node(parent, index)  # pyright: ignore
+        self.depth -= 1
+        return node
 
 
 def read_yaml_file(path: Path) -> tuple[Any, Lines]:
@@ -36,16 +52,7 @@ def read_yaml_file(path: Path) -> tuple[Any, Lines]:
         RecipeError: the file cannot be read or is not YAML of the plain kind.
     """
     try:
-        size = path.stat().st_size
-        if path.is_dir():
-            raise RecipeError(
-                "this is a folder", file=path, expected="a recipe, a YAML file", fix="name the file in it"
-            )
-        if size > MOST_BYTES:
-            raise RecipeError(
-                "the recipe is too large", file=path, found=f"{size:,} bytes", expected=f"at most {MOST_BYTES:,} bytes"
-            )
-        raw = path.read_bytes()
+        raw = read_bounded(path, RECIPE_BYTES, "the recipe is too large", error=RecipeError)
     except FileNotFoundError:
         raise RecipeError(
             "there is no such recipe",
@@ -75,7 +82,7 @@ def read_yaml_file(path: Path) -> tuple[Any, Lines]:
 def read_yaml(text: str, file: str | None = None) -> tuple[Any, Lines]:
     """The same for text; `file` is named in errors."""
     try:
-        node = yaml.compose(text, Loader=_PlainLoader)
+        node = yaml.compose(text, Loader=partial(_PlainLoader, file=file))  # pyright: ignore
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         found = _line_at(text, mark.line) if mark else None
@@ -114,12 +121,9 @@ class _Reader:
 
     def value(self, node: yaml.Node, path: Path_, depth: int) -> Any:
         self.nodes += 1
-        if self.nodes > MOST_NODES:
-            raise self._error(
-                node, "the recipe expands to too many values", f"at most {MOST_NODES:,}", "use fewer aliases (*name)"
-            )
-        if depth > MOST_DEPTH:
-            raise self._error(node, "the recipe is nested too deep", f"at most {MOST_DEPTH} levels", "write it flatter")
+        place = _place(node.start_mark)
+        _require_values(self.nodes, self.file, place)
+        _require_depth(depth, self.file, place)
         self.lines.setdefault(path, node.start_mark.line + 1)
         if node.tag and not node.tag.startswith("tag:yaml.org,2002:"):
             raise self._error(node, f"tags are not allowed: {node.tag}", "plain values", "remove the tag")
@@ -139,7 +143,7 @@ class _Reader:
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise self._error(key_node, "a key must be a name", "key: value", "write the key as text")
-            key = key_node.value
+            key = self._text(key_node)
             if key == "<<" and key_node.style is None:
                 raise self._error(key_node, "merge keys are not allowed", "the keys themselves", "write them out")
             if key in result:
@@ -155,7 +159,7 @@ class _Reader:
         return result
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
-        text = node.value
+        text = self._text(node)
         known = ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")
         if node.tag.removeprefix("tag:yaml.org,2002:") not in known:
             raise self._error(node, f"tags are not allowed: {node.tag}", "plain values", "remove the tag")
@@ -170,14 +174,46 @@ class _Reader:
         if _INT.match(text) and len(text) < 20:
             return int(text)
         if _FLOAT.match(text):
-            return float(text)
+            if not math.isfinite(number := float(text)):
+                raise self._error(
+                    node,
+                    "the number is too large",
+                    "a number below 1.8e308",
+                    "write a smaller number, or quotes around text",
+                )
+            return number
         return text
 
+    def _text(self, node: yaml.ScalarNode) -> str:
+        if not node.value.isascii() and any("\ud800" <= character <= "\udfff" for character in node.value):
+            raise self._error(
+                node, "this is no Unicode text", "characters, not halves of them", r"remove the \ud800 to \udfff"
+            )
+        return node.value
+
     def _error(self, node: yaml.Node, problem: str, expected: str, fix: str) -> RecipeError:
-        mark = node.start_mark
-        return RecipeError(
-            problem, file=self.file, place=f"line {mark.line + 1}, column {mark.column + 1}", expected=expected, fix=fix
-        )
+        return RecipeError(problem, file=self.file, place=_place(node.start_mark), expected=expected, fix=fix)
+
+
+def _require_values(count: int, file: str | None, place: str) -> None:
+    RECIPE_VALUES.require(
+        count,
+        "the recipe expands to too many values",
+        error=RecipeError,
+        file=file,
+        place=place,
+        fix="use fewer aliases",
+    )
+
+
+def _require_depth(depth: int, file: str | None, place: str) -> None:
+    RECIPE_DEPTH.require(
+        depth, "the recipe is nested too deep", error=RecipeError, file=file, place=place, fix="write it flatter"
+    )
+
+
+def _place(mark: yaml.Mark) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}"
 
 
 def _line_at(text: str, index: int) -> str:

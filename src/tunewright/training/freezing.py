@@ -21,6 +21,7 @@ from tunewright.errors import ArtifactError, RecipeError, RunFailed
 from tunewright.models.adapters import is_moved_by
 from tunewright.models.network import AnyNetwork, Block
 from tunewright.models.quantized import size
+from tunewright.recipe.patterns import matches
 from tunewright.recipe.schema import Tune
 from tunewright.training.parts import is_divided, of_all, own_part
 
@@ -307,16 +308,7 @@ def _frozen_names(backbone: list[Block], freeze: int | float | str | list[str]) 
     wanted = [freeze] if isinstance(freeze, str) else freeze
     chosen: set[str] = set()
     for pattern in wanted:
-        try:
-            found = {
-                name
-                for name in names
-                if (re.search(pattern[3:], name) if pattern.startswith("re:") else name == pattern)
-            }
-        except re.error as error:
-            raise RecipeError(
-                f"the pattern is not a regular expression: {error}", place="tune.freeze", found=pattern
-            ) from error
+        found = matches(pattern[3:], names, "tune.freeze") if pattern.startswith("re:") else {pattern} & set(names)
         if not found:
             raise _bad_freeze(pattern, backbone)
         chosen |= found
