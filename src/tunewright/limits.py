@@ -161,5 +161,14 @@ PATTERN_MILLISECONDS = Limit(
     about="Time to match a regular expression of a recipe with all names",
 )
 JSON_BYTES = Limit(name="json_bytes", default=64 << 20, unit="bytes", about="A JSON file of a run or model folder")
+WEIGHTS_PICKLE_BYTES = Limit(
+    name="weights_pickle_bytes", default=4 << 20, unit="bytes", about="The list of tensors in a .bin, .pt or .pth file"
+)
+ARCHIVE_DIRECTORY_BYTES = Limit(
+    name="archive_directory_bytes",
+    default=8 << 20,
+    unit="bytes",
+    about="The table of contents of a .bin, .pt or .pth file",
+)
 
 LIMITS: tuple[Limit, ...] = tuple(value for value in list(vars().values()) if isinstance(value, Limit))

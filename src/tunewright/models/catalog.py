@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tunewright.files import cache_dir, write_json
 from tunewright.models.efficientnet import published_names
-from tunewright.models.weights import read_old_weights, write_weights
+from tunewright.models.torch_file import read_old_weights
+from tunewright.models.weights import write_weights
 from tunewright.packages import Package, fetch
 
 

@@ -26,7 +26,8 @@ from tunewright.models.keras_file import KIND as KERAS
 from tunewright.models.keras_file import keras_backbone
 from tunewright.models.recommenders import RECOMMENDERS
 from tunewright.models.speech_models import SPEECH_MODELS
-from tunewright.models.weights import read_old_weights, write_weights
+from tunewright.models.torch_file import read_old_weights
+from tunewright.models.weights import write_weights
 from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Model
 from tunewright.runs import read_json

@@ -1,4 +1,4 @@
-"""Files of weights: safetensors, and PyTorch's older format, which is read as tensors and nothing else.
+"""Files of weights in the safetensors format.
 
 A file goes into a network with nothing missing and nothing left over.
 """
@@ -7,34 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tunewright.errors import ArtifactError
 from tunewright.files import put_in_place
-
-
-def read_old_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .pth or .bin file by name; refuses a file with anything but tensors in it.
-
-    Raises:
-        ArtifactError: the file holds code, or is damaged.
-    """
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-            raise ValueError("it holds other things than tensors by name")
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ArtifactError(
-            f"the weights were not read: {reason}",
-            file=path,
-            expected="tensors by name and nothing else",
-            fix="take weights in the safetensors format; nothing in this file was run",
-        ) from None
-    return tensors
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor]) -> None:
