@@ -162,13 +162,28 @@ PATTERN_MILLISECONDS = Limit(
 )
 JSON_BYTES = Limit(name="json_bytes", default=64 << 20, unit="bytes", about="A JSON file of a run or model folder")
 WEIGHTS_PICKLE_BYTES = Limit(
-    name="weights_pickle_bytes", default=4 << 20, unit="bytes", about="The list of tensors in a .bin, .pt or .pth file"
+    name="weights_pickle_bytes", default=2 << 20, unit="bytes", about="The list of tensors in a .bin, .pt or .pth file"
 )
 ARCHIVE_DIRECTORY_BYTES = Limit(
     name="archive_directory_bytes",
     default=8 << 20,
     unit="bytes",
     about="The table of contents of a .bin, .pt or .pth file",
+)
+MODEL_SIZE = Limit(
+    name="model_size", default=10_000_000, unit="", about="A width, vocabulary or length in a model's config.json"
+)
+MODEL_LAYERS = Limit(
+    name="model_layers",
+    default=10_000,
+    unit="layers",
+    about="Layers, groups or experts in a model's config.json",
+)
+JSON_DEPTH = Limit(
+    name="json_depth", default=100, unit="levels", about="How deep a JSON file of a run or model is nested"
+)
+SAFETENSORS_HEADER_BYTES = Limit(
+    name="safetensors_header_bytes", default=16 << 20, unit="bytes", about="The list of tensors in a .safetensors file"
 )
 
 LIMITS: tuple[Limit, ...] = tuple(value for value in list(vars().values()) if isinstance(value, Limit))

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ArtifactError
-from tunewright.files import write_atomic, write_json
+from tunewright.files import read_bounded, write_atomic, write_json
+from tunewright.limits import JSON_BYTES, JSON_DEPTH
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         ArtifactError: the file is missing, or damaged.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_bounded(path, JSON_BYTES, "the file is too large", error=ArtifactError))
     except FileNotFoundError:
         raise ArtifactError(
             f"{path.name} is missing", file=path.parent, expected=what, fix="check the path; `tunewright run` makes one"
@@ -190,7 +191,17 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         raise ArtifactError(
             "the file holds no JSON object", file=path, found=value, expected=what, fix="run the recipe again"
         )
+    JSON_DEPTH.require(_depth(value), "the file is nested too deep", error=ArtifactError, file=path)
     return value
+
+
+def _depth(value: Any) -> int:
+    """How deep lists and objects lie in each other; counted level by level, as Python's own recursion is bounded."""
+    level, depth = [value], 0
+    while level := [entry for entry in level if isinstance(entry, dict | list)]:
+        level = [inner for entry in level for inner in (entry.values() if isinstance(entry, dict) else entry)]
+        depth += 1
+    return depth
 
 
 class MetricsLog:

@@ -15,22 +15,25 @@ import torch
 from torch import nn
 
 from tunewright.errors import ArtifactError
+from tunewright.files import open_regular
 from tunewright.inside import VARIABLE, Roots
-from tunewright.limits import MODEL_FILES
+from tunewright.limits import JSON_BYTES, MODEL_FILES, MODEL_LAYERS, MODEL_SIZE
 from tunewright.models.hollow import memory_is_taken
+from tunewright.models.weights import require_short_header
 from tunewright.runs import read_json
 
 JSON_FILES = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+READ_ENDINGS = {".json", ".txt", ".model", ".jinja", ".safetensors", ".bin", ".pth", ".pt"}
+# Of these the ones that the library reads whole.
+TEXT_ENDINGS = {".json", ".txt", ".model", ".jinja"}
 # Keys by which a configuration names code of its own.
 CODE_KEYS = {"auto_map", "custom_pipelines", "custom_generate"}
 # Keys by which it names a class of the library.
 CLASS_KEYS = {"tokenizer_class", "processor_class", "image_processor_type", "feature_extractor_type", "model_type"}
-# Keys whose numbers say how large something is; ten times the largest vocabulary, and the deepest networks, fit.
+# Keys whose numbers say how large something is, and how many layers there are.
 SIZES = re.compile(r"size|dim|width|channels|heads|position|labels|_len(gth)?$|^n_embd$")
 COUNTS = re.compile(r"layers?$|depths?$|blocks?$|repeats$|stages$|groups$|experts$")
-LARGEST_SIZE = 10_000_000
-LARGEST_COUNT = 10_000
 FLOAT_BYTES = 4
 
 
@@ -41,6 +44,7 @@ def check_files(folder: Path) -> None:
         ArtifactError: a file asks for code, lies elsewhere, or is damaged.
     """
     require_own_files(folder)
+    _require_bounded(folder)
     for name in JSON_FILES:
         if (folder / name).exists():
             values = read_json(folder / name, "a pretrained model")
@@ -154,7 +158,7 @@ def _absurd(values: dict[str, Any], path: str = "") -> tuple[str, float, int] | 
         inner = value if isinstance(value, dict) and key not in ("label2id", "id2label") else {}
         if (found := _absurd(inner, f"{where}.")) is not None:
             return found
-        limit = LARGEST_COUNT if COUNTS.search(key) else LARGEST_SIZE if SIZES.search(key) else None
+        limit = MODEL_LAYERS.value if COUNTS.search(key) else MODEL_SIZE.value if SIZES.search(key) else None
         for number in value if isinstance(value, list) else [value]:
             if limit is not None and isinstance(number, int | float) and number > limit:
                 return where, number, limit
@@ -227,3 +231,17 @@ def require_own_files(folder: Path) -> None:
                     expected="files that lie in the folder itself",
                     fix=f"copy the file into the folder; or, if you trust the model, list its target's folder in {VARIABLE}",
                 )
+
+
+def _require_bounded(folder: Path) -> None:
+    """All that is read are regular files, and what is read whole is not too large for that."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix not in READ_ENDINGS or path.is_dir():
+            continue
+        with open_regular(path, error=ArtifactError) as file:
+            if path.suffix in TEXT_ENDINGS:
+                JSON_BYTES.require(
+                    os.fstat(file.fileno()).st_size, "the file is too large", error=ArtifactError, file=path
+                )
+            elif path.suffix == ".safetensors":
+                require_short_header(file, path)

@@ -5,14 +5,17 @@ A file goes into a network with nothing missing and nothing left over.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tunewright.errors import ArtifactError
-from tunewright.files import put_in_place
+from tunewright.files import open_regular, put_in_place
+from tunewright.limits import SAFETENSORS_HEADER_BYTES
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -31,8 +34,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ArtifactError: the file is missing or damaged.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ArtifactError("the weights are missing", file=path, expected="a safetensors file", fix="check the path")
+    with open_regular(path, error=ArtifactError) as file:
+        require_short_header(file, path)
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -42,6 +47,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             expected="a whole safetensors file",
             fix="restore it from a copy, or train again",
         ) from error
+
+
+def require_short_header(file: BinaryIO, path: Path) -> None:
+    """See how long a safetensors file says that its list of tensors is: the library reads it whole.
+
+    Raises:
+        ArtifactError: too long.
+    """
+    length = int.from_bytes(file.read(8), "little")
+    rest = os.fstat(file.fileno()).st_size - 8  # one that says more than there is is damaged, as the library will say
+    SAFETENSORS_HEADER_BYTES.require(
+        min(length, rest), "the list of tensors is too long", error=ArtifactError, file=path
+    )
 
 
 def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
