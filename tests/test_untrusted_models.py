@@ -23,6 +23,7 @@ from tunewright.models.pretrained import Backbone, open_backbone, weights_folder
 from tunewright.models.saved import load_network, save_model
 from tunewright.models.transformer import Transformer, describe_transformer, make_config
 from tunewright.models.transformer_files import load_backbone
+from tunewright.tasks.tokenizer_trial import is_plain
 from tunewright.tasks.tokens import load_tokenizer
 
 CLASSES = ["bad", "good"]
@@ -400,3 +401,118 @@ def test_on_the_command_line_a_refusal_is_a_message_and_exit_2(folder: Path, tmp
     )
     assert done.returncode == 2 and "asks to run code" in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("it-ran"))
+
+
+def tokenizer_with(folder: Path, **changes: Any) -> None:
+    edit(folder / "tokenizer.json", **changes)
+
+
+def replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+SLOW_SPLIT = {"type": "Split", "pattern": {"Regex": r"(a|aa|a)+$"}, "behavior": "Isolated", "invert": False}
+DOUBLING = {"type": "Sequence", "normalizers": [replace({"String": "a"}, "aa")] * 30}
+AROUND = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}] * 100_000
+TOKENIZERS: dict[str, dict[str, Any]] = {
+    "doubling": {"normalizer": DOUBLING},
+    "doubling of an odd character": {"normalizer": {**DOUBLING, "normalizers": [replace({"String": "ǂ"}, "ǂǂ")] * 30}},
+    "growing by pattern": {"normalizer": {"type": "Sequence", "normalizers": [replace({"Regex": "."}, "xx")] * 30}},
+    "slow pattern": {"pre_tokenizer": SLOW_SPLIT},
+    "damaged charsmap": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA////"}},
+    "template": {
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": AROUND,
+            "pair": [*AROUND, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]}},
+        }
+    },
+    "repeated text": {
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 100_000,
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {},
+        }
+    },
+    "missing unknown token": {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}},
+    "scores of a unigram": {"model": {"type": "Unigram", "unk_id": 7, "vocab": [["a", -1.0]]}},
+    "merges of nothing": {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}},
+    "unknown kind": {"pre_tokenizer": {"type": "Evil"}},
+    "no object": {"model": 3},
+    "ids as text": {"model": {"type": "WordPiece", "vocab": {"a": "b"}}},
+}
+
+
+@pytest.mark.parametrize("what", TOKENIZERS)
+def test_a_tokenizer_that_hangs_grows_or_breaks_is_refused(
+    folder: Path, what: str, monkeypatch: pytest.MonkeyPatch, own_cache: Path
+) -> None:
+    monkeypatch.setenv("TUNEWRIGHT_LIMIT_TRIAL_SECONDS", "2")
+    tokenizer_with(folder, **TOKENIZERS[what])
+    refused(folder, "tokenizer")
+
+
+def test_well_known_tokenizers_need_no_trial(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEWRIGHT_LIMIT_TRIAL_BYTES", "1")  # every trial would fail
+    load_tokenizer(folder)
+    plain = json.loads((folder / "tokenizer.json").read_text())
+    llama = [{"type": "Prepend", "prepend": "▁"}, replace({"String": " "}, "▁")]
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    for changes in (
+        {"normalizer": {"type": "Sequence", "normalizers": llama}, "pre_tokenizer": None},
+        {"normalizer": {"type": "NFC"}, "pre_tokenizer": level, "post_processor": level, "decoder": level},
+    ):
+        assert is_plain({**plain, **changes})
+
+
+def test_a_sound_tokenizer_of_uncommon_parts_is_tried_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
+) -> None:
+    tokenizer_with(folder, normalizer=replace({"Regex": r"\s+"}, " "))
+    load_tokenizer(folder)
+    assert len(list((own_cache / "trials").iterdir())) == 1
+    monkeypatch.setattr(subprocess, "run", None)
+    load_tokenizer(folder)
+
+
+def test_ids_beyond_the_embedding_are_said_before_training(folder: Path) -> None:
+    edit(folder / "config.json", vocab_size=20)
+    refused(folder, "no embedding", "ids below 20")
+
+
+def test_very_many_added_tokens_are_refused(folder: Path) -> None:
+    token = {
+        "content": "x",
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": False,
+    }
+    tokenizer_with(folder, added_tokens=[{**token, "id": number} for number in range(30_000)])
+    refused(folder, "too many added tokens")
+
+
+TEMPLATES = {
+    "a long loop": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "a long text": "{{ 'a' * 10**10 }}",
+    "a long number": "{{ 10 ** (10 ** 9) }}",
+    "doubling": "{% set ns = namespace(x='aaaa') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+    "far more than was said": "{% for i in range(90000) %}{{ messages[0]['content'] }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("what", TEMPLATES)
+def test_a_chat_template_without_end_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    monkeypatch.setenv("TUNEWRIGHT_LIMIT_TRIAL_SECONDS", "2")
+    edit(folder / "tokenizer_config.json", chat_template=TEMPLATES[what])
+    refused(folder, "chat template failed on a trial text")
+
+
+def test_a_sound_chat_template_is_tried_once(folder: Path, own_cache: Path) -> None:
+    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template)
+    assert load_tokenizer(folder).chat_template == template
+    assert len(list((own_cache / "trials").iterdir())) == 1

@@ -185,5 +185,17 @@ JSON_DEPTH = Limit(
 SAFETENSORS_HEADER_BYTES = Limit(
     name="safetensors_header_bytes", default=16 << 20, unit="bytes", about="The list of tensors in a .safetensors file"
 )
+ADDED_TOKENS = Limit(
+    name="added_tokens", default=20_000, unit="tokens", about="Tokens that a tokenizer has besides its vocabulary"
+)
+CHAT_TEMPLATE_CHARACTERS = Limit(
+    name="chat_template_characters", default=200_000, unit="characters", about="A chat template"
+)
+TRIAL_SECONDS = Limit(
+    name="trial_seconds", default=15, unit="seconds", about="The trial of a stranger's tokenizer or chat template"
+)
+TRIAL_BYTES = Limit(
+    name="trial_bytes", default=2 << 30, unit="bytes", about="Memory of the trial of a tokenizer or chat template"
+)
 
 LIMITS: tuple[Limit, ...] = tuple(value for value in list(vars().values()) if isinstance(value, Limit))

@@ -15,10 +15,11 @@ from torch import Tensor
 from tunewright.data.batching import Ragged, TokenExamples
 from tunewright.data.prepared import Prepared
 from tunewright.data.tokenizer import is_trained_here, trained_tokenizer
-from tunewright.errors import DataError, RecipeError
+from tunewright.errors import DataError, RecipeError, UserError
 from tunewright.models.pretrained import Backbone
 from tunewright.models.transformer import quiet
 from tunewright.recipe.schema import Named, Recipe
+from tunewright.tasks.foreign_tokenizer import check_loaded, check_tokenizer
 from tunewright.tasks.public import public_tokenizer
 from tunewright.training.corruption import Vocabulary
 from tunewright.training.lineage import Statistic
@@ -256,19 +257,25 @@ def load_tokenizer(folder: Path) -> Any:
 
     Raises:
         DataError: it has none that can be read.
+        ArtifactError: it is too large or too slow, crashes, or has ids that the network does not know.
     """
     from transformers import AutoTokenizer
 
+    check_tokenizer(folder)
     try:
         with quiet():
-            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            check_loaded(tokenizer, folder)
+    except (UserError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
         raise DataError(
-            f"the backbone's tokenizer cannot be read: {str(error).strip().splitlines()[0]}",
+            f"the backbone's tokenizer cannot be read: {(str(error).strip() or type(error).__name__).splitlines()[0]}",
             file=folder,
             expected="tokenizer.json and tokenizer_config.json",
             fix="take a backbone that comes with its tokenizer",
         ) from None
+    return tokenizer
 
 
 def text_columns(prepared: Prepared, recipe: Recipe) -> list[str]:
