@@ -516,3 +516,26 @@ def test_a_sound_chat_template_is_tried_once(folder: Path, own_cache: Path) -> N
     (folder / "chat_template.jinja").write_text(template)
     assert load_tokenizer(folder).chat_template == template
     assert len(list((own_cache / "trials").iterdir())) == 1
+
+
+CARDS = {
+    "date": "license: mit\ndate: 2026-13-45\n",
+    "number": f"license: mit\nyear: {'9' * 5000}\n",
+    "depth": "license: mit\na: " + "[" * 5000 + "\n",
+    "bomb": "a: &a [1, 1, 1, 1, 1, 1]\n"
+    + "".join(f"b{n}: &b{n} [*{'a' if n == 0 else f'b{n - 1}'}]\n" for n in range(40)),
+    "tag": "license: !!python/object/apply:os.system [touch it-ran]\n",
+    "binary": "license: !!binary x\n",
+    "key": "? {a: 1}\n: 2\n",
+    "set": "license: !!set 3\n",
+    "list": "- license\n",
+    "breaks": "\n" * 100_000,
+}
+
+
+@pytest.mark.parametrize("what", CARDS)
+def test_a_model_card_of_impossible_yaml_stops_nothing(folder: Path, what: str) -> None:
+    (folder / "README.md").write_text(f"---\n{CARDS[what]}---\n# A model\n")
+    assert open_backbone(str(folder), Path("/")).licence in (None, "mit")
+    (folder / "README.md").write_text("---\nlicense: " + "x" * 10_000 + "\n---\n")
+    assert len(open_backbone(str(folder), Path("/")).licence or "") == 100

@@ -197,5 +197,11 @@ TRIAL_SECONDS = Limit(
 TRIAL_BYTES = Limit(
     name="trial_bytes", default=2 << 30, unit="bytes", about="Memory of the trial of a tokenizer or chat template"
 )
+MODEL_CARD_BYTES = Limit(
+    name="model_card_bytes",
+    default=128 << 10,
+    unit="bytes",
+    about="How much of a model card is searched for its licence",
+)
 
 LIMITS: tuple[Limit, ...] = tuple(value for value in list(vars().values()) if isinstance(value, Limit))

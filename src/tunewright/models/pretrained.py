@@ -7,17 +7,15 @@ What is read: JSON, and weights as safetensors. Weights that ship in PyTorch's o
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tunewright.errors import ArtifactError, RecipeError
-from tunewright.files import cache_dir, known_sha256, write_json
+from tunewright.errors import ArtifactError, RecipeError, shorten
+from tunewright.files import cache_dir, known_sha256, open_regular, write_json
+from tunewright.limits import MODEL_CARD_BYTES
 from tunewright.models.build import MODELS
 from tunewright.models.catalog import BACKBONES, catalog_folder
 from tunewright.models.encoders import ENCODERS, encoder_folder
@@ -30,6 +28,7 @@ from tunewright.models.torch_file import read_old_weights
 from tunewright.models.weights import write_weights
 from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Model
+from tunewright.recipe.yaml_text import read_yaml
 from tunewright.runs import read_json
 
 # Of a hub's repository: JSON, tokenizers, the card for its licence; weights in the older format only where there are no others.
@@ -39,6 +38,7 @@ OLD_HUB_WEIGHTS = ["pytorch_model*.bin"]
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 OLD_WEIGHTS = ("pytorch_model.bin", "model.pth", "model.pt")
 OLD_INDEX = "pytorch_model.bin.index.json"
+LONGEST_LICENCE = 100
 
 
 @dataclass(frozen=True)
@@ -75,19 +75,26 @@ class Backbone:
 
     @property
     def licence(self) -> str | None:
-        """The licence, as the catalog or its model card says; None: neither does."""
+        """The licence, as the catalog or its model card says; None: neither does, or the card cannot be read."""
         if self.name in BACKBONES:
             return BACKBONES[self.name].licence
         card = self.folder / "README.md"
-        if not card.is_file():
-            return None
-        matter = re.match(r"---\s*\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
-        try:
-            facts = yaml.safe_load(matter[1]) if matter else None
-        except yaml.YAMLError:
-            return None
-        licence = facts.get("license") if isinstance(facts, dict) else None
-        return licence if isinstance(licence, str) else None
+        licence = _front_matter(card).get("license") if card.is_file() else None
+        return shorten(licence, LONGEST_LICENCE) if isinstance(licence, str) else None
+
+
+def _front_matter(card: Path) -> dict[str, Any]:
+    """What a model card says in the YAML at its beginning; nothing where that is damaged or too long."""
+    with open_regular(card) as file:
+        begin = file.read(MODEL_CARD_BYTES.value).decode(errors="replace")
+    first, *lines = begin.splitlines() or [""]
+    if first.rstrip() != "---" or "---" not in (ends := [line.rstrip() for line in lines]):
+        return {}
+    try:
+        facts, _ = read_yaml("\n".join(lines[: ends.index("---")]))
+    except RecipeError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def named_backbone(model: Model) -> str | None:
