@@ -177,7 +177,7 @@ MODEL_LAYERS = Limit(
     name="model_layers",
     default=10_000,
     unit="layers",
-    about="Layers, groups or experts in a model's config.json",
+    about="Layers, groups or experts of a network",
 )
 JSON_DEPTH = Limit(
     name="json_depth", default=100, unit="levels", about="How deep a JSON file of a run or model is nested"

@@ -82,9 +82,9 @@ def gain(*, by: Annotated[float, Field(gt=0, le=40)] = 6) -> Change:
 
 def stripes(
     *,
-    bands: Annotated[int, Field(ge=0)] = 2,
+    bands: Annotated[int, Field(ge=0, le=1000)] = 2,
     width: Annotated[float, Field(gt=0, lt=1)] = 0.15,
-    times: Annotated[int, Field(ge=0)] = 2,
+    times: Annotated[int, Field(ge=0, le=1000)] = 2,
     length: Annotated[float, Field(gt=0, lt=1)] = 0.06,
 ) -> Change:
     """Hide so many stripes of bands and of time, each at most such a share of them (SpecAugment, Park et al. 2019); samples

@@ -18,6 +18,7 @@ from torch import nn
 from tunewright.errors import RecipeError
 from tunewright.models.click_models import CLICK_MODELS
 from tunewright.models.efficientnet import efficientnet_lite0
+from tunewright.models.foreign import require_memory
 from tunewright.models.layers import LayerMismatch, Shape, build_layer, resolve_auto, seeded
 from tunewright.models.mlp import mlp
 from tunewright.models.network import Network
@@ -85,7 +86,9 @@ def build_network(described: dict[str, Any], *, seed: int) -> Network:
 
     Raises:
         RecipeError: the description does not fit together.
+        ArtifactError: the network is larger than the machine's memory.
     """
+    require_memory(lambda: assemble(described, lambda name, make: make()), file=None)
     return assemble(described, lambda name, make: seeded(mix(seed, name), make))
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from tunewright.models.layers import seeded
 from tunewright.models.recogniser import Recogniser, present
 from tunewright.random import mix
+from tunewright.recipe.schema import LayerCount
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -132,7 +133,7 @@ def positions(count: int, width: int) -> Tensor:
 def conformer(
     *,
     hidden: Annotated[int, Field(gt=0, multiple_of=8)] = 144,
-    layers: Positive = 4,
+    layers: LayerCount = 4,
     heads: Positive = 4,
     kernel: Annotated[int, Field(gt=0)] = 15,
     moment: Literal[2, 4] = 2,

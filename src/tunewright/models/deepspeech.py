@@ -17,6 +17,7 @@ from tunewright.models.gru_operation import gru
 from tunewright.models.layers import seeded
 from tunewright.models.recogniser import Recogniser, present
 from tunewright.random import mix
+from tunewright.recipe.schema import LayerCount
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -138,7 +139,7 @@ def deepspeech(
     *,
     size: Literal["small", "base", "large"] = "small",
     channels: Positive | None = None,
-    layers: Positive | None = None,
+    layers: LayerCount | None = None,
     hidden: Positive | None = None,
     cell: Literal["gru", "lstm"] = "gru",
     ahead: Annotated[int, Field(ge=0)] = 0,

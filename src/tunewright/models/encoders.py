@@ -13,13 +13,19 @@ from pydantic import Field
 from tunewright.errors import RecipeError
 from tunewright.files import cache_dir, write_json
 from tunewright.recipe.named import check_options
+from tunewright.recipe.schema import LayerCount
 
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 def bert(
-    *, layers: Positive = 4, width: Positive = 256, heads: Positive = 4, positions: Positive = 512, dropout: Share = 0.1
+    *,
+    layers: LayerCount = 4,
+    width: Positive = 256,
+    heads: Positive = 4,
+    positions: Positive = 512,
+    dropout: Share = 0.1,
 ) -> dict[str, Any]:
     """BERT (Devlin et al. 2019, section 3), four times the width inside each layer; the defaults are BERT-mini's (Turc et
     al. 2019, table 1).
@@ -42,7 +48,7 @@ def bert(
 
 def gpt(
     *,
-    layers: Positive = 4,
+    layers: LayerCount = 4,
     width: Positive = 128,
     heads: Positive = 4,
     kv_heads: Positive | None = None,

@@ -105,29 +105,36 @@ def weights_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def require_memory(make: Callable[[], nn.Module], size: int | None = None) -> None:
+def require_memory(make: Callable[[], nn.Module], size: int | None = None, *, file: str | None = "config.json") -> None:
     """See whether a network fits into this machine, by making it without memory.
 
     Args:
         size: bytes of its weights; None: as many as they take in float32.
+        file: where its sizes are given; None: in the recipe.
 
     Raises:
         ArtifactError: its weights alone are larger than the machine's memory.
     """
     if not memory_is_taken():
         return
-    with torch.device("meta"):
-        ghost = make()
-    count = sum(value.numel() for value in ghost.parameters())
+    try:
+        with torch.device("meta"):
+            ghost = make()
+        count = sum(value.numel() for value in ghost.parameters())
+    except RuntimeError as error:  # more bytes than 64 bits can count
+        if "overflow" not in str(error):
+            raise
+        count, size = 2**62, None
     needed = count * FLOAT_BYTES if size is None else size
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:
         raise ArtifactError(
             "the network does not fit into this machine's memory",
-            file="config.json",
+            file=file,
+            place=None if file else "model",
             found=f"{count:.3g} parameters, {needed / 2**30:,.0f} GiB",
             expected=f"at most {memory / 2**30:,.0f} GiB",
-            fix="take a smaller backbone, or check the sizes in its config.json",
+            fix="take a smaller network, or check its sizes",
         )
 
 

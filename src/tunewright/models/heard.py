@@ -18,6 +18,7 @@ from tunewright.models.layers import seeded
 from tunewright.models.network import Block
 from tunewright.models.recogniser import Recogniser, present
 from tunewright.random import mix
+from tunewright.recipe.schema import LayerCount
 
 Positive = Annotated[int, Field(gt=0)]
 LIBRARY_KINDS = ("wav2vec2", "hubert", "wavlm", "whisper")
@@ -92,18 +93,22 @@ def _described(model_type: str, layers: int, width: int, heads: int, conv: int) 
 
 
 def wav2vec2(
-    *, layers: Positive = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128
+    *, layers: LayerCount = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128
 ) -> dict[str, Any]:
     """The options of a new one: `conv` channels of the seven convolutions over samples."""
     return _described("wav2vec2", layers, width, heads, conv)
 
 
-def hubert(*, layers: Positive = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128) -> dict[str, Any]:
+def hubert(
+    *, layers: LayerCount = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128
+) -> dict[str, Any]:
     """Likewise."""
     return _described("hubert", layers, width, heads, conv)
 
 
-def wavlm(*, layers: Positive = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128) -> dict[str, Any]:
+def wavlm(
+    *, layers: LayerCount = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128
+) -> dict[str, Any]:
     """Likewise."""
     return _described("wavlm", layers, width, heads, conv)
 

@@ -21,6 +21,8 @@ from tunewright.models.scattering import Scattering
 from tunewright.recipe.schema import Layer
 
 Shape = tuple[int, ...]
+# Of scattering: the wavelets of each scale are computed when the network is made.
+MOST_DIRECTIONS = 64
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -157,6 +159,8 @@ def scattering(shape: Shape, scales: int = 2, *, directions: int = 8) -> tuple[n
     channels, height, width = _image(shape, "scattering")
     _whole(scales, "scales")
     _whole(directions, "directions")
+    if directions > MOST_DIRECTIONS:
+        raise LayerMismatch(f"{directions} directions are too many", f"at most {MOST_DIRECTIONS}")
     if min(height, width) < 2 ** (scales + 1):
         raise LayerMismatch(
             f"{scales} scales are too many for the image {list(shape)}", f"at least {2 ** (scales + 1)} pixels"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from tunewright.models.foreign import require_memory
 from tunewright.models.recommender import Factors, NeuralFactors, Recommender, Towers, factors, neumf, two_tower
 from tunewright.models.sasrec import NextItem, sasrec
 from tunewright.recipe.named import check_options, choose, parse_named
@@ -32,5 +34,11 @@ def describe_recommender(named: Named, *, users: int, items: int) -> dict[str, A
 
 
 def build_recommender(described: dict[str, Any], *, seed: int) -> Recommender:
-    """The network of a description."""
-    return RECOMMENDERS[described["recommender"]["name"]][1](described, seed)
+    """The network of a description.
+
+    Raises:
+        ArtifactError: it is larger than the machine's memory.
+    """
+    make = partial(RECOMMENDERS[described["recommender"]["name"]][1], described, seed)
+    require_memory(make, file=None)
+    return make()

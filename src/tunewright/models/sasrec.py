@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tunewright.models.recommender import Recommender, Vectors
+from tunewright.recipe.schema import LayerCount
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -90,7 +91,7 @@ class NextItem(Recommender):
 def sasrec(
     *,
     width: Positive = 64,
-    layers: Positive = 2,
+    layers: LayerCount = 2,
     heads: Positive = 2,
     length: Positive = 50,
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2,

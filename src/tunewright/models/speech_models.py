@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tunewright.models.conformer import Conformer, conformer
 from tunewright.models.deepspeech import DeepSpeech, deepspeech
+from tunewright.models.foreign import require_memory
 from tunewright.models.heard import Heard, hubert, wav2vec2, wavlm
 from tunewright.models.recogniser import Recogniser
 from tunewright.models.whisper import Whisper, whisper
@@ -37,5 +39,11 @@ def describe_speech(named: Named) -> dict[str, Any]:
 
 
 def build_speech(described: dict[str, Any], *, seed: int) -> Recogniser:
-    """The network of a description."""
-    return SPEECH_MODELS[described["speech"]["name"]][1](described, seed)
+    """The network of a description.
+
+    Raises:
+        ArtifactError: it is larger than the machine's memory.
+    """
+    make = partial(SPEECH_MODELS[described["speech"]["name"]][1], described, seed)
+    require_memory(make, file=None)
+    return make()

@@ -17,6 +17,7 @@ from torch import Tensor
 from tunewright.models.network import Block
 from tunewright.models.recogniser import Recogniser, present
 from tunewright.random import mix
+from tunewright.recipe.schema import LayerCount
 
 Positive = Annotated[int, Field(gt=0)]
 # Silence is so far below the loudest, in units of the features.
@@ -129,7 +130,7 @@ class Whisper(Recogniser):
 
 def whisper(
     *,
-    layers: Positive = 3,
+    layers: LayerCount = 3,
     width: Positive = 192,
     heads: Positive = 4,
     seconds: Annotated[int, Field(gt=0, le=30)] = 10,

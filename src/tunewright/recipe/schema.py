@@ -16,6 +16,7 @@ from tunewright.limits import (
     BATCH_EXAMPLES,
     EPOCHS,
     IMAGE_SIDE,
+    MODEL_LAYERS,
     PROCESSES,
     RECIPE_LAYERS,
     RECIPE_NUMBER,
@@ -88,6 +89,7 @@ Positive = Annotated[Whole, _at_most(RECIPE_NUMBER)]
 Epochs = Annotated[Whole, _at_most(EPOCHS)]
 Examples = Annotated[Whole, _at_most(BATCH_EXAMPLES)]
 Processes = Annotated[Whole, _at_most(PROCESSES)]
+LayerCount = Annotated[Whole, _at_most(MODEL_LAYERS)]
 Side = Annotated[Whole, _at_most(IMAGE_SIDE)]
 
 

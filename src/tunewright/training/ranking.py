@@ -201,7 +201,7 @@ class FromSequences:
         return F.cross_entropy(torch.cat([right, scores], 1), torch.zeros_like(wanted), reduction="sum")
 
 
-def next_item(encoder: Any, *, negatives: Annotated[int, Field(ge=1)] | None = None) -> Objective:
+def next_item(encoder: Any, *, negatives: Annotated[int, Field(ge=1, le=100_000)] | None = None) -> Objective:
     """What follows a sequence, among all items, or among so many others."""
 
     def bind(seed: int, device: torch.device) -> FromSequences:
