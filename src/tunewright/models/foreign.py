@@ -32,8 +32,8 @@ CODE_KEYS = {"auto_map", "custom_pipelines", "custom_generate"}
 # Keys by which it names a class of the library.
 CLASS_KEYS = {"tokenizer_class", "processor_class", "image_processor_type", "feature_extractor_type", "model_type"}
 # Keys whose numbers say how large something is, and how many layers there are.
-SIZES = re.compile(r"size|dim|width|channels|heads|position|labels|_len(gth)?$|^n_embd$")
-COUNTS = re.compile(r"layers?$|depths?$|blocks?$|repeats$|stages$|groups$|experts$")
+SIZES = re.compile(r"size|dim|width|channels|heads|position|labels|groups$|_len(gth)?$|^n_embd$")
+COUNTS = re.compile(r"layers?$|depths?$|blocks?$|repeats$|stages$|experts$")
 FLOAT_BYTES = 4
 
 

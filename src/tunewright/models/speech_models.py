@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from tunewright.errors import RecipeError
 from tunewright.models.conformer import Conformer, conformer
 from tunewright.models.deepspeech import DeepSpeech, deepspeech
 from tunewright.models.foreign import require_memory
@@ -42,8 +43,18 @@ def build_speech(described: dict[str, Any], *, seed: int) -> Recogniser:
     """The network of a description.
 
     Raises:
+        RecipeError: its options do not fit each other.
         ArtifactError: it is larger than the machine's memory.
     """
-    make = partial(SPEECH_MODELS[described["speech"]["name"]][1], described, seed)
-    require_memory(make, file=None)
+    name = described["speech"]["name"]
+    make = partial(SPEECH_MODELS[name][1], described, seed)
+    try:
+        require_memory(make, file=None)
+    except ValueError as error:
+        raise RecipeError(
+            f"the network refuses its options: {error}",
+            place=f"model.backbone.{name}",
+            expected="options that fit each other, such as heads that divide the width",
+            fix="correct the options, or leave them out",
+        ) from error
     return make()

@@ -81,6 +81,7 @@ def read_yaml_file(path: Path) -> tuple[Any, Lines]:
 
 def read_yaml(text: str, file: str | None = None) -> tuple[Any, Lines]:
     """The same for text; `file` is named in errors."""
+    _require_bounded(text, file)
     try:
         node = yaml.compose(text, Loader=partial(_PlainLoader, file=file))  # pyright: ignore
     except yaml.MarkedYAMLError as error:
@@ -109,6 +110,22 @@ def read_yaml(text: str, file: str | None = None) -> tuple[Any, Lines]:
         return None, {}
     reader = _Reader(file)
     return reader.value(node, (), 0), reader.lines
+
+
+def _require_bounded(text: str, file: str | None) -> None:
+    """Count values and depth by the fast parser, where it is installed; what is wrong with the text is said later."""
+    if (loader := getattr(yaml, "CSafeLoader", None)) is None:
+        return
+    count = depth = 0
+    try:
+        for event in yaml.parse(text, Loader=loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            count += isinstance(event, yaml.NodeEvent)
+            place = _place(event.start_mark)
+            _require_values(count // 2, file, place)  # a mapping's keys are counted too
+            _require_depth(depth - 1, file, place)
+    except (yaml.YAMLError, ValueError):
+        return
 
 
 class _Reader:
