@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tunewright.models.adapters import add_adapter
 from tunewright.models.foreign import check_values, require_memory
 from tunewright.models.pretrained import Backbone, open_backbone, weights_folder
 from tunewright.models.saved import load_network, save_model
+from tunewright.models.torch_file import read_old_weights
 from tunewright.models.transformer import Transformer, describe_transformer, make_config
 from tunewright.models.transformer_files import load_backbone
 from tunewright.tasks.tokenizer_trial import is_plain
@@ -539,3 +541,100 @@ def test_a_model_card_of_impossible_yaml_stops_nothing(folder: Path, what: str) 
     assert open_backbone(str(folder), Path("/")).licence in (None, "mit")
     (folder / "README.md").write_text("---\nlicense: " + "x" * 10_000 + "\n---\n")
     assert len(open_backbone(str(folder), Path("/")).licence or "") == 100
+
+
+def lying(path: Path, change: Callable[[str, bytes], bytes], kind: int = zipfile.ZIP_STORED) -> None:
+    """Write an archive again with other content."""
+    with zipfile.ZipFile(path) as old:
+        records = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, "w", kind) as new:
+        for name, content in records.items():
+            new.writestr(name, change(name, content))
+
+
+def in_the_list(old: bytes, new: bytes) -> Callable[[str, bytes], bytes]:
+    return lambda name, content: content.replace(old, new) if name.endswith(".pkl") else content
+
+
+LISTS = b"\x80\x02" + b"]" * 200_000
+OLD_FILES: dict[str, Callable[[Path, bool], None]] = {
+    "stride 0": lambda f, z: torch.save({"a": torch.ones(1).expand(10**6, 10**6)}, f, _use_new_zipfile_serialization=z),
+    "sparse": lambda f, z: torch.save({"a": torch.eye(3).to_sparse()}, f, _use_new_zipfile_serialization=z),
+    "complex": lambda f, z: torch.save({"a": torch.ones(3) * 1j}, f, _use_new_zipfile_serialization=z),
+    "names": lambda f, z: torch.save({3: torch.ones(3)}, f, _use_new_zipfile_serialization=z),
+    "a list without end": lambda f, z: (
+        (lying(f, lambda name, content: LISTS if name.endswith(".pkl") else content) if z else f.write_bytes(LISTS))
+        and None
+    ),
+    "a storage that says more than it has": lambda f, z: (
+        (
+            lying(f, in_the_list(b"M\xe8\x03", b"J\x00\x00\x00\x40"))
+            if z
+            else f.write_bytes(f.read_bytes().replace(b"M\xe8\x03", b"J\x00\x00\x00\x40"))
+        )
+        and None
+    ),
+    "compressed": lambda f, z: lying(f, in_the_list(b"", b""), zipfile.ZIP_DEFLATED) if z else f.write_bytes(b"PK"),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("what", OLD_FILES)
+def test_an_older_file_of_weights_takes_no_more_than_it_holds(
+    tmp_path: Path, what: str, zipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEWRIGHT_LIMIT_WEIGHTS_PICKLE_BYTES", "100000")
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"a": torch.ones(1000)}, path, _use_new_zipfile_serialization=zipped)
+    assert torch.equal(read_old_weights(path)["a"], torch.ones(1000))
+    OLD_FILES[what](path, zipped)
+    with pytest.raises(ArtifactError, match=r"were not read|too large"):
+        read_old_weights(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tied_weights_of_an_older_file_are_read(tmp_path: Path, zipped: bool) -> None:
+    one = torch.arange(12.0).reshape(3, 4)
+    torch.save({"a": one, "b": one, "c": one[1:], "d": one.T}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    found = read_old_weights(tmp_path / "x.pt")
+    assert torch.equal(found["c"], one[1:]) and torch.equal(found["d"], one.T) and torch.equal(found["b"], one)
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer_config.json", "tokenizer.json", "model.safetensors", "vocab.txt", "pytorch_model.bin"]
+)
+def test_a_pipe_in_a_model_folder_is_refused_and_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    refused(folder, "named pipe", name)
+
+
+def test_files_and_lists_of_tensors_are_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEWRIGHT_LIMIT_SAFETENSORS_HEADER_BYTES", "100")
+    refused(folder, "list of tensors is too long")
+    monkeypatch.setenv("TUNEWRIGHT_LIMIT_JSON_BYTES", "10")
+    refused(folder, "too large", "json")
+
+
+@pytest.mark.parametrize("value", [0, -1, -(10**9), 1.5, float("nan"), float("inf"), "x", [], {}, None, True, 10**30])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "vocab_size",
+        "max_position_embeddings",
+        "hidden_act",
+        "layer_norm_eps",
+        "hidden_dropout_prob",
+        "id2label",
+        "model_type",
+    ],
+)
+def test_no_value_of_a_configuration_ends_in_a_traceback(folder: Path, key: str, value: object) -> None:
+    edit(folder / "config.json", **{key: value})
+    try:
+        open_all(folder)
+    except UserError as error:
+        assert error.exit_code == 2

@@ -23,7 +23,7 @@ def read_recipe(
         path = Path(recipe)
         loaded = load_recipe(path, overrides, defaults=task_defaults)
         folder = path.resolve().parent
-        name = path.stem if path.stem != "recipe" else folder.name
+        name = (path.stem if path.stem != "recipe" else folder.name) or loaded.task
         text = path.read_text(encoding="utf-8")
         if overrides:
             text += "\n# with these overrides:\n" + "".join(f"#   {override}\n" for override in overrides)
