@@ -23,6 +23,11 @@ from tunewright.stages.predict import Model, load_model, print_predictions
 from tunewright.stages.run import run
 
 
+def typed(text: str) -> io.TextIOWrapper:
+    """Standard input with that text."""
+    return io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("predict")
@@ -100,7 +105,7 @@ def test_lines_of_standard_input(
     of_texts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = ["the film was good", "", '{"text": "a dull book", "other": 1}', '["a warm room"]', "[not json"]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\ufeff" + "\n".join(lines) + "\n"))
+    monkeypatch.setattr(sys, "stdin", typed("\ufeff" + "\n".join(lines) + "\n"))
     found = printed(of_texts, "-", capsys)
     assert [entry["row"] for entry in found] == [1, 3, 4, 5]
     plain = load_model(of_texts).predict(["the film was good", "a dull book", "a warm room", "[not json"])
@@ -129,7 +134,7 @@ def test_pairs(
     assert [len(printed(of_pairs, str(place / "pairs.jsonl"), capsys)), len(found)] == [120, 2]
     (single,) = model.predict('["a good film", "a good"]')
     assert single["prediction"] == found[0]["prediction"]
-    monkeypatch.setattr(sys, "stdin", io.StringIO('["a", "b"]\nno pair\n{"first": "a", "second": "b"}\n'))
+    monkeypatch.setattr(sys, "stdin", typed('["a", "b"]\nno pair\n{"first": "a", "second": "b"}\n'))
     print_predictions(of_pairs, "-")
     captured = capsys.readouterr()
     assert [json.loads(line)["row"] for line in captured.out.splitlines()] == [1, 3]
@@ -156,7 +161,7 @@ def test_rows(of_rows: Path, place: Path, capsys: pytest.CaptureFixture[str], mo
         model.predict('{"size": 3}')
     with pytest.raises(DataError, match="does not read such texts"):
         model.predict(["a text"])
-    monkeypatch.setattr(sys, "stdin", io.StringIO('{"size": "4", "kind": "b"}\nplain text\n'))
+    monkeypatch.setattr(sys, "stdin", typed('{"size": "4", "kind": "b"}\nplain text\n'))
     print_predictions(of_rows, "-")
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 1 and "not a JSON object" in captured.err
@@ -173,9 +178,7 @@ def test_pictures(
     (place / "broken.png").write_bytes(b"no picture")
     (one,) = printed(of_pictures, str(place / "a.png"), capsys)
     assert one["file"] == str(place / "a.png") and set(one) == {"file", "prediction", "confidence", "probabilities"}
-    monkeypatch.setattr(
-        sys, "stdin", io.StringIO("\n".join(str(place / name) for name in ("a.png", "broken.png", "b.png")))
-    )
+    monkeypatch.setattr(sys, "stdin", typed("\n".join(str(place / name) for name in ("a.png", "broken.png", "b.png"))))
     print_predictions(of_pictures, "-")
     captured = capsys.readouterr()
     found = [json.loads(line) for line in captured.out.splitlines()]
@@ -202,7 +205,7 @@ def test_memory_stays_flat_and_results_come_as_they_are_ready(
         nonlocal read
         for index in range(10):
             read += 1
-            yield f"a good film {index}\n"
+            yield read, f"a good film {index}\n".encode()
 
     from tunewright.data.columns import Rejects
 

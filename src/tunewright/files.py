@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, hashes, the cache folder."""
+"""Files that are either whole or absent: atomic writes, hashes, the cache folder; and opening only what is a file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from tunewright.errors import ArtifactError, RunFailed, UserError
-from tunewright.limits import Limit
+from tunewright.errors import ArtifactError, DataError, RunFailed, UserError
+from tunewright.limits import FOLDER_FILES, Limit
 
 # What a name of the file system can stand for besides a regular file.
 KINDS = (
@@ -46,6 +47,74 @@ def cache_dir() -> Path:
 def cache_file(kind: str, known: object) -> Path:
     """Where something measured is kept, by all that it depends on: a JSON file of the cache."""
     return cache_dir() / kind / f"{hashlib.sha256(repr(known).encode()).hexdigest()[:32]}.json"
+
+
+def regular(path: Path, error: type[UserError] = DataError) -> Path:
+    """The path of a regular file, links followed; for libraries that open it by its name.
+
+    Raises:
+        error: it is a folder, a pipe, a socket or a device, whose reading may never end.
+        OSError: there is no such file, or it may not be looked at.
+    """
+    _require_regular(os.stat(path), path, error)
+    return path
+
+
+def open_regular(path: Path, error: type[UserError] = DataError) -> BufferedReader | BytesIO:
+    """Open a regular file for reading, and nothing else. One whose length is 0 is empty, whatever the system would make up
+    for it, as below /proc.
+
+    Raises:
+        error: it is a folder, a pipe, a socket or a device.
+        OSError: there is no such file, or it may not be read.
+    """
+    handle = os.open(regular(path, error), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        # Asked again of what was opened: the name may mean another file by now.
+        status = os.fstat(handle)
+        _require_regular(status, path, error)
+        file = os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+    if status.st_size == 0:
+        file.close()
+        return BytesIO()
+    return file
+
+
+def _require_regular(status: os.stat_result, path: Path, error: type[UserError]) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise error(
+            "this is not a regular file",
+            file=path,
+            found=next((name for is_kind, name in KINDS if is_kind(status.st_mode)), "something else"),
+            expected="a file with an end",
+            fix="copy what it holds to a file, and name that",
+        )
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The regular files of a folder and of the folders in it, in no order; links to folders are not followed.
+
+    Raises:
+        DataError: there are more than a folder of data may have.
+    """
+    count = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)
+            if os.path.isfile(path):
+                count += 1
+                FOLDER_FILES.require(count, "the folder holds too many files", file=folder)
+                yield Path(path)
+
+
+def identity_of(path: Path) -> tuple[int, int, int, int]:
+    """What changes whenever a file is replaced or written: its inode, size, and times of content and of status. The
+    last of them cannot be set back."""
+    status = os.stat(path)
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def sha256_file(path: Path) -> str:
@@ -79,26 +148,6 @@ def known_sha256(path: Path) -> str:
     return found
 
 
-def open_regular(path: Path, *, error: type[UserError] = UserError) -> BinaryIO:
-    """Open a regular file for reading. Anything else is refused, without waiting for its other end.
-
-    Raises:
-        UserError: (or `error`) it is a folder, a named pipe, a device or a socket.
-        OSError: it is missing, or may not be read.
-    """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        if path.exists() and not path.is_file():  # a socket cannot be opened at all
-            raise _not_regular(path, path.stat().st_mode, error) from None
-        raise
-    mode = os.fstat(handle).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(handle)
-        raise _not_regular(path, mode, error)
-    return os.fdopen(handle, "rb")
-
-
 def read_bounded(path: Path, limit: Limit, problem: str, *, error: type[UserError] = UserError) -> bytes:
     """Read a whole regular file, at most `limit` bytes of it.
 
@@ -111,21 +160,11 @@ def read_bounded(path: Path, limit: Limit, problem: str, *, error: type[UserErro
     """
     with open_regular(path, error=error) as file:
         most = limit.value
-        limit.require(os.fstat(file.fileno()).st_size, problem, error=error, file=path)
-        content = file.read(most + 1)  # the size is that of a moment ago, and files of /proc have none
+        limit.require(file.seek(0, os.SEEK_END), problem, error=error, file=path)
+        file.seek(0)
+        content = file.read(most + 1)  # the size is that of a moment ago
     limit.require(float("inf") if len(content) > most else 0, problem, error=error, file=path)
     return content
-
-
-def _not_regular(path: Path, mode: int, error: type[UserError]) -> UserError:
-    found = next((kind for fits, kind in KINDS if fits(mode)), "something else")
-    return error(
-        f"this is {found} and not a file",
-        file=path,
-        found=found,
-        expected="a regular file",
-        fix="name a file" + (" in it" if stat.S_ISDIR(mode) else ", or copy its content into one"),
-    )
 
 
 def sync_folder(folder: Path) -> None:

@@ -203,5 +203,25 @@ MODEL_CARD_BYTES = Limit(
     unit="bytes",
     about="How much of a model card is searched for its licence",
 )
+# Data files.
+TEXT_LINE = Limit(name="text_line", default=256 << 20, unit="bytes", about="a line of a text file")
+JSON_LINE = Limit(name="json_line", default=32 << 20, unit="bytes", about="a line of a JSON-lines file")
+TABLE_ROW = Limit(name="table_row", default=8 << 20, unit="bytes", about="a row of a CSV, TSV or atomic file")
+COLUMNS = Limit(name="columns", default=100_000, unit="columns", about="the columns of a table")
+EMPTY_CELLS = Limit(
+    name="empty_cells", default=200_000_000, unit="cells", about="empty cells in JSON lines with different keys"
+)
+CLASSES = Limit(name="classes", default=100_000, unit="classes", about="the different classes of a target")
+CLASS_NAME = Limit(name="class_name", default=2_000, unit="characters", about="the name of a class")
+LABEL_CELLS = Limit(
+    name="label_cells", default=1 << 31, unit="cells", about="rows times classes, with several labels a row"
+)
+NGRAMS = Limit(name="ngrams", default=8_000_000, unit="runs of words", about="a language model in an ARPA file")
+EXPANSION = Limit(
+    name="expansion", default=200, unit="times its size", about="compressed data expanded, beyond the first 256 MiB"
+)
+ARRAY_BYTES = Limit(name="array_bytes", default=1 << 30, unit="bytes", about="a compressed array, expanded")
+ARCHIVE_MEMBERS = Limit(name="archive_members", default=10_000, unit="members", about="the members of an .npz")
+FOLDER_FILES = Limit(name="folder_files", default=5_000_000, unit="files", about="the files in a folder of data")
 
 LIMITS: tuple[Limit, ...] = tuple(value for value in list(vars().values()) if isinstance(value, Limit))

@@ -55,7 +55,7 @@ def _texts(choices: Any) -> list[str]:
     if isinstance(choices, str):
         try:
             choices = json.loads(choices)
-        except ValueError:
+        except (ValueError, RecursionError):
             choices = None
     if not isinstance(choices, list):
         raise ValueError("the choices are no list")

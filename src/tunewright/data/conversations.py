@@ -100,7 +100,7 @@ def conversation(shape: Shape, row: dict[str, str | None]) -> list[Turn]:
 def _turns(cell: str | None) -> list[Turn]:
     try:
         entries = json.loads(cell or "")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("the cell is no JSON") from None
     if not is_turns(entries):
         raise ValueError('the cell is no list of turns such as {"role": "user", "content": "…"}')

@@ -18,6 +18,7 @@ from tunewright.data.columns import Column, Rejects
 from tunewright.data.sources.base import ROW, Batches, Source
 from tunewright.data.types import missing_column
 from tunewright.errors import DataError, shorten
+from tunewright.limits import LABEL_CELLS
 from tunewright.recipe.schema import Data
 
 LABELS = pa.list_(pa.string())
@@ -144,6 +145,7 @@ def label_matrix(values: pa.ChunkedArray, classes: list[str]) -> np.ndarray:
     """[N, K] uint8: 1 where a row has a class. A class that is not among `classes` gets no column."""
     lists = values.combine_chunks()
     lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
+    LABEL_CELLS.require(len(lists) * len(classes), "rows times classes are too many to be kept in memory")
     matrix = np.zeros((len(lists), len(classes)), np.uint8)
     rows = np.asarray(pc.list_parent_indices(lists))
     columns = pc.fill_null(pc.index_in(pc.list_flatten(lists), pa.array(classes, pa.string())), -1).to_numpy(

@@ -15,8 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunewright.data.sources.lines import numbered_lines
 from tunewright.errors import DataError
 from tunewright.files import write_atomic
+from tunewright.limits import NGRAMS, TABLE_ROW
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 Words = tuple[str, ...]
@@ -135,44 +137,44 @@ def read_arpa(path: Path) -> NGrams:
     Raises:
         DataError: there is no such file, or it is none of that format; says which line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            "the language model cannot be read",
-            file=path,
-            found=str(error),
-            expected="an ARPA file",
-            fix="check its name",
-        ) from None
     probabilities: dict[Words, float] = {}
     backoffs: dict[Words, float] = {}
     size = 0
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if (heading := re.fullmatch(r"\\(\d+)-grams:", text)) is not None:
-            size = int(heading[1])
-        elif text == "\\end\\":
-            break
-        elif size and text:
-            cells = text.split()
-            try:
+    for number, line in numbered_lines(path, TABLE_ROW):
+        try:
+            text = line.decode("utf-8").strip()
+            if (heading := re.fullmatch(r"\\(\d{1,2})-grams:", text)) is not None:
+                size = int(heading[1])
+            elif text == "\\end\\":
+                break
+            elif size and text:
+                cells = text.split()
                 if len(cells) not in (size + 1, size + 2):
                     raise ValueError
                 run = tuple(cells[1 : size + 1])
-                probabilities[run] = float(cells[0])
+                probabilities[run] = _logarithm(cells[0])
                 if len(cells) == size + 2:
-                    backoffs[run] = float(cells[-1])
-            except ValueError:
-                raise DataError(
-                    "this is no line of an ARPA file",
-                    file=path,
-                    place=f"line {number}",
-                    found=text,
-                    expected=f"log10 of a probability, {size} words, and perhaps a weight",
-                    fix="write the file again",
-                ) from None
-    if not probabilities:
+                    backoffs[run] = _logarithm(cells[-1])
+                NGRAMS.require(len(probabilities), "the language model is too large", file=path)
+        except ValueError:
+            raise DataError(
+                "this is no line of an ARPA file",
+                file=path,
+                place=f"line {number}",
+                found=line.decode("utf-8", "replace"),
+                expected=f"log10 of a probability, {size} words, and perhaps a weight",
+                fix="write the file again",
+            ) from None
+    singles = [value for run, value in probabilities.items() if len(run) == 1]
+    if not singles:
         raise DataError("the file holds no language model", file=path, expected="an ARPA file", fix="check its name")
-    probabilities.setdefault((UNKNOWN,), min(value for run, value in probabilities.items() if len(run) == 1))
+    probabilities.setdefault((UNKNOWN,), min(singles))
     return NGrams(max(map(len, probabilities)), probabilities, backoffs)
+
+
+def _logarithm(text: str) -> float:
+    """Raises ValueError where the text is no logarithm of a finite number."""
+    value = float(text)
+    if math.isnan(value) or value == math.inf:
+        raise ValueError
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from tunewright.data.catalog import SAMPLE_SETS, open_sample, sample_files
 from tunewright.data.sources.base import Source
 from tunewright.errors import DataError, RecipeError
+from tunewright.files import files_below, regular
 from tunewright.inside import require_inside
 from tunewright.recipe.schema import Data, Mixed
 
@@ -128,9 +130,10 @@ def open_source(data: Data, base: Path, framing: Framing | None = None) -> Sourc
 
         return read_hub(name.removeprefix("hub:"), framing=framing)
     path = base / name
-    if name in SAMPLE_SETS and not path.exists():
+    exists = os.path.exists(path)  # unlike Path.exists, False for a name that is too long
+    if name in SAMPLE_SETS and not exists:
         return _with_sides(open_sample(name, base, data), data, base)
-    if "\0" in name or not path.exists():
+    if not exists:
         near = difflib.get_close_matches(name, SAMPLE_SETS, n=1)
         raise DataError(
             "there is no such file, folder or sample set",
@@ -141,6 +144,8 @@ def open_source(data: Data, base: Path, framing: Framing | None = None) -> Sourc
             if near
             else "check data.source; a relative path counts from the recipe's folder",
         )
+    if not path.is_dir():
+        regular(path)
     format = data.format or detect(path, data)
     if (path.is_dir() and format in FILES_ONLY) or (path.is_file() and format in FOLDERS_ONLY):
         what = "folder" if path.is_dir() else "file"
@@ -178,7 +183,9 @@ def locate(data: Data, base: Path) -> list[Path] | None:
         return None
     path = base / data.source
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file())
+        # A class or a part may be a link to a folder elsewhere.
+        links = [entry for entry in path.iterdir() if entry.is_symlink() and entry.is_dir()]
+        return sorted({file for folder in (path, *links) for file in files_below(folder)})
     if path.exists():
         # What a table of recordings names can change without it.
         return None if data.format == "speech" else [path]

@@ -17,6 +17,7 @@ from threading import Lock
 from PIL import Image
 
 from tunewright.data.framing import WIDE_MODES, upright, upright_size
+from tunewright.files import open_regular
 from tunewright.limits import PICTURE_PIXELS, PICTURE_SCANS, Limit
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
@@ -77,7 +78,7 @@ def _opened(picture: Path | bytes | None) -> Generator[Image.Image]:
     try:
         with (
             warnings.catch_warnings(),
-            io.BytesIO(picture) if isinstance(picture, bytes) else picture.open("rb") as file,
+            io.BytesIO(picture) if isinstance(picture, bytes) else open_regular(picture) as file,
         ):
             # Pillow warns of damaged metadata, which is not used, and of sizes, which are bounded here.
             warnings.simplefilter("ignore")

@@ -90,6 +90,6 @@ def _said(cell: str | None, role: str, name: str) -> list[Turn]:
         raise ValueError(f"{name} is empty")
     try:
         value: Any = json.loads(cell) if cell[:1] == "[" else None
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     return read_turns(value) if is_turns(value) else [Turn(role, cell)]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +30,19 @@ from tunewright.data.opening import locate, open_source
 from tunewright.data.prepared import Prepared, load_prepared
 from tunewright.data.roles import role_columns, speaker_column
 from tunewright.data.sources.base import ROW, Source
-from tunewright.data.target_column import TargetKind, labels_column, rating_column, target_column, without_strata
-from tunewright.data.types import Seen, choose_inputs, choose_target, infer_columns, missing_column
+from tunewright.data.target_column import (
+    TargetKind,
+    labels_column,
+    rating_column,
+    require_few_classes,
+    target_column,
+    without_strata,
+)
+from tunewright.data.types import Seen, choose_inputs, choose_target, infer_columns, missing_column, possible_targets
 from tunewright.data.usable import PARTS, all_rows, limited, usable_rows
 from tunewright.data.writing import Writer, manifest_of
 from tunewright.errors import DataError, RunFailed
-from tunewright.files import cache_dir, sha256_file, write_atomic
+from tunewright.files import cache_dir, identity_of, sha256_file, write_atomic
 from tunewright.recipe.schema import Data, Split
 
 if TYPE_CHECKING:
@@ -119,7 +128,11 @@ def _build(
         source = judge(source, rating_column(data), data.liked, data.source)
     if data.core is not None:
         source = keep_core(source, data, data.core)
-    columns, seen = infer_columns(all_rows(source, data.limit), dict(source.known))
+    columns, seen = infer_columns(
+        all_rows(source, data.limit),
+        dict(source.known),
+        partial(possible_targets, data, source.known, source.target),
+    )
     notes: list[str] = []
     target, reason = (None, "not wanted: the data is used without labels")
     if target_kind is not None:
@@ -173,6 +186,7 @@ def _build(
         rows = divided(rejects)
         for kept, assigned in cleaning.kept(rows, rejects) if cleaning is not None else rows:
             writer.write(kept, assigned)
+            require_few_classes(writer.classes, target, data.source)
             if progress is not None:
                 progress(sum(writer.rows.values()) + rejects.count)
         manifest = manifest_of(
@@ -271,11 +285,11 @@ def _within(
 
 
 def _shortcut(data: Data, settings: dict[str, Any], base: Path) -> Path | None:
-    """Where the fingerprint is remembered by the files' names, sizes and times, so that they need not be read again."""
+    """Where the fingerprint is remembered by the files' names and identities, so that they need not be read again."""
     files = locate(data, base)
     if files is None:
         return None
-    facts = [(str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+    facts = [(os.path.realpath(file), *identity_of(file)) for file in files]
     return cache_dir() / "index" / _hash([settings, facts])
 
 

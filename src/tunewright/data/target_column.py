@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -12,6 +12,7 @@ from tunewright.data.columns import Column
 from tunewright.data.labels import find_separator
 from tunewright.data.types import Seen
 from tunewright.errors import DataError
+from tunewright.limits import CLASS_NAME, CLASSES
 from tunewright.recipe.schema import Data
 
 TargetKind = Literal["category", "number", "labels"]
@@ -110,4 +111,18 @@ def target_column(column: Column, kind: TargetKind, seen: Seen | None, data: Dat
             expected="classes that come again and again",
             fix="take task: tabular-regression, or name another column with data.target",
         )
+    if seen is not None:
+        CLASS_NAME.require(
+            seen.longest,
+            f"the target {column.name!r} holds texts, not classes",
+            file=data.source,
+            fix="name another column with data.target",
+        )
     return replace(column, kind="category")
+
+
+def require_few_classes(classes: Mapping[str, set[str]], target: str | None, file: str) -> None:
+    """Raise DataError where the splits have too many classes, or too long ones, to be kept in memory."""
+    for names in classes.values():
+        CLASSES.require(len(names), f"the target {target!r} has too many different classes", file=file)
+        CLASS_NAME.require(max(map(len, names), default=0), f"a class of the target {target!r} is too long", file=file)

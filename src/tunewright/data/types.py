@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -17,7 +18,9 @@ from tunewright.recipe.schema import Data
 # A column is a number when at least this share of its values is; the other rows are left out, and named.
 NUMBER_SHARE = 0.95
 MOST_CATEGORIES = 100
+# Different values that are remembered of a column that can be the target.
 TRACKED = 10_000
+LONG = 200
 
 NUMBER = r"^\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*$"
 TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
@@ -33,8 +36,12 @@ class Seen:
     numbers: int = 0
     times: int = 0
     characters: int = 0
+    longest: int = 0
+    """Characters of the longest text."""
+    tracked: int = TRACKED
+    """How many different values are remembered."""
     distinct: set[str] | None = field(default_factory=set)
-    """None once there are too many to be categories."""
+    """None once there are more than are tracked."""
 
     def look(self, column: pa.ChunkedArray) -> None:
         self.rows += len(column)
@@ -48,15 +55,24 @@ class Seen:
             if (count := _count_numbers(present)) < len(present):
                 self.times += pc.sum(pc.match_substring_regex(present, TIME)).as_py() or 0
             self.numbers += count
-            self.characters += pc.sum(pc.utf8_length(present)).as_py()
+            lengths = pc.utf8_length(present)
+            self.characters += pc.sum(lengths).as_py()
+            self.longest = max(self.longest, pc.max(lengths).as_py())
         if self.distinct is not None:
-            self.distinct.update(str(value) for value in pc.unique(present).to_pylist())
-            if len(self.distinct) > TRACKED:
+            self.distinct.update(_short(str(value)) for value in pc.unique(present).to_pylist())
+            if len(self.distinct) > self.tracked:
                 self.distinct = None
 
     @property
     def present(self) -> int:
         return self.rows - self.missing
+
+
+def _short(value: str) -> str:
+    """The value, or what stands for a long one and no other: many long texts need not be kept in memory."""
+    if len(value) <= LONG:
+        return value
+    return f"{value[:LONG]}… {hashlib.blake2b(value.encode(), digest_size=16).hexdigest()}"
 
 
 def _count_numbers(present: pa.ChunkedArray) -> int:
@@ -68,13 +84,32 @@ def _count_numbers(present: pa.ChunkedArray) -> int:
         return pc.sum(pc.match_substring_regex(present, NUMBER)).as_py()
 
 
-def infer_columns(tables: Iterable[pa.Table], known: dict[str, Column]) -> tuple[dict[str, Column], dict[str, Seen]]:
-    """The kind of each column, after one pass over all rows; a column that is known keeps its kind."""
+def infer_columns(
+    tables: Iterable[pa.Table], known: dict[str, Column], targets: Callable[[list[str]], set[str]]
+) -> tuple[dict[str, Column], dict[str, Seen]]:
+    """The kind of each column, after one pass over all rows; a column that is known keeps its kind.
+
+    Args:
+        targets: which of all columns can become the target. Of the others, of which there may be very many, only as many
+            different values are remembered as categories have.
+    """
     seen: dict[str, Seen] = {}
+    names: list[str] = []
     for table in tables:
-        for name in table.column_names:
-            if name != ROW and (name not in known or known[name].kind == "number"):
-                seen.setdefault(name, Seen()).look(table[name])
+        if not names:
+            names = [name for name in table.column_names if name != ROW]
+            likely = targets([*known, *(name for name in names if name not in known)])
+            looked_at = [name for name in names if name not in known or known[name].kind == "number"]
+            seen = {name: Seen(tracked=TRACKED if name in likely else MOST_CATEGORIES) for name in looked_at}
+        elif other := set(names) ^ (set(table.column_names) - {ROW}):
+            raise DataError(
+                "the parts of the data have different columns",
+                found=f"{min(other)!r} is not in all of them",
+                expected="the same columns in all parts",
+                fix="give all parts the same columns",
+            )
+        for name, what in seen.items():
+            what.look(table[name])
     columns = {
         name: known.get(name) or Column(name=name, kind=_kind(what), missing=what.missing)
         for name, what in seen.items()
@@ -94,6 +129,26 @@ def _kind(seen: Seen) -> Kind:
     if few and (len(seen.distinct or ()) <= max(2, seen.present // 2) or seen.characters / seen.present <= 20):
         return "category"
     return "text"
+
+
+def possible_targets(data: Data, columns: Mapping[str, Column], declared: str | None, names: list[str]) -> set[str]:
+    """The columns among which `choose_target` chooses.
+
+    Args:
+        columns: those whose kind is known already.
+        names: all of them, in order.
+    """
+    if isinstance(data.target, str):
+        return {data.target}
+    if declared is not None:
+        return {declared}
+    inputs = set(data.input or ())
+    open_to = [
+        name
+        for name in names
+        if name not in inputs and not (name in columns and columns[name].kind in ("image", "array"))
+    ]
+    return {name for name in open_to if name.lower() in TARGET_NAMES} | set(open_to[-1:])
 
 
 def choose_target(

@@ -247,8 +247,6 @@ def _require_bounded(folder: Path) -> None:
             continue
         with open_regular(path, error=ArtifactError) as file:
             if path.suffix in TEXT_ENDINGS:
-                JSON_BYTES.require(
-                    os.fstat(file.fileno()).st_size, "the file is too large", error=ArtifactError, file=path
-                )
+                JSON_BYTES.require(file.seek(0, os.SEEK_END), "the file is too large", error=ArtifactError, file=path)
             elif path.suffix == ".safetensors":
                 require_short_header(file, path)

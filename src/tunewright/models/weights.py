@@ -56,7 +56,7 @@ def require_short_header(file: BinaryIO, path: Path) -> None:
         ArtifactError: too long.
     """
     length = int.from_bytes(file.read(8), "little")
-    rest = os.fstat(file.fileno()).st_size - 8  # one that says more than there is is damaged, as the library will say
+    rest = file.seek(0, os.SEEK_END) - 8  # one that says more than there is is damaged, as the library will say
     SAFETENSORS_HEADER_BYTES.require(
         min(length, rest), "the list of tensors is too long", error=ArtifactError, file=path
     )

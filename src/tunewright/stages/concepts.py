@@ -115,10 +115,10 @@ def _given(entry: str, model: Model) -> tuple[str, Examples]:
     if not (name and equals and file):
         raise RecipeError("a concept has a name and a file", place="--concept", found=entry, expected="NAME=FILE")
     rejects = Rejects()
-    piece = next(given_pieces(file, model.preprocessor.inputs, rejects))
-    if piece.table.num_rows < FEWEST:
+    piece = next(given_pieces(file, model.preprocessor.inputs, rejects), None)
+    if piece is None or piece.table.num_rows < FEWEST:
         raise DataError(
-            "so few rows say nothing of a concept", file=file, found=piece.table.num_rows, expected=f"{FEWEST} or more",
+            "so few rows say nothing of a concept", file=file, found=piece.table.num_rows if piece else 0, expected=f"{FEWEST} or more",
             fix="; ".join(left_out(rejects)) or "add rows that share it",
         )  # fmt: skip
     return name, piece.inputs.examples(piece.table.slice(0, MOST), None)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from tunewright.data.columns import Rejects
-from tunewright.errors import ArtifactError, RecipeError, RunFailed, UserError
+from tunewright.errors import ArtifactError, DataError, RecipeError, RunFailed, UserError
 from tunewright.evaluation.metrics import METRICS
 from tunewright.files import put_in_place, sweep, write_json
 from tunewright.models.dropout import QuickDropout
@@ -42,6 +42,7 @@ from tunewright.models.whisper import Whisper
 from tunewright.stages.console import Screen
 from tunewright.stages.given import given_pieces
 from tunewright.stages.job import load_origin
+from tunewright.stages.predict import left_out
 from tunewright.stages.provenance import provenance
 from tunewright.tasks.base import Preprocessor
 from tunewright.tasks.handed_on import Free, Named, Trial, handed_on
@@ -191,8 +192,13 @@ def _chosen_form(form: str) -> Form:
 def _rows(folder: Path, preprocessor: Preprocessor, data: str | None, screen: Screen) -> pa.Table:
     """Real rows to try the copy with."""
     if data is not None:
-        pieces = given_pieces(data, preprocessor.inputs, Rejects())
-        return pa.concat_tables([piece.table for piece in pieces]).slice(0, TRIED)
+        rejects = Rejects()
+        tables = [piece.table for piece in given_pieces(data, preprocessor.inputs, rejects)]
+        if not tables:
+            raise DataError(
+                "not one row can be read", file=data, found="; ".join(left_out(rejects)), fix="check the file"
+            )
+        return pa.concat_tables(tables).slice(0, TRIED)
     prepared = provenance(folder).data()
     split = prepared.measured_split
     screen.say(f"held against {min(TRIED, prepared.rows(split)):,} rows of the {split} split")

@@ -6,6 +6,7 @@ Everything is read piece by piece: however long the input, only one piece is in 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,9 +20,12 @@ from tunewright.data.catalog import SAMPLE_SETS
 from tunewright.data.columns import Column, Rejects
 from tunewright.data.opening import ENDINGS, open_source
 from tunewright.data.sources.base import ROW, image_column
+from tunewright.data.sources.lines import BATCH_BYTES, bounded_lines, numbered_lines
 from tunewright.data.sources.speech import AUDIO
 from tunewright.data.usable import usable_rows
 from tunewright.errors import DataError, shorten
+from tunewright.files import regular
+from tunewright.limits import COLUMNS, JSON_LINE, TEXT_LINE
 from tunewright.recipe.schema import Data
 from tunewright.tasks.base import InputEncoder
 from tunewright.tasks.chat_tokens import TalkEncoder
@@ -61,18 +65,19 @@ def given_pieces(data: str, inputs: InputEncoder, rejects: Rejects) -> Iterator[
         DataError: it is nothing that the model reads.
     """
     if data == "-":
-        yield from _from_lines(sys.stdin, inputs, rejects)
+        yield from _from_lines(bounded_lines(sys.stdin.buffer, JSON_LINE, "standard input"), inputs, rejects)
     elif isinstance(inputs, PixelEncoder) and Path(data).suffix.lower() in PICTURES:
         yield from picture_pieces([(1, data)], inputs, None)
     elif isinstance(inputs, TokenEncoder) and Path(data).suffix.lower() == ".txt" and Path(data).is_file():
-        with Path(data).open(encoding="utf-8", errors="replace") as file:
-            yield from _from_lines(file, inputs, rejects)
+        yield from _from_lines(numbered_lines(Path(data), TEXT_LINE), inputs, rejects)
     elif isinstance(inputs, SpeechEncoder) and Path(data).suffix.lower() in SOUNDS:
         yield sound_piece(data, inputs)
     elif _is_source(data):
         yield from _from_source(data, inputs, rejects)
     elif (record := row_of(data, inputs)) is not None:
-        yield Piece(table=rows_table([(1, record)], inputs, rejects), names=[{}], inputs=inputs)
+        table = rows_table([(1, record)], inputs, rejects)
+        if table.num_rows:
+            yield Piece(table=table, names=[{}], inputs=inputs)
     else:
         yield from _from_source(data, inputs, rejects)  # which says what is missing
 
@@ -81,11 +86,8 @@ def _is_source(data: str) -> bool:
     """Whether it is the name of something to be read, there or not, rather than something to be read itself."""
     if data.startswith("hub:") or data in SAMPLE_SETS:
         return True
-    try:
-        if Path(data).exists():
-            return True
-    except OSError:  # too long for a file's name
-        return False
+    if os.path.exists(data):
+        return True
     one_word = not any(character.isspace() for character in data) and data[:1] not in ("{", "[")
     return one_word and ("/" in data or Path(data).suffix.lower() in {*ENDINGS, *PICTURES, ".txt", ".gz", ".json"})
 
@@ -105,21 +107,23 @@ def _from_source(data: str, inputs: InputEncoder, rejects: Rejects) -> Iterator[
                     yield Piece(table=ready, names=names, inputs=inputs)
 
 
-def _from_lines(lines: Iterable[str], inputs: InputEncoder, rejects: Rejects) -> Iterator[Piece]:
+def _from_lines(lines: Iterable[tuple[int, bytes]], inputs: InputEncoder, rejects: Rejects) -> Iterator[Piece]:
     """Lines of text or JSON; for a model of pictures the lines are names of files."""
     held: list[tuple[int, Any]] = []
+    size = 0
     pictures = isinstance(inputs, PixelEncoder)
-    for number, line in enumerate(lines, start=1):
-        if not (text := line.strip("\ufeff\r\n ")):
+    for number, line in lines:
+        if not (text := line.decode("utf-8", "replace").strip("\ufeff\r\n ")):
             continue
         record = text if pictures else row_of(text, inputs)
         if record is None:
             rejects.add(f"not {_wanted(inputs)}", f"line {number}: {shorten(text, 60)}", "correct these lines")
             continue
         held.append((number, record))
-        if len(held) == LINES:
+        size += len(line)
+        if len(held) == LINES or size > BATCH_BYTES:
             yield from _held(held, inputs, rejects)
-            held = []
+            held, size = [], 0
     yield from _held(held, inputs, rejects)
 
 
@@ -157,9 +161,21 @@ def row_of(text: str, inputs: InputEncoder) -> dict[str, Any] | None:
 
 def rows_table(rows: list[tuple[int, dict[str, Any]]], inputs: InputEncoder, rejects: Rejects) -> pa.Table:
     """Numbered rows as the model reads them; those that it cannot read are counted in `rejects`."""
+    rows = [(row, record) for row, record in rows if _is_written(row, record, rejects)]
     names = dict.fromkeys(name for _, record in rows for name in record)
+    COLUMNS.require(len(names), "the rows have too many different keys")
     columns = {name: pa.array([_cell(record.get(name)) for _, record in rows], pa.string()) for name in names}
     return _readable(pa.table({**columns, ROW: pa.array([row for row, _ in rows], pa.int64())}), inputs, rejects)
+
+
+def _is_written(row: int, record: dict[str, Any], rejects: Rejects) -> bool:
+    """Whether the row can be written as text: halves of characters and very deep lists cannot."""
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError) as error:
+        rejects.add("it cannot be written as text", f"row {row}: {shorten(error, 60)}", "correct these rows")
+        return False
+    return True
 
 
 def _cell(value: Any) -> str | None:
@@ -191,8 +207,8 @@ def sound_piece(name: str, inputs: SpeechEncoder, content: bytes | None = None) 
     from tunewright.data.audio import read_audio
 
     try:
-        samples = read_audio(Path(name) if content is None else BytesIO(content))
-    except ValueError as error:
+        samples = read_audio(regular(Path(name)) if content is None else BytesIO(content))
+    except (OSError, ValueError) as error:
         raise DataError(
             f"the recording cannot be read: {error}", file=name, expected="WAV, FLAC, OGG or MP3", fix="check the file"
         ) from None

@@ -15,7 +15,7 @@ from tunewright.data.personal import NAME, Finder, Personal, Redaction, find_per
 from tunewright.data.prepared import Prepared
 from tunewright.data.sources.base import ROW
 from tunewright.errors import DataError
-from tunewright.files import write_atomic
+from tunewright.files import open_regular, write_atomic
 from tunewright.runs import read_json
 
 SHOWN = 3
@@ -103,7 +103,8 @@ def _rewritten(source: Path, change: Callable[[str], str]) -> str:
             fix="write the table as one of these first",
         )
     try:
-        text = source.read_text(encoding="utf-8")
+        with open_regular(source) as file:
+            text = file.read().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError("the file cannot be read as UTF-8", file=source, found=error, fix="check the file") from error
     if source.suffix.lower() != ".jsonl":

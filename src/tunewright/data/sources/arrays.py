@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import lzma
+import math
+import os
 import zipfile
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,37 +18,58 @@ import pyarrow as pa
 from tunewright.data.columns import Column
 from tunewright.data.sources.base import Batches, Source, array_column, from_arrays, image_column
 from tunewright.errors import DataError
+from tunewright.files import open_regular
+from tunewright.limits import ARCHIVE_MEMBERS, ARRAY_BYTES
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 IDX_PARTS = {"train": "train", "t10k": "test", "test": "test", "valid": "valid"}
-# No array is larger than this; a header that says so is damaged.
-MOST_VALUES = 1 << 33
+NPZ_SPLITS = {"all": "", "train": "_train", "valid": "_valid", "test": "_test"}
+NPZ_NAMES = {f"{what}{ending}" for what in "xy" for ending in NPZ_SPLITS.values()}
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+# Bytes from the end of a zip archive in which the end of its directory stands, and of the shortest entry there.
+ZIP_TAIL = 1 << 17
+ZIP_ENTRY = 47
+CHUNK = 1 << 20
 
 
 def read_idx_array(path: Path) -> np.ndarray:
-    """The array of an idx file, gzipped or not.
+    """The array of an idx file, gzipped or not. No more of it is read than its header says, and one byte.
 
     Raises:
-        DataError: it is no idx file, or ends too early or too late.
+        DataError: it is no idx file, ends too early or too late, or expands to more than an array may have.
     """
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with open_regular(path) as packed:
+            size = packed.seek(0, os.SEEK_END)
+            packed.seek(0)
+            if path.suffix.lower() != ".gz":
+                return _idx_array(packed, path, size, compressed=False)
+            with gzip.GzipFile(fileobj=packed) as file:
+                return _idx_array(file, path, size, compressed=True)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"the file cannot be read: {error}", file=path, expected="a whole file", fix="restore it from a copy"
         ) from error
-    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] not in IDX_TYPES:
+
+
+def _idx_array(file: BufferedIOBase, path: Path, size: int, *, compressed: bool) -> np.ndarray:
+    """
+    Args:
+        size: of the file as it lies on the disk.
+    """
+    start = file.read(4)
+    if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in IDX_TYPES:
         raise DataError(
             "this is not an idx file",
             file=path,
             place="byte 0",
-            found=raw[:4].hex(" ") or "nothing",
+            found=start.hex(" ") or "nothing",
             expected="00 00, the type, the number of dimensions",
             fix="check the path",
         )
-    dimensions = raw[3]
-    start = 4 + 4 * dimensions
-    if not 1 <= dimensions <= 4 or len(raw) < start:
+    dimensions = start[3]
+    sizes = file.read(4 * dimensions)
+    if not 1 <= dimensions <= 4 or len(sizes) < 4 * dimensions:
         raise DataError(
             "the header of the idx file is damaged",
             file=path,
@@ -52,18 +78,45 @@ def read_idx_array(path: Path) -> np.ndarray:
             expected="1 to 4, and a size for each",
             fix="restore the file from a copy",
         )
-    shape = tuple(int(size) for size in np.frombuffer(raw, ">u4", dimensions, 4))
-    kind = np.dtype(IDX_TYPES[raw[2]])
-    count = int(np.prod([float(size) for size in shape]))
-    if count > MOST_VALUES or len(raw) != start + count * kind.itemsize:
+    shape = tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
+    kind = np.dtype(IDX_TYPES[start[2]])
+    length = math.prod(shape) * kind.itemsize
+    if compressed:
+        require_small_array(length, size, path)
+        values = _read(file, length)
+        found = f"{len(values):,}" if not file.read(1) else f"more than {length:,}"
+    else:
+        found = f"{size - file.tell():,}"
+        values = _read(file, length) if size - file.tell() == length else np.empty(0, np.uint8)
+    if found != f"{length:,}":
         raise DataError(
             "the idx file has another length than its header says",
             file=path,
-            found=f"{len(raw) - start:,} bytes of values",
-            expected=f"{count * kind.itemsize:,} bytes for {'×'.join(map(str, shape))} values",
+            found=f"{found} bytes of values",
+            expected=f"{length:,} bytes for {'×'.join(map(str, shape))} values",
             fix="restore the file from a copy: it was cut off or altered",
         )
-    return np.frombuffer(raw, kind, count, start).reshape(shape)
+    return values.view(kind).reshape(shape)
+
+
+def _read(file: BufferedIOBase, length: int) -> np.ndarray:
+    """The next bytes: `length` of them, or fewer where the file ends."""
+    values = np.empty(length, np.uint8)
+    view, count = values.data, 0
+    while count < length and (more := file.readinto(view[count : count + CHUNK])):
+        count += more
+    return values[:count]
+
+
+def require_small_array(length: int, packed: int, path: Path, place: str | None = None) -> None:
+    """Raise DataError where an array is far larger than its file, and than an array of a small file may be.
+
+    Args:
+        length: bytes of the array.
+        packed: bytes of the file.
+    """
+    if length > 4 * packed:
+        ARRAY_BYTES.require(length, "the array is far larger than its file", file=path, place=place)
 
 
 def read_idx(path: Path, *, labelled: bool) -> Source:
@@ -142,28 +195,10 @@ def read_npz(path: Path, *, labelled: bool) -> Source:
     Raises:
         DataError: the file is damaged, holds Python objects, or lacks an array.
     """
-    try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as members:
-            names = [name.removesuffix(".npy") for name in members.namelist()]
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = {name.lower(): archive[name] for name in names}
-    except ValueError as error:
-        if "allow_pickle" in str(error) or "pickled" in str(error):
-            raise DataError(
-                "the file holds Python objects, which are never read: they can run code",
-                file=path,
-                found="an array of objects",
-                expected="arrays of numbers",
-                fix="save the arrays with a plain dtype",
-            ) from None
-        raise _broken_npz(path, error) from error
-    except (OSError, zipfile.BadZipFile, EOFError, KeyError, zlib.error, NotImplementedError, SyntaxError) as error:
-        raise _broken_npz(path, error) from error
+    arrays = _npz_arrays(path)
     if not arrays:
         raise DataError("the file holds no array", file=path, expected="x and y", fix="check the file")
-    splits = {"all": "", "train": "_train", "valid": "_valid", "test": "_test"}
-    present = {part: ending for part, ending in splits.items() if f"x{ending}" in arrays}
+    present = {part: ending for part, ending in NPZ_SPLITS.items() if f"x{ending}" in arrays}
     if not present:
         raise DataError(
             "the file holds no array of inputs",
@@ -184,7 +219,7 @@ def read_npz(path: Path, *, labelled: bool) -> Source:
                 expected=f"y{ending}",
                 fix="add it, or set data.labelled: false",
             )
-        if inputs.ndim < 2 or not len(inputs) or inputs.dtype.kind not in "uifb":
+        if inputs.ndim < 2 or not inputs.size or inputs.dtype.kind not in "uifb":
             raise DataError(
                 f"x{ending} cannot be used",
                 file=path,
@@ -213,15 +248,111 @@ def read_npz(path: Path, *, labelled: bool) -> Source:
         known = Column(name="image" if image else "x", kind="image" if image else "array", shape=shaped.shape[1:])
         columns = {known.name: image_column("image", shaped) if image else array_column(shaped)}
         if labelled and labels is not None:
-            columns["label"] = pa.array(
-                labels.tolist() if labels.dtype.kind not in "US" else labels.astype(str).tolist()
-            ).cast(pa.string())
+            columns["label"] = _label_texts(labels, path, f"y{ending}")
         parts[part] = from_arrays(columns, first)
         first += len(inputs)
     assert known is not None
     return Source(
         format="npz", parts=parts, files=[path], known={known.name: known}, target="label" if labelled else None
     )
+
+
+def _label_texts(labels: np.ndarray, path: Path, name: str) -> pa.Array:
+    try:
+        if labels.dtype.kind not in "uifbUS":
+            raise ValueError(f"type {labels.dtype}")
+        plain = labels.tolist() if labels.dtype.kind not in "US" else labels.astype(str).tolist()
+        return pa.array(plain).cast(pa.string())
+    except ValueError as error:
+        raise DataError(
+            f"{name} cannot be used", file=path, found=error, expected="numbers or texts", fix="save it as one of them"
+        ) from None
+
+
+def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of inputs and labels; of the other members the names alone are read.
+
+    Raises:
+        DataError: the file is damaged, or an array is too large, of Python objects, or of fields.
+    """
+    try:
+        with open_regular(path) as file:
+            require_few_members(file, path)
+            with zipfile.ZipFile(file) as archive:
+                arrays: dict[str, np.ndarray] = {}
+                for member in archive.infolist():
+                    name = member.filename.removesuffix(".npy").lower()
+                    before = sum(array.nbytes for array in arrays.values())
+                    arrays[name] = _npz_array(archive, member, path, before) if name in NPZ_NAMES else np.empty(0)
+                return arrays
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        EOFError,
+        KeyError,
+        ValueError,
+        zlib.error,
+        lzma.LZMAError,
+        NotImplementedError,
+        RuntimeError,
+        SyntaxError,
+    ) as error:
+        raise _broken_npz(path, error) from error
+
+
+def _npz_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, before: int) -> np.ndarray:
+    """One array; what its header says is checked before it is read.
+
+    Args:
+        before: bytes of the arrays that were read before it.
+    """
+    with cast(BufferedIOBase, archive.open(member)) as file:
+        version = np.lib.format.read_magic(file)
+        shape, fortran, kind = HEADERS[version](file) if version in HEADERS else (None, None, None)
+        if shape is None or kind is None:
+            raise ValueError(f"the array {member.filename} has the unknown version {version}")
+        if kind.hasobject:
+            raise DataError(
+                "the file holds Python objects, which are never read: they can run code",
+                file=path,
+                place=member.filename,
+                found="an array of objects",
+                expected="arrays of numbers",
+                fix="save the arrays with a plain dtype",
+            )
+        if kind.names is not None or kind.subdtype is not None:
+            raise DataError(
+                "the file holds an array with fields",
+                file=path,
+                place=member.filename,
+                found=kind,
+                expected="arrays of numbers",
+                fix="save each field as an array of its own",
+            )
+        if any(size < 0 for size in shape):
+            raise ValueError(f"the array {member.filename} has a negative size")
+        length = math.prod(shape) * kind.itemsize
+        require_small_array(before + length, path.stat().st_size, path, member.filename)
+        values = _read(file, length)
+        whole = len(values) == length and not file.read(1)
+    if not whole:
+        raise ValueError(f"the array {member.filename} has another length than its header says")
+    return np.ndarray(shape, kind, values.data, order="F" if fortran else "C")
+
+
+def require_few_members(file: BinaryIO, path: Path) -> None:
+    """Raise DataError where a zip archive has so large a directory that reading it takes long."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - ZIP_TAIL))
+    tail = file.read()
+    file.seek(0)
+    end = tail.rfind(b"PK\5\6")
+    if end < 0 or len(tail) < end + 22:
+        return  # which is no archive
+    directory = int.from_bytes(tail[end + 12 : end + 16], "little")
+    if directory == 0xFFFFFFFF and (wide := tail.rfind(b"PK\6\6", 0, end)) >= 0:
+        directory = int.from_bytes(tail[wide + 40 : wide + 48], "little")
+    ARCHIVE_MEMBERS.require(min(directory, size) // ZIP_ENTRY, "the archive has too many members", file=path)
 
 
 def _broken_npz(path: Path, error: Exception) -> DataError:

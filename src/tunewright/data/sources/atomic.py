@@ -16,8 +16,10 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from tunewright.data.columns import Column, Kind, Rejects
-from tunewright.data.sources.base import Source, with_rows
+from tunewright.data.sources.base import BATCH_ROWS, Source, with_rows
+from tunewright.data.sources.lines import numbered_lines, open_text, read_whole
 from tunewright.errors import DataError
+from tunewright.limits import COLUMNS, TABLE_ROW
 
 KINDS: dict[str, Kind] = {"token": "category", "token_seq": "labels", "float": "number"}
 SIDES = ("user", "item")
@@ -71,14 +73,25 @@ def read_atomic(folder: Path) -> Source:
 
 
 def _header(path: Path) -> _File:
+    number, line = next(numbered_lines(path, TABLE_ROW), (1, b""))
     try:
-        with path.open(encoding="utf-8") as file:
-            first = file.readline().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the file cannot be read: {error}", file=path, fix="restore it from a copy") from error
+        first = line.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"the file is not UTF-8 text: {error.reason}", file=path, place=f"line {number}", fix="save it as UTF-8"
+        ) from None
+    COLUMNS.require(first.count("\t") + 1, "the table has too many columns", file=path, place="line 1")
     kinds: dict[str, str] = {}
     for entry in first.split("\t"):
         name, _, kind = entry.rpartition(":")
+        if name in kinds:
+            raise DataError(
+                f"the column name {name!r} stands twice",
+                file=path,
+                place="line 1",
+                expected="a name of its own for each column",
+                fix="rename one of them",
+            )
         kinds[name] = kind
     for name, kind in kinds.items():
         if not name or kind not in KINDS:
@@ -96,15 +109,19 @@ def _header(path: Path) -> _File:
 def _tables(file: _File) -> Iterator[pa.Table]:
     texts = {f"{name}:{kind}": pa.string() for name, kind in file.kinds.items()}
     try:
-        reader = csv.open_csv(
-            file.path,
-            parse_options=csv.ParseOptions(delimiter="\t", quote_char=False),
-            convert_options=csv.ConvertOptions(column_types=texts, null_values=[""], strings_can_be_null=True),
-        )
-        for batch in reader:
-            table = pa.Table.from_batches([batch]).rename_columns(list(file.kinds))
-            yield pa.table({name: _cells(table[name], kind) for name, kind in file.kinds.items()})
-    except (pa.ArrowInvalid, OSError) as error:
+        with read_whole(file.path), open_text(file.path) as opened:
+            reader = csv.open_csv(
+                pa.PythonFile(opened, "r"),
+                read_options=csv.ReadOptions(block_size=TABLE_ROW.value),
+                parse_options=csv.ParseOptions(delimiter="\t", quote_char=False),
+                convert_options=csv.ConvertOptions(column_types=texts, null_values=[""], strings_can_be_null=True),
+            )
+            for batch in reader:
+                whole = pa.Table.from_batches([batch]).rename_columns(list(file.kinds))
+                for start in range(0, batch.num_rows, BATCH_ROWS):
+                    table = whole.slice(start, BATCH_ROWS)
+                    yield pa.table({name: _cells(table[name], kind) for name, kind in file.kinds.items()})
+    except pa.ArrowInvalid as error:
         raise DataError(
             f"the file cannot be read: {error}", file=file.path, expected="tab-separated lines", fix="correct the file"
         ) from error

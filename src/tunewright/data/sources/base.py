@@ -43,7 +43,7 @@ class Source:
 def image_column(name: str, pixels: np.ndarray) -> pa.Array:
     """[N, H, W, C] uint8 as an Arrow column of fixed-size bytes, without a copy per row."""
     flat = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
-    return pa.Array.from_buffers(pa.binary(flat.shape[1]), len(flat), [None, pa.py_buffer(flat.tobytes())])
+    return pa.Array.from_buffers(pa.binary(flat.shape[1]), len(flat), [None, pa.py_buffer(flat)])
 
 
 def array_column(values: np.ndarray) -> pa.Array:

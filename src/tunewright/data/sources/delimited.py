@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import codecs
 import csv as csv_text
-import gzip
 import io
-import zlib
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,9 +16,14 @@ from pyarrow import csv
 
 from tunewright.data.columns import Rejects
 from tunewright.data.sources.base import BATCH_ROWS, Source, with_rows
+from tunewright.data.sources.lines import open_text, read_whole
 from tunewright.errors import DataError, shorten
+from tunewright.limits import COLUMNS, TABLE_ROW
 
 BLOCK_BYTES = 8 << 20
+# Bytes of a block for each column of a wide table, and of a block at most.
+COLUMN_BYTES = 4 << 10
+MOST_BLOCK_BYTES = 128 << 20
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "n/a", "#N/A"]
 
@@ -41,8 +45,18 @@ def _header(path: Path, delimiter: str) -> list[str]:
         raise DataError(
             "the file is empty", file=path, expected="a line of column names, then rows", fix="check the file"
         )
-    names = next(csv_text.reader(io.StringIO(first.lstrip("\r\n")), delimiter=delimiter))
-    twice = sorted({name for name in names if names.count(name) > 1})
+    try:
+        names = next(csv_text.reader(io.StringIO(first.lstrip("\r\n")), delimiter=delimiter))
+    except csv_text.Error as error:
+        raise DataError(
+            f"the first line cannot be read: {error}",
+            file=path,
+            place="line 1",
+            expected="names of columns",
+            fix="look for a quote that is opened and never closed",
+        ) from None
+    COLUMNS.require(len(names), "the table has too many columns", file=path, place="line 1")
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(
             f"the column name {twice[0]!r} stands twice",
@@ -83,7 +97,7 @@ def _batches(path: Path, delimiter: str, names: list[str], rejects: Rejects) -> 
 
     first = 1
     try:
-        with _reader(path, delimiter, reject, names) as reader:
+        with read_whole(path), open_text(path) as file, _reader(file, delimiter, reject, names) as reader:
             for batch in reader:
                 for start in range(0, batch.num_rows, BATCH_ROWS):
                     piece = pa.Table.from_batches([batch.slice(start, BATCH_ROWS)])
@@ -91,20 +105,13 @@ def _batches(path: Path, delimiter: str, names: list[str], rejects: Rejects) -> 
                     first += piece.num_rows
     except pa.ArrowInvalid as error:
         raise _broken(path, error) from error
-    except (OSError, EOFError) as error:
-        raise DataError(
-            f"the file cannot be read to its end: {error}",
-            file=path,
-            expected="a whole file",
-            fix="restore it from a copy",
-        ) from error
 
 
-def _reader(path: Path, delimiter: str, reject: object, names: list[str]) -> csv.CSVStreamingReader:
+def _reader(file: BinaryIO, delimiter: str, reject: object, names: list[str]) -> csv.CSVStreamingReader:
     return csv.open_csv(
-        pa.input_stream(path, compression="detect"),
+        pa.PythonFile(file, "r"),
         # One thread, so that Arrow knows the line of a row that does not fit.
-        read_options=csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
+        read_options=csv.ReadOptions(block_size=_block_bytes(names), use_threads=False),
         parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=reject),
         convert_options=csv.ConvertOptions(
             column_types={name: pa.string() for name in names},
@@ -115,8 +122,9 @@ def _reader(path: Path, delimiter: str, reject: object, names: list[str]) -> csv
     )
 
 
-def _open(path: Path) -> gzip.GzipFile | BinaryIO:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+def _block_bytes(names: list[str]) -> int:
+    """Bytes that are read at once: what a row may have, and of wide tables so many that a block holds enough rows."""
+    return max(TABLE_ROW.value, min(MOST_BLOCK_BYTES, len(names) * COLUMN_BYTES))
 
 
 def _require_text(path: Path) -> str:
@@ -126,42 +134,34 @@ def _require_text(path: Path) -> str:
         DataError: names the line of the first byte that is no text.
     """
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    beginning = ""
-    try:
-        with _open(path) as file:
-            while chunk := file.read(BLOCK_BYTES):
-                if b"\x00" in chunk:
-                    raise _not_text(path)
-                text = decoder.decode(chunk)
-                beginning = beginning or text
-            decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        raise _not_text(path) from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"the file cannot be read to its end: {error}",
-            file=path,
-            expected="a whole, readable file",
-            fix="restore it from a copy",
-        ) from error
+    beginning, lines = "", 0
+    with read_whole(path), open_text(path) as file:
+        while chunk := file.read(BLOCK_BYTES):
+            if not beginning and chunk[:2] in UTF_16:
+                raise _not_text(path, 1, "UTF-16 text")
+            if (place := chunk.find(b"\0")) >= 0:
+                raise _not_text(path, lines + chunk.count(b"\n", 0, place) + 1, "a NUL byte")
+            text = _decoded(decoder, chunk, path, lines)
+            beginning = beginning or text
+            lines += chunk.count(b"\n")
+        _decoded(decoder, b"", path, lines, final=True)
     return beginning
 
 
-def _no_text(line: bytes) -> str | None:
+def _decoded(decoder: codecs.IncrementalDecoder, chunk: bytes, path: Path, lines: int, *, final: bool = False) -> str:
+    """Text of the next bytes; `lines` have ended before them."""
     try:
-        line.decode("utf-8")
+        return decoder.decode(chunk, final)
     except UnicodeDecodeError as error:
-        return "UTF-16 text" if line[:2] in UTF_16 else f"the byte 0x{line[error.start]:02x}"
-    return "a NUL byte" if b"\x00" in line else None
+        number = lines + error.object.count(b"\n", 0, error.start) + 1
+        raise _not_text(path, number, f"the byte 0x{error.object[error.start]:02x}") from None
 
 
-def _not_text(path: Path) -> DataError:
-    with _open(path) as file:
-        number, found = next((n, what) for n, line in enumerate(file, start=1) if (what := _no_text(line)))
+def _not_text(path: Path, line: int, found: str) -> DataError:
     return DataError(
         "the file is not UTF-8 text",
         file=path,
-        place=f"line {number}",
+        place=f"line {line}",
         found=found,
         expected="UTF-8",
         fix="save the file as UTF-8",
@@ -170,7 +170,14 @@ def _not_text(path: Path) -> DataError:
 
 def _broken(path: Path, error: Exception) -> DataError:
     text = str(error)
-    if "straddling" in text or "quot" in text.lower():
+    if "straddling" in text:
+        TABLE_ROW.require(
+            float("inf"),
+            "a row is too long",
+            file=path,
+            fix="look for a quote that is opened and never closed",
+        )
+    if "quot" in text.lower():
         fix = "look for a quote that is opened and never closed"
     else:
         fix = "check that the file is a table with one header line"

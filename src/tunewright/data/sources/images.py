@@ -16,6 +16,7 @@ from tunewright.data.framing import Framing
 from tunewright.data.picture_files import ENDINGS, FORMATS, read_header, read_picture, require_size
 from tunewright.data.sources.base import ROW, Source, image_column
 from tunewright.errors import DataError
+from tunewright.files import files_below
 
 PARTS = {
     "train": "train",
@@ -75,8 +76,8 @@ def read_images(folder: Path, *, labelled: bool, framing: Framing | None) -> Sou
 def _list(root: Path, labelled: bool) -> list[tuple[Path, str | None]]:
     """Pictures with their class, in the order of their names; links that lead in a circle are not followed."""
     found: list[tuple[Path, str | None]] = []
-    for file in sorted(root.rglob("*")):
-        if file.suffix.lower() not in ENDINGS or not file.is_file():
+    for file in sorted(files_below(root)):
+        if file.suffix.lower() not in ENDINGS:
             continue
         below = file.relative_to(root).parts
         if labelled and len(below) < 2:

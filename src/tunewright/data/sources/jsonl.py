@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 from collections import Counter
@@ -16,9 +15,16 @@ import pyarrow as pa
 from tunewright.data.columns import Column, Rejects
 from tunewright.data.conversations import is_turns
 from tunewright.data.sources.base import ROW, Source
+from tunewright.data.sources.lines import BATCH_BYTES, numbered_lines
 from tunewright.errors import DataError, shorten
+from tunewright.limits import COLUMNS, EMPTY_CELLS, JSON_LINE
 
 BATCH_LINES = 16_384
+# Of wide tables a batch holds fewer lines.
+BATCH_CELLS = 4_000_000
+MOST_DEPTH = 100
+# How JSON writes half of a character that has two; halves alone are no text.
+HALVES = (b"\\ud", b"\\uD")
 
 
 def read_jsonl(path: Path, format: str) -> Source:
@@ -29,8 +35,14 @@ def read_jsonl(path: Path, format: str) -> Source:
     """
     names: dict[str, None] = {}
     excess: Counter[str] = Counter()  # lists less single values
-    for _, record in _records(path, Rejects()):
+    filled = 0
+    for number, record, _ in _records(path, Rejects()):
         names.update(dict.fromkeys(record))
+        filled += len(record)
+        COLUMNS.require(len(names), "the lines have too many different keys", file=path, place=f"line {number}")
+        EMPTY_CELLS.require(
+            number * len(names) - filled, "the lines have too few keys in common", file=path, place=f"line {number}"
+        )
         excess.update({key: 1 if _is_list(value) else -1 for key, value in record.items() if value is not None})
     lists = {name for name in names if excess[name] > 0}
     if not names:
@@ -46,7 +58,9 @@ def read_jsonl(path: Path, format: str) -> Source:
 
 def _batches(path: Path, names: list[str], lists: set[str], rejects: Rejects) -> Iterator[pa.Table]:
     held: list[tuple[int, dict[str, Any]]] = []
-    for number, record in _records(path, rejects):
+    most = min(BATCH_LINES, max(1, BATCH_CELLS // len(names)))
+    size = 0
+    for number, record, length in _records(path, rejects):
         odd = [key for key, value in record.items() if value is not None and _is_list(value) != (key in lists)]
         if odd:
             is_list = _is_list(record[odd[0]])
@@ -57,9 +71,10 @@ def _batches(path: Path, names: list[str], lists: set[str], rejects: Rejects) ->
             )
             continue
         held.append((number, record))
-        if len(held) == BATCH_LINES:
+        size += length
+        if len(held) >= most or size > BATCH_BYTES:
             yield _table(held, names, lists)
-            held = []
+            held, size = [], 0
     if held:
         yield _table(held, names, lists)
 
@@ -96,41 +111,64 @@ def _is_list(value: Any) -> bool:
 def _is_nested(value: Any) -> bool:
     """A mapping, or a list with anything in it that has no plain text, but the turns of a conversation."""
     if is_turns(value):
-        return False
+        return _is_deep(value)
     if isinstance(value, list):
         return not all(isinstance(entry, str | int | float) for entry in value)
     return isinstance(value, dict)
 
 
-def _records(path: Path, rejects: Rejects) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of each good line; blank lines are passed over."""
+def _is_deep(value: Any) -> bool:
+    """Whether it is nested deeper than JSON can be written again wherever it is read."""
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        mappings = [entry.values() for entry in level if isinstance(entry, dict)]
+        level = [child for children in (*mappings, *(e for e in level if isinstance(e, list))) for child in children]
+        if not level:
+            return False
+    return True
+
+
+def _records(path: Path, rejects: Rejects) -> Iterator[tuple[int, dict[str, Any], int]]:
+    """Line number, object and length of each good line; blank lines are passed over.
+
+    Raises:
+        DataError: a line is too long, or holds half a character, which cannot be written.
+    """
     fix = f"correct these lines in {path.name}"
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                if not raw.strip():
-                    continue
-                try:
-                    record = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-                except (ValueError, RecursionError) as error:
-                    rejects.add("not JSON", f"line {number}: {shorten(error, 100)}", fix)
-                    continue
-                if not isinstance(record, dict):
-                    rejects.add("not a JSON object", f"line {number}: {shorten(record, 60)}", fix)
-                    continue
-                nested = [key for key, value in record.items() if _is_nested(value)]
-                if nested:
-                    rejects.add(
-                        "a nested value",
-                        f"line {number}: {nested[0]!r} holds {shorten(record[nested[0]], 60)}",
-                        f"flatten it to plain values in {path.name}",
-                    )
-                    continue
-                yield number, record
-    except (OSError, EOFError) as error:
-        raise DataError(
-            f"the file cannot be read to its end: {error}",
-            file=path,
-            expected="a whole, readable file",
-            fix="restore it from a copy",
-        ) from error
+    for number, raw in numbered_lines(path, JSON_LINE):
+        if not raw.strip():
+            continue
+        try:
+            record = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+            if not isinstance(record, dict):
+                rejects.add("not a JSON object", f"line {number}: {shorten(record, 60)}", fix)
+                continue
+            nested = [key for key, value in record.items() if _is_nested(value)]
+            if nested:
+                rejects.add(
+                    "a nested value",
+                    f"line {number}: {nested[0]!r} holds {shorten(record[nested[0]], 60)}",
+                    f"flatten it to plain values in {path.name}",
+                )
+                continue
+            if any(half in raw for half in HALVES):
+                _require_whole_characters(record, path, number)
+        except (ValueError, RecursionError) as error:
+            rejects.add("not JSON", f"line {number}: {shorten(error, 100)}", fix)
+            continue
+        yield number, record, len(raw)
+
+
+def _require_whole_characters(record: dict[str, Any], path: Path, number: int) -> None:
+    for key, value in record.items():
+        try:
+            json.dumps([key, value], ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                "half of a character stands alone, which is no text",
+                file=path,
+                place=f"line {number}, column {key!r}",
+                found=f"\\u{ord(error.object[error.start]):04x}",
+                expected="both halves of the character, or neither",
+                fix="remove it, or write the line again from its source",
+            ) from None

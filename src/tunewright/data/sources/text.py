@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +10,9 @@ import pyarrow as pa
 
 from tunewright.data.columns import Column, Rejects
 from tunewright.data.sources.base import BATCH_ROWS, ROW, Source
+from tunewright.data.sources.lines import BATCH_BYTES, numbered_lines
 from tunewright.errors import DataError
+from tunewright.limits import TEXT_LINE
 
 COLUMN = "text"
 
@@ -30,15 +30,17 @@ def read_text(path: Path) -> Source:
 def _batches(path: Path, rejects: Rejects) -> Iterator[pa.Table]:
     numbers: list[int] = []
     texts: list[str] = []
+    size = 0
     for number, text in _lines(path):
         if not text.strip():
             rejects.add("a blank line", f"line {number}", "nothing need be done: a blank line holds no text")
             continue
         numbers.append(number)
         texts.append(text)
-        if len(texts) == BATCH_ROWS:
+        size += len(text)
+        if len(texts) == BATCH_ROWS or size > BATCH_BYTES:
             yield _table(numbers, texts)
-            numbers, texts = [], []
+            numbers, texts, size = [], [], 0
     yield _table(numbers, texts)
 
 
@@ -48,23 +50,14 @@ def _table(numbers: list[int], texts: list[str]) -> pa.Table:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Each line with its number, without its end."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                try:
-                    text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise _not_text(path, number, f"the byte 0x{raw[error.start]:02x}") from None
-                if "\0" in text:
-                    raise _not_text(path, number, "a NUL byte")
-                yield number, text.rstrip("\r\n")
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"the file cannot be read to its end: {error}",
-            file=path,
-            expected="a whole, readable file",
-            fix="restore it from a copy",
-        ) from error
+    for number, raw in numbered_lines(path, TEXT_LINE):
+        try:
+            text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise _not_text(path, number, f"the byte 0x{raw[error.start]:02x}") from None
+        if "\0" in text:
+            raise _not_text(path, number, "a NUL byte")
+        yield number, text.rstrip("\r\n")
 
 
 def _not_text(path: Path, line: int, found: str) -> DataError:
