@@ -135,10 +135,13 @@ RECIPE_DEPTH = Limit(name="recipe_depth", default=30, unit="levels", about="How 
 RECIPE_STAGES = Limit(name="recipe_stages", default=100, unit="stages", about="Training stages of a recipe")
 RECIPE_LAYERS = Limit(name="recipe_layers", default=1_000, unit="layers", about="Layers in a recipe's list")
 RECIPE_NUMBER = Limit(
-    name="recipe_number", default=10**12, unit="", about="A count in a recipe that has no limit of its own"
+    name="recipe_number", default=10**12, unit="rows or steps", about="A count in a recipe that has no limit of its own"
 )
 RECIPE_OPTION = Limit(
-    name="recipe_option", default=10**9, unit="", about="A whole number among the options of a named thing or layer"
+    name="recipe_option",
+    default=10**9,
+    unit="units",
+    about="A whole number among the options of a named thing or layer",
 )
 EPOCHS = Limit(name="epochs", default=1_000_000, unit="epochs", about="Epochs of a training")
 BATCH_EXAMPLES = Limit(
@@ -171,11 +174,11 @@ ARCHIVE_DIRECTORY_BYTES = Limit(
     about="The table of contents of a .bin, .pt or .pth file",
 )
 MODEL_SIZE = Limit(
-    name="model_size", default=10_000_000, unit="", about="A width, vocabulary or length in a model's config.json"
+    name="model_size", default=10_000_000, unit="units", about="A width, vocabulary or length in a model's config.json"
 )
 MODEL_LAYERS = Limit(
     name="model_layers",
-    default=10_000,
+    default=1_000,
     unit="layers",
     about="Layers, stages or experts of a network",
 )
