@@ -100,21 +100,23 @@ def files_below(folder: Path) -> Iterator[Path]:
     Raises:
         DataError: there are more than a folder of data may have.
     """
-    count = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(place, name)
-            if os.path.isfile(path):
+    count, folders = 0, [str(folder)]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:  # one that may not be read, or is gone
+            for entry in entries:
                 count += 1
                 FOLDER_FILES.require(count, "the folder holds too many files", file=folder)
-                yield Path(path)
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.is_file():
+                    yield Path(entry.path)
 
 
-def identity_of(path: Path) -> tuple[int, int, int, int]:
-    """What changes whenever a file is replaced or written: its inode, size, and times of content and of status. The
+def identity_of(path: Path) -> tuple[str, int, int, int, int]:
+    """What changes whenever a file is replaced or written: its name, inode, size, and times of content and of status. The
     last of them cannot be set back."""
     status = os.stat(path)
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return os.path.abspath(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def sha256_file(path: Path) -> str:

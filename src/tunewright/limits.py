@@ -221,7 +221,7 @@ LABEL_CELLS = Limit(
 )
 NGRAMS = Limit(name="ngrams", default=8_000_000, unit="runs of words", about="a language model in an ARPA file")
 EXPANSION = Limit(
-    name="expansion", default=200, unit="times its size", about="compressed data expanded, beyond the first 256 MiB"
+    name="expansion", default=100, unit="times its size", about="compressed data expanded, beyond the first 64 MiB"
 )
 ARRAY_BYTES = Limit(name="array_bytes", default=1 << 30, unit="bytes", about="a compressed array, expanded")
 ARCHIVE_MEMBERS = Limit(name="archive_members", default=10_000, unit="members", about="the members of an .npz")

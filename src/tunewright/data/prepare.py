@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -289,8 +288,7 @@ def _shortcut(data: Data, settings: dict[str, Any], base: Path) -> Path | None:
     files = locate(data, base)
     if files is None:
         return None
-    facts = [(os.path.realpath(file), *identity_of(file)) for file in files]
-    return cache_dir() / "index" / _hash([settings, facts])
+    return cache_dir() / "index" / _hash([settings, [identity_of(file) for file in files]])
 
 
 def _follow(shortcut: Path) -> Prepared | None:

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -263,7 +263,7 @@ def _label_texts(labels: np.ndarray, path: Path, name: str) -> pa.Array:
             raise ValueError(f"type {labels.dtype}")
         plain = labels.tolist() if labels.dtype.kind not in "US" else labels.astype(str).tolist()
         return pa.array(plain).cast(pa.string())
-    except ValueError as error:
+    except (ValueError, SystemError) as error:  # of numpy, for numbers that are no characters
         raise DataError(
             f"{name} cannot be used", file=path, found=error, expected="numbers or texts", fix="save it as one of them"
         ) from None
@@ -307,10 +307,7 @@ def _npz_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, be
         before: bytes of the arrays that were read before it.
     """
     with cast(BufferedIOBase, archive.open(member)) as file:
-        version = np.lib.format.read_magic(file)
-        shape, fortran, kind = HEADERS[version](file) if version in HEADERS else (None, None, None)
-        if shape is None or kind is None:
-            raise ValueError(f"the array {member.filename} has the unknown version {version}")
+        shape, fortran, kind = _npz_header(file, member.filename)
         if kind.hasobject:
             raise DataError(
                 "the file holds Python objects, which are never read: they can run code",
@@ -329,8 +326,6 @@ def _npz_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, be
                 expected="arrays of numbers",
                 fix="save each field as an array of its own",
             )
-        if any(size < 0 for size in shape):
-            raise ValueError(f"the array {member.filename} has a negative size")
         length = math.prod(shape) * kind.itemsize
         require_small_array(before + length, path.stat().st_size, path, member.filename)
         values = _read(file, length)
@@ -338,6 +333,17 @@ def _npz_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, be
     if not whole:
         raise ValueError(f"the array {member.filename} has another length than its header says")
     return np.ndarray(shape, kind, values.data, order="F" if fortran else "C")
+
+
+def _npz_header(file: BufferedIOBase, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether the order is Fortran's, and type. Raises ValueError where there is no such header."""
+    try:
+        shape, fortran, kind = HEADERS[np.lib.format.read_magic(cast(BinaryIO, file))](file)
+    except Exception as error:  # the header is an expression of Python: its parser raises errors of many kinds
+        raise ValueError(f"the header of {name} cannot be read: {type(error).__name__}: {error}") from None
+    if any(size < 0 for size in shape):
+        raise ValueError(f"the array {name} has a negative size")
+    return shape, fortran, kind
 
 
 def require_few_members(file: BinaryIO, path: Path) -> None:

@@ -46,7 +46,7 @@ def _header(path: Path, delimiter: str) -> list[str]:
             "the file is empty", file=path, expected="a line of column names, then rows", fix="check the file"
         )
     try:
-        names = next(csv_text.reader(io.StringIO(first.lstrip("\r\n")), delimiter=delimiter))
+        names = next(csv_text.reader(io.StringIO(first.lstrip("\r\n"), newline=None), delimiter=delimiter))
     except csv_text.Error as error:
         raise DataError(
             f"the first line cannot be read: {error}",

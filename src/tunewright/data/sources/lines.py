@@ -17,7 +17,7 @@ from tunewright.files import open_regular
 from tunewright.limits import EXPANSION, Limit
 
 # Text that any archive may hold, however small it is.
-ALWAYS_ALLOWED = 256 << 20
+ALWAYS_ALLOWED = 64 << 20
 # Bytes of texts in one batch: lines may be long.
 BATCH_BYTES = 64 << 20
 

@@ -21,8 +21,9 @@ def read_text(path: Path) -> Source:
     """A text file, gzipped or not, as one column `text`; rows are numbered as lines are.
 
     Raises:
-        DataError: when it is read: a line is not UTF-8 text, or the file is cut short.
+        DataError: now for the first line, or when it is read: a line is not UTF-8 text, or the file is cut short.
     """
+    next(_lines(path), None)
     known = {COLUMN: Column(name=COLUMN, kind="text")}
     return Source(format="text", parts={"all": partial(_batches, path)}, files=[path], known=known)
 
