@@ -94,22 +94,23 @@ def _require_regular(status: os.stat_result, path: Path, error: type[UserError])
         )
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """The regular files of a folder and of the folders in it, in no order; links to folders are not followed.
+def files_below(folder: Path) -> Iterator[str]:
+    """The names of the regular files of a folder and of the folders in it, in no order; links to folders are not followed.
 
     Raises:
         DataError: there are more than a folder of data may have.
     """
-    count, folders = 0, [str(folder)]
+    count, most, folders = 0, FOLDER_FILES.value, [str(folder)]
     while folders:
         with suppress(OSError), os.scandir(folders.pop()) as entries:  # one that may not be read, or is gone
             for entry in entries:
                 count += 1
-                FOLDER_FILES.require(count, "the folder holds too many files", file=folder)
+                if count > most:
+                    FOLDER_FILES.require(count, "the folder holds too many files", file=folder)
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
                 elif entry.is_file():
-                    yield Path(entry.path)
+                    yield entry.path
 
 
 def identity_of(path: Path) -> tuple[str, int, int, int, int]:

@@ -212,7 +212,7 @@ JSON_LINE = Limit(name="json_line", default=32 << 20, unit="bytes", about="a lin
 TABLE_ROW = Limit(name="table_row", default=8 << 20, unit="bytes", about="a row of a CSV, TSV or atomic file")
 COLUMNS = Limit(name="columns", default=100_000, unit="columns", about="the columns of a table")
 EMPTY_CELLS = Limit(
-    name="empty_cells", default=200_000_000, unit="cells", about="empty cells in JSON lines with different keys"
+    name="empty_cells", default=50_000_000, unit="cells", about="empty cells in JSON lines with different keys"
 )
 CLASSES = Limit(name="classes", default=100_000, unit="classes", about="the different classes of a target")
 CLASS_NAME = Limit(name="class_name", default=2_000, unit="characters", about="the name of a class")
@@ -226,5 +226,11 @@ EXPANSION = Limit(
 ARRAY_BYTES = Limit(name="array_bytes", default=1 << 30, unit="bytes", about="a compressed array, expanded")
 ARCHIVE_MEMBERS = Limit(name="archive_members", default=10_000, unit="members", about="the members of an .npz")
 FOLDER_FILES = Limit(name="folder_files", default=5_000_000, unit="files", about="the files in a folder of data")
+DECODE_BYTES = Limit(
+    name="decode_bytes", default=1 << 30, unit="bytes", about="memory for some rows of a Parquet or Arrow file"
+)
+DECODE_SECONDS = Limit(
+    name="decode_seconds", default=20, unit="seconds", about="decoding a Parquet or Arrow file, beyond 1 s for 4 MiB"
+)
 
 LIMITS: tuple[Limit, ...] = tuple(value for value in list(vars().values()) if isinstance(value, Limit))

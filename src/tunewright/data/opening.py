@@ -185,7 +185,7 @@ def locate(data: Data, base: Path) -> list[Path] | None:
     if path.is_dir():
         # A class or a part may be a link to a folder elsewhere.
         links = [entry for entry in path.iterdir() if entry.is_symlink() and entry.is_dir()]
-        return sorted({file for folder in (path, *links) for file in files_below(folder)})
+        return [Path(name) for name in sorted({name for folder in (path, *links) for name in files_below(folder)})]
     if path.exists():
         # What a table of recordings names can change without it.
         return None if data.format == "speech" else [path]

@@ -288,7 +288,10 @@ def _shortcut(data: Data, settings: dict[str, Any], base: Path) -> Path | None:
     files = locate(data, base)
     if files is None:
         return None
-    return cache_dir() / "index" / _hash([settings, [identity_of(file) for file in files]])
+    try:
+        return cache_dir() / "index" / _hash([settings, [identity_of(file) for file in files]])
+    except OSError:  # a file is gone by now, or may not be looked at
+        return None
 
 
 def _follow(shortcut: Path) -> Prepared | None:

@@ -13,6 +13,7 @@ from tunewright.data.columns import Column, Rejects
 from tunewright.data.framing import Framing
 from tunewright.data.sources.base import image_column
 from tunewright.data.sources.images import UNREADABLE, decode
+from tunewright.errors import DataError
 
 
 def is_picture_type(kind: pa.DataType) -> bool:
@@ -53,14 +54,34 @@ def decode_cells(
 
 
 def name_labels(cells: pa.ChunkedArray, names: list[str]) -> pa.Array:
-    """Class numbers as class names; a number below 0 means that there is none."""
-    return pa.array([None if index is None or index < 0 else names[index] for index in cells.to_pylist()], pa.string())
+    """Class numbers as class names; a number below 0 means that there is none.
+
+    Raises:
+        DataError: a number has no name.
+    """
+    return pa.array([_named(index, names) for index in cells.to_pylist()], pa.string())
 
 
 def name_label_lists(cells: pa.ChunkedArray, names: list[str]) -> pa.Array:
-    """Lists of class numbers as lists of class names."""
-    named = [None if cell is None else [names[index] for index in cell] for cell in cells.to_pylist()]
+    """Lists of class numbers as lists of class names.
+
+    Raises:
+        DataError: a number has no name.
+    """
+    named = [None if cell is None else [_named(index, names) for index in cell] for cell in cells.to_pylist()]
     return pa.array(named, pa.list_(pa.string()))
+
+
+def _named(index: Any, names: list[str]) -> str | None:
+    try:
+        return None if index is None or index < 0 else names[index]
+    except (IndexError, TypeError):
+        raise DataError(
+            "a class has no name",
+            found=index,
+            expected=f"a number from 0 to {len(names) - 1}: the data names {len(names):,} classes",
+            fix="correct the numbers, or name all classes where the data was written",
+        ) from None
 
 
 def _content(cell: Any) -> bytes | None:

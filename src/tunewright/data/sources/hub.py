@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,13 @@ from tunewright.data.columns import Column, Rejects
 from tunewright.data.framing import Framing
 from tunewright.data.sources.base import BATCH_ROWS, Source, with_rows
 from tunewright.data.sources.cells import decode_cells, name_label_lists, name_labels, named_cells
+from tunewright.data.sources.guard import Guard
 from tunewright.data.sources.images import BATCH_IMAGES, picture_column, pictures_at_once
 from tunewright.data.sources.parquet import is_label_list, plain
 from tunewright.errors import DataError
+from tunewright.files import files_below, open_regular
 from tunewright.inside import require_inside
+from tunewright.limits import JSON_LINE
 
 PARTS = {"train": "train", "validation": "valid", "valid": "valid", "test": "test"}
 
@@ -48,7 +52,9 @@ def read_saved(folder: Path, *, framing: Framing | None) -> Source:
         DataError: the extra is missing, or the folder is damaged.
     """
     datasets = _library()
-    require_inside(_saved_files(folder), folder, folder)
+    files = sorted(map(Path, files_below(folder)))
+    require_inside(_named_files(files, folder), folder, folder)
+    Guard([file for file in files if file.suffix == ".arrow"]).require(sys.maxsize)
     try:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:
@@ -61,15 +67,16 @@ def read_saved(folder: Path, *, framing: Framing | None) -> Source:
     return _source(loaded, "hub", str(folder), framing)
 
 
-def _saved_files(folder: Path) -> Iterator[tuple[Path, str | None]]:
+def _named_files(files: list[Path], folder: Path) -> Iterator[tuple[Path, str | None]]:
     """All files of a saved data set, and those that its parts say they consist of."""
-    for file in folder.rglob("*"):
+    for file in files:
         yield file, None
         if file.name == "state.json":
             try:
-                names = [entry["filename"] for entry in json.loads(file.read_bytes())["_data_files"]]
-                yield from ((file.parent / name, file.relative_to(folder).as_posix()) for name in names)
-            except (ValueError, TypeError, KeyError, RecursionError):
+                with open_regular(file) as opened:
+                    names = [entry["filename"] for entry in json.loads(opened.read(JSON_LINE.value))["_data_files"]]
+                yield from ((file.parent / str(name), file.relative_to(folder).as_posix()) for name in names)
+            except (OSError, ValueError, TypeError, KeyError, RecursionError):
                 pass  # the library says what is wrong with it
 
 

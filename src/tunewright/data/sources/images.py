@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -76,9 +77,8 @@ def read_images(folder: Path, *, labelled: bool, framing: Framing | None) -> Sou
 def _list(root: Path, labelled: bool) -> list[tuple[Path, str | None]]:
     """Pictures with their class, in the order of their names; links that lead in a circle are not followed."""
     found: list[tuple[Path, str | None]] = []
-    for file in sorted(files_below(root)):
-        if file.suffix.lower() not in ENDINGS:
-            continue
+    names = [name for name in files_below(root) if os.path.splitext(name)[1].lower() in ENDINGS]
+    for file in map(Path, sorted(names, key=lambda name: name.split(os.sep))):
         below = file.relative_to(root).parts
         if labelled and len(below) < 2:
             continue

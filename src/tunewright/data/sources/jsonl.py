@@ -21,7 +21,7 @@ from tunewright.limits import COLUMNS, EMPTY_CELLS, JSON_LINE
 
 BATCH_LINES = 16_384
 # Of wide tables a batch holds fewer lines.
-BATCH_CELLS = 4_000_000
+BATCH_CELLS = 16_000_000
 MOST_DEPTH = 100
 # How JSON writes half of a character that has two; halves alone are no text.
 HALVES = (b"\\ud", b"\\uD")

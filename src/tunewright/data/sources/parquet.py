@@ -17,6 +17,7 @@ from tunewright.data.columns import Column, Rejects
 from tunewright.data.framing import Framing
 from tunewright.data.sources.base import BATCH_ROWS, ROW, Source, with_rows
 from tunewright.data.sources.cells import decode_cells, is_picture_type, name_label_lists, name_labels, named_cells
+from tunewright.data.sources.guard import Guard
 from tunewright.data.sources.images import BATCH_IMAGES, picture_column, pictures_at_once
 from tunewright.errors import DataError
 
@@ -35,6 +36,7 @@ def read_parquet(path: Path, format: str, *, framing: Framing | None = None) -> 
         raise DataError(
             "the folder holds no Parquet file", file=path, expected="files named *.parquet", fix="check the path"
         )
+    guard = Guard(files)
     schemas = [_schema(file) for file in files]
     for file, schema in zip(files[1:], schemas[1:]):
         if schema.names != schemas[0].names:
@@ -52,7 +54,7 @@ def read_parquet(path: Path, format: str, *, framing: Framing | None = None) -> 
         elif is_label_list(field.type):
             known[field.name] = Column(name=field.name, kind="labels")
         elif is_picture_type(field.type):
-            cells = named_cells(_tables(files, [field.name]), field.name)
+            cells = named_cells(_tables(files, [field.name], guard), field.name)
             known[field.name] = picture_column(field.name, cells, framing, path)
         elif pa.types.is_nested(field.type) and not is_turns_type(field.type):
             raise DataError(
@@ -65,7 +67,7 @@ def read_parquet(path: Path, format: str, *, framing: Framing | None = None) -> 
     labels, lists = _class_names(schemas[0])
     return Source(
         format="parquet",
-        parts={"all": partial(_batches, files, known, framing, labels, lists)},
+        parts={"all": partial(_batches, files, guard, known, framing, labels, lists)},
         files=files,
         known=known,
         target=next(iter(labels)) if len(labels) == 1 else None,
@@ -117,18 +119,27 @@ def _schema(file: Path) -> pa.Schema:
         raise _broken(file, error) from error
 
 
-def _tables(files: list[Path], columns: list[str] | None, rows: int = BATCH_IMAGES) -> Iterator[pa.Table]:
+def _tables(files: list[Path], columns: list[str] | None, guard: Guard, rows: int = BATCH_IMAGES) -> Iterator[pa.Table]:
+    """
+    Args:
+        rows: in one table, at most.
+    """
+    rows, done = min(rows, guard.rows), 0
     for file in files:
         try:
+            guard.require(done + rows)
             with pq.ParquetFile(file) as parquet:
                 for batch in parquet.iter_batches(rows, columns=columns):
                     yield pa.Table.from_batches([batch])
+                    done += batch.num_rows
+                    guard.require(done + rows)
         except (pa.ArrowInvalid, OSError) as error:
             raise _broken(file, error) from error
 
 
 def _batches(
     files: list[Path],
+    guard: Guard,
     known: Mapping[str, Column],
     framing: Framing | None,
     labels: Names,
@@ -137,7 +148,7 @@ def _batches(
 ) -> Iterator[pa.Table]:
     first = 1
     pictures = [column for column in known.values() if column.kind == "image"]
-    for table in _tables(files, None, pictures_at_once(pictures) if pictures else BATCH_ROWS):
+    for table in _tables(files, None, guard, pictures_at_once(pictures) if pictures else BATCH_ROWS):
         if ROW in table.column_names:
             table = table.drop_columns([ROW])
         keep = np.ones(table.num_rows, dtype=bool)
