@@ -182,11 +182,11 @@ def locate(data: Data, base: Path) -> list[Path] | None:
     if data.source.startswith("hub:") or "\0" in data.source:
         return None
     path = base / data.source
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, False for a name that is too long
         # A class or a part may be a link to a folder elsewhere.
         links = [entry for entry in path.iterdir() if entry.is_symlink() and entry.is_dir()]
         return [Path(name) for name in sorted({name for folder in (path, *links) for name in files_below(folder)})]
-    if path.exists():
+    if os.path.exists(path):
         # What a table of recordings names can change without it.
         return None if data.format == "speech" else [path]
     return sample_files(data.source, base)

@@ -62,6 +62,19 @@ class Model:
             return []
         if ROW not in table.column_names:
             table = with_rows(table, 1)
+        try:
+            return self._predict(table)
+        except IndexError as error:
+            if "out of range" not in str(error):
+                raise
+            raise ArtifactError(
+                "the model's encoder gives numbers that its network has no row for",
+                found=error,
+                expected="files of one model: vocabulary and weights that belong together",
+                fix="restore the model's folder from a copy, or train again",
+            ) from error
+
+    def _predict(self, table: pa.Table) -> list[dict[str, Any]]:
         if (examination := self.preprocessor.task.examination) is not None:
             return examination.answer(self.network, self.preprocessor.inputs, table)
         target = self.preprocessor.target

@@ -278,7 +278,12 @@ def load_interactions(value: dict[str, Any], folder: Path) -> InteractionEncoder
     try:
         names = json.loads((folder / NAMES_FILE).read_text(encoding="utf-8"))
         pairs = load_file(folder / PAIRS_FILE)
-        return InteractionEncoder(**value, **names, learned=pairs["learned"], known=pairs["known"])
+        encoder = InteractionEncoder(**value, **names, learned=pairs["learned"], known=pairs["known"])
+        counts = np.array([len(encoder.users), len(encoder.items)])
+        for numbers in (encoder.learned, encoder.known):
+            if numbers.ndim != 2 or not ((numbers >= 0) & (numbers < counts)).all():
+                raise ValueError(f"{PAIRS_FILE} has users or items that {NAMES_FILE} does not name")
+        return encoder
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"the users and items of the model cannot be read: {error}",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tunewright.data.sources import decoding
 from tunewright.errors import DataError
@@ -21,6 +23,8 @@ OWN_BYTES = 256 << 20
 # Bytes that any files may expand to, and files of which so many bytes are decoded in a second at least.
 ALWAYS_ALLOWED = 256 << 20
 SLOWEST = 4 << 20
+# Files that are decoded at once, so that nothing is begun with those that expand to far more.
+SMALL = 8 << 20
 
 
 class Guard:
@@ -55,6 +59,8 @@ class Guard:
         self._ended = False
         self.rows = self._next() or 0
         """How many rows may be decoded at once."""
+        if size < SMALL:
+            self.require(sys.maxsize)
 
     def require(self, rows: int) -> None:
         """Wait until the first `rows` rows, or all that there are, were decoded without harm.
@@ -77,16 +83,17 @@ class Guard:
 
     def _raise(self, status: int, told: bytes) -> None:
         try:
-            file, found = json.loads(told)
+            facts: list[Any] = json.loads(told)
         except ValueError:
-            file, found = None, told.decode(errors="replace")
+            facts = [None, told.decode(errors="replace")]
+        file, found = facts
         if status == decoding.COLUMNS:
             COLUMNS.require(found, "the table has too many columns", file=file)
         if status == decoding.EXPANDED:
             EXPANSION.require(found / max(1, self._size), "the file expands to far more than its size", file=file)
         if status == decoding.MEMORY:
             DECODE_BYTES.require(float("inf"), "some rows of the file take too much memory", file=file)
-        if status == -24:  # SIGXCPU
+        if status == -signal.SIGXCPU:
             DECODE_SECONDS.require(float("inf"), "the file takes too long to decode", file=file)
         if status == decoding.DAMAGED:
             raise DataError(
