@@ -17,7 +17,7 @@ from pyarrow import csv
 
 from tunewright.data.columns import Column, Kind, Rejects
 from tunewright.data.sources.base import BATCH_ROWS, Source, with_rows
-from tunewright.data.sources.lines import numbered_lines, open_text, read_whole
+from tunewright.data.sources.lines import arrow_text, numbered_lines, read_whole
 from tunewright.errors import DataError
 from tunewright.limits import COLUMNS, TABLE_ROW
 
@@ -109,9 +109,9 @@ def _header(path: Path) -> _File:
 def _tables(file: _File) -> Iterator[pa.Table]:
     texts = {f"{name}:{kind}": pa.string() for name, kind in file.kinds.items()}
     try:
-        with read_whole(file.path), open_text(file.path) as opened:
+        with read_whole(file.path), arrow_text(file.path) as opened:
             reader = csv.open_csv(
-                pa.PythonFile(opened, "r"),
+                opened,
                 read_options=csv.ReadOptions(block_size=TABLE_ROW.value),
                 parse_options=csv.ParseOptions(delimiter="\t", quote_char=False),
                 convert_options=csv.ConvertOptions(column_types=texts, null_values=[""], strings_can_be_null=True),

@@ -9,14 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import pyarrow as pa
 from pyarrow import csv
 
 from tunewright.data.columns import Rejects
 from tunewright.data.sources.base import BATCH_ROWS, Source, with_rows
-from tunewright.data.sources.lines import open_text, read_whole
+from tunewright.data.sources.lines import arrow_text, open_text, read_whole
 from tunewright.errors import DataError, shorten
 from tunewright.limits import COLUMNS, TABLE_ROW
 
@@ -97,7 +96,7 @@ def _batches(path: Path, delimiter: str, names: list[str], rejects: Rejects) -> 
 
     first = 1
     try:
-        with read_whole(path), open_text(path) as file, _reader(file, delimiter, reject, names) as reader:
+        with read_whole(path), arrow_text(path) as file, _reader(file, delimiter, reject, names) as reader:
             for batch in reader:
                 for start in range(0, batch.num_rows, BATCH_ROWS):
                     piece = pa.Table.from_batches([batch.slice(start, BATCH_ROWS)])
@@ -107,9 +106,9 @@ def _batches(path: Path, delimiter: str, names: list[str], rejects: Rejects) -> 
         raise _broken(path, error) from error
 
 
-def _reader(file: BinaryIO, delimiter: str, reject: object, names: list[str]) -> csv.CSVStreamingReader:
+def _reader(file: pa.NativeFile, delimiter: str, reject: object, names: list[str]) -> csv.CSVStreamingReader:
     return csv.open_csv(
-        pa.PythonFile(file, "r"),
+        file,
         # One thread, so that Arrow knows the line of a row that does not fit.
         read_options=csv.ReadOptions(block_size=_block_bytes(names), use_threads=False),
         parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=reject),
@@ -134,34 +133,41 @@ def _require_text(path: Path) -> str:
         DataError: names the line of the first byte that is no text.
     """
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    beginning, lines = "", 0
+    beginning, before = "", 0
     with read_whole(path), open_text(path) as file:
-        while chunk := file.read(BLOCK_BYTES):
+        while True:
+            chunk = file.read(BLOCK_BYTES)
             if not beginning and chunk[:2] in UTF_16:
-                raise _not_text(path, 1, "UTF-16 text")
+                raise _not_text(path, 0, "UTF-16 text")
             if (place := chunk.find(b"\0")) >= 0:
-                raise _not_text(path, lines + chunk.count(b"\n", 0, place) + 1, "a NUL byte")
-            text = _decoded(decoder, chunk, path, lines)
+                raise _not_text(path, before + place, "a NUL byte")
+            try:
+                text = decoder.decode(chunk, not chunk)
+            except UnicodeDecodeError as error:
+                held = len(error.object) - len(chunk)  # of the chunk before
+                found = f"the byte 0x{error.object[error.start]:02x}"
+                raise _not_text(path, before - held + error.start, found) from None
+            if not chunk:
+                return beginning
             beginning = beginning or text
-            lines += chunk.count(b"\n")
-        _decoded(decoder, b"", path, lines, final=True)
-    return beginning
+            before += len(chunk)
 
 
-def _decoded(decoder: codecs.IncrementalDecoder, chunk: bytes, path: Path, lines: int, *, final: bool = False) -> str:
-    """Text of the next bytes; `lines` have ended before them."""
-    try:
-        return decoder.decode(chunk, final)
-    except UnicodeDecodeError as error:
-        number = lines + error.object.count(b"\n", 0, error.start) + 1
-        raise _not_text(path, number, f"the byte 0x{error.object[error.start]:02x}") from None
+def _line_of(path: Path, place: int) -> int:
+    """The line in which the byte at a place stands, counted from 1."""
+    number = 1
+    with open_text(path) as file:
+        while place > 0 and (chunk := file.read(min(BLOCK_BYTES, place))):
+            number += chunk.count(b"\n")
+            place -= len(chunk)
+    return number
 
 
-def _not_text(path: Path, line: int, found: str) -> DataError:
+def _not_text(path: Path, place: int, found: str) -> DataError:
     return DataError(
         "the file is not UTF-8 text",
         file=path,
-        place=f"line {line}",
+        place=f"line {_line_of(path, place)}",
         found=found,
         expected="UTF-8",
         fix="save the file as UTF-8",
