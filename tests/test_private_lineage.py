@@ -229,6 +229,7 @@ def test_two_private_stages_say_what_they_cost_together(tmp_path: Path) -> None:
     assert all(part["epsilon"] <= 2 for part in accounts)
     assert f"ε = {together:.3g}" in shown and "what these spend adds up" in shown
     assert shown.index("what these spend adds up") < shown.index("pretrain epoch 1/2")
+    assert "data.disjoint" not in shown  # of the same file it would be wrong
     assert f"ε = {together:.3g}" in card(result, "finetune") and "ε = 2 " not in card(result, "finetune")
     assert f"ε = {together:.3g}" in (result.folder / "report.html").read_text()
     # The model's folder alone knows, wherever it is copied to.

@@ -162,7 +162,9 @@ def warn_of_lost_promises(
     for stage, data in zip(stages, prepared, strict=True):
         lineage = lineage.after(_foreseen(stage, data))
         for guarantee in lineage.guarantees():
-            if (line := _caution(stage.name, guarantee)) is not None and line not in said:
+            contents = {other.content for other in lineage.stages if other.stage in guarantee.stages}
+            line = _caution(stage.name, guarantee, may_be_apart=len(contents) > 1)
+            if line is not None and line not in said:
                 said.add(line)
                 screen.warn(line)
 
@@ -181,14 +183,20 @@ def _foreseen(stage: StageRecipe, prepared: Prepared) -> Learned:
     )
 
 
-def _caution(stage: str, guarantee: Guarantee) -> str | None:
+def _caution(stage: str, guarantee: Guarantee, *, may_be_apart: bool) -> str | None:
+    """What is to be said of a guarantee before training.
+
+    Args:
+        may_be_apart: the stages read different files, so that a promise of the recipe may help.
+    """
     rows = f"privacy: after {stage}, the rows of {guarantee.source}"
-    apart = "if no row of its data is in the other, promise so with data.disjoint: true in the later stage"
+    apart = "; or, if no row of its data is in the other, promise so with data.disjoint: true in the later stage"
+    apart = apart if may_be_apart else ""
     match guarantee.reason:
         case "without privacy":
             return (
                 f"{rows} have no guarantee, whatever ε is: {guarantee.because_of} learns without privacy from rows that may be "
-                f"the same. Give {guarantee.because_of} a privacy block too; or, {apart}"
+                f"the same. Give {guarantee.because_of} a privacy block too{apart}"
             )
         case "unknown start":
             return (
@@ -198,12 +206,12 @@ def _caution(stage: str, guarantee: Guarantee) -> str | None:
         case "other units":
             return (
                 f"{rows} have no guarantee: {guarantee.because_of} protects other units than {guarantee.unit}s. Write the same "
-                f"privacy.unit in both; or, {apart}"
+                f"privacy.unit in both{apart}"
             )
         case None if len(guarantee.stages) > 1:
             return (
                 f"{rows} are learned from by {' and '.join(guarantee.stages)}, and what these spend adds up: the model's ε is "
-                f"more than that of any one of them; or, {apart}"
+                f"more than that of any one of them{apart}"
             )
         case _:
             return None
