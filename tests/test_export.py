@@ -211,6 +211,16 @@ def test_eight_bits_and_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     whole, small = (export(folder, form, screen=silent()) for form in ("onnx", "int8"))
     assert small.bytes_after < whole.bytes_after and small.tolerance is None and small.largest_difference > 1e-4
     assert small.metric is not None
+    import onnx
+
+    expected = json.loads((folder / "checksums.json").read_text())["content_sha256"]
+    assert whole.model_sha256 == small.model_sha256 == expected
+    for name in ("model.onnx", "model.int8.onnx"):
+        graph = onnx.load(folder.parent / "export" / name)
+        assert {entry.key: entry.value for entry in graph.metadata_props}["tunewright.model_sha256"] == expected
+    named = {"tunewright.model_sha256": ""}
+    torch.export.load(folder.parent / "export" / "model.pt2", extra_files=named)
+    assert str(named["tunewright.model_sha256"]) == expected
     lost = abs(small.metric["before"] - small.metric["after"])
     assert (small.flagged is not None) == (lost > 0.01)
 
@@ -228,6 +238,7 @@ def test_a_writer_becomes_gguf(tmp_path: Path) -> None:
         and reader.fields["tokenizer.ggml.pre"].contents() == "smollm"
     )
     assert len(reader.fields["tokenizer.ggml.tokens"].contents()) == 270
+    assert reader.fields["tunewright.model_sha256"].contents() == found.model_sha256
     with pytest.raises(ArtifactError, match="architecture of Llama"):
         export(
             trained(tmp_path / "rows", "rows") if (tmp_path / "rows").mkdir() is None else folder,

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from tunewright.errors import ArtifactError, RecipeError
+from tunewright.errors import RecipeError
 from tunewright.models.build import build_network, describe_model
 from tunewright.planning.calibration import BUSY
 from tunewright.planning.hardware import find_hardware
@@ -424,7 +424,12 @@ def test_what_the_system_keeps_files_in_is_free() -> None:
     assert 0.9 * pages < free <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_history_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_history_teaches(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tmp_path))
     assert learned_factor("h100") == 1 and show_history() == []
     for number in range(5):
@@ -433,9 +438,11 @@ def test_history_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert learned_factor("h100") == pytest.approx(2.0) and learned_factor("a100") == 1
     show_history()
     assert "multiplied by 2.00" in capsys.readouterr().out
-    (tmp_path / "plans" / "history.jsonl").write_text("{}\n")
-    with pytest.raises(ArtifactError, match="line 1"):
-        show_history()
+    with (tmp_path / "plans" / "history.jsonl").open("ab") as file:
+        file.write(b'{}\n\xff\n{"took_seconds": "x"')
+    assert len(show_history()) == 6 and "line 8: damaged" in caplog.text
+    record(example_plan(basis="roofline"), when="2026-01-03", run="last", seconds=0.02, peak=2**20)
+    assert len((tmp_path / "plans" / "history.jsonl").read_text().splitlines()) == 7
 
 
 def example_plan(*, basis: Basis) -> StagePlan:

@@ -213,7 +213,7 @@ def test_a_damaged_set_is_made_anew_and_an_interrupted_one_leaves_nothing(own_ca
 
 def test_the_oldest_sets_go_when_room_is_needed(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = kept.kept_bytes(FORMS, 3, 7)
-    monkeypatch.setattr(kept, "MOST_BYTES", 3 * one)
+    monkeypatch.setattr(kept, "MOST_BYTES", 2 * one)
     for name in ("a", "b"):
         keep(name, FORMS, STARTS, 3, parts())
     import os

@@ -36,6 +36,8 @@ SETTLED_AFTER = 2.0
 # A temporary folder in which nothing was written for so many seconds belongs to a process that was killed.
 ABANDONED = 24 * 3600
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# The key under which a record keeps the hash of its own content.
+SEAL = "content_sha256"
 
 
 def cache_dir() -> Path:
@@ -126,7 +128,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def known_sha256(path: Path) -> str:
+def cached_sha256(path: Path) -> str:
     """As `sha256_file`, but a large file that was hashed before and not changed since is not read again.
 
     Its hash is kept in the cache by path, inode, size and times; the time of the last change of the inode (ctime) is
@@ -168,6 +170,11 @@ def read_bounded(path: Path, limit: Limit, problem: str, *, error: type[UserErro
         content = file.read(most + 1)  # the size is that of a moment ago
     limit.require(float("inf") if len(content) > most else 0, problem, error=error, file=path)
     return content
+
+
+def content_hash(value: Any) -> str:
+    """The SHA-256 of a JSON value, whatever its layout and the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def sync_folder(folder: Path) -> None:
@@ -214,7 +221,31 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, indented for people; NaN is refused because JSON has none."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomic(path, text.encode(errors="backslashreplace"))  # half a surrogate pair stays a valid escape of JSON
+
+
+def write_record(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object with the hash of its own content, which `open_record` checks."""
+    plain = {key: entry for key, entry in value.items() if key != SEAL}
+    write_json(path, {**plain, SEAL: content_hash(json.loads(json.dumps(plain)))})
+
+
+def open_record(raw: bytes) -> dict[str, Any]:
+    """The JSON object that a file holds, checked where it has a hash of its own content.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    value = json.loads(raw)
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds no JSON object but {str(value)[:40]}")
+    written = value.pop(SEAL, None)
+    if written is not None and written != content_hash(value):
+        raise ValueError(f"its content is not what was written: it does not match its {SEAL}")
+    if b"\\ud" in raw.lower():  # half a surrogate pair is no text that could be shown or written again
+        value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+    return value
 
 
 def put_in_place(temporary: Path, path: Path) -> None:

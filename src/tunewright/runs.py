@@ -22,9 +22,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tunewright.checksums import Damage, file_damage, file_facts
 from tunewright.errors import ArtifactError
-from tunewright.files import read_bounded, write_atomic, write_json
+from tunewright.files import open_record, read_bounded, write_atomic, write_record
 from tunewright.limits import JSON_BYTES, JSON_DEPTH
+from tunewright.notes import note
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,22 @@ class Run:
         return (self.folder / "seeds" / str(replica) if replica else self.folder) / stage
 
     def mark_complete(self) -> None:
-        write_json(self.folder / "run.json", {**self.record, "complete": True})
+        write_record(self.folder / "run.json", {**self.record, "complete": True})
+
+    @property
+    def recipe(self) -> Path:
+        """The file with the run's resolved recipe.
+
+        Raises:
+            ArtifactError: it is not what the run wrote.
+        """
+        path = self.folder / "recipe.resolved.yaml"
+        facts = self.record.get("files", {}).get(path.name)
+        if facts is not None and (damage := file_damage(path, facts)) is not None:
+            raise damaged(
+                damage, "restore it from a copy, or run recipe.yaml again; to change a setting, use an override"
+            )
+        return path
 
     def log(self, line: str) -> None:
         """Append a line to log.txt."""
@@ -103,7 +120,7 @@ def open_run(
     identity: Identity,
     files: dict[str, str],
     record: dict[str, Any],
-    note: Callable[[str], None],
+    say: Callable[[str], None],
 ) -> Generator[tuple[Run, bool]]:
     """The unfinished run of this identity, or a new folder; locked against other processes while it is open.
 
@@ -111,7 +128,7 @@ def open_run(
         root: the folder of all runs.
         files: what a new folder gets at once, by file name.
         record: what goes into its run.json besides the identity.
-        note: is told why an unfinished run of the same recipe is not continued.
+        say: is told why an unfinished run of the same recipe is not continued.
 
     Yields:
         the run, and whether it goes on from before.
@@ -120,32 +137,32 @@ def open_run(
     # A killed run leaves its folder, a finished one too: so each candidate name is tried in turn.
     for number in range(1, 1_000_000):
         folder = root / (name if number == 1 else f"{name}-{number}")
-        if not _may_be_used(folder, identity, note):
+        if not _may_be_used(folder, identity, say):
             continue
         folder.mkdir(exist_ok=True)
         with (folder / ".lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                note(f"another process is at work in {folder}; this one begins a run of its own")
+                say(f"another process is at work in {folder}; this one begins a run of its own")
                 continue
             # Another process may have begun or finished a run here before the lock was taken.
-            if not _may_be_used(folder, identity, note):
+            if not _may_be_used(folder, identity, say):
                 continue
             for path in folder.rglob(".*.tmp"):
                 path.unlink(missing_ok=True)  # a killed process was writing it
             exists = (folder / "run.json").exists()
-            if not exists:
-                for file, content in files.items():
-                    write_atomic(folder / file, content)
-                # run.json is written last: it makes the folder a run.
-                known = {"identity": identity.key, "identified_by": asdict(identity)}
-                write_json(folder / "run.json", {**known, "complete": False, **record})
+            for file, content in files.items():
+                write_atomic(folder / file, content)
+            facts = {file: file_facts(folder / file) for file in files}
+            # run.json is written last: it makes the folder a run.
+            known = {"identity": identity.key, "identified_by": asdict(identity)}
+            write_record(folder / "run.json", {**known, "complete": False, **record, "files": facts})
             yield Run(folder), exists
             return
 
 
-def _may_be_used(folder: Path, identity: Identity, note: Callable[[str], None]) -> bool:
+def _may_be_used(folder: Path, identity: Identity, say: Callable[[str], None]) -> bool:
     """Whether a folder is free for a run of this identity, or holds it unfinished."""
     path = folder / "run.json"
     if not path.exists():
@@ -154,7 +171,7 @@ def _may_be_used(folder: Path, identity: Identity, note: Callable[[str], None]) 
     try:
         known = read_json(path, "a run folder of Tunewright")
     except ArtifactError as error:
-        note(f"{folder} is not continued: {error.problem}")
+        say(f"{folder} is not continued: {error.problem}")
         return False
     if known.get("complete"):
         return False
@@ -162,20 +179,30 @@ def _may_be_used(folder: Path, identity: Identity, note: Callable[[str], None]) 
         return True
     before = known.get("identified_by") or {}
     if before.get("recipe") == identity.recipe:
-        note(
-            f"{folder} is not continued, its files stay as they are: {'; '.join(identity.differences(before))} changed"
-        )
+        say(f"{folder} is not continued, its files stay as they are: {'; '.join(identity.differences(before))} changed")
     return False
 
 
+def damaged(damage: Damage, fix: str) -> ArtifactError:
+    """The error for a file that is not what was written and cannot be made anew."""
+    return ArtifactError(damage.problem, file=damage.file, found=damage.found, expected=damage.expected, fix=fix)
+
+
+def damage_beside(stage: Path, name: str) -> Damage | None:
+    """How a file of an evaluated stage differs from what its summary says of it; None: not at all, or it says nothing."""
+    path = stage / "summary.json"
+    files = read_json(path, "a stage's summary").get("files") if path.exists() else None
+    return file_damage(stage / name, files[name]) if files and name in files else None
+
+
 def read_json(path: Path, what: str) -> dict[str, Any]:
-    """A JSON object that Tunewright wrote.
+    """A JSON object of a run, a model or the cache.
 
     Raises:
         ArtifactError: the file is missing, or damaged.
     """
     try:
-        value = json.loads(read_bounded(path, JSON_BYTES, "the file is too large", error=ArtifactError))
+        value = open_record(read_bounded(path, JSON_BYTES, "the file is too large", error=ArtifactError))
     except FileNotFoundError:
         raise ArtifactError(
             f"{path.name} is missing", file=path.parent, expected=what, fix="check the path; `tunewright run` makes one"
@@ -187,12 +214,19 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
             expected=f"the JSON of {what}",
             fix="restore it from a copy, or run the recipe again",
         ) from error
-    if not isinstance(value, dict):
-        raise ArtifactError(
-            "the file holds no JSON object", file=path, found=value, expected=what, fix="run the recipe again"
-        )
     JSON_DEPTH.require(_depth(value), "the file is nested too deep", error=ArtifactError, file=path)
     return value
+
+
+def read_or_forget(path: Path, what: str) -> dict[str, Any] | None:
+    """A JSON object that can be made anew: None where it is missing, or damaged, which is said."""
+    if not path.exists():
+        return None
+    try:
+        return read_json(path, what)
+    except ArtifactError as error:
+        note(f"{path}: {error.problem}; it is made anew")
+        return None
 
 
 def _depth(value: Any) -> int:
@@ -232,15 +266,23 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last line that was cut off by a kill is passed over, it will be written again."""
+    """The lines of a metrics.jsonl; none where there is no such file.
+
+    A last line that was cut off by a kill is skipped, it will be written again; any other that is damaged is skipped, and said.
+    """
     entries: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    if not path.exists():
+        return entries
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
-            continue
-        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+            entry = None
+        if isinstance(entry, dict) and isinstance(entry.get("step"), int) and isinstance(entry.get("kind"), str):
             entries.append(entry)
+        elif number < len(lines):
+            note(f"{path}, line {number}: damaged; it is skipped")
     return entries
 
 

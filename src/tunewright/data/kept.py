@@ -1,7 +1,7 @@
 """What frozen blocks gave for each example, kept on disk by the content that it depends on, and used instead of the blocks.
 
-A set is a folder `<key>/` with one raw file for each tensor and `facts.json`, which is written last: where it stands, the
-set is whole. Sets that were not used for longest are removed when room is needed.
+A set is a folder `<key>/` with one raw file for each tensor and their checksums, which are written last and looked at when
+the set is opened: a damaged one is computed anew. Sets that were not used for longest are removed when room is needed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tunewright.cached import put_in_place
+from tunewright.checksums import find_damage, write_checksums
 from tunewright.data.batching import Batch, Examples, Ragged
-from tunewright.files import cache_dir, write_json
+from tunewright.files import cache_dir
+from tunewright.notes import note
 
 # All sets together take at most so much, and at most half of what is free on the disk.
 MOST_BYTES = 40 * 2**30
@@ -119,18 +122,21 @@ def kept_bytes(forms: list[Form], count: int, tokens: int) -> int:
 
 
 def find_kept(key: str, forms: list[Form], starts: Tensor | None, count: int) -> list[Tensor | Ragged] | None:
-    """A set that was kept before; None when there is none.
+    """A set that was kept before; None when there is none, or it is damaged.
 
     Args:
         starts: [N + 1], where each example's tokens begin; None when examples are no texts.
     """
     folder = _root() / key
-    if not (folder / "facts.json").exists():
+    if not folder.exists():
         return None
-    os.utime(folder)
+    if (damage := find_damage(folder)) is not None:
+        note(f"{damage}; the outputs of the frozen blocks are computed anew")
+        return None
     try:
+        os.utime(folder)
         return _open(folder, forms, starts, count)
-    except (OSError, RuntimeError):  # cut short by somebody else: made anew
+    except (OSError, RuntimeError):  # another process has just removed it to make room
         return None
 
 
@@ -157,11 +163,8 @@ def keep(
             for sink, value in zip(sinks, tensors, strict=True):
                 _write(sink, ids, value)
         del sinks
-        write_json(folder / "facts.json", {"examples": count, "bytes": size})
-        target = root / key
-        if target.exists():
-            shutil.rmtree(target)
-        folder.rename(target)
+        write_checksums(folder)
+        put_in_place(folder, root / key)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return _open(root / key, forms, starts, count)
@@ -198,8 +201,8 @@ def _root() -> Path:
 
 def _make_room(root: Path, size: int) -> bool:
     """Remove the sets that were not used for longest until `size` bytes fit; False where they never will."""
-    held = sorted((folder for folder in root.iterdir() if (folder / "facts.json").exists()), key=_last_used)
-    sizes = {folder: sum(file.stat().st_size for file in folder.iterdir()) for folder in held}
+    held = sorted((folder for folder in root.iterdir() if not folder.name.startswith(".")), key=_last_used)
+    sizes = {folder: sum(file.stat().st_size for file in folder.glob("*.bin")) for folder in held}
     free = shutil.disk_usage(root).free
     limit = min(MOST_BYTES, (free + sum(sizes.values())) // 2)
     if size > limit:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tunewright.checksums import known_sha256
 from tunewright.data import splits
 from tunewright.data.cleaning import look_at
 from tunewright.data.columns import Column, Rejects
@@ -41,7 +42,7 @@ from tunewright.data.types import Seen, choose_inputs, choose_target, infer_colu
 from tunewright.data.usable import PARTS, all_rows, limited, usable_rows
 from tunewright.data.writing import Writer, manifest_of
 from tunewright.errors import DataError, RunFailed
-from tunewright.files import cache_dir, identity_of, sha256_file, write_atomic
+from tunewright.files import cache_dir, identity_of, write_atomic
 from tunewright.recipe.schema import Data, Split
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def prepare(
     if out is None and shortcut is not None and (found := _follow(shortcut)) is not None:
         return found
     source = open_source(data, base, framing)
-    fingerprint = _hash([settings, source.content, [sha256_file(file) for file in source.files]])
+    fingerprint = _hash([settings, source.content, [known_sha256(file) for file in source.files]])
     folder = out if out is not None else cache_dir() / "prepared" / fingerprint
     if out is not None and out.exists() and any(out.iterdir()):
         raise DataError(
@@ -295,10 +296,13 @@ def _shortcut(data: Data, settings: dict[str, Any], base: Path) -> Path | None:
 
 
 def _follow(shortcut: Path) -> Prepared | None:
+    """What a shortcut leads to; None where there is none, or it is damaged: then the files are read again."""
     try:
-        return load_prepared(cache_dir() / "prepared" / shortcut.read_text())
-    except OSError:
+        name = shortcut.read_text()
+        found = load_prepared(cache_dir() / "prepared" / name) if name.isalnum() else None
+    except (OSError, ValueError):
         return None
+    return found if found is not None and found.manifest.fingerprint == name else None
 
 
 def _hash(value: Any) -> str:

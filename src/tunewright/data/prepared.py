@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tunewright.checksums import Damage, file_damage
 from tunewright.data.columns import Column, Manifest
 from tunewright.data.sources.base import ROW
+from tunewright.files import open_record, remove_folder
+from tunewright.notes import note
 
 # Rows that are read at once where not all are wanted in memory.
 PIECE = 2_000
@@ -62,15 +64,20 @@ class Prepared:
 
 
 def load_prepared(folder: Path) -> Prepared | None:
-    """What lies in a folder; None when it is not there, or not whole."""
-    try:
-        manifest = Manifest.from_json(json.loads((folder / "manifest.json").read_bytes()))
-        for part in manifest.splits.values():
-            if (folder / part["file"]).stat().st_size != part["bytes"]:
-                return None
-    except (OSError, ValueError, KeyError, TypeError):
+    """What lies in a folder; None when it is not there, or damaged: then that is said, and it is removed to be made anew."""
+    if not folder.exists():
         return None
-    return Prepared(folder, manifest)
+    try:
+        manifest = Manifest.from_json(open_record((folder / "manifest.json").read_bytes()))
+        files = {folder / part["file"]: part for part in manifest.splits.values()}
+        damage = next((found for file, part in files.items() if (found := file_damage(file, part)) is not None), None)
+        if damage is None:
+            return Prepared(folder, manifest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        damage = Damage(file=folder / "manifest.json", problem=f"the file is missing or damaged ({error})")
+    note(f"{damage}; the data is prepared anew")
+    remove_folder(folder)
+    return None
 
 
 def column_array(table: pa.Table, column: Column) -> np.ndarray:

@@ -7,21 +7,19 @@ where it stands, the set is whole. A file that is not what the index says is wri
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from tunewright.files import cache_dir, sweep, sync_file, sync_folder, write_json
+from tunewright.checksums import file_damage, file_facts
+from tunewright.files import cache_dir, open_record, sweep, sync_file, sync_folder, write_record
+from tunewright.notes import note
 
-# Bytes with a hash of their own.
-SEGMENT = 2**26
 NAMES = ("tokens", "starts", "rows")
 
 
@@ -82,30 +80,24 @@ def _write(folder: Path, parts: Iterable[tuple[list[np.ndarray], np.ndarray]], d
     for name in NAMES:
         path = folder / f"{name}.bin"
         sync_file(path)
-        with path.open("rb") as file:
-            facts["files"][name] = {"bytes": path.stat().st_size, "sha256": _hashes(file)}
-    write_json(folder / "index.json", facts)
+        facts["files"][name] = file_facts(path)
+    write_record(folder / "index.json", facts)
 
 
 def _open(folder: Path) -> TokenFile | None:
-    """The set in a folder; None where it is not there, or damaged."""
+    """The set in a folder; None where it is not there, or damaged, which is said."""
+    if not folder.exists():
+        return None
     try:
-        facts = json.loads((folder / "index.json").read_bytes())
+        facts = open_record((folder / "index.json").read_bytes())
         for name in NAMES:
-            with (folder / f"{name}.bin").open("rb") as file:
-                if _hashes(file) != facts["files"][name]["sha256"]:
-                    return None
+            if (damage := file_damage(folder / f"{name}.bin", facts["files"][name])) is not None:
+                note(f"{damage}; the tokens are written anew")
+                return None
         if not facts["tokens"]:  # nothing cannot be mapped
             return TokenFile(*(np.zeros(count, np.int64) for count in (0, 1, 0)))
         kinds = (facts["dtype"], np.int64, np.int64)
         return TokenFile(*(np.memmap(folder / f"{name}.bin", kind, "r") for name, kind in zip(NAMES, kinds)))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        note(f"{folder / 'index.json'}: the file is missing or damaged ({error}); the tokens are written anew")
         return None
-
-
-def _hashes(file: BinaryIO) -> list[str]:
-    """The SHA-256 of each segment of a file."""
-    found: list[str] = []
-    while part := file.read(SEGMENT):
-        found.append(hashlib.sha256(part).hexdigest())
-    return found

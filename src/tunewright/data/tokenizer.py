@@ -27,6 +27,7 @@ from tokenizers import (
     trainers,
 )
 
+from tunewright.cached import cached_folder
 from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError, RecipeError
 from tunewright.files import cache_dir, write_json
@@ -259,11 +260,11 @@ def trained_tokenizer(
     train = build_trainer(named)
     facts = [VERSION, __version__, prepared.manifest.fingerprint, columns, named, longest, style.special]
     key = hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode()).hexdigest()[:32]
-    folder = cache_dir() / "tokenizers" / key
-    if not (folder / "tokenizer_config.json").exists():
-        texts = _first_texts(prepared, columns)
-        save_tokenizer(train(texts, style), folder, longest, style)
-    return folder
+
+    def make(folder: Path) -> None:
+        save_tokenizer(train(_first_texts(prepared, columns), style), folder, longest, style)
+
+    return cached_folder(cache_dir() / "tokenizers" / key, make)
 
 
 def is_trained_here(tokenizer: Any) -> bool:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tunewright.checksums import file_facts
 from tunewright.data import splits
 from tunewright.data.columns import Column, Manifest, Rejects
 from tunewright.data.prepared import load_prepared
@@ -20,7 +21,7 @@ from tunewright.data.sources.base import Source
 from tunewright.data.target_column import TargetKind
 from tunewright.data.types import Seen, sort_classes
 from tunewright.errors import DataError
-from tunewright.files import sha256_file, sweep, sync_file, sync_folder, write_json
+from tunewright.files import sweep, sync_file, sync_folder, write_record
 from tunewright.recipe.schema import Data, Split
 
 
@@ -75,16 +76,13 @@ class Writer:
         """Sync, write the manifest, and give the folder its name; another process may have been faster."""
         for file in self.temporary.iterdir():
             sync_file(file)
-        write_json(self.temporary / "manifest.json", manifest.to_json())
-        if self.folder.exists() and load_prepared(self.folder) is None:
-            shutil.rmtree(self.folder)
+        write_record(self.temporary / "manifest.json", manifest.to_json())
         try:
             os.rename(self.temporary, self.folder)
         except OSError:
-            known = load_prepared(self.folder)
-            if known is None:
-                raise
-            return known.manifest
+            if (known := load_prepared(self.folder)) is not None:
+                return known.manifest
+            os.rename(self.temporary, self.folder)
         sync_folder(self.folder.parent)
         return manifest
 
@@ -127,7 +125,7 @@ def manifest_of(
         fingerprint=fingerprint,
         source=data.source,
         format=source.format,
-        files=[{"path": str(file), "sha256": sha256_file(file), "bytes": file.stat().st_size} for file in source.files],
+        files=[{"path": str(file), **file_facts(file)} for file in source.files],
         columns=[replace(column, missing=writer.missing[name]) for name, column in columns.items()],
         input=inputs,
         target=target,
@@ -151,7 +149,7 @@ def _drawn(split: Split, target: str | None) -> Split:
 
 
 def _file_facts(path: Path, rows: int) -> dict[str, Any]:
-    return {"rows": rows, "file": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    return {"rows": rows, "file": path.name, **file_facts(path)}
 
 
 def _require_rows(rows: dict[str, int], data: Data, official: set[str], left_out: list[Any]) -> None:

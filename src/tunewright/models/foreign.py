@@ -14,19 +14,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from tunewright.checksums import CHECKSUMS, find_damage
 from tunewright.errors import ArtifactError
 from tunewright.files import open_regular
 from tunewright.inside import VARIABLE, Roots
 from tunewright.limits import JSON_BYTES, MODEL_FILES, MODEL_LAYERS, MODEL_SIZE
 from tunewright.models.hollow import memory_is_taken
 from tunewright.models.weights import require_short_header
-from tunewright.runs import read_json
+from tunewright.runs import damaged, read_json
 
 JSON_FILES = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 READ_ENDINGS = {".json", ".txt", ".model", ".jinja", ".safetensors", ".bin", ".pth", ".pt"}
 # Of these the ones that the library reads whole.
 TEXT_ENDINGS = {".json", ".txt", ".model", ".jinja"}
+WEIGHT_ENDINGS = (".safetensors",)
 # Keys by which a configuration names code of its own.
 CODE_KEYS = {"auto_map", "custom_pipelines", "custom_generate"}
 # Keys by which it names a class of the library.
@@ -54,6 +56,25 @@ def check_files(folder: Path) -> None:
     for name in INDEX_FILES:
         if (folder / name).exists():
             _check_index(folder, name)
+
+
+def require_undamaged(folder: Path, *, numbers: bool = True) -> None:
+    """See that a model folder with checksums holds what was saved. One without, such as a stranger's, is not looked at.
+
+    Args:
+        numbers: with the weights; without them where they are not read.
+
+    Raises:
+        ArtifactError: a file was changed, cut or removed since.
+    """
+    if not (folder / CHECKSUMS).exists():
+        return
+    damage = find_damage(folder, besides=() if numbers else WEIGHT_ENDINGS)
+    if damage is not None:
+        raise damaged(
+            damage,
+            f"restore the file from a copy, or train again; if you changed it on purpose, remove {folder / CHECKSUMS}",
+        )
 
 
 def check_values(values: dict[str, Any], name: str, folder: Path | None = None) -> None:

@@ -30,15 +30,18 @@ NAMES = {
 # llama.cpp knows ways to cut texts by name: digits one by one, then as GPT-2.
 CUT = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel"}]}
 CUT_NAME = "smollm"
+# The key of the hash of the model that a file was made from.
+ORIGIN = "tunewright.model_sha256"
 
 
-def write_gguf(path: Path, config: Any, weights: dict[str, Tensor], tokenizer: Any) -> None:
+def write_gguf(path: Path, config: Any, weights: dict[str, Tensor], tokenizer: Any, origin: str | None) -> None:
     """Write the file, all numbers as float32; llama.cpp's own tool makes smaller ones of it.
 
     Args:
         config: a plain Llama's.
         weights: by the library's names.
         tokenizer: the library's.
+        origin: the hash of the model that it is made from.
 
     Raises:
         ArtifactError: the tokenizer cuts texts in a way that llama.cpp has no name for.
@@ -62,6 +65,8 @@ def write_gguf(path: Path, config: Any, weights: dict[str, Tensor], tokenizer: A
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
+    if origin is not None:
+        writer.add_string(ORIGIN, origin)
     _add_tokenizer(writer, told, tokenizer, config)
     for name, value in named(weights, config.num_hidden_layers).items():
         heads = _heads(name, config)

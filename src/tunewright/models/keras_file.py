@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tunewright.cached import cached_folder
+from tunewright.checksums import known_sha256
 from tunewright.errors import ArtifactError
-from tunewright.files import cache_dir, sha256_file, write_json
+from tunewright.files import cache_dir, write_json
 from tunewright.models.build import assemble, named_blocks
 from tunewright.models.keras_foreign import keras, open_foreign
 from tunewright.models.layers import ACTIVATIONS, LastOutput, Shape, build_layer, split_layer
@@ -222,8 +224,8 @@ def keras_backbone(path: Path) -> Path:
     Raises:
         ArtifactError: it cannot be taken over, or reads no pictures.
     """
-    folder = cache_dir() / "converted" / f"keras-{VERSION}-{sha256_file(path)}"
-    if not (folder / "config.json").exists():
+
+    def convert(folder: Path) -> None:
         network = read_keras(path)
         shape = network.described["input_shape"]
         if len(shape) != 3:
@@ -237,7 +239,8 @@ def keras_backbone(path: Path) -> Path:
         layers = network.described["backbone"]["layers"]
         facts = {"num_channels": shape[0], "image_size": shape[1:]}
         write_json(folder / "config.json", {"model_type": KIND, "layers": layers, **facts})
-    return folder
+
+    return cached_folder(cache_dir() / "converted" / f"keras-{VERSION}-{known_sha256(path)}", convert)
 
 
 def read_keras(path: Path) -> Network:

@@ -13,13 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tunewright.cached import cached_folder
 from tunewright.errors import ArtifactError, RecipeError, shorten
-from tunewright.files import cache_dir, known_sha256, open_regular, write_json
+from tunewright.files import cache_dir, cached_sha256, open_regular, write_json
 from tunewright.limits import MODEL_CARD_BYTES
 from tunewright.models.build import MODELS
 from tunewright.models.catalog import BACKBONES, catalog_folder
 from tunewright.models.encoders import ENCODERS, encoder_folder
-from tunewright.models.foreign import READ_ENDINGS, check_files
+from tunewright.models.foreign import READ_ENDINGS, check_files, require_undamaged
 from tunewright.models.keras_file import KIND as KERAS
 from tunewright.models.keras_file import keras_backbone
 from tunewright.models.recommenders import RECOMMENDERS
@@ -62,7 +63,7 @@ class Backbone:
         """The SHA-256 of its configuration and weights."""
         kinds = ("*.safetensors", "pytorch_model*.bin", "*.pth", "*.pt")
         files = [*sorted(file for kind in kinds for file in self.folder.glob(kind)), self.folder / "config.json"]
-        return hashlib.sha256("".join(known_sha256(file) for file in files).encode()).hexdigest()
+        return hashlib.sha256("".join(cached_sha256(file) for file in files).encode()).hexdigest()
 
     @property
     def hub(self) -> str | None:
@@ -184,7 +185,7 @@ def _refuse_adapter(folder: Path) -> None:
 def model_files(folder: Path) -> dict[str, str]:
     """The SHA-256 of each file of a model's folder by its name: weights, configuration, tokenizer, and no card."""
     files = [file for file in sorted(folder.iterdir()) if file.suffix in READ_ENDINGS and file.is_file()]
-    return {file.name: known_sha256(file) for file in files}
+    return {file.name: cached_sha256(file) for file in files}
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
@@ -193,6 +194,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: a file asks for code to be run, lies elsewhere, or is damaged.
     """
+    require_undamaged(folder)
     check_files(folder)
     return read_json(folder / "config.json", "a pretrained model")
 
@@ -221,11 +223,12 @@ def weights_folder(backbone: Backbone) -> Path:
             expected="model.safetensors",
             fix="for random weights: model.weights: random",
         )
-    converted = cache_dir() / "converted" / known_sha256(old)
-    if not (converted / "config.json").exists():
+
+    def convert(converted: Path) -> None:
         write_weights(converted / "model.safetensors", read_old_weights(old))
         write_json(converted / "config.json", backbone.config)
-    return converted
+
+    return cached_folder(cache_dir() / "converted" / cached_sha256(old), convert)
 
 
 def _converted_parts(backbone: Backbone) -> Path:
@@ -233,15 +236,16 @@ def _converted_parts(backbone: Backbone) -> Path:
     index = read_json(backbone.folder / OLD_INDEX, "an index of weights")
     parts = {old: f"{Path(old).stem}.safetensors" for old in sorted(set(index["weight_map"].values()))}
     content = [OLD_INDEX, *parts]
-    key = hashlib.sha256("".join(known_sha256(backbone.folder / name) for name in content).encode()).hexdigest()
-    converted = cache_dir() / "converted" / key
-    if not (converted / "config.json").exists():
+    key = hashlib.sha256("".join(cached_sha256(backbone.folder / name) for name in content).encode()).hexdigest()
+
+    def convert(converted: Path) -> None:
         for old, new in parts.items():
             write_weights(converted / new, read_old_weights(backbone.folder / old))
         names = {tensor: parts[old] for tensor, old in index["weight_map"].items()}
         write_json(converted / "model.safetensors.index.json", {"metadata": {}, "weight_map": names})
         write_json(converted / "config.json", backbone.config)
-    return converted
+
+    return cached_folder(cache_dir() / "converted" / key, convert)
 
 
 def _stable(name: str, folder: Path, base: Path) -> Path | str:

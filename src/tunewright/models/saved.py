@@ -12,11 +12,12 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from tunewright.checksums import write_checksums
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import sync_all, write_json
 from tunewright.models.adapters import read_adapter
 from tunewright.models.build import build_network
-from tunewright.models.foreign import check_files, require_own_files
+from tunewright.models.foreign import check_files, require_own_files, require_undamaged
 from tunewright.models.hollow import memory_is_taken
 from tunewright.models.network import AnyNetwork, Network
 from tunewright.models.pretrained import open_backbone, weights_folder
@@ -29,6 +30,8 @@ from tunewright.runs import read_json
 
 FORMAT = 1
 BESIDE = "tunewright.json"
+# The model card: people edit it, and no answer depends on it.
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,17 @@ class SavedModel:
 
 
 def save_model(folder: Path, network: AnyNetwork, extra: dict[str, Any]) -> None:
-    """Write the folder; the file that makes it a model comes last.
+    """Write the folder; the file that makes it a model comes late, and the checksums of all files but the model card last.
 
     Args:
         extra: more JSON to keep, such as the preprocessor.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _write_network(folder, network, extra)
+    write_checksums(folder, besides={CARD})
+
+
+def _write_network(folder: Path, network: AnyNetwork, extra: dict[str, Any]) -> None:
     if isinstance(network, Transformer):
         write_transformer(folder, network)
         sync_all(folder)
@@ -80,6 +88,7 @@ def load_network(folder: Path) -> SavedModel:
         ArtifactError: the folder is no model of Tunewright, or its files are missing, damaged or of a newer version.
     """
     require_own_files(folder)
+    require_undamaged(folder, numbers=memory_is_taken())
     path = folder / (BESIDE if (folder / BESIDE).exists() else "config.json")
     config = read_json(path, "a model folder of Tunewright")
     own = path.name == "config.json"

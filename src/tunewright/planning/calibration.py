@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tunewright.files import cache_dir, cache_file, write_json
+from tunewright.files import cache_dir, cache_file, write_record
 from tunewright.planning.hardware import GRAMS, Curve, Hardware
 from tunewright.planning.replay import time_calls
 from tunewright.planning.roofline import besides
 from tunewright.planning.tracing import Tracer
-from tunewright.runs import read_json
+from tunewright.runs import read_or_forget
 
 SIDES = (32, 64, 128, 256, 512, 1024, 2048)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -47,11 +47,8 @@ VERSION = 4
 
 def this_machine() -> Hardware | None:
     """What was measured before; None: nothing was."""
-    path = _path()
-    if not path.exists():
-        return None
-    known = read_json(path, "a calibration")
-    return _as_hardware(known)
+    known = read_or_forget(_path(), "a calibration")
+    return None if known is None else _as_hardware(known)
 
 
 def calibrate(say: Callable[[str], None]) -> Hardware:
@@ -98,7 +95,7 @@ def calibrate(say: Callable[[str], None]) -> Hardware:
         f"besides: {1e6 * overhead:.1f} µs for each operation, {1e6 * each_step:.0f} µs for each step; a step takes "
         f"{found.together:.2f} times as long as its operations by themselves"
     )
-    write_json(_path(), asdict(found))
+    write_record(_path(), asdict(found))
     return found
 
 

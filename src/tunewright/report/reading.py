@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunewright.checksums import Damage, file_damage
 from tunewright.errors import ArtifactError
+from tunewright.notes import note
 from tunewright.report.numbers import Estimate, estimate_from, number_from
-from tunewright.runs import read_json, read_metrics
+from tunewright.runs import Run, damage_beside, read_json, read_metrics
 
 STAGES = ("pretrain", "finetune")
 
@@ -96,7 +98,9 @@ def read_run(folder: Path) -> RunFiles:
     Raises:
         ArtifactError: there is no finished stage in it, or a JSON file is damaged.
     """
-    record = read_json(folder / "run.json", "a run folder of Tunewright") if (folder / "run.json").exists() else {}
+    record = Run(folder).record if (folder / "run.json").exists() else {}
+    for name, facts in mapping(record.get("files")).items():
+        _tell(file_damage(folder / name, facts))
     # A name with a slash in it could lead out of the folder.
     given = [name for name in sequence(record.get("stages")) if isinstance(name, str)]
     listed = [name for name in given if Path(name).name == name and name != ".."]
@@ -123,7 +127,8 @@ def read_run(folder: Path) -> RunFiles:
 
 def _read_stage(folder: Path) -> Stage:
     path = folder / "metrics.jsonl"
-    entries = read_metrics(path) if path.exists() else []
+    _tell(damage_beside(folder, path.name))
+    entries = read_metrics(path)
     return Stage(
         name=folder.name,
         summary=read_json(folder / "summary.json", "the summary of a stage"),
@@ -131,6 +136,11 @@ def _read_stage(folder: Path) -> Stage:
         steps=[entry for entry in entries if entry.get("kind") == "step"],
         samples=[entry for entry in entries if entry.get("kind") == "sample"],
     )
+
+
+def _tell(damage: Damage | None) -> None:
+    if damage is not None:
+        note(f"{damage}; the report shows what is there")
 
 
 def _read_text(path: Path) -> str | None:

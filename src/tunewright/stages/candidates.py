@@ -120,7 +120,7 @@ def _result(folder: Path, task: str) -> tuple[tuple[str, str], str, float] | Non
     """(data and metric, model, what it reached on the test) of a run's last stage; None of a run that cannot be read."""
     try:
         run = Run(folder)
-        stage = stage_recipes(load_recipe(folder / "recipe.resolved.yaml", [], defaults=task_defaults))[-1]
+        stage = stage_recipes(load_recipe(run.recipe, [], defaults=task_defaults))[-1]
         summary = read_json(run.stage_folder(stage.name) / "summary.json", "a stage")
         name = started_from(stage.recipe, Path(run.record["base"]))
     except (ArtifactError, RecipeError, KeyError, OSError):

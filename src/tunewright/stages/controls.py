@@ -12,7 +12,7 @@ from typing import Any
 
 from tunewright.errors import RecipeError
 from tunewright.evaluation.compare import compare_predictions
-from tunewright.files import write_json
+from tunewright.files import write_record
 from tunewright.models.saved import fresh_network, load_network
 from tunewright.models.transformer import Transformer
 from tunewright.random import mix
@@ -22,6 +22,7 @@ from tunewright.stages.console import Screen, silent
 from tunewright.stages.evaluate import evaluate_stage, read_predictions
 from tunewright.stages.ingredients import gather
 from tunewright.stages.job import StageJob
+from tunewright.stages.learning import is_learned
 from tunewright.stages.training import train_ingredients
 
 TITLES = {
@@ -43,7 +44,7 @@ def run_controls(job: StageJob, screen: Screen) -> None:
     for name in job.recipe.eval.controls:
         folder = job.folder / "controls" / name
         control = replace(job, folder=folder, source=None, backbone=None, stage=_control_stage(job, name))
-        if not (folder / "summary.json").exists():
+        if not is_learned(folder):
             _train_control(job, control, name, screen)
         if "evaluation" not in read_json(folder / "summary.json", "a control's summary"):
             evaluate_stage(control, screen, full=False, start=job)
@@ -53,7 +54,7 @@ def run_controls(job: StageJob, screen: Screen) -> None:
         )
         comparisons.append({"name": TITLES[name], "metric": metric, **difference.to_json()})
         screen.say(f"{job.stage.name} against {TITLES[name]}: {difference.sentence(metric)}")
-    write_json(summary_path, {**summary, "comparisons": comparisons})
+    write_record(summary_path, {**summary, "comparisons": comparisons})
 
 
 def require_controls(recipe: Recipe, pretrained: bool) -> None:

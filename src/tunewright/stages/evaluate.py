@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from tunewright.checksums import file_facts
 from tunewright.data.prepared import Prepared
 from tunewright.data.roles import role_columns
 from tunewright.errors import ArtifactError, DataError, TargetMissed
@@ -22,13 +23,13 @@ from tunewright.evaluation.labels import by_label, tuned_thresholds
 from tunewright.evaluation.metrics import METRICS, Metric, Outcome, get_metric
 from tunewright.evaluation.outputs import run_network
 from tunewright.evaluation.slices import confusion, slice_by, worst
-from tunewright.files import put_in_place, write_atomic, write_json
+from tunewright.files import put_in_place, write_atomic, write_record
 from tunewright.models.network import AnyNetwork
 from tunewright.models.saved import load_network
 from tunewright.random import permutation
 from tunewright.recipe.stages import StageRecipe
 from tunewright.report.card import model_card
-from tunewright.runs import Run, read_json, read_metrics
+from tunewright.runs import Run, damage_beside, damaged, read_json, read_metrics
 from tunewright.stages.beside import measure_beside
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.ingredients import encode_split, gather
@@ -43,7 +44,8 @@ MISTAKES = 24
 # What the network that a stage began with is called among the baselines.
 BEFORE = "the model before this stage"
 # What a summary has from measuring; the rest is of the training.
-MEASURED = ("evaluation", "seeds", "comparisons", "hint", "target")
+MEASURED = ("evaluation", "seeds", "comparisons", "hint", "target", "files")
+METRICS_FILE, PREDICTIONS_FILE = "metrics.jsonl", "predictions.parquet"
 
 
 def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob | None = None) -> None:
@@ -58,7 +60,7 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob
     saved = load_network(job.folder / "model")
     preprocessor = load_preprocessor(saved.extra["preprocessor"], job.folder / "model")
     if preprocessor.target is None and preprocessor.task.examination is None:
-        write_json(summary_path, {**summary, "evaluation": None})
+        write_record(summary_path, {**summary, "evaluation": None})
         return
     split = job.prepared.measured_split
     table = job.prepared.table(split)
@@ -109,9 +111,11 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob
     screen.say(f"{job.stage.name}  {split} {headline} {show(estimates[headline])}  ({len(outcome):,} rows)")
     if "warning" in evaluation:
         screen.warn(evaluation["warning"])
-    summary = {**summary, "evaluation": evaluation}
+    beside = (job.folder / name for name in (METRICS_FILE, PREDICTIONS_FILE))
+    files = {path.name: file_facts(path) for path in beside if path.exists()}
+    summary = {**summary, "evaluation": evaluation, "files": files}
     write_atomic(job.folder / "model" / "README.md", model_card(summary, job.recipe.model_dump(mode="json")))
-    write_json(summary_path, summary)
+    write_record(summary_path, summary)
 
 
 def unmeasured(summary: dict[str, Any]) -> dict[str, Any]:
@@ -176,7 +180,9 @@ def read_predictions(folder: Path) -> Predictions:
     Raises:
         ArtifactError: the stage has none, or the file is damaged.
     """
-    path = folder / "predictions.parquet"
+    path = folder / PREDICTIONS_FILE
+    if (damage := damage_beside(folder, PREDICTIONS_FILE)) is not None:
+        raise damaged(damage, "restore it from a copy, or make it anew: tunewright evaluate RUN")
     try:
         table = pq.read_table(path)
         facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
@@ -224,7 +230,7 @@ def summarise_seeds(run: Run, stages: list[StageRecipe], seeds: int) -> None:
             if all(value is not None for value in values):
                 estimate = over_seeds(values)
                 metrics[name] = {"values": values, "mean": estimate.value, "low": estimate.low, "high": estimate.high}
-        write_json(path, {**summary, "seeds": {"count": seeds, "metrics": metrics}})
+        write_record(path, {**summary, "seeds": {"count": seeds, "metrics": metrics}})
 
 
 def judge_targets(run: Run, stages: list[StageRecipe]) -> None:
@@ -238,7 +244,7 @@ def judge_targets(run: Run, stages: list[StageRecipe]) -> None:
             if value is not None:
                 good = value >= bound if METRICS[name].greater_is_better else value <= bound
                 judged[name] = {"wanted": bound, "value": value, "reached": good}
-        write_json(path, {**summary, "target": judged})
+        write_record(path, {**summary, "target": judged})
 
 
 def require_targets(summaries: dict[str, dict[str, Any]]) -> None:

@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
@@ -26,12 +26,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from tunewright.checksums import folder_hash
 from tunewright.data.columns import Rejects
 from tunewright.errors import ArtifactError, DataError, RecipeError, RunFailed, UserError
 from tunewright.evaluation.metrics import METRICS
 from tunewright.files import put_in_place, sweep, write_json
 from tunewright.models.dropout import QuickDropout
-from tunewright.models.gguf_file import read_gguf, write_gguf
+from tunewright.models.gguf_file import ORIGIN, read_gguf, write_gguf
 from tunewright.models.gpt import is_plain
 from tunewright.models.gru_operation import translations
 from tunewright.models.keras_file import applied, write_keras
@@ -69,6 +70,8 @@ class Exported:
 
     form: str
     file: str
+    model_sha256: str | None
+    """The hash of the model's folder, as its checksums.json has it; None: it has none."""
     inputs: dict[str, dict[str, Any]]
     """Of each input its type and shape; null stands for an axis of any size."""
     rows: int
@@ -123,6 +126,7 @@ def export(
     )
     _make_plain(network)
     trial = handed_on(network, origin.preprocessor, _rows(folder, origin.preprocessor, data, screen))
+    trial = replace(trial, origin=folder_hash(folder))
     if trial.count < 2:
         raise UserError(
             "a copy is held against the model on two rows at least", found=f"{trial.count} rows", fix="--data MORE.csv"
@@ -232,6 +236,7 @@ def _graphs(
     network, inputs, free = trial.module.network, trial.longest, trial.free
     if not isinstance(network, Whisper):
         write(trial.module, inputs, free, path)
+        _stamp(path, trial)
         return _runtime(path)
     sound = {name: inputs[name] for name in ("features", "lengths")}
     with torch.no_grad():
@@ -240,8 +245,24 @@ def _graphs(
     hearing = _Part(network, lambda features, lengths: network.heard({"features": features, "lengths": lengths}))
     write(hearing, sound, {name: free[name] for name in sound}, ear)
     write(_Part(network, network.following), text, {"tokens": free["tokens"], "heard": [0]}, path)
+    for file in (ear, path):
+        _stamp(file, trial)
     hears, writes = _runtime(ear), _runtime(path)
     return lambda given: writes({"tokens": given["tokens"], "heard": hears(given)})
+
+
+def _stamp(path: Path, trial: Trial) -> None:
+    """Name the model in the metadata of an ONNX file."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False)
+    onnx.helper.set_model_props(graph, {entry.key: entry.value for entry in graph.metadata_props} | _facts(trial))
+    onnx.save(graph, path)
+
+
+def _facts(trial: Trial) -> dict[str, str]:
+    """What a file says of the model that it was made from."""
+    return {} if trial.origin is None else {ORIGIN: trial.origin}
 
 
 def _ear(path: Path) -> Path:
@@ -311,7 +332,7 @@ def _torch(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
         program = torch.export.export(
             trial.module, tuple(trial.longest.values()), dynamic_shapes=_shapes(trial.free), strict=False
         )
-        torch.export.save(program, path)
+        torch.export.save(program, path, extra_files=_facts(trial))
         again = torch.export.load(path).module()
 
     return _passed_through(again)
@@ -331,7 +352,7 @@ def _gguf(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
     state = network.core.state_dict()
     if config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
-    write_gguf(path, config, state, trial.tokenizer)
+    write_gguf(path, config, state, trial.tokenizer, trial.origin)
     again = copy.deepcopy(trial.module)
     assert isinstance(again.network, Transformer)
     again.network.core.load_state_dict(read_gguf(path, config), strict=not config.tie_word_embeddings)
@@ -416,6 +437,7 @@ def _held_against(
     return Exported(
         form=form,
         file=name,
+        model_sha256=trial.origin,
         inputs={
             key: {
                 "type": str(value.dtype).removeprefix("torch."),

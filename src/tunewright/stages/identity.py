@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.data.prepared import Prepared
-from tunewright.files import known_sha256
+from tunewright.files import cached_sha256
 from tunewright.models.pretrained import Backbone, model_files
 from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Recipe
@@ -47,7 +47,7 @@ def _named_files(recipe: Recipe, backbone: Backbone | None, base: Path) -> dict[
     if backbone is not None and backbone.pretrained:
         found[f"model.backbone {Path(backbone.name).name}"] = model_files(backbone.folder)
     if (words := _word_counts(recipe, base)) is not None:
-        found["model.decoding"] = {words.name: known_sha256(words)}
+        found["model.decoding"] = {words.name: cached_sha256(words)}
     return found
 
 

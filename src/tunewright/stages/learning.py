@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+from tunewright.checksums import find_damage
 from tunewright.models.hollow import Numbers
+from tunewright.notes import note
+from tunewright.runs import read_or_forget
 from tunewright.stages.console import Screen
 from tunewright.stages.few_shot import learn_from_features, learn_from_pairs
 from tunewright.stages.ingredients import Ingredients, gather
@@ -37,3 +41,13 @@ def learn_stage(job: StageJob, screen: Screen, watch: Watch | None = None) -> No
         train_ingredients(job, ingredients, screen, watch=watch)
         return
     METHODS[ingredients.tune.method](job, ingredients, screen)
+
+
+def is_learned(folder: Path) -> bool:
+    """Whether a stage has its summary and its model; where one is damaged, that is said, and the stage is ended anew."""
+    if read_or_forget(folder / "summary.json", "a stage's summary") is None:
+        return False
+    damage = find_damage(folder / "model")
+    if damage is not None:
+        note(f"{damage}; the model is saved anew")
+    return damage is None

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
+from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
-from tunewright.errors import ArtifactError
 from tunewright.files import cache_dir, write_atomic
+from tunewright.notes import note
 from tunewright.planning.needs import StagePlan
 from tunewright.stages.console import Screen
 
@@ -36,6 +37,9 @@ class Outcome:
     took_bytes: float
 
 
+OUTCOME = TypeAdapter(Outcome)
+
+
 def record(plan: StagePlan, *, when: str, run: str, seconds: float, peak: float) -> None:
     """Remember how a plan went."""
     found = Outcome(
@@ -54,25 +58,15 @@ def record(plan: StagePlan, *, when: str, run: str, seconds: float, peak: float)
 
 
 def outcomes() -> list[Outcome]:
-    """All that is remembered, the oldest first.
-
-    Raises:
-        ArtifactError: the file is damaged.
-    """
+    """All that is remembered, the oldest first; a damaged line is skipped, and said."""
     if not _path().exists():
         return []
     found: list[Outcome] = []
-    for number, line in enumerate(_path().read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_path().read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
-            found.append(Outcome(**json.loads(line)))
-        except (TypeError, ValueError) as error:
-            raise ArtifactError(
-                "the history of plans is damaged",
-                file=_path(),
-                place=f"line {number}",
-                found=str(error),
-                fix="delete this line",
-            ) from None
+            found.append(OUTCOME.validate_json(line))
+        except ValidationError:
+            note(f"{_path()}, line {number}: damaged; it is skipped")
     return found
 
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from tunewright.data.batching import Examples
 from tunewright.errors import RecipeError
-from tunewright.files import cache_file, write_json
+from tunewright.files import cache_file, write_record
 from tunewright.models.hollow import has_no_numbers
 from tunewright.models.network import AnyNetwork, Inputs, evaluating
 from tunewright.models.transformer import Transformer
 from tunewright.recipe.schema import Recipe
-from tunewright.runs import read_json
+from tunewright.runs import read_json, read_or_forget
 from tunewright.stages.console import Screen
 
 # bfloat16 has 8 bits of precision where float32 has 24: it must be this many times as fast to be taken.
@@ -68,15 +68,15 @@ def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folde
         chosen = facts["precision"]
         screen.say(f"computing in {chosen}: bfloat16 takes {1 / facts['ratio']:.2f} times as long as float32 here")
     if kept is not None:
-        write_json(kept, {"precision": chosen})
+        write_record(kept, {"precision": chosen})
     network.reduced = chosen == "bfloat16"
     return chosen
 
 
 def known_precision(network: Transformer, batch_size: int) -> str | None:
     """What was measured before for such a network; None: nothing was."""
-    path = _place(network, batch_size)
-    return read_json(path, "a measurement")["precision"] if path.exists() else None
+    known = read_or_forget(_place(network, batch_size), "a measurement")
+    return None if known is None else known["precision"]
 
 
 def _place(network: Transformer, batch_size: int) -> Path:
@@ -100,8 +100,8 @@ def _machine(device: torch.device) -> str:
 def _measured(network: Transformer, examples: Examples, batch_size: int) -> dict[str, Any]:
     """The measurement, made once."""
     path = _place(network, batch_size)
-    if path.exists():
-        return read_json(path, "a measurement")
+    if (known := read_or_forget(path, "a measurement")) is not None:
+        return known
     seconds = _product_seconds(next(network.parameters()).device)
     if seconds[True] < HOPELESS * seconds[False]:
         seconds = _network_seconds(network, _some(examples, batch_size))
@@ -113,7 +113,7 @@ def _measured(network: Transformer, examples: Examples, batch_size: int) -> dict
         "bfloat16_seconds": seconds[True],
         "machine": _machine(next(network.parameters()).device),
     }
-    write_json(path, facts)
+    write_record(path, facts)
     return facts
 
 

@@ -59,7 +59,11 @@ class FrozenPart:
         found = find_kept(key, forms, starts, len(examples))
         if found is None:
             with screen.counting(f"frozen blocks of {name}") as progress:
-                found = keep(key, forms, starts, len(examples), self._compute(examples, progress))
+                try:
+                    found = keep(key, forms, starts, len(examples), self._compute(examples, progress))
+                except OSError as error:
+                    screen.warn(f"the frozen blocks are computed each time: the cache cannot be written ({error})")
+                    return examples
             size = kept_bytes(forms, len(examples), int(starts[-1]) if starts is not None else 0)
             if found is None:
                 screen.warn(

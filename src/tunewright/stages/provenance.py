@@ -53,7 +53,7 @@ def provenance(folder: Path) -> Provenance:
             fix="name the model where `tunewright run` left it",
         )
     run = Run(found)
-    recipe = load_recipe(found / "recipe.resolved.yaml", [], defaults=task_defaults)
+    recipe = load_recipe(run.recipe, [], defaults=task_defaults)
     stages = stage_recipes(recipe)
     index = next((index for index, stage in enumerate(stages) if stage.name == place.parent.name), None)
     if index is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunewright.errors import ArtifactError, RecipeError
-from tunewright.files import write_json
+from tunewright.files import write_record
 from tunewright.recipe.loading import load_recipe
 from tunewright.recipe.stages import stage_recipes
 from tunewright.report.page import write_report
@@ -40,7 +40,7 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = 
             expected="eval.KEY=VALUE",
             fix="for anything else, run the recipe with the override",
         )
-    recipe = load_recipe(folder / "recipe.resolved.yaml", overrides, defaults=task_defaults)
+    recipe = load_recipe(run.recipe, overrides, defaults=task_defaults)
     base = Path(record["base"])
     stages = [stage for stage in stage_recipes(recipe) if (run.stage_folder(stage.name) / "summary.json").exists()]
     if not stages:
@@ -78,4 +78,4 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = 
 def _forget_controls(stage: Path) -> None:
     """Take what was measured out of the summaries of a stage's controls: they are to be measured again."""
     for path in stage.glob("controls/*/summary.json"):
-        write_json(path, unmeasured(read_json(path, "a control's summary")))
+        write_record(path, unmeasured(read_json(path, "a control's summary")))

@@ -8,14 +8,14 @@ from typing import Any
 
 from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
-from tunewright.files import require_writable, resumable, write_json
+from tunewright.files import require_writable, resumable, write_record
 from tunewright.models.pretrained import Backbone
 from tunewright.planning.needs import StagePlan
 from tunewright.recipe.output import resolved_yaml
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import StageRecipe, stage_recipes
 from tunewright.report.page import write_report
-from tunewright.runs import Run, open_run, read_json
+from tunewright.runs import Run, open_run, read_json, read_or_forget
 from tunewright.stages.beside import prepare_beside
 from tunewright.stages.console import Screen
 from tunewright.stages.controls import require_controls, run_controls
@@ -25,7 +25,7 @@ from tunewright.stages.foretelling import hold_against, plan_run
 from tunewright.stages.identity import identify
 from tunewright.stages.ingredients import prepare_data
 from tunewright.stages.job import StageJob, recipe_backbone
-from tunewright.stages.learning import learn_stage
+from tunewright.stages.learning import is_learned, learn_stage
 from tunewright.stages.lineage import starting_lineage, warn_of_lost_promises
 from tunewright.stages.private import forget_key
 from tunewright.stages.private_rules import require_private
@@ -107,11 +107,11 @@ def run(
         with open_run(Path(runs), name, known, files, record, screen.warn) as (opened, goes_on):
             screen.log = opened.log
             screen.say(f"{'going on with' if goes_on else 'run'} {opened.folder}")
-            if not (opened.folder / "environment.json").exists():
-                write_json(opened.folder / "environment.json", describe_environment(base, prepared))
+            if read_or_forget(opened.folder / "environment.json", "a run's environment") is None:
+                write_record(opened.folder / "environment.json", describe_environment(base, prepared))
             if plans:
                 planned = {name: {**asdict(made), "fits": made.fits} for name, made in plans.items()}
-                write_json(opened.folder / "plan.json", {"stages": planned})
+                write_record(opened.folder / "plan.json", {"stages": planned})
             return _carry_out(opened, loaded, stages, prepared, beside, backbones, plans, base, until, lang, screen)
 
 
@@ -161,7 +161,7 @@ def _carry_out(
             seeded = with_seed(stage, recipe.seed + replica)
             folder = opened.stage_folder(stage.name, replica=replica)
             job = StageJob(stage=seeded, folder=folder, source=source, prepared=data, backbone=backbone, beside=others)
-            if not (folder / "summary.json").exists():
+            if not is_learned(folder):
                 learn_stage(job, screen)
                 if replica == 0 and stage.name in plans:
                     hold_against(plans[stage.name], folder, opened.folder.name)

@@ -15,7 +15,7 @@ from torch import nn
 
 from tunewright.errors import Diverged, RunFailed, Stopped
 from tunewright.evaluation.metrics import METRICS
-from tunewright.files import write_json
+from tunewright.files import write_record
 from tunewright.models.hollow import Numbers
 from tunewright.models.network import AnyNetwork
 from tunewright.models.pretrained import model_files
@@ -380,7 +380,7 @@ def finish_stage(
         **({"privacy": promised} if (promised := promise(lineage)) is not None else {}),
         **({"texts": texts} if texts is not None else {}),
     }
-    write_json(job.folder / "summary.json", summary)
+    write_record(job.folder / "summary.json", summary)
 
 
 def show_certificate(stage: str, certificate: dict[str, Any], screen: Screen) -> None:

@@ -6,21 +6,24 @@ import hashlib
 import itertools
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 import warnings
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from tunewright.errors import Diverged, NothingLearned, RecipeError
+from tunewright.errors import ArtifactError, Diverged, NothingLearned, RecipeError
+from tunewright.models.transformer import first_line
 from tunewright.random import mix
 from tunewright.recipe.search import Choice
 from tunewright.recipe.stages import stage_recipes
 from tunewright.runs import read_json
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.job import StageJob, recipe_backbone
-from tunewright.stages.learning import learn_stage
+from tunewright.stages.learning import is_learned, learn_stage
 from tunewright.stages.recipes import given_weights, read_recipe
 from tunewright.stages.search import Search, open_search
 
@@ -51,16 +54,28 @@ def chosen_sampler(name: str) -> Sampler:
 
 
 def open_study(search: Search, sampler: Sampler, prune: bool, worker: int = 0) -> Study:
-    """Optuna's, with the trials that the file has."""
+    """Optuna's, with the trials that the file has.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{(search.folder / 'study.db').resolve()}", engine_kwargs={"connect_args": {"timeout": PATIENCE}}
-    )
-    study = optuna.create_study(
-        study_name="tune", storage=storage, load_if_exists=True, direction="maximize" if search.greater else "minimize"
-    )
+    path = (search.folder / "study.db").resolve()
+    try:
+        _require_whole(path)
+        storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": PATIENCE}})
+        direction = "maximize" if search.greater else "minimize"
+        study = optuna.create_study(study_name="tune", storage=storage, load_if_exists=True, direction=direction)
+        _ = study.trials
+    except Exception as error:
+        raise ArtifactError(
+            f"the file of trials cannot be read: {first_line(error)}",
+            file=path,
+            expected="a whole database of trials",
+            fix="restore it from a copy, or remove it: then all trials are made again",
+        ) from error
     seed = (
         mix(search.seed, "sampler", worker, len(study.trials)) % 2**32
     )  # who goes on, or helps, must not draw what was drawn before
@@ -72,6 +87,16 @@ def open_study(search: Search, sampler: Sampler, prune: bool, worker: int = 0) -
         else optuna.pruners.NopPruner()
     )
     return study
+
+
+def _require_whole(path: Path) -> None:
+    """Let SQLite look through its own file, where there is one. Raises sqlite3.DatabaseError or ValueError when it is damaged."""
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(path, timeout=PATIENCE)) as database:
+        (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        raise ValueError(found)
 
 
 def _sampler(sampler: Sampler, seed: int) -> BaseSampler:
@@ -212,7 +237,7 @@ def _carried_out(search: Search, trial: Trial, params: dict[str, Any]) -> float:
     try:
         for index, (stage, data) in enumerate(zip(stages, search.prepared, strict=True)):
             folder = place / stage.name
-            if not (folder / "summary.json").exists():
+            if not is_learned(folder):
                 backbone = recipe_backbone(stage.recipe, search.base)
                 job = StageJob(stage=stage, folder=folder, source=source, prepared=data, backbone=backbone)
                 learn_stage(job, silent(), watch if index == len(stages) - 1 else None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tunewright.evaluation.intervals import Estimate, over_seeds
 from tunewright.evaluation.metrics import METRICS
-from tunewright.files import write_json
+from tunewright.files import write_record
 from tunewright.runs import read_json
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.run import run
@@ -42,7 +42,7 @@ def hold_against(search: Search, winner: list[str], seeds: int, screen: Screen) 
         "tuned": found["tuned"],
         "difference": difference.to_json(),
     }
-    write_json(search.folder / "held.json", held)
+    write_record(search.folder / "held.json", held)
     return {**held, "sentence": _sentence(metric, difference)}
 
 

@@ -60,6 +60,8 @@ class Trial:
     """Of a language model."""
     axes: Free | None = None
     """Of each input the axes in which examples may differ; None: seen from examples."""
+    origin: str | None = None
+    """The hash of the model's folder, which the file that is written names."""
 
     @cached_property
     def _by_size(self) -> list[int]:
