@@ -602,9 +602,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        from tunewright.files import system_error
+        from tunewright.files import refusal
 
-        if (found := system_error(error)) is None:
+        if (refused := refusal(error)) is None:
             raise
-        typer.echo(f"error: {getattr(error, 'filename', None) or 'the system'}: {found[1]}", err=True)
-        sys.exit(1)
+        typer.echo(f"error: {refused.message}", err=True)
+        sys.exit(refused.exit_code)

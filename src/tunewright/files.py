@@ -16,7 +16,7 @@ from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
 
-from tunewright.errors import ArtifactError, DataError, RunFailed, UserError
+from tunewright.errors import ArtifactError, DataError, RunFailed, TunewrightError, UserError
 from tunewright.limits import FOLDER_FILES, Limit
 
 # What a name of the file system can stand for besides a regular file.
@@ -36,6 +36,18 @@ SETTLED_AFTER = 2.0
 # A temporary folder in which nothing was written for so many seconds belongs to a process that was killed.
 ABANDONED = 24 * 3600
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# A path that the system does not let this user use as it was meant.
+UNUSABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+}
 # The key under which a record keeps the hash of its own content.
 SEAL = "content_sha256"
 
@@ -295,12 +307,30 @@ def system_error(error: Exception) -> tuple[int, str] | None:
     return None if found is None else (int(found[1]), os.strerror(int(found[1])))
 
 
+def refusal(error: Exception) -> TunewrightError | None:
+    """What the system refused, as an error that a person can mend; None where it refused nothing.
+
+    A path that cannot be used is the user's mistake, a full or broken disk is not.
+    """
+    if (found := system_error(error)) is None:
+        return None
+    number, reason = found
+    name = getattr(error, "filename", None)
+    path = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else None
+    if number in UNUSABLE:
+        inside_cache = path is not None and path.absolute().is_relative_to(cache_dir().absolute())
+        fix = "set TUNEWRIGHT_CACHE to a folder that you may write" if inside_cache else "check the path and its rights"
+        return UserError(reason, file=path, fix=fix)
+    return RunFailed(reason, file=path or "the system", fix="look at the disk: its space, its health")
+
+
 @contextmanager
 def resumable(folder: Path) -> Generator[None]:
     """Say in a sentence when the system refuses to read or write what a run needs, such as on a full disk.
 
     Raises:
-        RunFailed: it did. What was written before is whole, and the run can go on.
+        UserError: a path cannot be used.
+        RunFailed: the system refused something else. What was written before is whole, and the run can go on.
     """
     try:
         yield
@@ -308,6 +338,8 @@ def resumable(folder: Path) -> Generator[None]:
         if (found := system_error(error)) is None:
             raise
         number, reason = found
+        if number in UNUSABLE and (refused := refusal(error)) is not None:
+            raise refused from error
         cure = "free disk space" if number in NO_ROOM else "make sure that the file can be read and written"
         raise RunFailed(
             f"the run was interrupted: {reason}",

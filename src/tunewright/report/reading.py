@@ -114,6 +114,9 @@ def read_run(folder: Path) -> RunFiles:
             expected=", ".join(f"{name}/summary.json" for name in listed or STAGES),
             fix="name a run folder, such as runs/mnist, in which a stage was finished",
         )
+    for name in ["environment.json", *(f"{name}/summary.json" for name in listed if record.get("complete"))]:
+        if record and not (folder / name).exists():
+            note(f"{folder / name}: the file is missing; the report shows what is there")
     has_environment, has_plan = ((folder / name).exists() for name in ("environment.json", "plan.json"))
     return RunFiles(
         name=folder.resolve().name,
