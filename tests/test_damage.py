@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,16 +26,22 @@ import yaml
 
 from tiny import texts, tiny_bert
 from tunewright.checksums import CHECKSUMS
-from tunewright.errors import TunewrightError
-from tunewright.files import refusal, sha256_file
+from tunewright.errors import ArtifactError, TunewrightError
+from tunewright.files import refusal, sha256_file, write_record
+from tunewright.models.encoders import gpt
+from tunewright.models.transformer import build_transformer, describe_transformer
+from tunewright.recipe.loading import recipe_from_dict
 from tunewright.report.page import write_report
+from tunewright.runs import read_json
 from tunewright.stages import run as running
 from tunewright.stages.compare import compare_runs
 from tunewright.stages.console import silent
 from tunewright.stages.evaluate import read_predictions
 from tunewright.stages.export import export
+from tunewright.stages.precision import set_precision
 from tunewright.stages.predict import print_predictions
 from tunewright.stages.reevaluate import evaluate_run
+from tunewright.tasks.table import task_defaults
 
 COMMON = {"hardware": {"threads": 1, "precision": "float32"}, "eval": {"resamples": 100}}
 
@@ -335,3 +342,166 @@ def test_every_file(workplaces: Callable[[str], Workplace], kind: str, harm: str
         work.restore()
         HARMS[harm](path)
         READERS[folder](work, path)
+
+
+def test_a_flipped_frozen_set_is_computed_anew(workplaces: Callable[[str], Workplace]) -> None:
+    work = workplaces("frozen")
+    work.restore()
+    path = next((work.place / "cache" / "frozen").rglob("*.bin"))
+    flip(path)
+    found = carried_out(work.place, lambda: running.run("recipe.yaml", runs="again"))
+    assert found.code == 0 and "computed anew" in found.said and path.name in found.said
+    assert weights_of(work.place / "again" / "one") == work.weights
+
+
+@pytest.mark.parametrize("name", ["train.parquet", "manifest.json"])
+@pytest.mark.parametrize("harm", HARMS)
+def test_damaged_prepared_data_is_prepared_anew(workplaces: Callable[[str], Workplace], harm: str, name: str) -> None:
+    work = workplaces("rows")
+    work.restore()
+    (path,) = (work.place / "cache" / "prepared").rglob(name)
+    HARMS[harm](path)
+    found = carried_out(work.place, lambda: running.run("recipe.yaml", runs="again"))
+    assert found.code == 0 and "prepared anew" in found.said and name in found.said
+    assert found.said.count("prepared anew") == 1
+    assert weights_of(work.place / "again" / "one") == work.weights
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_model_is_refused_by_all_that_reads_it(workplaces: Callable[[str], Workplace], harm: str) -> None:
+    work = workplaces("rows")
+    model = work.place / "runs" / "one" / work.stage / "model"
+    for name in ("model.safetensors", "config.json"):
+        work.restore()
+        HARMS[harm](model / name)
+        found = carried_out(work.place, lambda: print_predictions(model, work.given))
+        assert found.code == 2 and name in found.said and "checksums.json" in found.said
+        found = carried_out(work.place, lambda: running.run("next.yaml", runs="runs"))
+        assert found.code == 2 and name in found.said
+
+
+def test_a_tokenizer_is_blamed_and_not_the_backbone(workplaces: Callable[[str], Workplace]) -> None:
+    work = workplaces("frozen")
+    work.restore()
+    model = work.place / "runs" / "one" / work.stage / "model"
+    (model / "checksums.json").unlink()
+    cut(model / "tokenizer.json")
+    for action in (
+        lambda: print_predictions(model, work.given),
+        lambda: running.run("next.yaml", runs="runs"),
+    ):
+        found = carried_out(work.place, action)
+        assert found.code == 2 and f"{work.stage}/model/tokenizer.json" in found.said, found.said
+        assert "backbone" not in found.said
+
+
+def test_the_model_card_may_be_edited(workplaces: Callable[[str], Workplace]) -> None:
+    work = workplaces("rows")
+    work.restore()
+    model = work.place / "runs" / "one" / work.stage / "model"
+    (model / "README.md").write_text("my own words")
+    found = carried_out(work.place, lambda: print_predictions(model, work.given))
+    assert found == Outcome(0, work.predicted)
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_the_record_of_an_earlier_run_stops_no_new_one(workplaces: Callable[[str], Workplace], harm: str) -> None:
+    work = workplaces("rows")
+    work.restore()
+    HARMS[harm](work.place / "runs" / "one" / "run.json")
+    found = carried_out(work.place, lambda: running.run("recipe.yaml", runs="runs"))
+    assert found.code == 0 and weights_of(work.place / "runs" / "one-2") == work.weights, found.said
+    assert "run.json" in found.said and "skipped" in found.said
+
+
+@pytest.mark.parametrize("name", ["summary.json", "model/model.safetensors", "../environment.json", "metrics.jsonl"])
+def test_a_killed_run_mends_its_own_files(workplaces: Callable[[str], Workplace], name: str) -> None:
+    work = workplaces("rows")
+    for harm in HARMS.values():
+        work.restore()
+        path = work.place / "killed" / "one" / work.stage / name
+        harm(path)
+        resumed(work, path)
+
+
+def test_a_changed_recipe_of_a_run_is_not_evaluated(workplaces: Callable[[str], Workplace]) -> None:
+    work = workplaces("rows")
+    work.restore()
+    path = work.place / "runs" / "one" / "recipe.resolved.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
+    found = carried_out(work.place, lambda: evaluate_run(work.place / "runs" / "one", []))
+    assert found.code == 2 and path.name in found.said
+
+
+def test_a_path_that_cannot_be_written_is_a_sentence(workplaces: Callable[[str], Workplace]) -> None:
+    work = workplaces("rows")
+    for name, said in (("cache", "TUNEWRIGHT_CACHE"), ("elsewhere", "check the path")):
+        work.restore()
+        shutil.rmtree(work.place / name, ignore_errors=True)
+        (work.place / name).write_text("a file where a folder should be")
+        found = carried_out(work.place, lambda: running.run("recipe.yaml", runs="elsewhere"))
+        assert found.code == 2 and said in found.said, found.said
+
+
+def test_a_damaged_file_of_trials_is_named(tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna")
+    from tunewright.stages.trials import open_study
+
+    search: Any = SimpleNamespace(folder=tmp_path, greater=True, seed=0, epochs=1, space=[])
+    study = open_study(search, "random", False)
+    for value in range(30):
+        study.add_trial(optuna.trial.create_trial(value=float(value)))
+    whole = (tmp_path / "study.db").read_bytes()
+    for content in (whole[: len(whole) // 2], b"x" * 4096, whole[:3000] + b"\xff" * 3000 + whole[6000:]):
+        (tmp_path / "study.db").write_bytes(content)
+        with pytest.raises(ArtifactError, match=r"study\.db") as caught:
+            open_study(search, "random", False)
+        assert caught.value.exit_code == 2
+    (tmp_path / "study.db").write_bytes(whole)
+    assert len(open_study(search, "random", False).trials) == 30
+
+
+def test_a_record_knows_its_own_content(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    write_record(path, {"a": 1, "b": [0.1, None], "half": "\ud83d", "inner": {2: "ü"}})
+    value = read_json(path, "a record")
+    assert value == {"a": 1, "b": [0.1, None], "half": "?", "inner": {"2": "ü"}}
+    path.write_text(path.read_text().replace('"a": 1', '"a": 2'))
+    with pytest.raises(ArtifactError, match="not what was written"):
+        read_json(path, "a record")
+    path.write_text('{"a": 2}')  # without a hash nothing is checked
+    assert read_json(path, "a record") == {"a": 2}
+
+
+def test_a_precision_that_is_lost_is_not_measured_again(tmp_path: Path) -> None:
+    network = build_transformer(
+        describe_transformer(
+            "causal-lm",
+            {
+                **gpt(layers=1, width=32, heads=2),
+                "vocab_size": 50,
+                "bos_token_id": 0,
+                "eos_token_id": 0,
+                "pad_token_id": 2,
+            },
+            head=None,
+            classes=None,
+        ),
+        seed=0,
+    )
+    (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
+    recipe = recipe_from_dict({"task": "language-modeling", "data": {"source": "x.txt"}}, [], defaults=task_defaults)
+    with pytest.raises(ArtifactError, match=r"precision\.json"):
+        set_precision(network, recipe, None, tmp_path, silent())  # pyright: ignore[reportArgumentType]
+
+
+def test_tokens_beyond_the_vocabulary_are_refused(workplaces: Callable[[str], Workplace]) -> None:
+    work = workplaces("frozen")
+    work.restore()
+    model = work.place / "runs" / "one" / work.stage / "model"
+    (model / "checksums.json").unlink()
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["beyond"] = 4711
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    found = carried_out(work.place, lambda: print_predictions(model, "a beyond film"))
+    assert found.code == 2 and "token 4711" in found.said, found.said

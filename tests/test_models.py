@@ -195,6 +195,7 @@ def test_saved_and_loaded_bit_for_bit(tmp_path: Path) -> None:
 )
 def test_a_damaged_model_is_refused(tmp_path: Path, file: str, content: bytes | None) -> None:
     save_model(tmp_path, network(["flatten", {"dense": 4}], (3,)), {})
+    (tmp_path / "checksums.json").unlink()  # as a stranger's folder
     (tmp_path / file).unlink() if content is None else (tmp_path / file).write_bytes(content)
     with pytest.raises(ArtifactError) as caught:
         load_network(tmp_path)
@@ -207,6 +208,9 @@ def test_a_flipped_or_cut_weight_file_never_ends_in_a_traceback(tmp_path: Path, 
     content = bytearray((tmp_path / "model.safetensors").read_bytes())
     place = min(place, len(content) - 1)
     (tmp_path / "model.safetensors").write_bytes(content[:place])
+    with pytest.raises(ArtifactError, match="another size than was written"):
+        load_network(tmp_path)
+    (tmp_path / "checksums.json").unlink()  # as a stranger's folder
     with pytest.raises(ArtifactError):
         load_network(tmp_path)
 

@@ -306,12 +306,13 @@ def test_an_adapters_folder_is_no_backbone(folder: Path) -> None:
 
 @pytest.fixture
 def adapter(folder: Path) -> Path:
-    """A saved adapter on a sound model."""
+    """A saved adapter on a sound model, without checksums, as a stranger's."""
     backbone = open_backbone(str(folder), Path("/"))
     described = describe_transformer("text-classification", backbone.config, head=None, classes=CLASSES)
     described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
     network = add_adapter(load_backbone(folder, described, seed=0).network, "lora", seed=0)
     save_model(folder.parent / "adapter", network, {})
+    (folder.parent / "adapter" / "checksums.json").unlink()
     return folder.parent / "adapter"
 
 
@@ -356,6 +357,7 @@ def test_a_saved_models_description_is_checked_too(folder: Path, tmp_path: Path)
     network = open_all(folder)
     for number, changes in enumerate(({"auto_map": {"AutoModel": "x.Y"}}, {"hidden_size": 10**9})):
         save_model(tmp_path / str(number), network, {})
+        (tmp_path / str(number) / "checksums.json").unlink()  # as a stranger's folder
         beside = json.loads((tmp_path / str(number) / "tunewright.json").read_text())
         beside["network"]["config"].update(changes)
         (tmp_path / str(number) / "tunewright.json").write_text(json.dumps(beside))

@@ -16,7 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,6 +50,13 @@ class Run:
 
     def mark_complete(self) -> None:
         write_record(self.folder / "run.json", {**self.record, "complete": True})
+
+    def told(self, key: str) -> Any:
+        """What run.json says under a key. Raises ArtifactError when it says nothing."""
+        if key not in (record := self.record):
+            path = self.folder / "run.json"
+            raise ArtifactError("the record of the run is not whole", file=path, expected=f"an entry {key!r}")
+        return record[key]
 
     @property
     def recipe(self) -> Path:
@@ -137,7 +144,7 @@ def open_run(
     # A killed run leaves its folder, a finished one too: so each candidate name is tried in turn.
     for number in range(1, 1_000_000):
         folder = root / (name if number == 1 else f"{name}-{number}")
-        if not _may_be_used(folder, identity, say):
+        if not _may_be_used(folder, identity, files, say):
             continue
         folder.mkdir(exist_ok=True)
         with (folder / ".lock").open("a") as lock:
@@ -147,7 +154,7 @@ def open_run(
                 say(f"another process is at work in {folder}; this one begins a run of its own")
                 continue
             # Another process may have begun or finished a run here before the lock was taken.
-            if not _may_be_used(folder, identity, say):
+            if not _may_be_used(folder, identity, files, say):
                 continue
             for path in folder.rglob(".*.tmp"):
                 path.unlink(missing_ok=True)  # a killed process was writing it
@@ -162,12 +169,11 @@ def open_run(
             return
 
 
-def _may_be_used(folder: Path, identity: Identity, say: Callable[[str], None]) -> bool:
+def _may_be_used(folder: Path, identity: Identity, files: Collection[str], say: Callable[[str], None]) -> bool:
     """Whether a folder is free for a run of this identity, or holds it unfinished."""
     path = folder / "run.json"
     if not path.exists():
-        # Without a lock it is somebody else's; with one, a process was killed before it had begun.
-        return not folder.exists() or (folder.is_dir() and ((folder / ".lock").exists() or not any(folder.iterdir())))
+        return not folder.exists() or (folder.is_dir() and _is_free(folder, files, say))
     try:
         known = read_json(path, "a run folder of Tunewright")
     except ArtifactError as error:
@@ -180,6 +186,16 @@ def _may_be_used(folder: Path, identity: Identity, say: Callable[[str], None]) -
     before = known.get("identified_by") or {}
     if before.get("recipe") == identity.recipe:
         say(f"{folder} is not continued, its files stay as they are: {'; '.join(identity.differences(before))} changed")
+    return False
+
+
+def _is_free(folder: Path, files: Collection[str], say: Callable[[str], None]) -> bool:
+    """Whether a folder without run.json is empty, or holds only what a run writes before it; any other is somebody else's."""
+    locked = (folder / ".lock").exists()
+    if all(path.name in files or path.name.startswith(".") for path in folder.iterdir()):
+        return locked or not any(folder.iterdir())
+    if locked:
+        say(f"{folder / 'run.json'}: the file is missing; the folder is skipped")
     return False
 
 

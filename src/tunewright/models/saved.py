@@ -114,7 +114,7 @@ def load_network(folder: Path) -> SavedModel:
         if not own and memory_is_taken():
             return SavedModel(_read_transformer(folder, described), extra, folder)
         network = fresh_network(described, seed=0)
-    except (RecipeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (RecipeError, KeyError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
         raise ArtifactError(
             f"the description of the network is damaged: {error}",
             file=path,

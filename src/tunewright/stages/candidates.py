@@ -122,7 +122,7 @@ def _result(folder: Path, task: str) -> tuple[tuple[str, str], str, float] | Non
         run = Run(folder)
         stage = stage_recipes(load_recipe(run.recipe, [], defaults=task_defaults))[-1]
         summary = read_json(run.stage_folder(stage.name) / "summary.json", "a stage")
-        name = started_from(stage.recipe, Path(run.record["base"]))
+        name = started_from(stage.recipe, Path(run.told("base")))
     except (ArtifactError, RecipeError, KeyError, OSError):
         return None
     metric = METRICS[get_task(task).metrics[0]]

@@ -8,7 +8,7 @@ from tunewright.errors import ArtifactError
 from tunewright.evaluation.compare import Predictions, compare_predictions
 from tunewright.evaluation.intervals import Difference
 from tunewright.evaluation.metrics import METRICS
-from tunewright.runs import read_json
+from tunewright.runs import Run
 from tunewright.stages.console import Screen
 from tunewright.stages.evaluate import read_predictions
 
@@ -36,7 +36,7 @@ def load_result(path: Path) -> Predictions:
     """The predictions in a stage's folder; of a run folder, those of its last evaluated stage."""
     if not (path / "run.json").exists():
         return read_predictions(path)
-    stages = read_json(path / "run.json", "a run folder of Tunewright")["stages"]
+    stages = Run(path).told("stages")
     for stage in reversed(stages):
         if (path / stage / "predictions.parquet").exists():
             return read_predictions(path / stage)

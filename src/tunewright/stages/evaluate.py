@@ -58,7 +58,7 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob
     summary_path = job.folder / "summary.json"
     summary = unmeasured(read_json(summary_path, "a stage's summary"))
     saved = load_network(job.folder / "model")
-    preprocessor = load_preprocessor(saved.extra["preprocessor"], job.folder / "model")
+    preprocessor = load_preprocessor(saved)
     if preprocessor.target is None and preprocessor.task.examination is None:
         write_record(summary_path, {**summary, "evaluation": None})
         return

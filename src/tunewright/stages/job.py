@@ -63,7 +63,7 @@ def load_origin(folder: Path, numbers: Numbers = "read") -> Origin:
     """A saved model and its preprocessor."""
     with weights(numbers):
         saved = load_network(folder)
-    return Origin(saved.network, load_preprocessor(saved.extra["preprocessor"], folder), folder)
+    return Origin(saved.network, load_preprocessor(saved), folder)
 
 
 def recipe_backbone(recipe: Recipe, base: Path) -> Backbone | None:

@@ -62,7 +62,7 @@ def merge_adapter(folder: Path, out: Path, screen: Screen | None = None) -> Merg
             expected=f"at most {TOLERANCE:g} of its size",
             fix="keep the adapter; this is a mistake in the adapter's own code: please report it",
         )
-    load_preprocessor(saved.extra["preprocessor"], folder).inputs.write(out)
+    load_preprocessor(saved).inputs.write(out)
     save_model(out, whole, saved.extra)
     found = Merged(folder=out, difference=float(difference.max()))
     screen.say(f"{out}: merged; the largest difference of a logit is {found.difference:.2g}")

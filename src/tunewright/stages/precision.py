@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tunewright.data.batching import Examples
-from tunewright.errors import RecipeError
+from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import cache_file, write_record
 from tunewright.models.hollow import has_no_numbers
 from tunewright.models.network import AnyNetwork, Inputs, evaluating
@@ -44,6 +44,7 @@ def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folde
 
     Raises:
         RecipeError: bfloat16 for a network of ours, which are too small for it.
+        ArtifactError: the stage goes on, and what it began with is lost.
     """
     wanted = recipe.hardware.precision
     if not isinstance(network, Transformer):
@@ -59,6 +60,13 @@ def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folde
     kept = None if folder is None else folder / "precision.json"
     if kept is not None and kept.exists():
         chosen = read_json(kept, "the precision that the stage began with")["precision"]
+    elif kept is not None and wanted == "auto" and any((kept.parent / "checkpoints").glob("step-*")):
+        raise ArtifactError(
+            "the precision that the stage began with is not known any more, and another one gives other weights",
+            file=kept,
+            expected='{"precision": "float32"} or {"precision": "bfloat16"}, as log.txt says',
+            fix="write the file again, or start anew under another name",
+        )
     elif wanted != "auto":
         chosen = wanted
     elif has_no_numbers(network):

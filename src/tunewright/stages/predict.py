@@ -111,12 +111,7 @@ def load_model(folder: Path | str) -> Model:
     """
     folder = Path(folder)
     saved = load_network(folder)
-    try:
-        preprocessor = load_preprocessor(saved.extra["preprocessor"], folder)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(
-            f"the model's preprocessor is damaged: {error}", file=folder / "config.json", fix="train again"
-        ) from error
+    preprocessor = load_preprocessor(saved)
     if preprocessor.target is None and preprocessor.task.examination is None:
         raise ArtifactError(
             "this model was pretrained without labels: it has nothing to predict yet",

@@ -58,6 +58,6 @@ def provenance(folder: Path) -> Provenance:
     index = next((index for index, stage in enumerate(stages) if stage.name == place.parent.name), None)
     if index is None:
         raise ArtifactError("the run's recipe has no such stage", file=folder, found=place.parent.name)
-    base = Path(run.record["base"])
+    base = Path(run.told("base"))
     source = given_weights(stages[0].recipe, base) if index == 0 else found / stages[index - 1].name / "model"
     return Provenance(run=run, stage=stages[index], source=source, base=base)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import write_record
+from tunewright.models.foreign import require_undamaged
 from tunewright.recipe.loading import load_recipe
 from tunewright.recipe.stages import stage_recipes
 from tunewright.report.page import write_report
@@ -31,7 +32,6 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = 
     """
     screen = screen or Screen()
     run = Run(folder)
-    record = run.record
     other = [override for override in overrides if not override.startswith("eval.")]
     if other:
         raise RecipeError(
@@ -41,15 +41,16 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = 
             fix="for anything else, run the recipe with the override",
         )
     recipe = load_recipe(run.recipe, overrides, defaults=task_defaults)
-    base = Path(record["base"])
+    base = Path(run.told("base"))
     stages = [stage for stage in stage_recipes(recipe) if (run.stage_folder(stage.name) / "summary.json").exists()]
     if not stages:
         raise ArtifactError("no stage of this run is trained yet", file=folder, fix="tunewright run RECIPE")
-    for replica in range(record["seeds"]):
+    for replica in range(run.told("seeds")):
         source = given_weights(stages[0].recipe, base)
         for stage in stages:
             seeded = with_seed(stage, recipe.seed + replica)
             place = run.stage_folder(stage.name, replica=replica)
+            require_undamaged(place / "model")
             prepared = prepare_data(stage.recipe, base, screen)
             # Only such tasks look back at what the stage began with.
             looks_back = get_task(stage.recipe.task).examination is not None
@@ -67,7 +68,7 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = 
                 _forget_controls(place)
                 run_controls(job, screen)
             source = place / "model"
-    summarise_seeds(run, stages, record["seeds"])
+    summarise_seeds(run, stages, run.told("seeds"))
     judge_targets(run, stages)
     screen.say(f"report: {write_report(folder)}")
     require_targets(

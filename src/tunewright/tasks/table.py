@@ -7,7 +7,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from tunewright.errors import RecipeError
+from tunewright.errors import ArtifactError, RecipeError, UserError
+from tunewright.models.saved import SavedModel
+from tunewright.models.transformer import Transformer
 from tunewright.tasks import (
     click_prediction,
     image_classification,
@@ -25,6 +27,7 @@ from tunewright.tasks import (
 )
 from tunewright.tasks.base import Preprocessor, Task
 from tunewright.tasks.targets import TargetEncoder
+from tunewright.tasks.tokens import TokenEncoder
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -71,8 +74,41 @@ def task_defaults(name: str) -> dict[str, Any]:
     return get_task(name).defaults
 
 
-def load_preprocessor(value: dict[str, Any], folder: Path) -> Preprocessor:
-    """A saved model's preprocessor from its JSON and the files in the model's folder."""
-    task = get_task(value["task"])
-    target = TargetEncoder(**value["target"]) if value["target"] else None
-    return Preprocessor(task=task, inputs=task.load_inputs(value["inputs"], folder), target=target)
+def load_preprocessor(saved: SavedModel) -> Preprocessor:
+    """A saved model's preprocessor from its JSON and the files in the model's folder.
+
+    Raises:
+        ArtifactError: it is damaged, or its tokens are not those of the network.
+    """
+    assert saved.folder is not None
+    try:
+        value = saved.extra["preprocessor"]
+        task = get_task(value["task"])
+        target = TargetEncoder(**value["target"]) if value["target"] else None
+        inputs = task.load_inputs(value["inputs"], saved.folder)
+    except UserError:
+        raise
+    except Exception as error:  # the library's tokenizers raise whatever they like
+        raise ArtifactError(
+            f"the model's preprocessor is damaged: {type(error).__name__}: {error}",
+            file=saved.folder,
+            expected="the files that were saved beside the weights",
+            fix="restore the folder from a copy, or train again",
+        ) from error
+    if isinstance(inputs, TokenEncoder) and isinstance(saved.network, Transformer):
+        _require_known_tokens(inputs, saved.network, saved.folder)
+    return Preprocessor(task=task, inputs=inputs, target=target)
+
+
+def _require_known_tokens(inputs: TokenEncoder, network: Transformer, folder: Path) -> None:
+    """The tokenizer makes no token that the network has no embedding for."""
+    known = network.core.config.vocab_size
+    highest = max(inputs.tokenizer.get_vocab().values(), default=0)
+    if highest >= known:
+        raise ArtifactError(
+            "the tokenizer makes tokens that the network does not know",
+            file=folder / "tokenizer.json",
+            found=f"token {highest}",
+            expected=f"tokens below {known}, the size of the network's vocabulary",
+            fix="restore the folder from a copy, or train again",
+        )

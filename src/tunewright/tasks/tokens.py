@@ -270,10 +270,10 @@ def load_tokenizer(folder: Path) -> Any:
         raise
     except BaseException as error:  # a panic of a library in Rust is no Exception
         raise DataError(
-            f"the backbone's tokenizer cannot be read: {(str(error).strip() or type(error).__name__).splitlines()[0]}",
-            file=folder,
+            f"the tokenizer cannot be read: {(str(error).strip() or type(error).__name__).splitlines()[0]}",
+            file=folder / "tokenizer.json",
             expected="tokenizer.json and tokenizer_config.json",
-            fix="take a backbone that comes with its tokenizer",
+            fix="restore the file from a copy, or take a model that comes with its tokenizer",
         ) from None
     return tokenizer
 
