@@ -8,9 +8,9 @@ from tunewright.errors import ArtifactError
 from tunewright.evaluation.compare import Predictions, compare_predictions
 from tunewright.evaluation.intervals import Difference
 from tunewright.evaluation.metrics import METRICS
-from tunewright.runs import Run
+from tunewright.runs import Run, damage_beside
 from tunewright.stages.console import Screen
-from tunewright.stages.evaluate import read_predictions
+from tunewright.stages.evaluate import PREDICTIONS_FILE, read_predictions
 
 
 def compare_runs(first: Path, second: Path, *, screen: Screen | None = None) -> dict[str, Difference]:
@@ -38,7 +38,8 @@ def load_result(path: Path) -> Predictions:
         return read_predictions(path)
     stages = Run(path).told("stages")
     for stage in reversed(stages):
-        if (path / stage / "predictions.parquet").exists():
+        # One whose predictions were lost is refused, and none before it is taken in its place.
+        if (path / stage / PREDICTIONS_FILE).exists() or damage_beside(path / stage, PREDICTIONS_FILE) is not None:
             return read_predictions(path / stage)
     raise ArtifactError(
         "no stage of this run was evaluated", file=path, found=", ".join(stages), fix="tunewright run RECIPE"

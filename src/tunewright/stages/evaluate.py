@@ -199,7 +199,7 @@ def read_predictions(folder: Path) -> Predictions:
         raise ArtifactError(
             "there are no predictions here",
             file=folder,
-            expected="the folder of an evaluated stage, with predictions.parquet",
+            expected="the folder of an evaluated stage, with predictions.parquet, or a run folder, with run.json",
             fix="run the recipe, or name the stage's folder: runs/NAME/STAGE",
         ) from None
     except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:

@@ -24,7 +24,7 @@ from tunewright.runs import read_json
 from tunewright.stages.console import Screen
 from tunewright.stages.job import StageJob
 from tunewright.tasks.base import Preprocessor
-from tunewright.tasks.table import load_preprocessor
+from tunewright.tasks.table import read_preprocessor
 from tunewright.training.accounting import Steps
 from tunewright.training.lineage import Guarantee, Learned, Lineage, Spent, Statistic, Unit
 
@@ -125,7 +125,7 @@ def statistics(job: StageJob, prepared: Prepared, preprocessor: Preprocessor) ->
     known: list[Statistic] = []
     if job.source is not None and (record := _record(job.source)) is not None:
         # An encoder that comes with the model was fitted by the stage that made it, and is in that one's list.
-        known = load_preprocessor(record["preprocessor"], job.source).inputs.statistics(prepared, owner)
+        known = read_preprocessor(record, job.source).inputs.statistics(prepared, owner)
     found = [entry for entry in preprocessor.inputs.statistics(prepared, owner) if entry not in known]
     if preprocessor.target is not None:
         found.append(preprocessor.target.statistic(prepared, owner))

@@ -42,15 +42,21 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = 
         )
     recipe = load_recipe(run.recipe, overrides, defaults=task_defaults)
     base = Path(run.told("base"))
-    stages = [stage for stage in stage_recipes(recipe) if (run.stage_folder(stage.name) / "summary.json").exists()]
+    complete = run.record.get("complete")
+    stages = [
+        stage for stage in stage_recipes(recipe) if complete or (run.stage_folder(stage.name) / "summary.json").exists()
+    ]
     if not stages:
         raise ArtifactError("no stage of this run is trained yet", file=folder, fix="tunewright run RECIPE")
-    for replica in range(run.told("seeds")):
+    seeds = range(run.told("seeds"))
+    for place in (run.stage_folder(stage.name, replica=replica) for replica in seeds for stage in stages):
+        read_json(place / "summary.json", "a stage's summary")
+        require_undamaged(place / "model")
+    for replica in seeds:
         source = given_weights(stages[0].recipe, base)
         for stage in stages:
             seeded = with_seed(stage, recipe.seed + replica)
             place = run.stage_folder(stage.name, replica=replica)
-            require_undamaged(place / "model")
             prepared = prepare_data(stage.recipe, base, screen)
             # Only such tasks look back at what the stage began with.
             looks_back = get_task(stage.recipe.task).examination is not None
@@ -68,7 +74,7 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = 
                 _forget_controls(place)
                 run_controls(job, screen)
             source = place / "model"
-    summarise_seeds(run, stages, run.told("seeds"))
+    summarise_seeds(run, stages, len(seeds))
     judge_targets(run, stages)
     screen.say(f"report: {write_report(folder)}")
     require_targets(

@@ -81,22 +81,35 @@ def load_preprocessor(saved: SavedModel) -> Preprocessor:
         ArtifactError: it is damaged, or its tokens are not those of the network.
     """
     assert saved.folder is not None
+    found = read_preprocessor(saved.extra, saved.folder)
+    if isinstance(found.inputs, TokenEncoder) and isinstance(saved.network, Transformer):
+        _require_known_tokens(found.inputs, saved.network, saved.folder)
+    return found
+
+
+def read_preprocessor(extra: dict[str, Any], folder: Path) -> Preprocessor:
+    """The preprocessor of a model's folder, without its network.
+
+    Args:
+        extra: the JSON that was saved beside the network.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
     try:
-        value = saved.extra["preprocessor"]
+        value = extra["preprocessor"]
         task = get_task(value["task"])
         target = TargetEncoder(**value["target"]) if value["target"] else None
-        inputs = task.load_inputs(value["inputs"], saved.folder)
+        inputs = task.load_inputs(value["inputs"], folder)
     except UserError:
         raise
     except Exception as error:  # the library's tokenizers raise whatever they like
         raise ArtifactError(
             f"the model's preprocessor is damaged: {type(error).__name__}: {error}",
-            file=saved.folder,
+            file=folder,
             expected="the files that were saved beside the weights",
             fix="restore the folder from a copy, or train again",
         ) from error
-    if isinstance(inputs, TokenEncoder) and isinstance(saved.network, Transformer):
-        _require_known_tokens(inputs, saved.network, saved.folder)
     return Preprocessor(task=task, inputs=inputs, target=target)
 
 
