@@ -20,6 +20,7 @@ from tunewright.data.batching import Batch
 from tunewright.data.conversations import Turn
 from tunewright.data.preferences import Preference, preference, recognise_preferences
 from tunewright.errors import DataError, RecipeError, UserError
+from tunewright.files import write_record
 from tunewright.models.encoders import gpt
 from tunewright.models.transformer import Transformer, build_transformer, describe_transformer
 from tunewright.stages.console import silent
@@ -286,7 +287,7 @@ def test_a_training_that_goes_on_keeps_its_reference(trained: Any, tmp_path: Pat
     shutil.rmtree(stage / "model")
     (stage / "summary.json").unlink()
     record = json.loads((whole.folder / "run.json").read_text())
-    (whole.folder / "run.json").write_text(json.dumps({**record, "complete": False}))
+    write_record(whole.folder / "run.json", {**record, "complete": False})
     checkpoints = sorted((stage / "checkpoints").glob("step-*"))
     assert len(checkpoints) == 2
     shutil.rmtree(checkpoints[-1])
