@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from tunewright.errors import RecipeError
 from tunewright.models.encoders import gpt
 from tunewright.models.generate import generate
-from tunewright.models.gpt import GPT, Past, is_plain
+from tunewright.models.gpt import GPT, is_plain
 from tunewright.models.transformer import Transformer, build_transformer, describe_transformer, make_config
 from tunewright.models.transformer_files import load_backbone, write_transformer
 
@@ -74,11 +75,11 @@ def test_documents_in_a_row_do_not_see_each_other(kind: str) -> None:
 
 def test_what_was_read_is_kept() -> None:
     network = network_of(kv_heads=2).eval()
-    ids, past = tokens(), Past()
+    ids, cache = tokens(), DynamicCache()
     with torch.no_grad():
         whole = network({"input_ids": ids})
-        parts = [network.model(ids[:, :7], past=past).logits]
-        parts += [network.model(ids[:, place : place + 1], past=past).logits for place in range(7, 20)]
+        parts = [network.model(ids[:, :7], cache=cache).logits, network.model(ids[:, 7:11], cache=cache).logits]
+        parts += [network.model(ids[:, place : place + 1], cache=cache).logits for place in range(11, 20)]
     assert torch.allclose(torch.cat(parts, dim=1), whole, atol=1e-5)
 
 

@@ -127,7 +127,7 @@ def test_few_descriptors_are_enough() -> None:
 from starlette.responses import PlainTextResponse
 from tunewright.serving.limits import Limits
 from tunewright.serving.listening import listen
-listen(PlainTextResponse("yes"), host="127.0.0.1", port={port}, limits=Limits())
+listen(PlainTextResponse("yes"), host="127.0.0.1", port={port}, limits=Limits(), begin_stop=lambda: None)
 """
     few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (80, 80))
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, preexec_fn=few)

@@ -134,7 +134,7 @@ def test_openai_s_own_client_talks_to_it(models: dict[str, Path]) -> None:
         deltas = [json.loads(event)["choices"][0] for event in events[:-1]]
         assert (
             "".join(delta["delta"].get("content", "") for delta in deltas) == text
-            and deltas[-1]["finish_reason"] == "stop"
+            and deltas[-1]["finish_reason"] == whole["choices"][0]["finish_reason"]
         )
         plain = client.post("/v1/completions", json={"prompt": "3+", "max_tokens": 4, "temperature": 0}).json()
         assert plain["object"] == "text_completion" and isinstance(plain["choices"][0]["text"], str)
@@ -144,7 +144,7 @@ def test_openai_s_own_client_talks_to_it(models: dict[str, Path]) -> None:
             {"messages": turns, "temperature": -1},
         ):
             answer = client.post("/v1/chat/completions", json=wrong)
-            assert answer.status_code == 422 and answer.json()["error"]["fix"]
+            assert answer.status_code == 400 and answer.json()["error"]["message"]
 
 
 def test_limits_and_tokens(models: dict[str, Path]) -> None:

@@ -232,5 +232,23 @@ DECODE_BYTES = Limit(
 DECODE_SECONDS = Limit(
     name="decode_seconds", default=20, unit="seconds", about="decoding a Parquet or Arrow file, beyond 1 s for 4 MiB"
 )
+PROMPT_CHARACTERS = Limit(
+    name="prompt_characters", default=2**18, unit="characters", about="a prompt or conversation sent to the service"
+)
+PROMPT_TOKENS = Limit(name="prompt_tokens", default=2**15, unit="tokens", about="a prompt sent to the service")
+CHOICES = Limit(name="choices", default=16, unit="texts", about="texts that one request may ask for")
+GENERATION_SLOTS = Limit(name="generation_slots", default=16, unit="texts", about="texts generated at the same time")
+GENERATION_QUEUE = Limit(
+    name="generation_queue", default=128, unit="texts", about="texts that wait for a generation slot"
+)
+PREPARATION_QUEUE = Limit(
+    name="preparation_queue", default=64, unit="requests", about="requests that wait to be tokenized or embedded"
+)
+TEMPLATE_SECONDS = Limit(
+    name="template_seconds", default=5, unit="seconds", about="rendering a conversation with a model's chat template"
+)
+TEMPLATE_BYTES = Limit(
+    name="template_bytes", default=2**30, unit="bytes", about="memory of the process that renders chat templates"
+)
 
 LIMITS: tuple[Limit, ...] = tuple(value for value in list(vars().values()) if isinstance(value, Limit))

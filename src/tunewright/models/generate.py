@@ -40,38 +40,44 @@ def generate(
         top_p: draw from the likeliest that have this probability together (Holtzman et al. 2020, section 3.1).
     """
     known = list(ids[-context:])
-    past: Any = None
+    cache: Any = None
     fresh = known
-    device = next(network.parameters()).device
     for number in range(most):
         with evaluating(network), torch.inference_mode():
-            logits, past = _step(network, torch.tensor([fresh], device=device), past)
-        token = _choose(logits, temperature, top_k, top_p, seed, number)
+            logits, cache = read(network, fresh, cache)
+        token = choose(logits, temperature, top_k, top_p, seed, number)
         if token in end:
             return
         yield token
         known.append(token)
         if len(known) >= context:
-            known, past = known[-(context // 2) :], None
-        fresh = known if past is None else [token]
+            known, cache = known[-(context // 2) :], None
+        fresh = known if cache is None else [token]
 
 
-def _step(network: Transformer, ids: Tensor, past: Any) -> tuple[Tensor, Any]:
-    """The logits [V] after the last of `ids`, float32, and what was read so far."""
-    from tunewright.models.gpt import GPT
+def read(network: Transformer, ids: list[int], cache: Any) -> tuple[Tensor, Any]:
+    """The logits [V] after the last of `ids`, float32, and the cache with all that was read so far; None: it keeps none.
 
-    if isinstance(network.core, GPT):
-        past = [] if past is None else past
-        return network.model(ids, past=past).logits[0, -1].float(), past
-    found = network.model(input_ids=ids, cache=past, use_cache=True)
-    return found.logits[0, -1].float(), found.cache
+    Args:
+        cache: of the tokens before; None: there are none.
+    """
+    tokens = torch.tensor([ids], device=next(network.parameters()).device)
+    found = network.model(input_ids=tokens, cache=cache, use_cache=True)
+    return found.logits[0, -1].float(), getattr(found, "cache", None)
 
 
-def _choose(logits: Tensor, temperature: float, top_k: int | None, top_p: float, seed: int, number: int) -> int:
+def choose(logits: Tensor, temperature: float, top_k: int | None, top_p: float, seed: int, number: int) -> int:
+    """The next token: drawn from the logits [V] by a random number that depends on `seed` and `number` alone.
+
+    Args:
+        number: how many tokens were chosen before.
+    """
     if temperature == 0:
         return int(logits.argmax())
-    chances = (logits / temperature).softmax(0)
-    ordered, names = chances.sort(descending=True)
+    scaled = logits / temperature
+    if not scaled.max().isfinite():  # a temperature so low that the division overflows
+        return int(logits.argmax())
+    ordered, names = scaled.softmax(0).sort(descending=True)
     below = ordered.cumsum(0) - ordered < top_p
     if top_k is not None:
         below[top_k:] = False

@@ -20,9 +20,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import LlamaConfig, PreTrainedModel, initialization
+from transformers import Cache, DynamicCache, LlamaConfig, PreTrainedModel, initialization
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
+from transformers.modeling_outputs import BaseModelOutput, CausalLMOutputWithPast
 
 from tunewright.models.kernels import gated, rms_norm, rotate
 
@@ -30,8 +30,6 @@ from tunewright.models.kernels import gated, rms_norm, rotate
 LIBRARY_NAME = "LlamaForCausalLM"
 # Up to so many tokens attention is computed in plain products on a CPU.
 SHORT = 128
-# Keys and values of the tokens before, for each layer: [B, G, tokens, K] twice.
-Past = list[tuple[Tensor, Tensor]]
 
 
 def is_plain(config: Any) -> bool:
@@ -72,18 +70,14 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, keys, bias=False)
         self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, past: Past | None, layer: int) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, cache: Cache | None, layer: int) -> Tensor:
         """[B, T, D] to [B, T, D]."""
         heads = side_by_side(x, self.q_proj, self.k_proj, self.v_proj).unflatten(2, (-1, self.size))
         turned, value = heads.split([heads.shape[2] - self.shared, self.shared], dim=2)
         query, key = rotate(turned, *rotation).split([turned.shape[2] - self.shared, self.shared], dim=2)
         query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-        if past is not None:
-            if layer < len(past):
-                key, value = (torch.cat(pair, dim=2) for pair in zip(past[layer], (key, value)))
-                past[layer] = (key, value)
-            else:
-                past.append((key, value))
+        if cache is not None:
+            key, value = cache.update(key, value, layer)
         if self.groups > 1:
             key, value = (part.repeat_interleave(self.groups, dim=1) for part in (key, value))
         found = attend(query, key, value, mask)
@@ -163,8 +157,8 @@ class Layer(GradientCheckpointingLayer):
         self.input_layernorm = Norm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = Norm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, past: Past | None, layer: int) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rotation, mask, past, layer)
+    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, cache: Cache | None, layer: int) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), rotation, mask, cache, layer)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -208,7 +202,8 @@ class Decoder(nn.Module):
         input_ids: Tensor,
         document: Tensor | None = None,
         position: Tensor | None = None,
-        past: Past | None = None,
+        cache: Cache | None = None,
+        attention_mask: Tensor | None = None,
         **_padding: Any,
     ) -> BaseModelOutput:
         """Token ids [B, T] to states [B, T, D].
@@ -216,19 +211,30 @@ class Decoder(nn.Module):
         Args:
             document: [B, T] the number of each token's document, where a row holds several; None: it holds one.
             position: [B, T] each token's place in its document; None: from the first token on.
-            past: keys and values of the tokens before; those of these tokens are added. Then T is 1, or `past` empty.
+            cache: keys and values of the tokens before; those of these tokens are added.
+            attention_mask: [B, S], true for the cached tokens that each row may look at, for one new token (T = 1).
 
-        Padding stands behind the text, where no token looks, so that an attention mask has nothing to say.
+        Without a cache, padding stands behind the text, where no token looks, so that an attention mask has nothing to say.
         """
-        before = past[0][0].shape[2] if past else 0
+        before = cache.get_seq_length() if cache is not None else 0
         if position is None:
             position = torch.arange(before, before + input_ids.shape[1], device=input_ids.device)[None]
-        mask = attention_mask(input_ids, document, self.config.num_attention_heads)
+        mask = self._mask(input_ids, document, before, attention_mask if cache is not None else None)
         rotation = rotation_of(position, self.size, self.theta)
         x = self.embed_tokens(input_ids)
         for number, layer in enumerate(self.layers):
-            x = layer(x, rotation, mask, past, number)
+            x = layer(x, rotation, mask, cache, number)
         return BaseModelOutput(last_hidden_state=self.norm(x))
+
+    def _mask(self, input_ids: Tensor, document: Tensor | None, before: int, cached: Tensor | None) -> Tensor | None:
+        if cached is not None:
+            return cached.bool()[:, None, None]
+        length = input_ids.shape[1]
+        if before and length > 1:  # the next part of a text: each token looks at all that was read and its own past
+            return torch.ones(length, before + length, dtype=torch.bool, device=input_ids.device).tril(before)[
+                None, None
+            ]
+        return attention_mask(input_ids, document, self.config.num_attention_heads)
 
 
 class GPT(PreTrainedModel):
@@ -260,9 +266,26 @@ class GPT(PreTrainedModel):
         self.starts[self.lm_head] = config.initializer_range * narrow**2
         self.post_init()
 
-    def forward(self, input_ids: Tensor, **inputs: Any) -> CausalLMOutput:
-        """Token ids [B, T] to logits [B, T, V]; other inputs as for the decoder."""
-        return CausalLMOutput(logits=self.lm_head(self.model(input_ids, **inputs).last_hidden_state))
+    def forward(
+        self,
+        input_ids: Tensor,
+        cache: Cache | None = None,
+        use_cache: bool = False,
+        position_ids: Tensor | None = None,
+        **inputs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Token ids [B, T] to logits [B, T, V]; other inputs as for the decoder.
+
+        Args:
+            use_cache: start a cache where none is given.
+            position_ids: [B, T], what the library calls the decoder's `position`.
+        """
+        if use_cache and cache is None:
+            cache = DynamicCache()
+        if position_ids is not None:
+            inputs["position"] = position_ids
+        states = self.model(input_ids, cache=cache, **inputs).last_hidden_state
+        return CausalLMOutputWithPast(logits=self.lm_head(states), cache=cache)
 
     def rate_of(self, name: str) -> float:
         """The multiple of the learning rate for a parameter: 1, unless the width was scaled (muP, for Adam).

@@ -26,8 +26,8 @@ from tunewright.errors import UserError
 from tunewright.serving.batching import Batcher
 from tunewright.serving.docs_page import docs_page
 from tunewright.serving.guard import Guard
-from tunewright.serving.limits import LAST_SECONDS, LOCAL, Limits, Refused
-from tunewright.serving.openai_api import add_openai
+from tunewright.serving.limits import LOCAL, Limits, Refused
+from tunewright.serving.openai_api import Worker, add_openai
 from tunewright.serving.page import SCRIPT, try_page
 from tunewright.serving.same_origin import SameOrigin, page_response
 from tunewright.serving.strict_json import parse_json
@@ -62,7 +62,8 @@ def make_app(model: Model, *, name: str, token: str | None = None, limits: Limit
     @asynccontextmanager
     async def lifespan(_app: FastAPI):
         yield
-        batcher.stop(LAST_SECONDS)
+        for worker in workers:
+            worker.stop()
 
     app = FastAPI(title=f"Tunewright: {name}", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
     requests = Requests(registry, app)
@@ -87,9 +88,9 @@ def make_app(model: Model, *, name: str, token: str | None = None, limits: Limit
 
     @app.get("/ready")
     async def ready() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
-        """Whether the model answers."""
-        if not batcher.is_responsive(limits.seconds):
-            raise Refused(503, "the model does not answer", "restart the service")
+        """Whether what computes the answers came by within the last second."""
+        if not all(worker.is_responsive() for worker in workers):
+            raise Refused(503, "the model has been at one batch for more than a second", "ask again in a moment")
         return {"status": "ready"}
 
     @app.get("/metrics", include_in_schema=False)
@@ -105,7 +106,14 @@ def make_app(model: Model, *, name: str, token: str | None = None, limits: Limit
         found = {"predictions": answers} | ({"left_out": left_out} if left_out else {})
         return Response(await asyncio.to_thread(_written, found), media_type=JSON)
 
-    add_openai(app, model, name=name, limits=limits, body=json_body)
+    openai = add_openai(app, model, name=name, limits=limits, body=json_body)
+    workers: list[Worker] = [batcher] if openai is None else [batcher, openai]
+
+    def begin_stop() -> None:
+        for worker in workers:
+            worker.begin_stop()
+
+    app.state.begin_stop = begin_stop
     return app
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from tunewright.serving.limits import LAST_SECONDS
+
 # What answers rows: a table in, an answer for each row out.
 Answer = Callable[[pa.Table], list[dict[str, Any]]]
 
@@ -53,7 +55,10 @@ class Batcher:
         began = self.began
         return self.thread.is_alive() and (began is None or time.monotonic() - began <= seconds)
 
-    def stop(self, seconds: float | None = None) -> None:
+    def begin_stop(self) -> None:
+        """Nothing: what is waiting is still answered, which takes a moment."""
+
+    def stop(self, seconds: float = LAST_SECONDS) -> None:
         """Answer what is waiting, and end; a pass that takes longer than that is left to itself."""
         self.waiting.put(None)
         self.thread.join(seconds)

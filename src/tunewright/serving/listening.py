@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from types import FrameType
 from typing import Any, cast
 
 import h11
@@ -28,8 +30,11 @@ IDLE_SECONDS = 5
 FLUSH_SECONDS = 5
 
 
-def listen(app: ASGIApp, *, host: str, port: int, limits: Limits) -> None:
+def listen(app: ASGIApp, *, host: str, port: int, limits: Limits, begin_stop: Callable[[], None]) -> None:
     """Answer requests until Ctrl-C or SIGTERM; what is in progress then is still answered.
+
+    Args:
+        begin_stop: called at the signal, so that open streams come to an end.
 
     Raises:
         UserError: the port is taken, or this machine has no such address.
@@ -45,11 +50,19 @@ def listen(app: ASGIApp, *, host: str, port: int, limits: Limits) -> None:
             fix="name another one with --port",
         ) from None
     with listener, suppress(KeyboardInterrupt):
-        Server(uvicorn.Config(app, **options(limits))).run([listener])
+        Server(uvicorn.Config(app, **options(limits)), begin_stop).run([listener])
 
 
 class Server(uvicorn.Server):
     """Accepts few connections in a turn of the event loop, while many may wait for that in the kernel."""
+
+    def __init__(self, config: uvicorn.Config, begin_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.begin_stop = begin_stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.begin_stop()
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -46,7 +46,8 @@ def serve(folder: Path, *, host: str, port: int, token_file: Path | None, screen
     name = name_of(folder)
     screen.say(f"{name} at http://{host}:{port}: a page to try it; /predict, /docs, /health, /ready, /metrics")
     limits = Limits()
-    listen(make_app(model, name=name, token=token, limits=limits), host=host, port=port, limits=limits)
+    app = make_app(model, name=name, token=token, limits=limits)
+    listen(app, host=host, port=port, limits=limits, begin_stop=app.state.begin_stop)
 
 
 def read_token(file: Path | None, screen: Screen) -> str | None:
@@ -118,4 +119,4 @@ def show_runs(runs: Path, port: int, screen: Screen) -> None:
     from tunewright.serving.runs_app import make_ui
 
     screen.say(f"all runs of {runs} at http://127.0.0.1:{port}")
-    listen(make_ui(runs), host="127.0.0.1", port=port, limits=Limits())
+    listen(make_ui(runs), host="127.0.0.1", port=port, limits=Limits(), begin_stop=lambda: None)

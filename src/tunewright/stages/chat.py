@@ -76,8 +76,7 @@ def chat(
 
 def pieces(network: Transformer, encoder: WriterEncoder, ids: list[int], drawing: Drawing) -> Iterator[str]:
     """What is written after `ids`, in whole characters."""
-    tokens: list[int] = []
-    shown = ""
+    text = Detokenizer(encoder.tokenizer)
     chosen = generate(
         network,
         ids,
@@ -89,11 +88,34 @@ def pieces(network: Transformer, encoder: WriterEncoder, ids: list[int], drawing
         seed=drawing.seed,
     )
     for token in chosen:
-        tokens.append(token)
-        text = encoder.tokenizer.decode(tokens, skip_special_tokens=True)
-        if not text.endswith(UNFINISHED):
-            yield text[len(shown) :]
-            shown = text
+        if piece := text.add(token):
+            yield piece
+
+
+class Detokenizer:
+    """The text of tokens that come one at a time, in whole characters.
+
+    How a token is written can depend on the one before it, so the last ones that were written out are decoded once more
+    with what is new; all the tokens before them are not.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.known: list[int] = []
+        """Tokens that were written out last, decoded again for what follows them."""
+        self.fresh: list[int] = []
+
+    def add(self, token: int) -> str:
+        """What the token adds to the text; nothing while a character is not complete."""
+        self.fresh.append(token)
+        before, text = self._text(self.known), self._text(self.known + self.fresh)
+        if len(text) <= len(before) or text.endswith(UNFINISHED):
+            return ""
+        self.known, self.fresh = self.fresh, []
+        return text[len(before) :]
+
+    def _text(self, tokens: list[int]) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 def ends(network: Transformer, encoder: WriterEncoder) -> set[int]:

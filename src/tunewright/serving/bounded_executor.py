@@ -1,0 +1,54 @@
+"""One thread beside the event loop, with a bounded queue before it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Found = TypeVar("Found")
+
+
+class ExecutorFull(Exception):
+    """As many calls wait as may."""
+
+
+class BoundedExecutor:
+    """Run calls one after the other in a thread of its own.
+
+    Args:
+        name: of the thread.
+        room: calls that may wait or run at the same time.
+    """
+
+    def __init__(self, name: str, room: int) -> None:
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self.room = room
+        self.running = 0
+
+    async def run(self, call: Callable[[], Found]) -> Found:
+        """What a call returns or raises.
+
+        Raises:
+            ExecutorFull: there is no room for it.
+        """
+        if self.running >= self.room:
+            raise ExecutorFull
+        self.running += 1
+        future = self.pool.submit(call)
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: _tell(loop, self._finished))
+        return await asyncio.wrap_future(future)
+
+    def stop(self) -> None:
+        """Drop what waits; what is running ends by itself."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+    def _finished(self) -> None:
+        self.running -= 1
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call)

@@ -1,0 +1,382 @@
+"""The generation engine: one thread that writes all texts, by continuous batching.
+
+Requests wait in a bounded queue. Between two tokens the thread lets waiting ones join the batch, drops those that were
+cancelled or are past their deadline, reads a part of a new prompt, and then makes one step for all texts of the batch. What
+a text consists of depends on its own prompt and settings alone.
+
+What is written reaches a request through a queue of its event loop; nobody waits for a client that reads slowly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tunewright.limits import GENERATION_QUEUE, GENERATION_SLOTS
+from tunewright.models.batched_decoding import DecodingBatch, decoding_batch
+from tunewright.models.generate import choose, read
+from tunewright.models.transformer import Transformer
+from tunewright.stages.chat import Detokenizer, Drawing, ends
+from tunewright.tasks.causal_tokens import WriterEncoder
+
+# Tokens of new prompts that are read between two steps of the batch.
+PREFILL_TOKENS = 256
+# Seconds after which an idle thread shows that it is alive.
+IDLE_SECONDS = 0.2
+# Seconds that a request waits beyond its deadline for the thread to say that it is over.
+GRACE = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One text to be written."""
+
+    ids: list[int]
+    drawing: Drawing
+    stop: tuple[str, ...] = ()
+    """Texts at which it ends; they are not part of it."""
+    bias: dict[int, float] = field(default_factory=dict[int, float])
+    """What is added to the logits of tokens."""
+    presence_penalty: float = 0.0
+    """What is subtracted from the logits of the tokens that were written before."""
+    frequency_penalty: float = 0.0
+    """The same for each time that they were written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What was added to a text, and why it ended, if it did."""
+
+    index: int
+    text: str
+    tokens: int
+    """How many tokens were generated so far; one that ended the text is counted."""
+    reason: Literal["stop", "length"] | None = None
+
+
+class GenerationError(Exception):
+    """A text that could not be written to its end."""
+
+    def __init__(self, status: int, code: str, problem: str) -> None:
+        self.status, self.code = status, code
+        super().__init__(problem)
+
+
+class QueueFull(Exception):
+    """As many texts wait as may."""
+
+
+class Generation:
+    """The texts of one request, as they are written. It belongs to an event loop."""
+
+    def __init__(self, count: int, seconds: float) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.events: asyncio.Queue[Written | GenerationError | None] = asyncio.Queue()
+        self.unfinished = count
+        self.seconds = seconds
+        self.deadline = time.monotonic() + seconds
+        self.cancelled = False
+        """The thread looks at it at each token."""
+        self.timer = self.loop.call_later(seconds + GRACE, self.events.put_nowait, self.late())
+
+    def late(self) -> GenerationError:
+        """What is said of it past its deadline."""
+        problem = f"the text was not finished within {self.seconds:g} s; ask for fewer tokens with max_tokens"
+        return GenerationError(408, "deadline_exceeded", problem)
+
+    def cancel(self) -> None:
+        """Stop writing; who reads the events is told."""
+        self.timer.cancel()
+        if not self.cancelled:
+            self.cancelled = True
+            self.events.put_nowait(None)
+
+    def put(self, event: Written | GenerationError) -> None:
+        """Hand over an event from another thread."""
+        with suppress(RuntimeError):  # the loop is closed: nobody reads any more
+            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+    async def __aiter__(self) -> AsyncIterator[Written]:
+        """Events until each text is finished or the request is cancelled; what came meanwhile is handed out together.
+
+        Raises:
+            GenerationError: a text cannot be finished.
+        """
+        while self.unfinished:
+            events = [await self.events.get()]
+            while not self.events.empty():
+                events.append(self.events.get_nowait())
+            for event in _merged(events):
+                if event is None:
+                    return
+                if isinstance(event, GenerationError):
+                    raise event
+                self.unfinished -= event.reason is not None
+                yield event
+
+
+def _merged(events: list[Written | GenerationError | None]) -> list[Written | GenerationError | None]:
+    """The same with the additions to each text joined into one."""
+    found: list[Written | GenerationError | None] = []
+    places: dict[int, int] = {}
+    for event in events:
+        if isinstance(event, Written) and event.index in places:
+            held = found[places[event.index]]
+            assert isinstance(held, Written)
+            joined = Written(index=event.index, text=held.text + event.text, tokens=event.tokens, reason=event.reason)
+            found[places[event.index]] = joined
+            continue
+        if isinstance(event, Written):
+            places[event.index] = len(found)
+        found.append(event)
+    return found
+
+
+class StopTexts:
+    """Hold back what may be the beginning of a text at which writing ends."""
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self.stops = stops
+        self.held = ""
+
+    def add(self, text: str) -> tuple[str, bool]:
+        """What can be shown now, and whether writing ends."""
+        self.held += text
+        places = [place for stop in self.stops if (place := self.held.find(stop)) >= 0]
+        if places:
+            return self.held[: min(places)], True
+        kept = max((self._begun(stop) for stop in self.stops), default=0)
+        shown, self.held = self.held[: len(self.held) - kept], self.held[len(self.held) - kept :]
+        return shown, False
+
+    def _begun(self, stop: str) -> int:
+        """How many of the last characters are the first ones of `stop`."""
+        longest = min(len(stop) - 1, len(self.held))
+        return next((size for size in range(longest, 0, -1) if self.held.endswith(stop[:size])), 0)
+
+
+class Sequence:
+    """One text in work."""
+
+    def __init__(self, prompt: Prompt, index: int, request: Generation, tokenizer: Any) -> None:
+        self.prompt, self.index, self.request = prompt, index, request
+        self.known = list(prompt.ids)
+        """The tokens that the network knows of or is about to read."""
+        self.cache: Any = None
+        self.read = 0
+        """How many of them were read, while the prompt is being read."""
+        self.counts: dict[int, int] = {}
+        self.generated = 0
+        self.text = Detokenizer(tokenizer)
+        self.stops = StopTexts(prompt.stop)
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for it any longer."""
+        return self.request.cancelled or time.monotonic() > self.request.deadline
+
+    def adjusted(self, logits: Tensor) -> Tensor:
+        """The logits [V] with the request's biases and penalties."""
+        prompt = self.prompt
+        changes = dict(prompt.bias)
+        if prompt.presence_penalty or prompt.frequency_penalty:
+            for token, count in self.counts.items():
+                penalty = prompt.presence_penalty + count * prompt.frequency_penalty
+                changes[token] = changes.get(token, 0.0) - penalty
+        if not changes:
+            return logits
+        places = torch.tensor(list(changes), device=logits.device)
+        return logits.index_add(0, places, torch.tensor(list(changes.values()), device=logits.device))
+
+    def take(self, logits: Tensor, end: set[int]) -> bool:
+        """Choose the next token and hand over what it adds to the text; whether the text goes on.
+
+        Raises:
+            GenerationError: the logits are not finite.
+        """
+        if not logits.max().isfinite():  # NaN or infinity; a single −∞ is a token that the model excludes
+            raise GenerationError(500, "non_finite_logits", "the model's logits are not finite numbers for this text")
+        drawing = self.prompt.drawing
+        adjusted = self.adjusted(logits)
+        token = choose(adjusted, drawing.temperature, None, drawing.top_p, drawing.seed, self.generated)
+        self.generated += 1
+        self.counts[token] = self.counts.get(token, 0) + 1
+        self.known.append(token)
+        full = self.generated >= drawing.most
+        shown, stopped = self.stops.add("" if token in end else self.text.add(token))
+        if not stopped and (full or token in end):
+            shown += self.stops.held
+        reason = "stop" if stopped or token in end else "length" if full else None
+        if shown or reason:
+            self.request.put(Written(index=self.index, text=shown, tokens=self.generated, reason=reason))
+        return reason is None
+
+
+class Engine:
+    """The thread that writes, and the queue before it."""
+
+    def __init__(self, network: Transformer, encoder: WriterEncoder) -> None:
+        self.network, self.encoder = network, encoder
+        self.end = ends(network, encoder)
+        self.slots, self.room = GENERATION_SLOTS.value, GENERATION_QUEUE.value
+        self.waiting: deque[Sequence] = deque()
+        self.prefilling: deque[Sequence] = deque()
+        self.active: list[Sequence] = []
+        """The rows of the batch."""
+        self.changed = threading.Condition()
+        self.stopping = False
+        self.beat = float("-inf")
+        self.thread = threading.Thread(target=self._work, name="generation", daemon=True)
+        self.thread.start()
+
+    def submit(self, prompts: list[Prompt], seconds: float) -> Generation:
+        """Queue the texts of a request, all or none; called in its event loop.
+
+        Raises:
+            QueueFull: there is no room for them.
+            GenerationError: the service is stopping.
+        """
+        with self.changed:
+            if self.stopping or not self.thread.is_alive():
+                raise _stopping()
+            if len(self.waiting) + len(prompts) > self.room:
+                raise QueueFull
+            request = Generation(len(prompts), seconds)
+            tokenizer = self.encoder.tokenizer
+            self.waiting.extend(Sequence(prompt, index, request, tokenizer) for index, prompt in enumerate(prompts))
+            self.changed.notify()
+        return request
+
+    def is_responsive(self, seconds: float = 1.0) -> bool:
+        """Whether the thread came by within the last seconds."""
+        return self.thread.is_alive() and time.monotonic() - self.beat < seconds
+
+    def stop(self, seconds: float = 2.0) -> None:
+        """End all texts, and the thread."""
+        self.begin_stop()
+        self.thread.join(seconds)
+
+    def begin_stop(self) -> None:
+        """End all texts at the next token; new ones are refused."""
+        with self.changed:
+            self.stopping = True
+            self.changed.notify()
+
+    def _work(self) -> None:
+        self.network.eval()
+        with torch.inference_mode():
+            batch = decoding_batch(self.network, self.encoder.limit)
+            while not self.stopping:
+                self.beat = time.monotonic()
+                if not self._admit(batch):
+                    with self.changed:
+                        if not (self.waiting or self.stopping):
+                            self.changed.wait(IDLE_SECONDS)
+                    continue
+                self._prefill(batch)
+                self._decode(batch)
+        for sequence in [*self.active, *self.prefilling, *self.waiting]:
+            sequence.request.put(_stopping())
+
+    def _admit(self, batch: DecodingBatch) -> bool:
+        """Drop what nobody waits for, let others take the free slots; whether there is anything to do."""
+        for row in reversed(range(len(self.active))):
+            if self.active[row].over:
+                _tell_late(self.active[row])
+                self._leave(batch, row)
+        with self.changed:
+            for queue in (self.prefilling, self.waiting):
+                for sequence in [entry for entry in queue if entry.over]:
+                    queue.remove(sequence)
+                    _tell_late(sequence)
+            while self.waiting and len(self.active) + len(self.prefilling) < self.slots:
+                self.prefilling.append(self.waiting.popleft())
+        return bool(self.active or self.prefilling)
+
+    def _leave(self, batch: DecodingBatch, row: int) -> None:
+        """Free a row; the last one takes its place, as in the batch."""
+        batch.leave(row)
+        self.active[row] = self.active[-1]
+        self.active.pop()
+
+    def _prefill(self, batch: DecodingBatch) -> None:
+        """Read so many tokens of new prompts, the first that came first; what was read joins the batch."""
+        budget = PREFILL_TOKENS
+        while self.prefilling and budget > 0:
+            sequence = self.prefilling[0]
+            stop = sequence.read + budget if batch.in_parts else len(sequence.known)
+            part = sequence.known[sequence.read : stop]
+            budget -= len(part)
+            try:
+                logits, sequence.cache = read(self.network, part, sequence.cache)
+                sequence.read += len(part)
+                if sequence.read < len(sequence.known):
+                    return
+                self.prefilling.popleft()
+                ids = list(sequence.known)
+                if not sequence.take(logits, self.end):
+                    continue
+                if len(sequence.known) >= self.encoder.limit:
+                    self._read_again(sequence)
+                else:
+                    batch.join(sequence.cache, ids)
+                    self.active.append(sequence)
+                    sequence.cache = None
+            except Exception as error:  # of whatever kind: it is this text's, and the others go on
+                if self.prefilling and self.prefilling[0] is sequence:
+                    self.prefilling.popleft()
+                sequence.request.put(_failure(error))
+
+    def _decode(self, batch: DecodingBatch) -> None:
+        """One more token of each text."""
+        if not self.active:
+            return
+        try:
+            logits = batch.step([sequence.known[-1] for sequence in self.active])
+        except Exception as error:  # such as memory that ran out: whose fault it is cannot be told
+            for row in reversed(range(len(self.active))):
+                self.active[row].request.put(_failure(error))
+                self._leave(batch, row)
+            return
+        for row in reversed(range(len(self.active))):
+            sequence = self.active[row]
+            try:
+                goes_on = sequence.take(logits[row], self.end)
+            except Exception as error:
+                sequence.request.put(_failure(error))
+                goes_on = False
+            full = len(sequence.known) >= self.encoder.limit
+            if not goes_on or full:
+                self._leave(batch, row)
+            if goes_on and full:
+                self._read_again(sequence)
+
+    def _read_again(self, sequence: Sequence) -> None:
+        """Where the context is full its older half is forgotten and the rest read again, as `generate` does."""
+        sequence.known = sequence.known[-(self.encoder.limit // 2) :]
+        sequence.cache, sequence.read = None, 0
+        self.prefilling.append(sequence)
+
+
+def _tell_late(sequence: Sequence) -> None:
+    if not sequence.request.cancelled:
+        sequence.request.put(sequence.request.late())
+
+
+def _stopping() -> GenerationError:
+    return GenerationError(503, "stopping", "the service is stopping")
+
+
+def _failure(error: Exception) -> GenerationError:
+    if isinstance(error, GenerationError):
+        return error
+    return GenerationError(500, "generation_failed", f"the model failed on this text: {type(error).__name__}")
