@@ -22,7 +22,7 @@ from fastapi.testclient import TestClient
 from test_export import trained
 from tunewright.models.batched_decoding import SeparateCaches, SharedCache, decoding_batch
 from tunewright.models.encoders import gpt
-from tunewright.models.generate import choose, generate, read
+from tunewright.models.generate import Draw, choose, generate, read
 from tunewright.models.transformer import Transformer, build_transformer, describe_transformer
 from tunewright.serving.app import make_app
 from tunewright.serving.chat_template import ChatTemplate, TemplateError
@@ -424,6 +424,10 @@ def network_of(kind: str) -> Transformer:
     return network
 
 
+def draw_of(seed: int, number: int) -> Draw:
+    return Draw(temperature=1.0, top_p=0.95, seed=seed, number=number)
+
+
 @pytest.mark.parametrize("kind", ["gpt", "gpt2", "mistral", "gpt_neo", "mamba"])
 def test_texts_that_join_and_leave_are_those_of_each_alone(kind: str) -> None:
     """Learned and rotary positions share one cache; windows and recurrent states, which cannot, have their own."""
@@ -444,15 +448,16 @@ def test_texts_that_join_and_leave_are_those_of_each_alone(kind: str) -> None:
             if turn % 3 == 0 and turn // 3 < len(prompts):
                 number = turn // 3
                 logits, cache = read(network, prompts[number], None)
-                found[number].append(choose(logits, 1.0, None, 0.95, number, 0))
+                found[number] += choose(logits[None], [draw_of(number, 0)])
                 batch.join(cache, prompts[number])
                 active.append(number)
             if not active:
                 break
             logits = batch.step([found[number][-1] for number in active])
+            tokens = choose(logits, [draw_of(number, len(found[number])) for number in active])
             for row in reversed(range(len(active))):
                 number = active[row]
-                found[number].append(choose(logits[row], 1.0, None, 0.95, number, len(found[number])))
+                found[number].append(tokens[row])
                 if len(found[number]) == 12:
                     batch.leave(row)
                     active[row] = active[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ def generate(
     for number in range(most):
         with evaluating(network), torch.inference_mode():
             logits, cache = read(network, fresh, cache)
-        token = choose(logits, temperature, top_k, top_p, seed, number)
+        draw = Draw(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, number=number)
+        (token,) = choose(logits[None], [draw])
         if token in end:
             return
         yield token
@@ -66,21 +68,44 @@ def read(network: Transformer, ids: list[int], cache: Any) -> tuple[Tensor, Any]
     return found.logits[0, -1].float(), getattr(found, "cache", None)
 
 
-def choose(logits: Tensor, temperature: float, top_k: int | None, top_p: float, seed: int, number: int) -> int:
-    """The next token: drawn from the logits [V] by a random number that depends on `seed` and `number` alone.
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """How the next token of one text is chosen."""
 
-    Args:
-        number: how many tokens were chosen before.
-    """
-    if temperature == 0:
-        return int(logits.argmax())
-    scaled = logits / temperature
-    if not scaled.max().isfinite():  # a temperature so low that the division overflows
-        return int(logits.argmax())
-    ordered, names = scaled.softmax(0).sort(descending=True)
-    below = ordered.cumsum(0) - ordered < top_p
-    if top_k is not None:
-        below[top_k:] = False
-    kept = (ordered * below).double().cumsum(0)
-    draw = float(uniform(seed, "generate", 0, np.array([number]), 1)[0, 0]) * float(kept[-1])
-    return int(names[min(int((kept <= draw).sum()), len(names) - 1)])
+    temperature: float
+    top_k: int | None = None
+    top_p: float
+    seed: int
+    number: int
+    """How many tokens were chosen before."""
+
+    def uniform(self) -> float:
+        """In [0, 1); it depends on the seed and the number alone."""
+        return float(uniform(self.seed, "generate", 0, np.array([self.number]), 1)[0, 0])
+
+
+def choose(logits: Tensor, draws: list[Draw]) -> list[int]:
+    """The next token of each of B texts, from its logits [B, V]; those of one text do not depend on the others."""
+    likeliest = logits.argmax(1).tolist()
+    temperatures = torch.tensor([draw.temperature or 1.0 for draw in draws], device=logits.device)
+    scaled = logits / temperatures[:, None]
+    # A temperature can be so low that the division overflows.
+    finite = scaled.amax(1).isfinite().tolist()
+    rows = [row for row, draw in enumerate(draws) if draw.temperature and finite[row]]
+    if not rows:
+        return likeliest
+    drawn = [draws[row] for row in rows]
+    if len(rows) < len(draws):
+        scaled = scaled[rows]
+    ordered, names = scaled.softmax(1).sort(1, descending=True)
+    shares = torch.tensor([draw.top_p for draw in drawn], device=logits.device)
+    below = ordered.cumsum(1) - ordered < shares[:, None]
+    for row, draw in enumerate(drawn):
+        if draw.top_k is not None:
+            below[row, draw.top_k :] = False
+    kept = (ordered * below).double().cumsum(1)
+    numbers = torch.tensor([draw.uniform() for draw in drawn], dtype=torch.float64, device=logits.device)
+    places = (kept <= (numbers * kept[:, -1])[:, None]).sum(1).clamp(max=logits.shape[1] - 1)
+    for row, token in zip(rows, names.gather(1, places[:, None])[:, 0].tolist()):
+        likeliest[row] = token
+    return likeliest

@@ -10,6 +10,7 @@ What is written reaches a request through a queue of its event loop; nobody wait
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections import deque
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from tunewright.limits import GENERATION_QUEUE, GENERATION_SLOTS
 from tunewright.models.batched_decoding import DecodingBatch, decoding_batch
-from tunewright.models.generate import choose, read
+from tunewright.models.generate import Draw, choose, read
 from tunewright.models.transformer import Transformer
 from tunewright.stages.chat import Detokenizer, Drawing, ends
 from tunewright.tasks.causal_tokens import WriterEncoder
@@ -184,6 +185,12 @@ class Sequence:
         """Whether nobody waits for it any longer."""
         return self.request.cancelled or time.monotonic() > self.request.deadline
 
+    @property
+    def is_adjusted(self) -> bool:
+        """Whether the request has biases or penalties."""
+        prompt = self.prompt
+        return bool(prompt.bias or prompt.presence_penalty or prompt.frequency_penalty)
+
     def adjusted(self, logits: Tensor) -> Tensor:
         """The logits [V] with the request's biases and penalties."""
         prompt = self.prompt
@@ -197,17 +204,15 @@ class Sequence:
         places = torch.tensor(list(changes), device=logits.device)
         return logits.index_add(0, places, torch.tensor(list(changes.values()), device=logits.device))
 
-    def take(self, logits: Tensor, end: set[int]) -> bool:
-        """Choose the next token and hand over what it adds to the text; whether the text goes on.
-
-        Raises:
-            GenerationError: the logits are not finite.
-        """
-        if not logits.max().isfinite():  # NaN or infinity; a single −∞ is a token that the model excludes
-            raise GenerationError(500, "non_finite_logits", "the model's logits are not finite numbers for this text")
+    @property
+    def draw(self) -> Draw:
+        """How its next token is chosen."""
         drawing = self.prompt.drawing
-        adjusted = self.adjusted(logits)
-        token = choose(adjusted, drawing.temperature, None, drawing.top_p, drawing.seed, self.generated)
+        return Draw(temperature=drawing.temperature, top_p=drawing.top_p, seed=drawing.seed, number=self.generated)
+
+    def take(self, token: int, end: set[int]) -> bool:
+        """Add the token that was chosen, and hand over what it adds to the text; whether the text goes on."""
+        drawing = self.prompt.drawing
         self.generated += 1
         self.counts[token] = self.counts.get(token, 0) + 1
         self.known.append(token)
@@ -273,6 +278,8 @@ class Engine:
 
     def _work(self) -> None:
         self.network.eval()
+        # One core is left to the event loop.
+        torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 1) - 1)))
         with torch.inference_mode():
             batch = decoding_batch(self.network, self.encoder.limit)
             while not self.stopping:
@@ -323,7 +330,7 @@ class Engine:
                     return
                 self.prefilling.popleft()
                 ids = list(sequence.known)
-                if not sequence.take(logits, self.end):
+                if not self._take([sequence], logits[None])[0]:
                     continue
                 if len(sequence.known) >= self.encoder.limit:
                     self._read_again(sequence)
@@ -347,18 +354,29 @@ class Engine:
                 self.active[row].request.put(_failure(error))
                 self._leave(batch, row)
             return
-        for row in reversed(range(len(self.active))):
+        for row, goes_on in reversed(list(enumerate(self._take(self.active, logits)))):
             sequence = self.active[row]
-            try:
-                goes_on = sequence.take(logits[row], self.end)
-            except Exception as error:
-                sequence.request.put(_failure(error))
-                goes_on = False
             full = len(sequence.known) >= self.encoder.limit
             if not goes_on or full:
                 self._leave(batch, row)
             if goes_on and full:
                 self._read_again(sequence)
+
+    def _take(self, sequences: list[Sequence], logits: Tensor) -> list[bool]:
+        """Choose the next token of each text from its logits [B, V]; whether each goes on."""
+        finite = (
+            logits.amax(1).isfinite().tolist()
+        )  # no NaN, no infinity; a single −∞ is a token that the model excludes
+        if any(sequence.is_adjusted for sequence in sequences):
+            logits = torch.stack([sequence.adjusted(row) for sequence, row in zip(sequences, logits)])
+        goes_on: list[bool] = []
+        tokens = choose(logits, [sequence.draw for sequence in sequences])
+        for sequence, token, usable in zip(sequences, tokens, finite):
+            if not usable:
+                problem = "the model's logits are not finite numbers for this text"
+                sequence.request.put(GenerationError(500, "non_finite_logits", problem))
+            goes_on.append(usable and sequence.take(token, self.end))
+        return goes_on
 
     def _read_again(self, sequence: Sequence) -> None:
         """Where the context is full its older half is forgotten and the rest read again, as `generate` does."""
