@@ -10,6 +10,7 @@ What is written reaches a request through a queue of its event loop; nobody wait
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 import time
@@ -242,6 +243,7 @@ class Engine:
         self.beat = float("-inf")
         self.thread = threading.Thread(target=self._work, name="generation", daemon=True)
         self.thread.start()
+        atexit.register(self.stop)  # a thread that is inside torch while the interpreter ends would abort the process
 
     def submit(self, prompts: list[Prompt], seconds: float) -> Generation:
         """Queue the texts of a request, all or none; called in its event loop.
@@ -269,6 +271,7 @@ class Engine:
         """End all texts, and the thread."""
         self.begin_stop()
         self.thread.join(seconds)
+        atexit.unregister(self.stop)
 
     def begin_stop(self) -> None:
         """End all texts at the next token; new ones are refused."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 from importlib.util import find_spec
@@ -47,6 +48,8 @@ def serve(folder: Path, *, host: str, port: int, token_file: Path | None, screen
     screen.say(f"{name} at http://{host}:{port}: a page to try it; /predict, /docs, /health, /ready, /metrics")
     limits = Limits()
     app = make_app(model, name=name, token=token, limits=limits)
+    # What is loaded stays: were it searched for garbage again and again, all answers would wait for tenths of a second.
+    gc.freeze()
     listen(app, host=host, port=port, limits=limits, begin_stop=app.state.begin_stop)
 
 
