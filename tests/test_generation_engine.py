@@ -22,7 +22,7 @@ from fastapi.testclient import TestClient
 from test_export import trained
 from tunewright.models.batched_decoding import SeparateCaches, SharedCache, decoding_batch
 from tunewright.models.encoders import gpt
-from tunewright.models.generate import Draw, choose, generate, read
+from tunewright.models.generate import Draw, choose, generate, read, uniforms
 from tunewright.models.transformer import Transformer, build_transformer, describe_transformer
 from tunewright.serving.app import make_app
 from tunewright.serving.chat_template import ChatTemplate, TemplateError
@@ -425,7 +425,7 @@ def network_of(kind: str) -> Transformer:
 
 
 def draw_of(seed: int, number: int) -> Draw:
-    return Draw(temperature=1.0, top_p=0.95, seed=seed, number=number)
+    return Draw(temperature=1.0, top_p=0.95, uniform=uniforms(seed, number, 1)[0])
 
 
 @pytest.mark.parametrize("kind", ["gpt", "gpt2", "mistral", "gpt_neo", "mamba"])

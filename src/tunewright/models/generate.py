@@ -46,7 +46,8 @@ def generate(
     for number in range(most):
         with evaluating(network), torch.inference_mode():
             logits, cache = read(network, fresh, cache)
-        draw = Draw(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, number=number)
+        (drawn,) = uniforms(seed, number, 1)
+        draw = Draw(temperature=temperature, top_k=top_k, top_p=top_p, uniform=drawn)
         (token,) = choose(logits[None], [draw])
         if token in end:
             return
@@ -75,13 +76,13 @@ class Draw:
     temperature: float
     top_k: int | None = None
     top_p: float
-    seed: int
-    number: int
-    """How many tokens were chosen before."""
+    uniform: float
+    """A random number in [0, 1), one of `uniforms`."""
 
-    def uniform(self) -> float:
-        """In [0, 1); it depends on the seed and the number alone."""
-        return float(uniform(self.seed, "generate", 0, np.array([self.number]), 1)[0, 0])
+
+def uniforms(seed: int, first: int, count: int) -> list[float]:
+    """Random numbers in [0, 1) for the choice of a text's tokens `first`, `first + 1`, …; each depends on its place alone."""
+    return uniform(seed, "generate", 0, np.arange(first, first + count), 1)[:, 0].tolist()
 
 
 def choose(logits: Tensor, draws: list[Draw]) -> list[int]:
@@ -104,7 +105,7 @@ def choose(logits: Tensor, draws: list[Draw]) -> list[int]:
         if draw.top_k is not None:
             below[row, draw.top_k :] = False
     kept = (ordered * below).double().cumsum(1)
-    numbers = torch.tensor([draw.uniform() for draw in drawn], dtype=torch.float64, device=logits.device)
+    numbers = torch.tensor([draw.uniform for draw in drawn], dtype=torch.float64, device=logits.device)
     places = (kept <= (numbers * kept[:, -1])[:, None]).sum(1).clamp(max=logits.shape[1] - 1)
     for row, token in zip(rows, names.gather(1, places[:, None])[:, 0].tolist()):
         likeliest[row] = token

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from tunewright.limits import GENERATION_QUEUE, GENERATION_SLOTS
 from tunewright.models.batched_decoding import DecodingBatch, decoding_batch
-from tunewright.models.generate import Draw, choose, read
+from tunewright.models.generate import Draw, choose, read, uniforms
 from tunewright.models.transformer import Transformer
 from tunewright.stages.chat import Detokenizer, Drawing, ends
 from tunewright.tasks.causal_tokens import WriterEncoder
@@ -178,6 +178,7 @@ class Sequence:
         """How many of them were read, while the prompt is being read."""
         self.counts: dict[int, int] = {}
         self.generated = 0
+        self.uniforms = uniforms(prompt.drawing.seed, 0, prompt.drawing.most)
         self.text = Detokenizer(tokenizer)
         self.stops = StopTexts(prompt.stop)
 
@@ -209,7 +210,8 @@ class Sequence:
     def draw(self) -> Draw:
         """How its next token is chosen."""
         drawing = self.prompt.drawing
-        return Draw(temperature=drawing.temperature, top_p=drawing.top_p, seed=drawing.seed, number=self.generated)
+        uniform = self.uniforms[self.generated]
+        return Draw(temperature=drawing.temperature, top_p=drawing.top_p, uniform=uniform)
 
     def take(self, token: int, end: set[int]) -> bool:
         """Add the token that was chosen, and hand over what it adds to the text; whether the text goes on."""
