@@ -189,6 +189,19 @@ def test_a_full_queue_refuses(model: Model, monkeypatch: pytest.MonkeyPatch) -> 
     assert all(answer.headers["retry-after"] and answer.json()["error"]["code"] == "queue_full" for answer in refused)
 
 
+def test_texts_wait_while_the_cache_has_no_room_for_them(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEWRIGHT_LIMIT_GENERATION_CACHE", "30")
+    body = {"prompt": "3", "max_tokens": 20, "logit_bias": bias(model)}
+    sizes: list[int] = []
+    model.network.model.register_forward_pre_hook(  # pyright: ignore
+        lambda _, __, inputs: sizes.append(len(inputs["input_ids"])), with_kwargs=True
+    )
+    with served(model) as address, ThreadPoolExecutor(4) as pool:
+        sizes.clear()
+        texts = list(pool.map(lambda _: streamed(address, body), range(4)))
+    assert len(set(texts)) == 1 and set(sizes) == {1}
+
+
 def test_deadlines(model: Model) -> None:
     slow(model, 0.05)
     body = {"prompt": "3", "max_tokens": 100, "logit_bias": bias(model)}

@@ -250,5 +250,11 @@ TEMPLATE_SECONDS = Limit(
 TEMPLATE_BYTES = Limit(
     name="template_bytes", default=2**30, unit="bytes", about="memory of the process that renders chat templates"
 )
+GENERATION_CACHE = Limit(
+    name="generation_cache",
+    default=2**16,
+    unit="tokens",
+    about="the key-value cache of all texts generated at the same time",
+)
 
 LIMITS: tuple[Limit, ...] = tuple(value for value in list(vars().values()) if isinstance(value, Limit))

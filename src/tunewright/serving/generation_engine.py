@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tunewright.limits import GENERATION_QUEUE, GENERATION_SLOTS
+from tunewright.limits import GENERATION_CACHE, GENERATION_QUEUE, GENERATION_SLOTS
 from tunewright.models.batched_decoding import DecodingBatch, decoding_batch
 from tunewright.models.generate import Draw, choose, read, uniforms
 from tunewright.models.transformer import Transformer
@@ -235,7 +235,7 @@ class Engine:
     def __init__(self, network: Transformer, encoder: WriterEncoder) -> None:
         self.network, self.encoder = network, encoder
         self.end = ends(network, encoder)
-        self.slots, self.room = GENERATION_SLOTS.value, GENERATION_QUEUE.value
+        self.slots, self.room, self.cached = GENERATION_SLOTS.value, GENERATION_QUEUE.value, GENERATION_CACHE.value
         self.waiting: deque[Sequence] = deque()
         self.prefilling: deque[Sequence] = deque()
         self.active: list[Sequence] = []
@@ -310,9 +310,16 @@ class Engine:
                 for sequence in [entry for entry in queue if entry.over]:
                     queue.remove(sequence)
                     _tell_late(sequence)
-            while self.waiting and len(self.active) + len(self.prefilling) < self.slots:
+            while self.waiting and self._has_room_for(self.waiting[0]):
                 self.prefilling.append(self.waiting.popleft())
         return bool(self.active or self.prefilling)
+
+    def _has_room_for(self, sequence: Sequence) -> bool:
+        """Whether there is a free slot, and the cache's rows, all as long as the longest, stay within their bound."""
+        texts = [*self.active, *self.prefilling, sequence]
+        longest = max(len(text.prompt.ids) + text.prompt.drawing.most for text in texts)
+        tokens = len(texts) * min(longest, self.encoder.limit)
+        return len(texts) == 1 or (len(texts) <= self.slots and tokens <= self.cached)
 
     def _leave(self, batch: DecodingBatch, row: int) -> None:
         """Free a row; the last one takes its place, as in the batch."""
