@@ -283,7 +283,7 @@ REFUSED: list[tuple[dict[str, Any], str, Any]] = [
     (CHAT, "modalities", ["audio"]), (CHAT, "audio", {}), (CHAT, "prediction", {}), (CHAT, "reasoning_effort", "high"),
     (CHAT, "service_tier", "flex"), (CHAT, "parallel_tool_calls", False), (CHAT, "web_search_options", {}), (CHAT, "verbosity", "low"),
     (CHAT, "n", 0), (CHAT, "n", 17), (CHAT, "n", True), (CHAT, "temperature", -1), (CHAT, "temperature", "1"), (CHAT, "top_p", 0),
-    (CHAT, "max_tokens", 41), (CHAT, "max_tokens", 0), (CHAT, "max_completion_tokens", 5), (CHAT, "presence_penalty", 3),
+    (CHAT, "max_tokens", 41), (CHAT, "max_tokens", 0), (CHAT, "max_completion_tokens", 5), ({"messages": CHAT["messages"]}, "max_completion_tokens", 41), (CHAT, "presence_penalty", 3),
     (CHAT, "frequency_penalty", -3), (CHAT, "stop", ""), (CHAT, "stop", ["a"] * 5), (CHAT, "logit_bias", {"9999999": 1}),
     (CHAT, "logit_bias", {"x": 1}), (CHAT, "logit_bias", {"1": 101}), (CHAT, "seed", 0.5), (CHAT, "stream_options", {"nothing": 1}),
     (CHAT, "model", "gpt-4"), (CHAT, "unheard_of", 1), (CHAT, "prompt", "x"), (CHAT, "messages", []), (CHAT, "messages", None),
@@ -302,7 +302,7 @@ def test_each_field_is_honoured_or_refused_by_its_name(client: TestClient) -> No
         answer = client.post(path, json={**base, **more})
         assert answer.status_code == 200, (more, answer.text)
     for base, name, value in REFUSED:
-        path = "/v1/chat/completions" if base is CHAT else "/v1/completions"
+        path = "/v1/chat/completions" if "messages" in base else "/v1/completions"
         answer = client.post(path, json={**base, name: value})
         assert answer.status_code == (404 if name == "model" else 400), (name, value, answer.text)
         error = answer.json()["error"]

@@ -26,23 +26,30 @@ class BoundedExecutor:
         self.pool = ThreadPoolExecutor(1, thread_name_prefix=name)
         self.room = room
         self.running = 0
+        self.stopped = False
 
     async def run(self, call: Callable[[], Found]) -> Found:
         """What a call returns or raises.
 
         Raises:
-            ExecutorFull: there is no room for it.
+            ExecutorFull: there is no room for it, or the executor was stopped.
         """
-        if self.running >= self.room:
+        if self.running >= self.room or self.stopped:
             raise ExecutorFull
         self.running += 1
         future = self.pool.submit(call)
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: _tell(loop, self._finished))
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if self.stopped:  # it was dropped by `stop`, not by who waits for it
+                raise ExecutorFull from None
+            raise
 
     def stop(self) -> None:
         """Drop what waits; what is running ends by itself."""
+        self.stopped = True
         self.pool.shutdown(wait=False, cancel_futures=True)
 
     def _finished(self) -> None:

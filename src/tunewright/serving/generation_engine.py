@@ -233,7 +233,7 @@ class Engine:
     """The thread that writes, and the queue before it."""
 
     def __init__(self, network: Transformer, encoder: WriterEncoder) -> None:
-        self.network, self.encoder = network, encoder
+        self.network, self.encoder = network.eval(), encoder
         self.end = ends(network, encoder)
         self.slots, self.room, self.cached = GENERATION_SLOTS.value, GENERATION_QUEUE.value, GENERATION_CACHE.value
         self.waiting: deque[Sequence] = deque()
@@ -282,7 +282,6 @@ class Engine:
             self.changed.notify()
 
     def _work(self) -> None:
-        self.network.eval()
         # One core is left to the event loop.
         torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 1) - 1)))
         with torch.inference_mode():

@@ -207,7 +207,9 @@ class Writer:
     def _text(self, wanted: GenerationRequest, ids: list[int], choice: int) -> Prompt:
         if wanted.most is not None and wanted.most > self.limits.tokens:
             raise ApiError(
-                400, f"at most {self.limits.tokens:,} tokens are generated; ask for no more", param="max_tokens"
+                400,
+                f"{wanted.most_field}: at most {self.limits.tokens:,} tokens are generated; ask for no more",
+                param=wanted.most_field,
             )
         drawing = Drawing(
             temperature=wanted.temperature,
@@ -384,7 +386,7 @@ class Embedder:
     """Answers requests for the vectors of texts, one request after the other."""
 
     def __init__(self, name: str, network: Transformer, encoder: TokenEncoder, limits: Limits) -> None:
-        self.name, self.network, self.encoder, self.limits = name, network, encoder, limits
+        self.name, self.network, self.encoder, self.limits = name, network.eval(), encoder, limits
         self.executor = BoundedExecutor("embed", PREPARATION_QUEUE.value)
         self.beat = float("-inf")
 
@@ -478,7 +480,7 @@ def _parsed(kind: type[Asked], content: bytes, name: str) -> Asked:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         unsupported = first.get("ctx", {}).get("field")
-        place = ".".join(map(str, first["loc"] if unsupported is None else (*first["loc"], unsupported)))
+        place = ".".join(map(str, first["loc"] if unsupported is None else (*first["loc"], unsupported)))[:200]
         problem = "the field is unknown" if first["type"] == "extra_forbidden" else first["msg"]
         raise ApiError(400, f"{place or 'the body'}: {problem}", param=place or None) from None
     wanted = getattr(found, "model", None)

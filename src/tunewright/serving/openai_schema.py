@@ -107,6 +107,11 @@ class GenerationRequest(Honoured):
         return self.max_tokens
 
     @property
+    def most_field(self) -> str:
+        """The field that says so."""
+        return "max_tokens"
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """The texts at which writing ends."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
@@ -142,6 +147,10 @@ class ChatRequest(GenerationRequest):
     @property
     def most(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def most_field(self) -> str:
+        return "max_completion_tokens" if self.max_completion_tokens else "max_tokens"
 
     @model_validator(mode="after")
     def _one_length(self) -> ChatRequest:
