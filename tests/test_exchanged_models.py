@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from test_kill_every_stage import Kind, content, ended, lora, two_stages, wrap
 from tiny import tiny_bert
+from tunewright.checksums import write_checksums
 from tunewright.errors import ArtifactError
-from tunewright.files import known_sha256, sha256_file
+from tunewright.files import cached_sha256, sha256_file
 from tunewright.runs import Identity, MetricsLog, open_run, read_json, read_metrics
 from tunewright.stages.console import Screen, silent
 from tunewright.stages.run import run
@@ -85,6 +86,7 @@ def test_a_model_to_start_from_belongs_to_it(tmp_path: Path) -> None:
 def exchange(path: Path) -> None:
     tensors = load_file(path)
     save_file({name: value + 1 for name, value in tensors.items()}, path, metadata={"format": "pt"})
+    write_checksums(path.parent, besides={"README.md"})
 
 
 def test_a_stage_goes_on_from_the_model_that_it_began_with(tmp_path: Path) -> None:
@@ -98,6 +100,7 @@ def test_a_stage_goes_on_from_the_model_that_it_began_with(tmp_path: Path) -> No
         run(recipe, base=tmp_path, runs=kind.runs, screen=silent())
     assert "model.safetensors" in (caught.value.found or "") and caught.value.fix
     shutil.copy(tmp_path / "kept", weights)
+    write_checksums(weights.parent, besides={"README.md"})
     assert run(recipe, base=tmp_path, runs=kind.runs, screen=silent()).folder == kind.folder
 
 
@@ -119,18 +122,18 @@ def test_a_checkpoint_of_before_has_no_beginning() -> None:
 def test_a_large_file_is_hashed_once_until_it_changes(tmp_path: Path, own_cache: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"a" * 2**21)
-    assert known_sha256(path) == sha256_file(path) and not own_cache.exists()  # it may still change unseen
+    assert cached_sha256(path) == sha256_file(path) and not own_cache.exists()  # it may still change unseen
     time.sleep(2.1)
-    assert known_sha256(path) == sha256_file(path)
+    assert cached_sha256(path) == sha256_file(path)
     (kept,) = (own_cache / "sha256").iterdir()
     kept.write_text('"' + "0" * 64 + '"')
-    assert known_sha256(path) == "0" * 64  # it is looked up
+    assert cached_sha256(path) == "0" * 64  # it is looked up
     kept.write_text("damaged")
-    assert known_sha256(path) == sha256_file(path)
+    assert cached_sha256(path) == sha256_file(path)
     times = path.stat()
     path.write_bytes(b"b" * 2**21)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert known_sha256(path) == sha256_file(path)
+    assert cached_sha256(path) == sha256_file(path)
 
 
 IDENTITY = Identity(recipe="r", data=["d"], models={})

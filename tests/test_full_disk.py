@@ -102,7 +102,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(tmp_
     with pytest.raises(ArtifactError, match="cannot be written"):
         run({"task": "image-classification", "data": {"source": "nowhere"}}, runs=tmp_path / "runs", screen=silent())
     require_writable(tmp_path / "new" / "folder")
-    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="to become another user")

@@ -77,16 +77,21 @@ def test_only_regular_files_are_recipes(tmp_path: Path) -> None:
         for name, found in (("pipe", "pipe"), ("folder", "folder"), ("zero", "device"), ("socket", "socket")):
             with pytest.raises(RecipeError, match=found):
                 load_recipe(tmp_path / name, defaults=task_defaults)
-            with pytest.raises(UserError, match="not a file"):
+            with pytest.raises(UserError, match="not a regular file"):
                 open_regular(tmp_path / name)
-            with pytest.raises(ArtifactError, match="not a file"):
+            with pytest.raises(ArtifactError, match="not a regular file"):
                 read_json(tmp_path / name, "a run")
 
 
-def test_a_file_that_says_it_is_empty_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_says_it_is_empty_is_empty() -> None:
+    assert read_bounded(Path("/proc/self/status"), RECIPE_BYTES, "too large") == b""
+
+
+def test_a_file_is_read_up_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recipe.yaml").write_text("task: digits")
     monkeypatch.setenv("TUNEWRIGHT_LIMIT_RECIPE_BYTES", "10")
-    with pytest.raises(UserError, match="more than 10 bytes"):
-        read_bounded(Path("/proc/self/status"), RECIPE_BYTES, "too large")
+    with pytest.raises(UserError, match="12 bytes"):
+        read_bounded(tmp_path / "recipe.yaml", RECIPE_BYTES, "too large")
 
 
 @pytest.mark.parametrize(

@@ -247,8 +247,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("document", "command"), commands(), ids=lambda value: value)
-def test_every_command_in_the_documents_works(workplace: Path, document: str, command: str) -> None:
+def test_every_command_in_the_documents_works(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, document: str, command: str
+) -> None:
     words = shlex.split(command)
+    while re.fullmatch(r"TUNEWRIGHT_\w+=\S+", words[0]):
+        monkeypatch.setenv(*words.pop(0).split("=", 1))
     if words[0] == "make":
         targets = re.findall(r"^(\w[\w-]*):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
         assert set(words[1:]) <= set(targets)

@@ -68,7 +68,7 @@ def client_of(model: Model, **given: Any) -> TestClient:
 def listening(app: ASGIApp, limits: Limits) -> Iterator[int]:
     """The port of a real server that keeps to the limits."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(uvicorn.Config(app, **options(limits)))
+        server = Server(uvicorn.Config(app, **options(limits)), begin_stop=lambda: None)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
@@ -267,6 +267,7 @@ def test_a_service_with_a_stuck_network_says_that_it_is_not_ready(model: Model) 
         assert client.get("/ready").status_code == 200
         refused = client.post("/predict", json={"inputs": [ROW]})
         assert refused.status_code == 503 and "no answer within 0.2 s" in refused.json()["error"]["message"]
+        time.sleep(1)
         assert client.get("/ready").status_code == 503 and client.get("/health").json()["status"] == "alive"
         network.gate.set()
         time.sleep(0.2)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from tunewright.data.prepare import prepare
 from tunewright.data.prepared import Prepared
@@ -131,7 +132,7 @@ def test_no_such_source(tmp_path: Path) -> None:
     assert "format" in refused(tmp_path / "file.xyz").message
     with pytest.raises(DataError):
         read(Path("hub:nobody/nothing"))
-    with pytest.raises(DataError):
+    with pytest.raises(ValidationError, match="no path"):  # a recipe cannot name it at all
         read(Path("a\0b"))
 
 

@@ -36,7 +36,7 @@ MOMENTS = {
     "before the best weights": (training, "load_best"),
     "before the model": (training, "save_model"),
     "before the certificate": (training, "show_certificate"),
-    "before the summary": (training, "write_json"),
+    "before the summary": (training, "write_record"),
     "before the secret is deleted": (carrying_out, "forget_key"),
     "before the evaluation": (carrying_out, "evaluate_stage"),
     "before the report": (carrying_out, "write_report"),

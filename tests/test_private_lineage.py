@@ -279,6 +279,7 @@ def test_a_start_without_a_record_is_unknown(tmp_path: Path) -> None:
     config = read_json(folder / "config.json", "a model")
     del config[LINEAGE]
     (folder / "config.json").write_text(json.dumps(config))
+    (folder / "checksums.json").unlink()
     assert read_lineage(folder).unknown
     given = recipe("next", [{"finetune": {**PRIVATE, "model": {"weights": str(folder)}}}])
     result, shown = carry_out(given, tmp_path)

@@ -111,7 +111,7 @@ def test_texts_users_and_embeddings(models: dict[str, Path]) -> None:
             ("application/json", b'{"input": "a", "input": "b"}', 400),
         ):
             answer = client.post("/v1/embeddings", content=body, headers={"Content-Type": kind})
-            assert answer.status_code == status and answer.json()["error"]["fix"]
+            assert answer.status_code == status and answer.json()["error"]["message"]
         assert client.post("/v1/chat/completions", json={}).status_code == 404
     with client_of(models["factors"]) as client:
         (answer,) = client.post("/predict", json={"inputs": ["u3"]}).json()["predictions"]

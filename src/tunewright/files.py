@@ -268,14 +268,14 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Make a folder, and see that files can be written into it.
+    """See that a folder can be made, and that files can be written into it.
 
     Raises:
         ArtifactError: they cannot.
     """
-    probe = folder / f".writable.{os.getpid()}.tmp"
+    existing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    probe = existing / f".writable.{os.getpid()}.tmp"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"?")
         probe.unlink()
     except OSError as error:

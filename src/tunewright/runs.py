@@ -177,7 +177,7 @@ def _may_be_used(folder: Path, identity: Identity, files: Collection[str], say: 
     try:
         known = read_json(path, "a run folder of Tunewright")
     except ArtifactError as error:
-        say(f"{folder} is not continued: {error.problem}")
+        say(f"{path}: {error.problem}; the folder is skipped")
         return False
     if known.get("complete"):
         return False

@@ -84,7 +84,7 @@ def _header(path: Path) -> _File:
     kinds: dict[str, str] = {}
     for entry in first.split("\t"):
         name, _, kind = entry.rpartition(":")
-        if name in kinds:
+        if name and name in kinds:
             raise DataError(
                 f"the column name {name!r} stands twice",
                 file=path,
