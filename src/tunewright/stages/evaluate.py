@@ -45,7 +45,8 @@ MISTAKES = 24
 BEFORE = "the model before this stage"
 # What a summary has from measuring; the rest is of the training.
 MEASURED = ("evaluation", "seeds", "comparisons", "hint", "target", "files")
-METRICS_FILE, PREDICTIONS_FILE = "metrics.jsonl", "predictions.parquet"
+METRICS_FILE = "metrics.jsonl"
+PREDICTIONS_FILE = "predictions.parquet"
 
 
 def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob | None = None) -> None:
