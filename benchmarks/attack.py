@@ -71,7 +71,7 @@ def scene_in(root: Path, number: int) -> Scene:
 
 def attack(attempt: Attempt, scene: Scene, token: str) -> Outcome:
     """One try on the command line."""
-    words = attempt.prepare(scene)
+    words = prepared(attempt, scene)
     before = outside(scene)
     log = scene.folder.parent / "output"
     began = time.perf_counter()
@@ -90,6 +90,23 @@ def attack(attempt: Attempt, scene: Scene, token: str) -> Outcome:
     if b"Traceback (most recent call last)" in said or code < 0 or code not in (0, 1, 2, 130):
         found.faults.append("traceback")
     judge_cost(found)
+    return found
+
+
+def prepared(attempt: Attempt, scene: Scene) -> list[str]:
+    """Write the hostile files, in a process of its own: what that takes must not count as the victim's."""
+    words = scene.folder.parent / "words"
+    if not (child := os.fork()):
+        code = 1
+        try:
+            words.write_text(json.dumps(attempt.prepare(scene)))
+            code = 0
+        finally:
+            os._exit(code)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        raise RuntimeError(f"{attempt.kind}: {attempt.name} could not be prepared")
+    found = json.loads(words.read_text())
+    words.unlink()
     return found
 
 

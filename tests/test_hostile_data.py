@@ -29,6 +29,7 @@ from tunewright.errors import DataError, RecipeError, UserError
 from tunewright.files import open_regular
 from tunewright.recipe.loading import load_recipe
 from tunewright.recipe.schema import Data
+from tunewright.tasks.rows import Feature, RowEncoder
 from tunewright.tasks.table import task_defaults
 
 GOOD_CSV = "x,label\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(60))
@@ -346,3 +347,33 @@ def test_a_hostile_parquet_takes_little_memory_by_default(tmp_path: Path) -> Non
     wanted = {key: value for key, value in os.environ.items() if not key.startswith("TUNEWRIGHT_LIMIT_")}
     found = subprocess.run(command, capture_output=True, text=True, timeout=120, env=wanted)
     assert found.returncode == 2 and "limit decode_bytes" in found.stdout + found.stderr
+
+
+class Counting:
+    """A table that counts how often it lists its columns: that takes as long as there are columns."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table, self.listed = table, 0
+
+    @property
+    def column_names(self) -> list[str]:
+        self.listed += 1
+        return self.table.column_names
+
+    @property
+    def num_rows(self) -> int:
+        return self.table.num_rows
+
+    def __getitem__(self, name: str) -> pa.ChunkedArray:
+        return self.table[name]
+
+
+def test_a_wide_table_lists_its_columns_once_and_not_once_a_column() -> None:
+    names = [f"g{index}" for index in range(300)]
+    table = Counting(pa.table({name: [0.5, 1.5] for name in names}))
+    features = [
+        Feature(column=name, kind="number", mean=[1.0], std=[0.5], marked=False, categories=[], shape=None)
+        for name in names
+    ]
+    encoded = RowEncoder(features=features).encode(table)  # pyright: ignore[reportArgumentType]
+    assert encoded.shape == (2, 300) and encoded[0, 0] == -1 and table.listed == 1

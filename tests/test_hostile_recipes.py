@@ -218,3 +218,10 @@ def test_json_is_bounded_in_size_and_depth(tmp_path: Path, monkeypatch: pytest.M
 
 def test_each_limit_has_its_own_name() -> None:
     assert len({limit.name for limit in LIMITS}) == len(LIMITS)
+
+
+def test_a_recipe_has_a_stage_and_names_each_tracker_once() -> None:
+    recipe = {"task": "image-classification", "data": {"source": "digits"}}
+    for changes, place in (({"stages": []}, "stages"), ({"track": ["tensorboard"] * 2}, "track")):
+        with pytest.raises(RecipeError, match=place):
+            recipe_from_dict({**recipe, **changes}, [], defaults=task_defaults)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 Kind = Literal["number", "category", "text", "time", "image", "array", "labels", "audio"]
@@ -74,7 +75,11 @@ class Manifest:
 
     def column(self, name: str) -> Column:
         """The column of that name; KeyError when there is none."""
-        return next(column for column in self.columns if column.name == name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Column]:
+        return {column.name: column for column in self.columns}
 
 
 class Rejects:

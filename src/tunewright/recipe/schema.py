@@ -93,6 +93,13 @@ LayerCount = Annotated[Whole, _at_most(MODEL_LAYERS)]
 Side = Annotated[Whole, _at_most(IMAGE_SIDE)]
 
 
+def _each_once(names: list[str]) -> list[str]:
+    """Refuse a list that names the same thing twice."""
+    if len(set(names)) < len(names):
+        raise PydanticCustomError("twice", "a name stands twice", {"expected": "each name once"})
+    return names
+
+
 class Block(BaseModel):
     """A block of the recipe: immutable, its numbers finite; an unknown key is an error."""
 
@@ -418,13 +425,13 @@ class Recipe(Block):
     train: Train = Train()
     eval: Eval = Eval()
     hardware: Hardware = Hardware()
-    track: list[Literal["tensorboard", "mlflow", "trackio", "wandb"]] = []
+    track: Annotated[list[Literal["tensorboard", "mlflow", "trackio", "wandb"]], AfterValidator(_each_once)] = []
     """Where the numbers of a training are shown besides, if that is installed; all of it stays on this machine."""
     privacy: Privacy | None = None
     """Train so that the weights say next to nothing of any single unit of the training data; left out: ordinary training."""
     search: Annotated[dict[str, Any], AfterValidator(_in_bounds)] = {}
     """What `tunewright tune` may change, by dotted names: a list of values, {log: [1e-5, 1e-2]}, {even: [0, 0.5]} or
     {whole: [16, 128]}."""
-    stages: Annotated[list[str | dict[str, Any]], _at_most(RECIPE_STAGES)] = ["pretrain"]
+    stages: Annotated[list[str | dict[str, Any]], Field(min_length=1), _at_most(RECIPE_STAGES)] = ["pretrain"]
     """Training stages in order: `pretrain`, `finetune`, or `{finetune: {overrides}}`. Each starts from the one before. A
     stage may have a task of its own; then all but the data, the backbone and the hardware is that task's."""

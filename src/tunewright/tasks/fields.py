@@ -114,7 +114,8 @@ class FieldEncoder:
 
     def encode(self, table: pa.Table) -> Tensor:
         """[N, C] int32. Raises DataError when a column is missing."""
-        missing = [field.column for field in self.fields if field.column not in table.column_names]
+        there = set(table.column_names)
+        missing = [field.column for field in self.fields if field.column not in there]
         if missing:
             raise DataError(
                 f"the data lacks columns that the model reads: {', '.join(missing)}",

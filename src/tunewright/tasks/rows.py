@@ -84,7 +84,8 @@ class RowEncoder:
         Raises:
             DataError: an input column is missing, or holds a number that is too large for the network.
         """
-        missing = [feature.column for feature in self.features if feature.column not in table.column_names]
+        there = set(table.column_names)
+        missing = [feature.column for feature in self.features if feature.column not in there]
         if missing:
             raise DataError(
                 f"the data lacks {len(missing)} of the model's input columns: {', '.join(missing[:10])}",
@@ -188,7 +189,8 @@ def fit_rows(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, know
 
 def unused_columns(prepared: Prepared) -> list[str]:
     """Input columns that a table task leaves out because of their kind, to be named to the user."""
-    return [c.name for c in prepared.manifest.columns if c.name in prepared.manifest.input and c.kind not in FITTERS]
+    inputs = set(prepared.manifest.input)
+    return [c.name for c in prepared.manifest.columns if c.name in inputs and c.kind not in FITTERS]
 
 
 def load_rows(value: dict[str, Any], folder: Path) -> RowEncoder:
