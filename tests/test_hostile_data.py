@@ -377,3 +377,20 @@ def test_a_wide_table_lists_its_columns_once_and_not_once_a_column() -> None:
     ]
     encoded = RowEncoder(features=features).encode(table)  # pyright: ignore[reportArgumentType]
     assert encoded.shape == (2, 300) and encoded[0, 0] == -1 and table.listed == 1
+
+
+def test_a_dictionary_whose_long_value_stands_in_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEWRIGHT_LIMIT_DECODE_BYTES", "50000000")
+    column = pa.array(["y" * 100_000] * 1000).dictionary_encode()
+    pq.write_table(pa.table({"x": column, "label": ["a", "b"] * 500}), tmp_path / "a.parquet")
+    refused(tmp_path / "a.parquet", "column 'x'")
+
+
+def test_many_columns_are_read_as_few_are(tmp_path: Path) -> None:
+    names = [f"c{index}" for index in range(1200)]
+    table = pa.table({**{name: ["1", "2"] * 30 for name in names}, "label": ["a", "b"] * 30})
+    pq.write_table(table, tmp_path / "a.parquet")
+    prepared = read(tmp_path / "a.parquet")
+    rows = prepared.table("train")
+    assert rows.column_names[:1200] == names and rows["c7"].to_pylist() == rows["c1199"].to_pylist()
+    assert prepared.table("train", ["c1100", "c3"]).column_names == ["c3", "c1100", "_row"]

@@ -20,6 +20,7 @@ from tunewright.data.sources.cells import decode_cells, is_picture_type, name_la
 from tunewright.data.sources.guard import Guard
 from tunewright.data.sources.images import BATCH_IMAGES, picture_column, pictures_at_once
 from tunewright.errors import DataError
+from tunewright.limits import DECODE_BYTES
 
 
 def read_parquet(path: Path, format: str, *, framing: Framing | None = None) -> Source:
@@ -178,10 +179,22 @@ def plain(table: pa.Table) -> pa.Table:
             cells = [None if turns is None else json.dumps(turns, ensure_ascii=False) for turns in column.to_pylist()]
             columns[name] = pa.chunked_array([pa.array(cells, pa.string())])
         elif pa.types.is_dictionary(kind):
-            columns[name] = pc.cast(column, pa.string())
+            columns[name] = _written_out(column, name)
         else:
             columns[name] = column.cast(pa.string())
     return pa.table(columns)
+
+
+def _written_out(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """A dictionary-encoded column as text.
+
+    Raises:
+        DataError: its values are so long and used so often that the text would take too much memory.
+    """
+    lengths = [pc.binary_length(pc.cast(chunk.dictionary, pa.string())).take(chunk.indices) for chunk in column.chunks]
+    size = sum(pc.sum(found).as_py() or 0 for found in lengths)
+    DECODE_BYTES.require(size, "some rows of the file take too much memory", place=f"column {name!r}")
+    return pc.cast(column, pa.string())
 
 
 def _broken(file: Path, error: Exception) -> DataError:
