@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from tunewright.data.tokenizer import READER, TOKENIZERS, WRITER, build_trainer, measure_tokenizer, save_tokenizer
+from tunewright.data.tokenizer import (
+    READER,
+    TOKENIZERS,
+    WRITER,
+    _without_endless_words,  # pyright: ignore[reportPrivateUsage]
+    build_trainer,
+    measure_tokenizer,
+    save_tokenizer,
+)
 from tunewright.errors import DataError, RecipeError, UserError
 
 SIZES = {"wordpiece": 180, "bpe": 420, "unigram": 125}
@@ -162,3 +170,11 @@ def test_characters_come_back_and_others_are_unknown(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer.decode(tokenizer("c b\na海")["input_ids"]) == "c b\na海"
     assert tokenizer("axb")["input_ids"][1] == tokenizer.unk_token_id
+
+
+def test_endless_words_are_cut_before_training_and_nothing_else_is() -> None:
+    honest = "to be, or not to be " * 200 + "-" * 900 + "\n" * 900
+    assert list(_without_endless_words(honest)) == [honest]
+    endless = "a" * 2_500 + " b " + "\u0301" * 1_000
+    parts = list(_without_endless_words(endless))
+    assert "".join(parts) == endless and max(map(len, parts)) <= 1_503 and len(parts) == 3

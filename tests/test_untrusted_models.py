@@ -640,3 +640,8 @@ def test_no_value_of_a_configuration_ends_in_a_traceback(folder: Path, key: str,
         open_all(folder)
     except UserError as error:
         assert error.exit_code == 2
+
+
+def test_a_configuration_of_ten_thousands_of_keys_is_refused(folder: Path) -> None:
+    edit(folder / "config.json", **{f"k{number}": number for number in range(20_000)})
+    refused(folder, "config_keys", "config.json")

@@ -176,6 +176,7 @@ ARCHIVE_DIRECTORY_BYTES = Limit(
 MODEL_SIZE = Limit(
     name="model_size", default=10_000_000, unit="units", about="A width, vocabulary or length in a model's config.json"
 )
+CONFIG_KEYS = Limit(name="config_keys", default=10_000, unit="keys", about="a configuration of a model folder")
 MODEL_LAYERS = Limit(
     name="model_layers",
     default=1_000,

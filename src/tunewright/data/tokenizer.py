@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +39,8 @@ from tunewright.recipe.schema import Named
 LEAST = 2
 # A tokenizer is trained on so many bytes of text at most: more hardly changes it.
 MOST_BYTES = 2**27
+# A thousand letters and digits, other signs or spaces one after the other.
+ENDLESS = re.compile(r"\w{1000}|[^\w\s]{1000}|\s{1000}")
 # So many of the longest tokens are named.
 LONGEST = 5
 # A tokenizer is measured on so many texts at most.
@@ -281,7 +284,18 @@ def _first_texts(prepared: Prepared, columns: list[str]) -> list[str]:
             texts += [text for text in table[name].cast("string").to_pylist() if text]
         if (size := size + table.nbytes) > MOST_BYTES:
             break
-    return [text for texts in found.values() for text in texts]
+    return [part for texts in found.values() for text in texts for part in _without_endless_words(text)]
+
+
+def _without_endless_words(text: str) -> Iterator[str]:
+    """The text, cut inside runs of one kind of character that no language has as a word: training takes time that grows with
+    the square of a word's length."""
+    begin = 0
+    for run in ENDLESS.finditer(text):
+        yield text[begin : run.end()]
+        begin = run.end()
+    if begin < len(text):
+        yield text[begin:]
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, longest: int, style: Style = READER) -> None:

@@ -18,7 +18,7 @@ from tunewright.checksums import CHECKSUMS, find_damage
 from tunewright.errors import ArtifactError
 from tunewright.files import open_regular
 from tunewright.inside import VARIABLE, Roots
-from tunewright.limits import JSON_BYTES, MODEL_FILES, MODEL_LAYERS, MODEL_SIZE
+from tunewright.limits import CONFIG_KEYS, JSON_BYTES, MODEL_FILES, MODEL_LAYERS, MODEL_SIZE
 from tunewright.models.hollow import memory_is_taken
 from tunewright.models.weights import require_short_header
 from tunewright.runs import damaged, read_json
@@ -87,6 +87,7 @@ def check_values(values: dict[str, Any], name: str, folder: Path | None = None) 
         ArtifactError: it asks for code, for weights of a kind that is not read here, or for an absurd size.
     """
     file = name if folder is None else folder / name
+    CONFIG_KEYS.require(len(values), "the configuration has too many keys", error=ArtifactError, file=file)
     if (place := _asks_for_code(values)) is not None:
         raise ArtifactError(
             "this model asks to run code that comes with it or is fetched from elsewhere, which is never done here",
