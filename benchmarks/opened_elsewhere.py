@@ -20,9 +20,9 @@ from typing import Any
 from environments import HERE, TORCH, install
 
 from tunewright import load_model
-from tunewright.models.generate import generate
-from tunewright.stages.console import silent
-from tunewright.stages.export import export
+from tunewright.commands.export import export
+from tunewright.console import silent
+from tunewright.models.hub.generate import generate
 
 TEXTS, WRITTEN = 40, 24
 RESULT = HERE / "results" / "opened_elsewhere.json"

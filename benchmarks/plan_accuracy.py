@@ -167,13 +167,13 @@ GENERATED: dict[str, dict[str, Any]] = {
 def real(recipe: Path, changes: list[str]) -> list[dict[str, Any]]:
     """What real steps of each stage take, one stage after the other as in a run: seconds a step, bytes of tensors and of the process at
     their peaks."""
+    from tunewright.console import silent
+    from tunewright.pipeline.read_recipe import read_recipe
+    from tunewright.pipeline.session.memory import forget_peak, peak_memory
+    from tunewright.pipeline.session.session import set_up
+    from tunewright.planning.dry_run import rehearse, timed_steps
+    from tunewright.planning.plan import given_stages, plan_stage, planned_machine
     from tunewright.recipe.stages import stage_recipes
-    from tunewright.stages.console import silent
-    from tunewright.stages.memory import forget_peak, peak_memory
-    from tunewright.stages.plan import given_stages, plan_stage, planned_machine
-    from tunewright.stages.recipes import read_recipe
-    from tunewright.stages.rehearsal import rehearse, timed_steps
-    from tunewright.stages.setup import set_up
 
     loaded, _, _, base, _ = read_recipe(recipe, changes, None)
     stages = list(given_stages(stage_recipes(loaded), base, silent()))

@@ -48,7 +48,7 @@ def generate(path: Path, rows: int) -> None:
 
 def measure(path: Path) -> dict[str, object]:
     """In this process: prepare the file, and what it took."""
-    from tunewright.data.prepare import prepare
+    from tunewright.data.prepare.prepare import prepare
     from tunewright.recipe.schema import Data
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -21,7 +21,7 @@ import numpy as np
 from environments import HERE, processor
 
 from tunewright import run
-from tunewright.stages.console import silent
+from tunewright.console import silent
 
 # ε: learning rate, epochs and batch.
 SETTINGS = {1.16: (8.0, 30, 8192), 2.91: (4.0, 30, 4096), 6.86: (4.0, 30, 4096)}

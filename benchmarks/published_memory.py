@@ -1,7 +1,7 @@
 """Memory that others measured on cards, beside what planning says of the same training: nothing here is fitted to a row.
 
 A decoder of the Llama family is built without memory, written as torchtune and torchtitan write theirs, and one step of it is followed
-operation by operation (`tunewright.planning.tracing`). What cannot be followed stands in as follows, with a wider range:
+operation by operation (`tunewright.hardware.memory_tracer`). What cannot be followed stands in as follows, with a wider range:
 
 - flash attention: PyTorch's flash kernel for processors, which keeps the same: queries, keys, values, result, a number each row;
 - torch.compile: what products and attention read or make is kept, since it has to be written down in any case, and what lies between
@@ -36,8 +36,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from tunewright.models.hollow import hollow, weights
-from tunewright.planning.tracing import Tracer
+from tunewright.hardware.memory_tracer import Tracer
+from tunewright.models.core.meta_weights import hollow, weights
 
 RESULTS = Path(__file__).with_name("results")
 GIB = 2**30

@@ -29,8 +29,8 @@ import pyarrow.parquet as pq
 from environments import HERE, REPOSITORY, install, processor
 
 import tunewright
-from tunewright.data.batching import Batches
-from tunewright.stages.console import silent
+from tunewright.console import silent
+from tunewright.data.batches.sampler import Batches
 
 EXAMPLES = REPOSITORY / "examples" / "movielens"
 RECBOLE = [

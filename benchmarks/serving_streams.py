@@ -66,8 +66,8 @@ RECIPE: dict[str, Any] = {
 
 def small_gpt(place: Path) -> Path:
     """A model that writes; how well does not matter."""
-    from tunewright.stages.console import silent
-    from tunewright.stages.run import run
+    from tunewright.console import silent
+    from tunewright.run_recipe import run
 
     draw = np.random.default_rng(0)
     made_up = ["".join(draw.choice(list("abcdefghijklmnopqrstuvwxyz"), draw.integers(2, 9))) for _ in range(2000)]

@@ -29,11 +29,11 @@ import pyarrow.parquet as pq
 from environments import HERE, REPOSITORY, install, processor
 
 from tunewright import load_model
-from tunewright.data.audio import RATE, read_audio
+from tunewright.data.audio.decode import RATE, read_audio
 from tunewright.evaluation.intervals import bootstrap
 from tunewright.evaluation.metrics import METRICS, Outcome
-from tunewright.tasks.recordings import WORDS_FILE
-from tunewright.tasks.transcription import errors_of
+from tunewright.tasks.speech.encoder import WORDS_FILE
+from tunewright.tasks.speech.evaluation import errors_of
 
 CORPUS = REPOSITORY / "examples" / "speech" / "corpus"
 POCKETSPHINX = [["pocketsphinx==5.1.1"]]

@@ -29,9 +29,9 @@ KILLS = 20
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from tunewright.stages.console import silent
-from tunewright.stages.run import run
-from tunewright.stages.together import carried_out
+from tunewright.console import silent
+from tunewright.run_recipe import run
+from tunewright.pipeline.train.launch import carried_out
 place = Path(sys.argv[1])
 carried_out(lambda: run(json.loads((place / "recipe.json").read_text()), base=place, runs=place / sys.argv[2], screen=silent()))
 """

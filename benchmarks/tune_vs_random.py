@@ -19,9 +19,9 @@ import yaml
 from environments import HERE, processor
 
 from tunewright import run
+from tunewright.commands.tune import tune
+from tunewright.console import silent
 from tunewright.evaluation.intervals import over_seeds
-from tunewright.stages.console import silent
-from tunewright.stages.tune import tune
 
 TRIALS, EPOCHS = 20, 9
 TASKS: dict[str, dict[str, Any]] = {

@@ -14,8 +14,8 @@ from environments import HERE, processor
 from fastapi.testclient import TestClient
 
 from tunewright import run
+from tunewright.console import silent
 from tunewright.serving.runs_app import make_ui
-from tunewright.stages.console import silent
 
 RUNS, LINES = 500, 10_000
 

@@ -15,20 +15,20 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from architectures import ARCHITECTURES, IMAGES, TEXTS, config_of, make_backbone, make_inputs, purpose_of
-from tunewright.data.batching import Batches, Examples, Ragged, TensorExamples, TokenExamples
+from tunewright.data.batches.sampler import Batches, Examples, Ragged, TensorExamples, TokenExamples
 from tunewright.errors import ArtifactError, RecipeError, RunFailed
-from tunewright.models.adapters import add_adapter
-from tunewright.models.describe import layer_table
-from tunewright.models.network import Block, evaluating
-from tunewright.models.pretrained import open_backbone, weights_folder
-from tunewright.models.saved import load_network, save_model
-from tunewright.models.transformer import Transformer, build_transformer, describe_transformer
-from tunewright.models.transformer_files import continue_from, load_backbone
+from tunewright.models.backbone import open_backbone, weights_folder
+from tunewright.models.core.network import Block, evaluating
+from tunewright.models.hub.adapters import add_adapter
+from tunewright.models.hub.hf_files import continue_from, load_backbone
+from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer
+from tunewright.models.layer_table import layer_table
+from tunewright.models.saved_model import load_network, save_model
 from tunewright.recipe.schema import Tune, Unfreeze
 from tunewright.training import freezing
 from tunewright.training.loop import Settings, State, Surroundings, train
-from tunewright.training.objectives import FromLabels, cross_entropy
-from tunewright.training.optim import build_optimizer
+from tunewright.training.objectives.registry import FromLabels, cross_entropy
+from tunewright.training.optimizers.registry import build_optimizer
 
 CLASSES = ["bad", "good", "none of both"]
 OWN_HEAD: list[Any] = [{"dense": 8, "activation": "relu"}, {"dense": "auto"}]

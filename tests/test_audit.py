@@ -12,11 +12,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tunewright.cli import app
+from tunewright.commands.privacy_audit import audit, lines_of
+from tunewright.console import silent
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.evaluation.membership import attack, audited_epsilon, exposure, likelihood_ratios
-from tunewright.stages.audit import audit, lines_of
-from tunewright.stages.console import silent
-from tunewright.stages.run import run
+from tunewright.run_recipe import run
 
 
 def test_the_area_is_that_of_sklearn_and_few_others_promise_nothing() -> None:
@@ -106,7 +106,9 @@ def test_test_rows_that_were_learned_from_are_named(tmp_path: Path) -> None:
 def test_a_private_model_gives_nothing_away(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunewright.stages.private.secrets.randbits", lambda bits: 12345)  # the same noise each time
+    monkeypatch.setattr(
+        "tunewright.pipeline.strategies.private.secrets.randbits", lambda bits: 12345
+    )  # the same noise each time
     recipe = {
         **BY_HEART,
         "privacy": {"epsilon": 1},

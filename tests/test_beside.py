@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from tunewright import load_model
-from tunewright.data.choices import Question, question, recognise_questions
+from tunewright.commands.evaluate import evaluate_run
+from tunewright.console import silent
+from tunewright.data.text.multiple_choice import Question, question, recognise_questions
 from tunewright.errors import DataError, RecipeError
-from tunewright.stages.console import silent
-from tunewright.stages.reevaluate import evaluate_run
-from tunewright.stages.run import run
-from tunewright.tasks.multiple_choice import choice_scores, per_byte
+from tunewright.run_recipe import run
+from tunewright.tasks.language_model.multiple_choice import choice_scores, per_byte
 
 
 @pytest.mark.parametrize(

@@ -15,20 +15,20 @@ from torch import Tensor
 
 from test_gpt import library
 from tunewright import load_model
-from tunewright.data.batching import Batches
-from tunewright.data.conversations import Shape, Turn, conversation, recognise
-from tunewright.data.prepare import prepare
+from tunewright.commands.chat import Drawing, chat
+from tunewright.commands.data import check_data
+from tunewright.console import silent
+from tunewright.data.batches.sampler import Batches
+from tunewright.data.prepare.prepare import prepare
+from tunewright.data.text.conversations import Shape, Turn, conversation, recognise
 from tunewright.errors import DataError, RecipeError, UserError
-from tunewright.models.encoders import gpt
-from tunewright.models.transformer import build_transformer, describe_transformer
+from tunewright.models.hub.hf_network import build_transformer, describe_transformer
+from tunewright.models.language.new_encoder import gpt
 from tunewright.recipe.schema import Data
-from tunewright.stages.chat import Drawing, chat
-from tunewright.stages.console import silent
-from tunewright.stages.data import check_data
-from tunewright.stages.run import run
-from tunewright.tasks.chat_template import Rendered
-from tunewright.tasks.chat_tokens import ChatExamples, packed
-from tunewright.training.objectives import FromNextTokens
+from tunewright.run_recipe import run
+from tunewright.tasks.language_model.chat_encoder import ChatExamples, packed
+from tunewright.tasks.language_model.chat_template import Rendered
+from tunewright.training.objectives.registry import FromNextTokens
 
 ASKED = Turn("user", "2+3?")
 SHAPES: list[tuple[str, dict[str, Any], list[Turn]]] = [
@@ -190,7 +190,7 @@ def test_it_learns_to_answer(trained: Any) -> None:
 
 def test_an_exact_match_is_what_writing_gives(trained: Any) -> None:
     """The share that was measured token by token is the share of answers that come out word for word."""
-    from tunewright.stages.evaluate import read_predictions
+    from tunewright.pipeline.results.evaluate_stage import read_predictions
 
     folder = trained.stages["finetune"].folder
     found = read_predictions(folder)

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from tunewright.errors import RunFailed
-from tunewright.training import checkpoint as module
-from tunewright.training.checkpoint import (
+from tunewright.training.checkpoints import checkpoint as module
+from tunewright.training.checkpoints.async_saver import Saver
+from tunewright.training.checkpoints.checkpoint import (
     Checkpoint,
     find_damage,
     find_newest,
@@ -21,7 +22,6 @@ from tunewright.training.checkpoint import (
     save_best,
     save_checkpoint,
 )
-from tunewright.training.saving import Saver
 
 
 def load_newest(root: Path, warn: Callable[[str], None]) -> Checkpoint | None:

@@ -11,7 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from tunewright.data.checks.finding import Finding
 from tunewright.data.checks.labels import doubtful, out_of_fold
 from tunewright.data.checks.table import check
-from tunewright.data.prepare import prepare
+from tunewright.data.prepare.prepare import prepare
 from tunewright.recipe.schema import Data, Split
 
 

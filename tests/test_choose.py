@@ -16,23 +16,23 @@ from sklearn.datasets import load_iris
 import tunewright
 from test_export import CASES
 from tiny import tiny_bert
+from tunewright.commands.choose import choose
+from tunewright.console import silent
 from tunewright.errors import RecipeError
-from tunewright.evaluation.combined import combined, standardised, weighted_tau
+from tunewright.evaluation.rank_scores import combined, standardised, weighted_tau
 from tunewright.evaluation.transferability import h_score, leep, logme, nearest, one_hot
-from tunewright.models.layer_features import layer_means
-from tunewright.models.pretrained import open_backbone
-from tunewright.models.published import PUBLISHED
-from tunewright.models.transformer import build_transformer, describe_transformer
+from tunewright.models.backbone import open_backbone
+from tunewright.models.core.layer_features import layer_means
+from tunewright.models.hub.hf_network import build_transformer, describe_transformer
+from tunewright.models.hub.model_facts import PUBLISHED
+from tunewright.pipeline.build.parts import prepare_data
+from tunewright.pipeline.stage import StageJob, load_origin
 from tunewright.recipe.loading import load_recipe
 from tunewright.recipe.stages import stage_recipes
-from tunewright.stages.candidates import past_scores
-from tunewright.stages.choose import choose
-from tunewright.stages.console import silent
-from tunewright.stages.ingredients import prepare_data
-from tunewright.stages.job import StageJob, load_origin
-from tunewright.stages.probing import averaged, folds_of, paired
-from tunewright.tasks.answers import answers_by_byte
-from tunewright.tasks.table import TASKS, task_defaults
+from tunewright.selection.candidates import past_scores
+from tunewright.selection.probing import averaged, folds_of, paired
+from tunewright.tasks.language_model.chat_evaluation import answers_by_byte
+from tunewright.tasks.registry import TASKS, task_defaults
 
 IRIS, KIND = load_iris(return_X_y=True)
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tunewright.data.engine import Engine
-from tunewright.data.near_texts import NearTexts, Passages, bands, passages_of, runs
-from tunewright.data.prepare import prepare
+from tunewright.data.prepare.executor import Engine
+from tunewright.data.prepare.prepare import prepare
 from tunewright.data.prepared import Prepared
-from tunewright.data.text_rules import RULES, broken_rule, words_of
+from tunewright.data.text.near_duplicates import NearTexts, Passages, bands, passages_of, runs
+from tunewright.data.text.quality_filters import RULES, broken_rule, words_of
 from tunewright.errors import DataError, RecipeError
 from tunewright.recipe.schema import Data
 

@@ -27,7 +27,8 @@ def test_the_job_for_kubernetes_is_one() -> None:
 
 
 def test_the_script_for_ray_names_what_is_there() -> None:
-    from tunewright.stages import run, together
+    from tunewright import run_recipe as run
+    from tunewright.pipeline.train import launch as together
 
     tree = ast.parse((CLUSTER / "ray_train.py").read_text())
     named = {

@@ -25,23 +25,23 @@ import torch
 import yaml
 
 from tiny import texts, tiny_bert
+from tunewright import run_recipe as running
 from tunewright.checksums import CHECKSUMS
+from tunewright.commands.compare import compare_runs
+from tunewright.commands.evaluate import evaluate_run
+from tunewright.commands.export import export
+from tunewright.console import silent
 from tunewright.errors import ArtifactError, TunewrightError
 from tunewright.files import refusal, sha256_file, write_record
-from tunewright.models.encoders import gpt
-from tunewright.models.transformer import build_transformer, describe_transformer
+from tunewright.inference.model import print_predictions
+from tunewright.models.hub.hf_network import build_transformer, describe_transformer
+from tunewright.models.language.new_encoder import gpt
+from tunewright.pipeline.results.evaluate_stage import read_predictions
+from tunewright.pipeline.session.precision import set_precision
 from tunewright.recipe.loading import recipe_from_dict
 from tunewright.report.page import write_report
-from tunewright.runs import read_json
-from tunewright.stages import run as running
-from tunewright.stages.compare import compare_runs
-from tunewright.stages.console import silent
-from tunewright.stages.evaluate import read_predictions
-from tunewright.stages.export import export
-from tunewright.stages.precision import set_precision
-from tunewright.stages.predict import print_predictions
-from tunewright.stages.reevaluate import evaluate_run
-from tunewright.tasks.table import task_defaults
+from tunewright.runs.folder import read_json
+from tunewright.tasks.registry import task_defaults
 
 COMMON = {"hardware": {"threads": 1, "precision": "float32"}, "eval": {"resamples": 100}}
 
@@ -445,7 +445,7 @@ def test_a_path_that_cannot_be_written_is_a_sentence(workplaces: Callable[[str],
 
 def test_a_damaged_file_of_trials_is_named(tmp_path: Path) -> None:
     optuna = pytest.importorskip("optuna")
-    from tunewright.stages.trials import open_study
+    from tunewright.tuning.trials import open_study
 
     search: Any = SimpleNamespace(folder=tmp_path, greater=True, seed=0, epochs=1, space=[])
     study = open_study(search, "random", False)

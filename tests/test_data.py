@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits, load_wine
 
-from tunewright.data.prepare import prepare
+from tunewright.data.prepare.prepare import prepare
+from tunewright.data.prepare.splits import ByGroup, Strata
 from tunewright.data.prepared import Prepared, column_array
-from tunewright.data.splits import ByGroup, Strata
 from tunewright.errors import DataError
 from tunewright.recipe.schema import Data, Split
 

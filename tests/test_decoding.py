@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tunewright.data.ngrams import BEGIN, END, NGrams, count_ngrams, read_arpa, write_arpa
-from tunewright.data.spoken import spoken, spoken_words
+from tunewright.data.audio.transcript_text import spoken, spoken_words
+from tunewright.data.text.ngram_model import BEGIN, END, NGrams, count_ngrams, read_arpa, write_arpa
 from tunewright.errors import DataError
 from tunewright.evaluation.decoding import Beam, beam_search, greedy, moments_of
-from tunewright.stages.subtitles import subtitles
+from tunewright.inference.subtitles import subtitles
 
 SENTENCES = [line.split() for line in ("turn on the light", "turn off the light", "open the door", "the door", "open")]
 

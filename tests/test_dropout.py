@@ -10,13 +10,13 @@ from torch import nn
 
 from test_prefix import inputs_of, network_of
 from tiny import texts, tiny_bert
+from tunewright.console import silent
 from tunewright.models.build import build_network, describe_model
-from tunewright.models.dropout import ATTENTION, QuickDropout, attention, drop, quicken_dropout
-from tunewright.models.network import evaluating
-from tunewright.models.transformer import Transformer
+from tunewright.models.core.network import evaluating
+from tunewright.models.fast_dropout import ATTENTION, QuickDropout, attention, drop, quicken_dropout
+from tunewright.models.hub.hf_network import Transformer
 from tunewright.recipe.schema import Model
-from tunewright.stages.console import silent
-from tunewright.stages.run import run
+from tunewright.run_recipe import run
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])

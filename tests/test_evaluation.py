@@ -12,12 +12,12 @@ from sklearn.datasets import load_diabetes, load_digits
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from tunewright.errors import RecipeError, UserError
+from tunewright.evaluation.advice import hint
 from tunewright.evaluation.baselines import baselines, sample_rows
 from tunewright.evaluation.calibration import fit_temperature, reliability
-from tunewright.evaluation.compare import Predictions, compare_predictions
-from tunewright.evaluation.hint import hint
 from tunewright.evaluation.intervals import bootstrap, over_seeds, paired_bootstrap, resample_counts
 from tunewright.evaluation.metrics import METRICS, Outcome, get_metric
+from tunewright.evaluation.paired_comparison import Predictions, compare_predictions
 from tunewright.evaluation.slices import confusion, slice_by, worst
 
 
@@ -203,7 +203,7 @@ def test_baselines() -> None:
 def test_the_linear_model_on_mnist_reaches_what_is_known() -> None:
     from pathlib import Path
 
-    from tunewright.data.prepare import prepare
+    from tunewright.data.prepare.prepare import prepare
     from tunewright.data.prepared import column_array
     from tunewright.recipe.schema import Data, Split
 

@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 from test_kill_every_stage import Kind, content, ended, lora, two_stages, wrap
 from tiny import tiny_bert
 from tunewright.checksums import write_checksums
+from tunewright.console import Screen, silent
 from tunewright.errors import ArtifactError
 from tunewright.files import cached_sha256, sha256_file
-from tunewright.runs import Identity, MetricsLog, open_run, read_json, read_metrics
-from tunewright.stages.console import Screen, silent
-from tunewright.stages.run import run
-from tunewright.training.beginning import Beginning
+from tunewright.run_recipe import run
+from tunewright.runs.folder import Identity, MetricsLog, open_run, read_json, read_metrics
+from tunewright.training.checkpoints.beginning import Beginning
 from tunewright.training.loop import State
 
 

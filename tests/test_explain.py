@@ -20,19 +20,19 @@ from transformers import LlamaConfig
 import tunewright
 from architectures import IMAGE
 from tiny import tiny_bert
-from tunewright.data.columns import Rejects
+from tunewright.commands.evaluate import evaluate_run
+from tunewright.commands.explain import explain, name_suspects
+from tunewright.console import Screen, silent
+from tunewright.data.manifest import Rejects
 from tunewright.errors import ArtifactError, DataError, RecipeError, UserError
 from tunewright.evaluation.attribution import METHODS, Explained, ablation, check, integrated_gradients, shapley
-from tunewright.models.rollout import attention_rollout
-from tunewright.models.transformer import Transformer, build_transformer, describe_transformer
-from tunewright.stages.concepts import print_concepts
-from tunewright.stages.console import Screen, silent
-from tunewright.stages.explain import explain, name_suspects
-from tunewright.stages.given import given_pieces
-from tunewright.stages.predict import Model, load_model
-from tunewright.stages.reevaluate import evaluate_run
-from tunewright.stages.suspects import learned_from, suspects
-from tunewright.tasks.explained import on_patches, questions
+from tunewright.explaining.concepts import print_concepts
+from tunewright.explaining.influence import learned_from, suspects
+from tunewright.inference.model import Model, load_model
+from tunewright.inference.read_input import given_pieces
+from tunewright.models.hub.attention_rollout import attention_rollout
+from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer
+from tunewright.tasks.base.explain import on_patches, questions
 
 PLANTED = 20
 

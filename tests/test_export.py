@@ -13,13 +13,13 @@ import torch
 
 from tiny import texts, tiny_bert
 from tunewright.cli import app
+from tunewright.commands import export as exporting
+from tunewright.commands.export import export
+from tunewright.console import silent
 from tunewright.errors import ArtifactError, RecipeError, RunFailed, UserError
-from tunewright.models.gguf_file import turned, turned_back
-from tunewright.runs import read_json
-from tunewright.stages import export as exporting
-from tunewright.stages.console import silent
-from tunewright.stages.export import export
-from tunewright.stages.run import run
+from tunewright.models.exchange.gguf_file import turned, turned_back
+from tunewright.run_recipe import run
+from tunewright.runs.folder import read_json
 
 SHORT = {"epochs": 1, "batch_size": 16}
 
@@ -177,8 +177,8 @@ def test_whisper_hears_once_and_writes_token_by_token(tmp_path: Path) -> None:
     """With the two files alone, as a program without us would: the same text."""
     import onnxruntime
 
-    from tunewright.models.whisper import Whisper
-    from tunewright.stages.job import load_origin
+    from tunewright.models.speech.whisper import Whisper
+    from tunewright.pipeline.stage import load_origin
 
     folder = trained(tmp_path, "whisper")
     export(folder, "onnx", screen=silent())

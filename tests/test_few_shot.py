@@ -15,19 +15,19 @@ from sklearn.linear_model import LogisticRegression
 
 from architectures import ARCHITECTURES, config_of, make_backbone, make_inputs, purpose_of
 from tiny import texts, tiny_bert
-from tunewright.data.batching import TensorExamples
+from tunewright.console import silent
+from tunewright.data.batches.sampler import TensorExamples
 from tunewright.errors import RecipeError
 from tunewright.files import sha256_file
-from tunewright.models.network import evaluating
-from tunewright.models.saved import load_network
-from tunewright.models.transformer import build_transformer, describe_transformer
+from tunewright.inference.model import load_model, predict
+from tunewright.models.core.network import evaluating
+from tunewright.models.hub.hf_network import build_transformer, describe_transformer
+from tunewright.models.saved_model import load_network
 from tunewright.recipe.schema import Tune
-from tunewright.stages.console import silent
-from tunewright.stages.predict import load_model, predict
-from tunewright.stages.run import run
-from tunewright.tasks.table import get_task
-from tunewright.training.features import FOLDS, NEVER, Tap, fit_logistic, last_layer, write_layer
-from tunewright.training.pairs import FromPairs, PairExamples, pairs_an_epoch
+from tunewright.run_recipe import run
+from tunewright.tasks.registry import get_task
+from tunewright.training.linear_probe import FOLDS, NEVER, Tap, fit_logistic, last_layer, write_layer
+from tunewright.training.objectives.contrastive import FromPairs, PairExamples, pairs_an_epoch
 
 SETTINGS = {"eval": {"resamples": 100}, "hardware": {"threads": 1, "precision": "float32"}}
 
@@ -281,7 +281,7 @@ def test_a_killed_contrastive_run_ends_with_the_same_bits(place: Path, tmp_path:
         if child:
             return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         try:
-            from tunewright.training import pairs
+            from tunewright.training.objectives import contrastive as pairs
 
             real, calls = pairs.FromPairs.loss_sum, iter(range(10**9))
 
@@ -363,7 +363,7 @@ def test_a_network_of_ours_learns_from_the_features_of_the_stage_before(tmp_path
 
 
 def test_the_methods_options_are_settled_in_one_place() -> None:
-    from tunewright.stages.method import settle_method
+    from tunewright.pipeline.build.few_shot_default import settle_method
 
     task = get_task("text-classification")
     assert settle_method(Tune(freeze=2), task, pretrained=False) == Tune(freeze=2)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
+from tunewright.console import silent
 from tunewright.errors import RecipeError
-from tunewright.planning.fitting import Point, fit_law
-from tunewright.planning.scaling import BESIROGLU
-from tunewright.stages.console import silent
-from tunewright.stages.fit_law import EPOCHS, SHAPES, fit_own_law
+from tunewright.planning.law_fitting import Point, fit_law
+from tunewright.planning.scaling_laws import BESIROGLU
+from tunewright.tuning.fit_scaling_law import EPOCHS, SHAPES, fit_own_law
 
 
 def points(noise: float) -> list[Point]:

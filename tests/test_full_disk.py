@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from test_kill_every_stage import CHEAP, KINDS, Kind, ended, kinds, wrap
+from tunewright.console import silent
 from tunewright.errors import ArtifactError, RunFailed
 from tunewright.files import require_writable, resumable, system_error
-from tunewright.stages.console import silent
-from tunewright.stages.room import require_room
-from tunewright.stages.run import run
-from tunewright.training.optim import build_optimizer, state_bytes, state_tensors
+from tunewright.pipeline.session.disk_space import require_room
+from tunewright.run_recipe import run
+from tunewright.training.optimizers.registry import build_optimizer, state_bytes, state_tensors
 
 assert kinds  # the fixture
 

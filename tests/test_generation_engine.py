@@ -20,16 +20,16 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from test_export import trained
-from tunewright.models.batched_decoding import SeparateCaches, SharedCache, decoding_batch
-from tunewright.models.encoders import gpt
-from tunewright.models.generate import Draw, choose, generate, read, uniforms
-from tunewright.models.transformer import Transformer, build_transformer, describe_transformer
+from tunewright.commands.chat import Detokenizer, Drawing, pieces
+from tunewright.inference.model import Model, load_model
+from tunewright.models.hub.batched_decoding import SeparateCaches, SharedCache, decoding_batch
+from tunewright.models.hub.generate import Draw, choose, generate, read, uniforms
+from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer
+from tunewright.models.language.new_encoder import gpt
 from tunewright.serving.app import make_app
 from tunewright.serving.chat_template import ChatTemplate, TemplateError
 from tunewright.serving.generation_engine import StopTexts
 from tunewright.serving.limits import Limits
-from tunewright.stages.chat import Detokenizer, Drawing, pieces
-from tunewright.stages.predict import Model, load_model
 
 PROMPTS = ["3+4?", "1", "what is 11+7? and then 5+6?", "7+7", "0", "2+2? 3+3?", "9+1? 8", "11+5?"]
 

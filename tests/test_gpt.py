@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from tunewright.errors import RecipeError
-from tunewright.models.encoders import gpt
-from tunewright.models.generate import generate
-from tunewright.models.gpt import GPT, is_plain
-from tunewright.models.transformer import Transformer, build_transformer, describe_transformer, make_config
-from tunewright.models.transformer_files import load_backbone, write_transformer
+from tunewright.models.hub.generate import generate
+from tunewright.models.hub.hf_files import load_backbone, write_transformer
+from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer, make_config
+from tunewright.models.language.gpt import GPT, is_plain
+from tunewright.models.language.new_encoder import gpt
 
 SIZES: dict[str, Any] = {"layers": 3, "width": 32, "heads": 4, "context": 40}
 

@@ -22,15 +22,15 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from tunewright.data.ngrams import read_arpa
-from tunewright.data.prepare import prepare
+from tunewright.data.prepare.prepare import prepare
 from tunewright.data.prepared import Prepared
+from tunewright.data.text.ngram_model import read_arpa
 from tunewright.errors import DataError, RecipeError, UserError
 from tunewright.files import open_regular
 from tunewright.recipe.loading import load_recipe
 from tunewright.recipe.schema import Data
-from tunewright.tasks.rows import Feature, RowEncoder
-from tunewright.tasks.table import task_defaults
+from tunewright.tasks.registry import task_defaults
+from tunewright.tasks.table.encoder import Feature, RowEncoder
 
 GOOD_CSV = "x,label\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(60))
 GOOD_LINES = "".join(json.dumps({"x": i, "text": f"word {i}", "label": "ab"[i % 2]}) + "\n" for i in range(60))

@@ -17,13 +17,13 @@ from tunewright.errors import ArtifactError, RecipeError, UserError
 from tunewright.files import open_regular, read_bounded
 from tunewright.limits import LIMITS, RECIPE_BYTES
 from tunewright.models.build import build_network, describe_model
-from tunewright.models.speech_models import build_speech, describe_speech
+from tunewright.models.speech.registry import build_speech, describe_speech
 from tunewright.recipe.loading import load_recipe, recipe_from_dict
 from tunewright.recipe.patterns import matches
 from tunewright.recipe.schema import Model, Recipe
 from tunewright.recipe.yaml_text import read_yaml
-from tunewright.runs import read_json
-from tunewright.tasks.table import task_defaults
+from tunewright.runs.folder import read_json
+from tunewright.tasks.registry import task_defaults
 
 HEAD = "task: tabular-classification\ndata: {source: d.csv, target: y}\n"
 MINIMAL: dict[str, Any] = {"task": "tabular-classification", "data": {"source": "d.csv", "target": "y"}}

@@ -327,7 +327,7 @@ def test_every_python_block_in_the_documents_works(workplace: Path, document: st
 
 def test_every_recipe_in_the_documents_loads(tmp_path: Path) -> None:
     from tunewright.recipe.loading import load_recipe
-    from tunewright.tasks.table import task_defaults
+    from tunewright.tasks.registry import task_defaults
 
     count = 0
     for document in DOCUMENTS:

@@ -32,7 +32,9 @@ from fastapi.testclient import TestClient
 from starlette.types import ASGIApp
 
 from test_export import trained
+from tunewright.console import silent
 from tunewright.errors import DataError, UserError
+from tunewright.inference.model import Model, load_model, print_predictions
 from tunewright.limits import LIMITS, SHOWN_FILE
 from tunewright.serving.app import make_app
 from tunewright.serving.batching import Batcher
@@ -41,8 +43,6 @@ from tunewright.serving.listening import Server, options
 from tunewright.serving.runs_app import make_ui
 from tunewright.serving.start import read_token, serve
 from tunewright.serving.strict_json import parse_json
-from tunewright.stages.console import silent
-from tunewright.stages.predict import Model, load_model, print_predictions
 
 ROW = {"size": 3, "colour": "red"}
 JSON = {"Content-Type": "application/json"}

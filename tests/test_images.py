@@ -19,25 +19,25 @@ from PIL import Image
 from torch import Tensor
 
 import tunewright
-from tunewright.data.augmentation import AUGMENTATIONS, build_augmentation
-from tunewright.data.batching import Batch, Batches, in_order
-from tunewright.data.framing import Framing
-from tunewright.data.pictures import PictureExamples, Scaling
-from tunewright.data.prepare import prepare
+from tunewright.console import silent
+from tunewright.data.batches.sampler import Batch, Batches, in_order
+from tunewright.data.image.augmentation import AUGMENTATIONS, build_augmentation
+from tunewright.data.image.image_examples import PictureExamples, Scaling
+from tunewright.data.image.randaugment import CHANGES
+from tunewright.data.image.resize_crop import Framing
+from tunewright.data.prepare.prepare import prepare
 from tunewright.data.prepared import Prepared, column_array
-from tunewright.data.randaugment import CHANGES
 from tunewright.errors import ArtifactError, DataError, RecipeError
 from tunewright.files import sha256_file
 from tunewright.models.build import build_network, describe_model
-from tunewright.models.efficientnet import published_names
-from tunewright.models.saved import load_backbone_weights, load_network
-from tunewright.models.weights import write_weights
+from tunewright.models.core.safe_weights import write_weights
+from tunewright.models.saved_model import load_backbone_weights, load_network
+from tunewright.models.vision.efficientnet import published_names
 from tunewright.recipe.schema import Data, Model, Split
-from tunewright.runs import read_json
-from tunewright.stages.console import silent
-from tunewright.stages.run import run
-from tunewright.tasks.image_processor import read_framing, read_scaling, resized
-from tunewright.training.objectives import FromLabels, cross_entropy
+from tunewright.run_recipe import run
+from tunewright.runs.folder import read_json
+from tunewright.tasks.image.processor import read_framing, read_scaling, resized
+from tunewright.training.objectives.registry import FromLabels, cross_entropy
 
 SIZES = [(31, 47), (60, 40), (33, 33), (20, 90)]
 
@@ -630,7 +630,7 @@ def test_efficientnets_published_names_are_all_accounted_for(tmp_path: Path) -> 
 
 def test_efficientnets_padding_is_tensorflows() -> None:
     """Of an even size, stride 2 and kernel 3, the odd pixel of padding is at the right: output i reads 2i … 2i + 2."""
-    from tunewright.models.efficientnet import ConvNorm
+    from tunewright.models.vision.efficientnet import ConvNorm
 
     unit = ConvNorm(1, 1, 3, 2, active=False).eval()
     torch.nn.init.ones_(unit.conv.weight)
@@ -652,8 +652,8 @@ def test_weights_that_are_not_to_be_had(tmp_path: Path) -> None:
 def test_the_published_efficientnet_knows_a_palace_and_a_daisy(tmp_path: Path) -> None:
     from sklearn.datasets import load_sample_images
 
-    from tunewright.models.catalog import catalog_folder
-    from tunewright.models.saved import load_weights, read_tensors
+    from tunewright.models.hub.catalog import catalog_folder
+    from tunewright.models.saved_model import load_weights, read_tensors
 
     folder = catalog_folder("efficientnet-lite0")
     network = build_network({**efficientnet(), "input_shape": [3, 224, 224]}, seed=0).eval()

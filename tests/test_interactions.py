@@ -13,21 +13,21 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from tunewright import load_model
+from tunewright.commands.recommend import recommend
+from tunewright.console import silent
 from tunewright.data.checks.table import check
-from tunewright.data.prepare import prepare
-from tunewright.data.roles import time_column
-from tunewright.data.splits import TEST, TRAIN, VALID, within
+from tunewright.data.prepare.prepare import prepare
+from tunewright.data.prepare.splits import TEST, TRAIN, VALID, within
+from tunewright.data.recommendation.column_roles import time_column
 from tunewright.errors import ArtifactError, DataError, RecipeError
 from tunewright.evaluation.metrics import METRICS, Outcome
-from tunewright.models.sasrec import NextItem
-from tunewright.models.tables import Table
+from tunewright.models.recommendation.embedding_table import Table
+from tunewright.models.recommendation.sasrec import NextItem
 from tunewright.recipe.schema import Data, Split
-from tunewright.stages.console import silent
-from tunewright.stages.recommend import recommend
-from tunewright.stages.run import run
-from tunewright.tasks.interactions import InteractionEncoder
-from tunewright.training.optim import build_optimizer
-from tunewright.training.rowwise import RowwiseAdagrad
+from tunewright.run_recipe import run
+from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder
+from tunewright.training.optimizers.registry import build_optimizer
+from tunewright.training.optimizers.rowwise_adagrad import RowwiseAdagrad
 
 ITEMS = 20
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from tunewright.commands.export import export
+from tunewright.console import silent
 from tunewright.errors import ArtifactError
 from tunewright.models.build import build_network, describe_model
-from tunewright.models.keras_file import applied, keras, keras_backbone, read_keras, write_keras
-from tunewright.models.network import Network
+from tunewright.models.core.network import Network
+from tunewright.models.exchange.keras_file import applied, keras, keras_backbone, read_keras, write_keras
 from tunewright.recipe.schema import Model
-from tunewright.stages.console import silent
-from tunewright.stages.export import export
-from tunewright.stages.run import run
+from tunewright.run_recipe import run
 
 PICTURE = [
     {"conv2d": 6, "stride": 2, "activation": "relu"},
@@ -123,7 +123,7 @@ def test_somebody_s_network_is_read_and_fine_tuned(tmp_path: Path) -> None:
         "stages": ["finetune"],
     }
     result = run(recipe, base=tmp_path, runs=tmp_path, screen=silent())
-    from tunewright.models.saved import load_network
+    from tunewright.models.saved_model import load_network
 
     saved = load_network(result.folder / "finetune" / "model").network.state_dict()
     for name, value in ours.backbone.state_dict(prefix="backbone.").items():

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunewright.models.gpt import rotation_of
-from tunewright.models.kernels import gated, rms_norm, rotate
+from tunewright.models.language.gpt import rotation_of
+from tunewright.models.language.kernels import gated, rms_norm, rotate
 
 
 def plain_norm(x: Tensor, weight: Tensor) -> Tensor:

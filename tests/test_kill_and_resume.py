@@ -17,9 +17,9 @@ import pytest
 import torch
 
 import tunewright
+from tunewright.console import silent
 from tunewright.files import sha256_file
-from tunewright.stages.console import silent
-from tunewright.stages.run import run
+from tunewright.run_recipe import run
 
 RECIPE = {
     "name": "killed",

@@ -31,12 +31,12 @@ import test_language_modeling
 import test_preferences
 from test_speech import RATE, sound
 from tiny import texts, tiny_bert
+from tunewright.console import silent
 from tunewright.files import sha256_file
-from tunewright.runs import read_json
-from tunewright.stages import training
-from tunewright.stages.console import silent
-from tunewright.stages.run import run
-from tunewright.training.saving import Saver
+from tunewright.pipeline.train import train_stage as training
+from tunewright.run_recipe import run
+from tunewright.runs.folder import read_json
+from tunewright.training.checkpoints.async_saver import Saver
 
 SMALL = {"eval": {"resamples": 100}, "hardware": {"threads": 1, "precision": "float32"}}
 PICTURES: dict[str, Any] = {

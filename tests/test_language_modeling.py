@@ -14,17 +14,17 @@ from torch.nn import functional as F
 
 from test_gpt import library, network_of
 from tunewright import load_model
-from tunewright.data.tokenizer import WRITER, build_trainer, save_tokenizer
+from tunewright.commands.chat import Drawing, chat
+from tunewright.commands.merge import merge_adapter
+from tunewright.console import silent
+from tunewright.data.text.tokenizer import WRITER, build_trainer, save_tokenizer
 from tunewright.errors import ArtifactError, DataError, RecipeError, UserError
 from tunewright.evaluation.metrics import METRICS
-from tunewright.runs import read_metrics
-from tunewright.stages.chat import Drawing, chat
-from tunewright.stages.console import silent
-from tunewright.stages.merge import merge_adapter
-from tunewright.stages.run import run
-from tunewright.tasks import next_tokens
-from tunewright.tasks.causal_tokens import CausalEncoder, load_tokenizer
-from tunewright.tasks.next_tokens import frequencies, next_token_outputs
+from tunewright.run_recipe import run
+from tunewright.runs.folder import read_metrics
+from tunewright.tasks.language_model import evaluation as next_tokens
+from tunewright.tasks.language_model.encoder import CausalEncoder, load_tokenizer
+from tunewright.tasks.language_model.evaluation import frequencies, next_token_outputs
 
 NAMES, VERBS, THINGS = ("Anna", "Ben", "Clara"), ("sees", "likes"), ("a house", "the sea", "the moon", "海")
 

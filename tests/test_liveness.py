@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tunewright.data.batching import Batches, TensorExamples
+from tunewright.data.batches.sampler import Batches, TensorExamples
 from tunewright.errors import NothingLearned
-from tunewright.models.transformer import build_transformer, describe_transformer
-from tunewright.training.liveness import SAME, weights_digest
+from tunewright.models.hub.hf_network import build_transformer, describe_transformer
 from tunewright.training.loop import Settings, State, Surroundings, train
-from tunewright.training.objectives import FromLabels, LossSum, cross_entropy, mse
+from tunewright.training.objectives.registry import FromLabels, LossSum, cross_entropy, mse
+from tunewright.training.sanity_checks import SAME, weights_digest
 
 
 def run(

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from tunewright.data.prepare import prepare
+from tunewright.data.prepare.prepare import prepare
 from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError
 from tunewright.recipe.schema import Data, Split
@@ -65,7 +65,7 @@ def test_malformed_csv(tmp_path: Path, name: str) -> None:
     path = tmp_path / "data.csv"
     path.write_bytes(CSV[name])
     if name == "one class":
-        from tunewright.tasks.targets import fit_target
+        from tunewright.tasks.base.targets import fit_target
 
         with pytest.raises(DataError, match="1 class"):
             fit_target(read(path))

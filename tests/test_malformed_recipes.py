@@ -8,7 +8,7 @@ import pytest
 
 from tunewright.errors import RecipeError
 from tunewright.recipe.loading import load_recipe
-from tunewright.tasks.table import task_defaults
+from tunewright.tasks.registry import task_defaults
 
 HEAD = "task: image-classification\ndata: {source: mnist}\n"
 

@@ -19,29 +19,29 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 import tunewright
 from tiny import SPECIAL, WORDS, texts, tiny_bert, tiny_tokenizer
-from tunewright.data.batching import Batch, Batches
+from tunewright.commands.design import show_design
+from tunewright.commands.init import write_recipe
+from tunewright.console import silent
+from tunewright.data.batches.sampler import Batch, Batches
 from tunewright.data.checks.table import check
 from tunewright.errors import DataError, RecipeError
 from tunewright.evaluation.baselines import token_frequencies
 from tunewright.evaluation.intervals import bootstrap
 from tunewright.evaluation.metrics import METRICS, Outcome
 from tunewright.files import sha256_file
-from tunewright.models.selection import WANTED, selection_is_exact
-from tunewright.models.transformer import build_transformer, describe_transformer
+from tunewright.models.hub.hf_network import build_transformer, describe_transformer
+from tunewright.models.language.masked_positions import WANTED, selection_is_exact
+from tunewright.pipeline.build.parts import gather, prepare_data
+from tunewright.pipeline.stage import load_origin, recipe_backbone
 from tunewright.random import uniform
 from tunewright.recipe.loading import load_recipe, recipe_from_dict
 from tunewright.recipe.stages import stage_recipes
-from tunewright.stages.console import silent
-from tunewright.stages.design import show_design
-from tunewright.stages.ingredients import gather, prepare_data
-from tunewright.stages.init import write_recipe
-from tunewright.stages.job import load_origin, recipe_backbone
-from tunewright.stages.run import run
-from tunewright.tasks.hidden_tokens import frequency_baseline, hidden_token_outputs
-from tunewright.tasks.table import task_defaults
-from tunewright.tasks.tokens import TextEncoder
-from tunewright.training.corruption import Vocabulary, hidden_counts, mask_tokens
-from tunewright.training.objectives import FromTokens
+from tunewright.run_recipe import run
+from tunewright.tasks.registry import task_defaults
+from tunewright.tasks.text.encoder import TextEncoder
+from tunewright.tasks.text.masked_evaluation import frequency_baseline, hidden_token_outputs
+from tunewright.training.objectives.corruption import Vocabulary, hidden_counts, mask_tokens
+from tunewright.training.objectives.registry import FromTokens
 
 SIZE = len(SPECIAL) + len(WORDS)
 VOCABULARY = Vocabulary(mask=4, ordinary=torch.arange(5, SIZE), special=torch.arange(5))
@@ -56,7 +56,7 @@ def text_file(path: Path, lines: int = 120) -> Path:
     return path
 
 
-def carry_out(tmp_path: Path, recipe: dict[str, Any], **settings: Any) -> tunewright.stages.run.RunResult:  # type: ignore[name-defined]
+def carry_out(tmp_path: Path, recipe: dict[str, Any], **settings: Any) -> tunewright.run_recipe.RunResult:  # type: ignore[name-defined]
     given = {"eval": {"resamples": 100}, "hardware": {"threads": 1, "precision": "float32"}, **recipe}
     return run(given, base=tmp_path, runs=tmp_path / "runs", screen=silent(), **settings)
 
@@ -398,7 +398,7 @@ def finish(runs: Path, recipe: dict[str, Any], base: Path, before: Callable[[], 
 
 def kill_after_saves(count: int) -> Callable[[], None]:
     def arrange() -> None:
-        from tunewright.training import saving
+        from tunewright.training.checkpoints import async_saver as saving
 
         real, calls = saving.save_checkpoint, iter(range(1, 1000))
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from tunewright.data.batching import Batches
-from tunewright.data.mixing import MixedExamples, mixed
-from tunewright.data.packing import pack
-from tunewright.data.prepare import prepare
+from tunewright.console import silent
+from tunewright.data.batches.mixing import MixedExamples, mixed
+from tunewright.data.batches.packing import pack
+from tunewright.data.batches.sampler import Batches
+from tunewright.data.prepare.prepare import prepare
 from tunewright.errors import DataError, RecipeError
 from tunewright.recipe.schema import Data
-from tunewright.stages.console import silent
-from tunewright.stages.run import run
+from tunewright.run_recipe import run
 
 CONTEXT = 7
 

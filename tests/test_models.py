@@ -12,13 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.build import MODELS, build_network, describe_model, shape_after
-from tunewright.models.click_models import CLICK_MODELS
-from tunewright.models.describe import layer_table
-from tunewright.models.layers import LAYERS, build_layer
-from tunewright.models.network import Network
-from tunewright.models.picture import network_svg
-from tunewright.models.saved import load_network, save_model
-from tunewright.models.surgery import fit_input, replace_head
+from tunewright.models.core.layers import LAYERS, build_layer
+from tunewright.models.core.network import Network
+from tunewright.models.diagram import network_svg
+from tunewright.models.layer_table import layer_table
+from tunewright.models.recommendation.ctr import CLICK_MODELS
+from tunewright.models.replace_head import fit_input, replace_head
+from tunewright.models.saved_model import load_network, save_model
 from tunewright.recipe.schema import Model
 
 IMAGE, ROW, IDS, SEQUENCE = (3, 8, 8), (12,), (5,), (5, 4)

@@ -16,26 +16,26 @@ from sklearn.datasets import make_multilabel_classification
 from sklearn.linear_model import LogisticRegression
 
 from tiny import WORDS, tiny_bert
+from tunewright.commands.compare import compare_runs
+from tunewright.commands.evaluate import evaluate_run
+from tunewright.commands.init import write_recipe
+from tunewright.console import silent
 from tunewright.data.checks.table import check
-from tunewright.data.labels import label_matrix
-from tunewright.data.prepare import prepare
+from tunewright.data.prepare.multilabel import label_matrix
+from tunewright.data.prepare.prepare import prepare
 from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError, RecipeError, UserError
 from tunewright.evaluation.baselines import baselines
 from tunewright.evaluation.intervals import bootstrap
-from tunewright.evaluation.labels import best_threshold, by_label, tuned_thresholds
 from tunewright.evaluation.metrics import METRICS, Outcome, get_metric
+from tunewright.evaluation.multilabel import best_threshold, by_label, tuned_thresholds
 from tunewright.evaluation.slices import worst
+from tunewright.inference.model import load_model, predict
 from tunewright.recipe.schema import Data, Train
 from tunewright.report.page import write_report
-from tunewright.stages.compare import compare_runs
-from tunewright.stages.console import silent
-from tunewright.stages.init import write_recipe
-from tunewright.stages.predict import load_model, predict
-from tunewright.stages.reevaluate import evaluate_run
-from tunewright.stages.run import run
-from tunewright.tasks.targets import TargetEncoder, fit_target
-from tunewright.training.objectives import binary_cross_entropy, build_objective
+from tunewright.run_recipe import run
+from tunewright.tasks.base.targets import TargetEncoder, fit_target
+from tunewright.training.objectives.registry import binary_cross_entropy, build_objective
 
 # The data.
 
@@ -294,7 +294,7 @@ def test_the_loss_is_torchs_and_weights_count_where_a_label_is_there() -> None:
 
 
 def test_objectives_and_weights_for_labels(tmp_path: Path) -> None:
-    from tunewright.data.batching import Batch
+    from tunewright.data.batches.sampler import Batch
 
     prepared = read(as_csv(tmp_path / "t.csv", "|"))
     rows = prepared.rows("train")
@@ -433,7 +433,7 @@ def test_features_and_few_shot_leave_labels_alone(place: Path, tmp_path: Path) -
 
 def test_init_writes_a_recipe_for_labels_and_asks_for_data(place: Path, tmp_path: Path) -> None:
     from tunewright.recipe.loading import load_recipe
-    from tunewright.tasks.table import task_defaults
+    from tunewright.tasks.registry import task_defaults
 
     out = tmp_path / "mine.yaml"
     said = write_recipe("text-multilabel-classification", str(place / "texts.jsonl"), out)

@@ -10,8 +10,8 @@ from test_gpt import network_of, tokens
 from tunewright.errors import RecipeError
 from tunewright.recipe.schema import Tune
 from tunewright.training.freezing import parameter_groups, resolve_movement
-from tunewright.training.muon import Muon, orthogonalised
-from tunewright.training.optim import build_optimizer, load_state_tensors, state_tensors
+from tunewright.training.optimizers.muon import Muon, orthogonalised
+from tunewright.training.optimizers.registry import build_optimizer, load_state_tensors, state_tensors
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 24), (24, 8)])

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from architectures import TEXTS
 from test_architectures import network_of, pretrained_of
-from tunewright.models.adapters import add_adapter
-from tunewright.models.hollow import hollow, weights
-from tunewright.models.narrow import narrow_last_layer
-from tunewright.models.network import evaluating
-from tunewright.models.transformer import Transformer
+from tunewright.models.core.meta_weights import hollow, weights
+from tunewright.models.core.network import evaluating
+from tunewright.models.hub.adapters import add_adapter
+from tunewright.models.hub.first_token_only import narrow_last_layer
+from tunewright.models.hub.hf_network import Transformer
 
 NARROWED = {"bert", "roberta", "xlm-roberta", "electra", "deberta-v2", "mpnet"}
 

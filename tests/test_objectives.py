@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tunewright.data.batching import Batch
+from tunewright.data.batches.sampler import Batch
 from tunewright.errors import DataError, RecipeError
 from tunewright.random import uniform
 from tunewright.recipe.schema import Train
-from tunewright.training.corruption import add_noise, mask
-from tunewright.training.objectives import (
+from tunewright.training.objectives.corruption import add_noise, mask
+from tunewright.training.objectives.registry import (
     OBJECTIVES,
     binary_cross_entropy,
     build_objective,

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.training.freezing import INSIDE
-from tunewright.training.optim import OPTIMIZERS, build_optimizer, default_lr, load_state_tensors, state_tensors
+from tunewright.training.optimizers.registry import (
+    OPTIMIZERS,
+    build_optimizer,
+    default_lr,
+    load_state_tensors,
+    state_tensors,
+)
 
 # Each with PyTorch's own implementation, without fused or foreach kernels.
 CASES = {

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tunewright.data.personal import NAME, Personal, Redaction, find_personal, is_card, is_iban, is_resident_id
-from tunewright.data.presidio import presidio
+from tunewright.commands.redact import redact_file, restore_file
+from tunewright.data.text.pii import NAME, Personal, Redaction, find_personal, is_card, is_iban, is_resident_id
+from tunewright.data.text.presidio import presidio
 from tunewright.errors import RecipeError, UserError
-from tunewright.stages.personal import redact_file, restore_file
 
 MAIL, PHONE, CARD, IBAN, IP, ID, SSN = (
     "e-mail",

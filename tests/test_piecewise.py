@@ -14,16 +14,16 @@ from transformers import LlamaConfig
 
 from test_export import CASES
 from test_together import FOLLOWED, started, weights
-from tunewright.models.hollow import hollow, is_hollow
-from tunewright.models.hollow import weights as numbers
-from tunewright.models.piecewise import draw, file_name, is_in_files, is_piecewise
-from tunewright.models.transformer import Transformer, build_transformer
-from tunewright.runs import read_json
-from tunewright.stages.console import silent
-from tunewright.stages.ingredients import gather, prepare_data
-from tunewright.stages.job import load_origin
-from tunewright.stages.recipes import read_recipe
-from tunewright.stages.run import run
+from tunewright.console import silent
+from tunewright.models.core.meta_weights import hollow, is_hollow
+from tunewright.models.core.meta_weights import weights as numbers
+from tunewright.models.hub.hf_network import Transformer, build_transformer
+from tunewright.models.hub.sharded_loading import draw, file_name, is_in_files, is_piecewise
+from tunewright.pipeline.build.parts import gather, prepare_data
+from tunewright.pipeline.read_recipe import read_recipe
+from tunewright.pipeline.stage import load_origin
+from tunewright.run_recipe import run
+from tunewright.runs.folder import read_json
 
 
 def network(*, tied: bool) -> dict[str, Any]:

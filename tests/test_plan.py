@@ -12,26 +12,26 @@ import pytest
 import torch
 import yaml
 
+from tunewright.commands.plan import print_plan
+from tunewright.console import Screen, silent
 from tunewright.errors import RecipeError
+from tunewright.hardware.benchmark import BUSY
+from tunewright.hardware.machines import find_hardware
+from tunewright.hardware.memory_tracer import Tracer
+from tunewright.hardware.operator_timing import time_calls
+from tunewright.hardware.resource_model import Basis, Span, StagePlan
+from tunewright.hardware.roofline import rate_at
 from tunewright.models.build import build_network, describe_model
-from tunewright.planning.calibration import BUSY
-from tunewright.planning.hardware import find_hardware
-from tunewright.planning.needs import Basis, Span, StagePlan
-from tunewright.planning.replay import time_calls
-from tunewright.planning.roofline import rate_at
-from tunewright.planning.tracing import Tracer
+from tunewright.pipeline.read_recipe import read_recipe
+from tunewright.pipeline.session.memory import free_memory
+from tunewright.planning.dry_run import rehearse
+from tunewright.planning.fit_to_budget import Limits, parse_budgets
+from tunewright.planning.history import learned_factor, outcomes, record, show_history
+from tunewright.planning.plan import given_stages, plan, planned_machine
 from tunewright.recipe.schema import Model
 from tunewright.recipe.stages import stage_recipes
-from tunewright.runs import read_json
-from tunewright.stages.console import Screen, silent
-from tunewright.stages.memory import free_memory
-from tunewright.stages.plan import given_stages, plan, planned_machine
-from tunewright.stages.plan_history import learned_factor, outcomes, record, show_history
-from tunewright.stages.print_plan import print_plan
-from tunewright.stages.recipes import read_recipe
-from tunewright.stages.rehearsal import rehearse
-from tunewright.stages.run import run
-from tunewright.stages.strategy import Limits, parse_budgets
+from tunewright.run_recipe import run
+from tunewright.runs.folder import read_json
 
 FLOAT = 4
 
@@ -318,7 +318,7 @@ def test_a_machine_that_was_busy_when_it_was_measured_is_said_to_have_been(
     known = find_hardware("h100", Path("."))
     for others, said in (("", False), (f", {BUSY} 40% of the processor", True)):
         machine = replace(known, source=f"measured here on 2026-11-27{others}")
-        monkeypatch.setattr("tunewright.stages.plan.this_machine", lambda machine=machine: machine)
+        monkeypatch.setattr("tunewright.planning.plan.this_machine", lambda machine=machine: machine)
         planned_machine(None, Screen())
         assert ("tunewright calibrate measures it again" in " ".join(capsys.readouterr().out.split())) == said
 
@@ -401,7 +401,7 @@ def test_seventy_billion_parameters_are_planned_without_making_them(tmp_path: Pa
 
 def test_another_machine_has_its_own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether activations are recomputed there is no matter of what is free here."""
-    monkeypatch.setattr("tunewright.stages.memory.free_memory", lambda network: 2**20)
+    monkeypatch.setattr("tunewright.pipeline.session.memory.free_memory", lambda network: 2**20)
     (tmp_path / "texts.csv").write_text("text\n" + "a row of text\n" * 200)
     recipe = {
         "task": "language-modeling",

@@ -16,11 +16,11 @@ import pytest
 
 import tunewright
 from tiny import texts, tiny_bert
+from tunewright.console import silent
 from tunewright.errors import DataError
-from tunewright.stages import given
-from tunewright.stages.console import silent
-from tunewright.stages.predict import Model, load_model, print_predictions
-from tunewright.stages.run import run
+from tunewright.inference import read_input as given
+from tunewright.inference.model import Model, load_model, print_predictions
+from tunewright.run_recipe import run
 
 
 def typed(text: str) -> io.TextIOWrapper:
@@ -207,7 +207,7 @@ def test_memory_stays_flat_and_results_come_as_they_are_ready(
             read += 1
             yield read, f"a good film {index}\n".encode()
 
-    from tunewright.data.columns import Rejects
+    from tunewright.data.manifest import Rejects
 
     pieces = given._from_lines(lines(), model.preprocessor.inputs, Rejects())
     assert len(next(pieces).names) == 4 and read == 4
@@ -229,5 +229,12 @@ def test_nothing_of_the_training_is_loaded(of_texts: Path) -> None:
     assert done.returncode == 0, done.stderr
     loaded = set(json.loads(done.stderr.splitlines()[-1]))
     assert not any(name.startswith(("sklearn", "peft", "optuna", "matplotlib", "torchvision")) for name in loaded)
-    assert not {"tunewright.training.loop", "tunewright.training.optim", "tunewright.stages.training"} & loaded
+    assert (
+        not {
+            "tunewright.training.loop",
+            "tunewright.training.optimizers.registry",
+            "tunewright.pipeline.train.train_stage",
+        }
+        & loaded
+    )
     assert "tunewright.report.page" not in loaded

@@ -16,21 +16,21 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tunewright import load_model
-from tunewright.data.batching import Batch
-from tunewright.data.conversations import Turn
-from tunewright.data.preferences import Preference, preference, recognise_preferences
+from tunewright.commands.data import check_data
+from tunewright.commands.evaluate import evaluate_run
+from tunewright.console import silent
+from tunewright.data.batches.sampler import Batch
+from tunewright.data.text.conversations import Turn
+from tunewright.data.text.preferences import Preference, preference, recognise_preferences
 from tunewright.errors import DataError, RecipeError, UserError
 from tunewright.files import write_record
-from tunewright.models.encoders import gpt
-from tunewright.models.transformer import Transformer, build_transformer, describe_transformer
-from tunewright.stages.console import silent
-from tunewright.stages.data import check_data
-from tunewright.stages.reevaluate import evaluate_run
-from tunewright.stages.run import run
-from tunewright.tasks.chat_template import Rendered
-from tunewright.tasks.chat_tokens import ChatExamples
-from tunewright.tasks.preference_pairs import PreferenceExamples
-from tunewright.training.preferences import PREFERENCES, dpo, ipo, orpo, refer, simpo
+from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer
+from tunewright.models.language.new_encoder import gpt
+from tunewright.run_recipe import run
+from tunewright.tasks.language_model.chat_encoder import ChatExamples
+from tunewright.tasks.language_model.chat_template import Rendered
+from tunewright.tasks.language_model.preference_encoder import PreferenceExamples
+from tunewright.training.objectives.preference import PREFERENCES, dpo, ipo, orpo, refer, simpo
 
 PAIRS = 5
 # (π_c, π_r), (T_c, T_r), (π₀_c, π₀_r), and the losses by a pocket calculator.

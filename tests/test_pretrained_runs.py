@@ -13,10 +13,10 @@ import yaml
 
 from architectures import make_backbone
 from tiny import texts, tiny_bert
+from tunewright.console import silent
 from tunewright.errors import RecipeError
-from tunewright.models.saved import load_network
-from tunewright.stages.console import silent
-from tunewright.stages.run import RunResult, run
+from tunewright.models.saved_model import load_network
+from tunewright.run_recipe import RunResult, run
 
 
 @pytest.fixture(scope="module")

@@ -15,21 +15,21 @@ from torch import Tensor, nn
 
 from test_architectures import examples_of, network_of, pretrained_of
 from tiny import texts, tiny_bert
-from tunewright.data.batching import Examples, TensorExamples
-from tunewright.data.poisson import NOISE, PoissonBatches, secret_generator
+from tunewright.console import silent
+from tunewright.data.batches.poisson_sampler import NOISE, PoissonBatches, secret_generator
+from tunewright.data.batches.sampler import Examples, TensorExamples
 from tunewright.errors import ArtifactError, RecipeError
-from tunewright.models.adapters import add_adapter
 from tunewright.models.build import build_network, describe_model
-from tunewright.models.scattering import Scattering
+from tunewright.models.core.scattering import Scattering
+from tunewright.models.hub.adapters import add_adapter
+from tunewright.pipeline.strategies.private import users_of
 from tunewright.recipe.schema import Model
-from tunewright.runs import read_json
-from tunewright.stages.console import silent
-from tunewright.stages.private import users_of
-from tunewright.stages.run import run
-from tunewright.training.accounting import Account, noise_for, usual_delta
+from tunewright.run_recipe import run
+from tunewright.runs.folder import read_json
 from tunewright.training.loop import State
-from tunewright.training.objectives import FromLabels, cross_entropy
-from tunewright.training.private import PrivateGradient, clipped_one_by_one, gradients, quiet, require_told_apart
+from tunewright.training.objectives.registry import FromLabels, cross_entropy
+from tunewright.training.privacy.accounting import Account, noise_for, usual_delta
+from tunewright.training.privacy.dp_sgd import PrivateGradient, clipped_one_by_one, gradients, quiet, require_told_apart
 
 LOSS = FromLabels(name="cross_entropy", formula=cross_entropy, outputs=(3,))
 KEY = 0x5EC2E7
@@ -364,11 +364,11 @@ def test_two_runs_have_other_noise(tmp_path: Path) -> None:
 
 def test_it_goes_on_with_the_same_steps_and_the_book_is_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in the middle, after the book of a step was written and before the step was saved."""
-    from tunewright.training import private as mechanism
+    from tunewright.training.privacy import dp_sgd as mechanism
 
     recipe = with_changes(train={"checkpoint_steps": 3})
     keys = iter([1234567] * 9)
-    monkeypatch.setattr("tunewright.stages.private.secrets.randbits", lambda bits: next(keys))
+    monkeypatch.setattr("tunewright.pipeline.strategies.private.secrets.randbits", lambda bits: next(keys))
     whole = run({**recipe, "name": "whole"}, runs=tmp_path, screen=silent())
     real = mechanism.PrivateGradient.__call__
 
@@ -416,7 +416,7 @@ def test_what_does_not_go_with_privacy(changes: dict[str, Any], place: str, tmp_
 
 
 def test_no_learning_rate_is_looked_for_on_private_rows(tmp_path: Path) -> None:
-    from tunewright.stages.lr_find import find_learning_rate
+    from tunewright.commands.lr_find import find_learning_rate
 
     (tmp_path / "r.yaml").write_text(json.dumps(DIGITS))
     with pytest.raises(RecipeError, match="without privacy"):
@@ -431,7 +431,7 @@ def test_batch_norms_give_way(tmp_path: Path) -> None:
 
 
 def test_users_are_found(tmp_path: Path) -> None:
-    from tunewright.data.prepare import prepare
+    from tunewright.data.prepare.prepare import prepare
     from tunewright.recipe.schema import Data, Recipe
 
     lines = ["x,who,y"] + [f"{n / 10},u{n % 4},{'a' if n % 2 else 'b'}" for n in range(40)]
@@ -452,10 +452,10 @@ def test_a_private_adapter_is_peft_s(tmp_path: Path) -> None:
     from peft import AutoPeftModelForSequenceClassification
     from transformers import AutoTokenizer
 
-    from tunewright.models.pretrained import open_backbone
-    from tunewright.stages.lineage import backbone_lineage, read_lineage
-    from tunewright.stages.merge import merge_adapter
-    from tunewright.stages.predict import load_model
+    from tunewright.commands.merge import merge_adapter
+    from tunewright.inference.model import load_model
+    from tunewright.models.backbone import open_backbone
+    from tunewright.pipeline.summary.privacy_lineage import backbone_lineage, read_lineage
 
     base = tiny_bert(tmp_path / "base")
     texts(tmp_path / "texts.jsonl")

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import torch
 
+from tunewright import run_recipe as carrying_out
+from tunewright.console import silent
 from tunewright.files import sha256_file
-from tunewright.runs import read_json
-from tunewright.stages import private, training
-from tunewright.stages import run as carrying_out
-from tunewright.stages.console import silent
-from tunewright.stages.run import run
+from tunewright.pipeline.strategies import private
+from tunewright.pipeline.train import train_stage as training
+from tunewright.run_recipe import run
+from tunewright.runs.folder import read_json
 
 RECIPE: dict[str, Any] = {
     "name": "killed",
@@ -83,7 +84,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     base = tmp_path_factory.mktemp("undisturbed")
     write_rows(base)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tunewright.stages.private.secrets.randbits", lambda bits: 1234567)
+        patch.setattr("tunewright.pipeline.strategies.private.secrets.randbits", lambda bits: 1234567)
         with_one_secret(base)
     return ended(base)
 
@@ -103,7 +104,7 @@ def ended(base: Path) -> dict[str, Any]:
 def test_killed_between_the_last_step_and_the_end(
     moment: str, tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunewright.stages.private.secrets.randbits", lambda bits: 1234567)
+    monkeypatch.setattr("tunewright.pipeline.strategies.private.secrets.randbits", lambda bits: 1234567)
     write_rows(tmp_path)
 
     def killed() -> None:
@@ -116,7 +117,7 @@ def test_killed_between_the_last_step_and_the_end(
     assert read_json(folder / "privacy.json", "the book") == undisturbed["book"]
     assert (folder / "privacy.key").exists() or (folder / "summary.json").exists()
     # No other secret may be made for what was begun with the first one.
-    monkeypatch.setattr("tunewright.stages.private.secrets.randbits", lambda bits: 7654321)
+    monkeypatch.setattr("tunewright.pipeline.strategies.private.secrets.randbits", lambda bits: 7654321)
     assert in_a_fork(lambda: with_one_secret(tmp_path)) == 0
     assert ended(tmp_path) == undisturbed
     assert not list(folder.glob("*privacy.key*"))
@@ -126,7 +127,7 @@ def test_killed_between_the_last_step_and_the_end(
 def test_the_secret_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed while the secret is written: the stage begins anew, and ends."""
     write_rows(tmp_path)
-    monkeypatch.setattr("tunewright.stages.private.secrets.randbits", lambda bits: 1234567)
+    monkeypatch.setattr("tunewright.pipeline.strategies.private.secrets.randbits", lambda bits: 1234567)
 
     def killed() -> None:
         own = SimpleNamespace(**vars(os))  # its own, so that no other file's writing is struck

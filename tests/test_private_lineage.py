@@ -12,15 +12,15 @@ import pytest
 from opacus.accountants import PRVAccountant, RDPAccountant
 from rich.console import Console
 
+from tunewright.console import Screen
 from tunewright.errors import ArtifactError, RecipeError
+from tunewright.pipeline.summary.privacy_lineage import LINEAGE, NOT_COVERED, promise, read_lineage
 from tunewright.report.promises import promises, statistics
-from tunewright.report.words import Words
-from tunewright.runs import read_json
-from tunewright.stages.console import Screen
-from tunewright.stages.lineage import LINEAGE, NOT_COVERED, promise, read_lineage
-from tunewright.stages.run import RunResult, run
-from tunewright.training.accounting import ORDERS, Steps, composed_epsilon, convolved_epsilon, noise_for
-from tunewright.training.lineage import Learned, Lineage, Spent, Statistic
+from tunewright.report.translations import Words
+from tunewright.run_recipe import RunResult, run
+from tunewright.runs.folder import read_json
+from tunewright.training.privacy.accounting import ORDERS, Steps, composed_epsilon, convolved_epsilon, noise_for
+from tunewright.training.privacy.lineage import Learned, Lineage, Spent, Statistic
 
 DELTA = 1e-5
 

@@ -11,18 +11,18 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from tunewright.data.prepare import prepare
+from tunewright.console import Screen, silent
+from tunewright.data.prepare.prepare import prepare
 from tunewright.errors import DataError, RecipeError, UserError
+from tunewright.pipeline.build.parts import prepare_data
 from tunewright.recipe.loading import recipe_from_dict
 from tunewright.recipe.schema import Data, Recipe
-from tunewright.stages.console import Screen, silent
-from tunewright.stages.ingredients import prepare_data
-from tunewright.stages.run import RunResult, run
-from tunewright.tasks.fields import fit_fields
-from tunewright.tasks.public import held_by_one
-from tunewright.tasks.rows import fit_rows
-from tunewright.tasks.table import get_task, task_defaults
-from tunewright.tasks.targets import fit_target
+from tunewright.run_recipe import RunResult, run
+from tunewright.tasks.base.public_statistics import held_by_one
+from tunewright.tasks.base.targets import fit_target
+from tunewright.tasks.recommendation.categorical_encoder import fit_fields
+from tunewright.tasks.registry import get_task, task_defaults
+from tunewright.tasks.table.encoder import fit_rows
 
 ALONE = "Quetzaltenango"
 
@@ -202,7 +202,7 @@ def test_each_encoder_names_what_it_was_fitted_to(tmp_path: Path) -> None:
     }
     loaded = loaded_of(given)
     prepared = prepare_data(loaded, tmp_path, silent())
-    from tunewright.stages.job import recipe_backbone
+    from tunewright.pipeline.stage import recipe_backbone
 
     task = get_task(loaded.task)
     encoder = task.fit_inputs(prepared, loaded, recipe_backbone(loaded, tmp_path), None)

@@ -20,21 +20,21 @@ from test_architectures import learn, logits, pretrained_of, same
 from test_gpt import network_of as gpt_of
 from test_pretrained_runs import carry_out, run_snippets
 from tiny import texts, tiny_bert
+from tunewright.console import silent
 from tunewright.errors import RecipeError
-from tunewright.models import quantized
-from tunewright.models.adapters import add_adapter
-from tunewright.models.hollow import Hollowness, hollow, weights
-from tunewright.models.quantized import QuantizedLinear, quantize, restore, size
-from tunewright.models.saved import load_network, save_model
-from tunewright.models.transformer import Transformer
-from tunewright.models.transformer_files import load_backbone, merged
-from tunewright.planning.tracing import Tracer
+from tunewright.hardware.memory_tracer import Tracer
+from tunewright.models.core.meta_weights import Hollowness, hollow, weights
+from tunewright.models.hub import quantization as quantized
+from tunewright.models.hub.adapters import add_adapter
+from tunewright.models.hub.hf_files import load_backbone, merged
+from tunewright.models.hub.hf_network import Transformer
+from tunewright.models.hub.quantization import QuantizedLinear, quantize, restore, size
+from tunewright.models.saved_model import load_network, save_model
+from tunewright.planning.fit_to_budget import RISKY
+from tunewright.planning.plan import plan
 from tunewright.recipe.schema import Tune
-from tunewright.stages.console import silent
-from tunewright.stages.plan import plan
-from tunewright.stages.strategy import RISKY
-from tunewright.training.adam_8bit import PIECE, SMALL
-from tunewright.training.optim import build_optimizer, load_state_tensors, state_tensors
+from tunewright.training.optimizers.adam_8bit import PIECE, SMALL
+from tunewright.training.optimizers.registry import build_optimizer, load_state_tensors, state_tensors
 
 KINDS = ["nf4", "int8"]
 # Dettmers et al. 2023, appendix E.

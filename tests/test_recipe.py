@@ -15,7 +15,7 @@ from tunewright.recipe.output import json_schema, resolved_yaml
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import stage_recipes
 from tunewright.recipe.yaml_text import read_yaml
-from tunewright.tasks.table import task_defaults
+from tunewright.tasks.registry import task_defaults
 
 MINIMAL = {"task": "image-classification", "data": {"source": "mnist"}}
 

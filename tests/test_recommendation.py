@@ -14,21 +14,21 @@ import pytest
 import torch
 
 from tunewright import load_model
-from tunewright.data.batching import Batch
-from tunewright.data.prepare import prepare
-from tunewright.data.roles import role_columns
-from tunewright.data.splits import TEST, TRAIN, VALID, within
+from tunewright.console import silent
+from tunewright.data.batches.sampler import Batch
+from tunewright.data.prepare.prepare import prepare
+from tunewright.data.prepare.splits import TEST, TRAIN, VALID, within
+from tunewright.data.recommendation.column_roles import role_columns
 from tunewright.errors import ArtifactError, DataError, RecipeError
 from tunewright.evaluation.metrics import METRICS
-from tunewright.models.click_models import CLICK_MODELS, Cross, Embeddings, Pairs
-from tunewright.models.recommenders import build_recommender, describe_recommender
+from tunewright.models.recommendation.ctr import CLICK_MODELS, Cross, Embeddings, Pairs
+from tunewright.models.recommendation.registry import build_recommender, describe_recommender
 from tunewright.recipe.schema import Data, Split
-from tunewright.stages.console import silent
-from tunewright.stages.run import run
-from tunewright.tasks.full_ranking import _ease, _flags, rank, ranking_baselines
-from tunewright.tasks.interactions import InteractionEncoder
-from tunewright.training import ranking
-from tunewright.training.ranking import FromPairs, in_batch
+from tunewright.run_recipe import run
+from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder
+from tunewright.tasks.recommendation.ranking_evaluation import _ease, _flags, rank, ranking_baselines
+from tunewright.training.objectives import ranking
+from tunewright.training.objectives.ranking import FromPairs, in_batch
 
 USERS, ITEMS, KINDS = 40, 24, 4
 

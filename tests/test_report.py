@@ -24,24 +24,24 @@ from PIL import Image
 
 from tunewright.errors import ArtifactError, UserError
 from tunewright.evaluation.calibration import calibrate
-from tunewright.evaluation.compare import Predictions, compare_predictions
 from tunewright.evaluation.intervals import Estimate as Interval
 from tunewright.evaluation.intervals import bootstrap, over_seeds
 from tunewright.evaluation.metrics import METRICS, Outcome
+from tunewright.evaluation.paired_comparison import Predictions, compare_predictions
 from tunewright.evaluation.slices import confusion, slice_by, worst
 from tunewright.report import numbers
 from tunewright.report.axes import linear_ticks, log_ticks, width, wrapped
 from tunewright.report.card import model_card
 from tunewright.report.charts import Line, Whisker, line_chart, whisker_chart
+from tunewright.report.components import verdict
 from tunewright.report.heat_map import heat_map
 from tunewright.report.html import Html, tag, text
+from tunewright.report.inline_images import clean_svg, image_uri
 from tunewright.report.numbers import Estimate
 from tunewright.report.page import page, write_report
-from tunewright.report.parts import verdict
-from tunewright.report.picture import clean_svg, image_uri
 from tunewright.report.reading import Stage, read_run
 from tunewright.report.style import DARK, LIGHT, on_shade, style_sheet
-from tunewright.report.words import KNOWN, WORDS, Words
+from tunewright.report.translations import KNOWN, WORDS, Words
 
 HOSTILE = "<script>alert('1')</script>\"&amp; {x} %s \u202eevil\x00\ud800"
 SOURCES = sorted((Path(__file__).parents[1] / "src/tunewright/report").glob("*.py"))
@@ -133,7 +133,7 @@ def classified(
 
 
 def explained(look: str, units: list[str], **more: Any) -> dict[str, Any]:
-    """An entry of `explanations`, as `stages/why.py` writes it."""
+    """An entry of `explanations`, as `pipeline/results/explanations.py` writes it."""
     scores = np.linspace(-1, 2, len(units)).tolist()
     percentile = {"comprehensiveness": 1.0, "sufficiency": 0.4, "deletion": 0.9}
     return {
@@ -161,8 +161,8 @@ def explained(look: str, units: list[str], **more: Any) -> dict[str, Any]:
 
 
 def drawn(title: str, rows: list[tuple[str, str, tuple[int, ...], tuple[int, ...], int]], frozen: set[str]) -> str:
-    from tunewright.models.describe import LayerRow
-    from tunewright.models.picture import network_svg
+    from tunewright.models.diagram import network_svg
+    from tunewright.models.layer_table import LayerRow
 
     layers = [
         LayerRow(block=block, kind=kind, output_shape=after, parameters=count, flops=2 * count)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from tunewright.console import silent
 from tunewright.errors import UserError
 from tunewright.report.page import write_report
-from tunewright.stages.console import silent
-from tunewright.stages.run import run
+from tunewright.run_recipe import run
 
 VOID = {"meta", "br", "img", "line", "rect", "circle", "path", "polyline", "link", "input"}
 

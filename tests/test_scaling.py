@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tunewright.commands.size import show_sizes
 from tunewright.errors import RecipeError
-from tunewright.planning.scaling import BESIROGLU, EACH, HOFFMANN, LAWS, REPEATED, Law
-from tunewright.planning.size import shape_for, sizes
-from tunewright.stages.budget import show_sizes
+from tunewright.planning.compute_optimal import shape_for, sizes
+from tunewright.planning.scaling_laws import BESIROGLU, EACH, HOFFMANN, LAWS, REPEATED, Law
 
 
 def test_optima_are_the_published_ones() -> None:

@@ -26,14 +26,14 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from test_export import trained
+from tunewright.console import silent
 from tunewright.errors import UserError
+from tunewright.inference.model import load_model, predict
+from tunewright.inference.read_input import picture_pieces
 from tunewright.serving.app import Reading, make_app
 from tunewright.serving.batching import Batcher
 from tunewright.serving.limits import Limits
 from tunewright.serving.start import serve
-from tunewright.stages.console import silent
-from tunewright.stages.given import picture_pieces
-from tunewright.stages.predict import load_model, predict
 
 KINDS = ("pictures", "rows", "texts", "talk", "factors", "conformer", "hidden")
 

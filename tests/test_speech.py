@@ -16,10 +16,10 @@ import torch
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
 from tunewright import load_model
-from tunewright.data.audio import RATE, read_audio
-from tunewright.data.batching import Batch, Batches
-from tunewright.data.checks.table import check
-from tunewright.data.log_mel import (
+from tunewright.console import silent
+from tunewright.data.audio.augmentation import build_sound_changes
+from tunewright.data.audio.decode import RATE, read_audio
+from tunewright.data.audio.log_mel import (
     BANDS,
     COEFFICIENTS,
     HOP,
@@ -31,23 +31,23 @@ from tunewright.data.log_mel import (
     mel_bands,
     mfcc,
 )
-from tunewright.data.prepare import prepare
-from tunewright.data.sound_changes import build_sound_changes
-from tunewright.data.whisper_mel import whisper_mel
+from tunewright.data.audio.whisper_mel import whisper_mel
+from tunewright.data.batches.sampler import Batch, Batches
+from tunewright.data.checks.table import check
+from tunewright.data.prepare.prepare import prepare
 from tunewright.errors import DataError, RecipeError
 from tunewright.evaluation.metrics import METRICS
-from tunewright.models.recogniser import Recogniser
-from tunewright.models.speech_models import build_speech, describe_speech
-from tunewright.models.whisper import Whisper
+from tunewright.inference.model import print_predictions
+from tunewright.models.speech.base import Recogniser
+from tunewright.models.speech.registry import build_speech, describe_speech
+from tunewright.models.speech.whisper import Whisper
 from tunewright.recipe.schema import Data, Split
-from tunewright.runs import read_metrics
-from tunewright.stages.console import silent
-from tunewright.stages.predict import print_predictions
-from tunewright.stages.run import run
-from tunewright.tasks.recordings import SpeechEncoder, SpeechExamples
-from tunewright.tasks.transcription import errors_of
-from tunewright.training.ctc import NO_LETTER, FromTranscripts
-from tunewright.training.dictation import beginnings
+from tunewright.run_recipe import run
+from tunewright.runs.folder import read_metrics
+from tunewright.tasks.speech.encoder import SpeechEncoder, SpeechExamples
+from tunewright.tasks.speech.evaluation import errors_of
+from tunewright.training.objectives.ctc import NO_LETTER, FromTranscripts
+from tunewright.training.objectives.seq2seq import beginnings
 
 TONES = {"a": 400, "b": 900, "c": 1800, "d": 3500}
 

@@ -16,19 +16,19 @@ from sklearn.datasets import load_digits
 
 import tunewright
 from conftest import REPOSITORY
+from tunewright.commands.compare import compare_runs
+from tunewright.commands.data import check_data, prepare_to
+from tunewright.commands.design import show_design
+from tunewright.commands.init import write_recipe
+from tunewright.commands.lr_find import find_learning_rate, steepest
+from tunewright.console import silent
 from tunewright.errors import ArtifactError, RecipeError, TargetMissed, UserError
 from tunewright.files import sha256_file
-from tunewright.models.saved import load_network
+from tunewright.models.saved_model import load_network
 from tunewright.recipe.loading import load_recipe
-from tunewright.runs import read_json
-from tunewright.stages.compare import compare_runs
-from tunewright.stages.console import silent
-from tunewright.stages.data import check_data, prepare_to
-from tunewright.stages.design import show_design
-from tunewright.stages.init import write_recipe
-from tunewright.stages.lr_find import find_learning_rate, steepest
-from tunewright.stages.run import run
-from tunewright.tasks.table import TASKS, get_task, task_defaults
+from tunewright.run_recipe import run
+from tunewright.runs.folder import read_json
+from tunewright.tasks.registry import TASKS, get_task, task_defaults
 
 FAST = {"eval": {"resamples": 100}}
 MLP: list[Any] = ["flatten", {"dense": 32, "activation": "relu"}, {"dense": "auto"}]
@@ -274,7 +274,7 @@ def test_predict_pictures_and_tables(tmp_path: Path, capsys: pytest.CaptureFixtu
     import numpy as np
     from PIL import Image
 
-    from tunewright.stages.predict import print_predictions
+    from tunewright.inference.model import print_predictions
 
     result = carry_out(
         tmp_path,

@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from tiny import WORDS, tiny_bert
-from tunewright.data.prepare import prepare
+from tunewright.commands.data import check_data
+from tunewright.commands.init import write_recipe
+from tunewright.console import silent
+from tunewright.data.prepare.prepare import prepare
 from tunewright.errors import DataError
-from tunewright.models.saved import load_network
+from tunewright.inference.model import load_model, predict, print_predictions
+from tunewright.models.saved_model import load_network
 from tunewright.recipe.loading import recipe_from_dict
 from tunewright.recipe.schema import Data
-from tunewright.stages.console import silent
-from tunewright.stages.data import check_data
-from tunewright.stages.init import write_recipe
-from tunewright.stages.predict import load_model, predict, print_predictions
-from tunewright.stages.run import run
-from tunewright.tasks.table import TASKS, get_task, task_defaults
+from tunewright.run_recipe import run
+from tunewright.tasks.registry import TASKS, get_task, task_defaults
 
 SETTINGS: dict[str, Any] = {
     "model": {"backbone": "tiny"},
@@ -93,8 +93,8 @@ def test_which_text_is_which_is_learned(paired: Any) -> None:
 
 
 def test_token_types_tell_the_texts_apart(place: Path) -> None:
-    from tunewright.models.pretrained import open_backbone
-    from tunewright.tasks.tokens import fit_tokens, load_tokens
+    from tunewright.models.backbone import open_backbone
+    from tunewright.tasks.text.encoder import fit_tokens, load_tokens
 
     recipe = recipe_from_dict(
         {"task": "text-classification", "data": {"source": "pairs.jsonl", "input": ["first", "second"]}},

@@ -18,22 +18,24 @@ from safetensors.torch import load_file
 
 from test_export import CASES
 from tiny import texts, tiny_bert
-from tunewright.data.batching import Batches, TensorExamples
+from tunewright.console import silent
+from tunewright.data.batches.sampler import Batches, TensorExamples
 from tunewright.errors import RecipeError
-from tunewright.runs import read_json, read_metrics
-from tunewright.stages.console import silent
-from tunewright.stages.run import run
-from tunewright.stages.together import start_here
+from tunewright.pipeline.train.launch import start_here
+from tunewright.run_recipe import run
+from tunewright.runs.folder import read_json, read_metrics
 
 FOLLOWED = """
 import json, sys
 from pathlib import Path
-from tunewright.models.hollow import is_hollow
-from tunewright.stages import sharing, training, validation
-from tunewright.stages.console import silent
-from tunewright.stages.run import run
-from tunewright.stages.together import carried_out
-from tunewright.training import part_files
+from tunewright.models.core.meta_weights import is_hollow
+from tunewright.pipeline.strategies import auto_strategy as sharing
+from tunewright.pipeline.train import train_stage as training
+from tunewright.pipeline.train import validation
+from tunewright.console import silent
+from tunewright.run_recipe import run
+from tunewright.pipeline.train.launch import carried_out
+from tunewright.training.distributed import sharded_files as part_files
 
 place = Path(sys.argv[1])
 validation.EVALUATION_BATCH = 8  # so that there are batches to divide

@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tunewright.data.batching import Batches
-from tunewright.data.packing import PackedExamples, pack
-from tunewright.data.prepare import prepare
+from tunewright.data.batches.packing import PackedExamples, pack
+from tunewright.data.batches.sampler import Batches
+from tunewright.data.prepare.prepare import prepare
 from tunewright.data.prepared import Prepared
-from tunewright.data.token_file import token_file
-from tunewright.data.tokenizer import WRITER, bpe, save_tokenizer
+from tunewright.data.text.token_cache import token_file
+from tunewright.data.text.tokenizer import WRITER, bpe, save_tokenizer
 from tunewright.errors import DataError
 from tunewright.recipe.schema import Data
-from tunewright.tasks.causal_tokens import CausalEncoder, token_ids
-from tunewright.tasks.tokens import load_tokenizer
+from tunewright.tasks.language_model.encoder import CausalEncoder, token_ids
+from tunewright.tasks.text.encoder import load_tokenizer
 
 
 @pytest.fixture(autouse=True)

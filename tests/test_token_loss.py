@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from test_gpt import network_of
-from tunewright.data.batching import Batches
-from tunewright.data.packing import IGNORED, PackedExamples, pack
-from tunewright.training import token_loss
-from tunewright.training.objectives import FromNextTokens
-from tunewright.training.token_loss import token_loss_sum, token_losses
+from tunewright.data.batches.packing import IGNORED, PackedExamples, pack
+from tunewright.data.batches.sampler import Batches
+from tunewright.training.objectives import chunked_cross_entropy as token_loss
+from tunewright.training.objectives.chunked_cross_entropy import token_loss_sum, token_losses
+from tunewright.training.objectives.registry import FromNextTokens
 
 
 def drawn(count: int = 37, width: int = 16, pieces: int = 50) -> tuple[Tensor, Tensor, Tensor]:

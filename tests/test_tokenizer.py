@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from tunewright.data.tokenizer import (
+from tunewright.data.text.tokenizer import (
     READER,
     TOKENIZERS,
     WRITER,

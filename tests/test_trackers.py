@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from tunewright.console import silent
 from tunewright.errors import RecipeError
-from tunewright.runs import read_metrics
-from tunewright.stages.console import silent
-from tunewright.stages.run import run
-from tunewright.stages.trackers import numbers_of
+from tunewright.pipeline.trackers import numbers_of
+from tunewright.run_recipe import run
+from tunewright.runs.folder import read_metrics
 
 RECIPE: dict[str, Any] = {
     "name": "tracked",

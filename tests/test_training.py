@@ -9,21 +9,21 @@ import pytest
 import torch
 from torch import nn
 
-from tunewright.data.batching import Batches, Ragged, TensorExamples, TokenExamples, few_lengths
+from tunewright.console import silent
+from tunewright.data.batches.sampler import Batches, Ragged, TensorExamples, TokenExamples, few_lengths
 from tunewright.errors import Diverged, RecipeError
 from tunewright.files import sha256_file
 from tunewright.models.build import build_network, describe_model
-from tunewright.models.network import Network
-from tunewright.models.saved import load_network
+from tunewright.models.core.network import Network
+from tunewright.models.saved_model import load_network
 from tunewright.recipe.schema import Model, Train, Tune, Unfreeze
-from tunewright.runs import read_json, read_metrics
-from tunewright.stages.console import silent
-from tunewright.stages.run import RunResult, run
+from tunewright.run_recipe import RunResult, run
+from tunewright.runs.folder import read_json, read_metrics
 from tunewright.training import freezing
-from tunewright.training.in_backward import step_in_backward
 from tunewright.training.loop import Settings, State, Surroundings, train
-from tunewright.training.objectives import FromLabels, mse
-from tunewright.training.optim import build_optimizer
+from tunewright.training.objectives.registry import FromLabels, mse
+from tunewright.training.optimizers.registry import build_optimizer
+from tunewright.training.optimizers.step_in_backward import step_in_backward
 
 LAYERS: list[Any] = [
     {"conv2d": 4},

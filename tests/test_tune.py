@@ -16,11 +16,11 @@ import yaml
 
 from test_export import CASES
 from tunewright.cli import app
+from tunewright.commands.tune import tune
+from tunewright.console import silent
 from tunewright.errors import RecipeError
-from tunewright.recipe.search import choices
-from tunewright.stages import trials as tuning
-from tunewright.stages.console import silent
-from tunewright.stages.tune import tune
+from tunewright.recipe.search_space import choices
+from tunewright.tuning import trials as tuning
 
 RECIPE: dict[str, Any] = {
     "task": "image-classification",

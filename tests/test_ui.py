@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from tunewright.commands import doctor
+from tunewright.commands.doctor import examine, findings
+from tunewright.console import silent
 from tunewright.errors import UserError
+from tunewright.run_recipe import run
 from tunewright.serving.runs_app import POINTS, make_ui
 from tunewright.serving.runs_page import WORDS, runs_page
 from tunewright.serving.start import show_runs
-from tunewright.stages import doctor
-from tunewright.stages.console import silent
-from tunewright.stages.doctor import examine, findings
-from tunewright.stages.run import run
 
 SMALL: dict[str, Any] = {
     "task": "image-classification",

@@ -19,19 +19,19 @@ import soundfile
 from PIL import Image
 
 from conftest import REPOSITORY
-from tunewright.data.audio import RATE, read_audio, sound_size
-from tunewright.data.columns import Column, Rejects
-from tunewright.data.framing import Framing
-from tunewright.data.opening import open_source
-from tunewright.data.picture_files import FORMATS, read_header, read_picture
+from tunewright.data.audio.decode import RATE, read_audio, sound_size
+from tunewright.data.image.decode import FORMATS, read_header, read_picture
+from tunewright.data.image.resize_crop import Framing
+from tunewright.data.manifest import Column, Rejects
 from tunewright.data.sources.images import decode, pictures_at_once, read_images
+from tunewright.data.sources.open import open_source
 from tunewright.data.sources.parquet import read_parquet
 from tunewright.data.sources.speech import read_speech
 from tunewright.errors import DataError
 from tunewright.limits import PICTURE_PIXELS, SOUND_RATE, SOUND_SAMPLES, SOUND_SECONDS
+from tunewright.pipeline.environment import describe_environment
+from tunewright.pipeline.git_commit import git_commit
 from tunewright.recipe.schema import Data
-from tunewright.stages.environment import describe_environment
-from tunewright.stages.git_commit import git_commit
 
 COMMIT = "1c46dec42be66832698ae2f9827cc4f46ccf7f30"
 
@@ -185,7 +185,7 @@ def test_workers_of_ray_leave_the_working_folder_out(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     (tmp_path / "hostile").mkdir()
     (tmp_path / "work" / "looking.py").write_text("import sys\ndef path(shared, piece): return sys.path\n")
-    code = "import looking; from tunewright.data.engine import worked; print(next(worked('ray', looking.path, 0, [1])))"
+    code = "import looking; from tunewright.data.prepare.executor import worked; print(next(worked('ray', looking.path, 0, [1])))"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
         capture_output=True,

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from tunewright.errors import ArtifactError
-from tunewright.models.keras_file import read_keras
-from tunewright.models.keras_foreign import CONFIG, LAYERS, WEIGHTS, keras, open_foreign
+from tunewright.models.exchange.keras_file import read_keras
+from tunewright.models.exchange.keras_untrusted import CONFIG, LAYERS, WEIGHTS, keras, open_foreign
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

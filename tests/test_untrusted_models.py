@@ -17,16 +17,16 @@ import torch
 from architectures import config_of, make_backbone
 from tiny import texts
 from tunewright.errors import ArtifactError, UserError
-from tunewright.models import pretrained
-from tunewright.models.adapters import add_adapter
-from tunewright.models.foreign import check_values, require_memory
-from tunewright.models.pretrained import Backbone, open_backbone, weights_folder
-from tunewright.models.saved import load_network, save_model
-from tunewright.models.torch_file import read_old_weights
-from tunewright.models.transformer import Transformer, describe_transformer, make_config
-from tunewright.models.transformer_files import load_backbone
-from tunewright.tasks.tokenizer_trial import is_plain
-from tunewright.tasks.tokens import load_tokenizer
+from tunewright.models import backbone as pretrained
+from tunewright.models.backbone import Backbone, open_backbone, weights_folder
+from tunewright.models.core.torch_file import read_old_weights
+from tunewright.models.hub.adapters import add_adapter
+from tunewright.models.hub.hf_files import load_backbone
+from tunewright.models.hub.hf_network import Transformer, describe_transformer, make_config
+from tunewright.models.hub.untrusted_files import check_values, require_memory
+from tunewright.models.saved_model import load_network, save_model
+from tunewright.tasks.text.encoder import load_tokenizer
+from tunewright.tasks.text.tokenizer_trial import is_plain
 
 CLASSES = ["bad", "good"]
 # A module that leaves a trace when it is imported.

@@ -362,8 +362,8 @@ KERAS: dict[str, Callable[[Scene], tuple[bytes, bytes]]] = {
 
 def _digits(scene: Scene) -> Path:
     """A model of ours, trained for a moment; the folder."""
-    from tunewright.stages.console import silent
-    from tunewright.stages.run import run
+    from tunewright.console import silent
+    from tunewright.run_recipe import run
 
     recipe = {
         "name": "sound",

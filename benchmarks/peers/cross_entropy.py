@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 kind, tokens, width, pieces = sys.argv[1], *map(int, sys.argv[2:])
 if kind == "chunked":
-    from tunewright.training.token_loss import token_loss_sum
+    from tunewright.training.objectives.chunked_cross_entropy import token_loss_sum
 torch.manual_seed(0)
 hidden = torch.randn(tokens, width, requires_grad=True)
 weight = (torch.randn(pieces, width) * 0.02).requires_grad_()

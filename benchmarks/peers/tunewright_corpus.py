@@ -6,12 +6,12 @@ import threading
 import time
 from pathlib import Path
 
-from tunewright.data.batching import Batches
-from tunewright.data.prepare import prepare
-from tunewright.data.tokenizer import WRITER, trained_tokenizer
+from tunewright.data.batches.sampler import Batches
+from tunewright.data.prepare.prepare import prepare
+from tunewright.data.text.tokenizer import WRITER, trained_tokenizer
 from tunewright.recipe.schema import Data, Split
-from tunewright.tasks.causal_tokens import CausalEncoder
-from tunewright.tasks.tokens import load_tokenizer
+from tunewright.tasks.language_model.encoder import CausalEncoder
+from tunewright.tasks.text.encoder import load_tokenizer
 
 CONTEXT, BATCH, DRAWN = 512, 16, 200
 peaks = {"RssAnon": 0, "VmRSS": 0}

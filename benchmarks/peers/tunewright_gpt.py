@@ -10,8 +10,9 @@ from typing import Any
 from characters import Characters, validation_loss
 
 import tunewright
-from tunewright.stages import run, training
-from tunewright.stages.console import silent
+from tunewright import run_recipe as run
+from tunewright.console import silent
+from tunewright.pipeline.train import train_stage as training
 
 data, recipe, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 

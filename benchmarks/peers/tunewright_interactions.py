@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import tunewright
-from tunewright.data.prepare import prepare
+from tunewright.console import silent
+from tunewright.data.prepare.prepare import prepare
 from tunewright.recipe.schema import Data
-from tunewright.stages.console import silent
 
 peaks = {"RssAnon": 0, "VmRSS": 0}
 

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import tunewright
-from tunewright.stages.console import silent
+from tunewright.console import silent
 
 recipe = {
     "task": "image-classification",

@@ -5,7 +5,7 @@ import sys
 import tempfile
 
 import tunewright
-from tunewright.stages.console import silent
+from tunewright.console import silent
 
 rows, backbone, epochs, seed, *options = sys.argv[1:]
 split = {"valid": 0, "test": 1 / 3, "by": "group", "column": "text"}

@@ -13,8 +13,8 @@ from ray.train.torch import TorchTrainer
 
 
 def work(settings: dict[str, Any]) -> None:
-    from tunewright.stages.run import run
-    from tunewright.stages.together import carried_out
+    from tunewright.pipeline.train.launch import carried_out
+    from tunewright.run_recipe import run
 
     place = Path(settings["recipe"])
     carried_out(lambda: run(place, runs=place.parent / "runs"))

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunewright.errors import RunFailed, TunewrightError, UserError
+    from tunewright.inference.model import load_model, predict
     from tunewright.recipe.schema import Recipe
-    from tunewright.stages.predict import load_model, predict
-    from tunewright.stages.run import run
+    from tunewright.run_recipe import run
 
 __all__ = ["Recipe", "RunFailed", "TunewrightError", "UserError", "load_model", "predict", "run"]
 
@@ -17,9 +17,9 @@ _HOMES = {
     "RunFailed": "tunewright.errors",
     "TunewrightError": "tunewright.errors",
     "UserError": "tunewright.errors",
-    "load_model": "tunewright.stages.predict",
-    "predict": "tunewright.stages.predict",
-    "run": "tunewright.stages.run",
+    "load_model": "tunewright.inference.model",
+    "predict": "tunewright.inference.model",
+    "run": "tunewright.run_recipe",
 }
 
 

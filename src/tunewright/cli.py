@@ -63,7 +63,7 @@ def init(
     out: Annotated[Path, typer.Option(help="Where to write the recipe.")] = Path("recipe.yaml"),
 ) -> None:
     """Write a commented recipe for your data."""
-    from tunewright.stages.init import write_recipe
+    from tunewright.commands.init import write_recipe
 
     typer.echo(write_recipe(task, data, out))
 
@@ -79,7 +79,7 @@ def data_check(
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Look for what could spoil the result: leaks, duplicates, wrong labels, gaps; and for personal data."""
-    from tunewright.stages.data import check_data
+    from tunewright.commands.data import check_data
 
     check_data(recipe, overrides or [], personal=pii, language=presidio, as_json=json)
 
@@ -94,7 +94,7 @@ def data_prepare(
     ] = "local",
 ) -> None:
     """Read, split and write the data as Parquet; says what was left out."""
-    from tunewright.stages.data import prepare_to
+    from tunewright.commands.data import prepare_to
 
     prepare_to(recipe, overrides or [], out, engine)
 
@@ -110,8 +110,8 @@ def data_redact(
     presidio: Presidio = None,
 ) -> None:
     """Put tokens such as [EMAIL_1] in the place of personal data; the map undoes it."""
-    from tunewright.data.presidio import presidio as ask_presidio
-    from tunewright.stages.personal import redact_file
+    from tunewright.commands.redact import redact_file
+    from tunewright.data.text.presidio import presidio as ask_presidio
 
     besides = None if presidio is None else ask_presidio(presidio, typer.echo)
     counts = redact_file(source, out, mapped, names=names, besides=besides)
@@ -125,7 +125,7 @@ def data_restore(
     mapped: Annotated[Path, typer.Option("--map", help="The map that belongs to it.")],
 ) -> None:
     """Undo `data redact` with its map."""
-    from tunewright.stages.personal import restore_file
+    from tunewright.commands.redact import restore_file
 
     restore_file(source, out, mapped)
 
@@ -147,14 +147,14 @@ def design(
 ) -> None:
     """Show the network of each stage: layers, shapes, parameters, FLOPs, what is frozen; or which one a budget is worth."""
     if compute is not None:
-        from tunewright.stages.budget import show_sizes
+        from tunewright.commands.size import show_sizes
 
         show_sizes(recipe, compute, tokens)
         return
-    from tunewright.stages.design import show_design
+    from tunewright.commands.design import show_design
 
     if fit:
-        from tunewright.stages.fit_law import fit_own_law
+        from tunewright.tuning.fit_scaling_law import fit_own_law
 
         fit_own_law(required(recipe, "tunewright design RECIPE --fit"), overrides or [])
         return
@@ -193,11 +193,11 @@ def plan(
 ) -> None:
     """Say what each stage will need: memory, time, operations, disk, energy, rent; and what makes it fit."""
     if history:
-        from tunewright.stages.plan_history import show_history
+        from tunewright.planning.history import show_history
 
         show_history()
         return
-    from tunewright.stages.print_plan import print_plan
+    from tunewright.commands.plan import print_plan
 
     print_plan(
         required(recipe, "tunewright plan RECIPE"),
@@ -233,7 +233,7 @@ def choose(
     as_json: Annotated[bool, typer.Option("--json", help="Print the ranking as JSON.")] = False,
 ) -> None:
     """Rank the pretrained models that the recipe could start from, by what they know of your data, or (--tune) learn from a part of it."""
-    from tunewright.stages.choose import choose as rank
+    from tunewright.commands.choose import choose as rank
 
     rank(recipe, overrides or [], names=candidates, sample=sample, tune=tune, runs=runs, as_json=as_json)
 
@@ -241,7 +241,7 @@ def choose(
 @app.command()
 def calibrate() -> None:
     """Measure this machine for half a minute: what plans reckon with."""
-    from tunewright.planning.calibration import calibrate as measure
+    from tunewright.hardware.benchmark import calibrate as measure
 
     measure(typer.echo)
 
@@ -273,8 +273,8 @@ def run(
 def _carry_out(
     recipe: Path, overrides: list[str] | None, runs: Path, lang: str, force: bool, until: str | None
 ) -> None:
-    from tunewright.stages.run import run as carry_out
-    from tunewright.stages.together import carried_out, start_here
+    from tunewright.pipeline.train.launch import carried_out, start_here
+    from tunewright.run_recipe import run as carry_out
 
     if (code := start_here(recipe, overrides or [], sys.argv[1:])) is not None:
         sys.exit(code)
@@ -289,7 +289,7 @@ def evaluate(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[eval.KEY=VALUE]...")] = None,
 ) -> None:
     """Measure a finished run's models again, for other metrics or slices."""
-    from tunewright.stages.reevaluate import evaluate_run
+    from tunewright.commands.evaluate import evaluate_run
 
     evaluate_run(folder, overrides or [])
 
@@ -311,7 +311,7 @@ def compare(
     second: Annotated[Path, typer.Argument(metavar="B", help="Another one, evaluated on the same rows.")],
 ) -> None:
     """Is the difference between two results real?"""
-    from tunewright.stages.compare import compare_runs
+    from tunewright.commands.compare import compare_runs
 
     compare_runs(first, second)
 
@@ -319,7 +319,7 @@ def compare(
 @app.command("lr-find")
 def lr_find(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Try rising learning rates on the first stage and suggest one."""
-    from tunewright.stages.lr_find import find_learning_rate
+    from tunewright.commands.lr_find import find_learning_rate
 
     find_learning_rate(recipe, overrides or [])
 
@@ -336,7 +336,7 @@ def predict(
     ] = "json",
 ) -> None:
     """Predict for new data: one JSON object a line, or subtitles."""
-    from tunewright.stages.predict import print_predictions
+    from tunewright.inference.model import print_predictions
 
     print_predictions(model, data, form)
 
@@ -372,10 +372,10 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print an object a line.")] = False,
 ) -> None:
     """Say which parts of an input the answer rests on, and whether that holds when they are taken away."""
+    from tunewright.commands.explain import explain as explain_answers
+    from tunewright.commands.explain import name_suspects
     from tunewright.errors import RecipeError
-    from tunewright.stages.concepts import print_concepts
-    from tunewright.stages.explain import explain as explain_answers
-    from tunewright.stages.explain import name_suspects
+    from tunewright.explaining.concepts import print_concepts
 
     if suspects:
         name_suspects(model, as_json=as_json)
@@ -422,9 +422,9 @@ def tune(
     worker: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Look for better settings on the validation rows, and say whether they really are better."""
-    from tunewright.stages.console import Screen
-    from tunewright.stages.trials import chosen_sampler, help_to_try
-    from tunewright.stages.tune import tune
+    from tunewright.commands.tune import tune
+    from tunewright.console import Screen
+    from tunewright.tuning.trials import chosen_sampler, help_to_try
 
     chosen = chosen_sampler(sampler)
     given = overrides or []
@@ -453,8 +453,8 @@ def privacy(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Attack a model: what does it give away about its training data?"""
-    from tunewright.stages.audit import print_audit
-    from tunewright.stages.console import Screen
+    from tunewright.commands.privacy_audit import print_audit
+    from tunewright.console import Screen
 
     print_audit(
         model, references=references, one_run=one_run, canaries=canaries, seed=seed, as_json=as_json, screen=Screen()
@@ -468,7 +468,7 @@ def recommend(
     count: Annotated[int, typer.Option(min=1, max=10_000, help="How many items.")] = 10,
 ) -> None:
     """Print the items that a user is most likely to choose next, each with its score."""
-    from tunewright.stages.recommend import recommend as print_items
+    from tunewright.commands.recommend import recommend as print_items
 
     print_items(model, user, count)
 
@@ -484,8 +484,8 @@ def chat(
     seed: Annotated[int, typer.Option(help="Another one draws other words.")] = 0,
 ) -> None:
     """Write with a language model in the terminal; without a chat template it writes on from your text."""
-    from tunewright.stages.chat import Drawing
-    from tunewright.stages.chat import chat as talk
+    from tunewright.commands.chat import Drawing
+    from tunewright.commands.chat import chat as talk
 
     talk(model, Drawing(temperature=temperature, top_p=top_p, most=most, seed=seed))
 
@@ -496,7 +496,7 @@ def merge(
     out: Annotated[Path, typer.Option(help="The folder for the merged model.")],
 ) -> None:
     """Work an adapter into the weights, and prove that the model stays the same."""
-    from tunewright.stages.merge import merge_adapter
+    from tunewright.commands.merge import merge_adapter
 
     merge_adapter(model, out)
 
@@ -521,8 +521,8 @@ def export(
     ] = 1e-4,
 ) -> None:
     """Write a model in another form, and prove on real rows that it is the same model."""
-    from tunewright.stages.console import Screen
-    from tunewright.stages.export import export as write_export
+    from tunewright.commands.export import export as write_export
+    from tunewright.console import Screen
 
     write_export(model, to, out, data=data, tolerance=tolerance, screen=Screen())
 
@@ -543,8 +543,8 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a model over HTTP, with a page to try it; language models as OpenAI's API has them."""
+    from tunewright.console import Screen
     from tunewright.serving.start import serve as start
-    from tunewright.stages.console import Screen
 
     with suppress(KeyboardInterrupt):  # how a service is stopped
         start(model, host=host, port=port, token_file=token_file, screen=Screen())
@@ -556,8 +556,8 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8001,
 ) -> None:
     """Show all runs on a local page: results, curves as they grow, recipes side by side."""
+    from tunewright.console import Screen
     from tunewright.serving.start import show_runs
-    from tunewright.stages.console import Screen
 
     with suppress(KeyboardInterrupt):
         show_runs(runs, port, Screen())
@@ -566,8 +566,8 @@ def ui(
 @app.command()
 def doctor() -> None:
     """Look at this installation and machine: versions, hardware, what is missing and how to get it."""
-    from tunewright.stages.console import Screen
-    from tunewright.stages.doctor import examine
+    from tunewright.commands.doctor import examine
+    from tunewright.console import Screen
 
     if not examine(Screen()):
         sys.exit(1)

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunewright.checksums import Damage, file_damage
-from tunewright.data.columns import Column, Manifest
-from tunewright.data.sources.base import ROW
+from tunewright.data.manifest import Column, Manifest
+from tunewright.data.source import ROW
 from tunewright.files import open_record, remove_folder
 from tunewright.notes import note
 

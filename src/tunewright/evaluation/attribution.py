@@ -159,7 +159,7 @@ METHODS: dict[str, Callable[[Explained, int], Attribution]] = {
 
 
 def attention_rollout(explained: Explained, seed: int = 0) -> Attribution:
-    """Where attention comes to lie (`models/rollout.py`). It looks at the network and not at f, so it is the same for each class.
+    """Where attention comes to lie (`models/hub/attention_rollout.py`). It looks at the network and not at f, so it is the same for each class.
 
     Raises:
         ValueError: the network has no attention.

@@ -11,9 +11,9 @@ from itertools import groupby
 
 import numpy as np
 
-from tunewright.data.ngrams import BEGIN, END, NGrams
-from tunewright.data.spoken import stands_alone
-from tunewright.models.recogniser import BLANK
+from tunewright.data.audio.transcript_text import stands_alone
+from tunewright.data.text.ngram_model import BEGIN, END, NGrams
+from tunewright.models.speech.base import BLANK
 
 # A letter that is less likely at a moment begins nothing new there.
 LEAST = math.log(1e-3)

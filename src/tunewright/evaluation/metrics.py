@@ -6,7 +6,7 @@ of 0 and 1; regression predictions [N] and numbers [N]. Hidden tokens are summed
 sum of −log p of its hidden tokens and how many of them the largest logit names, the target [N] is how many there are. So
 texts, not tokens, are resampled. The next tokens of a language model likewise, with the text's bytes as a third output; and the
 tokens of a chat model's answers, gathered by conversation; of pairs of answers both, also by the network before (see
-`tasks/preferred.py`). Of a ranking users are resampled (see `tasks/full_ranking.py`).
+`tasks/language_model/preference_evaluation.py`). Of a ranking users are resampled (see `tasks/recommendation/ranking_evaluation.py`).
 """
 
 from __future__ import annotations

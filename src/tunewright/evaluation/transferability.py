@@ -1,7 +1,7 @@
 """How well features fit a target, without training a network: LogME, the H-score, LEEP, and what the nearest neighbours say.
 
 None of these is what a fine-tune will reach: over the standard benchmarks each alone can order models worse than a fixed order
-does. `stages/choose.py` shows them beside a linear probe and what is known beforehand.
+does. `commands/choose.py` shows them beside a linear probe and what is known beforehand.
 """
 
 from __future__ import annotations

@@ -16,13 +16,13 @@ import torch
 from torch import nn
 
 from tunewright.errors import RecipeError
-from tunewright.models.click_models import CLICK_MODELS
-from tunewright.models.efficientnet import efficientnet_lite0
-from tunewright.models.foreign import require_memory
-from tunewright.models.layers import LayerMismatch, Shape, build_layer, resolve_auto, seeded
-from tunewright.models.mlp import mlp
-from tunewright.models.network import Network
-from tunewright.models.resnet import large_resnet, small_resnet
+from tunewright.models.core.layers import LayerMismatch, Shape, build_layer, resolve_auto, seeded
+from tunewright.models.core.mlp import mlp
+from tunewright.models.core.network import Network
+from tunewright.models.hub.untrusted_files import require_memory
+from tunewright.models.recommendation.ctr import CLICK_MODELS
+from tunewright.models.vision.efficientnet import efficientnet_lite0
+from tunewright.models.vision.resnet import large_resnet, small_resnet
 from tunewright.random import mix
 from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Layer, Model

@@ -15,11 +15,11 @@ from typing import Any
 import yaml
 
 from tunewright.report import numbers
+from tunewright.report.components import best_baseline, capital, verdict
 from tunewright.report.html import plain
-from tunewright.report.parts import best_baseline, capital, verdict
 from tunewright.report.promises import promises, statistics
 from tunewright.report.reading import Stage, mapping, named, number_from, sequence, shown, words_of
-from tunewright.report.words import KNOWN, Words
+from tunewright.report.translations import KNOWN, Words
 
 # The hub's names of metrics, where they differ from ours.
 HUB_METRICS = {

@@ -6,10 +6,10 @@ from typing import Any
 
 from tunewright.report import numbers
 from tunewright.report.charts import seal
+from tunewright.report.components import LONG, fold_if, number, table
 from tunewright.report.html import Html, tag
-from tunewright.report.parts import LONG, fold_if, number, table
 from tunewright.report.reading import Stage, mapping, number_from, sequence, shown
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 # More blocks than this are folded.
 OPEN_BLOCKS = 6

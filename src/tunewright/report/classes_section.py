@@ -6,11 +6,11 @@ from typing import Any
 
 from tunewright.report import numbers
 from tunewright.report.charts import Bin, reliability_chart
+from tunewright.report.components import capital, folded, number, scroll, table
 from tunewright.report.heat_map import LARGEST, NUMBERED, heat_map
 from tunewright.report.html import Html, tag
-from tunewright.report.parts import capital, folded, number, scroll, table
 from tunewright.report.reading import Stage, mapping, number_from, sequence, shown, words_of
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 # The confusions that are listed beside the matrix.
 PAIRS = 10

@@ -7,10 +7,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from tunewright.report import numbers
+from tunewright.report.components import facts, folded, source_of, table
 from tunewright.report.html import Html, tag
-from tunewright.report.parts import facts, folded, source_of, table
 from tunewright.report.reading import RunFiles, mapping, number_from, sequence, shown, words_of
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 # The line under which `tunewright run` notes the overrides in its copy of the recipe.
 OVERRIDES = "# with these overrides:"

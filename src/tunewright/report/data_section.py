@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tunewright.report import numbers
 from tunewright.report.charts import bar_of_parts
+from tunewright.report.components import as_found, facts, folded, number, source_of, stage_title, table, wanted_figure
 from tunewright.report.html import Html, join, tag
-from tunewright.report.parts import as_found, facts, folded, number, source_of, stage_title, table, wanted_figure
 from tunewright.report.reading import RunFiles, Stage, mapping, number_from, sequence, shown, words_of
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 # A recipe of more lines than this is folded.
 LONG_RECIPE = 40

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tunewright.report.explanations_section import explained
 from tunewright.report.html import tag
 from tunewright.report.page import whole_page
-from tunewright.report.why_section import explained
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 
 def explanation_page(words: Words, name: str, entries: Sequence[dict[str, Any]]) -> str:

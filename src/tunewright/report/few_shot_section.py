@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tunewright.report import numbers
+from tunewright.report.components import as_found, capital, folded, number, table
 from tunewright.report.html import Html, tag
-from tunewright.report.parts import as_found, capital, folded, number, table
 from tunewright.report.reading import Stage, mapping, number_from, sequence, words_of
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 
 def few_shot(words: Words, stage: Stage) -> list[Html | None]:

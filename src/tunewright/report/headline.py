@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from tunewright.report import numbers
-from tunewright.report.html import Html, tag
-from tunewright.report.numbers import Estimate
-from tunewright.report.parts import (
+from tunewright.report.components import (
     baseline_name,
     best_baseline,
     capital,
@@ -16,8 +14,10 @@ from tunewright.report.parts import (
     targets,
     verdict,
 )
+from tunewright.report.html import Html, tag
+from tunewright.report.numbers import Estimate
 from tunewright.report.reading import RunFiles, Stage, mapping, number_from, sequence, words_of
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 
 def headline(words: Words, run: RunFiles) -> Html:

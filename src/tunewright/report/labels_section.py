@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tunewright.report import numbers
+from tunewright.report.components import LONG, capital, fold_if, number, table
 from tunewright.report.html import Html, tag
-from tunewright.report.parts import LONG, capital, fold_if, number, table
 from tunewright.report.reading import Stage, mapping, number_from, sequence, shown, words_of
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 FIGURES = ("precision", "recall", "f1", "average_precision")
 

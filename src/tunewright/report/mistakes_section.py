@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tunewright.report import numbers
+from tunewright.report.components import folded, number
 from tunewright.report.html import Html, tag
-from tunewright.report.parts import folded, number
-from tunewright.report.picture import image_uri
+from tunewright.report.inline_images import image_uri
 from tunewright.report.reading import Stage, mapping, number_from, sequence, shown
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 # All pictures of a stage together take at most so many characters of the page.
 PICTURES = 240_000

@@ -10,17 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tunewright.files import write_atomic
-from tunewright.report.beside_section import beside
 from tunewright.report.certificate_section import certificate
 from tunewright.report.classes_section import calibrated, confused
 from tunewright.report.closing_section import environment, reproduce, sources
+from tunewright.report.components import stage_title
 from tunewright.report.data_section import asked, data_sets
+from tunewright.report.explanations_section import why
 from tunewright.report.few_shot_section import few_shot
 from tunewright.report.headline import headline, title
 from tunewright.report.html import Html, tag
 from tunewright.report.labels_section import labelled
 from tunewright.report.mistakes_section import mistakes
-from tunewright.report.parts import stage_title
+from tunewright.report.other_data_section import beside
 from tunewright.report.plan_section import planned
 from tunewright.report.privacy_section import privacy
 from tunewright.report.ranking_section import ranking
@@ -31,8 +32,7 @@ from tunewright.report.speech_section import speech
 from tunewright.report.style import style_sheet
 from tunewright.report.texts_section import texts
 from tunewright.report.training_section import network, training
-from tunewright.report.why_section import why
-from tunewright.report.words import LANGUAGES, Words, report_language
+from tunewright.report.translations import LANGUAGES, Words, report_language
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'"

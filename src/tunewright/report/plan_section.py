@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tunewright.report import numbers
+from tunewright.report.components import number, stage_title, table
 from tunewright.report.html import Html, tag
-from tunewright.report.parts import number, stage_title, table
 from tunewright.report.reading import RunFiles, Stage, mapping, number_from, words_of
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 
 def planned(words: Words, run: RunFiles) -> list[Html | None]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tunewright.report import numbers
+from tunewright.report.components import as_found, facts
 from tunewright.report.html import Html, tag
-from tunewright.report.parts import as_found, facts
 from tunewright.report.promises import promises, statistics
 from tunewright.report.reading import Stage, number_from, sequence, words_of
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 
 def privacy(words: Words, stage: Stage) -> list[Html | None]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tunewright.report import numbers
 from tunewright.report.reading import mapping, number_from, sequence, words_of
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 REASONS = {
     "without privacy": "privacy_none_without",

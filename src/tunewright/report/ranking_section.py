@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tunewright.report import numbers
+from tunewright.report.components import facts
 from tunewright.report.html import Html, tag
-from tunewright.report.parts import facts
 from tunewright.report.reading import Stage, mapping, number_from
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 FACTS = (
     ("items", "ranking_items"),

@@ -7,10 +7,7 @@ from typing import Any
 
 from tunewright.report import numbers
 from tunewright.report.charts import Whisker, whisker_chart
-from tunewright.report.headline import comparisons
-from tunewright.report.html import Html, tag
-from tunewright.report.numbers import Estimate, estimate_from
-from tunewright.report.parts import (
+from tunewright.report.components import (
     as_found,
     baseline_name,
     best_baseline,
@@ -23,8 +20,11 @@ from tunewright.report.parts import (
     targets,
     verdict,
 )
+from tunewright.report.headline import comparisons
+from tunewright.report.html import Html, tag
+from tunewright.report.numbers import Estimate, estimate_from
 from tunewright.report.reading import Stage, mapping, number_from, sequence, shown, words_of
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 # The widths of the intervals of so few rows mean little.
 FEW_ROWS = 30

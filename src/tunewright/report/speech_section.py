@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tunewright.report import numbers
+from tunewright.report.components import facts, number, table
 from tunewright.report.html import Html, tag
-from tunewright.report.parts import facts, number, table
-from tunewright.report.picture import sound_uri
+from tunewright.report.inline_images import sound_uri
 from tunewright.report.reading import Stage, mapping, number_from, sequence, shown, words_of
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 # All sounds of a stage together take at most so many characters of the page.
 SOUNDS = 1_500_000

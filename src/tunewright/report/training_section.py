@@ -7,11 +7,11 @@ from typing import Any
 
 from tunewright.report import numbers
 from tunewright.report.charts import Line, line_chart, thinned
+from tunewright.report.components import as_found, capital, facts, folded, number, scroll, table
 from tunewright.report.html import Html, tag
-from tunewright.report.parts import as_found, capital, facts, folded, number, scroll, table
-from tunewright.report.picture import clean_svg
+from tunewright.report.inline_images import clean_svg
 from tunewright.report.reading import Stage, mapping, named, number_from, sequence, shown, words_of
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 # The table beside the curves has at most about so many lines.
 TABLE_ROWS = 50

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunewright.report.components import folded, table
 from tunewright.report.html import Html, tag
 from tunewright.report.page import whole_page
-from tunewright.report.parts import folded, table
-from tunewright.report.words import Words
+from tunewright.report.translations import Words
 
 WIDTH, HEIGHT, SIDE, TOP = 760, 300, 60, 40
 

@@ -19,24 +19,24 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
-from tunewright.data.audio import sound_size
-from tunewright.data.columns import Rejects
-from tunewright.data.sources.base import ROW
+from tunewright.data.audio.decode import sound_size
+from tunewright.data.manifest import Rejects
+from tunewright.data.source import ROW
 from tunewright.errors import UserError
+from tunewright.inference.model import Model
+from tunewright.inference.read_input import picture_pieces, rows_table, sound_piece
 from tunewright.serving.batching import Batcher
 from tunewright.serving.docs_page import docs_page
 from tunewright.serving.guard import Guard
 from tunewright.serving.limits import LOCAL, Limits, Refused
+from tunewright.serving.model_page import SCRIPT, try_page
 from tunewright.serving.openai_api import Worker, add_openai
-from tunewright.serving.page import SCRIPT, try_page
 from tunewright.serving.same_origin import SameOrigin, page_response
 from tunewright.serving.strict_json import parse_json
-from tunewright.stages.given import picture_pieces, rows_table, sound_piece
-from tunewright.stages.predict import Model
-from tunewright.tasks.interactions import InteractionEncoder
-from tunewright.tasks.pixels import PixelEncoder
-from tunewright.tasks.recordings import SpeechEncoder
-from tunewright.tasks.tokens import TokenEncoder
+from tunewright.tasks.image.encoder import PixelEncoder
+from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder
+from tunewright.tasks.speech.encoder import SpeechEncoder
+from tunewright.tasks.text.encoder import TokenEncoder
 
 # Requests without these may be answered to anybody.
 OPEN = ("/", "/health", "/ready")

@@ -23,12 +23,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from tunewright.commands.chat import Detokenizer, Drawing, ends
 from tunewright.limits import GENERATION_CACHE, GENERATION_QUEUE, GENERATION_SLOTS
-from tunewright.models.batched_decoding import DecodingBatch, decoding_batch
-from tunewright.models.generate import Draw, choose, read, uniforms
-from tunewright.models.transformer import Transformer
-from tunewright.stages.chat import Detokenizer, Drawing, ends
-from tunewright.tasks.causal_tokens import WriterEncoder
+from tunewright.models.hub.batched_decoding import DecodingBatch, decoding_batch
+from tunewright.models.hub.generate import Draw, choose, read, uniforms
+from tunewright.models.hub.hf_network import Transformer
+from tunewright.tasks.language_model.encoder import WriterEncoder
 
 # Tokens of new prompts that are read between two steps of the batch.
 PREFILL_TOKENS = 256

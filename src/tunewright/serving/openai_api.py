@@ -19,9 +19,11 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
+from tunewright.commands.chat import Drawing
+from tunewright.inference.model import Model
 from tunewright.limits import CHOICES, PREPARATION_QUEUE, PROMPT_CHARACTERS, PROMPT_TOKENS, Limit
-from tunewright.models.network import evaluating
-from tunewright.models.transformer import Transformer
+from tunewright.models.core.network import evaluating
+from tunewright.models.hub.hf_network import Transformer
 from tunewright.serving.bounded_executor import BoundedExecutor, ExecutorFull
 from tunewright.serving.chat_template import ChatTemplate, TemplateError
 from tunewright.serving.generation_engine import Engine, Generation, GenerationError, Prompt, QueueFull
@@ -34,10 +36,8 @@ from tunewright.serving.openai_schema import (
     Honoured,
     request_body,
 )
-from tunewright.stages.chat import Drawing
-from tunewright.stages.predict import Model
-from tunewright.tasks.causal_tokens import WriterEncoder
-from tunewright.tasks.tokens import TokenEncoder
+from tunewright.tasks.language_model.encoder import WriterEncoder
+from tunewright.tasks.text.encoder import TokenEncoder
 
 Asked = TypeVar("Asked", bound=Honoured)
 Body = Callable[[Request], Awaitable[bytes]]

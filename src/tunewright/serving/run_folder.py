@@ -11,7 +11,7 @@ from typing import Any
 from tunewright.errors import ArtifactError
 from tunewright.limits import SHOWN_FILE, SHOWN_STAGES, Limit
 from tunewright.report.reading import sequence, words_of
-from tunewright.runs import read_json
+from tunewright.runs.folder import read_json
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import stat
 from importlib.util import find_spec
 from pathlib import Path
 
+from tunewright.console import Screen
 from tunewright.errors import RecipeError, UserError
+from tunewright.inference.model import load_model
 from tunewright.report.reading import words_of
-from tunewright.runs import read_json
-from tunewright.stages.console import Screen
-from tunewright.stages.predict import load_model
+from tunewright.runs.folder import read_json
 
 # The environment variable that holds the token.
 TOKEN = "TUNEWRIGHT_TOKEN"

@@ -1,7 +1,7 @@
 """Will this user like this item? From fields, by the networks that recommend at large."""
 
-from tunewright.tasks.base import Task
-from tunewright.tasks.fields import fit_fields, load_fields
+from tunewright.tasks.base.task import Task
+from tunewright.tasks.recommendation.categorical_encoder import fit_fields, load_fields
 
 TASK = Task(
     name="click-prediction",

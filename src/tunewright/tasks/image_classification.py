@@ -1,7 +1,7 @@
 """Which of K classes does this picture show?"""
 
-from tunewright.tasks.base import Task
-from tunewright.tasks.pixels import fit_pixels, frame_pictures, load_pixels
+from tunewright.tasks.base.task import Task
+from tunewright.tasks.image.encoder import fit_pixels, frame_pictures, load_pixels
 
 TASK = Task(
     name="image-classification",

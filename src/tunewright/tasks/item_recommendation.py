@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import torch
 
-from tunewright.models.network import AnyNetwork
-from tunewright.models.pretrained import Backbone
-from tunewright.models.recommender import Towers
-from tunewright.models.recommenders import build_recommender, describe_recommender
+from tunewright.models.backbone import Backbone
+from tunewright.models.core.network import AnyNetwork
+from tunewright.models.recommendation.base import Towers
+from tunewright.models.recommendation.registry import build_recommender, describe_recommender
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.base import Examination, Started, Task
-from tunewright.tasks.full_ranking import ranked_users, ranking_baselines, ranking_facts, ranking_outputs, recommended
-from tunewright.tasks.interactions import InteractionEncoder, fit_interactions, load_interactions
-from tunewright.training.ranking import RANKINGS
+from tunewright.tasks.base.task import Examination, Started, Task
+from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder, fit_interactions, load_interactions
+from tunewright.tasks.recommendation.ranking_evaluation import (
+    ranked_users,
+    ranking_baselines,
+    ranking_facts,
+    ranking_outputs,
+    recommended,
+)
+from tunewright.training.objectives.ranking import RANKINGS
 
 
 def recommender(

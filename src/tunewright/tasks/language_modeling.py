@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tunewright.tasks.base import Examination, Task
-from tunewright.tasks.causal_tokens import CausalEncoder, fit_causal, load_causal
-from tunewright.tasks.next_tokens import continued, frequencies, next_token_outputs, written
-from tunewright.training.objectives import Objective, next_tokens
+from tunewright.tasks.base.task import Examination, Task
+from tunewright.tasks.language_model.encoder import CausalEncoder, fit_causal, load_causal
+from tunewright.tasks.language_model.evaluation import continued, frequencies, next_token_outputs, written
+from tunewright.training.objectives.registry import Objective, next_tokens
 
 
 def foretelling(

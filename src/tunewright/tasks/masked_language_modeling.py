@@ -9,12 +9,12 @@ from pydantic import Field
 
 from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError
-from tunewright.models.pretrained import Backbone
+from tunewright.models.backbone import Backbone
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.base import Examination, Task
-from tunewright.tasks.hidden_tokens import fill_masks, frequency_baseline, hidden_token_outputs
-from tunewright.tasks.tokens import TextEncoder, fit_tokens, load_tokens
-from tunewright.training.objectives import Objective, masked_tokens
+from tunewright.tasks.base.task import Examination, Task
+from tunewright.tasks.text.encoder import TextEncoder, fit_tokens, load_tokens
+from tunewright.tasks.text.masked_evaluation import fill_masks, frequency_baseline, hidden_token_outputs
+from tunewright.training.objectives.registry import Objective, masked_tokens
 
 
 def fit_passages(

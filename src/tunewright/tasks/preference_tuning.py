@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tunewright.tasks.answers import answered
-from tunewright.tasks.base import Examination, Task
-from tunewright.tasks.preference_pairs import fit_preferences, load_preferences
-from tunewright.tasks.preferred import length_baseline, preference_outputs
-from tunewright.training.preferences import PREFERENCES
+from tunewright.tasks.base.task import Examination, Task
+from tunewright.tasks.language_model.chat_evaluation import answered
+from tunewright.tasks.language_model.preference_encoder import fit_preferences, load_preferences
+from tunewright.tasks.language_model.preference_evaluation import length_baseline, preference_outputs
+from tunewright.training.objectives.preference import PREFERENCES
 
 TASK = Task(
     name="preference-tuning",

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from tunewright.data.hearing import WIDTHS
-from tunewright.data.sound_changes import build_sound_changes
+from tunewright.data.audio.augmentation import build_sound_changes
+from tunewright.data.audio.features import WIDTHS
 from tunewright.errors import RecipeError
-from tunewright.models.heard import LIBRARY_KINDS, described_folder
-from tunewright.models.network import AnyNetwork
-from tunewright.models.pretrained import Backbone, weights_folder
-from tunewright.models.recogniser import Recogniser
-from tunewright.models.speech_models import build_speech, describe_speech
+from tunewright.models.backbone import Backbone, weights_folder
+from tunewright.models.core.network import AnyNetwork
+from tunewright.models.speech.base import Recogniser
+from tunewright.models.speech.registry import build_speech, describe_speech
+from tunewright.models.speech.wav2vec2 import LIBRARY_KINDS, described_folder
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.base import Examination, Started, Task
-from tunewright.tasks.dictation import DictationEncoder, configured
-from tunewright.tasks.hearing import fit_recordings, load_recordings
-from tunewright.tasks.recordings import SpeechEncoder
-from tunewright.tasks.transcription import listened, transcribed, transcription_baselines, transcription_outputs
-from tunewright.training.dictation import TRANSCRIPTIONS
+from tunewright.tasks.base.task import Examination, Started, Task
+from tunewright.tasks.speech.encoder import SpeechEncoder
+from tunewright.tasks.speech.evaluation import listened, transcribed, transcription_baselines, transcription_outputs
+from tunewright.tasks.speech.fit_encoder import fit_recordings, load_recordings
+from tunewright.tasks.speech.seq2seq_encoder import DictationEncoder, configured
+from tunewright.training.objectives.seq2seq import TRANSCRIPTIONS
 
 
 def recogniser(

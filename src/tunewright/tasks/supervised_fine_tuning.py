@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tunewright.tasks.answers import answer_baselines, answer_outputs, answered, answers_by_byte
-from tunewright.tasks.base import Examination, Task
-from tunewright.tasks.chat_tokens import fit_chat, load_chat
+from tunewright.tasks.base.task import Examination, Task
+from tunewright.tasks.language_model.chat_encoder import fit_chat, load_chat
+from tunewright.tasks.language_model.chat_evaluation import answer_baselines, answer_outputs, answered, answers_by_byte
 from tunewright.tasks.language_modeling import foretelling
 
 TASK = Task(

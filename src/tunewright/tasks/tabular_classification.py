@@ -1,7 +1,7 @@
 """Which of K classes does this row belong to?"""
 
-from tunewright.tasks.base import Task
-from tunewright.tasks.rows import fit_rows, load_rows
+from tunewright.tasks.base.task import Task
+from tunewright.tasks.table.encoder import fit_rows, load_rows
 
 TASK = Task(
     name="tabular-classification",

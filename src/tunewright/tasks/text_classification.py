@@ -1,7 +1,7 @@
 """Which of K classes does this text, or this pair of texts, belong to?"""
 
-from tunewright.tasks.base import Task
-from tunewright.tasks.tokens import fit_tokens, load_tokens
+from tunewright.tasks.base.task import Task
+from tunewright.tasks.text.encoder import fit_tokens, load_tokens
 
 TASK = Task(
     name="text-classification",

@@ -1,8 +1,8 @@
 """Which number belongs to this text, or to this pair of texts?"""
 
 from tunewright.tasks import text_classification
-from tunewright.tasks.base import Task
-from tunewright.tasks.tokens import fit_tokens, load_tokens
+from tunewright.tasks.base.task import Task
+from tunewright.tasks.text.encoder import fit_tokens, load_tokens
 
 TASK = Task(
     name="text-regression",

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from tunewright.errors import ArtifactError, RecipeError, RunFailed
-from tunewright.models.adapters import is_moved_by
-from tunewright.models.network import AnyNetwork, Block
-from tunewright.models.quantized import size
+from tunewright.models.core.network import AnyNetwork, Block
+from tunewright.models.hub.adapters import is_moved_by
+from tunewright.models.hub.quantization import size
 from tunewright.recipe.patterns import matches
 from tunewright.recipe.schema import Tune
-from tunewright.training.parts import is_divided, of_all, own_part
+from tunewright.training.distributed.dtensors import is_divided, of_all, own_part
 
 # A group's list of what `muon` moves by its own rule.
 INSIDE = "inside"

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tunewright.data.batching import Batch, Examples
+from tunewright.data.batches.sampler import Batch, Examples
 from tunewright.errors import Diverged
 from tunewright.random import mix
-from tunewright.training.beginning import Beginning
-from tunewright.training.liveness import (
+from tunewright.training.checkpoints.beginning import Beginning
+from tunewright.training.distributed.dtensors import clip_gradients
+from tunewright.training.distributed.process_group import Team
+from tunewright.training.sanity_checks import (
     LEARNED,
     LOOKED_AT,
     WARM,
@@ -30,8 +32,6 @@ from tunewright.training.liveness import (
     same_loss,
     weights_digest,
 )
-from tunewright.training.parts import clip_gradients
-from tunewright.training.team import Team
 
 # A loss this many times as large as at the start has exploded: no healthy run comes near it.
 EXPLODED = 1000.0

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from tunewright.data.checks.finding import Finding
 from tunewright.data.checks.material import Material, shrink
-from tunewright.data.near_texts import NearTexts, bands
 from tunewright.data.prepared import Prepared
+from tunewright.data.text.near_duplicates import NearTexts, bands
 
 # Pictures whose mean-square difference, after shrinking, is below this are the same picture to the eye.
 NEAR_PIXELS = 0.02

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tunewright.data.columns import Column, Manifest
-from tunewright.data.labels import label_matrix
+from tunewright.data.manifest import Column, Manifest
+from tunewright.data.prepare.multilabel import label_matrix
 from tunewright.data.prepared import Prepared, column_array
 from tunewright.random import permutation
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from tunewright.data.audio import CLIPPED, RATE
+from tunewright.data.audio.decode import CLIPPED, RATE
 from tunewright.data.checks.finding import Finding
 from tunewright.data.checks.material import Material
-from tunewright.data.roles import speaker_column
+from tunewright.data.recommendation.column_roles import speaker_column
 from tunewright.data.sources.speech import AUDIO
 
 TEXT = "text"

@@ -6,8 +6,8 @@ import numpy as np
 
 from tunewright.data.checks.finding import Finding
 from tunewright.data.checks.material import Material
-from tunewright.data.roles import role_columns, time_column
-from tunewright.data.splits import time_values
+from tunewright.data.prepare.splits import time_values
+from tunewright.data.recommendation.column_roles import role_columns, time_column
 from tunewright.recipe.schema import Data
 
 

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import pyarrow as pa
 
-from tunewright.data.columns import Column
-from tunewright.data.sources.base import Batches, Source, array_column, from_arrays, image_column
+from tunewright.data.manifest import Column
+from tunewright.data.source import Batches, Source, array_column, from_arrays, image_column
 from tunewright.errors import DataError
 from tunewright.files import open_regular
 from tunewright.limits import ARCHIVE_MEMBERS, ARRAY_BYTES

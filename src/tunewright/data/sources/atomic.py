@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from tunewright.data.columns import Column, Kind, Rejects
-from tunewright.data.sources.base import BATCH_ROWS, Source, with_rows
-from tunewright.data.sources.lines import arrow_text, numbered_lines, read_whole
+from tunewright.data.lines import arrow_text, numbered_lines, read_whole
+from tunewright.data.manifest import Column, Kind, Rejects
+from tunewright.data.source import BATCH_ROWS, Source, with_rows
 from tunewright.errors import DataError
 from tunewright.limits import COLUMNS, TABLE_ROW
 

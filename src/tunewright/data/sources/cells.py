@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tunewright.data.columns import Column, Rejects
-from tunewright.data.framing import Framing
-from tunewright.data.sources.base import image_column
+from tunewright.data.image.resize_crop import Framing
+from tunewright.data.manifest import Column, Rejects
+from tunewright.data.source import image_column
 from tunewright.data.sources.images import UNREADABLE, decode
 from tunewright.errors import DataError
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import csv
 
-from tunewright.data.columns import Rejects
-from tunewright.data.sources.base import BATCH_ROWS, Source, with_rows
-from tunewright.data.sources.lines import arrow_text, open_text, read_whole
+from tunewright.data.lines import arrow_text, open_text, read_whole
+from tunewright.data.manifest import Rejects
+from tunewright.data.source import BATCH_ROWS, Source, with_rows
 from tunewright.errors import DataError, shorten
 from tunewright.limits import COLUMNS, TABLE_ROW
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tunewright.data.columns import Column, Rejects
-from tunewright.data.framing import Framing
-from tunewright.data.sources.base import BATCH_ROWS, Source, with_rows
+from tunewright.data.image.resize_crop import Framing
+from tunewright.data.manifest import Column, Rejects
+from tunewright.data.source import BATCH_ROWS, Source, with_rows
 from tunewright.data.sources.cells import decode_cells, name_label_lists, name_labels, named_cells
 from tunewright.data.sources.guard import Guard
 from tunewright.data.sources.images import BATCH_IMAGES, picture_column, pictures_at_once

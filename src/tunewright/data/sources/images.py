@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tunewright.data.columns import Column, Rejects
-from tunewright.data.framing import Framing
-from tunewright.data.picture_files import ENDINGS, FORMATS, read_header, read_picture, require_size
-from tunewright.data.sources.base import ROW, Source, image_column
+from tunewright.data.image.decode import ENDINGS, FORMATS, read_header, read_picture, require_size
+from tunewright.data.image.resize_crop import Framing
+from tunewright.data.manifest import Column, Rejects
+from tunewright.data.source import ROW, Source, image_column
 from tunewright.errors import DataError
 from tunewright.files import files_below
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from tunewright.data.columns import Column, Rejects
-from tunewright.data.conversations import is_turns
-from tunewright.data.sources.base import ROW, Source
-from tunewright.data.sources.lines import BATCH_BYTES, numbered_lines
+from tunewright.data.lines import BATCH_BYTES, numbered_lines
+from tunewright.data.manifest import Column, Rejects
+from tunewright.data.source import ROW, Source
+from tunewright.data.text.conversations import is_turns
 from tunewright.errors import DataError, shorten
 from tunewright.limits import COLUMNS, EMPTY_CELLS, JSON_LINE
 

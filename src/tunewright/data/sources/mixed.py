@@ -10,8 +10,8 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tunewright.data.columns import Column, Rejects
-from tunewright.data.sources.base import ROW, Source
+from tunewright.data.manifest import Column, Rejects
+from tunewright.data.source import ROW, Source
 from tunewright.errors import DataError
 
 # The column with the names of the sources.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tunewright.data.columns import Column
+from tunewright.data.manifest import Column
+from tunewright.data.source import Source, from_arrays
 from tunewright.data.sources.atomic import read_atomic
-from tunewright.data.sources.base import Source, from_arrays
 from tunewright.packages import Package, fetch
 from tunewright.random import permutation
 from tunewright.recipe.schema import Data

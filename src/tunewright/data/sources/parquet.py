@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tunewright.data.columns import Column, Rejects
-from tunewright.data.framing import Framing
-from tunewright.data.sources.base import BATCH_ROWS, ROW, Source, with_rows
+from tunewright.data.image.resize_crop import Framing
+from tunewright.data.manifest import Column, Rejects
+from tunewright.data.source import BATCH_ROWS, ROW, Source, with_rows
 from tunewright.data.sources.cells import decode_cells, is_picture_type, name_label_lists, name_labels, named_cells
 from tunewright.data.sources.guard import Guard
 from tunewright.data.sources.images import BATCH_IMAGES, picture_column, pictures_at_once

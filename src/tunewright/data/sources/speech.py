@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tunewright.data.audio import RATE, read_audio
-from tunewright.data.columns import Column, Rejects
-from tunewright.data.sources.base import ROW, Batches, Source
+from tunewright.data.audio.decode import RATE, read_audio
+from tunewright.data.manifest import Column, Rejects
+from tunewright.data.source import ROW, Batches, Source
 from tunewright.data.sources.delimited import read_delimited
 from tunewright.data.sources.jsonl import read_jsonl
 from tunewright.errors import DataError

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tunewright.data.columns import Column, Rejects
-from tunewright.data.sources.base import BATCH_ROWS, ROW, Source
-from tunewright.data.sources.lines import BATCH_BYTES, numbered_lines
+from tunewright.data.lines import BATCH_BYTES, numbered_lines
+from tunewright.data.manifest import Column, Rejects
+from tunewright.data.source import BATCH_ROWS, ROW, Source
 from tunewright.errors import DataError
 from tunewright.limits import TEXT_LINE
 

@@ -1,0 +1,380 @@
+"""`tunewright choose`: which pretrained model should this recipe start from?
+
+What each candidate knows of a sample of the training rows (`selection/probing.py`) is shown beside what is published and what past runs have
+shown. A bare score of features can order models worse than a fixed order does, so the fixed order stands beside, and what cannot be told apart
+is said to be so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from tunewright.console import Screen, silent
+from tunewright.errors import RecipeError, TunewrightError
+from tunewright.evaluation.intervals import Difference, Estimate, paired_bootstrap
+from tunewright.evaluation.metrics import METRICS
+from tunewright.evaluation.rank_scores import combined, standardised
+from tunewright.hardware.machines import Hardware
+from tunewright.hardware.resource_model import StagePlan
+from tunewright.models.hub.model_facts import LOOKED_UP
+from tunewright.pipeline.build.parts import gather, prepare_data
+from tunewright.pipeline.read_recipe import given_origin, given_weights, read_recipe
+from tunewright.pipeline.stage import StageJob, recipe_backbone
+from tunewright.planning.format import duration, size_of
+from tunewright.planning.plan import Given, plan_stage, planned_machine
+from tunewright.selection.candidates import Candidate, candidates_for, past_scores
+from tunewright.selection.probing import (
+    NEIGHBOURS,
+    RESAMPLES,
+    Measured,
+    fine_tuned,
+    measure,
+    metric_of,
+    paired,
+    sample_of,
+)
+from tunewright.tasks.registry import get_task
+
+# Training rows that are looked at; of texts and recordings that a network goes through as it is.
+SAMPLE, AS_IT_IS = 500, 100
+LANGUAGES = {"zh": "Chinese", "en": "a language of letters"}
+# Texts with so large a share of Chinese characters are Chinese.
+HAN, CHINESE = re.compile(r"[\u3400-\u9fff]"), 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """A candidate in its place."""
+
+    candidate: Candidate
+    score: float
+    """The combined one; only its order means something."""
+    prior: float | None
+    """What is known beforehand, in standard deviations; None: nothing."""
+    measured: Measured | None
+    plan: StagePlan | None
+    why_not: str | None
+    """Why it was not measured, or not fine-tuned."""
+    against_first: Difference | None
+    """Its probe's metric less that of the first candidate, on the same rows."""
+
+    def to_json(self) -> dict[str, Any]:
+        facts, found, plan = self.candidate.published, self.measured, self.plan
+        return {
+            "name": self.candidate.name,
+            "score": self.score,
+            "prior": self.prior,
+            "probe": found and found.probe.to_json(),
+            "neighbours": found and found.neighbours,
+            "logme": found and found.logme,
+            "h_score": found and found.h_score,
+            "leep": found and found.leep,
+            "tuned": found and found.tuned and found.tuned[1].to_json(),
+            "against_first": self.against_first and self.against_first.to_json(),
+            "published": facts and asdict(facts),
+            "memory": plan and plan.process.middle,
+            "seconds": plan and plan.seconds.middle,
+            "fits": plan and plan.fits,
+            "why_not": self.why_not,
+        }
+
+
+def choose(
+    recipe: Path,
+    overrides: list[str],
+    *,
+    names: list[str] | None = None,
+    sample: int | None = None,
+    tune: bool = False,
+    runs: Path = Path("runs"),
+    planned: bool = True,
+    as_json: bool = False,
+    screen: Screen | None = None,
+) -> list[Ranked]:
+    """Rank the models that a recipe could start from, the best first; those that were not measured come last.
+
+    Args:
+        names: of the catalog, folders, or hub ids, which are then downloaded; None: the catalog's for the task.
+        sample: training rows that are looked at; None: 500, or 100 where there is no target.
+        tune: also fine-tune each on parts of the sample, and measure it on the rest.
+        runs: the folder of past runs, which are learned from.
+        planned: also plan the fine-tune of each, for its memory and time.
+
+    Raises:
+        RecipeError: nothing of the task says before a training how good a model is, or the training is to be private.
+    """
+    screen = silent() if as_json else screen or Screen()
+    loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
+    found = candidates_for(loaded, names)
+    task = get_task(found[0].stage.recipe.task)
+    metric = metric_of(task)
+    if metric is None:
+        raise RecipeError(
+            f"nothing that a model does before it is trained for {task.name} can be compared with another's",
+            place="task",
+            found=task.name,
+            expected="a target, or language-modeling, supervised-fine-tuning or speech-recognition",
+            fix="run a short stage from each model, and `tunewright compare` them",
+        )
+    if (privacy := found[0].stage.recipe.privacy) is not None:
+        raise RecipeError(
+            "which model suits the training rows best would be found out without privacy, and the choice would tell of them",
+            place="privacy",
+            found=f"ε = {privacy.epsilon:g}",
+            expected="a recipe without it",
+            fix="choose on public data of the same kind (data.source=…), then train privately",
+        )
+    sample = sample or (SAMPLE if task.examination is None else AS_IT_IS)
+    machine = planned_machine(None, screen) if planned else None
+    language = _language(found[0], base) if task.purpose in ("text-classification", "causal-lm") else None
+    past = past_scores(runs, task.name)
+    measured: list[Measured | None] = []
+    plans: list[StagePlan | None] = []
+    reasons: list[str | None] = []
+    for candidate in found:
+        if candidate.at_hand:
+            screen.say(f"looking at {candidate.name}")
+        one, plan, reason = _look(candidate, base, sample, machine, tune, screen)
+        measured.append(one)
+        plans.append(plan)
+        reasons.append(reason)
+    ranked = _rank(found, measured, plans, reasons, past, metric.name, language)
+    if as_json:
+        sys.stdout.write(json.dumps([entry.to_json() for entry in ranked], indent=2, ensure_ascii=False) + "\n")
+    else:
+        _show(ranked, metric.name, screen, language, by_features=task.examination is None)
+    return ranked
+
+
+def _look(
+    candidate: Candidate, base: Path, sample: int, machine: Hardware | None, tune: bool, screen: Screen
+) -> tuple[Measured | None, StagePlan | None, str | None]:
+    if not candidate.at_hand:
+        return None, None, "not here; named by --candidates it is downloaded and measured"
+    recipe = candidate.stage.recipe
+    try:
+        prepared = prepare_data(recipe, base, silent())
+        backbone, origin = recipe_backbone(recipe, base), given_origin(recipe, base)
+        given = Given(stage=candidate.stage, prepared=prepared, start=origin, backbone=backbone)
+        ingredients = gather(recipe, prepared, origin, backbone, silent())
+        plan = plan_stage(given, machine, probe=False, screen=silent()) if machine is not None else None
+        rows = sample_of(prepared, recipe.seed, sample)
+        one = measure(ingredients, origin, rows)
+    except TunewrightError as error:
+        return None, None, f"was not measured: {error.message.splitlines()[0]}"
+    if not tune:
+        return one, plan, None
+    if plan is not None and not plan.fits:
+        return one, plan, "was not fine-tuned: it does not fit into this machine's memory"
+    source = given_weights(recipe, base)
+    job = StageJob(stage=candidate.stage, folder=base, source=source, prepared=prepared, backbone=backbone)
+    try:
+        return replace(one, tuned=fine_tuned(job, rows, screen)), plan, None
+    except TunewrightError as error:
+        return one, plan, f"was not fine-tuned: {error.message.splitlines()[0]}"
+
+
+def _rank(
+    found: list[Candidate],
+    measured: list[Measured | None],
+    plans: list[StagePlan | None],
+    reasons: list[str | None],
+    past: dict[str, float],
+    metric: str,
+    language: str | None,
+) -> list[Ranked]:
+    prior = priors(found, past, language)
+    known = [index for index, one in enumerate(measured) if one is not None]
+    scores = combined(scores_of([measured[index] for index in known], [prior[index] for index in known], metric))
+    score = dict(zip(known, scores.tolist()))
+
+    def place(index: int) -> tuple[float, ...]:
+        unknown = prior[index] is None
+        return (
+            index not in score,
+            -score.get(index, 0),
+            not _reads(found[index], language),
+            unknown,
+            -(prior[index] or 0),
+        )
+
+    order = sorted(range(len(found)), key=place)
+    first = measured[order[0]]
+    ranked: list[Ranked] = []
+    for index in order:
+        one = measured[index]
+        against = None
+        if one is not None and first is not None and one is not first:
+            against = paired_bootstrap(METRICS[metric], *paired(one, first), resamples=RESAMPLES, seed=0)
+        ranked.append(
+            Ranked(
+                candidate=found[index],
+                score=score.get(index, 0.0),
+                prior=prior[index],
+                measured=one,
+                plan=plans[index],
+                why_not=reasons[index],
+                against_first=against,
+            )
+        )
+    return ranked
+
+
+def scores_of(measured: list[Any], prior: list[float | None], metric: str) -> dict[str, list[float | None]]:
+    """What `combined` joins: for each score the candidates' values, the greater the better."""
+    sign = 1 if METRICS[metric].greater_is_better else -1
+
+    def reached(found: Any) -> float | None:
+        return None if found is None or found.value is None else sign * found.value
+
+    scores: dict[str, list[float | None]] = {
+        "probe": [reached(one.probe) for one in measured],
+        "neighbours": [one.neighbours for one in measured],
+        "logme": [one.logme for one in measured],
+        "h_score": [one.h_score for one in measured],
+        "prior": prior,
+        "tuned": [reached(one.tuned and one.tuned[1]) for one in measured],
+    }
+    return scores
+
+
+def _language(candidate: Candidate, base: Path) -> str:
+    """zh where many characters of the texts are Chinese, else en: no finer than the catalog needs."""
+    prepared = prepare_data(candidate.stage.recipe, base, silent())
+    table = prepared.table("train", prepared.manifest.input).slice(0, SAMPLE)
+    text = "".join(str(value) for column in table.columns for value in column.to_pylist())
+    return "zh" if len(HAN.findall(text)) > CHINESE * len(text) else "en"
+
+
+def _reads(candidate: Candidate, language: str | None) -> bool:
+    facts = candidate.published
+    return language is None or facts is None or not facts.languages or bool({language, "many"} & {*facts.languages})
+
+
+def priors(found: list[Candidate], past: dict[str, float], language: str | None) -> list[float | None]:
+    """The static order: published scores of one measure, standardised, and what past runs say; the mean of both. What is
+    published of a model counts where it reads the language of the texts."""
+    facts = [candidate.published if _reads(candidate, language) else None for candidate in found]
+    values: list[list[float]] = [[] for _ in found]
+    for measure_name in {fact.measure for fact in facts if fact is not None and fact.measure is not None}:
+        same = [fact.score if fact is not None and fact.measure == measure_name else None for fact in facts]
+        if sum(value is not None for value in same) > 1:
+            for index, (value, standard) in enumerate(zip(same, standardised(same))):
+                if value is not None:
+                    values[index].append(float(standard))
+    for index, candidate in enumerate(found):
+        if candidate.key in past:
+            values[index].append(past[candidate.key])
+    return [sum(entry) / len(entry) if entry else None for entry in values]
+
+
+def _show(ranked: list[Ranked], metric: str, screen: Screen, language: str | None, *, by_features: bool) -> None:
+    measured = [entry for entry in ranked if entry.measured is not None]
+    tuned = (f"{metric}, fine-tuned",) if any(entry.measured and entry.measured.tuned for entry in ranked) else ()
+    if measured:
+        scores = (f"{NEIGHBOURS} nearest", "LogME", "H-score", "LEEP") if by_features else ()
+        heads = (
+            "candidate",
+            *tuned,
+            f"{metric} of a probe" if by_features else f"{metric}, untrained",
+            *scores,
+            "prior",
+        )
+        rows = [
+            (
+                entry.candidate.name,
+                *(_estimate(entry.measured.tuned and entry.measured.tuned[1]) for _ in tuned),
+                *_figures(entry.measured)[: len(scores) + 1],
+                _number(entry.prior),
+            )
+            for entry in measured
+            if entry.measured
+        ]
+        screen.console.print(_table("the best first", heads, rows))
+    heads = ("candidate", "parameters", "memory", "training", "licence", "reads", "published")
+    screen.console.print(_table("what is known", heads, [_known(entry) for entry in ranked]))
+    for entry in ranked:
+        if entry.why_not is not None and entry.candidate.at_hand:
+            screen.warn(f"{entry.candidate.name} {entry.why_not}")
+    if language is not None and (others := [e.candidate.name for e in ranked if not _reads(e.candidate, language)]):
+        screen.warn(f"the texts are in {LANGUAGES[language]}, which these were not pretrained on: {', '.join(others)}")
+    away = [entry.candidate.name for entry in ranked if not entry.candidate.at_hand]
+    if away:
+        screen.say(
+            "not measured, as they are not here (--candidates NAME downloads one and measures it): " + ", ".join(away)
+        )
+    if not measured:
+        return
+    tied = [
+        entry.candidate.name
+        for entry in measured
+        if entry.against_first is not None and entry.against_first.verdict == "no real difference"
+    ]
+    count = len(measured[0].measured.outcome) if measured[0].measured else 0
+    screen.say(f"first of {len(measured)}: {measured[0].candidate.name}, by {count:,} training rows")
+    if tied:
+        by = "fine-tuning on them" if tuned else "the probe" if by_features else metric
+        screen.say(f"by {by} these cannot be told apart from it: {', '.join(tied)}")
+    known = sorted((entry for entry in ranked if entry.prior is not None), key=lambda entry: -(entry.prior or 0))
+    if known:
+        screen.say(
+            "the static order, by what is known beforehand: " + ", ".join(entry.candidate.name for entry in known)
+        )
+    if tuned:
+        screen.say("what few rows make of a model is a hint too: of all of them a larger one may learn more")
+    elif by_features:
+        screen.say(
+            "a score of features is a hint and no result: on the standard benchmark such scores alone order models worse "
+            "than a fixed order does (mean weighted τ 0.57 against 0.91)"
+        )
+    else:
+        screen.say("what a model does before it is trained is a hint and no result: a larger one may learn more")
+    if not tuned:
+        screen.say("surer, and slower: --tune, which fine-tunes each of them on these rows")
+    screen.say(f"published facts are of {LOOKED_UP}")
+
+
+def _table(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for place, head in enumerate(heads):
+        wide = max(len(head), *(len(row[place]) for row in rows))
+        left = head in ("candidate", "licence", "reads", "published")
+        table.add_column(head, justify="left" if left else "right", no_wrap=True, min_width=wide)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _known(entry: Ranked) -> tuple[str, ...]:
+    facts, plan = entry.candidate.published, entry.plan
+    parameters = plan.parameters if plan else facts.parameters if facts else None
+    return (
+        entry.candidate.name,
+        "–" if parameters is None else f"{parameters / 1e6:.1f} M",
+        "–" if plan is None else size_of(plan.process.middle) + ("" if plan.fits else ", TOO MUCH"),
+        "–" if plan is None else duration(plan.seconds.middle),
+        "–" if facts is None else facts.licence,
+        "–" if facts is None or not facts.languages else " ".join(facts.languages),
+        "–" if facts is None or facts.score is None else f"{facts.score} {facts.measure}",
+    )
+
+
+def _figures(one: Measured) -> tuple[str, ...]:
+    return (_estimate(one.probe), *map(_number, (one.neighbours, one.logme, one.h_score, one.leep)))
+
+
+def _estimate(found: Estimate | None) -> str:
+    if found is None or found.value is None:
+        return "–"
+    return f"{found.value:.3f} [{found.low or 0:.3f}, {found.high or 0:.3f}]"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,89 @@
+"""`tunewright design`: the network of each stage, its sizes and costs, and what of it will be trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from tunewright.console import Screen
+from tunewright.files import write_atomic
+from tunewright.models.core.meta_weights import Numbers, weights
+from tunewright.models.saved_model import fresh_network
+from tunewright.pipeline.build.parts import Ingredients, gather, prepare_data
+from tunewright.pipeline.read_recipe import given_origin, read_recipe
+from tunewright.pipeline.stage import Origin, recipe_backbone
+from tunewright.pipeline.summary.stage_summary import describe_network
+from tunewright.recipe.stages import stage_recipes
+from tunewright.training.freezing import resolve_movement
+
+
+def show_design(
+    recipe: Path, overrides: list[str], svg: Path | None, *, screen: Screen | None = None
+) -> list[dict[str, Any]]:
+    """Print each stage's layer table; nothing is trained. Returns the "model" part of each stage's summary."""
+    screen = screen or Screen()
+    loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
+    stages = stage_recipes(loaded)
+    origin = given_origin(stages[0].recipe, base)
+    described: list[dict[str, Any]] = []
+    for number, stage in enumerate(stages):
+        backbone = recipe_backbone(stage.recipe, base)
+        ingredients = gather(stage.recipe, prepare_data(stage.recipe, base, screen), origin, backbone, screen)
+        lr = ingredients.lr
+        movements = resolve_movement(ingredients.network, ingredients.tune)
+        facts = describe_network(ingredients, movements, stage.recipe.train.epochs, lr)
+        screen.console.print(_table(stage.name, facts))
+        if svg is not None:
+            path = svg if len(stages) == 1 else svg.with_name(f"{svg.stem}-{stage.name}{svg.suffix}")
+            write_atomic(path, facts["svg"])
+            screen.say(f"picture: {path}")
+        described.append(facts)
+        if number + 1 < len(stages):
+            origin = as_if_trained(ingredients)
+    return described
+
+
+def as_if_trained(start: Ingredients | Origin, numbers: Numbers = "random") -> Origin:
+    """What a stage finds that begins with another one's network, or with a saved one: random weights in its place, or none."""
+    with weights(numbers):
+        network = fresh_network(start.network.described, seed=0)
+    return Origin(network, start.preprocessor, start.folder if isinstance(start, Origin) else None)
+
+
+def _table(title: str, facts: dict[str, Any]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in ("block", "layer", "output", "parameters", "FLOPs", ""):
+        longest = max(len(layer["block"]) for layer in facts["layers"]) if name == "block" else None
+        justify = "right" if name in ("parameters", "FLOPs") else "left"
+        table.add_column(name, justify=justify, min_width=longest)
+    for layer in facts["layers"]:
+        state = _movement(layer)
+        shape = "×".join(map(str, layer["output_shape"]))
+        table.add_row(
+            layer["block"],
+            layer["kind"],
+            shape,
+            f"{layer['parameters']:,}",
+            f"{layer['flops']:,}",
+            state if layer["parameters"] else "",
+        )
+    parameters = facts["parameters"]
+    frozen = f"{parameters['frozen']:,} frozen" if parameters["frozen"] else ""
+    table.add_row("in all", "", "", f"{parameters['total']:,}", f"{facts['flops_per_example']:,}", frozen, style="bold")
+    if facts["flops_of"] is not None:
+        table.caption, table.caption_justify = f"FLOPs: one forward pass of {facts['flops_of']}", "left"
+    return table
+
+
+def _movement(layer: dict[str, Any]) -> str:
+    """Frozen, or the learning rate, from when on, and how many parameters if not all."""
+    if not layer["trained"]:
+        return "frozen"
+    parts = [f"lr {layer['lr']:.2g}"]
+    if layer["from_epoch"] > 1:
+        parts.append(f"from epoch {layer['from_epoch']}")
+    if layer["moving"] < layer["parameters"]:
+        parts.append(f"{layer['moving']:,} of them")
+    return ", ".join(parts)

@@ -1,0 +1,94 @@
+"""`tunewright evaluate RUN`: measure a run's models again, by other metrics, slices or resamples; nothing is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tunewright.console import Screen
+from tunewright.errors import ArtifactError, RecipeError
+from tunewright.files import write_record
+from tunewright.models.hub.untrusted_files import require_undamaged
+from tunewright.pipeline.build.parts import prepare_data
+from tunewright.pipeline.read_recipe import given_weights
+from tunewright.pipeline.results.controls import run_controls
+from tunewright.pipeline.results.evaluate_stage import (
+    evaluate_stage,
+    judge_targets,
+    require_targets,
+    summarise_seeds,
+    unmeasured,
+)
+from tunewright.pipeline.results.other_data import prepare_beside
+from tunewright.pipeline.stage import StageJob, recipe_backbone
+from tunewright.recipe.loading import load_recipe
+from tunewright.recipe.stages import stage_recipes
+from tunewright.report.page import write_report
+from tunewright.run_recipe import with_seed
+from tunewright.runs.folder import Run, read_json
+from tunewright.tasks.registry import get_task, task_defaults
+
+
+def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = None) -> None:
+    """Measure every trained stage of a run again and write its report.
+
+    Raises:
+        RecipeError: an override that is not about `eval`.
+        ArtifactError: the folder is no run, or nothing in it is trained yet.
+        TargetMissed: a target of `eval.target` was not reached.
+    """
+    screen = screen or Screen()
+    run = Run(folder)
+    other = [override for override in overrides if not override.startswith("eval.")]
+    if other:
+        raise RecipeError(
+            "only `eval` can be changed once a model is trained",
+            place=f"override {other[0]!r}",
+            expected="eval.KEY=VALUE",
+            fix="for anything else, run the recipe with the override",
+        )
+    recipe = load_recipe(run.recipe, overrides, defaults=task_defaults)
+    base = Path(run.told("base"))
+    complete = run.record.get("complete")
+    stages = [
+        stage for stage in stage_recipes(recipe) if complete or (run.stage_folder(stage.name) / "summary.json").exists()
+    ]
+    if not stages:
+        raise ArtifactError("no stage of this run is trained yet", file=folder, fix="tunewright run RECIPE")
+    seeds = range(run.told("seeds"))
+    for place in (run.stage_folder(stage.name, replica=replica) for replica in seeds for stage in stages):
+        read_json(place / "summary.json", "a stage's summary")
+        require_undamaged(place / "model")
+    for replica in seeds:
+        source = given_weights(stages[0].recipe, base)
+        for stage in stages:
+            seeded = with_seed(stage, recipe.seed + replica)
+            place = run.stage_folder(stage.name, replica=replica)
+            prepared = prepare_data(stage.recipe, base, screen)
+            # Only such tasks look back at what the stage began with.
+            looks_back = get_task(stage.recipe.task).examination is not None
+            backbone = recipe_backbone(stage.recipe, base) if looks_back else None
+            job = StageJob(
+                stage=seeded,
+                folder=place,
+                source=source,
+                prepared=prepared,
+                backbone=backbone,
+                beside=prepare_beside(stage.recipe, base, screen),
+            )
+            evaluate_stage(job, screen, full=replica == 0)
+            if replica == 0 and (place / "controls").exists():
+                _forget_controls(place)
+                run_controls(job, screen)
+            source = place / "model"
+    summarise_seeds(run, stages, len(seeds))
+    judge_targets(run, stages)
+    screen.say(f"report: {write_report(folder)}")
+    require_targets(
+        {stage.name: read_json(run.stage_folder(stage.name) / "summary.json", "a summary") for stage in stages}
+    )
+
+
+def _forget_controls(stage: Path) -> None:
+    """Take what was measured out of the summaries of a stage's controls: they are to be measured again."""
+    for path in stage.glob("controls/*/summary.json"):
+        write_record(path, unmeasured(read_json(path, "a control's summary")))

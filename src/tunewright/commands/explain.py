@@ -1,0 +1,131 @@
+"""`tunewright explain`: why did the model answer so? Each explanation carries its own check, and says where it fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunewright.console import Screen, silent
+from tunewright.data.manifest import Rejects
+from tunewright.errors import RecipeError, UserError
+from tunewright.evaluation.attribution import METHODS, VIEWS
+from tunewright.explaining.influence import learned_from, show_influence, show_suspects
+from tunewright.files import write_atomic
+from tunewright.inference.model import left_out, load_model
+from tunewright.inference.read_input import given_pieces
+from tunewright.pipeline.results.explanations import Explanation, explain_rows
+from tunewright.report.explanation import explanation_page
+from tunewright.report.translations import Words, report_language
+
+# Rows of a file that are explained unless more are asked for: each takes hundreds of passes through the network.
+ROWS = 5
+SHOWN = 10
+
+
+def explain(
+    folder: Path,
+    examples: list[str],
+    *,
+    method: str | None = None,
+    target: str | None = None,
+    rows: int = ROWS,
+    seed: int = 0,
+    influence: bool = False,
+    html: Path | None = None,
+    lang: str = "en",
+    as_json: bool = False,
+    screen: Screen | None = None,
+) -> list[Explanation]:
+    """Explain a saved model's answers.
+
+    Args:
+        examples: what `predict` takes: files, pictures, texts, JSON.
+        method: a name of `METHODS` or `VIEWS`; None: the one that fits the inputs.
+        target: the class, item or text that is explained; None: the model's own answer.
+        rows: of each file at most so many.
+        influence: also name the training rows that speak most for and against each answer.
+        html: a page with the explanations as pictures is written here, in the language `lang`.
+
+    Raises:
+        UserError: the method does not fit, there is no such class, or the page's file is there already.
+    """
+    screen = silent() if as_json else screen or Screen()
+    words = Words(report_language(lang))
+    if html is not None and html.exists():
+        raise UserError("this file is there already", file=html, place="--html", fix="choose another name")
+    known = [*METHODS, *VIEWS]
+    if method is not None and method not in known:
+        raise RecipeError("there is no such method", place="--method", found=method, expected=", ".join(known))
+    model = load_model(folder)
+    learned = learned_from(folder, model) if influence else None
+    found: list[Explanation] = []
+    for example in examples:
+        rejects = Rejects()
+        left = rows
+        for piece in given_pieces(example, model.preprocessor.inputs, rejects):
+            preprocessor = replace(model.preprocessor, inputs=piece.inputs)
+            table = piece.table.slice(0, left)
+            asked = explain_rows(
+                model.network.eval(), preprocessor, table, piece.names, method=method, target=target, seed=seed
+            )
+            for row, one in enumerate(asked):
+                _show(one, screen)
+                if learned is not None:
+                    behind = show_influence(learned, model.network, preprocessor, table.slice(row, 1), screen)
+                    one = replace(one, influence=behind)
+                found.append(one)
+            left -= table.num_rows
+            if left == 0:
+                if piece.table.num_rows > table.num_rows:
+                    screen.say(f"{example}: only the first {rows:,} rows are explained; --rows asks for more")
+                break
+        for line in left_out(rejects):
+            screen.warn(line)
+    if html is not None:
+        write_atomic(html, explanation_page(words, folder.name, [one.on_page() for one in found]))
+        screen.say(f"written: {html}")
+    if as_json:
+        for one in found:
+            sys.stdout.write(json.dumps(one.to_json(), ensure_ascii=False) + "\n")
+    return found
+
+
+def _show(one: Explanation, screen: Screen) -> None:
+    explained, found, checked = one.question.explained, one.found, one.checked
+    title = ", ".join(f"{key} {value}" for key, value in one.name.items())
+    screen.say(f"{title}: {one.question.said}" if title else one.question.said)
+    screen.say(f"  {found.method} of {explained.phrase}; absent: {explained.absent}")
+    width = max(map(len, explained.units))
+    for unit in np.argsort(-np.abs(found.scores), kind="stable")[:SHOWN].tolist():
+        screen.say(f"  {explained.units[unit]:<{width}}  {found.scores[unit]:+.4f}")
+    if len(explained.units) > SHOWN:
+        screen.say(f"  and {len(explained.units) - SHOWN:,} more with less")
+    if found.facts.get("view"):
+        screen.say("  a view: where attention comes to lie, whatever the answer")
+    if not found.converged:
+        facts = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in found.facts.items())
+        screen.warn(f"NOT CONVERGED ({facts}): the scores are rough")
+    worse = checked.percentile
+    said = (
+        f"without the first units the answer falls by {checked.comprehensiveness:.3g}, more than for "
+        f"{worse['comprehensiveness']:.0%} of orders by lot; with them alone by {checked.sufficiency:.3g}, less than for "
+        f"{worse['sufficiency']:.0%}; deletion does more than {worse['deletion']:.0%}"
+    )
+    if checked.faithful:
+        screen.say(f"  checked: {said}")
+    else:
+        screen.warn(f"NOT FAITHFUL: {said}")
+
+
+def name_suspects(folder: Path, *, as_json: bool = False, screen: Screen | None = None) -> list[dict[str, Any]]:
+    """The training rows of a classifier whose labels look wrong, the most suspicious first."""
+    found = show_suspects(learned_from(folder, load_model(folder)), silent() if as_json else screen or Screen())
+    if as_json:
+        for entry in found:
+            sys.stdout.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    return found

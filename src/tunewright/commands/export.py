@@ -1,0 +1,482 @@
+"""`tunewright export MODEL`: the model in another form, and the proof that it is still the same model.
+
+Whatever is written is opened again by the library that is meant to open it, and held against the model on real rows: the largest
+and mean difference of an output, the metric before and after, size and time. It stands in export.json beside the file. What is
+further off than its tolerance is a failed run, and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from tunewright.checksums import folder_hash
+from tunewright.console import Screen
+from tunewright.data.manifest import Rejects
+from tunewright.errors import ArtifactError, DataError, RecipeError, RunFailed, UserError
+from tunewright.evaluation.metrics import METRICS
+from tunewright.files import put_in_place, sweep, write_json
+from tunewright.inference.model import left_out
+from tunewright.inference.read_input import given_pieces
+from tunewright.models.core.network import AnyNetwork, Network
+from tunewright.models.exchange.gguf_file import ORIGIN, read_gguf, write_gguf
+from tunewright.models.exchange.keras_file import applied, write_keras
+from tunewright.models.fast_dropout import QuickDropout
+from tunewright.models.hub.hf_files import merged
+from tunewright.models.hub.hf_network import Transformer
+from tunewright.models.language.gpt import is_plain
+from tunewright.models.speech.onnx_gru import translations
+from tunewright.models.speech.whisper import Whisper
+from tunewright.pipeline.results.provenance import provenance
+from tunewright.pipeline.stage import load_origin
+from tunewright.tasks.base.export_case import Free, Named, Trial, handed_on
+from tunewright.tasks.base.task import Preprocessor
+
+Form = Literal["onnx", "int8", "torch", "gguf", "keras"]
+FILES: dict[str, str] = {
+    "onnx": "model.onnx",
+    "int8": "model.int8.onnx",
+    "torch": "model.pt2",
+    "gguf": "model.gguf",
+    "keras": "model.keras",
+}
+# Rows that the copy is held against, and how many at once.
+TRIED, AT_ONCE = 256, 8
+# Passes whose median is the latency.
+PASSES = 20
+# A single number in float32; and, of a metric, what int8 may cost: one point.
+TOLERANCE, POINT = 1e-4, 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written, and how it differs from the model."""
+
+    form: str
+    file: str
+    model_sha256: str | None
+    """The hash of the model's folder, as its checksums.json has it; None: it has none."""
+    inputs: dict[str, dict[str, Any]]
+    """Of each input its type and shape; null stands for an axis of any size."""
+    rows: int
+    largest_difference: float
+    """Of an output, relative to 1 + its size."""
+    mean_difference: float
+    tolerance: float | None
+    same_answer: float
+    """The share of rows whose largest output is the same."""
+    metric: dict[str, Any] | None
+    bytes_before: int
+    bytes_after: int
+    milliseconds_before: float
+    """The median of a pass over one row."""
+    milliseconds_after: float
+    flagged: str | None
+    """What a user has to know before using it."""
+
+
+def export(
+    folder: Path,
+    form: str,
+    out: Path | None = None,
+    *,
+    data: str | None = None,
+    tolerance: float = TOLERANCE,
+    screen: Screen,
+) -> Exported:
+    """Write a saved model in another form, and prove it.
+
+    Args:
+        out: the folder that gets the file and its export.json; MODEL/../export when left out.
+        data: rows to try it with; the test rows of the model's own run when left out.
+
+    Raises:
+        UserError: no such form, no rows, or files of the same name are there.
+        RunFailed: the copy gives something else.
+    """
+    chosen = _chosen_form(form)
+    out = out or folder.parent / "export"
+    path = out / FILES[chosen]
+    origin = load_origin(folder)
+    files = (path, _ear(path)) if isinstance(origin.network, Whisper) else (path,)
+    proof = out / f"{chosen}.export.json"
+    # With its proof, but without one of its files, it is an export that was killed: it is made again.
+    interrupted = proof.exists() and not all(file.exists() for file in files)
+    for file in files:
+        if file.exists() and not interrupted:
+            raise UserError("the file is there already", file=file, fix="name another folder with --out, or remove it")
+    network = (
+        merged(origin.network) if isinstance(origin.network, Transformer) and origin.network.adapted else origin.network
+    )
+    _make_plain(network)
+    trial = handed_on(network, origin.preprocessor, _rows(folder, origin.preprocessor, data, screen))
+    trial = replace(trial, origin=folder_hash(folder))
+    if trial.count < 2:
+        raise UserError(
+            "a copy is held against the model on two rows at least", found=f"{trial.count} rows", fix="--data MORE.csv"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    sweep(out)
+    place = out / f".tmp-{os.getpid()}"
+    place.mkdir()
+    try:
+        written = place / FILES[chosen]
+        again = WRITERS[chosen](trial, written)
+        found = _held_against(chosen, path.name, trial, again, written, folder, origin.preprocessor, tolerance)
+        if found.tolerance is not None and not found.largest_difference <= found.tolerance:
+            raise RunFailed(
+                f"the copy as {chosen} gives something else than the model",
+                file=path,
+                found=f"a difference of {found.largest_difference:.3g} on {found.rows} rows",
+                expected=f"at most {found.tolerance:g}",
+                fix="nothing was written; --tolerance allows more where that is what you want",
+            )
+        write_json(proof, asdict(found))
+        for file in place.iterdir():
+            put_in_place(file, out / file.name)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    for line in lines_of(found):
+        screen.say(line)
+    screen.say(f"{path}, with its proof in {chosen}.export.json")
+    return found
+
+
+def lines_of(found: Exported) -> list[str]:
+    """For people."""
+    lines = [
+        f"{found.form}: on {found.rows} rows the largest difference is {found.largest_difference:.2g}, {found.same_answer:.2%} of answers are the same; "
+        f"{found.bytes_before / 2**20:.1f} to {found.bytes_after / 2**20:.1f} MiB, {found.milliseconds_before:.2f} to {found.milliseconds_after:.2f} ms a row"
+    ]
+    if (metric := found.metric) is not None:
+        lines.append(f"{metric['name']}: {metric['before']:.4f} before, {metric['after']:.4f} after")
+    if found.flagged:
+        lines.append(f"note: {found.flagged}")
+    return lines
+
+
+def _chosen_form(form: str) -> Form:
+    if form not in get_args(Form):
+        raise RecipeError(
+            "there is no such form", place="--to", found=form, expected=", ".join(get_args(Form)), fix="--to onnx"
+        )
+    needed = {
+        "onnx": ("onnx", "onnxscript", "onnxruntime"),
+        "int8": ("onnx", "onnxscript", "onnxruntime"),
+        "torch": (),
+        "gguf": ("gguf",),
+        "keras": ("keras", "h5py"),
+    }[form]
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        raise RecipeError(
+            f"this form needs {', '.join(missing)}, not installed here",
+            place="--to",
+            fix=f'pip install "tunewright[{"keras" if form == "keras" else "export"}]"',
+        )
+    return form  # pyright: ignore[reportReturnType]  seen above
+
+
+def _rows(folder: Path, preprocessor: Preprocessor, data: str | None, screen: Screen) -> pa.Table:
+    """Real rows to try the copy with."""
+    if data is not None:
+        rejects = Rejects()
+        tables = [piece.table for piece in given_pieces(data, preprocessor.inputs, rejects)]
+        if not tables:
+            raise DataError(
+                "not one row can be read", file=data, found="; ".join(left_out(rejects)), fix="check the file"
+            )
+        return pa.concat_tables(tables).slice(0, TRIED)
+    prepared = provenance(folder).data()
+    split = prepared.measured_split
+    screen.say(f"held against {min(TRIED, prepared.rows(split)):,} rows of the {split} split")
+    return prepared.table(split).slice(0, TRIED)
+
+
+def _make_plain(network: AnyNetwork) -> None:
+    """What only hastens training here is undone: a file of operations holds nothing of it."""
+    network.eval()
+    for module in network.modules():
+        if type(module) is QuickDropout:
+            module.__class__ = torch.nn.Dropout
+
+
+# One writer for each form: it writes the file, and gives what opens it again
+
+
+def _onnx(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
+    return _graphs(trial, path, _graph)
+
+
+def _int8(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
+    """The weights of products in 8 bits, their inputs rounded to 8 bits while it computes (dynamic quantisation)."""
+    return _graphs(trial, path, _small_graph)
+
+
+def _graphs(
+    trial: Trial, path: Path, write: Callable[[nn.Module, Named, Free, Path], None]
+) -> Callable[[Named], Tensor]:
+    """One file for the whole network; of Whisper one that hears, once for a recording, and one that writes, once for each token."""
+    network, inputs, free = trial.module.network, trial.longest, trial.free
+    if not isinstance(network, Whisper):
+        write(trial.module, inputs, free, path)
+        _stamp(path, trial)
+        return _runtime(path)
+    sound = {name: inputs[name] for name in ("features", "lengths")}
+    with torch.no_grad():
+        text = {"tokens": inputs["tokens"], "heard": network.heard(sound)}
+    ear = _ear(path)
+    hearing = _Part(network, lambda features, lengths: network.heard({"features": features, "lengths": lengths}))
+    write(hearing, sound, {name: free[name] for name in sound}, ear)
+    write(_Part(network, network.following), text, {"tokens": free["tokens"], "heard": [0]}, path)
+    for file in (ear, path):
+        _stamp(file, trial)
+    hears, writes = _runtime(ear), _runtime(path)
+    return lambda given: writes({"tokens": given["tokens"], "heard": hears(given)})
+
+
+def _stamp(path: Path, trial: Trial) -> None:
+    """Name the model in the metadata of an ONNX file."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False)
+    onnx.helper.set_model_props(graph, {entry.key: entry.value for entry in graph.metadata_props} | _facts(trial))
+    onnx.save(graph, path)
+
+
+def _facts(trial: Trial) -> dict[str, str]:
+    """What a file says of the model that it was made from."""
+    return {} if trial.origin is None else {ORIGIN: trial.origin}
+
+
+def _ear(path: Path) -> Path:
+    """The file that hears, beside the one that writes."""
+    return path.with_name(f"encoder{path.name.removeprefix('model')}")
+
+
+class _Part(nn.Module):
+    """What of a network is computed at once, with its inputs as one list."""
+
+    def __init__(self, network: nn.Module, compute: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.network, self.compute = network, compute
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.compute(*inputs)
+
+
+def _graph(module: nn.Module, inputs: Named, free: Free, path: Path) -> None:
+    with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        warnings.simplefilter("ignore")  # torch's exporter warns of its own
+        program = torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            dynamo=True,
+            dynamic_shapes=_shapes(free),
+            custom_translation_table=translations(),
+            input_names=list(inputs),
+            output_names=["outputs"],
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(path))
+
+
+def _small_graph(module: nn.Module, inputs: Named, free: Free, path: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    whole = path.with_name("whole.onnx")
+    _graph(module, inputs, free, whole)
+    with warnings.catch_warnings(), redirect_stdout(StringIO()):
+        warnings.simplefilter("ignore")
+        quantize_dynamic(whole, path, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"],
+                         extra_options={"DefaultTensorType": 1})  # fmt: skip
+    for file in path.parent.glob("whole.onnx*"):
+        file.unlink()
+
+
+def _runtime(path: Path) -> Callable[[Named], Tensor]:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4
+    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    read = {entry.name for entry in session.get_inputs()}
+
+    def run(inputs: Named) -> Tensor:
+        given = {name: value.numpy() for name, value in inputs.items() if name in read}
+        return torch.from_numpy(np.asarray(session.run(None, given)[0]))
+
+    return run
+
+
+def _torch(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(
+            trial.module, tuple(trial.longest.values()), dynamic_shapes=_shapes(trial.free), strict=False
+        )
+        torch.export.save(program, path, extra_files=_facts(trial))
+        again = torch.export.load(path).module()
+
+    return _passed_through(again)
+
+
+def _gguf(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
+    """The file, and the network with the weights that stand in it, read back."""
+    network = trial.module.network
+    if not isinstance(network, Transformer) or trial.tokenizer is None or not is_plain(network.core.config):
+        raise ArtifactError(
+            "GGUF files are written of language models with the architecture of Llama",
+            found=type(network).__name__ if not isinstance(network, Transformer) else network.core.config.model_type,
+            expected="backbone: gpt, or a plain Llama",
+            fix="--to onnx",
+        )
+    config = network.core.config
+    state = network.core.state_dict()
+    if config.tie_word_embeddings:
+        state.pop("lm_head.weight", None)
+    write_gguf(path, config, state, trial.tokenizer, trial.origin)
+    again = copy.deepcopy(trial.module)
+    assert isinstance(again.network, Transformer)
+    again.network.core.load_state_dict(read_gguf(path, config), strict=not config.tie_word_embeddings)
+
+    return _passed_through(again)
+
+
+def _keras(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
+    network = trial.module.network
+    if not isinstance(network, Network):
+        raise ArtifactError(
+            "files of Keras are written of networks that are lists of layers",
+            found=type(network).__name__,
+            expected="model.layers in the recipe",
+            fix="--to onnx",
+        )
+    model = write_keras(network, path)
+    return lambda inputs: applied(model, next(iter(inputs.values())))
+
+
+def _passed_through(module: Callable[..., Tensor]) -> Callable[[Named], Tensor]:
+    """What a module gives for inputs by name, in their order."""
+
+    def run(inputs: Named) -> Tensor:
+        with torch.no_grad():
+            return module(*inputs.values())
+
+    return run
+
+
+def _shapes(free: Free) -> tuple[tuple[dict[int, Any], ...]]:
+    """The free axes as torch's exporter wants them told, for a network whose inputs come as one list."""
+    return (tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in free.values()),)
+
+
+WRITERS: dict[str, Callable[[Trial, Path], Callable[[Named], Tensor]]] = {
+    "onnx": _onnx,
+    "int8": _int8,
+    "torch": _torch,
+    "gguf": _gguf,
+    "keras": _keras,
+}
+
+
+# The proof
+
+
+def _held_against(
+    form: str,
+    name: str,
+    trial: Trial,
+    again: Callable[[Named], Tensor],
+    written: Path,
+    folder: Path,
+    preprocessor: Preprocessor,
+    tolerance: float,
+) -> Exported:
+    model = _passed_through(trial.module)
+    before: list[Tensor] = []
+    after: list[Tensor] = []
+    same = total = 0
+    largest = mean = 0.0
+    for ids in torch.arange(min(trial.count, TRIED)).split(AT_ONCE):
+        inputs = trial.batch(ids.tolist())
+        there = inputs["attention_mask"].bool() if "attention_mask" in inputs else None
+        a, b = model(inputs).float(), again(inputs).float()
+        if there is not None and a.dim() == 3:  # behind a text's end nothing is promised
+            a, b = a[there], b[there]
+        difference = (a - b).abs() / (1 + a.abs())
+        largest, mean = max(largest, float(difference.max())), mean + float(difference.mean()) * len(ids)
+        same += int((a.argmax(-1) == b.argmax(-1)).sum())
+        total += a.argmax(-1).numel()
+        before.append(a)
+        after.append(b)
+    metric = _metric(trial, preprocessor, before, after)
+    one = trial.batch([0])
+    flagged = None
+    if form == "int8":
+        lost = abs(metric["before"] - metric["after"]) if metric is not None else 1 - same / total
+        if lost > POINT:
+            flagged = f"8 bits cost more than one point here ({lost:.3f}); do not use this file without looking"
+    return Exported(
+        form=form,
+        file=name,
+        model_sha256=trial.origin,
+        inputs={
+            key: {
+                "type": str(value.dtype).removeprefix("torch."),
+                "shape": [None if axis in trial.free[key] else int(size) for axis, size in enumerate(value.shape)],
+            }
+            for key, value in one.items()
+        },
+        rows=min(trial.count, TRIED),
+        largest_difference=largest,
+        mean_difference=mean / min(trial.count, TRIED),
+        tolerance=None if form == "int8" else tolerance,
+        same_answer=same / total,
+        metric=metric,
+        bytes_before=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        bytes_after=sum(file.stat().st_size for file in written.parent.iterdir()),
+        milliseconds_before=_milliseconds(model, one),
+        milliseconds_after=_milliseconds(again, one),
+        flagged=flagged,
+    )
+
+
+def _metric(
+    trial: Trial, preprocessor: Preprocessor, before: list[Tensor], after: list[Tensor]
+) -> dict[str, Any] | None:
+    """The task's first metric on the tried rows, with the model and with the copy."""
+    target = preprocessor.target
+    if target is None or trial.target is None:
+        return None
+    metric = METRICS[preprocessor.task.metrics[0]]
+    truth = target.truth(trial.target[: sum(len(part) for part in before)])
+    values = [metric.value(target.decode(torch.cat(parts)), truth) for parts in (before, after)]
+    return {"name": metric.name, "before": values[0], "after": values[1]}
+
+
+def _milliseconds(run: Callable[[Named], Tensor], inputs: Named) -> float:
+    run(inputs)
+    found: list[float] = []
+    for _ in range(PASSES):
+        started = time.perf_counter()
+        run(inputs)
+        found.append(1000 * (time.perf_counter() - started))
+    return statistics.median(found)

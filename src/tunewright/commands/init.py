@@ -1,0 +1,96 @@
+"""`tunewright init TASK --data PATH`: look at the data and write a commented recipe for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tunewright.data.manifest import Manifest
+from tunewright.data.prepare.prepare import prepare
+from tunewright.data.sources.sample_sets import SAMPLE_SETS
+from tunewright.errors import UserError
+from tunewright.files import write_atomic
+from tunewright.recipe.schema import Data, Split
+from tunewright.recipe.template import recipe_text
+from tunewright.tasks.registry import TASKS, get_task
+
+# What a recipe says until the user names the model that a task goes on with.
+A_MODEL = "runs/NAME/finetune/model"
+
+
+def write_recipe(task: str, source: str | None, out: Path) -> str:
+    """Write the recipe; returns what to say about it.
+
+    Args:
+        task: a task's name; "list" lists them and writes nothing.
+
+    Raises:
+        UserError: there is no such task, the data cannot be used, or the file is there already.
+    """
+    if task == "list":
+        return "\n".join(f"{name:<24} {known.summary}" for name, known in TASKS.items())
+    chosen = get_task(task)
+    if out.exists():
+        raise UserError(
+            "the file is there already, and is not overwritten",
+            file=out,
+            expected="a new file",
+            fix="choose another --out",
+        )
+    if source is None:
+        # Texts serve without their labels, too.
+        wanted = (task, "text-classification") if chosen.target_kind is None else (task,)
+        source = next((name for kind in wanted for name, s in SAMPLE_SETS.items() if s.task == kind), None)
+    if source is None:
+        raise UserError(
+            f"there is no sample set for {task}",
+            place="--data",
+            expected="your data: a file, a folder, or hub:owner/name",
+            fix=f"tunewright init {task} --data PATH",
+        )
+    usual = chosen.defaults.get("data", {})
+    data = Data(
+        source=source,
+        split=Split(**usual.get("split", {})),
+        labelled=chosen.target_kind is not None,
+        format=usual.get("format"),
+    )
+    prepared = prepare(data, seed=0, target_kind=chosen.target_kind, base=Path("."))
+    manifest = prepared.manifest
+    # A path in a recipe counts from the recipe's own folder.
+    known = source in SAMPLE_SETS and not Path(source).exists()
+    path = source if known or source.startswith("hub:") else _from(out, source)
+    classes = f", {len(manifest.classes)} classes" if manifest.classes else ""
+    text = recipe_text(
+        task=task,
+        source=path,
+        rows=manifest.used,
+        target=manifest.target,
+        reason=manifest.target_reason,
+        classes=classes,
+        inputs=_inputs(manifest),
+        # Conversations, and who chose what, are found by the names of their columns.
+        name_columns=chosen.kind not in ("answers", "preferences", "ranking", "transcripts")
+        and manifest.format not in ("images", "idx", "npz", "sample", "text"),
+        model=json.dumps({"weights": A_MODEL} if chosen.goes_on else chosen.default_model, ensure_ascii=False),
+        train=chosen.defaults.get("train", {}),
+        metrics=list(chosen.metrics),
+        by=data.split.by or "random",
+        stages=chosen.defaults.get("stages", ["pretrain"]),
+    )
+    write_atomic(out, text)
+    target = f", target {manifest.target!r} ({manifest.target_reason})" if manifest.target else ""
+    then = f"in it, put the model's folder in the place of {A_MODEL}\n" if chosen.goes_on else ""
+    return f"{out}: {manifest.used:,} rows{target}\n{then}next: tunewright data check {out}, then tunewright run {out}"
+
+
+def _inputs(manifest: Manifest) -> list[str]:
+    """The columns to name: of data without a target, which is text, the first column of texts."""
+    texts = [column.name for column in manifest.columns if column.kind == "text" and column.name in manifest.input]
+    return texts[:1] if manifest.target is None and texts else manifest.input
+
+
+def _from(recipe: Path, source: str) -> str:
+    import os
+
+    return os.path.relpath(Path(source).resolve(), recipe.resolve().parent)

@@ -1,0 +1,85 @@
+"""`tunewright merge`: work an adapter into the weights, with the proof that the model stays the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tunewright.console import Screen
+from tunewright.errors import ArtifactError, RunFailed, UserError
+from tunewright.models.core.network import AnyNetwork, Inputs, evaluating
+from tunewright.models.hub.hf_files import merged
+from tunewright.models.hub.hf_network import Transformer
+from tunewright.models.saved_model import load_network, save_model
+from tunewright.tasks.registry import load_preprocessor
+
+# Rounding differs where W x + B A x becomes (W + B A) x: relative to 1 + the logits' size.
+TOLERANCE = 1e-3
+TRIED = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """What became of an adapter."""
+
+    folder: Path
+    difference: float
+    """The largest difference of a logit between both models, on made-up inputs."""
+
+
+def merge_adapter(folder: Path, out: Path, screen: Screen | None = None) -> Merged:
+    """Write the model with its adapter worked in; it opens without peft and without the base.
+
+    Raises:
+        ArtifactError: the model has no adapter.
+        UserError: the folder to write is there already.
+        RunFailed: both models do not give the same.
+    """
+    screen = screen or Screen()
+    if out.exists():
+        raise UserError("the folder is there already", file=out, fix="name another one, or remove it")
+    saved = load_network(folder)
+    network = saved.network
+    if not isinstance(network, Transformer) or not network.adapted:
+        raise ArtifactError(
+            "the model has no adapter to merge",
+            file=folder,
+            expected="a model that was trained with tune.adapter: lora or ia3",
+            fix="use the folder as it is",
+        )
+    inputs = made_up(network)
+    before = _logits(network, inputs)
+    whole = merged(network)
+    after = _logits(whole, inputs)
+    difference = (after - before).abs()
+    if not bool((difference <= TOLERANCE * (1 + before.abs())).all()):
+        raise RunFailed(
+            "the merged model gives something else",
+            found=f"a logit differs by {float(difference.max()):.3g}",
+            expected=f"at most {TOLERANCE:g} of its size",
+            fix="keep the adapter; this is a mistake in the adapter's own code: please report it",
+        )
+    load_preprocessor(saved).inputs.write(out)
+    save_model(out, whole, saved.extra)
+    found = Merged(folder=out, difference=float(difference.max()))
+    screen.say(f"{out}: merged; the largest difference of a logit is {found.difference:.2g}")
+    return found
+
+
+def made_up(network: Transformer) -> Inputs:
+    """Inputs that look like nothing in particular, the same each time."""
+    example = network.example()
+    if isinstance(example, Tensor):
+        return torch.linspace(-2, 2, TRIED * example.numel()).reshape(TRIED, *example.shape[1:])
+    length = example["input_ids"].shape[1]
+    pieces = int(network.core.config.vocab_size)
+    ids = (torch.arange(TRIED * length).reshape(TRIED, length) * 7919 + 5) % pieces
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _logits(network: AnyNetwork, inputs: Inputs) -> Tensor:
+    with evaluating(network), torch.no_grad():
+        return network(inputs)

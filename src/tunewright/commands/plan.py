@@ -1,0 +1,152 @@
+"""The plan of a recipe as tables or JSON, with what makes a stage fit where it does not."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from tunewright.console import Screen, silent
+from tunewright.errors import RecipeError
+from tunewright.files import write_atomic
+from tunewright.hardware.machines import Hardware
+from tunewright.hardware.resource_model import StagePlan
+from tunewright.pipeline.read_recipe import read_recipe
+from tunewright.planning.fit_to_budget import Limits, Option, find_strategy, parse_budgets
+from tunewright.planning.format import dollars, duration, plan_table, size_of
+from tunewright.planning.plan import Given, plan
+from tunewright.recipe.changes import Changes, nested
+from tunewright.recipe.loading import merge_stage
+from tunewright.recipe.stages import stage_recipes
+
+HARDWARE = "hardware."
+
+
+def print_plan(
+    recipe: Path,
+    overrides: list[str],
+    *,
+    on: str | None = None,
+    budgets: list[str] | None = None,
+    allowed: list[str] | None = None,
+    write: Path | None = None,
+    probe: bool = True,
+    as_json: bool = False,
+    screen: Screen | None = None,
+) -> list[StagePlan]:
+    """Plan a recipe; where a stage does not fit or keep to the budget, look for what makes it do so.
+
+    Args:
+        on: another machine, as for `plan`.
+        budgets: as `parse_budgets` reads them. Memory is meant for each stage, time and money for all together.
+        allowed: what may change the result, by the names of `strategy.RISKY`.
+        write: gets the recipe with the changes that were found.
+        as_json: the plans as JSON on standard output, and nothing else.
+
+    Raises:
+        RecipeError: the recipe, a budget or a name is wrong, or `write` is there already.
+    """
+    screen = silent() if as_json else screen or Screen()
+    limits = parse_budgets(budgets or [])
+    if write is not None:
+        _require_place(write, recipe)
+    stages: list[tuple[Given, StagePlan, Hardware]] = []
+
+    def show(given: Given, made: StagePlan, machine: Hardware) -> None:
+        stages.append((given, made, machine))
+        screen.console.print(plan_table(made))
+
+    found = plan(recipe, overrides, on=on, probe=probe, screen=screen, show=show)
+    changes: dict[str, Changes] = {}
+    for given, made, machine in stages:
+        others = [other for other in found if other is not made]
+        left = replace(
+            limits,
+            seconds=limits.seconds - sum(other.seconds.middle for other in others),
+            cost=limits.cost - sum(other.cost.middle for other in others),
+        )
+        if left.allow(made):
+            continue
+        option, looked_at = find_strategy(given, made, left, allowed or [], machine)
+        screen.console.print(_options(made, looked_at, left))
+        if option is None:
+            screen.warn(
+                f"{made.stage}: nothing that was tried fits"
+                + ("" if allowed else "; --allow lora, 4bit, 8bit, freeze or shorter tries more")
+            )
+            continue
+        kept = "the result stays the same" if option.keeps else "THE RESULT CHANGES"
+        screen.say(f"{made.stage}: {_said(option.changes)}, and {kept}")
+        changes[made.stage] = option.changes
+    if write is not None:
+        _write(recipe, overrides, changes, write, screen)
+    if as_json:
+        value = [{**asdict(made), "fits": made.fits, "changes": changes.get(made.stage, {})} for made in found]
+        sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    return found
+
+
+def _options(made: StagePlan, looked_at: list[Option], limits: Limits) -> Table:
+    table = Table(title=f"{made.stage}: what makes it fit", title_justify="left", box=None, pad_edge=False)
+    for name in ("changes", "memory", "saved", "training", "takes", ""):
+        table.add_column(name, justify="left" if name in ("changes", "") else "right")
+    for option in looked_at:
+        plan = option.plan
+        table.add_row(
+            _said(option.changes),
+            size_of(plan.process.middle),
+            size_of(max(0.0, made.process.middle - plan.process.middle)),
+            duration(plan.seconds.middle) + (f", {dollars(plan.cost.middle)}" if plan.cost.high else ""),
+            f"{plan.seconds.middle / made.seconds.middle:.2f} ×",
+            "fits" if limits.allow(plan) else "",
+        )
+    return table
+
+
+def _said(changes: Changes) -> str:
+    return ", ".join(f"{name}={json.dumps(value)}" for name, value in changes.items()) or "as it is"
+
+
+def _require_place(write: Path, recipe: Path) -> None:
+    if write.exists():
+        raise RecipeError("this file is there already", file=write, place="--write", fix="choose another name")
+    if write.resolve().parent != recipe.resolve().parent:
+        raise RecipeError(
+            "names of files in a recipe count from its folder",
+            place="--write",
+            found=write,
+            expected=f"a file in {recipe.resolve().parent}",
+            fix=f"--write {recipe.parent / write.name}",
+        )
+
+
+def _write(recipe: Path, overrides: list[str], changes: dict[str, Changes], write: Path, screen: Screen) -> None:
+    """The recipe with each stage's changes among the stage's own, but `hardware`, which is all stages'; comments are not kept."""
+    if not changes:
+        screen.say(f"{write} is not written: there is nothing to change")
+        return
+    loaded, given, _, _, _ = read_recipe(recipe, overrides, None)
+    stages = list(loaded.stages)
+    hardware: dict[str, Any] = {}
+    for name, value in (entry for found in changes.values() for entry in found.items()):
+        if name.startswith(HARDWARE):
+            place = name.removeprefix(HARDWARE)
+            known = hardware.get(place)
+            # As many devices as the stage that wants most.
+            hardware[place] = max(value, known) if isinstance(value, int) and isinstance(known, int) else value
+    if hardware:
+        given = {**given, "hardware": {**(given.get("hardware") or {}), **hardware}}
+    for place, stage in enumerate(stage_recipes(loaded)):
+        if found := changes.get(stage.name):
+            written = stages[place]
+            own = {} if isinstance(written, str) else written[stage.kind] or {}
+            alone = {name: value for name, value in found.items() if not name.startswith(HARDWARE)}
+            stages[place] = {stage.kind: merge_stage(own, nested(alone))}
+    text = yaml.safe_dump({**given, "stages": stages}, sort_keys=False, allow_unicode=True)
+    write_atomic(write, f"# {recipe.name}, changed so that it fits: {'; '.join(map(_said, changes.values()))}\n{text}")
+    screen.say(f"written: {write}")

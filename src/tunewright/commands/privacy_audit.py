@@ -1,0 +1,373 @@
+"""`tunewright privacy MODEL`: what a trained model gives away about its training data, by attacks that are carried out.
+
+An attack that finds nothing proves nothing: each stands with what it could have found.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from tunewright.console import Screen, silent
+from tunewright.data.batches.sampler import Examples
+from tunewright.data.checks.duplicates import leaks
+from tunewright.data.prepared import Prepared
+from tunewright.errors import RecipeError
+from tunewright.evaluation.membership import attack, audited_epsilon, exposure, likelihood_ratios
+from tunewright.models.core.network import AnyNetwork, evaluating
+from tunewright.models.hub.generate import generate
+from tunewright.models.hub.hf_network import Transformer
+from tunewright.pipeline.build.parts import objective_of
+from tunewright.pipeline.results.provenance import Provenance, provenance
+from tunewright.pipeline.stage import load_origin
+from tunewright.pipeline.train.retrain import learned_from
+from tunewright.random import mix, permutation
+from tunewright.report.promises import promises
+from tunewright.report.translations import Words
+from tunewright.runs.folder import read_json
+from tunewright.tasks.base.task import Preprocessor
+from tunewright.tasks.language_model.encoder import CausalEncoder
+
+# Rows of each kind that are attacked at most; one loss is computed for each.
+MOST = 2000
+# Of the rows that a coin put in or left out, the share that is guessed: the surest ones.
+GUESSED = 0.2
+# Extraction: so many texts, their first tokens as a prompt, and how many tokens have to come word for word.
+TEXTS, PROMPT, WORD_FOR_WORD = 100, 16, 16
+# Secrets that were not inserted, against which one that was is ranked.
+RANKED = 1000
+DIGITS = 8
+# Fewer reference models tell too little of how scores spread.
+FEWEST = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What was tried, and what came of it; every part that was not asked for is None."""
+
+    rows: dict[str, int]
+    loss: dict[str, Any]
+    """The attack by loss alone: rows with small losses are called members (Yeom et al. 2018)."""
+    ratio: dict[str, Any] | None
+    """The same with reference models (LiRA)."""
+    one_run: dict[str, Any] | None
+    canaries: dict[str, Any] | None
+    extraction: dict[str, Any] | None
+    leaked: list[dict[str, Any]]
+    """Rows of test or validation that stand in the training too, exactly or nearly: of these any attack, and the result itself,
+    says too much."""
+    claimed: dict[str, Any] | None
+    """The ε and δ that the stage was trained with."""
+    promised: list[str]
+    """What is promised of the model, over all stages that it comes from; empty: nothing, and nobody said so."""
+
+
+def audit(
+    folder: Path, *, references: int = 0, one_run: bool = False, canaries: int = 0, seed: int = 0, screen: Screen
+) -> Audit:
+    """Attack a saved model.
+
+    Args:
+        references: train so many models of the same recipe on random halves of the rows, at least 4; 0: none.
+        one_run: train once more, with a fifth of the rows put in or left out by coins, and say which ε that training exceeds.
+        canaries: train once more with so many made-up secrets among the texts.
+
+    Raises:
+        UserError: the model stands in no run, has no rows that it did not learn from, or cannot be audited so.
+    """
+    if 0 < references < FEWEST:
+        raise RecipeError(
+            "so few reference models say nothing", place="--references", found=references, expected=f"{FEWEST} or more"
+        )
+    origin = provenance(folder)
+    prepared = origin.data()
+    other = next((split for split in ("test", "valid") if prepared.rows(split)), None)
+    if other is None:
+        raise RecipeError(
+            "there are no rows that the model did not learn from",
+            place="data.split",
+            expected="a test or validation split",
+            fix="train with data.split: {test: 0.1}",
+        )
+    loaded = load_origin(folder)
+    members, others = (_chosen(prepared, split, seed) for split in ("train", other))
+    losses = _Losses(origin, prepared)
+    scores = [-losses.of(loaded.network, loaded.preprocessor, part) for part in (members, others)]
+    summary = read_json(folder.parent / "summary.json", "a stage's summary")
+    return Audit(
+        rows={"train": len(scores[0]), other: len(scores[1])},
+        loss=asdict(attack(scores[0], scores[1], seed=seed)),
+        ratio=_with_references(origin, prepared, members, others, scores, references, seed, screen)
+        if references
+        else None,
+        one_run=_one_run(origin, prepared, losses, summary, seed, screen) if one_run else None,
+        canaries=_canaries(origin, prepared, canaries, seed, screen) if canaries else None,
+        extraction=_extraction(loaded.network, loaded.preprocessor, prepared, other, seed),
+        leaked=[finding.to_json() for finding in leaks(prepared, seed)],
+        claimed=summary["training"].get("privacy"),
+        promised=promises(Words("en"), summary.get("privacy", {})),
+    )
+
+
+class _Losses:
+    """The loss of single rows, by the stage's own objective."""
+
+    def __init__(self, origin: Provenance, prepared: Prepared) -> None:
+        self.origin, self.prepared = origin, prepared
+
+    def of(self, network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table) -> np.ndarray:
+        """[N] float64: each row's mean loss; larger ones are less likely to be members."""
+        recipe = self.origin.stage.recipe
+        objective = objective_of(recipe, preprocessor.task, preprocessor.inputs, self.prepared)
+        bound = objective.bind(recipe.seed, torch.device("cpu"))
+        whole = _examples(preprocessor, table)
+        # Where texts are packed, each is looked at by itself.
+        each = len(whole) == table.num_rows
+        found = np.zeros(table.num_rows)
+        with evaluating(network), torch.no_grad():
+            for row in range(table.num_rows):
+                examples = whole if each else _examples(preprocessor, table.slice(row, 1))
+                ids = torch.tensor([row]) if each else torch.arange(len(examples))
+                batch = examples.batch(ids, 0)
+                found[row] = float(bound.loss_sum(network, batch, 0)) / (bound.weight(batch) or 1.0)
+        return found
+
+
+def _examples(preprocessor: Preprocessor, table: pa.Table) -> Examples:
+    target = preprocessor.target.encode(table) if preprocessor.target else None
+    return preprocessor.inputs.examples(table, target)
+
+
+def _chosen(prepared: Prepared, split: str, seed: int) -> pa.Table:
+    """At most MOST rows of a split, by lot."""
+    table = prepared.table(split)
+    return table.take(np.sort(permutation(seed, "audit", 0, table.num_rows)[:MOST]))
+
+
+# Trainings on other rows
+
+
+@contextmanager
+def trained_on(
+    origin: Provenance, prepared: Prepared, train: pa.Table, seed: int
+) -> Generator[tuple[AnyNetwork, Preprocessor, dict[str, Any]]]:
+    """The stage's model if it had learned from these rows, with another seed, and its summary."""
+    job = origin.job(Path(), prepared)
+    with learned_from(job, {"train": train}, mix(seed, "audit") % 2**32) as again:
+        loaded = load_origin(again.folder / "model")
+        yield loaded.network, loaded.preprocessor, read_json(again.folder / "summary.json", "a stage")
+
+
+def _with_references(
+    origin: Provenance,
+    prepared: Prepared,
+    members: pa.Table,
+    others: pa.Table,
+    scores: list[np.ndarray],
+    count: int,
+    seed: int,
+    screen: Screen,
+) -> dict[str, Any]:
+    """Each reference model learns from a random half of the attacked rows, and from no other."""
+    pool = pa.concat_tables([members, others])
+    losses = _Losses(origin, prepared)
+    inside = np.stack(
+        [np.random.default_rng(mix(seed, "reference", k)).random(pool.num_rows) < 0.5 for k in range(count)]
+    )
+    found: list[np.ndarray] = []
+    for k in range(count):
+        screen.say(f"reference model {k + 1} of {count}: {int(inside[k].sum()):,} rows")
+        with trained_on(origin, prepared, pool.filter(pa.array(inside[k])), mix(seed, k)) as (
+            network,
+            inputs,
+            _,
+        ):
+            found.append(-losses.of(network, inputs, pool))
+    ratios = likelihood_ratios(np.concatenate(scores), np.stack(found), inside)
+    return {"models": count, **asdict(attack(ratios[: len(scores[0])], ratios[len(scores[0]) :], seed=seed))}
+
+
+def _one_run(
+    origin: Provenance, prepared: Prepared, losses: _Losses, summary: dict[str, Any], seed: int, screen: Screen
+) -> dict[str, Any]:
+    """One training with a fifth of the rows in or out by coins, and the ε that it surely exceeds."""
+    table = prepared.table("train")
+    order = permutation(seed, "one run", 0, table.num_rows)
+    tossed = np.sort(order[: min(MOST, table.num_rows // 5)])
+    inside = np.random.default_rng(mix(seed, "coins")).random(len(tossed)) < 0.5
+    keep = np.ones(table.num_rows, bool)
+    keep[tossed[~inside]] = False
+    screen.say(f"training once more: of {len(tossed):,} rows each is in by a coin")
+    with trained_on(origin, prepared, table.filter(pa.array(keep)), mix(seed, "one run")) as (
+        network,
+        inputs,
+        again,
+    ):
+        scores = -losses.of(network, inputs, table.take(tossed))
+    half = max(1, int(len(tossed) * GUESSED / 2))
+    order = np.argsort(scores, kind="stable")
+    right = int(inside[order[-half:]].sum() + (~inside[order[:half]]).sum())
+    delta = (again["training"].get("privacy") or {}).get("delta", 1e-5)
+    found = audited_epsilon(2 * half, right, len(tossed), delta)
+    claimed = (summary["training"].get("privacy") or {}).get("epsilon")
+    return {
+        "rows": len(tossed),
+        "guesses": 2 * half,
+        "right": right,
+        "epsilon_at_least": found,
+        "could_show": audited_epsilon(2 * half, 2 * half, len(tossed), delta),
+        "delta": delta,
+        "broken": claimed is not None and found > claimed,
+    }
+
+
+# Language models
+
+
+def _canaries(origin: Provenance, prepared: Prepared, count: int, seed: int, screen: Screen) -> dict[str, Any]:
+    """One training with made-up secrets among the texts, and how far each stands out."""
+    column = prepared.manifest.input[0]
+    if origin.stage.recipe.task != "language-modeling":
+        raise RecipeError(
+            "secrets are inserted among the texts of a language model", place="--canaries", found=origin.stage.recipe.task,
+            expected="task: language-modeling", fix="leave --canaries out",
+        )  # fmt: skip
+    draw = np.random.default_rng(mix(seed, "canaries"))
+    table = prepared.table("train")
+
+    def texts(n: int) -> list[str]:
+        numbers = ("".join(map(str, draw.integers(0, 10, DIGITS))) for _ in range(n))
+        return [f"The number of the safe is {number}." for number in numbers]
+
+    def rows(some: Sequence[str]) -> pa.Table:
+        like = table.take(pa.array(np.zeros(len(some), dtype=np.int64)))
+        place = like.column_names.index(column)
+        return like.set_column(place, like.schema.field(place), pa.array(some, like.schema.field(place).type))
+
+    secrets, others = texts(count), texts(RANKED)
+    screen.say(f"training once more with {count} made-up secrets among {table.num_rows:,} texts")
+    losses = _Losses(origin, prepared)
+    with trained_on(origin, prepared, pa.concat_tables([table, rows(secrets)]), mix(seed, "canaries")) as (
+        network,
+        inputs,
+        _,
+    ):
+        ours, theirs = (losses.of(network, inputs, rows(some)) for some in (secrets, others))
+    exposures = [exposure(float(loss), theirs) for loss in ours]
+    return {
+        "secrets": count,
+        "exposures": exposures,
+        "mean": float(np.mean(exposures)),
+        "highest_that_could_be": float(np.log2(RANKED + 1)),
+        "by_chance": float(np.log2(np.e)),
+    }
+
+
+def _extraction(
+    network: AnyNetwork, preprocessor: Preprocessor, prepared: Prepared, other: str, seed: int
+) -> dict[str, Any] | None:
+    """Of how many texts the likeliest continuation is the text itself, of those that were learned from and of others (Carlini et al.
+    2023, "Quantifying memorization across neural language models", section 3)."""
+    encoder = preprocessor.inputs
+    if not isinstance(encoder, CausalEncoder) or not isinstance(network, Transformer):
+        return None
+    found: dict[str, Any] = {"prompt_tokens": PROMPT, "tokens": WORD_FOR_WORD}
+    for split in ("train", other):
+        table = _chosen(prepared, split, seed)
+        texts = [ids for ids in encoder.documents(table) if len(ids) > PROMPT + WORD_FOR_WORD][:TEXTS]
+        hits = 0
+        for ids in texts:
+            new = generate(
+                network,
+                ids[:PROMPT].tolist(),
+                end=set[int](),
+                most=WORD_FOR_WORD,
+                context=encoder.limit,
+                temperature=0.0,
+            )
+            hits += list(new) == ids[PROMPT : PROMPT + WORD_FOR_WORD].tolist()
+        found[split] = {"texts": len(texts), "word_for_word": hits}
+    return found
+
+
+# What is printed
+
+
+def print_audit(
+    folder: Path, *, references: int, one_run: bool, canaries: int, seed: int, as_json: bool, screen: Screen
+) -> None:
+    """The audit in words, or as JSON."""
+    found = audit(
+        folder,
+        references=references,
+        one_run=one_run,
+        canaries=canaries,
+        seed=seed,
+        screen=silent() if as_json else screen,
+    )
+    if as_json:
+        print(json.dumps(asdict(found), indent=1))
+        return
+    for line in lines_of(found):
+        screen.say(line)
+
+
+def lines_of(found: Audit) -> list[str]:
+    """For people."""
+    lines = [_attack_line("by its loss alone", found.loss)]
+    if found.ratio is not None:
+        lines.append(_attack_line(f"with {found.ratio['models']} reference models (LiRA)", found.ratio))
+    if (one := found.one_run) is not None:
+        lines.append(
+            f"one-run audit: {one['right']:,} of {one['guesses']:,} guesses right, so this training's ε is at least {one['epsilon_at_least']:.2f} "
+            f"(95 % certain, δ = {one['delta']:.2g}); with all right it could have shown {one['could_show']:.2f}"
+        )
+        if one["broken"]:
+            lines.append("BROKEN: that is more than the ε that the training claims; please report it")
+    if (inserted := found.canaries) is not None:
+        lines.append(
+            f"made-up secrets: mean exposure {inserted['mean']:.1f} bits of at most {inserted['highest_that_could_be']:.1f}; "
+            f"{inserted['by_chance']:.1f} where nothing is remembered"
+        )
+    if (extracted := found.extraction) is not None:
+        parts = [
+            f"{facts['word_for_word']} of {facts['texts']} {name} texts"
+            for name, facts in extracted.items()
+            if isinstance(facts, dict)
+        ]
+        lines.append(
+            f"extraction: from their first {extracted['prompt_tokens']} tokens it writes the next {extracted['tokens']} word for word of "
+            + " and ".join(parts)
+        )
+    if found.claimed is not None:
+        lines.append(
+            f"this stage was trained with differential privacy: ε = {found.claimed['epsilon']:.3g}, δ = {found.claimed['delta']:.2g}"
+        )
+    lines += [f"promised: {line}" for line in found.promised]
+    lines += [f"leaked: {leak['title']}, such as {leak['examples'][0]}" for leak in found.leaked] or [
+        "no row of test or validation stands in the training, exactly or nearly"
+    ]
+    lines.append("an attack that finds nothing proves nothing")
+    return lines
+
+
+def _attack_line(how: str, found: dict[str, Any]) -> str:
+    shares = [
+        f"{share:.1%} of members at {float(rate):.1%} false alarms"
+        for rate, share in found["found"].items()
+        if share is not None
+    ]
+    verdict = "tells members apart" if found["low"] > 0.5 else "does not tell members apart"
+    return (
+        f"membership {how}: {verdict}: AUC {found['auc']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+        + (", finds " + ", ".join(shares) if shares else "")
+        + f" ({found['members']:,} rows trained on, {found['others']:,} not)"
+    )

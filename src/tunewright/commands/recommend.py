@@ -1,0 +1,38 @@
+"""`tunewright recommend`: the items for one user, as lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from tunewright.console import Screen
+from tunewright.errors import ArtifactError
+from tunewright.inference.model import load_model
+from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder
+from tunewright.tasks.recommendation.ranking_evaluation import recommended
+
+
+def recommend(folder: Path, user: str, count: int, screen: Screen | None = None) -> None:
+    """Print rank, item and score of the best items that the user has not chosen; a note where nothing is known of the user.
+
+    Raises:
+        ArtifactError: the model recommends nothing.
+    """
+    screen = screen or Screen()
+    model = load_model(folder)
+    encoder = model.preprocessor.inputs
+    if not isinstance(encoder, InteractionEncoder):
+        raise ArtifactError(
+            "this model recommends nothing",
+            file=folder,
+            found=model.preprocessor.task.name,
+            expected="a model of item-recommendation",
+            fix="tunewright predict MODEL DATA",
+        )
+    (answer,) = recommended(model.network, encoder, pa.table({encoder.user: pa.array([user], pa.string())}), count)
+    if "note" in answer:
+        screen.warn(answer["note"])
+    width = max(map(len, answer["items"]), default=0)
+    for rank, (item, score) in enumerate(zip(answer["items"], answer["scores"], strict=True), start=1):
+        screen.say(f"{rank:>4}  {item:<{width}}  {score:.4f}")

@@ -1,0 +1,380 @@
+"""Networks that are lists of layers, as `.keras` files and back: by Keras itself, computing with torch.
+
+Pictures are [channels, height, width] here and [height, width, channels] there; what is flattened is put into our order first. Only layers
+with the same meaning on both sides are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tunewright.cached import cached_folder
+from tunewright.checksums import known_sha256
+from tunewright.errors import ArtifactError
+from tunewright.files import cache_dir, write_json
+from tunewright.models.build import assemble, named_blocks
+from tunewright.models.core.layers import ACTIVATIONS, LastOutput, Shape, build_layer, split_layer
+from tunewright.models.core.network import Network
+from tunewright.models.core.safe_weights import write_weights
+from tunewright.models.exchange.keras_untrusted import keras, open_foreign
+from tunewright.recipe.schema import Layer
+
+# The slope of our leaky_relu; Keras's own is another.
+LEAKY = 0.01
+# What a converted file's config.json calls itself, and the number that a change of the conversion raises.
+KIND, VERSION = "keras", 1
+
+
+@dataclass
+class _Writing:
+    """The Keras layers so far, with the weights that each gets."""
+
+    layers: list[Any] = field(default_factory=list)
+    weights: list[list[Tensor]] = field(default_factory=list)
+
+    def add(self, layer: Any, *weights: Tensor | None) -> None:
+        self.layers.append(layer)
+        self.weights.append([value for value in weights if value is not None])
+
+
+def write_keras(network: Network, path: Path) -> Any:
+    """Write the network as a `.keras` file; gives the Keras model, read back from it.
+
+    Raises:
+        ArtifactError: it has a part that Keras has no layer for.
+    """
+    library = keras()
+    shape: Shape = tuple(network.described["input_shape"])
+    given = network.described["backbone"]
+    layers = given["layers"] if "layers" in given else [layer for _, layer in named_blocks(given, shape)]
+    writing = _Writing()
+    for block, layer in zip(network.blocks(), [*layers, *network.described["head"]], strict=True):
+        if callable(layer) or split_layer(layer)[0] not in WRITERS:
+            raise ArtifactError(
+                "Keras has no layer for a part of this network",
+                found=block.title,
+                expected=f"a list of {', '.join(sorted(WRITERS))}",
+                fix="--to onnx takes any network",
+            )
+        kind, value, options = split_layer(layer)
+        WRITERS[kind](writing, block.module, shape, value[0] if value else None, options)
+        if (activation := options.get("activation")) is not None:
+            _activate(writing, activation)
+        with torch.device("meta"):
+            _, shape = build_layer(layer, shape, block.title)
+    first = tuple(network.described["input_shape"])
+    model = library.Sequential([library.Input((*first[1:], first[0]) if len(first) == 3 else first), *writing.layers])
+    for layer, weights in zip(model.layers, writing.weights, strict=True):
+        layer.set_weights([value.detach().cpu().numpy() for value in weights])
+    model.save(path)
+    return library.saving.load_model(path, compile=False, safe_mode=True)
+
+
+def applied(model: Any, inputs: Tensor) -> Tensor:
+    """A Keras model's outputs for inputs in our order."""
+    there = inputs.permute(0, 2, 3, 1) if inputs.dim() == 4 else inputs
+    return torch.from_numpy(np.array(model(there.contiguous(), training=False).detach().cpu()))
+
+
+def _conv2d(writing: _Writing, module: nn.Module, shape: Shape, filters: Any, options: dict[str, Any]) -> None:
+    layers, conv = keras().layers, _inner(module, nn.Conv2d)
+    padding, stride = conv.padding[0], conv.stride[0]
+    # What Keras calls same pads one side more where it strides.
+    same = padding > 0 and stride == 1 and 2 * padding == conv.kernel_size[0] - 1
+    if padding and not same:
+        writing.add(layers.ZeroPadding2D(padding))
+    made = layers.Conv2D(
+        conv.out_channels, conv.kernel_size, stride, "same" if same else "valid", use_bias=conv.bias is not None
+    )
+    writing.add(made, conv.weight.permute(2, 3, 1, 0), conv.bias)
+
+
+def _dense(writing: _Writing, module: nn.Module, shape: Shape, units: Any, options: dict[str, Any]) -> None:
+    linear = _inner(module, nn.Linear)
+    made = keras().layers.Dense(linear.out_features, use_bias=linear.bias is not None)
+    writing.add(made, linear.weight.T, linear.bias)
+
+
+def _flatten(writing: _Writing, module: nn.Module, shape: Shape, value: Any, options: dict[str, Any]) -> None:
+    if len(shape) == 3:
+        writing.add(keras().layers.Permute((3, 1, 2)))
+    writing.add(keras().layers.Flatten())
+
+
+def _pool(kind: str) -> Callable[..., None]:
+    def write(writing: _Writing, module: nn.Module, shape: Shape, size: Any, options: dict[str, Any]) -> None:
+        writing.add(getattr(keras().layers, kind)(size or 2, options.get("stride") or size or 2))
+
+    return write
+
+
+def _global_pool(writing: _Writing, module: nn.Module, shape: Shape, value: Any, options: dict[str, Any]) -> None:
+    writing.add(keras().layers.GlobalAveragePooling2D())
+
+
+def _batch_norm(writing: _Writing, module: nn.Module, shape: Shape, value: Any, options: dict[str, Any]) -> None:
+    assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+    made = keras().layers.BatchNormalization(momentum=1 - (module.momentum or 0.0), epsilon=module.eps)
+    writing.add(made, module.weight, module.bias, module.running_mean, module.running_var)
+
+
+def _layer_norm(writing: _Writing, module: nn.Module, shape: Shape, value: Any, options: dict[str, Any]) -> None:
+    assert isinstance(module, nn.LayerNorm)
+    picture = len(shape) == 3
+    made = keras().layers.LayerNormalization(axis=[1, 2, 3] if picture else -1, epsilon=module.eps)
+    weights = (module.weight, module.bias)
+    writing.add(made, *(value.permute(1, 2, 0) for value in weights) if picture else weights)
+
+
+def _group_norm(writing: _Writing, module: nn.Module, shape: Shape, value: Any, options: dict[str, Any]) -> None:
+    assert isinstance(module, nn.GroupNorm)
+    writing.add(keras().layers.GroupNormalization(module.num_groups, epsilon=module.eps), module.weight, module.bias)
+
+
+def _dropout(writing: _Writing, module: nn.Module, shape: Shape, rate: Any, options: dict[str, Any]) -> None:
+    writing.add(keras().layers.Dropout(rate))
+
+
+def _embedding(writing: _Writing, module: nn.Module, shape: Shape, size: Any, options: dict[str, Any]) -> None:
+    table = _inner(module, nn.Embedding)
+    writing.add(keras().layers.Embedding(table.num_embeddings, table.embedding_dim), table.weight)
+
+
+def _recurrent(kind: str) -> Callable[..., None]:
+    def write(writing: _Writing, module: nn.Module, shape: Shape, units: Any, options: dict[str, Any]) -> None:
+        assert isinstance(module, LastOutput)
+        layers, own = keras().layers, module.recurrent
+        both, sequences = own.bidirectional, module.sequences
+        made = getattr(layers, kind)(units, return_sequences=sequences or both)
+        weights = [value for suffix in ("", "_reverse")[: 1 + both] for value in _gates(own, suffix, kind)]
+        writing.add(layers.Bidirectional(made) if both else made, *weights)
+        if both and not sequences:  # ours is what both say of the last step; Keras's is where each of them ends
+            writing.add(layers.Cropping1D((shape[0] - 1, 0)))
+            writing.add(layers.Flatten())
+
+    return write
+
+
+def _gates(own: nn.Module, suffix: str, kind: str) -> list[Tensor]:
+    """A direction's weights as Keras has them: its GRU has the update gate first, its LSTM one bias."""
+
+    def ordered(value: Tensor) -> Tensor:
+        reset, update, new = value.chunk(3)
+        return torch.cat([update, reset, new])
+
+    inward, recurrent = own.get_parameter(f"weight_ih_l0{suffix}"), own.get_parameter(f"weight_hh_l0{suffix}")
+    biases = own.get_parameter(f"bias_ih_l0{suffix}"), own.get_parameter(f"bias_hh_l0{suffix}")
+    if kind == "LSTM":
+        return [inward.T, recurrent.T, biases[0] + biases[1]]
+    return [ordered(inward).T, ordered(recurrent).T, torch.stack([ordered(value) for value in biases])]
+
+
+def _reshape(writing: _Writing, module: nn.Module, shape: Shape, to: Any, options: dict[str, Any]) -> None:
+    layers = keras().layers
+    if len(shape) == 3:
+        writing.add(layers.Permute((3, 1, 2)))
+    writing.add(layers.Reshape(tuple(to)))
+    if len(to) == 3:
+        writing.add(layers.Permute((2, 3, 1)))
+
+
+def _activate(writing: _Writing, name: str) -> None:
+    layers = keras().layers
+    writing.add(layers.LeakyReLU(negative_slope=LEAKY) if name == "leaky_relu" else layers.Activation(name))
+
+
+def _activation(name: str) -> Callable[..., None]:
+    return lambda writing, module, shape, value, options: _activate(writing, name)
+
+
+def _inner(module: nn.Module, kind: type[Any]) -> Any:
+    """The part of that kind: a layer with an activation is a sequence."""
+    return next(part for part in module.modules() if isinstance(part, kind))
+
+
+WRITERS: dict[str, Callable[[_Writing, nn.Module, Shape, Any, dict[str, Any]], None]] = {
+    "flatten": _flatten,
+    "dense": _dense,
+    "conv2d": _conv2d,
+    "max_pool": _pool("MaxPooling2D"),
+    "avg_pool": _pool("AveragePooling2D"),
+    "global_pool": _global_pool,
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "dropout": _dropout,
+    "embedding": _embedding,
+    "gru": _recurrent("GRU"),
+    "lstm": _recurrent("LSTM"),
+    "reshape": _reshape,
+    **{name: _activation(name) for name in ACTIVATIONS},
+}
+
+
+def keras_backbone(path: Path) -> Path:
+    """A folder in the cache with what a fine-tune needs of a `.keras` file that reads pictures, from 0 to 1.
+
+    Raises:
+        ArtifactError: it cannot be taken over, or reads no pictures.
+    """
+
+    def convert(folder: Path) -> None:
+        network = read_keras(path)
+        shape = network.described["input_shape"]
+        if len(shape) != 3:
+            raise ArtifactError(
+                "the network reads no pictures", file=path, found=shape, expected="[height, width, channels]"
+            )
+        write_weights(folder / "model.safetensors", network.state_dict())
+        size = {"height": shape[1], "width": shape[2]}
+        scaling = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": False}
+        write_json(folder / "preprocessor_config.json", {"do_resize": True, "size": size, "resample": 2, **scaling})
+        layers = network.described["backbone"]["layers"]
+        facts = {"num_channels": shape[0], "image_size": shape[1:]}
+        write_json(folder / "config.json", {"model_type": KIND, "layers": layers, **facts})
+
+    return cached_folder(cache_dir() / "converted" / f"keras-{VERSION}-{known_sha256(path)}", convert)
+
+
+def read_keras(path: Path) -> Network:
+    """The network in somebody's `.keras` file, with its weights; its last dense layer is the head.
+
+    Raises:
+        ArtifactError: it is no such file, no chain of layers, or has a layer that is not known here.
+    """
+    model = open_foreign(path)
+    reading = _Reading(path, tuple(model.input_shape[1:]))
+    for layer in model.layers:
+        reading.take(layer)
+    shape = reading.first
+    described = {
+        "backbone": {"layers": reading.layers[:-1]},
+        "head": reading.layers[-1:],
+        "input_shape": [shape[2], *shape[:2]] if len(shape) == 3 else list(shape),
+        "outputs": model.output_shape[-1],
+    }
+    network = assemble(described, lambda name, make: make())
+    blocks = [*network.backbone.children(), *network.head.children()]
+    with torch.no_grad():
+        for block, weights in zip(blocks, reading.weights, strict=True):
+            own = [value for name, value in block.state_dict().items() if not name.endswith("num_batches_tracked")]
+            for value, given in zip(own, weights, strict=True):
+                value.copy_(torch.from_numpy(np.ascontiguousarray(given)))
+    return network.eval()
+
+
+class _Reading:
+    """Our layers so far, with the weights of each, in the order of their state_dict."""
+
+    def __init__(self, path: Path, first: Shape) -> None:
+        self.path = path
+        self.first = first
+        self.layers: list[Layer] = []
+        self.weights: list[list[np.ndarray]] = []
+        self.padding = 0
+        self.channels_first = False
+        # After a picture was flattened in Keras's order: where each of our values stands there.
+        self.order: np.ndarray | None = None
+
+    def add(self, layer: Layer, *weights: Any) -> None:
+        self.layers.append(layer)
+        self.weights.append([np.asarray(value) for value in weights])
+
+    def take(self, layer: Any) -> None:
+        """One layer more."""
+        kind, config = type(layer).__name__, layer.get_config()
+        weights = [np.asarray(value) for value in layer.get_weights()]
+        if config.get("data_format") == "channels_first":
+            raise self.refused(layer, "channels_first", "channels_last")
+        if kind == "Dense":
+            kernel = weights[0] if self.order is None else weights[0][self.order]
+            self.order = None
+            self.add(
+                self.with_activation({"dense": config["units"], "bias": config["use_bias"]}, layer),
+                kernel.T,
+                *weights[1:],
+            )
+        elif kind == "Conv2D":
+            self.take_conv2d(layer, config, weights)
+        elif kind == "Flatten":
+            shape = tuple(layer.input.shape[1:])
+            if len(shape) == 3 and not self.channels_first:
+                self.order = np.arange(np.prod(shape)).reshape(shape).transpose(2, 0, 1).ravel()
+            self.channels_first = False
+            self.add("flatten")
+        elif kind in ("MaxPooling2D", "AveragePooling2D"):
+            sizes = {*config["pool_size"]}, {*config["strides"]}
+            if config["padding"] != "valid" or any(len(size) > 1 for size in sizes):
+                raise self.refused(layer, config, "square windows and padding: valid")
+            name = "max_pool" if kind == "MaxPooling2D" else "avg_pool"
+            self.add({name: sizes[0].pop(), "stride": sizes[1].pop()})
+        elif kind == "BatchNormalization":
+            if not (config["center"] and config["scale"]):
+                raise self.refused(layer, "no scale or no center", "both")
+            if self.order is not None:
+                weights = [value[self.order] for value in weights]
+            self.add({"batch_norm": None, "momentum": 1 - config["momentum"], "eps": config["epsilon"]}, *weights)
+        elif kind == "LayerNormalization" and len(layer.input.shape) < 4 and self.order is None:
+            self.add({"layer_norm": None, "eps": config["epsilon"]}, *weights)
+        elif kind == "GroupNormalization":
+            self.add({"group_norm": config["groups"], "eps": config["epsilon"]}, *weights)
+        elif kind == "Dropout":
+            self.add({"dropout": config["rate"]})
+        elif kind == "Embedding":
+            self.add({"embedding": config["output_dim"], "vocabulary": config["input_dim"]}, *weights)
+        elif kind == "GlobalAveragePooling2D":
+            self.add("global_pool")
+        elif kind == "ReLU" and config.get("max_value") is None and not config.get("negative_slope"):
+            self.add("relu")
+        elif kind == "LeakyReLU" and abs(config["negative_slope"] - LEAKY) < 1e-6:
+            self.add("leaky_relu")
+        elif kind == "Activation" and config["activation"] in ACTIVATIONS:
+            self.add(config["activation"])
+        elif kind == "ZeroPadding2D" and config["padding"][0][0] * 4 == sum(map(sum, config["padding"])):
+            self.padding = config["padding"][0][0]
+        elif kind == "Permute" and tuple(config["dims"]) == (3, 1, 2):
+            self.channels_first = True
+        elif kind == "Rescaling" and not self.layers and abs(config["scale"] * 255 - 1) < 1e-3 and not config["offset"]:
+            pass  # bytes become numbers from 0 to 1, as they do here
+        elif (
+            kind == "Reshape" and len(layer.input.shape) == 2 and len(config["target_shape"]) < 3 and self.order is None
+        ):
+            self.add({"reshape": list(config["target_shape"])})
+        elif kind in ("InputLayer", "Softmax") or (kind == "Activation" and config["activation"] == "softmax"):
+            pass  # every loss here is computed from logits
+        else:
+            raise self.refused(layer, kind, "one that means the same here")
+
+    def take_conv2d(self, layer: Any, config: dict[str, Any], weights: list[np.ndarray]) -> None:
+        """Cross-correlation: kernels [h, w, in, out] there."""
+        sizes = {*config["kernel_size"]}, {*config["strides"]}, {*config["dilation_rate"]}
+        same, size = config["padding"] == "same", next(iter(sizes[0]))
+        strange = any(len(size) > 1 for size in sizes) or sizes[2] != {1} or config["groups"] != 1
+        if strange or (same and (sizes[1] != {1} or size % 2 == 0 or self.padding)):
+            raise self.refused(layer, config, "square kernels, no dilation, one group; same only without strides")
+        padding = "same" if same else self.padding
+        self.padding = 0
+        made: Layer = {"conv2d": config["filters"], "kernel": size, "stride": sizes[1].pop(), "padding": padding}
+        made["bias"] = config["use_bias"]
+        self.add(self.with_activation(made, layer), weights[0].transpose(3, 2, 0, 1), *weights[1:])
+
+    def with_activation(self, made: dict[str, Any], layer: Any) -> Layer:
+        """The layer with its own activation; softmax is left out: every loss here is computed from logits."""
+        name = layer.get_config()["activation"]
+        if name in ("linear", "softmax"):
+            return made
+        if name not in ACTIVATIONS or name == "leaky_relu":  # Keras's has another slope
+            raise self.refused(layer, name, ", ".join(ACTIVATIONS))
+        return {**made, "activation": name}
+
+    def refused(self, layer: Any, found: Any, expected: str) -> ArtifactError:
+        return ArtifactError(
+            f"the layer {layer.name} cannot be taken over", file=self.path, found=found, expected=expected
+        )

@@ -1,0 +1,223 @@
+"""Weights of the Transformers library: reading a pretrained model's, going on from another network's, saving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from tunewright.errors import ArtifactError
+from tunewright.models.core.meta_weights import has_no_numbers
+from tunewright.models.core.safe_weights import load_weights, read_tensors
+from tunewright.models.hub.hf_network import (
+    NAMES_TOKENS,
+    Transformer,
+    build_transformer,
+    first_line,
+    from_config,
+    implementation,
+    make_config,
+    model_class,
+    put_head,
+    quiet,
+    seeded_library,
+)
+from tunewright.models.hub.quantization import restore
+from tunewright.models.hub.untrusted_files import require_memory, weights_bytes
+from tunewright.runs.folder import read_json
+
+# What sums up a text or an image behind the layers: checkpoints of other purposes are saved without it.
+SUMMARY = "pooler"
+# Tables of 0, 1, 2 …, which older versions of the library saved as weights.
+COUNTED = "position_ids"
+OWN_WEIGHTS = "own.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A network on pretrained weights."""
+
+    network: Transformer
+    new: list[str]
+    """The tensors that the weights did not have, random by the seed: the head's, and the pooler's where there was none."""
+    unused: list[str]
+    """The tensors of the pretrained part that the architecture has no place for."""
+
+
+def load_backbone(folder: Path, described: dict[str, Any], *, seed: int, as_saved: bool = False) -> Started:
+    """The network of a description with the weights of a folder; a head that the folder lacks is random by the seed.
+
+    Args:
+        as_saved: numbers stay in the type that the files have, such as bfloat16; otherwise they become float32.
+
+    Raises:
+        ArtifactError: the weights cannot be read, or do not fit the architecture.
+    """
+    config = make_config(described["config"])
+    purpose = described["purpose"]
+    # Of a configuration of its own: the library notes in it what a network was made in.
+    ghost = make_config(described["config"])
+    require_memory(lambda: from_config(purpose, ghost), weights_bytes(folder) if as_saved else None)
+    found: dict[str, Any] = {}
+
+    def make() -> nn.Module:
+        with quiet():
+            model, info = model_class(purpose, config).from_pretrained(
+                folder,
+                config=config,
+                local_files_only=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # said by `_require_fit`, with all their names
+                output_loading_info=True,
+                **(implementation() | ({"dtype": "auto"} if as_saved else {})),
+            )
+        found.update(info)
+        return model
+
+    try:
+        model = seeded_library(seed, make)
+    except Exception as error:
+        raise ArtifactError(
+            f"the weights cannot be read: {first_line(error)}",
+            file=folder,
+            expected=f"the weights of a {config.model_type}",
+            fix="restore the folder from a copy, or take another backbone",
+        ) from None
+    network = Transformer(model, described)
+    other = {name: f"{name}: {list(given)} for {list(wanted)}" for name, given, wanted in found["mismatched_keys"]}
+    _require_fit(network, found["missing_keys"], other, folder)
+    new = {*found["missing_keys"], *other}
+    if described["head"] is not None:
+        place = put_head(network, described["head"], seed)
+        new = {name for name in model.state_dict() if name in new or name.startswith(f"{place}.")}
+    elif (head := _head(network)) and not new.issuperset(head) and not _same_classes(folder, described):
+        fresh = build_transformer(described, seed=seed).core.state_dict()
+        model.load_state_dict({name: fresh[name] for name in head}, strict=False)
+        new |= head
+    return Started(network=network, new=sorted(new), unused=_unused(network, found["unexpected_keys"]))
+
+
+def continue_from(origin: Transformer, described: dict[str, Any], *, seed: int) -> Started:
+    """A network for another purpose or other classes on the weights that `origin` has learned; the head is new.
+
+    Raises:
+        ArtifactError: the two are of different architectures.
+    """
+    network = build_transformer(described, seed=seed)
+    learned, wanted = merged(origin).base.state_dict(), network.base.state_dict()
+    fitting = {name: value for name, value in learned.items() if name in wanted and wanted[name].shape == value.shape}
+    missing = [f"{network.base_name}.{name}" for name in wanted if name not in fitting]
+    _require_fit(network, missing, {}, None)
+    network.base.load_state_dict(fitting, strict=False)
+    return Started(network=network, new=sorted([*missing, *_head(network)]), unused=[])
+
+
+def merged(network: Transformer) -> Transformer:
+    """The network with its adapter worked into the weights; itself where it has none."""
+    if not network.adapted:
+        return network
+    restore(network.model)
+    # A head that was trained beside the adapter is put in its place here: peft can do it only where that is a single layer.
+    for name, module in list(network.model.named_modules()):
+        if isinstance(trained := getattr(module, "modules_to_save", None), nn.ModuleDict):
+            network.model.set_submodule(name, trained["default"])
+    with quiet():
+        core = network.model.merge_and_unload()  # pyright: ignore[reportCallIssue]
+    return Transformer(core, {key: network.described[key] for key in ("purpose", "config", "head")})
+
+
+def _head(network: Transformer) -> set[str]:
+    """The names of the head's tensors in the library's model; a tensor that it shares with the base is the base's."""
+    base = {value.data_ptr() for value in network.base.state_dict().values()}
+    state = network.core.state_dict()
+    return {
+        name
+        for name, value in state.items()
+        if not name.startswith(f"{network.base_name}.") and value.data_ptr() not in base
+    }
+
+
+def _unused(network: Transformer, unexpected: Iterable[str]) -> list[str]:
+    """Of the tensors that found no place those of the pretrained part; the head of another purpose is none of them."""
+    # A checkpoint without a head names the parts without the prefix.
+    parts = {network.base_name, *(name for name, _ in network.base.named_children())}
+    return sorted(
+        name
+        for name in unexpected
+        if name.split(".")[0] in parts and SUMMARY not in name and not name.endswith(COUNTED)
+    )
+
+
+def _same_classes(folder: Path, described: dict[str, Any]) -> bool:
+    """Whether a head that came with the weights tells the very classes apart that are asked for."""
+    if described["purpose"] in NAMES_TOKENS:
+        return True
+    known = read_json(folder / "config.json", "a pretrained model").get("id2label")
+    return known == described["config"]["id2label"]
+
+
+def _require_fit(network: Transformer, missing: Iterable[str], other: dict[str, str], folder: Path | None) -> None:
+    """Refuse weights that lack a part of the pretrained network, or have it in another size: it would be random."""
+    inside = f"{network.base_name}."
+    lacking = sorted(name for name in {*missing, *other} if name.startswith(inside) and SUMMARY not in name)
+    if lacking:
+        shown = ", ".join(other.get(name, name) for name in lacking[:4])
+        size = sum(name.startswith(inside) for name in network.core.state_dict())
+        raise ArtifactError(
+            f"the weights do not fit the architecture: {len(lacking)} of the {size} tensors of the pretrained part are "
+            "missing or of another shape",
+            file=folder,
+            found=shown + (", …" if len(lacking) > 4 else ""),
+            expected=f"every tensor of a {network.core.config.model_type} as its config.json describes it",
+            fix="check that config.json belongs to these weights, or download the model again",
+        )
+
+
+def write_transformer(folder: Path, network: Transformer) -> None:
+    """Save in the library's own format, or as a peft adapter, so that both open it without us.
+
+    A head of one's own is no part of the library's architecture: then the folder has our names, and only we open it. Of a network
+    without numbers the weights are there already.
+    """
+    if network.adapted:
+        with quiet():
+            # The embeddings are never adapted; to find out whether they were, peft would ask the hub.
+            network.model.save_pretrained(folder, save_embedding_layers=False)  # pyright: ignore[reportCallIssue]
+        (folder / "README.md").unlink(missing_ok=True)  # the card is written by the evaluation
+        return
+    if network.described["head"] is not None:
+        tensors = {name: value.detach().cpu().contiguous() for name, value in network.core.state_dict().items()}
+        save_file(tensors, folder / OWN_WEIGHTS, metadata={"format": "pt"})
+        return
+    with quiet():
+        if has_no_numbers(network):
+            network.core.config.dtype = "float32"
+            network.core.save_config(folder)  # pyright: ignore[reportCallIssue]  a gpt, as no other is written in parts
+        else:
+            network.core.save_pretrained(folder)
+
+
+def read_transformer(folder: Path, described: dict[str, Any]) -> Transformer:
+    """What `write_transformer` wrote of a whole model.
+
+    Raises:
+        ArtifactError: it is damaged, or a tensor is missing.
+    """
+    if described["head"] is not None:
+        network = build_transformer(described, seed=0)
+        load_weights(network.core, read_tensors(folder / OWN_WEIGHTS), folder / OWN_WEIGHTS)
+        return network
+    started = load_backbone(folder, described, seed=0)
+    if started.new:
+        raise ArtifactError(
+            f"{len(started.new)} tensors of the model are missing or of another shape",
+            file=folder,
+            found=", ".join(started.new[:4]),
+            expected="every tensor of the model",
+            fix="restore the folder from a copy, or train again",
+        )
+    return started.network

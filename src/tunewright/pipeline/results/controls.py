@@ -1,0 +1,93 @@
+"""Control trainings: is the result owed to the pretrained weights, or would less have done as well?
+
+`from_scratch` trains the same network from random weights with nothing frozen and no adapter; `head_only`, for our own
+networks, trains the head alone on the raw inputs. Both get the stage's own data, epochs, optimiser, learning rate and seed,
+and are compared on the same test rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tunewright.console import Screen, silent
+from tunewright.errors import RecipeError
+from tunewright.evaluation.paired_comparison import compare_predictions
+from tunewright.files import write_record
+from tunewright.models.hub.hf_network import Transformer
+from tunewright.models.saved_model import fresh_network, load_network
+from tunewright.pipeline.build.parts import gather
+from tunewright.pipeline.results.evaluate_stage import evaluate_stage, read_predictions
+from tunewright.pipeline.stage import StageJob
+from tunewright.pipeline.train.methods import is_learned
+from tunewright.pipeline.train.train_stage import train_ingredients
+from tunewright.random import mix
+from tunewright.recipe.schema import Recipe, Tune
+from tunewright.runs.folder import read_json
+
+TITLES = {
+    "from_scratch": "the same network from random weights, nothing frozen",
+    "head_only": "the same head alone, on the raw inputs",
+}
+
+# What the description of a network says of pretrained weights, which the same network from random ones has none of.
+OF_PRETRAINED = ("base", "base_fingerprint", "adapter")
+
+
+def run_controls(job: StageJob, screen: Screen) -> None:
+    """Train and evaluate the stage's controls and write the comparisons into its summary."""
+    summary_path = job.folder / "summary.json"
+    summary = read_json(summary_path, "a stage's summary")
+    if "comparisons" in summary:
+        return
+    comparisons: list[dict[str, Any]] = []
+    for name in job.recipe.eval.controls:
+        folder = job.folder / "controls" / name
+        control = replace(job, folder=folder, source=None, backbone=None, stage=_control_stage(job, name))
+        if not is_learned(folder):
+            _train_control(job, control, name, screen)
+        if "evaluation" not in read_json(folder / "summary.json", "a control's summary"):
+            evaluate_stage(control, screen, full=False, start=job)
+        metric = next(iter(summary["evaluation"]["metrics"]))
+        difference = compare_predictions(
+            read_predictions(job.folder), read_predictions(folder), metric, resamples=job.recipe.eval.resamples
+        )
+        comparisons.append({"name": TITLES[name], "metric": metric, **difference.to_json()})
+        screen.say(f"{job.stage.name} against {TITLES[name]}: {difference.sentence(metric)}")
+    write_record(summary_path, {**summary, "comparisons": comparisons})
+
+
+def require_controls(recipe: Recipe, pretrained: bool) -> None:
+    """See, before anything is trained, that the controls are to be had.
+
+    Args:
+        pretrained: the network is one of the Transformers library.
+
+    Raises:
+        RecipeError: the head alone of such a network.
+    """
+    if pretrained and "head_only" in recipe.eval.controls:
+        raise RecipeError(
+            "head_only is for our own networks: the head of a pretrained one reads what the backbone makes, no raw inputs",
+            place="eval.controls",
+            found="head_only",
+            expected="from_scratch",
+            fix="leave head_only out; the report compares with a plain baseline on the raw inputs in any case",
+        )
+
+
+def _control_stage(job: StageJob, name: str) -> Any:
+    recipe = job.recipe.model_copy(update={"tune": Tune()})
+    return replace(job.stage, name=f"{job.stage.name}: {name}", recipe=recipe)
+
+
+def _train_control(job: StageJob, control: StageJob, name: str, screen: Screen) -> None:
+    network = load_network(job.folder / "model").network
+    described = network.described
+    if isinstance(network, Transformer):
+        described = {key: value for key, value in described.items() if key not in OF_PRETRAINED}
+    elif name == "head_only":
+        described = {**described, "backbone": {"layers": ["flatten"]}}
+    ingredients = gather(job.recipe, job.prepared, job.origin(), job.backbone, silent())
+    fresh = fresh_network(described, seed=mix(job.recipe.seed, "control", name))
+    train_ingredients(control, replace(ingredients, network=fresh, tune=Tune()), screen)

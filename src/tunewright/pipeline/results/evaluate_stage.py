@@ -1,0 +1,432 @@
+"""Measure a stage's model on the test rows: the number, its interval, the baselines, the slices, the mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from tunewright.checksums import file_facts
+from tunewright.console import Screen, silent
+from tunewright.data.prepared import Prepared
+from tunewright.data.recommendation.column_roles import role_columns
+from tunewright.errors import ArtifactError, DataError, TargetMissed
+from tunewright.evaluation.advice import hint
+from tunewright.evaluation.baselines import Baseline, baselines, sample_rows
+from tunewright.evaluation.calibration import calibrate
+from tunewright.evaluation.intervals import Estimate, bootstrap, over_seeds
+from tunewright.evaluation.metrics import METRICS, Metric, Outcome, get_metric
+from tunewright.evaluation.multilabel import by_label, tuned_thresholds
+from tunewright.evaluation.outputs import run_network
+from tunewright.evaluation.paired_comparison import Predictions
+from tunewright.evaluation.slices import confusion, slice_by, worst
+from tunewright.files import put_in_place, write_atomic, write_record
+from tunewright.models.core.network import AnyNetwork
+from tunewright.models.saved_model import load_network
+from tunewright.pipeline.build.parts import encode_split, gather
+from tunewright.pipeline.results.explanations import explain_rows
+from tunewright.pipeline.results.other_data import measure_beside
+from tunewright.pipeline.session.session import threads
+from tunewright.pipeline.stage import StageJob
+from tunewright.random import permutation
+from tunewright.recipe.stages import StageRecipe
+from tunewright.report.card import model_card
+from tunewright.runs.folder import Run, damage_beside, damaged, read_json, read_metrics
+from tunewright.tasks.base.task import Preprocessor
+from tunewright.tasks.language_model.encoder import WriterEncoder
+from tunewright.tasks.registry import load_preprocessor
+
+MISTAKES = 24
+# What the network that a stage began with is called among the baselines.
+BEFORE = "the model before this stage"
+# What a summary has from measuring; the rest is of the training.
+MEASURED = ("evaluation", "seeds", "comparisons", "hint", "target", "files")
+METRICS_FILE = "metrics.jsonl"
+PREDICTIONS_FILE = "predictions.parquet"
+
+
+def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob | None = None) -> None:
+    """Write predictions.parquet and the summary's "evaluation", in place of all that was measured before.
+
+    Args:
+        full: with baselines, slices, mistakes and calibration; otherwise the metrics alone, as for repetitions.
+        start: the stage whose beginning the result is held against, where that is another one.
+    """
+    summary_path = job.folder / "summary.json"
+    summary = unmeasured(read_json(summary_path, "a stage's summary"))
+    saved = load_network(job.folder / "model")
+    preprocessor = load_preprocessor(saved)
+    if preprocessor.target is None and preprocessor.task.examination is None:
+        write_record(summary_path, {**summary, "evaluation": None})
+        return
+    split = job.prepared.measured_split
+    table = job.prepared.table(split)
+    before = network_before(start or job) if preprocessor.task.examination is not None else None
+    outputs, target = predict_split(saved.network, preprocessor, job.prepared, split, before)
+    settings, seed = job.recipe.eval, job.recipe.seed
+    kind = preprocessor.task.kind
+    wanted = dict.fromkeys([*(settings.metrics or preprocessor.task.metrics), *settings.target])
+    metrics = [get_metric(name, kind) for name in wanted]
+    groups = users_of(job, table) if preprocessor.target is not None else None
+    outcome = Outcome(outputs, target, groups)
+    estimates = bootstrap(metrics, outcome, resamples=settings.resamples, seed=seed)
+    evaluation: dict[str, Any] = {
+        "split": split,
+        "rows": len(outcome),
+        "metrics": {name: estimate.to_json() for name, estimate in estimates.items()},
+    }
+    if split != "test":
+        evaluation["warning"] = f"there is no test split: measured on the {split} rows, which the training has seen"
+    examination = preprocessor.task.examination
+    units = examination.units if examination is not None else None
+    rows = np.asarray(table["_row"]) if units is None else units(preprocessor.inputs, table)
+    save_predictions(job, kind, rows, target, outputs)
+    if full:
+        evaluation["baselines"] = _baselines(job, preprocessor, before, metrics, table, target, groups)
+        for column in settings.slices:
+            values = _slice_values(table, column)
+            found = slice_by(column, values, metrics, outcome, resamples=settings.resamples, seed=seed)
+            evaluation.setdefault("slices", []).extend(found)
+        if examination is not None and examination.facts is not None:
+            evaluation |= examination.facts(saved.network, preprocessor.inputs, table)
+        if preprocessor.target is not None:
+            evaluation["mistakes"] = _mistakes(preprocessor, table, outcome)
+        classes = (preprocessor.target.classes if preprocessor.target else None) or []
+        if kind == "multilabel":
+            evaluation["labels"] = by_label(outcome, classes)
+            evaluation["thresholds"] = _thresholds(job, saved.network, preprocessor, outcome, classes)
+        if kind == "classification":
+            evaluation["confusion"] = confusion(outcome, classes)
+            evaluation["calibration"] = _calibration(job, saved.network, preprocessor, outcome)
+        if job.beside:
+            assert isinstance(preprocessor.inputs, WriterEncoder)
+            evaluation["beside"] = measure_beside(job, saved.network, before, preprocessor.inputs, screen)
+        if settings.explain:
+            evaluation["explanations"] = _explanations(job, saved.network, preprocessor, table, evaluation, screen)
+        summary["hint"] = _hint(job, evaluation, metrics[0])
+    headline = metrics[0].name
+    screen.say(f"{job.stage.name}  {split} {headline} {show(estimates[headline])}  ({len(outcome):,} rows)")
+    if "warning" in evaluation:
+        screen.warn(evaluation["warning"])
+    beside = (job.folder / name for name in (METRICS_FILE, PREDICTIONS_FILE))
+    files = {path.name: file_facts(path) for path in beside if path.exists()}
+    summary = {**summary, "evaluation": evaluation, "files": files}
+    write_atomic(job.folder / "model" / "README.md", model_card(summary, job.recipe.model_dump(mode="json")))
+    write_record(summary_path, summary)
+
+
+def unmeasured(summary: dict[str, Any]) -> dict[str, Any]:
+    """A stage's summary without what was measured."""
+    return {key: value for key, value in summary.items() if key not in MEASURED}
+
+
+def users_of(job: StageJob, table: pa.Table) -> np.ndarray | None:
+    """[N] a number for the user of each row; None where no column says who."""
+    user, _ = role_columns(job.recipe.data, [name for name in table.column_names if name != "_row"])
+    return None if user is None else np.unique([str(who) for who in table[user].to_pylist()], return_inverse=True)[1]
+
+
+def network_before(job: StageJob) -> AnyNetwork | None:
+    """The network that a stage began with; None where its weights were random."""
+    random = job.recipe.model.weights == "random" or job.backbone is None or not job.backbone.pretrained
+    if job.source is None and random:
+        return None
+    return gather(job.recipe, job.prepared, job.origin(), job.backbone, silent()).network
+
+
+def predict_split(
+    network: AnyNetwork,
+    preprocessor: Preprocessor,
+    prepared: Prepared,
+    split: str,
+    before: AnyNetwork | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs [N, K] or [N], and targets [N], of all rows of a split in their order.
+
+    Args:
+        before: the network that the stage began with, for tasks that hold the result against it.
+    """
+    if (examination := preprocessor.task.examination) is not None:
+        return examination.measure(network, before, preprocessor.inputs, prepared.table(split))
+    examples = encode_split(prepared, preprocessor, split)
+    assert examples is not None and examples.target is not None and preprocessor.target is not None
+    return preprocessor.target.decode(run_network(network, examples)), preprocessor.target.truth(examples.target)
+
+
+def save_predictions(job: StageJob, kind: str, rows: np.ndarray, target: np.ndarray, outputs: np.ndarray) -> None:
+    """predictions.parquet: row, target and outputs of each test row; what `compare` reads."""
+    columns = {
+        "row": pa.array(rows),
+        "target": _lists(target) if target.ndim == 2 else pa.array(target),
+        "outputs": _lists(outputs.reshape(len(outputs), -1)),
+    }
+    facts = {"data": job.prepared.manifest.fingerprint, "kind": kind, "name": job.stage.name}
+    table = pa.table(columns).replace_schema_metadata(facts)
+    temporary = job.folder / ".predictions.parquet.tmp"
+    pq.write_table(table, temporary)
+    put_in_place(temporary, job.folder / "predictions.parquet")
+
+
+def _lists(values: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1])
+
+
+def read_predictions(folder: Path) -> Predictions:
+    """A stage's predictions.
+
+    Raises:
+        ArtifactError: the stage has none, or the file is damaged.
+    """
+    path = folder / PREDICTIONS_FILE
+    if (damage := damage_beside(folder, PREDICTIONS_FILE)) is not None:
+        raise damaged(damage, "restore it from a copy, or make it anew: tunewright evaluate RUN")
+    try:
+        table = pq.read_table(path)
+        facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        outputs, target = np.stack(table["outputs"].to_numpy()), table["target"].to_numpy()
+        return Predictions(
+            name=str(folder),
+            data=facts["data"],
+            kind=facts["kind"],
+            rows=table["row"].to_numpy(),
+            target=np.stack(target) if facts["kind"] == "multilabel" else target,
+            outputs=outputs[:, 0] if facts["kind"] == "regression" else outputs,
+        )
+    except FileNotFoundError:
+        raise ArtifactError(
+            "there are no predictions here",
+            file=folder,
+            expected="the folder of an evaluated stage, with predictions.parquet, or a run folder, with run.json",
+            fix="run the recipe, or name the stage's folder: runs/NAME/STAGE",
+        ) from None
+    except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
+        raise ArtifactError(
+            f"the predictions cannot be read: {error}",
+            file=path,
+            expected="what an evaluation wrote",
+            fix="tunewright evaluate RUN",
+        ) from error
+
+
+def summarise_seeds(run: Run, stages: list[StageRecipe], seeds: int) -> None:
+    """Mean and interval over the seeds into each stage's summary, once all of them are measured."""
+    if seeds < 2:
+        return
+    for stage in stages:
+        path = run.stage_folder(stage.name) / "summary.json"
+        summary = read_json(path, "a stage's summary")
+        found = [
+            read_json(run.stage_folder(stage.name, replica=k) / "summary.json", "a stage's summary")["evaluation"]
+            for k in range(seeds)
+        ]
+        if summary["evaluation"] is None or "seeds" in summary:
+            continue
+        metrics: dict[str, Any] = {}
+        for name in summary["evaluation"]["metrics"]:
+            values = [entry["metrics"][name]["value"] for entry in found]
+            if all(value is not None for value in values):
+                estimate = over_seeds(values)
+                metrics[name] = {"values": values, "mean": estimate.value, "low": estimate.low, "high": estimate.high}
+        write_record(path, {**summary, "seeds": {"count": seeds, "metrics": metrics}})
+
+
+def judge_targets(run: Run, stages: list[StageRecipe]) -> None:
+    """Hold each stage's figures (the mean over seeds, where there are several) against its `eval.target`."""
+    for stage in stages:
+        path = run.stage_folder(stage.name) / "summary.json"
+        summary = read_json(path, "a stage's summary")
+        judged: dict[str, Any] = {}
+        for name, bound in stage.recipe.eval.target.items():
+            value = reached_value(summary, name)
+            if value is not None:
+                good = value >= bound if METRICS[name].greater_is_better else value <= bound
+                judged[name] = {"wanted": bound, "value": value, "reached": good}
+        write_record(path, {**summary, "target": judged})
+
+
+def require_targets(summaries: dict[str, dict[str, Any]]) -> None:
+    """Raises TargetMissed, naming each figure that was not reached."""
+    missed = [
+        f"{stage}: {name} {entry['value']:.4f} instead of {entry['wanted']:g}"
+        for stage, summary in summaries.items()
+        for name, entry in summary["target"].items()
+        if not entry["reached"]
+    ]
+    if missed:
+        raise TargetMissed(
+            "the target was missed",
+            place="eval.target",
+            found="; ".join(missed),
+            fix="the report's hint says what would help most",
+        )
+
+
+def reached_value(summary: dict[str, Any], metric: str) -> float | None:
+    """A stage's figure: the mean over seeds, where there are several; None for a stage without labels."""
+    if summary.get("evaluation") is None:
+        return None
+    seeds = summary.get("seeds")
+    if seeds and metric in seeds["metrics"]:
+        return seeds["metrics"][metric]["mean"]
+    return summary["evaluation"]["metrics"].get(metric, {}).get("value")
+
+
+def show(estimate: Estimate) -> str:
+    """A value with its interval, for one line of text."""
+    if estimate.value is None:
+        return "not defined on these rows"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.4f}"
+    return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
+
+
+def _baselines(
+    job: StageJob,
+    preprocessor: Preprocessor,
+    before: AnyNetwork | None,
+    metrics: list[Metric],
+    table: pa.Table,
+    target: np.ndarray,
+    groups: np.ndarray | None,
+) -> list[dict[str, Any]]:
+    settings = job.recipe.eval
+    found = _fitted_baselines(job, preprocessor, table)
+    if before is not None and (examination := preprocessor.task.examination) is not None:
+        outputs, _ = examination.measure(before, before, preprocessor.inputs, table)
+        found = [Baseline(BEFORE, outputs), *found]
+    return [
+        {
+            "name": baseline.name,
+            "metrics": {
+                name: estimate.to_json()
+                for name, estimate in bootstrap(
+                    [metric for metric in metrics if baseline.metrics is None or metric.name in baseline.metrics],
+                    Outcome(baseline.outputs, target, groups),
+                    resamples=settings.resamples,
+                    seed=job.recipe.seed,
+                ).items()
+            },
+        }
+        for baseline in found
+    ]
+
+
+def _fitted_baselines(job: StageJob, preprocessor: Preprocessor, table: pa.Table) -> list[Baseline]:
+    target_encoder, inputs = preprocessor.target, preprocessor.inputs
+    chosen = sample_rows(job.prepared.rows("train"), job.recipe.seed, inputs.plain_rows)
+    if (examination := preprocessor.task.examination) is not None:
+        sampled = job.prepared.chosen("train", chosen)
+        return examination.baselines(inputs, sampled, table)
+    assert target_encoder is not None
+    train = job.prepared.table("train")
+    sampled = train.take(pa.array(chosen))
+    plain_train, plain_test = inputs.plain(sampled, table)
+
+    def encoded(rows: pa.Table) -> torch.Tensor:
+        values = target_encoder.encode(rows)
+        return values if target_encoder.classes is not None else torch.from_numpy(target_encoder.truth(values))
+
+    # One thread: the sums are small, and two that wait for each other on a busy machine take many times as long.
+    with threads(1):
+        return baselines(
+            preprocessor.task.kind,
+            encoded(train),
+            plain_train,
+            encoded(sampled),
+            plain_test,
+            outputs=target_encoder.outputs,
+            name=inputs.plain_name,
+        )
+
+
+def _mistakes(preprocessor: Preprocessor, table: pa.Table, outcome: Outcome) -> list[dict[str, Any]]:
+    classes = preprocessor.target.classes if preprocessor.target else None
+    found: list[dict[str, Any]] = []
+    for index in worst(outcome, MISTAKES):
+        if classes is None:
+            truth, predicted = float(outcome.target[index]), float(outcome.outputs[index])
+            facts = {"target": truth, "prediction": predicted, "confidence": None, "loss": abs(truth - predicted)}
+        elif outcome.several:
+            named = [[classes[k] for k in np.flatnonzero(row[index])] for row in (outcome.actual, outcome.chosen)]
+            loss = float(outcome.losses[index])
+            facts = {"target": named[0], "prediction": named[1], "confidence": None, "loss": loss}
+        else:
+            facts = {
+                "target": classes[outcome.target[index]],
+                "prediction": classes[outcome.predicted[index]],
+                "confidence": float(outcome.probabilities[index].max()),
+                "loss": float(-outcome.log_probabilities[index, outcome.target[index]]),
+            }
+        found.append({"row": table["_row"][index].as_py(), **facts, **preprocessor.inputs.show(table, index)})
+    return found
+
+
+def _explanations(
+    job: StageJob,
+    network: AnyNetwork,
+    preprocessor: Preprocessor,
+    table: pa.Table,
+    evaluation: dict[str, Any],
+    screen: Screen,
+) -> list[dict[str, Any]]:
+    """The worst mistakes, explained; rows by lot where a task lists none. Nothing where such a model is not explained: what was trained
+    is worth its evaluation all the same."""
+    rows = table["_row"].to_pylist()
+    place = {row: index for index, row in enumerate(rows)}
+    mistakes = {place[entry["row"]]: entry["target"] for entry in evaluation.get("mistakes", [])}
+    by_lot = permutation(job.recipe.seed, "explain", 0, len(rows)).tolist()
+    chosen = (list(mistakes) or by_lot)[: job.recipe.eval.explain]
+    names = [{"row": rows[index]} for index in chosen]
+    found = explain_rows(network.eval(), preprocessor, table.take(chosen), names, seed=job.recipe.seed)
+    try:
+        return [{**one.on_page(), "target": mistakes.get(index)} for index, one in zip(chosen, found)]
+    except (ArtifactError, DataError) as error:
+        screen.warn(f"{job.stage.name}: nothing is explained (eval.explain): {error.problem}")
+        return []
+
+
+def _thresholds(
+    job: StageJob, network: AnyNetwork, preprocessor: Preprocessor, outcome: Outcome, classes: list[str]
+) -> dict[str, Any] | None:
+    """Thresholds chosen on validation, their effect measured on test."""
+    if not job.prepared.rows("valid"):
+        return None
+    logits, target = predict_split(network, preprocessor, job.prepared, "valid")
+    return tuned_thresholds(logits, target, outcome, classes)
+
+
+def _calibration(
+    job: StageJob, network: AnyNetwork, preprocessor: Preprocessor, outcome: Outcome
+) -> dict[str, Any] | None:
+    """Temperature scaling fitted on validation, its effect measured on test."""
+    if not job.prepared.rows("valid"):
+        return None
+    logits, target = predict_split(network, preprocessor, job.prepared, "valid")
+    return calibrate(logits, target, outcome.outputs, outcome.target)
+
+
+def _hint(job: StageJob, evaluation: dict[str, Any], metric: Metric) -> dict[str, Any]:
+    sign = 1.0 if metric.greater_is_better else -1.0
+    linear = evaluation["baselines"][-1]["metrics"].get(metric.name, {}).get("value")
+    reached = evaluation["metrics"][metric.name]["value"]
+    epochs = [entry for entry in read_metrics(job.folder / "metrics.jsonl") if entry["kind"] == "epoch"]
+    return hint(
+        epochs,
+        None if linear is None else sign * linear,
+        None if reached is None else sign * reached,
+        metric.name,
+    ).to_json()
+
+
+def _slice_values(table: pa.Table, column: str) -> list[Any]:
+    from tunewright.data.column_types import missing_column
+
+    if column not in table.column_names:
+        raise missing_column(
+            "eval.slices", column, [name for name in table.column_names if name != "_row"], "the prepared data"
+        )
+    return table[column].to_pylist()

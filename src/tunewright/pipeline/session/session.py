@@ -1,0 +1,312 @@
+"""What a stage's training is made of, built as the run builds it: also for a plan, which carries out a few of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tunewright.console import Screen
+from tunewright.data.batches.sampler import Batches, Examples
+from tunewright.errors import RecipeError
+from tunewright.models.core.meta_weights import has_no_numbers
+from tunewright.models.core.network import AnyNetwork
+from tunewright.models.fast_dropout import quicken_dropout
+from tunewright.models.hub.first_token_only import narrow_last_layer
+from tunewright.models.layer_table import LayerRow, layer_table
+from tunewright.models.recommendation.embedding_table import has_sparse_gradients
+from tunewright.pipeline.build.parts import Ingredients
+from tunewright.pipeline.session.frozen_features import ComputedExamples, FrozenPart, frozen_part
+from tunewright.pipeline.session.memory import LARGE, give_back, save_memory, weight_bytes
+from tunewright.pipeline.session.precision import set_precision
+from tunewright.pipeline.summary.data_summary import describe_texts
+from tunewright.recipe.named import parse_named
+from tunewright.recipe.schema import Recipe
+from tunewright.tasks.language_model.preference_encoder import PreferenceExamples
+from tunewright.tasks.speech.encoder import SpeechExamples
+from tunewright.training import freezing
+from tunewright.training.distributed.process_group import team
+from tunewright.training.optimizers.registry import build_optimizer
+from tunewright.training.optimizers.step_in_backward import step_in_backward
+from tunewright.training.regularization import penalty
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A stage before its first step."""
+
+    recipe: Recipe
+    device: torch.device
+    network: AnyNetwork
+    model: nn.Module
+    """What batches are given to: the network, or what of it is behind its frozen part."""
+    movements: list[freezing.Movement]
+    frozen: FrozenPart | None
+    train: Examples
+    valid: Examples | None
+    batches: Batches
+    optimizer: Optimizer
+    precision: str
+    recomputes: bool
+    """Activations are computed again in the backward pass."""
+    activations: int | None
+    """Bytes that the largest example keeps for the backward pass, before any are computed again; None: nobody asked."""
+    threads: int
+    texts: dict[str, Any] | None
+    """What the network reads, where it reads texts."""
+
+    @property
+    def remembered(self) -> list[Tensor]:
+        """What the optimiser remembers by now."""
+        return [value for entry in self.optimizer.state.values() for value in entry.values() if torch.is_tensor(value)]
+
+
+def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen, *, free: int | None = None) -> Ready:
+    """Put everything in its place.
+
+    Args:
+        folder: the stage's, which keeps what was decided once; None: nothing is kept.
+        free: bytes of memory that there are, on a machine that is not this one; None: what is free here.
+
+    Raises:
+        UserError: recipe, data and network do not fit together.
+    """
+    recipe = ingredients.recipe
+    network = ingredients.network
+    if team() is not None and recipe.hardware.strategy == "fsdp":
+        device = choose_device(recipe)  # which gets its part of the network later
+    elif has_no_numbers(network):
+        device = torch.device("cpu")  # where a network without numbers is thought to be, whatever the machine has
+    else:
+        network.to(device := choose_device(recipe))
+    train = ingredients.examples("train")
+    assert train is not None  # prepare refuses data without a training row
+    texts = describe_texts(ingredients, train, screen)
+    train, valid = train.to(device), ingredients.examples("valid")
+    movements = freezing.resolve_movement(network, ingredients.tune)
+    quicken_dropout(network)
+    narrow_last_layer(network)
+    precision = set_precision(network, recipe, train, folder, screen)
+    recomputes, activations = save_memory(network, recipe, train, screen, free)
+    train = referred(ingredients, train, device, screen)
+    valid = None if valid is None else referred(ingredients, valid, device, screen)
+    layers = cache(lambda: layer_table(network))
+    model: nn.Module = network
+    if (frozen := frozen_part(ingredients, movements, train, layers)) is not None:
+        model = frozen.model
+        train = _kept(frozen, train, "training", folder, screen)
+        valid = None if valid is None else _kept(frozen, valid.to(device), "validation", folder, screen)
+    groups = freezing.parameter_groups(movements, ingredients.lr)
+    give_back()  # reading the data can take more than training does
+    return Ready(
+        recipe=recipe,
+        device=device,
+        network=network,
+        model=model,
+        movements=movements,
+        frozen=frozen,
+        train=train,
+        valid=valid,
+        batches=training_batches(recipe, train),
+        optimizer=training_optimizer(recipe, network, groups, ingredients.lr),
+        precision=precision,
+        recomputes=recomputes,
+        activations=activations,
+        threads=recipe.hardware.threads or _threads(network, layers, frozen, recipe.train.batch_size),
+        texts=texts,
+    )
+
+
+def _threads(
+    network: AnyNetwork, layers: Callable[[], list[LayerRow]], frozen: FrozenPart | None, batch_size: int
+) -> int:
+    """CPU threads for what is computed. A large network without numbers gets all: a pass through it is spared."""
+    if has_no_numbers(network) and weight_bytes(network) > LARGE:
+        return torch.get_num_threads()
+    computed = [row for row in layers() if frozen is None or row.block not in frozen.titles]
+    return suitable_threads(computed, batch_size)
+
+
+def _kept(frozen: FrozenPart, examples: Examples, name: str, folder: Path | None, screen: Screen) -> Examples:
+    """The examples behind the frozen part. Nothing is kept where nothing will be trained."""
+    if folder is None:
+        return ComputedExamples(examples, frozen.network, frozen.prefix)
+    return frozen.examples(examples, name, screen)
+
+
+def referred(ingredients: Ingredients, examples: Examples, device: torch.device, screen: Screen) -> Examples:
+    """The examples with what the network says of them before it learns, where the objective asks for it.
+
+    Nothing is learned yet, also not in a training that goes on: a checkpoint is loaded afterwards.
+    """
+    refer = ingredients.objective.refer
+    if refer is None or not isinstance(examples, PreferenceExamples):
+        return examples
+    screen.say(
+        f"{ingredients.objective.name}: the reference is the network as it is now, computed once for {len(examples):,} pairs"
+    )
+    return examples.with_reference(refer(ingredients.network, examples.to(device)))
+
+
+def choose_device(recipe: Recipe) -> torch.device:
+    """The recipe's device; `auto` takes an accelerator where there is one.
+
+    Raises:
+        RecipeError: the recipe asks for a device that this machine does not have.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    wanted = recipe.hardware.device
+    if wanted == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if available[name]))
+    if not available[wanted]:
+        raise RecipeError(
+            f"this machine has no {wanted} device that torch can use",
+            place="hardware.device",
+            found=wanted,
+            expected=", ".join(name for name, there in available.items() if there),
+            fix="hardware.device: auto",
+        )
+    return torch.device(wanted)
+
+
+# Below so many floating-point operations a step, a second thread waits longer for its start than it saves.
+SMALL_STEP = 1e8
+
+
+def suitable_threads(layers: list[LayerRow], batch_size: int) -> int:
+    """CPU threads for these layers: one for few. A rule and no measurement, so that a run can be repeated exactly."""
+    # The backward pass costs about twice the forward pass.
+    flops = 3 * batch_size * sum(row.flops for row in layers)
+    return 1 if flops < SMALL_STEP else torch.get_num_threads()
+
+
+@contextmanager
+def threads(count: int) -> Generator[None]:
+    """Use so many CPU threads, and go back to what was set before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def small_numbers_as_zero() -> Generator[None]:
+    """Numbers below 1e-38 count as zero: processors are many times slower with them.
+
+    Adam's running means of a weight without a gradient (a pixel that is always black) decay into that range.
+    """
+    supported = torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        if supported:
+            torch.set_flush_denormal(False)
+
+
+def penalty_of(optimizer: Optimizer, recipe: Recipe) -> Callable[[], Tensor] | None:
+    """The regularisation term of the loss, over every parameter that is trained; None when it is zero."""
+    terms = recipe.train.regularization
+    if terms.l1 == 0 and terms.l2 == 0:
+        return None
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return lambda: penalty([value for value in parameters if value.requires_grad], l1=terms.l1, l2=terms.l2)
+
+
+def training_batches(recipe: Recipe, examples: Examples) -> Batches:
+    """How a stage's epochs are cut up."""
+    found = team()
+    return Batches(
+        part=found.rank if found else 0,
+        parts=found.size if found else 1,
+        examples=examples,
+        batch_size=recipe.train.batch_size,
+        accumulate=recipe.train.accumulate,
+        seed=recipe.seed,
+        most=longest_batch(recipe, examples),
+    )
+
+
+def training_optimizer(recipe: Recipe, network: nn.Module, groups: list[dict[str, Any]], lr: float) -> Optimizer:
+    """The optimiser that a stage's recipe names, once it is seen to fit the network's gradients."""
+    _require_rows(network, recipe)
+    optimizer = build_optimizer(recipe.train.optimizer, groups, lr, recipe.train.regularization.weight_decay)
+    if recipe.hardware.optimizer_in_backward:
+        if (problem := no_steps_in_backward(recipe)) is not None:
+            place, found = problem
+            raise RecipeError(
+                "steps in the backward pass see one gradient at a time",
+                place=place,
+                found=found,
+                expected="what needs no other gradient, in one process",
+                # Where a task has one of its own, leaving it out does not help.
+                fix="train.clip_norm: null" if place == "train.clip_norm" else f"leave {place} out",
+            )
+        step_in_backward(optimizer)
+    return optimizer
+
+
+def no_steps_in_backward(recipe: Recipe) -> tuple[str, Any] | None:
+    """Why a recipe's steps cannot be taken in the backward pass: the place, and what stands there; None: they can."""
+    train, hardware = recipe.train, recipe.hardware
+    name, _ = parse_named(train.optimizer, "train.optimizer")
+    wrong = {
+        "train.clip_norm": train.clip_norm,
+        "train.accumulate": train.accumulate if train.accumulate > 1 else None,
+        "train.regularization.l1": train.regularization.l1 or None,
+        "train.regularization.l2": train.regularization.l2 or None,
+        "train.optimizer": name if name in ("muon", "rowwise_adagrad") else None,
+        "privacy": "differential privacy" if recipe.privacy is not None else None,
+        "hardware.devices": hardware.devices * hardware.nodes if hardware.devices * hardware.nodes > 1 else None,
+    }
+    return next(((place, found) for place, found in wrong.items() if found is not None), None)
+
+
+def _require_rows(network: nn.Module, recipe: Recipe) -> None:
+    """Raises RecipeError when gradients of rows meet what wants whole ones."""
+    if not has_sparse_gradients(network):
+        return
+    train = recipe.train
+    name, _ = parse_named(train.optimizer, "train.optimizer")
+    wrong = {
+        "train.optimizer": name if name != "rowwise_adagrad" else None,
+        "train.clip_norm": train.clip_norm,
+        "train.regularization": "l1 or l2" if train.regularization.l1 or train.regularization.l2 else None,
+    }
+    for place, found in wrong.items():
+        if found is not None:
+            raise RecipeError(
+                "a sparse table gives gradients of its rows alone",
+                place=place,
+                found=found,
+                expected="optimizer: rowwise_adagrad, and neither clip_norm nor a penalty",
+                fix="train.optimizer: rowwise_adagrad" if place == "train.optimizer" else f"leave {place} out",
+            )
+
+
+def longest_batch(recipe: Recipe, examples: Examples) -> int | None:
+    """What `train.batch_seconds` asks for, in hundredths of a second, the unit of recordings' lengths.
+
+    Raises:
+        RecipeError: the examples are no recordings.
+    """
+    seconds = recipe.train.batch_seconds
+    if seconds is None:
+        return None
+    if not isinstance(examples, SpeechExamples):
+        raise RecipeError(
+            "only recordings are gathered by seconds",
+            place="train.batch_seconds",
+            found=recipe.task,
+            expected="task: speech-recognition",
+            fix="write train.batch_size",
+        )
+    return round(100 * seconds)

@@ -1,0 +1,78 @@
+"""A stage that is to be carried out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tunewright.data.prepared import Prepared
+from tunewright.models.backbone import Backbone, named_backbone, new_backbone, open_backbone
+from tunewright.models.core.meta_weights import Numbers, weights
+from tunewright.models.core.network import AnyNetwork
+from tunewright.models.saved_model import load_network
+from tunewright.recipe.schema import Model, Recipe
+from tunewright.recipe.stages import StageRecipe
+from tunewright.tasks.base.task import Preprocessor
+from tunewright.tasks.registry import get_task, load_preprocessor
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model that a stage starts from."""
+
+    network: AnyNetwork
+    preprocessor: Preprocessor
+    folder: Path | None
+    """Where it was read from; None: it was made here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageJob:
+    """One stage: where it goes, from what it starts, with which data."""
+
+    stage: StageRecipe
+    folder: Path
+    source: Path | None
+    """The model folder to start from; None: random weights, or the pretrained backbone's."""
+    prepared: Prepared
+    backbone: Backbone | None
+    beside: dict[str, Prepared] = field(default_factory=dict)
+    """What the model is measured on besides, by name."""
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.stage.recipe
+
+    @property
+    def pretrained(self) -> Backbone | None:
+        """The backbone whose weights a stage begins with that starts from no model; None: from random ones."""
+        random = self.backbone is None or not self.backbone.pretrained or self.recipe.model.weights == "random"
+        return None if random else self.backbone
+
+    @property
+    def starts_from(self) -> Path | None:
+        """The folder of the model that the stage starts from: the stage's before, or the backbone's; None: there is none."""
+        return self.source or (self.backbone.folder if self.backbone is not None else None)
+
+    def origin(self, numbers: Numbers = "read") -> Origin | None:
+        """The model to start from, loaded; or without memory."""
+        return None if self.source is None else load_origin(self.source, numbers)
+
+
+def load_origin(folder: Path, numbers: Numbers = "read") -> Origin:
+    """A saved model and its preprocessor."""
+    with weights(numbers):
+        saved = load_network(folder)
+    return Origin(saved.network, load_preprocessor(saved), folder)
+
+
+def recipe_backbone(recipe: Recipe, base: Path) -> Backbone | None:
+    """The backbone of the Transformers library that a stage's recipe, or else its task, names."""
+    task = get_task(recipe.task)
+    block = recipe.model
+    if block.backbone is None and block.layers is None and "backbone" in task.default_model:
+        block = Model(**task.default_model)
+    if (new := new_backbone(block, base)) is not None:
+        return new
+    name = named_backbone(block)
+    return None if name is None else open_backbone(name, base)

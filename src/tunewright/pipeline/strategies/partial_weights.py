@@ -1,0 +1,102 @@
+"""A stage whose divided network is whole in no process: each reads or draws its own part, and writes it in the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from tunewright.console import silent
+from tunewright.models.backbone import weights_folder
+from tunewright.models.core.meta_weights import is_hollow
+from tunewright.models.core.network import AnyNetwork
+from tunewright.models.hub.hf_network import Transformer
+from tunewright.models.hub.sharded_loading import draw, file_name, is_in_files, is_piecewise
+from tunewright.pipeline.build.parts import Ingredients, gather
+from tunewright.pipeline.stage import StageJob
+from tunewright.pipeline.strategies.auto_strategy import settle
+from tunewright.random import mix
+from tunewright.tasks.registry import get_task
+from tunewright.training.distributed.dtensors import own_part
+from tunewright.training.distributed.process_group import Team
+
+
+def is_read_in_parts(job: StageJob, team: Team) -> bool:
+    """Whether a team divides a stage's network, and each process can get its own part: of a gpt that is new, or whose files have it whole.
+
+    Raises:
+        RecipeError: several processes cannot train this, or not so.
+    """
+    if job.recipe.hardware.strategy == "ddp" or get_task(job.recipe.task).purpose != "causal-lm":
+        return False
+    ingredients = gather(job.recipe, job.prepared, job.origin("parts"), job.backbone, silent(), numbers="parts")
+    network = ingredients.network
+    if not is_piecewise(network) or settle(ingredients, team).recipe.hardware.strategy != "fsdp":
+        return False
+    folder, wanted = _folder(job), _without_numbers(network)
+    if folder is None:
+        return len(wanted) == len(list(network.parameters()))
+    return is_in_files(network, wanted, folder)
+
+
+def fill(divided: AnyNetwork, ingredients: Ingredients, job: StageJob) -> None:
+    """Give a divided network this process's part of each weight.
+
+    Args:
+        ingredients: of the stage, whose network has no numbers but those of an adapter, which every process makes for itself.
+    """
+    from tunewright.training.distributed.sharded_files import divide, read_into  # which takes long to load
+
+    network, folder = ingredients.network, _folder(job)
+    wanted = _without_numbers(network)
+    places = {name: value.detach() for name, value in divided.named_parameters()}
+
+    def put(name: str, whole: Tensor) -> None:
+        if name in places:
+            own_part(places[name]).copy_(own_part(divide(whole, places[name])))
+
+    for name, value in network.named_parameters():
+        if name not in wanted:
+            put(name, value.detach())
+    if folder is None:
+        draw(network, mix(job.recipe.seed, "weights"), put)
+        return
+    named: dict[str, list[Tensor]] = {}
+    for name in wanted:
+        named.setdefault(file_name(network, name), []).append(places[name])
+    read_into(folder, {name: copies[0] for name, copies in named.items()})
+    for first, *others in named.values():
+        for other in others:
+            own_part(other).copy_(own_part(first))
+
+
+def write(folder: Path, divided: AnyNetwork, whole: AnyNetwork, moving: dict[str, Tensor], team: Team) -> None:
+    """The weights of a divided network as a saved model has them. Collective.
+
+    Of an adapted one all that moved is put into the first process's network, which is saved as any other.
+
+    Args:
+        whole: the network without numbers.
+        moving: the divided network's tensors that the stage can change.
+    """
+    from tunewright.training.distributed.sharded_files import gathered, write_whole
+
+    assert isinstance(whole, Transformer)
+    if not whole.adapted:
+        named = {file_name(whole, name): value.detach() for name, value in divided.named_parameters()}
+        write_whole(folder, named, team)
+        return
+    found = gathered(moving, team)
+    if team.first:
+        whole.load_state_dict(found, strict=False, assign=True)
+
+
+def _folder(job: StageJob) -> Path | None:
+    """Where the weights that a stage starts from lie; None: it draws them."""
+    if job.source is not None:
+        return job.source
+    return None if job.pretrained is None else weights_folder(job.pretrained)
+
+
+def _without_numbers(network: AnyNetwork) -> set[str]:
+    return {name for name, value in network.named_parameters() if is_hollow(value)}

@@ -1,0 +1,320 @@
+"""Training with differential privacy: what the recipe asks for, what has to be refused, and a book of what was spent.
+
+Three files in a stage's folder belong to it. `privacy.json` says how much privacy the steps so far have cost; it is written before
+each step's noise is drawn, so that a crash can only overstate. `privacy.key` is the secret that draws and noise follow from: who has
+it and the weights could subtract the noise. It is there until `summary.json` is, so that a resumed stage takes the very same
+steps, and deleted then. And `summary.json` keeps the final account.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tunewright.console import Screen
+from tunewright.data.batches.mixing import MixedExamples
+from tunewright.data.batches.packing import PackedExamples
+from tunewright.data.batches.poisson_sampler import PoissonBatches
+from tunewright.data.batches.sampler import Examples
+from tunewright.data.prepared import Prepared
+from tunewright.data.source import ROW
+from tunewright.errors import ArtifactError, DataError, RecipeError
+from tunewright.files import sync_folder, write_json
+from tunewright.models.hub.hf_network import Transformer
+from tunewright.models.recommendation.embedding_table import has_sparse_gradients
+from tunewright.pipeline.build.parts import Ingredients
+from tunewright.pipeline.session.session import Ready
+from tunewright.pipeline.stage import StageJob
+from tunewright.pipeline.summary.privacy_lineage import (
+    learned,
+    say_what_adds_up,
+    starting_lineage,
+    statistics,
+    warn_of_statistics,
+)
+from tunewright.recipe.schema import Privacy, Recipe
+from tunewright.runs.folder import read_json
+from tunewright.tasks.base.public_statistics import outside
+from tunewright.tasks.language_model.chat_encoder import ChatExamples
+from tunewright.training import freezing
+from tunewright.training.freezing import never_moves
+from tunewright.training.loop import StepObjective
+from tunewright.training.privacy.accounting import Account, Steps, convolved_or_none, noise_for, usual_delta
+from tunewright.training.privacy.dp_sgd import PrivateGradient, require_told_apart
+from tunewright.training.privacy.lineage import Spent
+
+KEY, BOOK = "privacy.key", "privacy.json"
+# So many examples are looked at one by one before anything is learned.
+TRIED = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateTraining:
+    """What takes the place of batches and gradient in the loop."""
+
+    batches: PoissonBatches
+    gradient: PrivateGradient
+    privacy: Privacy
+    account: Account
+    steps: int
+    folder: Path
+
+    def facts(self) -> dict[str, Any]:
+        """What was spent in the end, by two ways of counting."""
+        spent = read_json(self.folder / BOOK, "the book of a private stage")["steps"]
+        epsilon = self.account.epsilon(spent)
+        taken = Steps(noise_multiplier=self.account.noise_multiplier, rate=self.account.rate, steps=spent)
+        return {
+            "epsilon": epsilon,
+            "epsilon_prv": convolved_or_none([taken], self.account.delta),
+            "asked": self.privacy.epsilon,
+            "delta": self.account.delta,
+            "unit": self.privacy.unit,
+            "units": self.batches.units,
+            "rate": self.batches.rate,
+            "steps": spent,
+            "noise_multiplier": self.account.noise_multiplier,
+            "clip_norm": self.privacy.clip_norm,
+        }
+
+
+def private_training(
+    job: StageJob, ingredients: Ingredients, ready: Ready, objective: StepObjective, screen: Screen
+) -> PrivateTraining:
+    """Everything for a private stage, after it was seen that this network can be trained so.
+
+    Raises:
+        RecipeError: it cannot, or no noise is enough.
+        ArtifactError: the stage was begun, and its key is gone.
+    """
+    recipe, prepared, folder = ingredients.recipe, ingredients.prepared, job.folder
+    privacy = recipe.privacy
+    assert privacy is not None
+    examples = _made_ready(ready)
+    own = statistics(job, prepared, ingredients.preprocessor)
+    expected = recipe.train.batch_size * recipe.train.accumulate
+    batches = PoissonBatches(
+        examples=examples,
+        expected=expected,
+        most=recipe.train.batch_size,
+        key=_key(folder),
+        users=None if privacy.unit == "example" else users_of(recipe, prepared, examples),
+    )
+    if batches.expected > batches.units:
+        raise RecipeError(
+            "a step cannot have more units than there are",
+            place="train.batch_size",
+            found=f"{expected:,} in a step",
+            expected=f"at most {batches.units:,}",
+            fix=f"train.batch_size: {max(1, batches.units // 10)}",
+        )
+    steps = recipe.train.epochs * batches.steps_per_epoch
+    delta = usual_delta(batches.units) if privacy.delta == "auto" else privacy.delta
+    noise = noise_for(privacy.epsilon, delta=delta, rate=batches.rate, steps=steps)
+    account = Account(noise_multiplier=noise, rate=batches.rate, delta=delta)
+    spent = Spent(steps=Steps(noise_multiplier=noise, rate=batches.rate, steps=steps), delta=delta, unit=privacy.unit)
+    _say(privacy, spent, batches.units, screen)
+    say_what_adds_up(starting_lineage(job), learned(job, prepared, spent, own), screen)
+    warn_of_statistics(own, screen)
+    for column, count in outside(prepared, recipe).items():
+        screen.warn(f"{count:,} training rows have values of {column!r} outside its public categories, read as unknown")
+    gradient = PrivateGradient(
+        clip_norm=privacy.clip_norm,
+        noise_multiplier=noise,
+        expected=expected,
+        key=batches.key,
+        before=_bookkeeper(folder, account),
+    )
+    freezing.start_epoch(ready.movements, 0)
+    some = torch.arange(min(TRIED, len(examples)))
+    parameters = [value for group in ready.optimizer.param_groups for value in group["params"]]
+    single = [examples.batch(one, 0) for one in some.split(1)]
+    require_told_apart(gradient, ready.model, examples.batch(some, 0), single, objective, parameters)
+    return PrivateTraining(
+        batches=batches, gradient=gradient, privacy=privacy, account=account, steps=steps, folder=folder
+    )
+
+
+def _say(privacy: Privacy, spent: Spent, units: int, screen: Screen) -> None:
+    """Say what the stage will cost."""
+    screen.say(
+        f"privacy: ε = {privacy.epsilon:g} at δ = {spent.delta:.2g} for {units:,} {privacy.unit}s: {spent.steps.steps:,} steps that "
+        f"each draw {spent.steps.rate:.3%}, noise {spent.steps.noise_multiplier:.3f} times the norm of {privacy.clip_norm:g}"
+    )
+    if spent.delta >= 1 / units:
+        screen.warn(
+            f"δ = {spent.delta:.2g} is no less than 1/{units:,}: it would allow a whole {privacy.unit} to be published"
+        )
+
+
+def rehearsed_gradient(ready: Ready) -> PrivateGradient | None:
+    """For a plan: the same work as that of a private stage, of which nothing is written down. None: the recipe asks for no privacy.
+
+    Raises:
+        RecipeError: the network cannot be trained so.
+    """
+    recipe = ready.recipe
+    if recipe.privacy is None:
+        return None
+    _made_ready(ready)
+    expected = recipe.train.batch_size * recipe.train.accumulate
+    return PrivateGradient(
+        clip_norm=recipe.privacy.clip_norm, noise_multiplier=1.0, expected=expected, key=0, before=lambda step: None
+    )
+
+
+def _made_ready(ready: Ready) -> Examples:
+    """The examples, each of one unit, after the network was made to show its outputs.
+
+    Raises:
+        RecipeError: Opacus is not installed, or the network or the examples cannot be trained on with privacy.
+    """
+    if find_spec("opacus") is None:
+        raise RecipeError(
+            "training with privacy needs Opacus, which is not installed",
+            place="privacy",
+            fix='pip install "tunewright[privacy]"',
+        )
+    _require_layers(ready)
+    examples = _one_unit_each(ready.train)
+    if isinstance(ready.network, Transformer):
+        ready.network.has_plain_head = False  # the loss has to come from the outputs themselves
+    return examples
+
+
+def users_of(recipe: Recipe, prepared: Prepared, examples: Examples) -> list[Tensor]:
+    """For each user the positions of their examples.
+
+    Raises:
+        RecipeError: the recipe does not say which column holds the users.
+    """
+    column = recipe.data.user or recipe.data.split.column
+    if column is None:
+        raise RecipeError(
+            "users are to be protected, and it is not said which column holds them",
+            place="privacy.unit",
+            found="user",
+            expected="data.user: the column's name",
+            fix="data.user: NAME, or privacy.unit: example",
+        )
+    table = prepared.table("train", [column])
+    if table[column].null_count:
+        raise DataError(
+            f"{table[column].null_count:,} training rows have no user, so nobody could say whose they are",
+            file=prepared.manifest.source,
+            place=f"column '{column}'",
+            fix="give each row a user, or write privacy.unit: example",
+        )
+    numbers = table[column].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    rows = table[ROW].to_numpy()
+    order = np.argsort(rows, kind="stable")
+    user = numbers[order[np.searchsorted(rows[order], examples.rows.numpy())]]
+    places = np.argsort(user, kind="stable")
+    cuts = np.flatnonzero(np.diff(user[places])) + 1
+    return [torch.from_numpy(part) for part in np.split(places, cuts)]
+
+
+def _require_layers(ready: Ready) -> None:
+    """Raises RecipeError for layers of which it is known that they cannot be told apart by example."""
+    if has_sparse_gradients(ready.network):
+        raise RecipeError(
+            "a sparse table says by its gradient which rows were used, and noise would fill all of them",
+            place="model.backbone",
+            found="sparse: true",
+            expected="a dense table",
+            fix="leave sparse out",
+        )
+    for movement in ready.movements:
+        if never_moves(movement):
+            continue
+        for name, module in movement.block.module.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]  the class of all of them
+                raise RecipeError(
+                    "a batch norm that is trained mixes examples, so no example's share could be limited",
+                    place="privacy",
+                    found=f"{movement.block.title}{'.' if name else ''}{name}",
+                    expected="norms over each example alone, or a frozen backbone",
+                    fix="tune: {freeze: backbone}, or layers with group_norm in place of batch_norm",
+                )
+
+
+def _one_unit_each(examples: Examples) -> Examples:
+    """Examples of which each is a row of its own.
+
+    Raises:
+        RecipeError: several texts share one.
+    """
+    if isinstance(examples, ChatExamples):
+        return replace(examples, bins=[[index] for index in range(len(examples.conversations))])
+    if isinstance(examples, PackedExamples | MixedExamples):
+        raise RecipeError(
+            "the texts of this task are packed end to end, so what one of them did could not be limited",
+            place="privacy",
+            found="packed texts",
+            expected="a task whose rows are examples, such as supervised-fine-tuning",
+            fix="fine-tune on conversations with privacy instead",
+        )
+    return examples
+
+
+def _key(folder: Path) -> int:
+    """The stage's secret, made from the system's own randomness once."""
+    path = folder / KEY
+    if path.exists():
+        return int(path.read_text(), 16)
+    if (folder / BOOK).exists():
+        raise ArtifactError(
+            "the secret that this private stage was begun with is gone, so it cannot go on with the same noise",
+            file=path,
+            fix="start a new run: delete nothing, give the recipe another name; what was spent in this one is in privacy.json",
+        )
+    key = secrets.randbits(128)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Whole or absent: a kill in the middle must not leave half a secret, with which no stage could go on.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(f"{key:032x}")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(folder)
+    return key
+
+
+def forget_key(folder: Path) -> None:
+    """Delete the secret of a stage that is finished, which its summary.json says; before that it may have to go on."""
+    if (folder / "summary.json").exists():
+        for path in (folder / KEY, *folder.glob(f".{KEY}.*.tmp")):
+            path.unlink(missing_ok=True)
+
+
+def _bookkeeper(folder: Path, account: Account) -> Callable[[int], None]:
+    path = folder / BOOK
+    written = read_json(path, "the book of a private stage")["steps"] if path.exists() else 0
+
+    def before(step: int) -> None:
+        nonlocal written
+        if step < written:
+            return  # taken again after a crash, with the same draw and the same noise
+        written = step + 1
+        write_json(
+            path,
+            {
+                "steps": written,
+                "epsilon": account.epsilon(written),
+                "delta": account.delta,
+                "noise_multiplier": account.noise_multiplier,
+                "rate": account.rate,
+            },
+        )
+
+    return before

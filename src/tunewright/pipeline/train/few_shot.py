@@ -1,0 +1,187 @@
+"""Learn from few examples: the head is solved for on features, after contrastive pairs have bent them where asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from tunewright.console import Screen
+from tunewright.data.batches.sampler import Examples
+from tunewright.errors import RecipeError
+from tunewright.models.core.network import AnyNetwork
+from tunewright.models.hub.hf_network import Transformer
+from tunewright.pipeline.build.few_shot_default import FEW, examples_a_class
+from tunewright.pipeline.build.parts import Ingredients
+from tunewright.pipeline.session.session import choose_device, threads
+from tunewright.pipeline.stage import StageJob
+from tunewright.pipeline.summary.data_summary import describe_texts
+from tunewright.pipeline.train.train_stage import finish_stage, train_ingredients
+from tunewright.runs.folder import MetricsLog
+from tunewright.training import freezing
+from tunewright.training.linear_probe import Fit, fit_logistic, last_layer, take_features, write_layer
+from tunewright.training.loop import State
+from tunewright.training.objectives.contrastive import FromPairs, PairExamples, pairs_an_epoch
+from tunewright.training.objectives.registry import FromLabels, Objective
+
+
+def learn_from_features(job: StageJob, ingredients: Ingredients, screen: Screen) -> None:
+    """Leave the network as it is but for its last layer, which becomes a logistic regression on what flows into it.
+
+    Raises:
+        RecipeError: the network does not end with a linear layer, or `train` asks for what a regression does not have.
+    """
+    started = time.perf_counter()
+    network = ingredients.network.to(device := choose_device(job.recipe))
+    plain = _examples(ingredients)
+    texts = describe_texts(ingredients, plain, screen)
+    examples = plain.to(device)
+    if ingredients.augmentation is not None:
+        screen.warn("train.augment has no part in this: features are taken from the pictures as they are")
+    name, _ = _last_layer(network, examples)
+    movements = [
+        replace(movement, moving=frozenset(movement.moving & {f"{name}.weight", f"{name}.bias"}))
+        for movement in freezing.resolve_movement(network, ingredients.tune)
+    ]
+    before = freezing.fingerprint(network)
+    MetricsLog(job.folder / "metrics.jsonl", step=0).close()  # there are no steps
+    found = _solve_head(job, ingredients, examples, screen)
+    seconds = time.perf_counter() - started
+    state = State(epoch=1, seconds=seconds, examples=len(examples), finished="solved")
+    # What belongs to a training by gradients has no value here.
+    absent = dict.fromkeys(
+        ("epochs", "epochs_run", "steps", "examples_per_second", "optimizer", "batch_size", "stopped")
+    )
+    facts = {"objective": "logistic regression", "few_shot": found, "preparation_seconds": 0.0, **absent}
+    finish_stage(job, ingredients, state, movements, before, None, facts, texts, screen)
+
+
+def learn_from_pairs(job: StageJob, ingredients: Ingredients, screen: Screen) -> None:
+    """Train the encoder until examples of one class lie close together and others apart, then solve for the head.
+
+    SetFit (Tunstall et al. 2022, section 3): both steps, with the features that the head reads as the embedding.
+    """
+    network = ingredients.network.to(choose_device(job.recipe))
+    examples = _examples(ingredients)
+    described = describe_texts(ingredients, examples, screen)
+    if ingredients.augmentation is not None and ingredients.augmentation.mixes:
+        raise RecipeError(
+            "mixed pictures are of no one class, which pairs need",
+            place="train.augment",
+            fix="take mixup and cutmix out of train.augment, or write tune: {method: gradient}",
+        )
+    _, layer = _last_layer(network, examples.to(choose_device(job.recipe)))
+    assert examples.target is not None
+    pairs = PairExamples(
+        examples=examples,
+        classes=examples.target.cpu().numpy(),
+        seed=job.recipe.seed,
+        each=pairs_an_epoch(job.recipe.train.epochs),
+    )
+    screen.say(f"{job.stage.name}: {len(pairs):,} pairs an epoch, then a logistic regression on the features")
+    objective = Objective(name="contrastive", supervised=True, bind=lambda seed, device: FromPairs(layer=layer))
+    paired = replace(ingredients, objective=objective, encoded={"train": pairs, "valid": None})
+
+    def solve_and_finish(
+        job: StageJob,
+        _paired: Ingredients,
+        state: State,
+        movements: Sequence[freezing.Movement],
+        before: dict[str, str],
+        lr: float | None,
+        facts: dict[str, Any],
+        _texts: dict[str, Any] | None,
+        screen: Screen,
+    ) -> None:
+        found = _solve_head(job, ingredients, examples.to(choose_device(job.recipe)), screen)
+        facts = {**facts, "objective": "contrastive", "few_shot": found}
+        finish_stage(job, ingredients, state, list(movements), before, lr, facts, described, screen)
+
+    train_ingredients(job, paired, screen, finish=solve_and_finish)
+
+
+def _solve_head(job: StageJob, ingredients: Ingredients, examples: Examples, screen: Screen) -> dict[str, Any]:
+    """Write the regression into the network; returns what the summary says of it."""
+    network = ingredients.network
+    if isinstance(network, Transformer):
+        network.reduced = False  # a regression from few rows is worth all digits
+    objective = ingredients.objective.bind(job.recipe.seed, next(network.parameters()).device)
+    assert isinstance(objective, FromLabels) and examples.target is not None
+    target = ingredients.preprocessor.target
+    assert target is not None and target.classes is not None
+    _, layer = _last_layer(network, examples)
+    labels = examples.target.cpu().numpy()
+    with threads(job.recipe.hardware.threads or 1):
+        features = take_features(network, layer, examples)
+    weights = objective.class_weights
+    fit = fit_logistic(
+        features,
+        labels,
+        len(target.classes),
+        seed=job.recipe.seed,
+        weights=None if weights is None else weights.cpu().double().numpy(),
+        bias=layer.bias is not None,  # pyright: ignore[reportUnnecessaryComparison]
+        choose=ingredients.tune.method == "features",
+    )
+    write_layer(layer, fit)
+    notes = _notes(labels, target.classes, fit, ingredients.tune.method or "")
+    best = min(fit.scores, key=lambda score: score.log_loss) if fit.scores else None
+    scored = (
+        f", {fit.folds}-fold cross-validated log loss {best.log_loss:.4f}, accuracy {best.accuracy:.4f}" if best else ""
+    )
+    screen.say(f"{job.stage.name}  logistic regression on {features.shape[1]} features, C {fit.C:g}{scored}")
+    for note in notes:
+        screen.warn(note)
+    count = examples_a_class(ingredients.prepared)
+    return {
+        "method": ingredients.tune.method,
+        "asked_for": "method" in job.recipe.tune.model_fields_set,
+        "examples_a_class": count,
+        "few": FEW,
+        "features": features.shape[1],
+        "C": fit.C,
+        "folds": fit.folds,
+        "scores": [asdict(score) for score in fit.scores],
+        "notes": notes,
+    }
+
+
+def _notes(labels: np.ndarray, classes: list[str], fit: Fit, method: str) -> list[str]:
+    counts = np.bincount(labels, minlength=len(classes))
+    alone = [classes[k] for k in np.flatnonzero(counts == 1)]
+    absent = [classes[k] for k in np.flatnonzero(counts == 0)]
+    notes: list[str] = []
+    if method == "contrastive":
+        notes.append(
+            f"C is {fit.C:g}, the usual: the encoder has seen all labels, so cross-validation would only flatter"
+        )
+    elif not fit.folds:
+        notes.append(f"C is {fit.C:g}, unchosen: cross-validation needs two classes with two training examples each")
+    elif alone:
+        notes.append(f"the cross-validation never scores the classes with one training example: {', '.join(alone[:5])}")
+    if absent:
+        notes.append(f"never predicted, as no training row shows them: {', '.join(absent[:5])}")
+    return notes
+
+
+def _examples(ingredients: Ingredients) -> Examples:
+    train = ingredients.recipe.train
+    if train.label_smoothing:
+        raise RecipeError(
+            "a logistic regression on features smooths no labels",
+            place="train.label_smoothing",
+            found=train.label_smoothing,
+            fix="leave it out, or write tune: {method: gradient}",
+        )
+    examples = ingredients.examples("train")
+    assert examples is not None  # prepare refuses data without a training row
+    return examples
+
+
+def _last_layer(network: AnyNetwork, examples: Examples) -> Any:
+    import torch
+
+    return last_layer(network, examples.batch(torch.arange(1)).inputs)

@@ -1,0 +1,153 @@
+"""How several processes carry out one recipe: the first one runs it, and the others come along for each training.
+
+`tunewright run` starts as many processes as `hardware.devices` says, on this machine; torchrun starts them on several. The first one reads, prepares,
+measures and writes as it would alone. Where it is about to train it tells the others what, and they build the same from the same files.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tunewright.console import silent
+from tunewright.data.manifest import Manifest
+from tunewright.data.prepared import Prepared
+from tunewright.errors import RecipeError, RunFailed
+from tunewright.pipeline.build.parts import gather
+from tunewright.pipeline.read_recipe import read_recipe
+from tunewright.pipeline.stage import StageJob, recipe_backbone
+from tunewright.pipeline.train.train_stage import train_ingredients
+from tunewright.recipe.schema import Recipe
+from tunewright.recipe.stages import StageRecipe
+from tunewright.training.distributed.process_group import Team, join, leave
+
+# Between looks at the processes that were started, in seconds; and how long they have to end once one has failed.
+LOOK, LAST_SECONDS = 0.1, 10
+# What stands in the errors of torch's ways to talk when nobody answers.
+LOST = ("Connection closed", "Connection reset", "NCCL", "gloo", "remote worker", "Broken pipe")
+
+
+def follow(team: Team) -> None:
+    """What every process but the first does: train along, until the first one is done."""
+    while (order := team.told(None)) is not None:
+        recipe = Recipe.model_validate(order["recipe"])
+        prepared = Prepared(Path(order["prepared"]), Manifest.from_json(order["manifest"]), Path(order["base"]))
+        job = StageJob(
+            stage=StageRecipe(name=order["stage"], kind=order["kind"], recipe=recipe),
+            folder=Path(order["folder"]),
+            source=None if order["source"] is None else Path(order["source"]),
+            prepared=prepared,
+            backbone=recipe_backbone(recipe, prepared.base),
+        )
+        numbers = order["numbers"]
+        ingredients = gather(recipe, prepared, job.origin(numbers), job.backbone, silent(), numbers=numbers)
+        train_ingredients(job, ingredients, silent())
+
+
+def started_by_torchrun() -> bool:
+    return "WORLD_SIZE" in os.environ
+
+
+def start_here(path: Path, overrides: list[str], words: Sequence[str]) -> int | None:
+    """Start a recipe's processes on this machine and wait for them; the exit code, or None where one process is enough.
+
+    Raises:
+        RecipeError: the recipe wants several machines, which torchrun has to start.
+    """
+    if started_by_torchrun():
+        return None
+    hardware = read_recipe(path, overrides, None)[0].hardware
+    if hardware.devices * hardware.nodes < 2:
+        return None
+    if hardware.nodes > 1:
+        raise RecipeError(
+            "processes on several machines are started by torchrun",
+            place="hardware.nodes",
+            found=hardware.nodes,
+            fix=f"on each of them: torchrun --nnodes {hardware.nodes} --nproc-per-node {hardware.devices} --rdzv-backend c10d "
+            "--rdzv-endpoint FIRST_MACHINE:29400 --no-python tunewright run RECIPE",
+        )
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    processes = [_process(rank, hardware.devices, port, words) for rank in range(hardware.devices)]
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT,)
+    }  # they hear Ctrl-C themselves
+    signal.signal(signal.SIGTERM, lambda number, frame: [process.terminate() for process in processes] and None)
+    try:
+        return _waited(processes)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _process(rank: int, size: int, port: int, words: Sequence[str]) -> subprocess.Popen[bytes]:
+    # As torchrun does: processes that share the processor must not each want all of it.
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size)))
+    told = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": size,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": threads,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "tunewright", *words],
+        env={**os.environ, **{key: str(value) for key, value in told.items()}},
+    )
+
+
+def _waited(processes: list[subprocess.Popen[bytes]]) -> int:
+    """The first process's exit code; where another one fails, all end, and what was saved last is what a next run goes on from."""
+    while processes[0].poll() is None:
+        if any(process.poll() not in (None, 0) for process in processes):
+            break
+        time.sleep(LOOK)
+    if processes[0].poll() not in (None, 0):  # it has said why; what the others would say is only that they lost it
+        for process in processes[1:]:
+            process.kill()
+    failed = next((process.returncode for process in processes if process.poll() not in (None, 0)), None)
+    until = time.monotonic() + LAST_SECONDS
+    for process in processes:
+        try:
+            process.wait(
+                max(0.0, until - time.monotonic()) if failed is not None or process is not processes[0] else None
+            )
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    code = processes[0].returncode
+    return code if code > 0 else 1 if failed is not None or code < 0 else 0
+
+
+def carried_out(first: Any) -> None:
+    """Run `first()` in the first process of a team, and follow in the others; alone, just run it."""
+    found = join() if started_by_torchrun() else None
+    if found is None:
+        first()
+        return
+    # A failed process ends at once, and its team with it: nobody waits for one that will never come.
+    try:
+        if found.first:
+            first()
+            found.told(None)
+        else:
+            follow(found)
+        leave()
+    except RuntimeError as error:
+        if not any(word in str(error) for word in LOST):
+            raise
+        raise RunFailed(
+            f"process {found.rank} of {found.size} lost another one, and ends",
+            found=str(error).splitlines()[0],
+            fix="run the same command again: it goes on from the newest checkpoint, with any number of processes",
+        ) from None

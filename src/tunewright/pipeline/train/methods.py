@@ -1,0 +1,53 @@
+"""Carry out a stage's learning, by the method that its recipe names or that its data asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tunewright.checksums import find_damage
+from tunewright.console import Screen
+from tunewright.models.core.meta_weights import Numbers
+from tunewright.notes import note
+from tunewright.pipeline.build.parts import Ingredients, gather
+from tunewright.pipeline.stage import StageJob
+from tunewright.pipeline.strategies.partial_weights import is_read_in_parts
+from tunewright.pipeline.train.few_shot import learn_from_features, learn_from_pairs
+from tunewright.pipeline.train.train_stage import Watch, train_ingredients
+from tunewright.runs.folder import read_or_forget
+from tunewright.training.distributed.process_group import team
+
+METHODS: dict[str, Callable[[StageJob, Ingredients, Screen], None]] = {
+    "features": learn_from_features,
+    "contrastive": learn_from_pairs,
+}
+
+
+def learn_stage(job: StageJob, screen: Screen, watch: Watch | None = None) -> None:
+    """Learn, going on where a stage was killed; leaves model/ and, last of all, summary.json.
+
+    Args:
+        watch: is told each epoch's validation results, of a training by gradients; what it raises ends the stage.
+
+    Raises:
+        UserError: recipe, data and source do not fit together.
+        Diverged: the loss or the weights are not finite any more.
+        Stopped: a stop was asked for; a checkpoint was written.
+    """
+    together = team()
+    numbers: Numbers = "parts" if together is not None and is_read_in_parts(job, together) else "read"
+    ingredients = gather(job.recipe, job.prepared, job.origin(numbers), job.backbone, screen, numbers=numbers)
+    if ingredients.tune.method in (None, "gradient"):
+        train_ingredients(job, ingredients, screen, watch=watch)
+        return
+    METHODS[ingredients.tune.method](job, ingredients, screen)
+
+
+def is_learned(folder: Path) -> bool:
+    """Whether a stage has its summary and its model; where one is damaged, that is said, and the stage is ended anew."""
+    if read_or_forget(folder / "summary.json", "a stage's summary") is None:
+        return False
+    damage = find_damage(folder / "model")
+    if damage is not None:
+        note(f"{damage}; the model is saved anew")
+    return damage is None

@@ -1,0 +1,112 @@
+"""How the network does on the validation split, measured while it is trained; and which metric selects the best weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tunewright.data.batches.sampler import EVALUATION_BATCH, Examples, ids_in_order
+from tunewright.errors import RecipeError
+from tunewright.evaluation.metrics import METRICS
+from tunewright.models.core.network import AnyNetwork, evaluating
+from tunewright.pipeline.build.parts import Ingredients
+from tunewright.training.distributed.process_group import Team
+
+
+def validator(
+    ingredients: Ingredients,
+    examples: Examples | None,
+    device: torch.device,
+    rows: Team | None = None,
+    *,
+    undivided: bool = True,
+) -> Callable[[nn.Module], dict[str, float]] | None:
+    """A function that measures a network on the validation examples; None when there are none.
+
+    Args:
+        rows: the processes that measure together, each its part of the batches; each finds the numbers of all, which are those of one alone.
+        undivided: also measure what the task measures on the whole table, and not batch by batch.
+    """
+    if examples is None:
+        return None
+    examples = examples.to(device)
+    objective = ingredients.objective.bind(ingredients.recipe.seed, device)
+    target = ingredients.preprocessor.target
+    examination = ingredients.task.examination
+    names = {ingredients.task.metrics[0], selection_metric(ingredients)} - {"loss"}
+    batches = list(ids_in_order(examples, EVALUATION_BATCH))
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        sums = torch.zeros(len(batches), 2, dtype=torch.float64)
+        outputs: list[Tensor] = []
+        whole: Tensor | None = None
+
+        def remembered(inputs: Any) -> Tensor:
+            outputs.append(network(inputs))
+            return outputs[-1]
+
+        with evaluating(network), torch.inference_mode():
+            for place, counts in own_places(len(batches), rows):
+                batch = examples.batch(batches[place])
+                loss = objective.loss_sum(network if target is None else remembered, batch, 0)
+                if target is not None:
+                    found = outputs.pop()
+                    whole = found.new_zeros(len(examples), *found.shape[1:]) if whole is None else whole
+                    if counts:
+                        whole[batch.ids.to(found.device)] = found
+                if counts:
+                    sums[place, 0], sums[place, 1] = float(loss), objective.weight(batch)
+        if rows is not None:
+            rows.add_over(sums)
+            if whole is not None:
+                rows.add_over(whole)
+        losses, weights = sums.unbind(1)
+        values = {"loss": sum(losses.tolist()) / sum(weights.tolist())}
+        if target is not None and examples.target is not None and whole is not None:
+            truth, predicted = target.truth(examples.target), target.decode(whole)
+            values |= {name: METRICS[name].value(predicted, truth) for name in names}
+        if undivided and examination is not None and examination.select is not None:
+            table = ingredients.prepared.table("valid")
+            assert isinstance(network, AnyNetwork)
+            measured, truth = examination.measure(network, None, ingredients.preprocessor.inputs, table)
+            values[examination.select] = METRICS[examination.select].value(measured, truth)
+        # A metric that is not defined on these rows, or overflowed, is left out: JSON has no NaN.
+        return {name: value for name, value in values.items() if math.isfinite(value)}
+
+    return validate
+
+
+def own_places(count: int, rows: Team | None) -> Iterator[tuple[int, bool]]:
+    """The batches that this process measures, and whether they count: all take as many, for the parts of a divided network wait for
+    each other, and one that comes too late does the first again."""
+    size, rank = (1, 0) if rows is None else (rows.size, rows.rank)
+    for start in range(0, count, size):
+        place = start + rank
+        yield (place, True) if place < count else (0, False)
+
+
+def selection_metric(ingredients: Ingredients) -> str:
+    """The validation metric that chooses the best weights.
+
+    Raises:
+        RecipeError: `train.select` is none of the task's metrics.
+    """
+    known = ["loss", *(ingredients.task.metrics if ingredients.objective.supervised else ())]
+    if (examination := ingredients.task.examination) is not None and examination.select is not None:
+        known.append(examination.select)
+    wanted = ingredients.recipe.train.select
+    if wanted is None:
+        return known[min(1, len(known) - 1)]
+    if wanted not in known:
+        raise RecipeError(
+            "train.select is not a validation metric of this task",
+            place="train.select",
+            found=wanted,
+            expected=", ".join(known),
+            fix="choose one of these",
+        )
+    return wanted

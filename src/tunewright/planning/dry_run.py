@@ -1,0 +1,341 @@
+"""Some steps of a stage's training, followed operation by operation: on a network without numbers, or on a real one.
+
+Where examples differ in length, the step whose batches are largest says what memory is needed, one of the usual size what time is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from statistics import median_high
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from tunewright.console import Screen
+from tunewright.data.batches.sampler import EVALUATION_BATCH, Batch, Examples, in_order
+from tunewright.hardware.memory_tracer import Tracer
+from tunewright.models.core.meta_weights import has_no_numbers
+from tunewright.models.core.network import evaluating
+from tunewright.models.frozen_prefix import outputs_of
+from tunewright.models.hub.hf_network import Transformer
+from tunewright.models.recommendation.embedding_table import has_sparse_gradients
+from tunewright.pipeline.build.parts import Ingredients
+from tunewright.pipeline.session.frozen_features import ComputedExamples
+from tunewright.pipeline.session.memory import LARGE, forget_peak, peak_memory, weight_bytes
+from tunewright.pipeline.session.session import Ready, penalty_of, set_up, small_numbers_as_zero, threads
+from tunewright.pipeline.strategies.private import rehearsed_gradient
+from tunewright.training import freezing
+from tunewright.training.distributed.dtensors import clip_gradients
+from tunewright.training.loop import State, StepObjective, set_learning_rate
+from tunewright.training.privacy.dp_sgd import PrivateGradient
+
+# So many steps of an epoch are looked through for the largest; reading is timed on so many.
+LOOKED_THROUGH, READ = 1000, 5
+# Steps are timed after a second, and after so many of them or another second: until then a step can take half as long again.
+WARM_SECONDS, WARM_STEPS = 1.0, 20
+# Taken together with what is read for them, steps may take so many times as long.
+READING = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """What was seen."""
+
+    ready: Ready
+    usual: Tracer
+    """A step of the usual size."""
+    largest: Tracer
+    """The step that takes the most memory; the same one where all are alike."""
+    frozen: tuple[Tracer, float] | None
+    """Computing the frozen part of a batch, and how often that is done in all; None: nothing is kept."""
+    validation: tuple[Tracer, float] | None
+    """A pass over validation examples without gradients, and how many such passes an epoch has."""
+    steps: int
+    """In all epochs."""
+    reading: float
+    """Seconds to read the batches of a step."""
+    sizes: list[int]
+    """Of each step of the first epoch, as `Batches.sizes` has them."""
+    scale: float
+    """By what the time of `usual` is to be multiplied for a step of the mean size."""
+
+    @property
+    def most(self) -> Tracer:
+        """What takes the most memory."""
+        others = [part[0] for part in (self.frozen, self.validation) if part is not None]
+        return max([self.largest, *others], key=lambda tracer: tracer.most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """Real steps that were taken."""
+
+    seconds: list[float]
+    """Of each, reading not included."""
+    process: int | None
+    """Bytes that the process held at most meanwhile; None: the system does not say."""
+    lengths: int
+    """How many sizes the steps had."""
+    others: bool
+    """Whether a batch went through the frozen part and through validation, too."""
+
+
+def rehearse(ingredients: Ingredients, screen: Screen, ready: Ready | None = None) -> Rehearsal:
+    """Follow a stage's steps; its network and optimiser are of no more use for a training.
+
+    Args:
+        ready: what `set_up` made; None: it is made here.
+    """
+    recipe = ingredients.recipe
+    ready = ready or set_up(ingredients, None, screen)
+    freezing.start_epoch(ready.movements, recipe.train.epochs - 1)  # everything that ever moves
+    set_learning_rate(ready.optimizer, 1.0)
+    objective = ingredients.objective.bind(recipe.seed, ready.device)
+    every = ready.batches.sizes(0)
+    sizes = every[:LOOKED_THROUGH]
+    mean = sum(sizes) / len(sizes)
+    usual = min(range(len(sizes)), key=lambda step: abs(sizes[step] - mean))
+    largest = _largest(sizes)
+    with threads(ready.threads), small_numbers_as_zero():
+        _remember(ready, objective)
+        gradient = rehearsed_gradient(ready)
+        first = traced_step(ready, objective, usual, gradient)
+        second = first if sizes[largest] == sizes[usual] else traced_step(ready, objective, largest, gradient)
+        per_epoch = ready.batches.steps_per_epoch
+        if gradient is not None:
+            gradient.remove()
+            per_epoch = max(1, round(len(ready.train) / gradient.expected))  # as examples are drawn with privacy
+        return Rehearsal(
+            ready=ready,
+            usual=first,
+            largest=second,
+            frozen=_frozen(ready, ingredients),
+            validation=_validation(ready, objective, first),
+            steps=recipe.train.epochs * per_epoch,
+            reading=_reading(ready),
+            sizes=every,
+            scale=mean / sizes[usual],
+        )
+
+
+def _largest(sizes: list[int]) -> int:
+    """The step, of those that are looked through, whose batches are largest."""
+    return max(range(min(len(sizes), LOOKED_THROUGH)), key=lambda step: sizes[step])
+
+
+def take_step(
+    ready: Ready,
+    objective: StepObjective,
+    batches: list[Batch],
+    gradient: PrivateGradient | None,
+    say: Callable[[str], None] = lambda phase: None,
+) -> None:
+    """What the training loop does at a step, without what it writes down and looks after.
+
+    Args:
+        gradient: of a private stage; without numbers there is no noise to draw.
+    """
+    parameters = [value for group in ready.optimizer.param_groups for value in group["params"]]
+    penalty = penalty_of(ready.optimizer, ready.recipe)
+    weight = sum(objective.weight(batch) for batch in batches)
+    for parameter in parameters:
+        parameter.grad = None
+    if gradient is None:
+        for batch in batches:
+            say("activations")
+            loss = objective.loss_sum(ready.model, batch, 0) / weight
+            say("backward pass")
+            loss.backward()
+    else:
+        say("clipped gradients")
+        if has_no_numbers(ready.network):
+            moving = [value for value in parameters if value.requires_grad]
+            gradient.clipped_sum(ready.model, batches, objective, moving, 0)
+        else:
+            gradient(ready.model, batches, objective, parameters, State())
+    if penalty is not None:
+        penalty().backward()
+    say("optimiser")
+    if (clip_norm := ready.recipe.train.clip_norm) is not None:
+        clip_gradients(parameters, clip_norm)
+    ready.optimizer.step()
+
+
+def traced_step(ready: Ready, objective: StepObjective, step: int, gradient: PrivateGradient | None) -> Tracer:
+    """One step of epoch 0, the optimiser's memory already there."""
+    batches = next(ready.batches.steps(0, start=step))
+    tracer = Tracer(_already(ready, [batch.inputs for batch in batches] + [batch.target for batch in batches]))
+
+    def say(phase: str) -> None:
+        tracer.phase = phase
+
+    with tracer, _told(ready, tracer):
+        take_step(ready, objective, batches, gradient, say)
+    return tracer
+
+
+def _already(ready: Ready, batch: object) -> dict[str, list[Tensor]]:
+    return {
+        "weights": [*ready.network.parameters(), *ready.network.buffers()],
+        "optimiser": ready.remembered,
+        "batch": [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)],
+    }
+
+
+@contextmanager
+def _told(ready: Ready, tracer: Tracer) -> Generator[None]:
+    """The tracer is told where the loss begins, and which tensors are gradients."""
+
+    def loss_begins(*_: object) -> None:
+        if tracer.phase == "activations":
+            tracer.phase = "loss"
+
+    network = ready.network
+    causal = isinstance(network, Transformer) and network.described["purpose"] == "causal-lm"
+    hooks = [
+        (network.base if causal and isinstance(network, Transformer) else network).register_forward_hook(loss_begins)
+    ]
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            hooks.append(
+                parameter.register_post_accumulate_grad_hook(
+                    lambda value: None if value.grad is None else tracer.made_for(value.grad, "gradients")
+                )
+            )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _remember(ready: Ready, objective: StepObjective) -> None:
+    """Let the optimiser make its memory, as the first step would."""
+    if has_sparse_gradients(ready.network):
+        with Tracer():
+            take_step(ready, objective, next(ready.batches.steps(0)), None)
+        return
+    for parameter in ready.network.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    with Tracer():
+        ready.optimizer.step()
+    for parameter in ready.network.parameters():
+        parameter.grad = None
+
+
+def _frozen(ready: Ready, ingredients: Ingredients) -> tuple[Tracer, float] | None:
+    if ready.frozen is None:
+        return None
+    examples = ingredients.examples("train")
+    assert examples is not None
+    batch = _first_batch(examples, ready)
+    tracer = Tracer(_already(ready, batch.inputs))
+    tracer.phase = "frozen part"
+    _go_through_frozen(ready, batch, tracer)
+    others = len(ready.valid) if ready.valid is not None else 0
+    return tracer, (len(examples) + others) / len(batch.ids)
+
+
+def _validation(ready: Ready, objective: StepObjective, step: Tracer) -> tuple[Tracer, float] | None:
+    """Of a large network it is not followed: it takes less memory than a step, and the time of a step's forward pass."""
+    if ready.valid is None:
+        return None
+    valid = ready.valid
+    if weight_bytes(ready.network) > LARGE:
+        tracer = Tracer()
+        tracer.calls = {name: step.calls.get(name, Counter()) for name in ("activations", "loss")}
+        return tracer, len(valid) / ready.recipe.train.batch_size / ready.recipe.train.accumulate
+    batch = _first_batch(valid, ready)
+    tracer = Tracer(_already(ready, batch.inputs))
+    tracer.phase = "validation"
+    _validate(ready, objective, batch, tracer)
+    if valid.lengths is None:
+        return tracer, len(valid) / len(batch.ids)
+    size = int(valid.lengths[batch.ids].max()) * len(batch.ids)
+    return tracer, float(valid.lengths.sum()) / max(1, size)
+
+
+def _first_batch(examples: Examples, ready: Ready) -> Batch:
+    """Of those that are passed through once, without gradients."""
+    return next(iter(in_order(examples.to(ready.device), EVALUATION_BATCH)))
+
+
+def _go_through_frozen(ready: Ready, batch: Batch, watch: AbstractContextManager[object]) -> None:
+    assert ready.frozen is not None
+    with evaluating(ready.network), torch.inference_mode(), watch:
+        outputs_of(ready.network, ready.frozen.prefix, batch.inputs)
+
+
+def _validate(ready: Ready, objective: StepObjective, batch: Batch, watch: AbstractContextManager[object]) -> None:
+    with evaluating(ready.model), torch.inference_mode(), watch:
+        objective.loss_sum(ready.model, batch, 0)
+
+
+def _reading(ready: Ready) -> float:
+    """The median. What is kept of a frozen part is not read here."""
+    times: list[float] = []
+    train = ready.train.examples if isinstance(ready.train, ComputedExamples) else ready.train
+    batches = replace(ready.batches, examples=train).steps(0)
+    while len(times) < READ:
+        started = time.perf_counter()
+        if next(batches, None) is None:
+            break
+        times.append(time.perf_counter() - started)
+    return median_high(times) if times else math.nan
+
+
+def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: int, *, others: bool) -> Timed:
+    """Real steps, and what is computed besides, beginning with the largest; the first ones, which find their memory and get the processor going, are not timed.
+
+    Where lengths differ, and the few that were taken are longer or shorter than an epoch's, seconds are scaled to its mean.
+
+    Args:
+        others: a batch goes through the frozen part and one through validation, too.
+    """
+    forget_peak()
+    objective = ingredients.objective.bind(ingredients.recipe.seed, ready.device)
+    freezing.start_epoch(ready.movements, ingredients.recipe.train.epochs - 1)
+    set_learning_rate(ready.optimizer, 1.0)
+    times: list[float] = []
+    taken: list[int] = []
+    warm, since = 0, time.perf_counter()
+    gradient = rehearsed_gradient(ready)
+    every = ready.batches.sizes(0)
+    largest = _largest(every)
+    steps = itertools.chain(
+        [(next(ready.batches.steps(0, start=largest)), every[largest])],
+        (pair for epoch in itertools.count() for pair in zip(ready.batches.steps(epoch), ready.batches.sizes(epoch))),
+    )
+    met: set[int] = set()
+    with threads(ready.threads), small_numbers_as_zero():
+        while not times or (
+            len(times) < most and sum(times) < seconds and time.perf_counter() - since < READING * seconds
+        ):
+            batches, size = next(steps)
+            met.add(size)
+            started = time.perf_counter()
+            take_step(ready, objective, batches, gradient)
+            if ready.device.type == "cuda":
+                torch.cuda.synchronize()  # a card computes on while the next step is prepared
+            if warm == 0 or started - since < WARM_SECONDS * (1 if warm >= WARM_STEPS else 2):
+                warm += 1
+                continue
+            times.append(time.perf_counter() - started)
+            taken.append(size)
+        if others and ready.frozen is not None:
+            examples = ingredients.examples("train")
+            assert examples is not None
+            _go_through_frozen(ready, _first_batch(examples, ready), nullcontext())
+        if others and ready.valid is not None:
+            _validate(ready, objective, _first_batch(ready.valid, ready), nullcontext())
+    longer = (sum(every) / len(every)) / (sum(taken) / len(taken))
+    return Timed(
+        seconds=[seconds * longer for seconds in times], process=peak_memory(), lengths=len(met), others=others
+    )

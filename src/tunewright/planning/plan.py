@@ -1,0 +1,365 @@
+"""`tunewright plan`: what each stage of a recipe will need, before anything is spent.
+
+Memory comes from a step that is followed operation by operation on a network without numbers; time on this machine from real
+steps of a network with random weights, where it is small enough, or else from its operations one by one, or from their sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tunewright.commands.design import as_if_trained
+from tunewright.console import Screen, silent
+from tunewright.data.batches.feature_cache import Form, kept_bytes
+from tunewright.data.batches.sampler import Examples
+from tunewright.data.prepared import Prepared
+from tunewright.errors import RecipeError
+from tunewright.hardware.benchmark import calibrate, this_machine, was_busy
+from tunewright.hardware.machines import KNOWN, Hardware, card_here, find_hardware, scaled
+from tunewright.hardware.resource_model import (
+    Span,
+    StagePlan,
+    closed_form,
+    costs,
+    process_grown,
+    process_memory,
+    process_on_card,
+    span,
+)
+from tunewright.models.backbone import Backbone
+from tunewright.models.core.meta_weights import NUMBERS_ARE_WANTED, Numbers
+from tunewright.models.hub.hf_network import Transformer
+from tunewright.models.hub.quantization import size
+from tunewright.pipeline.build.parts import Ingredients, gather, prepare_data
+from tunewright.pipeline.read_recipe import given_origin, read_recipe
+from tunewright.pipeline.session.memory import (
+    activation_bytes,
+    forget_peak,
+    free_memory,
+    peak_memory,
+    resident_memory,
+    tensor_bytes,
+    weight_bytes,
+)
+from tunewright.pipeline.session.precision import WORTH, known_precision
+from tunewright.pipeline.session.session import set_up, small_numbers_as_zero, threads
+from tunewright.pipeline.stage import Origin, recipe_backbone
+from tunewright.pipeline.strategies.auto_strategy import require_layers
+from tunewright.planning.dry_run import Rehearsal, Timed, rehearse, timed_steps
+from tunewright.planning.history import learned_factor
+from tunewright.planning.multi_device import DIVIDED, division
+from tunewright.planning.step_time import estimated, other_times, step_time
+from tunewright.recipe.changes import with_changes
+from tunewright.recipe.schema import Recipe
+from tunewright.recipe.stages import StageRecipe, stage_recipes
+from tunewright.training.distributed.tensor_parallel import narrow_layers
+
+# Real steps are timed where the tensors take less than this share of the free memory, and a step should take less than so many
+# seconds; so many of them, and so many seconds.
+SHARE, STEP = 0.5, 5.0
+TIMED, SECONDS = 1000, 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a stage is planned from; with another recipe it can be planned again."""
+
+    stage: StageRecipe
+    prepared: Prepared
+    start: Ingredients | Origin | None
+    """The stage before, of a network without numbers, or the saved model that it begins with."""
+    backbone: Backbone | None
+
+    def ingredients(self, recipe: Recipe, numbers: Numbers) -> Ingredients:
+        """As the run would gather them, with other weights."""
+        origin = None if self.start is None else as_if_trained(self.start, numbers)
+        return gather(recipe, self.prepared, origin, self.backbone, silent(), numbers=numbers)
+
+
+def plan(
+    recipe: Path,
+    overrides: list[str],
+    *,
+    on: str | None = None,
+    probe: bool = True,
+    screen: Screen | None = None,
+    show: Callable[[Given, StagePlan, Hardware], None] | None = None,
+) -> list[StagePlan]:
+    """Plan each stage; nothing is trained and nothing kept.
+
+    Args:
+        on: the machine, as `find_hardware` knows it; None: this one.
+        probe: time real steps here, where they are small.
+        show: is told each stage's plan when it is made, and for which machine.
+    """
+    screen = screen or Screen()
+    loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
+    machine = planned_machine(on, screen, cards=loaded.hardware.devices * loaded.hardware.nodes)
+    found: list[StagePlan] = []
+    for given in given_stages(stage_recipes(loaded), base, screen):
+        made = plan_stage(given, machine, probe=probe and on is None, screen=screen)
+        if made is None:
+            screen.say(f"{given.stage.name}: few examples, for which the head is solved for; that is not planned")
+            continue
+        found.append(made)
+        if show is not None:
+            show(given, made, machine)
+    return found
+
+
+def given_stages(
+    stages: list[StageRecipe], base: Path, screen: Screen, prepared: list[Prepared] | None = None
+) -> Iterator[Given]:
+    """What each stage starts from; of a stage that follows another a network without numbers."""
+    start: Ingredients | Origin | None = given_origin(stages[0].recipe, base)
+    for number, stage in enumerate(stages):
+        backbone = recipe_backbone(stage.recipe, base)
+        data = prepared[number] if prepared else prepare_data(stage.recipe, base, screen)
+        given = Given(stage=stage, prepared=data, start=start, backbone=backbone)
+        yield given
+        if number + 1 < len(stages):
+            start = given.ingredients(stage.recipe, "none")
+
+
+def planned_machine(on: str | None, screen: Screen, cards: int = 1) -> Hardware:
+    """The machine of that name, or this one, with what past runs have taught of it.
+
+    Args:
+        cards: how many a recipe trains on, where the machine has some and its name does not say how many.
+
+    Raises:
+        RecipeError: there is none of that name, or a card here that is not known.
+    """
+    if on is not None:
+        machine = find_hardware(on, Path("."))
+        machine = replace(machine, devices=cards) if machine.devices == 1 else machine
+    elif torch.cuda.is_available():
+        card = card_here()
+        if card is None:
+            raise RecipeError(
+                "what this machine's card can do is not known",
+                place="--on",
+                found=torch.cuda.get_device_name(0),
+                expected=", ".join(KNOWN),
+                fix="describe it in a file and name that by --on: docs/planning.md shows one",
+            )
+        machine = replace(card, devices=cards)
+    elif (known := this_machine()) is not None:
+        machine = known
+        if was_busy(machine):
+            screen.warn(f"this machine was {machine.source}: tunewright calibrate measures it again")
+    else:
+        screen.say("measuring this machine, once")
+        machine = calibrate(silent().say)
+    return scaled(machine, learned_factor(machine.name))
+
+
+def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) -> StagePlan | None:
+    """The plan of one stage; None where something else is learned than what its recipe's objective says.
+
+    Raises:
+        RecipeError: the network looks at its own numbers, and is too large to be given some.
+    """
+    recipe = _shared_out(given.stage.recipe, machine)
+    forget_peak()
+    ingredients = given.ingredients(recipe, "none")
+    if ingredients.tune.method not in (None, "gradient"):
+        return None
+    narrowed: set[str] = set()
+    if machine.devices > 1 and recipe.hardware.tensor > 1:
+        require_layers(ingredients, machine.devices)
+        narrowed = narrow_layers(ingredients.network, recipe.hardware.tensor)
+    here = machine.measured
+    free = free_memory(ingredients.network) if here else int(machine.memory)
+    large = weight_bytes(ingredients.network) > SHARE * free
+    if _undecided(ingredients) and (large or not here) and _half_precision_gain(machine) > WORTH:
+        ingredients = replace(ingredients, recipe=with_changes(recipe, {"hardware.precision": "bfloat16"}))
+    try:
+        ready = set_up(ingredients, None, screen if here else silent(), free=None if here else free)
+        before, encoding = resident_memory(), peak_memory() or 0
+        rehearsal = rehearse(ingredients, silent(), ready)
+    except NUMBERS_ARE_WANTED as error:
+        if large:
+            raise _unplannable(given.stage.name, error) from None
+        screen.say(f"{given.stage.name}: the network looks at its own numbers, so real steps are followed")
+        ingredients = replace(given.ingredients(recipe, "random"), encoded=ingredients.encoded)
+        before, encoding = resident_memory(), peak_memory() or 0
+        ready = set_up(ingredients, None, silent(), free=None if here else free)
+        rehearsal = rehearse(ingredients, silent(), ready)
+    small = rehearsal.most.most < SHARE * free and estimated(rehearsal.usual, machine) < STEP
+    real: Timed | None = None
+    if here and probe and small:
+        passes = [part[0] for part in (rehearsal.frozen, rehearsal.validation) if part is not None]
+        others = all(estimated(part, machine) < STEP for part in passes)
+        real, precision = _timed(given, recipe, ingredients.encoded, others=others)
+        if precision != rehearsal.ready.precision:
+            ingredients = given.ingredients(with_changes(recipe, {"hardware.precision": precision}), "none")
+            rehearsal = rehearse(ingredients, silent())
+    return _put_together(given.stage.name, ingredients, rehearsal, real, machine, before, encoding, free, narrowed)
+
+
+def _unplannable(stage: str, error: Exception) -> RecipeError:
+    return RecipeError(
+        f"{stage}: the network looks at its own numbers, and is too large to be given some",
+        found=str(error).strip().splitlines()[0],
+        expected="a network whose shapes follow from those of its inputs",
+        fix="plan a smaller one of its kind",
+    )
+
+
+def _put_together(
+    name: str,
+    ingredients: Ingredients,
+    rehearsal: Rehearsal,
+    real: Timed | None,
+    machine: Hardware,
+    before: int,
+    encoding: int,
+    free: int,
+    narrowed: set[str],
+) -> StagePlan:
+    """The whole plan.
+
+    Args:
+        narrowed: the weights of which a device has one of `hardware.tensor` pieces.
+        real: steps that were taken here; None: none were.
+        before: bytes that the process holds before the first step; encoding: at most while it read the data.
+    """
+    recipe, network = ingredients.recipe, ingredients.network
+    ready = rehearsal.ready
+    parameters = list(network.parameters())
+    trained = [value for value in parameters if value.requires_grad]
+    weights, gradients, kept = map(tensor_bytes, (parameters, trained, ready.remembered))
+    pieces = recipe.hardware.tensor if narrowed else 1
+
+    def whole(named: Iterable[tuple[str, nn.Parameter]]) -> int:
+        return sum(size(value) * (pieces if name in narrowed else 1) for name, value in named)
+
+    larger = whole(network.named_parameters()) / max(1, sum(map(size, parameters)))
+    here = machine.measured
+    with threads(ready.threads), small_numbers_as_zero():
+        step, basis, measured = step_time(rehearsal, real, machine)
+        once = other_times(rehearsal, machine)
+    epochs = recipe.train.epochs
+    # A device gets its part of each batch, so there are as many steps as on one.
+    rows = machine.devices // pieces
+    steps = -(-rehearsal.steps // rows)
+    most = rehearsal.most
+    shared = division(ingredients, rehearsal, machine, rows, pieces)
+    parts = {part: int(held * shared.share) if part in DIVIDED else held for part, held in most.peak.items() if held}
+    if shared.gathered:
+        parts["gathered"] = shared.gathered
+    peak = most.most - (most.peak.total() - sum(parts.values()))
+    talk = Span(low=0.0, middle=shared.seconds, high=2 * shared.seconds)
+    seconds = step.plus(talk).times(steps).plus(span(once[0] + epochs * once[1], basis))
+    flops = sum(call.flops * number for call, number in rehearsal.usual.all_calls().items()) * rehearsal.scale
+    examples = len(ready.train)
+    return StagePlan(
+        stage=name,
+        machine=machine.name,
+        parameters=whole(network.named_parameters()),
+        trained=whole((name, value) for name, value in network.named_parameters() if value.requires_grad),
+        blocks={block.title: whole(block.parameters().items()) for block in network.blocks()},
+        steps=steps,
+        examples=examples,
+        flops_per_step=float(flops),
+        flops=float(flops * steps * machine.devices),
+        precision=ready.precision,
+        recomputes=ready.recomputes,
+        peak=peak,
+        peak_parts=parts,
+        peak_at=most.peak_at,
+        closed_form=_closed_form(
+            ingredients,
+            rehearsal,
+            shared.gathered + int(shared.share * weights),
+            *(int(shared.share * size) for size in (gradients, kept)),
+        ),
+        process=_process(rehearsal, real, peak, before, encoding) if here else process_on_card(peak),
+        memory=free + before if here else int(machine.memory),
+        step=step,
+        seconds=seconds,
+        per_second=examples * epochs / max(1e-9, step.middle * steps),
+        basis=basis,
+        measured=measured,
+        disk=_disk(ingredients, rehearsal, *(round(larger * size) for size in (weights, gradients, kept))),
+        **costs(seconds, machine),
+    )
+
+
+def _process(rehearsal: Rehearsal, real: Timed | None, peak: int, before: int, encoding: int) -> Span:
+    lengths = len(set(rehearsal.sizes))
+    if real is None or real.process is None:
+        return process_memory(peak, before, encoding, lengths)
+    beside = 0 if real.others else max(0, rehearsal.most.most - rehearsal.largest.most)
+    vary = rehearsal.ready.train.lengths is not None
+    return process_grown(max(encoding, real.process + beside), lengths - real.lengths, vary=vary)
+
+
+def _shared_out(recipe: Recipe, machine: Hardware) -> Recipe:
+    """What one of several devices gets of each batch."""
+    if machine.devices == 1:
+        return recipe
+    rows = max(1, machine.devices // recipe.hardware.tensor)
+    return with_changes(recipe, {"train.batch_size": -(-recipe.train.batch_size // rows)})
+
+
+def _timed(given: Given, recipe: Recipe, encoded: dict[str, Examples | None], *, others: bool) -> tuple[Timed, str]:
+    """Real steps of a network with random weights, and the precision that is faster here.
+
+    Args:
+        encoded: the examples, which need not be read a second time.
+        others: as for `timed_steps`.
+    """
+    real = replace(given.ingredients(recipe, "random"), encoded=encoded)
+    ready = set_up(real, None, silent())
+    return timed_steps(real, ready, SECONDS, TIMED, others=others), ready.precision
+
+
+def _undecided(ingredients: Ingredients) -> bool:
+    """Whether a run would measure first which precision is faster."""
+    network, recipe = ingredients.network, ingredients.recipe
+    if not isinstance(network, Transformer) or recipe.hardware.precision != "auto":
+        return False
+    return known_precision(network, recipe.train.batch_size) is None
+
+
+def _half_precision_gain(machine: Hardware) -> float:
+    """How many times as fast long products are in bfloat16."""
+    if "bfloat16" not in machine.products:
+        return 1.0
+    return machine.products["bfloat16"][-1][1] / machine.products["float32"][-1][1]
+
+
+def _closed_form(ingredients: Ingredients, rehearsal: Rehearsal, weights: int, gradients: int, state: int) -> int:
+    ready, train = rehearsal.ready, rehearsal.ready.recipe.train
+    examples = ingredients.examples("train")
+    assert examples is not None
+    longest = int(examples.lengths.max()) if examples.lengths is not None else 1
+    count = max(1, round(max(rehearsal.sizes) / longest / train.accumulate))
+    if ready.frozen is not None or ready.recomputes:
+        return closed_form(weights, gradients, state, 0, 0)
+    each = ready.activations if ready.activations is not None else activation_bytes(ready.network, examples)
+    return closed_form(weights, gradients, state, each, count)
+
+
+def _disk(ingredients: Ingredients, rehearsal: Rehearsal, weights: int, trained: int, state: int) -> dict[str, int]:
+    folder = ingredients.prepared.folder
+    found = {
+        "prepared data": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        "checkpoints": 2 * (trained + state) + trained,
+        "model": weights,
+    }
+    frozen = rehearsal.ready.frozen
+    if frozen is not None:
+        forms = [Form(shape=slot.kept_shape, dtype=slot.dtype, by_token=slot.by_token) for slot in frozen.prefix.slots]
+        for examples in (rehearsal.ready.train, rehearsal.ready.valid):
+            if examples is not None:
+                tokens = int(examples.lengths.sum()) if examples.lengths is not None else 0
+                found["frozen part"] = found.get("frozen part", 0) + kept_bytes(forms, len(examples), tokens)
+    return found

@@ -1,0 +1,127 @@
+"""The table of tasks: one line each. A third party adds its own by the entry point group `tunewright.tasks`."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from tunewright.errors import ArtifactError, RecipeError, UserError
+from tunewright.models.hub.hf_network import Transformer
+from tunewright.models.saved_model import SavedModel
+from tunewright.tasks import (
+    click_prediction,
+    image_classification,
+    item_recommendation,
+    language_modeling,
+    masked_language_modeling,
+    preference_tuning,
+    speech_recognition,
+    supervised_fine_tuning,
+    tabular_classification,
+    tabular_regression,
+    text_classification,
+    text_regression,
+)
+from tunewright.tasks import text_multilabel_classification as text_multilabel
+from tunewright.tasks.base.targets import TargetEncoder
+from tunewright.tasks.base.task import Preprocessor, Task
+from tunewright.tasks.text.encoder import TokenEncoder
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        image_classification.TASK,
+        tabular_classification.TASK,
+        tabular_regression.TASK,
+        text_classification.TASK,
+        text_multilabel.TASK,
+        text_regression.TASK,
+        masked_language_modeling.TASK,
+        language_modeling.TASK,
+        supervised_fine_tuning.TASK,
+        preference_tuning.TASK,
+        click_prediction.TASK,
+        item_recommendation.TASK,
+        speech_recognition.TASK,
+    )
+}
+
+
+def get_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        RecipeError: there is none; names the nearest.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    for entry in entry_points(group="tunewright.tasks", name=name):
+        return entry.load()
+    near = difflib.get_close_matches(name, TASKS, n=1)
+    raise RecipeError(
+        "there is no such task",
+        place="task",
+        found=name,
+        expected=", ".join(TASKS),
+        fix=f"did you mean {near[0]}?" if near else "choose one of these",
+    )
+
+
+def task_defaults(name: str) -> dict[str, Any]:
+    """The default recipe of a task, as nested dicts, for the recipe loader."""
+    return get_task(name).defaults
+
+
+def load_preprocessor(saved: SavedModel) -> Preprocessor:
+    """A saved model's preprocessor from its JSON and the files in the model's folder.
+
+    Raises:
+        ArtifactError: it is damaged, or its tokens are not those of the network.
+    """
+    assert saved.folder is not None
+    found = read_preprocessor(saved.extra, saved.folder)
+    if isinstance(found.inputs, TokenEncoder) and isinstance(saved.network, Transformer):
+        _require_known_tokens(found.inputs, saved.network, saved.folder)
+    return found
+
+
+def read_preprocessor(extra: dict[str, Any], folder: Path) -> Preprocessor:
+    """The preprocessor of a model's folder, without its network.
+
+    Args:
+        extra: the JSON that was saved beside the network.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    try:
+        value = extra["preprocessor"]
+        task = get_task(value["task"])
+        target = TargetEncoder(**value["target"]) if value["target"] else None
+        inputs = task.load_inputs(value["inputs"], folder)
+    except UserError:
+        raise
+    except Exception as error:  # the library's tokenizers raise whatever they like
+        raise ArtifactError(
+            f"the model's preprocessor is damaged: {type(error).__name__}: {error}",
+            file=folder,
+            expected="the files that were saved beside the weights",
+            fix="restore the folder from a copy, or train again",
+        ) from error
+    return Preprocessor(task=task, inputs=inputs, target=target)
+
+
+def _require_known_tokens(inputs: TokenEncoder, network: Transformer, folder: Path) -> None:
+    """The tokenizer makes no token that the network has no embedding for."""
+    known = network.core.config.vocab_size
+    highest = max(inputs.tokenizer.get_vocab().values(), default=0)
+    if highest >= known:
+        raise ArtifactError(
+            "the tokenizer makes tokens that the network does not know",
+            file=folder / "tokenizer.json",
+            found=f"token {highest}",
+            expected=f"tokens below {known}, the size of the network's vocabulary",
+            fix="restore the folder from a copy, or train again",
+        )

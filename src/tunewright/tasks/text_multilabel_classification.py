@@ -1,0 +1,27 @@
+"""Which of K classes does this text, or this pair of texts, have? Any number of them.
+
+A task of its own, and not a guess of text-classification from the data: whether "drama;comedy" is one class or two decides
+the loss, the metrics and what a prediction is, so it stands in the recipe.
+"""
+
+from tunewright.tasks import text_classification
+from tunewright.tasks.base.task import Task
+from tunewright.tasks.text.encoder import fit_tokens, load_tokens
+
+TASK = Task(
+    name="text-multilabel-classification",
+    summary="which labels a text, or a pair of texts, has; any number of them",
+    target_kind="labels",
+    purpose="text-classification",
+    fit_inputs=fit_tokens,
+    load_inputs=load_tokens,
+    default_model={"backbone": "minilm"},
+    # F1 is 0 until the first probability passes 1/2, so it cannot tell early weights apart: the loss selects.
+    defaults={
+        **text_classification.TASK.defaults,
+        "data": {},
+        "train": {**text_classification.TASK.defaults["train"], "select": "loss"},
+    },
+    objective="binary_cross_entropy",
+    metrics=("f1_micro", "f1_macro", "subset_accuracy", "hamming_loss", "pr_auc", "log_loss"),
+)

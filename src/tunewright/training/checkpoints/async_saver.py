@@ -1,0 +1,75 @@
+"""Who writes checkpoints: the training itself, or a thread beside it that has a copy in the processor's memory.
+
+Beside it the training waits for the copy alone, and not for hashes and the disk. Checkpoints are written in the order in which they were
+saved, so the one on disk is always an earlier state of this training, whole; what could not be written is said at the next save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from tunewright.training.checkpoints.checkpoint import Checkpoint, best_name, save_best, save_checkpoint
+from tunewright.training.distributed.process_group import Team
+
+# So many copies wait to be written at most: a checkpoint, and the best weights that it speaks of.
+WAITING = 2
+
+
+class Saver:
+    """Saves into `root` until the end of the `with`, which waits for what is being written.
+
+    Args:
+        beside: write in a thread; where the weights lie on an accelerator, as a copy takes the processor's memory.
+        together: the processes that each write their part of divided tensors; None: this one writes all. Collective when given.
+    """
+
+    def __init__(self, root: Path, *, beside: bool, together: Team | None) -> None:
+        self.root = root
+        self._thread = ThreadPoolExecutor(1) if beside else None
+        # The thread's messages to other processes must not get between those of the training.
+        self._together = together.apart() if beside and together is not None else together
+        self._writing: list[Future[Any]] = []
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._thread is not None:
+            self._thread.shutdown()
+        if error is None:
+            self._wait(0)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """See `save_checkpoint`. Raises RunFailed, of this one or one before."""
+        copied = replace(checkpoint, model=self._own(checkpoint.model), optimizer=self._own(checkpoint.optimizer))
+        self._do(lambda: save_checkpoint(self.root, copied, self._together))
+
+    def save_best(self, step: int, model: Mapping[str, Tensor]) -> str:
+        """See `save_best`. Raises RunFailed, of this one or one before."""
+        copied = self._own(model)
+        self._do(lambda: save_best(self.root, step, copied, self._together))
+        return best_name(step)
+
+    def _own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the training will not change under the writer's hands."""
+        if self._thread is None:
+            return dict(tensors)
+        self._wait(WAITING - 1)
+        return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+
+    def _do(self, write: Callable[[], object]) -> None:
+        if self._thread is None:
+            write()
+        else:
+            self._writing.append(self._thread.submit(write))
+
+    def _wait(self, most: int) -> None:
+        while len(self._writing) > most:
+            self._writing.pop(0).result()

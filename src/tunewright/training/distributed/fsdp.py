@@ -1,0 +1,160 @@
+"""One model divided among processes: each keeps its part of every weight, gradient and optimiser state (FSDP2, `fully_shard`).
+
+A layer's weights are gathered where it is computed and let go again afterwards; what is in no layer of a stack (embeddings, head) is gathered
+for the whole of a pass (Zhao et al. 2023, "PyTorch FSDP", section 3). Model files know nothing of it, and neither does the loop: what is
+asked of the network is asked through `Sharded`, and the parameters are DTensors whose gradients come added up. Where a network computes in
+bfloat16 (autocast), as in one process, the weights of a gpt's layers travel so too, half as many bytes; what is kept, added up and stepped is float32.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+
+from tunewright.data.batches.sampler import Batch
+from tunewright.models.core.meta_weights import is_hollow
+from tunewright.models.core.network import AnyNetwork, Block, Network
+from tunewright.models.hub.hf_network import Transformer
+from tunewright.training.distributed.dtensors import is_divided
+from tunewright.training.distributed.process_group import Team
+from tunewright.training.loop import StepObjective
+
+T = TypeVar("T")
+
+
+class Sharded(nn.Module):
+    """The root of a divided network. A function that is given the network finds all of it there, whatever part of it is called."""
+
+    def __init__(self, network: AnyNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, ask: Callable[[AnyNetwork], T]) -> T:
+        return ask(self.network)
+
+
+def shard(
+    network: AnyNetwork,
+    team: Team,
+    *,
+    tensor: int = 1,
+    offload: bool,
+    fill: Callable[[AnyNetwork], None] | None = None,
+) -> tuple[Sharded, Team]:
+    """A divided copy of a network, in every process.
+
+    Collective: every process calls it with a network of the same shape.
+
+    Args:
+        fill: gives the divided network this process's part of the numbers. None: they are the first process's network's; the others'
+            may be without memory, so that the whole is in memory once.
+        tensor: so many processes next to each other also divide the layers' computation (`training/distributed/tensor_parallel.py`).
+        offload: weights, gradients and optimiser states wait in the processor's memory.
+
+    Returns:
+        the network, and this process among those that have other rows than it.
+    """
+    # They take long to load, and who trains alone needs none of them.
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+
+    divided = _without_numbers(network)
+    if isinstance(network, Transformer) and network.described["purpose"] == "causal-lm":
+        # Seen in float32 on the whole network, for the parts may come in bfloat16.
+        divided.has_plain_head = team.told(team.first and network.has_plain_head)
+    meshes = init_device_mesh(team.device.type, (team.size // tensor, tensor), mesh_dim_names=("rows", "tensor"))
+    mesh = meshes["rows"]
+    policy: dict[str, Any] = {"offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(), "mesh": mesh}
+    if tensor > 1:
+        from tunewright.training.distributed.tensor_parallel import divide_layers, other_dimension
+
+        divide_layers(divided, meshes["tensor"])
+        policy["shard_placement_fn"] = other_dimension
+    travel = MixedPrecisionPolicy(
+        param_dtype=travels_in(divided), reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    for block in layers_of(divided):
+        fully_shard(block.module, **policy, mp_policy=travel)
+    whole = Sharded(divided)
+    fully_shard(whole, **policy)
+    for module in whole.modules():
+        if isinstance(module, FSDPModule):
+            # A step's loss is one mean over all examples: gradients are added up, not averaged.
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+    home = torch.device("cpu") if offload else team.device
+    whole._apply(lambda value: _placed(value, home if is_divided(value) else team.device))  # pyright: ignore[reportPrivateUsage]
+    if fill is not None:
+        fill(divided)
+    else:
+        given = dict(network.state_dict()) if team.first else {}
+        set_model_state_dict(divided, given, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
+        for name, buffer in divided.named_buffers():  # those too that no state_dict has
+            if team.first:
+                buffer.copy_(network.get_buffer(name))
+            distributed.broadcast(buffer, 0)
+    # Nobody adds to a layer's output in place here, which is what it warns of.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
+    return whole, replace(team, rank=mesh.get_local_rank(), size=mesh.size(), group=mesh.get_group())
+
+
+def layers_of(network: AnyNetwork) -> list[Block]:
+    """What is gathered by itself: only what is sure to be called as a whole, the layers of a stack and all of a network that is one sequence."""
+    blocks = [block for block in network.blocks() if block.parameters()]
+    return [block for block in blocks if isinstance(network, Network) or re.search(r"\.\d+$", block.name)]
+
+
+def travels_in(network: AnyNetwork) -> torch.dtype | None:
+    """The type of a layer's weights on their way; None: their own."""
+    from tunewright.models.language.gpt import GPT  # lazily, as all that imports the library
+
+    # The norms of other models do not compute with weights in bfloat16 everywhere.
+    reduced = isinstance(network, Transformer) and network.reduced and isinstance(network.core, GPT)
+    return torch.bfloat16 if reduced else None
+
+
+def _without_numbers(network: AnyNetwork) -> AnyNetwork:
+    """A copy whose parameters have no memory, tied ones still tied; of the buffers only those that have none here."""
+    empty: dict[int, Any] = {}
+    for value in network.parameters():
+        bare = torch.empty(value.shape, dtype=value.dtype, device="meta")
+        empty[id(value)] = nn.Parameter(bare, value.requires_grad)
+    for value in network.buffers():
+        if is_hollow(value):
+            empty[id(value)] = torch.empty(value.shape, dtype=value.dtype, device="meta")
+    return copy.deepcopy(network, empty)
+
+
+def _placed(value: Tensor, device: torch.device) -> Tensor:
+    return torch.empty_like(value, device=device) if value.is_meta else value.to(device)
+
+
+def asked(model: nn.Module, ask: Callable[[Any], T]) -> T:
+    """What the function finds of the network. Of a divided one each process has to ask, and what was gathered is let go again."""
+    if not isinstance(model, Sharded):
+        return ask(model)
+    found = model(ask)
+    model.reshard()  # pyright: ignore[reportCallIssue]  FSDP gives the root such a method
+    return found
+
+
+@dataclass(frozen=True)
+class ShardedObjective:
+    """An objective of a divided network: stand-ins count nothing."""
+
+    objective: StepObjective
+
+    def weight(self, batch: Batch) -> float:
+        return self.objective.weight(batch) if batch.counts else 0.0
+
+    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
+        loss = model(lambda network: self.objective.loss_sum(network, batch, epoch))
+        return loss if batch.counts else loss * 0.0

@@ -1,0 +1,120 @@
+"""`tunewright design RECIPE --fit`: train small networks of several sizes here, and fit a scaling law to what they come to.
+
+Each size is trained once, at a constant learning rate, and its validation loss after each epoch is a point: a token that is read up to four times
+is worth about as much as a new one (Muennighoff et al. 2023, section 6). The learning rate is that of the smallest, carried to the
+others by muP.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from tunewright.console import Screen, silent
+from tunewright.errors import RecipeError
+from tunewright.pipeline.read_recipe import read_recipe
+from tunewright.planning.compute_optimal import SQUARES
+from tunewright.planning.format import duration
+from tunewright.planning.law_fitting import Fit, Point, fit_law
+from tunewright.planning.plan import plan
+from tunewright.planning.scaling_laws import EACH
+from tunewright.recipe.named import parse_named
+from tunewright.report.reading import read_run
+from tunewright.run_recipe import run
+
+# Layers and width; heads of 32.
+SHAPES = ((2, 64), (3, 96), (4, 128), (5, 192))
+HEAD = 32
+EPOCHS = 4
+# For these budgets the law's answer is shown, each so many times what was spent on the largest training here.
+BEYOND = (1, 10, 100)
+
+
+def fit_own_law(recipe: Path, overrides: list[str], *, screen: Screen | None = None) -> Fit:
+    """Train, fit, and print the law with its intervals.
+
+    Raises:
+        RecipeError: the recipe does not train a `gpt` from nothing as its first stage.
+    """
+    screen = screen or Screen()
+    loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
+    options = _options(loaded.task, loaded.model.backbone)
+    points: list[Point] = []
+    with tempfile.TemporaryDirectory() as folder:
+        changes = [[*overrides, *_changes(shape, options)] for shape in SHAPES]
+        seconds = sum(plan(recipe, part, probe=False, screen=silent())[0].seconds.middle for part in changes)
+        screen.say(f"{len(SHAPES)} sizes are trained for {EPOCHS} epochs each: {duration(seconds)} by the plan")
+        for (layers, width), part in zip(SHAPES, changes):
+            done = run(recipe, overrides=part, base=base, runs=folder, until="pretrain", screen=silent())
+            points += _points(done.folder, layers, width)
+            screen.say(f"{layers} layers of {width}: validation loss {points[-1].loss:.3f}")
+    found = fit_law(points)
+    _show(found, points, screen)
+    return found
+
+
+def _options(task: str, backbone: Any) -> dict[str, Any]:
+    name, options = parse_named(backbone, "model.backbone") if backbone is not None else (None, {})
+    if task != "language-modeling" or name != "gpt":
+        raise RecipeError(
+            "a law is fitted to language models that begin from nothing",
+            place="--fit",
+            found=f"task: {task}, backbone: {name}",
+            expected="task: language-modeling, backbone: gpt",
+            fix="tunewright init language-modeling writes such a recipe",
+        )
+    return options
+
+
+def _changes(shape: tuple[int, int], options: dict[str, Any]) -> list[str]:
+    layers, width = shape
+    kept = {"context": options.get("context", 64), "layers": layers, "width": width, "heads": width // HEAD}
+    written = ", ".join(
+        f"{name}: {value}" for name, value in {**kept, "tied": "false", "base_width": SHAPES[0][1]}.items()
+    )
+    return [
+        f"model.backbone={{gpt: {{{written}}}}}",
+        f"train.epochs={EPOCHS}",
+        "train.schedule=constant",
+        "stages=[pretrain]",
+        "eval.resamples=100",
+        "eval.seeds=1",
+        "eval.target={}",
+    ]
+
+
+def _points(folder: Path, layers: int, width: int) -> list[Point]:
+    """The validation loss after each epoch, and the tokens that were read until then."""
+    (stage,) = read_run(folder).stages
+    tokens = stage.summary["texts"]["tokens"]
+    return [
+        Point(float(SQUARES * layers * width**2), float(tokens * entry["epoch"]), float(entry["valid"]["loss"]))
+        for entry in stage.epochs
+    ]
+
+
+def _show(found: Fit, points: list[Point], screen: Screen) -> None:
+    law = found.law
+    for name, said in (("irreducible", "E"), ("alpha", "α"), ("beta", "β")):
+        low, high = found.interval(name)
+        screen.say(f"{said} = {getattr(law, name):.3f} [{low:.3f}, {high:.3f}]")
+    screen.say(
+        f"A = {law.a:.4g}, B = {law.b:.4g}; the {len(points)} losses are met within {found.error:.4f} on the average"
+    )
+    spent = EACH * max(point.parameters * point.tokens for point in points)
+    table = Table(title="what a budget is worth by it", title_justify="left", box=None, pad_edge=False)
+    for heading in ("FLOPs", "parameters", "tokens", "loss"):
+        table.add_column(heading, justify="right")
+    for times in BEYOND:
+        size, tokens = law.optimum(times * spent)
+        sizes = [other.optimum(times * spent)[0] for other in found.laws]
+        low, high = sorted(sizes)[len(sizes) // 40], sorted(sizes)[-1 - len(sizes) // 40]
+        shown = f"{size:.3g} [{low:.3g}, {high:.3g}]"
+        table.add_row(f"{times * spent:.2g}", shown, f"{tokens:.3g}", f"{law.loss(size, tokens):.3f}")
+    screen.console.print(table)
+    screen.warn(
+        "so few and so small trainings say little of large ones: far beyond the sizes tried here the published laws are the safer guide"
+    )

@@ -1,0 +1,294 @@
+"""The trials of a search: Optuna's, in a file, each a training of the recipe's stages without their evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+import warnings
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from tunewright.console import Screen, silent
+from tunewright.errors import ArtifactError, Diverged, NothingLearned, RecipeError
+from tunewright.models.hub.hf_network import first_line
+from tunewright.pipeline.read_recipe import given_weights, read_recipe
+from tunewright.pipeline.stage import StageJob, recipe_backbone
+from tunewright.pipeline.train.methods import is_learned, learn_stage
+from tunewright.random import mix
+from tunewright.recipe.search_space import Choice
+from tunewright.recipe.stages import stage_recipes
+from tunewright.runs.folder import read_json
+from tunewright.tuning.search import Search, open_search
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.samplers import BaseSampler
+
+Sampler = Literal["tpe", "random", "grid"]
+# ASHA lets a third of the trials go on from each rung to the next (Li et al. 2020, "A system for massively parallel hyperparameter
+# tuning"); a training of fewer epochs than this has no rungs worth the name.
+FACTOR, RUNGS_FROM = 3, 4
+# Seconds that a second process waits for the file of trials.
+PATIENCE = 60
+
+
+class LetGo(Exception):
+    """A trial that is not worth its remaining epochs."""
+
+
+def chosen_sampler(name: str) -> Sampler:
+    """The sampler of that name. Raises RecipeError when there is none."""
+    if name not in get_args(Sampler):
+        raise RecipeError(
+            "there is no such sampler", place="--sampler", found=name, expected=", ".join(get_args(Sampler)),
+            fix="leave --sampler out",
+        )  # fmt: skip
+    return name  # pyright: ignore[reportReturnType]  seen above
+
+
+def open_study(search: Search, sampler: Sampler, prune: bool, worker: int = 0) -> Study:
+    """Optuna's, with the trials that the file has.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    path = (search.folder / "study.db").resolve()
+    try:
+        _require_whole(path)
+        storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": PATIENCE}})
+        direction = "maximize" if search.greater else "minimize"
+        study = optuna.create_study(study_name="tune", storage=storage, load_if_exists=True, direction=direction)
+        _ = study.trials
+    except Exception as error:
+        raise ArtifactError(
+            f"the file of trials cannot be read: {first_line(error)}",
+            file=path,
+            expected="a whole database of trials",
+            fix="restore it from a copy, or remove it: then all trials are made again",
+        ) from error
+    seed = (
+        mix(search.seed, "sampler", worker, len(study.trials)) % 2**32
+    )  # who goes on, or helps, must not draw what was drawn before
+    study.sampler = _sampler(sampler, seed)
+    rungs = prune and search.epochs >= RUNGS_FROM
+    study.pruner = (
+        optuna.pruners.SuccessiveHalvingPruner(min_resource=-(-search.epochs // 4), reduction_factor=FACTOR)
+        if rungs
+        else optuna.pruners.NopPruner()
+    )
+    return study
+
+
+def _require_whole(path: Path) -> None:
+    """Let SQLite look through its own file, where there is one. Raises sqlite3.DatabaseError or ValueError when it is damaged."""
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(path, timeout=PATIENCE)) as database:
+        (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        raise ValueError(found)
+
+
+def _sampler(sampler: Sampler, seed: int) -> BaseSampler:
+    import optuna
+
+    if sampler != "tpe":
+        return optuna.samplers.RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls these options experimental at each start
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True, multivariate=True)
+
+
+def grid_of(search: Search) -> list[dict[str, Any]]:
+    """All combinations of the lists."""
+    ranges = [choice.name for choice in search.space if choice.kind != "one_of"]
+    if ranges:
+        raise RecipeError(
+            "a grid needs lists of values",
+            place=f"search.{ranges[0]}",
+            found="a range",
+            expected="a list",
+            fix="write the values out, or --sampler tpe",
+        )
+    names = [choice.name for choice in search.space]
+    values = [[_plain(value) for value in choice.values] for choice in search.space]
+    return [dict(zip(names, found)) for found in itertools.product(*values)]
+
+
+def take_up(study: Study, search: Search, grid: list[dict[str, Any]], screen: Screen) -> None:
+    """Trials that a killed process left are begun again with the same settings; the first of all is the recipe as it is, or a
+    grid's in their order."""
+    import optuna
+
+    if not study.trials:
+        usual = _as_it_is(search)
+        for params in grid or ([usual] if usual is not None else []):
+            study.enqueue_trial(params)
+        return
+    open_trials = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.RUNNING]
+    waiting = [
+        trial.system_attrs.get("fixed_params")
+        for trial in study.trials
+        if trial.state == optuna.trial.TrialState.WAITING
+    ]
+    for trial in open_trials:
+        if trial.params not in waiting:  # first: a kill between the two must not lose it
+            study.enqueue_trial(trial.params)
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    finished = sum(trial.state.is_finished() for trial in study.trials) - len(open_trials)
+    screen.say(f"going on with {search.folder}: {finished} trials are finished, {len(open_trials)} were cut short")
+
+
+def _as_it_is(search: Search) -> dict[str, Any] | None:
+    """The recipe's own values, where each lies within the search."""
+    loaded = read_recipe(search.recipe, search.overrides, None)[0].model_dump(mode="json")
+    found: dict[str, Any] = {}
+    for choice in search.space:
+        value: Any = loaded
+        for part in choice.name.split("."):
+            value = (
+                value[int(part)] if isinstance(value, list) else value.get(part) if isinstance(value, dict) else None
+            )
+        inside = (
+            value in choice.values
+            if choice.kind == "one_of"
+            else isinstance(value, int | float) and choice.values[0] <= value <= choice.values[1]
+        )
+        if not inside:
+            return None
+        found[choice.name] = _plain(value) if choice.kind == "one_of" else value
+    return found
+
+
+def try_out(study: Study, search: Search, trials: int, hours: float | None, screen: Screen) -> None:
+    """Trials, until so many are finished, by whomever, or so many hours are over."""
+    import optuna
+
+    until = None if hours is None else time.monotonic() + 3600 * hours
+    while (
+        sum(trial.state in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED) for trial in study.trials)
+        < trials
+    ):
+        if until is not None and time.monotonic() > until:
+            screen.warn(f"{hours:g} hours are over: no further trial is begun")
+            return
+        trial = study.ask()
+        params = {choice.name: _suggested(trial, choice) for choice in search.space}
+        try:
+            value = _carried_out(search, trial, params)
+        except LetGo as reason:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            screen.say(f"trial {trial.number}: {settings_shown(params)}: let go ({reason})")
+            continue
+        except (Diverged, NothingLearned) as error:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            screen.say(f"trial {trial.number}: {settings_shown(params)}: {error.problem}")
+            continue
+        study.tell(trial, value)
+        screen.say(f"trial {trial.number}: {settings_shown(params)}: {search.metric} {value:.4f}")
+
+
+def _suggested(trial: Trial, choice: Choice) -> Any:
+    """A value as it stands in the recipe. Optuna keeps lists and mappings as their text."""
+    if choice.kind == "one_of":
+        found = trial.suggest_categorical(choice.name, [_plain(value) for value in choice.values])
+        return as_in_recipe(choice, found)
+    low, high = choice.values
+    if choice.kind == "whole":
+        return trial.suggest_int(choice.name, low, high)
+    return trial.suggest_float(choice.name, low, high, log=choice.kind == "log")
+
+
+def as_in_recipe(choice: Choice, kept: Any) -> Any:
+    """What Optuna keeps, as the recipe has it."""
+    return next(value for value in choice.values if _plain(value) == kept) if choice.kind == "one_of" else kept
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else json.dumps(value)
+
+
+def _carried_out(search: Search, trial: Trial, params: dict[str, Any]) -> float:
+    """Train the stages; the validation result that the last one was chosen by. What a trial trained is gone afterwards."""
+    overrides = [*search.overrides, *(choice.override(params[choice.name]) for choice in search.space)]
+    loaded = read_recipe(search.recipe, overrides, None)[0]
+    place = search.folder / "trials" / hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:16]
+    stages = stage_recipes(loaded)
+    source = given_weights(stages[0].recipe, search.base)
+
+    def watch(epoch: int, valid: dict[str, float]) -> None:
+        value = valid.get(search.metric)
+        if value is None:
+            return
+        trial.report(value, epoch)
+        if epoch < search.epochs and trial.should_prune():
+            raise LetGo(f"{search.metric} {value:.4f} after epoch {epoch}")
+
+    try:
+        for index, (stage, data) in enumerate(zip(stages, search.prepared, strict=True)):
+            folder = place / stage.name
+            if not is_learned(folder):
+                backbone = recipe_backbone(stage.recipe, search.base)
+                job = StageJob(stage=stage, folder=folder, source=source, prepared=data, backbone=backbone)
+                learn_stage(job, silent(), watch if index == len(stages) - 1 else None)
+            source = folder / "model"
+        best = read_json(place / stages[-1].name / "summary.json", "a trial")["training"].get("best")
+    except (LetGo, Diverged, NothingLearned):
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    if best is None:
+        raise RecipeError(
+            "this way of learning leaves no validation result to compare trials by",
+            place="tune.method",
+            expected="training by gradients",
+            fix="write what moves, such as tune: {freeze: none}",
+        )
+    shutil.rmtree(place, ignore_errors=True)
+    assert best["metric"] == search.metric
+    return float(best["value"])
+
+
+def start_worker(
+    search: Search, number: int, trials: int, sampler: str, prune: bool, hours: float | None
+) -> subprocess.Popen[bytes]:
+    """One more process that tries; it writes no report."""
+    words = ["tune", str(search.recipe), *search.overrides, f"--trials={trials}", f"--sampler={sampler}", "--seeds=0"]
+    words += (
+        [f"--runs={search.folder.parent}", f"--worker={number}"]
+        + ([] if prune else ["--no-prune"])
+        + ([f"--hours={hours}"] if hours else [])
+    )
+    return subprocess.Popen([sys.executable, "-P", "-m", "tunewright", *words], stdout=subprocess.DEVNULL)
+
+
+def help_to_try(
+    recipe: Path,
+    overrides: list[str],
+    *,
+    number: int,
+    trials: int,
+    sampler: Sampler,
+    prune: bool,
+    hours: float | None,
+    runs: Path,
+) -> None:
+    """What a second process does: trials, and nothing else."""
+    search = open_search(recipe, overrides, runs, silent())
+    try_out(open_study(search, sampler, prune, number), search, trials, hours, silent())
+
+
+def settings_shown(params: dict[str, Any]) -> str:
+    """For people."""
+    return ", ".join(
+        f"{name} {f'{value:.3g}' if isinstance(value, float) else _plain(value)}" for name, value in params.items()
+    )

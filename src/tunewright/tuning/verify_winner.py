@@ -1,0 +1,64 @@
+"""The winner of a search held against the recipe as it is: both trained with as many seeds, and tested."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from tunewright.console import Screen, silent
+from tunewright.evaluation.intervals import Estimate, over_seeds
+from tunewright.evaluation.metrics import METRICS
+from tunewright.files import write_record
+from tunewright.run_recipe import run
+from tunewright.runs.folder import read_json
+from tunewright.tuning.search import Search
+
+
+def hold_against(search: Search, winner: list[str], seeds: int, screen: Screen) -> dict[str, Any]:
+    """The winner and the recipe as it is, each trained with as many seeds and tested; the difference seed by seed."""
+    found: dict[str, list[float]] = {}
+    for name, more in (("as it is", []), ("tuned", winner)):
+        screen.say(f"{name}: {seeds} seeds")
+        overrides = [*search.overrides, *more, f"eval.seeds={seeds}", f"name={'default' if not more else 'tuned'}"]
+        place = search.folder / "held" / hashlib.sha256("\n".join(more).encode()).hexdigest()[:12]
+        result = _finished(place) or run(search.recipe, overrides=overrides, runs=place, screen=silent()).folder
+        stage = read_json(result / "run.json", "a run")["stages"][-1]
+        summary = read_json(result / stage / "summary.json", "a stage")
+        metric = (
+            search.metric
+            if search.metric in summary["evaluation"]["metrics"]
+            else next(iter(summary["evaluation"]["metrics"]))
+        )
+        several = summary.get("seeds", {}).get("metrics", {}).get(metric, {}).get("values")
+        found[name] = several or [summary["evaluation"]["metrics"][metric]["value"]]
+        found.setdefault("metric", [metric])  # pyright: ignore[reportArgumentType]
+    metric = str(found.pop("metric")[0])
+    difference = over_seeds([b - a for a, b in zip(found["as it is"], found["tuned"], strict=True)])
+    screen.say(_sentence(metric, difference))
+    held = {
+        "metric": metric,
+        "as_it_is": found["as it is"],
+        "tuned": found["tuned"],
+        "difference": difference.to_json(),
+    }
+    write_record(search.folder / "held.json", held)
+    return {**held, "sentence": _sentence(metric, difference)}
+
+
+def _finished(place: Path) -> Path | None:
+    """A run that was finished there before."""
+    runs = [path.parent for path in place.glob("*/run.json")]
+    return next((folder for folder in runs if read_json(folder / "run.json", "a run").get("complete")), None)
+
+
+def _sentence(metric: str, difference: Estimate) -> str:
+    value, low, high = difference.value, difference.low, difference.high
+    assert value is not None
+    if low is None or high is None:
+        return f"tuned against as it is: {metric} {value:+.4f} on the test rows, of one seed: no interval"
+    if low <= 0 <= high:
+        verdict = "no real difference"
+    else:
+        verdict = "better" if (low > 0) == METRICS[metric].greater_is_better else "worse"
+    return f"tuned against as it is: {verdict}: {metric} {value:+.4f} [{low:+.4f}, {high:+.4f}] on the test rows over seeds"
