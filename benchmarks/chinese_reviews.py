@@ -16,7 +16,7 @@ from typing import Any
 
 import tunewright
 from tunewright.evaluation.paired_comparison import compare_predictions
-from tunewright.pipeline.results.evaluate_stage import read_predictions
+from tunewright.pipeline.results.predictions import read_predictions
 
 HERE = Path(__file__).parent
 RECIPES = {

@@ -56,7 +56,7 @@ def accuracies() -> dict[str, Any]:
     """Of each way with LoRA, and how it differs from LoRA on whole weights."""
     from tunewright import run
     from tunewright.evaluation.paired_comparison import compare_predictions
-    from tunewright.pipeline.results.evaluate_stage import read_predictions
+    from tunewright.pipeline.results.predictions import read_predictions
 
     example = ROOT / "examples" / "chinese-reviews" / "lora.yaml"
     found: dict[str, Any] = {}

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from architectures import ARCHITECTURES, IMAGES, TEXTS, config_of, make_backbone, make_inputs, purpose_of
-from tunewright.data.batches.sampler import Batches, Examples, Ragged, TensorExamples, TokenExamples
+from tunewright.data.batches.batch import Examples
+from tunewright.data.batches.examples import Ragged, TensorExamples, TokenExamples
+from tunewright.data.batches.sampler import Batches
 from tunewright.errors import ArtifactError, RecipeError, RunFailed
 from tunewright.models.backbone import open_backbone, weights_folder
 from tunewright.models.core.network import Block, evaluating
@@ -26,9 +28,11 @@ from tunewright.models.layer_table import layer_table
 from tunewright.models.saved_model import load_network, save_model
 from tunewright.recipe.schema import Tune, Unfreeze
 from tunewright.training import freezing
-from tunewright.training.loop import Settings, State, Surroundings, train
-from tunewright.training.objectives.registry import FromLabels, cross_entropy
+from tunewright.training.freeze_certificate import certify, fingerprint
+from tunewright.training.loop import Settings, Surroundings, train
+from tunewright.training.objectives.supervised import FromLabels, cross_entropy
 from tunewright.training.optimizers.registry import build_optimizer
+from tunewright.training.state import State
 
 CLASSES = ["bad", "good", "none of both"]
 OWN_HEAD: list[Any] = [{"dense": 8, "activation": "relu"}, {"dense": "auto"}]
@@ -63,7 +67,7 @@ def examples_of(kind: str, count: int = 24) -> Examples:
 def learn(network: Transformer, kind: str, tune: Tune, *, epochs: int = 1, lr: float = 0.01) -> dict[str, Any]:
     """A few steps of the real loop; the certificate."""
     movements = freezing.resolve_movement(network, tune)
-    before = freezing.fingerprint(network)
+    before = fingerprint(network)
     optimizer = build_optimizer("adamw", freezing.parameter_groups(movements, lr), lr, 0.0)
     train(
         network,
@@ -83,7 +87,7 @@ def learn(network: Transformer, kind: str, tune: Tune, *, epochs: int = 1, lr: f
         ),
     )
     freezing.release(network)
-    return freezing.certify(movements, before, freezing.fingerprint(network), epochs)
+    return certify(movements, before, fingerprint(network), epochs)
 
 
 def logits(network: nn.Module, kind: str) -> Tensor:
@@ -123,13 +127,13 @@ def test_a_tensor_that_two_blocks_share_is_the_first_ones() -> None:
         groups = freezing.parameter_groups(movements, 1.0)
         held = [id(value) for group in groups for value in group["params"]]
         assert len(held) == len(set(held))
-        before = freezing.fingerprint(network)
+        before = fingerprint(network)
         freezing.start_epoch(movements, 0)
         with torch.no_grad():
             for group in groups:
                 for value in group["params"]:
                     value.add_(0.1)
-        certificate = freezing.certify(movements, before, freezing.fingerprint(network), 1)
+        certificate = certify(movements, before, fingerprint(network), 1)
         assert certificate["passed"] and not certificate["warnings"]
         moved = network.core.get_input_embeddings().weight
         assert moved.requires_grad == (tune.freeze == "none")
@@ -213,16 +217,16 @@ def test_frozen_parts_drop_nothing_and_keep_their_statistics(kind: str) -> None:
     network = network_of(kind)
     freezing.start_epoch(freezing.resolve_movement(network, Tune(freeze="backbone")), 0)
     inputs = make_inputs(kind)
-    before = freezing.fingerprint(network.base)
+    before = fingerprint(network.base)
 
     def call() -> Any:
         return network.base(**inputs) if isinstance(inputs, dict) else network.base(inputs)
 
     assert torch.equal(call()[0], call()[0])
-    assert freezing.fingerprint(network.base) == before
+    assert fingerprint(network.base) == before
     freezing.start_epoch(freezing.resolve_movement(network, Tune()), 0)
     first, second = call()[0], call()[0]
-    moved = freezing.fingerprint(network.base) != before
+    moved = fingerprint(network.base) != before
     assert moved == (kind in ("resnet", "mobilenet_v2")), "trained, its statistics move"
     assert moved or not torch.equal(first, second), "trained, it drops"
 

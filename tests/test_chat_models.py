@@ -28,7 +28,7 @@ from tunewright.recipe.schema import Data
 from tunewright.run_recipe import run
 from tunewright.tasks.language_model.chat_encoder import ChatExamples, packed
 from tunewright.tasks.language_model.chat_template import Rendered
-from tunewright.training.objectives.registry import FromNextTokens
+from tunewright.training.objectives.causal_lm import FromNextTokens
 
 ASKED = Turn("user", "2+3?")
 SHAPES: list[tuple[str, dict[str, Any], list[Turn]]] = [
@@ -190,7 +190,7 @@ def test_it_learns_to_answer(trained: Any) -> None:
 
 def test_an_exact_match_is_what_writing_gives(trained: Any) -> None:
     """The share that was measured token by token is the share of answers that come out word for word."""
-    from tunewright.pipeline.results.evaluate_stage import read_predictions
+    from tunewright.pipeline.results.predictions import read_predictions
 
     folder = trained.stages["finetune"].folder
     found = read_predictions(folder)

@@ -10,8 +10,9 @@ import pytest
 from chat_templates import FAMILIES, MARKS, Family, marked, spoken
 from tunewright.data.text.conversations import Turn
 from tunewright.data.text.tokenizer import WRITER, build_trainer, save_tokenizer
-from tunewright.tasks.language_model.chat_template import CHATML, PLAIN, TemplateMismatch, default_template, render
+from tunewright.tasks.language_model.chat_template import TemplateMismatch, default_template, render
 from tunewright.tasks.language_model.encoder import load_tokenizer
+from tunewright.tasks.text.known_templates import CHATML, PLAIN
 
 ALONE = [Turn("user", "What is two and three?"), Turn("assistant", "It is five.")]
 LONGER = [*ALONE, Turn("user", "And  one more?\nSay it."), Turn("assistant", "Six,\n\nI think: 6!")]

@@ -25,7 +25,7 @@ from tunewright.models.backbone import open_backbone
 from tunewright.models.core.layer_features import layer_means
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
 from tunewright.models.hub.model_facts import PUBLISHED
-from tunewright.pipeline.build.parts import prepare_data
+from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.stage import StageJob, load_origin
 from tunewright.recipe.loading import load_recipe
 from tunewright.recipe.stages import stage_recipes

@@ -36,7 +36,7 @@ from tunewright.files import refusal, sha256_file, write_record
 from tunewright.inference.model import print_predictions
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
 from tunewright.models.language.new_encoder import gpt
-from tunewright.pipeline.results.evaluate_stage import read_predictions
+from tunewright.pipeline.results.predictions import read_predictions
 from tunewright.pipeline.session.precision import set_precision
 from tunewright.recipe.loading import recipe_from_dict
 from tunewright.report.page import write_report

@@ -22,9 +22,10 @@ from tunewright.console import Screen, silent
 from tunewright.errors import ArtifactError
 from tunewright.files import cached_sha256, sha256_file
 from tunewright.run_recipe import run
-from tunewright.runs.folder import Identity, MetricsLog, open_run, read_json, read_metrics
+from tunewright.runs.folder import Identity, open_run, read_json
+from tunewright.runs.metrics_log import MetricsLog, read_metrics
 from tunewright.training.checkpoints.beginning import Beginning
-from tunewright.training.loop import State
+from tunewright.training.state import State
 
 
 def killed_after(saves: int) -> Callable[[], None]:

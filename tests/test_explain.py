@@ -32,7 +32,8 @@ from tunewright.inference.model import Model, load_model
 from tunewright.inference.read_input import given_pieces
 from tunewright.models.hub.attention_rollout import attention_rollout
 from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer
-from tunewright.tasks.base.explain import on_patches, questions
+from tunewright.tasks.image.explain import on_patches
+from tunewright.tasks.modalities import questions
 
 PLANTED = 20
 

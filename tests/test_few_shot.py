@@ -16,17 +16,18 @@ from sklearn.linear_model import LogisticRegression
 from architectures import ARCHITECTURES, config_of, make_backbone, make_inputs, purpose_of
 from tiny import texts, tiny_bert
 from tunewright.console import silent
-from tunewright.data.batches.sampler import TensorExamples
+from tunewright.data.batches.examples import TensorExamples
 from tunewright.errors import RecipeError
 from tunewright.files import sha256_file
 from tunewright.inference.model import load_model, predict
 from tunewright.models.core.network import evaluating
+from tunewright.models.core.tap import Tap
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
 from tunewright.models.saved_model import load_network
 from tunewright.recipe.schema import Tune
 from tunewright.run_recipe import run
 from tunewright.tasks.registry import get_task
-from tunewright.training.linear_probe import FOLDS, NEVER, Tap, fit_logistic, last_layer, write_layer
+from tunewright.training.linear_probe import FOLDS, NEVER, fit_logistic, last_layer, write_layer
 from tunewright.training.objectives.contrastive import FromPairs, PairExamples, pairs_an_epoch
 
 SETTINGS = {"eval": {"resamples": 100}, "hardware": {"threads": 1, "precision": "float32"}}

@@ -20,7 +20,8 @@ from torch import Tensor
 
 import tunewright
 from tunewright.console import silent
-from tunewright.data.batches.sampler import Batch, Batches, in_order
+from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.sampler import Batches, in_order
 from tunewright.data.image.augmentation import AUGMENTATIONS, build_augmentation
 from tunewright.data.image.image_examples import PictureExamples, Scaling
 from tunewright.data.image.randaugment import CHANGES
@@ -37,7 +38,7 @@ from tunewright.recipe.schema import Data, Model, Split
 from tunewright.run_recipe import run
 from tunewright.runs.folder import read_json
 from tunewright.tasks.image.processor import read_framing, read_scaling, resized
-from tunewright.training.objectives.registry import FromLabels, cross_entropy
+from tunewright.training.objectives.supervised import FromLabels, cross_entropy
 
 SIZES = [(31, 47), (60, 40), (33, 33), (20, 90)]
 

@@ -21,7 +21,7 @@ from tunewright.data.text.tokenizer import WRITER, build_trainer, save_tokenizer
 from tunewright.errors import ArtifactError, DataError, RecipeError, UserError
 from tunewright.evaluation.metrics import METRICS
 from tunewright.run_recipe import run
-from tunewright.runs.folder import read_metrics
+from tunewright.runs.metrics_log import read_metrics
 from tunewright.tasks.language_model import evaluation as next_tokens
 from tunewright.tasks.language_model.encoder import CausalEncoder, load_tokenizer
 from tunewright.tasks.language_model.evaluation import frequencies, next_token_outputs

@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tunewright.data.batches.sampler import Batches, TensorExamples
+from tunewright.data.batches.examples import TensorExamples
+from tunewright.data.batches.sampler import Batches
 from tunewright.errors import NothingLearned
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
-from tunewright.training.loop import Settings, State, Surroundings, train
-from tunewright.training.objectives.registry import FromLabels, LossSum, cross_entropy, mse
+from tunewright.training.loop import Settings, Surroundings, train
+from tunewright.training.objectives.base import LossSum
+from tunewright.training.objectives.supervised import FromLabels, cross_entropy, mse
 from tunewright.training.sanity_checks import SAME, weights_digest
+from tunewright.training.state import State
 
 
 def run(

@@ -22,7 +22,8 @@ from tiny import SPECIAL, WORDS, texts, tiny_bert, tiny_tokenizer
 from tunewright.commands.design import show_design
 from tunewright.commands.init import write_recipe
 from tunewright.console import silent
-from tunewright.data.batches.sampler import Batch, Batches
+from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.sampler import Batches
 from tunewright.data.checks.table import check
 from tunewright.errors import DataError, RecipeError
 from tunewright.evaluation.baselines import token_frequencies
@@ -31,7 +32,8 @@ from tunewright.evaluation.metrics import METRICS, Outcome
 from tunewright.files import sha256_file
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
 from tunewright.models.language.masked_positions import WANTED, selection_is_exact
-from tunewright.pipeline.build.parts import gather, prepare_data
+from tunewright.pipeline.build.parts import gather
+from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.stage import load_origin, recipe_backbone
 from tunewright.random import uniform
 from tunewright.recipe.loading import load_recipe, recipe_from_dict
@@ -41,7 +43,7 @@ from tunewright.tasks.registry import task_defaults
 from tunewright.tasks.text.encoder import TextEncoder
 from tunewright.tasks.text.masked_evaluation import frequency_baseline, hidden_token_outputs
 from tunewright.training.objectives.corruption import Vocabulary, hidden_counts, mask_tokens
-from tunewright.training.objectives.registry import FromTokens
+from tunewright.training.objectives.masked_lm import FromTokens
 
 SIZE = len(SPECIAL) + len(WORDS)
 VOCABULARY = Vocabulary(mask=4, ordinary=torch.arange(5, SIZE), special=torch.arange(5))

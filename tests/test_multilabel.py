@@ -35,7 +35,8 @@ from tunewright.recipe.schema import Data, Train
 from tunewright.report.page import write_report
 from tunewright.run_recipe import run
 from tunewright.tasks.base.targets import TargetEncoder, fit_target
-from tunewright.training.objectives.registry import binary_cross_entropy, build_objective
+from tunewright.training.objectives.registry import build_objective
+from tunewright.training.objectives.supervised import binary_cross_entropy
 
 # The data.
 
@@ -294,7 +295,7 @@ def test_the_loss_is_torchs_and_weights_count_where_a_label_is_there() -> None:
 
 
 def test_objectives_and_weights_for_labels(tmp_path: Path) -> None:
-    from tunewright.data.batches.sampler import Batch
+    from tunewright.data.batches.batch import Batch
 
     prepared = read(as_csv(tmp_path / "t.csv", "|"))
     rows = prepared.rows("train")

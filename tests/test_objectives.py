@@ -12,15 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tunewright.data.batches.sampler import Batch
+from tunewright.data.batches.batch import Batch
 from tunewright.errors import DataError, RecipeError
 from tunewright.random import uniform
 from tunewright.recipe.schema import Train
 from tunewright.training.objectives.corruption import add_noise, mask
-from tunewright.training.objectives.registry import (
-    OBJECTIVES,
+from tunewright.training.objectives.registry import OBJECTIVES, build_objective
+from tunewright.training.objectives.supervised import (
     binary_cross_entropy,
-    build_objective,
     class_weights,
     count_classes,
     cross_entropy,

@@ -19,7 +19,8 @@ from tunewright.models.core.meta_weights import hollow, is_hollow
 from tunewright.models.core.meta_weights import weights as numbers
 from tunewright.models.hub.hf_network import Transformer, build_transformer
 from tunewright.models.hub.sharded_loading import draw, file_name, is_in_files, is_piecewise
-from tunewright.pipeline.build.parts import gather, prepare_data
+from tunewright.pipeline.build.parts import gather
+from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.read_recipe import read_recipe
 from tunewright.pipeline.stage import load_origin
 from tunewright.run_recipe import run

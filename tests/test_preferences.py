@@ -19,7 +19,7 @@ from tunewright import load_model
 from tunewright.commands.data import check_data
 from tunewright.commands.evaluate import evaluate_run
 from tunewright.console import silent
-from tunewright.data.batches.sampler import Batch
+from tunewright.data.batches.batch import Batch
 from tunewright.data.text.conversations import Turn
 from tunewright.data.text.preferences import Preference, preference, recognise_preferences
 from tunewright.errors import DataError, RecipeError, UserError

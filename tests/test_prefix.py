@@ -13,13 +13,13 @@ from torch import Tensor
 from tiny import texts, tiny_bert
 from tunewright.console import silent
 from tunewright.data.batches import feature_cache as kept
+from tunewright.data.batches.examples import Ragged, TensorExamples, TokenExamples
 from tunewright.data.batches.feature_cache import Form, content_hash, find_kept, keep
-from tunewright.data.batches.sampler import Ragged, TensorExamples, TokenExamples
 from tunewright.models.build import build_network, describe_model
 from tunewright.models.core.network import AnyNetwork, Inputs, evaluating
 from tunewright.models.frozen_prefix import AfterPrefix, as_inputs, cut, frozen_blocks, outputs_of
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
-from tunewright.pipeline.results.evaluate_stage import read_predictions
+from tunewright.pipeline.results.predictions import read_predictions
 from tunewright.pipeline.session import frozen_features as prefix_stage
 from tunewright.recipe.schema import Model
 from tunewright.run_recipe import run

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from test_architectures import examples_of, network_of, pretrained_of
 from tiny import texts, tiny_bert
 from tunewright.console import silent
+from tunewright.data.batches.batch import Examples
+from tunewright.data.batches.examples import TensorExamples
 from tunewright.data.batches.poisson_sampler import NOISE, PoissonBatches, secret_generator
-from tunewright.data.batches.sampler import Examples, TensorExamples
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.build import build_network, describe_model
 from tunewright.models.core.scattering import Scattering
@@ -26,10 +27,10 @@ from tunewright.pipeline.strategies.private import users_of
 from tunewright.recipe.schema import Model
 from tunewright.run_recipe import run
 from tunewright.runs.folder import read_json
-from tunewright.training.loop import State
-from tunewright.training.objectives.registry import FromLabels, cross_entropy
+from tunewright.training.objectives.supervised import FromLabels, cross_entropy
 from tunewright.training.privacy.accounting import Account, noise_for, usual_delta
 from tunewright.training.privacy.dp_sgd import PrivateGradient, clipped_one_by_one, gradients, quiet, require_told_apart
+from tunewright.training.state import State
 
 LOSS = FromLabels(name="cross_entropy", formula=cross_entropy, outputs=(3,))
 KEY = 0x5EC2E7

@@ -14,7 +14,7 @@ from rich.console import Console
 from tunewright.console import Screen, silent
 from tunewright.data.prepare.prepare import prepare
 from tunewright.errors import DataError, RecipeError, UserError
-from tunewright.pipeline.build.parts import prepare_data
+from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.recipe.loading import recipe_from_dict
 from tunewright.recipe.schema import Data, Recipe
 from tunewright.run_recipe import RunResult, run

@@ -15,7 +15,7 @@ import torch
 
 from tunewright import load_model
 from tunewright.console import silent
-from tunewright.data.batches.sampler import Batch
+from tunewright.data.batches.batch import Batch
 from tunewright.data.prepare.prepare import prepare
 from tunewright.data.prepare.splits import TEST, TRAIN, VALID, within
 from tunewright.data.recommendation.column_roles import role_columns

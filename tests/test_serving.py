@@ -29,11 +29,11 @@ from test_export import trained
 from tunewright.console import silent
 from tunewright.errors import UserError
 from tunewright.inference.model import load_model, predict
-from tunewright.inference.read_input import picture_pieces
 from tunewright.serving.app import Reading, make_app
 from tunewright.serving.batching import Batcher
 from tunewright.serving.limits import Limits
 from tunewright.serving.start import serve
+from tunewright.tasks.image.request import picture_pieces
 
 KINDS = ("pictures", "rows", "texts", "talk", "factors", "conformer", "hidden")
 

@@ -32,7 +32,8 @@ from tunewright.data.audio.log_mel import (
     mfcc,
 )
 from tunewright.data.audio.whisper_mel import whisper_mel
-from tunewright.data.batches.sampler import Batch, Batches
+from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.sampler import Batches
 from tunewright.data.checks.table import check
 from tunewright.data.prepare.prepare import prepare
 from tunewright.errors import DataError, RecipeError
@@ -43,7 +44,7 @@ from tunewright.models.speech.registry import build_speech, describe_speech
 from tunewright.models.speech.whisper import Whisper
 from tunewright.recipe.schema import Data, Split
 from tunewright.run_recipe import run
-from tunewright.runs.folder import read_metrics
+from tunewright.runs.metrics_log import read_metrics
 from tunewright.tasks.speech.encoder import SpeechEncoder, SpeechExamples
 from tunewright.tasks.speech.evaluation import errors_of
 from tunewright.training.objectives.ctc import NO_LETTER, FromTranscripts

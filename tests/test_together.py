@@ -19,11 +19,13 @@ from safetensors.torch import load_file
 from test_export import CASES
 from tiny import texts, tiny_bert
 from tunewright.console import silent
-from tunewright.data.batches.sampler import Batches, TensorExamples
+from tunewright.data.batches.examples import TensorExamples
+from tunewright.data.batches.sampler import Batches
 from tunewright.errors import RecipeError
 from tunewright.pipeline.train.launch import start_here
 from tunewright.run_recipe import run
-from tunewright.runs.folder import read_json, read_metrics
+from tunewright.runs.folder import read_json
+from tunewright.runs.metrics_log import read_metrics
 
 FOLLOWED = """
 import json, sys

@@ -12,8 +12,8 @@ from test_gpt import network_of
 from tunewright.data.batches.packing import IGNORED, PackedExamples, pack
 from tunewright.data.batches.sampler import Batches
 from tunewright.training.objectives import chunked_cross_entropy as token_loss
+from tunewright.training.objectives.causal_lm import FromNextTokens
 from tunewright.training.objectives.chunked_cross_entropy import token_loss_sum, token_losses
-from tunewright.training.objectives.registry import FromNextTokens
 
 
 def drawn(count: int = 37, width: int = 16, pieces: int = 50) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,7 +13,7 @@ from tunewright.console import silent
 from tunewright.errors import RecipeError
 from tunewright.pipeline.trackers import numbers_of
 from tunewright.run_recipe import run
-from tunewright.runs.folder import read_metrics
+from tunewright.runs.metrics_log import read_metrics
 
 RECIPE: dict[str, Any] = {
     "name": "tracked",

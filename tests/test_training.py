@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from tunewright.console import silent
-from tunewright.data.batches.sampler import Batches, Ragged, TensorExamples, TokenExamples, few_lengths
+from tunewright.data.batches.examples import Ragged, TensorExamples, TokenExamples, few_lengths
+from tunewright.data.batches.sampler import Batches
 from tunewright.errors import Diverged, RecipeError
 from tunewright.files import sha256_file
 from tunewright.models.build import build_network, describe_model
@@ -18,12 +19,15 @@ from tunewright.models.core.network import Network
 from tunewright.models.saved_model import load_network
 from tunewright.recipe.schema import Model, Train, Tune, Unfreeze
 from tunewright.run_recipe import RunResult, run
-from tunewright.runs.folder import read_json, read_metrics
+from tunewright.runs.folder import read_json
+from tunewright.runs.metrics_log import read_metrics
 from tunewright.training import freezing
-from tunewright.training.loop import Settings, State, Surroundings, train
-from tunewright.training.objectives.registry import FromLabels, mse
+from tunewright.training.freeze_certificate import certify, fingerprint
+from tunewright.training.loop import Settings, Surroundings, train
+from tunewright.training.objectives.supervised import FromLabels, mse
 from tunewright.training.optimizers.registry import build_optimizer
 from tunewright.training.optimizers.step_in_backward import step_in_backward
+from tunewright.training.state import State
 
 LAYERS: list[Any] = [
     {"conv2d": 4},
@@ -108,14 +112,14 @@ def test_nothing_left_to_train() -> None:
 def test_a_frozen_block_keeps_its_statistics_and_drops_nothing() -> None:
     built = network()
     movements = freezing.resolve_movement(built, Tune(freeze="backbone"))
-    before = freezing.fingerprint(built)
+    before = fingerprint(built)
     freezing.start_epoch(movements, 0)
     optimizer = torch.optim.SGD([p for p in built.parameters() if p.requires_grad], 0.1)
     inputs = torch.rand(16, 1, 8, 8)
     assert torch.equal(built.backbone(inputs), built.backbone(inputs))  # dropout is off
     nn.functional.cross_entropy(built(inputs), torch.arange(16) % 10).backward()
     optimizer.step()
-    certificate = freezing.certify(movements, before, freezing.fingerprint(built), epochs=1)
+    certificate = certify(movements, before, fingerprint(built), epochs=1)
     assert certificate["passed"] and all(entry["changed"] == 2 for entry in certificate["trained"])
 
 
@@ -126,10 +130,10 @@ def test_a_frozen_block_keeps_its_statistics_and_drops_nothing() -> None:
 def test_the_certificate_fails_on_a_single_altered_value(tensor: str) -> None:
     built = network()
     movements = freezing.resolve_movement(built, Tune(freeze="backbone"))
-    before = freezing.fingerprint(built)
+    before = fingerprint(built)
     with torch.no_grad():
         built.state_dict()[tensor].view(-1)[0] += 1
-    certificate = freezing.certify(movements, before, freezing.fingerprint(built), epochs=1)
+    certificate = certify(movements, before, fingerprint(built), epochs=1)
     assert not certificate["passed"]
     assert any(tensor in line for line in certificate["warnings"])
     assert any("did not change" in line for line in certificate["warnings"])  # the head was never trained

@@ -12,14 +12,15 @@ from tunewright.errors import RecipeError
 from tunewright.files import require_writable, resumable, write_record
 from tunewright.hardware.resource_model import StagePlan
 from tunewright.models.backbone import Backbone
-from tunewright.pipeline.build.parts import prepare_data
+from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.build.privacy_rules import require_private
 from tunewright.pipeline.environment import describe_environment
 from tunewright.pipeline.identity import identify
 from tunewright.pipeline.read_recipe import command_of, given_weights, read_recipe
 from tunewright.pipeline.results.controls import require_controls, run_controls
-from tunewright.pipeline.results.evaluate_stage import evaluate_stage, judge_targets, require_targets, summarise_seeds
+from tunewright.pipeline.results.evaluate_stage import evaluate_stage
 from tunewright.pipeline.results.other_data import prepare_beside
+from tunewright.pipeline.results.seeds_and_targets import judge_targets, require_targets, summarise_seeds
 from tunewright.pipeline.stage import StageJob, recipe_backbone
 from tunewright.pipeline.strategies.private import forget_key
 from tunewright.pipeline.summary.data_summary import warn_of_known_texts

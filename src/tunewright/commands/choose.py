@@ -24,10 +24,10 @@ from tunewright.evaluation.rank_scores import combined, standardised
 from tunewright.hardware.machines import Hardware
 from tunewright.hardware.resource_model import StagePlan
 from tunewright.models.hub.model_facts import LOOKED_UP
-from tunewright.pipeline.build.parts import gather, prepare_data
+from tunewright.pipeline.build.parts import gather
+from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.read_recipe import given_origin, given_weights, read_recipe
 from tunewright.pipeline.stage import StageJob, recipe_backbone
-from tunewright.planning.format import duration, size_of
 from tunewright.planning.plan import Given, plan_stage, planned_machine
 from tunewright.selection.candidates import Candidate, candidates_for, past_scores
 from tunewright.selection.probing import (
@@ -41,6 +41,7 @@ from tunewright.selection.probing import (
     sample_of,
 )
 from tunewright.tasks.registry import get_task
+from tunewright.units import duration, size_of
 
 # Training rows that are looked at; of texts and recordings that a network goes through as it is.
 SAMPLE, AS_IT_IS = 500, 100

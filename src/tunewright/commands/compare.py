@@ -9,7 +9,7 @@ from tunewright.errors import ArtifactError
 from tunewright.evaluation.intervals import Difference
 from tunewright.evaluation.metrics import METRICS
 from tunewright.evaluation.paired_comparison import Predictions, compare_predictions
-from tunewright.pipeline.results.evaluate_stage import PREDICTIONS_FILE, read_predictions
+from tunewright.pipeline.results.predictions import PREDICTIONS_FILE, read_predictions
 from tunewright.runs.folder import Run, damage_beside
 
 

@@ -12,7 +12,7 @@ from tunewright.data.checks.table import check
 from tunewright.data.prepare.executor import Engine
 from tunewright.data.prepared import Prepared
 from tunewright.data.text.presidio import presidio
-from tunewright.pipeline.build.parts import prepare_data
+from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.read_recipe import read_recipe
 from tunewright.pipeline.stage import recipe_backbone
 from tunewright.pipeline.summary.show_conversation import show_first

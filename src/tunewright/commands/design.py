@@ -9,11 +9,11 @@ from rich.table import Table
 
 from tunewright.console import Screen
 from tunewright.files import write_atomic
-from tunewright.models.core.meta_weights import Numbers, weights
-from tunewright.models.saved_model import fresh_network
-from tunewright.pipeline.build.parts import Ingredients, gather, prepare_data
+from tunewright.pipeline.build.assume_trained import as_if_trained
+from tunewright.pipeline.build.parts import gather
+from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.read_recipe import given_origin, read_recipe
-from tunewright.pipeline.stage import Origin, recipe_backbone
+from tunewright.pipeline.stage import recipe_backbone
 from tunewright.pipeline.summary.stage_summary import describe_network
 from tunewright.recipe.stages import stage_recipes
 from tunewright.training.freezing import resolve_movement
@@ -43,13 +43,6 @@ def show_design(
         if number + 1 < len(stages):
             origin = as_if_trained(ingredients)
     return described
-
-
-def as_if_trained(start: Ingredients | Origin, numbers: Numbers = "random") -> Origin:
-    """What a stage finds that begins with another one's network, or with a saved one: random weights in its place, or none."""
-    with weights(numbers):
-        network = fresh_network(start.network.described, seed=0)
-    return Origin(network, start.preprocessor, start.folder if isinstance(start, Origin) else None)
 
 
 def _table(title: str, facts: dict[str, Any]) -> Table:

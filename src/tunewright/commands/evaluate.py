@@ -8,17 +8,12 @@ from tunewright.console import Screen
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import write_record
 from tunewright.models.hub.untrusted_files import require_undamaged
-from tunewright.pipeline.build.parts import prepare_data
+from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.read_recipe import given_weights
 from tunewright.pipeline.results.controls import run_controls
-from tunewright.pipeline.results.evaluate_stage import (
-    evaluate_stage,
-    judge_targets,
-    require_targets,
-    summarise_seeds,
-    unmeasured,
-)
+from tunewright.pipeline.results.evaluate_stage import evaluate_stage, unmeasured
 from tunewright.pipeline.results.other_data import prepare_beside
+from tunewright.pipeline.results.seeds_and_targets import judge_targets, require_targets, summarise_seeds
 from tunewright.pipeline.stage import StageJob, recipe_backbone
 from tunewright.recipe.loading import load_recipe
 from tunewright.recipe.stages import stage_recipes

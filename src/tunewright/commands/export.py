@@ -45,8 +45,9 @@ from tunewright.models.speech.onnx_gru import translations
 from tunewright.models.speech.whisper import Whisper
 from tunewright.pipeline.results.provenance import provenance
 from tunewright.pipeline.stage import load_origin
-from tunewright.tasks.base.export_case import Free, Named, Trial, handed_on
+from tunewright.tasks.base.export_case import Free, Named, Trial
 from tunewright.tasks.base.task import Preprocessor
+from tunewright.tasks.modalities import handed_on
 
 Form = Literal["onnx", "int8", "torch", "gguf", "keras"]
 FILES: dict[str, str] = {

@@ -16,9 +16,10 @@ from tunewright.console import Screen
 from tunewright.data.batches.sampler import Batches
 from tunewright.errors import RecipeError
 from tunewright.models.layer_table import layer_table
-from tunewright.pipeline.build.parts import Ingredients, gather, is_stochastic, prepare_data
+from tunewright.pipeline.build.parts import Ingredients, gather, is_stochastic
+from tunewright.pipeline.build.prepare_data import prepare_data
+from tunewright.pipeline.device import choose_device, suitable_threads, threads
 from tunewright.pipeline.read_recipe import given_origin, read_recipe
-from tunewright.pipeline.session.session import choose_device, suitable_threads, threads
 from tunewright.pipeline.stage import recipe_backbone
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe

@@ -18,11 +18,12 @@ from tunewright.hardware.machines import Hardware
 from tunewright.hardware.resource_model import StagePlan
 from tunewright.pipeline.read_recipe import read_recipe
 from tunewright.planning.fit_to_budget import Limits, Option, find_strategy, parse_budgets
-from tunewright.planning.format import dollars, duration, plan_table, size_of
+from tunewright.planning.format import plan_table
 from tunewright.planning.plan import Given, plan
 from tunewright.recipe.changes import Changes, nested
 from tunewright.recipe.loading import merge_stage
 from tunewright.recipe.stages import stage_recipes
+from tunewright.units import dollars, duration, size_of
 
 HARDWARE = "hardware."
 

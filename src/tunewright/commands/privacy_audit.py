@@ -17,7 +17,7 @@ import pyarrow as pa
 import torch
 
 from tunewright.console import Screen, silent
-from tunewright.data.batches.sampler import Examples
+from tunewright.data.batches.batch import Examples
 from tunewright.data.checks.duplicates import leaks
 from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
@@ -25,7 +25,7 @@ from tunewright.evaluation.membership import attack, audited_epsilon, exposure, 
 from tunewright.models.core.network import AnyNetwork, evaluating
 from tunewright.models.hub.generate import generate
 from tunewright.models.hub.hf_network import Transformer
-from tunewright.pipeline.build.parts import objective_of
+from tunewright.pipeline.build.objective import objective_of
 from tunewright.pipeline.results.provenance import Provenance, provenance
 from tunewright.pipeline.stage import load_origin
 from tunewright.pipeline.train.retrain import learned_from

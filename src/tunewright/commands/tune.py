@@ -17,7 +17,6 @@ from tunewright.console import Screen, silent
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import write_atomic
 from tunewright.pipeline.read_recipe import read_recipe
-from tunewright.planning.format import duration
 from tunewright.planning.preflight import plan_run
 from tunewright.recipe.stages import stage_recipes
 from tunewright.report.translations import Words, report_language
@@ -34,6 +33,7 @@ from tunewright.tuning.trials import (
     try_out,
 )
 from tunewright.tuning.verify_winner import hold_against
+from tunewright.units import duration
 
 if TYPE_CHECKING:
     from optuna import Study

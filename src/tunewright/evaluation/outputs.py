@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tunewright.data.batches.sampler import EVALUATION_BATCH, Examples, of_all
+from tunewright.data.batches.batch import Examples
+from tunewright.data.batches.sampler import EVALUATION_BATCH, of_all
 
 
 def run_network(network: nn.Module, examples: Examples) -> Tensor:

@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from tunewright.console import Screen, silent
-from tunewright.data.batches.sampler import Examples, of_all
+from tunewright.data.batches.batch import Examples
+from tunewright.data.batches.sampler import of_all
 from tunewright.data.manifest import Rejects
 from tunewright.errors import ArtifactError, DataError, RecipeError
 from tunewright.evaluation.metrics import METRICS

@@ -14,7 +14,8 @@ import pyarrow as pa
 from torch import nn
 
 from tunewright.console import Screen
-from tunewright.data.batches.sampler import Examples, in_order
+from tunewright.data.batches.batch import Examples
+from tunewright.data.batches.sampler import in_order
 from tunewright.data.source import ROW
 from tunewright.errors import ArtifactError
 from tunewright.inference.model import Model

@@ -9,8 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +17,28 @@ import pyarrow as pa
 from tunewright.data.lines import BATCH_BYTES, bounded_lines, numbered_lines
 from tunewright.data.manifest import Column, Rejects
 from tunewright.data.prepare.row_filter import usable_rows
-from tunewright.data.source import ROW, image_column
+from tunewright.data.source import ROW
 from tunewright.data.sources.open import ENDINGS, open_source
 from tunewright.data.sources.sample_sets import SAMPLE_SETS
-from tunewright.data.sources.speech import AUDIO
-from tunewright.errors import DataError, shorten
-from tunewright.files import regular
+from tunewright.errors import shorten
 from tunewright.limits import COLUMNS, JSON_LINE, TEXT_LINE
 from tunewright.recipe.schema import Data
+from tunewright.tasks.base.request import Piece
 from tunewright.tasks.base.task import InputEncoder
 from tunewright.tasks.image.encoder import PixelEncoder
+from tunewright.tasks.image.request import PICTURES, picture_pieces
 from tunewright.tasks.language_model.chat_encoder import TalkEncoder
 from tunewright.tasks.recommendation.categorical_encoder import FieldEncoder
 from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder
 from tunewright.tasks.speech.encoder import SpeechEncoder
+from tunewright.tasks.speech.request import SOUNDS, sound_piece
 from tunewright.tasks.table.encoder import RowEncoder
 from tunewright.tasks.text.encoder import TokenEncoder
 
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-SOUNDS = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
 # Rows that are predicted in one go: enough to sort by length, few enough to see the first results soon.
 PIECE = 1024
 # Lines of standard input that are waited for before they are predicted.
 LINES = 128
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """Some rows."""
-
-    table: pa.Table
-    names: list[dict[str, Any]]
-    """How each row is called in the output: {"row": 3}, {"file": "a.png"}, or {} where there is only one."""
-    inputs: InputEncoder
-    """The model's encoder, for the way in which these rows are stored."""
 
 
 def given_pieces(data: str, inputs: InputEncoder, rejects: Rejects) -> Iterator[Piece]:
@@ -200,52 +186,6 @@ def _readable(table: pa.Table, inputs: InputEncoder, rejects: Rejects) -> pa.Tab
         return table
     columns = {name: column for name, column in known.items() if name in table.column_names}
     return usable_rows(table, columns, set(columns), None, rejects)
-
-
-def sound_piece(name: str, inputs: SpeechEncoder, content: bytes | None = None) -> Piece:
-    """One recording by its path, or by its content."""
-    from tunewright.data.audio.decode import read_audio
-
-    try:
-        samples = read_audio(regular(Path(name)) if content is None else BytesIO(content))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"the recording cannot be read: {error}", file=name, expected="WAV, FLAC, OGG or MP3", fix="check the file"
-        ) from None
-    table = pa.table({AUDIO: pa.array([samples.tobytes()], pa.binary()), ROW: pa.array([1], pa.int64())})
-    return Piece(table=table, names=[{"file": name}], inputs=inputs)
-
-
-def picture_pieces(
-    files: list[tuple[int, str | bytes]], inputs: PixelEncoder, rejects: Rejects | None
-) -> Iterator[Piece]:
-    """Pictures by their paths or contents; without `rejects` one that cannot be read is an error."""
-    import numpy as np
-
-    from tunewright.data.sources.images import decode
-
-    framing = inputs.file_framing
-    stored = Column(name=inputs.column, kind="image", shape=(*framing.size, inputs.channels), framed=True)
-    found: list[tuple[int, str, Any]] = []
-    for number, picture in files:
-        name = picture if isinstance(picture, str) else f"picture {number}"
-        pixels = decode(Path(picture) if isinstance(picture, str) else picture, stored, framing)
-        if not isinstance(pixels, str):
-            found.append((number, name, pixels))
-        elif rejects is not None:
-            rejects.add("the picture cannot be read", f"{name}: {pixels}", "restore these files, or remove them")
-        else:
-            raise DataError(
-                f"the picture cannot be read: {pixels}",
-                file=name,
-                expected="a PNG, JPEG or other picture",
-                fix="check the file",
-            )
-    if found:
-        column = image_column(inputs.column, np.stack([pixels for _, _, pixels in found]))
-        rows = pa.array([number for number, _, _ in found], pa.int64())
-        names = [{"file": name} for _, name, _ in found]
-        yield Piece(table=pa.table({inputs.column: column, ROW: rows}), names=names, inputs=inputs.reads(stored))
 
 
 def _wanted(inputs: InputEncoder) -> str:

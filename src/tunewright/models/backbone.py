@@ -199,11 +199,6 @@ def check_folder(folder: Path) -> dict[str, Any]:
     return read_json(folder / "config.json", "a pretrained model")
 
 
-def base_path(name: str) -> str:
-    """What `from_pretrained` finds a backbone by: a folder, or a hub id."""
-    return str(catalog_folder(name)) if name in BACKBONES else name
-
-
 def weights_folder(backbone: Backbone) -> Path:
     """A folder with the weights as safetensors: the backbone's own, or a converted copy in the cache.
 

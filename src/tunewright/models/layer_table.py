@@ -113,11 +113,6 @@ def _class(module: nn.Module) -> str:
     return "Dropout" if isinstance(module, nn.Dropout) else type(module).__name__
 
 
-def is_linear(module: nn.Module) -> bool:
-    """A matrix and a bias: torch's layer, or GPT-2's, which the library calls a convolution of one place."""
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-
-
 def _tensor(output: Any) -> Tensor:
     """The first tensor of what a module gives."""
     while not isinstance(output, Tensor):

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from tunewright.console import Screen
-from tunewright.data.batches.sampler import EVALUATION_BATCH, Batch, Examples, in_order
+from tunewright.data.batches.batch import Batch, Examples
+from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
 from tunewright.hardware.memory_tracer import Tracer
 from tunewright.models.core.meta_weights import has_no_numbers
 from tunewright.models.core.network import evaluating
@@ -27,14 +28,17 @@ from tunewright.models.frozen_prefix import outputs_of
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.recommendation.embedding_table import has_sparse_gradients
 from tunewright.pipeline.build.parts import Ingredients
+from tunewright.pipeline.device import small_numbers_as_zero, threads
 from tunewright.pipeline.session.frozen_features import ComputedExamples
 from tunewright.pipeline.session.memory import LARGE, forget_peak, peak_memory, weight_bytes
-from tunewright.pipeline.session.session import Ready, penalty_of, set_up, small_numbers_as_zero, threads
+from tunewright.pipeline.session.session import Ready, penalty_of, set_up
 from tunewright.pipeline.strategies.private import rehearsed_gradient
 from tunewright.training import freezing
 from tunewright.training.distributed.dtensors import clip_gradients
-from tunewright.training.loop import State, StepObjective, set_learning_rate
+from tunewright.training.loop import set_learning_rate
+from tunewright.training.objectives.base import StepObjective
 from tunewright.training.privacy.dp_sgd import PrivateGradient
+from tunewright.training.state import State
 
 # So many steps of an epoch are looked through for the largest; reading is timed on so many.
 LOOKED_THROUGH, READ = 1000, 5

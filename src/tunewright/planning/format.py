@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rich.table import Table
 
 from tunewright.hardware.resource_model import Span, StagePlan
+from tunewright.units import dollars, duration, energy, grams, rate, size_of
 
 # Beyond so much the sum in closed form and the traced peak disagree, and both are shown.
 APART = 0.15
@@ -63,43 +64,3 @@ def ranged(span: Span, write: Callable[[float], str]) -> str:
     """The middle, and the range where it is written otherwise."""
     low, middle, high = (write(value) for value in (span.low, span.middle, span.high))
     return middle if low == high else f"{middle} ({low} to {high})"
-
-
-def size_of(number: float) -> str:
-    """Bytes."""
-    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if number >= size:
-            return f"{number / size:,.1f} {unit}"
-    return f"{number:.0f} bytes"
-
-
-def duration(seconds: float) -> str:
-    """In the unit that suits it."""
-    for unit, size in (("years", 365 * 86_400.0), ("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.2f} ms"
-
-
-def rate(number: float) -> str:
-    """So many a second."""
-    return f"{number:,.0f}" if number >= 10 else f"{number:.3g}"
-
-
-def energy(kilowatt_hours: float) -> str:
-    """In Wh, kWh or MWh."""
-    if kilowatt_hours < 1:
-        return f"{1000 * kilowatt_hours:,.3g} Wh"
-    return f"{kilowatt_hours:,.1f} kWh" if kilowatt_hours < 1000 else f"{kilowatt_hours / 1000:,.1f} MWh"
-
-
-def grams(value: float) -> str:
-    """In g, kg or t."""
-    if value < 1000:
-        return f"{value:,.3g} g"
-    return f"{value / 1000:,.1f} kg" if value < 1e6 else f"{value / 1e6:,.1f} t"
-
-
-def dollars(value: float) -> str:
-    """In US dollars."""
-    return f"${value:,.2f}" if value < 100 else f"${value:,.0f}"

@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tunewright.commands.design import as_if_trained
 from tunewright.console import Screen, silent
+from tunewright.data.batches.batch import Examples
 from tunewright.data.batches.feature_cache import Form, kept_bytes
-from tunewright.data.batches.sampler import Examples
 from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
 from tunewright.hardware.benchmark import calibrate, this_machine, was_busy
@@ -35,7 +34,10 @@ from tunewright.models.backbone import Backbone
 from tunewright.models.core.meta_weights import NUMBERS_ARE_WANTED, Numbers
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.hub.quantization import size
-from tunewright.pipeline.build.parts import Ingredients, gather, prepare_data
+from tunewright.pipeline.build.assume_trained import as_if_trained
+from tunewright.pipeline.build.parts import Ingredients, gather
+from tunewright.pipeline.build.prepare_data import prepare_data
+from tunewright.pipeline.device import small_numbers_as_zero, threads
 from tunewright.pipeline.read_recipe import given_origin, read_recipe
 from tunewright.pipeline.session.memory import (
     activation_bytes,
@@ -47,7 +49,7 @@ from tunewright.pipeline.session.memory import (
     weight_bytes,
 )
 from tunewright.pipeline.session.precision import WORTH, known_precision
-from tunewright.pipeline.session.session import set_up, small_numbers_as_zero, threads
+from tunewright.pipeline.session.session import set_up
 from tunewright.pipeline.stage import Origin, recipe_backbone
 from tunewright.pipeline.strategies.auto_strategy import require_layers
 from tunewright.planning.dry_run import Rehearsal, Timed, rehearse, timed_steps

@@ -13,11 +13,12 @@ from tunewright.errors import RecipeError
 from tunewright.files import free_disk
 from tunewright.hardware.machines import card_here
 from tunewright.hardware.resource_model import StagePlan
-from tunewright.planning.format import duration, ranged, size_of
+from tunewright.planning.format import ranged
 from tunewright.planning.history import record
 from tunewright.planning.plan import given_stages, plan_stage, planned_machine
 from tunewright.recipe.stages import StageRecipe
 from tunewright.runs.folder import read_json
+from tunewright.units import duration, size_of
 
 
 def plan_run(

@@ -15,7 +15,8 @@ from tunewright.checksums import Damage, file_damage
 from tunewright.errors import ArtifactError
 from tunewright.notes import note
 from tunewright.report.numbers import Estimate, estimate_from, number_from
-from tunewright.runs.folder import Run, damage_beside, read_json, read_metrics
+from tunewright.runs.folder import Run, damage_beside, read_json
+from tunewright.runs.metrics_log import read_metrics
 
 STAGES = ("pretrain", "finetune")
 

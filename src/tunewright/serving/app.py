@@ -24,7 +24,7 @@ from tunewright.data.manifest import Rejects
 from tunewright.data.source import ROW
 from tunewright.errors import UserError
 from tunewright.inference.model import Model
-from tunewright.inference.read_input import picture_pieces, rows_table, sound_piece
+from tunewright.inference.read_input import rows_table
 from tunewright.serving.batching import Batcher
 from tunewright.serving.docs_page import docs_page
 from tunewright.serving.guard import Guard
@@ -34,8 +34,10 @@ from tunewright.serving.openai_api import Worker, add_openai
 from tunewright.serving.same_origin import SameOrigin, page_response
 from tunewright.serving.strict_json import parse_json
 from tunewright.tasks.image.encoder import PixelEncoder
+from tunewright.tasks.image.request import picture_pieces
 from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder
 from tunewright.tasks.speech.encoder import SpeechEncoder
+from tunewright.tasks.speech.request import sound_piece
 from tunewright.tasks.text.encoder import TokenEncoder
 
 # Requests without these may be answered to anybody.

@@ -22,7 +22,8 @@ from tunewright.limits import SHOWN_FILE, SHOWN_METRICS, SHOWN_RECIPE
 from tunewright.report.numbers import number_from
 from tunewright.report.page import POLICY as REPORT_POLICY
 from tunewright.report.reading import Stage, mapping, words_of
-from tunewright.runs.folder import read_json, read_metrics
+from tunewright.runs.folder import read_json
+from tunewright.runs.metrics_log import read_metrics
 from tunewright.serving.limits import LOCAL
 from tunewright.serving.run_folder import RunFolder
 from tunewright.serving.runs_page import runs_page, runs_script

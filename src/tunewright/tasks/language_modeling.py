@@ -9,7 +9,8 @@ from pydantic import Field
 from tunewright.tasks.base.task import Examination, Task
 from tunewright.tasks.language_model.encoder import CausalEncoder, fit_causal, load_causal
 from tunewright.tasks.language_model.evaluation import continued, frequencies, next_token_outputs, written
-from tunewright.training.objectives.registry import Objective, next_tokens
+from tunewright.training.objectives.base import Objective
+from tunewright.training.objectives.causal_lm import next_tokens
 
 
 def foretelling(

@@ -14,7 +14,8 @@ from tunewright.recipe.schema import Recipe
 from tunewright.tasks.base.task import Examination, Task
 from tunewright.tasks.text.encoder import TextEncoder, fit_tokens, load_tokens
 from tunewright.tasks.text.masked_evaluation import fill_masks, frequency_baseline, hidden_token_outputs
-from tunewright.training.objectives.registry import Objective, masked_tokens
+from tunewright.training.objectives.base import Objective
+from tunewright.training.objectives.masked_lm import masked_tokens
 
 
 def fit_passages(

@@ -7,23 +7,19 @@ keeps its statistics and its dropout is off.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from tunewright.errors import ArtifactError, RecipeError, RunFailed
 from tunewright.models.core.network import AnyNetwork, Block
 from tunewright.models.hub.adapters import is_moved_by
-from tunewright.models.hub.quantization import size
 from tunewright.recipe.patterns import matches
 from tunewright.recipe.schema import Tune
-from tunewright.training.distributed.dtensors import is_divided, of_all, own_part
 
 # A group's list of what `muon` moves by its own rule.
 INSIDE = "inside"
@@ -185,7 +181,7 @@ def moving_state(model: nn.Module, movements: Sequence[Movement]) -> dict[str, T
         if never_moves(movement):
             continue
         for name, value in state.items():
-            if name.startswith(movement.block.prefix) and _may_change(movement, name) and id(value) not in seen:
+            if name.startswith(movement.block.prefix) and may_change(movement, name) and id(value) not in seen:
                 found[name] = value.detach()
                 seen.add(id(value))
     return found
@@ -213,63 +209,7 @@ def load_moving(model: nn.Module, movements: Sequence[Movement], tensors: dict[s
     model.load_state_dict(tensors, strict=False)
 
 
-def fingerprint(model: nn.Module) -> dict[str, str]:
-    """The SHA-256 of each parameter and buffer, by name: what the certificate compares.
-
-    Of divided ones each process takes that of its own part, and all of these together are the tensor's. Collective then.
-    """
-    state = model.state_dict()
-    found = {name: hashlib.sha256(_content(own_part(tensor))).digest() for name, tensor in state.items()}
-    if any(map(is_divided, state.values())):
-        own = torch.frombuffer(bytearray(b"".join(found.values())), dtype=torch.uint8).view(len(found), -1)
-        parts = torch.stack(of_all(own), dim=1)  # [tensors, processes, bytes]
-        found = {name: hashlib.sha256(_content(each)).digest() for name, each in zip(found, parts)}
-    return {name: digest.hex() for name, digest in found.items()}
-
-
-def certify(
-    movements: Sequence[Movement], before: dict[str, str], after: dict[str, str], epochs: int
-) -> dict[str, Any]:
-    """The freeze certificate: what was to stay is bit-identical to its source, and what was to move has moved.
-
-    Args:
-        before, after: `fingerprint` of the model at the start of the stage and at its end.
-        epochs: how many epochs were run; a block that was to thaw later counts as frozen.
-
-    Returns:
-        {"frozen": [...], "trained": [...], "passed": bool, "warnings": [...]}, one entry for each block. A frozen
-        block is `identical` when every parameter and buffer (BatchNorm statistics too) has the same bytes. A trained
-        parameter without any change does not fail the certificate, but is named.
-    """
-    frozen: list[dict[str, Any]] = []
-    trained: list[dict[str, Any]] = []
-    warnings: list[str] = []
-    for movement in movements:
-        block = movement.block
-        names = [name for name in before if name.startswith(block.prefix) and name not in block.elsewhere]
-        moves = is_trained(movement, epochs - 1)
-        learned = [name for name in names if moves and _may_change(movement, name)]
-        if learned:
-            unchanged = [name for name in learned if name in movement.moving and after[name] == before[name]]
-            moved = sum(name in movement.moving for name in learned)
-            count = sum(value.numel() for value in movement.parameters)
-            entry = {"block": block.title, "tensors": len(learned), "parameters": count}
-            trained.append({**entry, "changed": moved - len(unchanged), "unchanged": unchanged})
-            warnings += [f"{name} was trained but did not change" for name in unchanged]
-        if still := [name for name in names if name not in learned]:
-            altered = [name for name in still if after[name] != before[name]]
-            count = sum(size(value) for name, value in block.parameters().items() if name in still)
-            frozen.append({"block": block.title, "tensors": len(still), "parameters": count, "identical": not altered})
-            warnings += [f"{name} was frozen but changed" for name in altered]
-    return {
-        "frozen": frozen,
-        "trained": trained,
-        "passed": all(entry["identical"] for entry in frozen),
-        "warnings": warnings,
-    }
-
-
-def _may_change(movement: Movement, name: str) -> bool:
+def may_change(movement: Movement, name: str) -> bool:
     """A moving parameter; or a buffer, such as a running statistic, of a module that moves itself."""
     parameters = movement.block.parameters()
     if name in movement.block.elsewhere:
@@ -345,7 +285,3 @@ def _bad_freeze(freeze: object, backbone: list[Block]) -> RecipeError:
         expected=f"none, backbone, embeddings, a number of blocks, a fraction from 0.0 to 1.0, re:PATTERN, or names of: {names}",
         fix="`tunewright design recipe.yaml` prints the blocks",
     )
-
-
-def _content(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tunewright.data.batches.sampler import Examples, Inputs, of_all
+from tunewright.data.batches.batch import Examples, Inputs
+from tunewright.data.batches.sampler import of_all
 from tunewright.errors import RecipeError
 from tunewright.models.core.network import AnyNetwork, evaluating
+from tunewright.models.core.tap import Tap
 from tunewright.random import permutation
 
 # C of scikit-learn, the inverse of the penalty on the weights, for features whose root mean square is 1.
@@ -28,29 +29,6 @@ FOLDS = 5
 BATCH = 256
 # The logit of a class without a training example: it is never predicted.
 NEVER = -30.0
-
-
-@dataclass
-class Tap:
-    """What flows into a layer, noted at each pass."""
-
-    layer: nn.Module
-    value: Tensor | None = None
-
-    def __enter__(self) -> Tap:
-        self.hook = self.layer.register_forward_pre_hook(self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.hook.remove()
-
-    def _note(self, _layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self.value = inputs[0]
-
-    def taken(self) -> Tensor:
-        """[B, F]: the input of the last pass."""
-        assert self.value is not None
-        return self.value
 
 
 @dataclass(frozen=True, kw_only=True)

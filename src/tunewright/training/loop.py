@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tunewright.data.batches.sampler import Batch, Examples
+from tunewright.data.batches.batch import Batch, Examples
 from tunewright.errors import Diverged
 from tunewright.random import mix
-from tunewright.training.checkpoints.beginning import Beginning
 from tunewright.training.distributed.dtensors import clip_gradients
 from tunewright.training.distributed.process_group import Team
+from tunewright.training.objectives.base import StepObjective
 from tunewright.training.sanity_checks import (
     LEARNED,
     LOOKED_AT,
@@ -32,81 +31,11 @@ from tunewright.training.sanity_checks import (
     same_loss,
     weights_digest,
 )
+from tunewright.training.state import State
+from tunewright.training.steps import Steps
 
 # A loss this many times as large as at the start has exploded: no healthy run comes near it.
 EXPLODED = 1000.0
-
-
-class StepObjective(Protocol):
-    """What is minimised: a sum over examples, and what to divide that sum by."""
-
-    def weight(self, batch: Batch) -> float: ...
-
-    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor: ...
-
-
-class Steps(Protocol):
-    """An epoch's steps, each a list of micro-batches; `steps(epoch, start)` begins in its middle."""
-
-    @property
-    def examples(self) -> Examples: ...
-
-    @property
-    def steps_per_epoch(self) -> int: ...
-
-    def steps(self, epoch: int, *, start: int = 0) -> Iterator[list[Batch]]: ...
-
-
-@dataclass(kw_only=True)
-class Best:
-    """The best validation result so far, and the folder that keeps its weights."""
-
-    epoch: int
-    step: int
-    value: float
-    folder: str
-
-
-@dataclass(kw_only=True)
-class State:
-    """Where a training is. With the weights and the optimiser's state it is all that a checkpoint holds."""
-
-    epoch: int = 0
-    """Whole epochs done."""
-    step: int = 0
-    """Optimiser steps done, over all epochs."""
-    step_in_epoch: int = 0
-    loss_sum: float = 0.0
-    """The sum of the losses over this epoch's examples so far."""
-    weight_sum: float = 0.0
-    first_loss: float | None = None
-    last_loss: float | None = None
-    same_losses: int = 0
-    """How many steps in a row, warmed up, had exactly this loss."""
-    warm_rate: float = 0.0
-    """The largest learning rate of this epoch's steps so far that were warmed up; 0: of none."""
-    weights: str | None = None
-    """A digest of the trained weights at the start of this epoch."""
-    seconds: float = 0.0
-    """Time spent training, over all processes that had a part in it."""
-    examples: int = 0
-    best: Best | None = None
-    epochs_since_best: int = 0
-    finished: str | None = None
-    """Why the training is over; None while it is not."""
-    beginning: Beginning | None = None
-    """What the training began with; None: this process writes no checkpoints."""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> State:
-        state = cls(**value)
-        state.best = Best(**value["best"]) if value["best"] else None
-        beginning = value.get("beginning")
-        state.beginning = Beginning(**beginning) if beginning else None
-        return state
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,13 +17,13 @@ from tunewright.console import Screen, silent
 from tunewright.errors import RecipeError
 from tunewright.pipeline.read_recipe import read_recipe
 from tunewright.planning.compute_optimal import SQUARES
-from tunewright.planning.format import duration
 from tunewright.planning.law_fitting import Fit, Point, fit_law
 from tunewright.planning.plan import plan
 from tunewright.planning.scaling_laws import EACH
 from tunewright.recipe.named import parse_named
 from tunewright.report.reading import read_run
 from tunewright.run_recipe import run
+from tunewright.units import duration
 
 # Layers and width; heads of 32.
 SHAPES = ((2, 64), (3, 96), (4, 128), (5, 192))

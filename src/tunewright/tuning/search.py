@@ -10,7 +10,7 @@ from tunewright.console import Screen
 from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
 from tunewright.evaluation.metrics import METRICS
-from tunewright.pipeline.build.parts import prepare_data
+from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.identity import identify
 from tunewright.pipeline.read_recipe import read_recipe
 from tunewright.pipeline.stage import recipe_backbone

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from tunewright.cached import put_in_place
 from tunewright.checksums import find_damage, write_checksums
-from tunewright.data.batches.sampler import Batch, Examples, Ragged
+from tunewright.data.batches.batch import Batch, Examples
+from tunewright.data.batches.examples import Ragged
 from tunewright.files import cache_dir
 from tunewright.notes import note
 

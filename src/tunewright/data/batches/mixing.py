@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tunewright.data.batches.batch import Batch
 from tunewright.data.batches.packing import PackedExamples
-from tunewright.data.batches.sampler import Batch
 from tunewright.random import permutation
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunewright.data.batches.sampler import Batch
+from tunewright.data.batches.batch import Batch
 from tunewright.random import mix
 
 # The target of a position that has nothing to predict: a document's last token, padding.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunewright.data.batches.sampler import Batch, Examples
+from tunewright.data.batches.batch import Batch, Examples
 
 # What a generator's numbers are for; each purpose and step has 2¹²⁸ numbers of its own.
 MEMBERS, NOISE = 1, 2

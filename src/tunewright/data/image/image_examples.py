@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from tunewright.data.batches.sampler import Batch
+from tunewright.data.batches.batch import Batch
 from tunewright.data.image.augmentation import Augmentation
 from tunewright.data.image.color_ops import grey
 from tunewright.data.image.resize_crop import Framing

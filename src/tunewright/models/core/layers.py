@@ -388,3 +388,8 @@ def seeded(seed: int, build: Callable[[], nn.Module]) -> nn.Module:
         module = build()
         initialise(module)
     return module
+
+
+def is_linear(module: nn.Module) -> bool:
+    """A matrix and a bias: torch's layer, or GPT-2's, which the library calls a convolution of one place."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"

@@ -12,13 +12,12 @@ from pydantic import Field
 from torch import nn
 
 from tunewright.errors import ArtifactError, RecipeError
-from tunewright.models.backbone import base_path
+from tunewright.models.core.layers import is_linear
 from tunewright.models.core.network import AnyNetwork, evaluating
 from tunewright.models.core.safe_weights import read_tensors
-from tunewright.models.hub.hf_files import load_backbone
+from tunewright.models.hub.hf_files import base_path, load_backbone
 from tunewright.models.hub.hf_network import Transformer, first_line, quiet, seeded_library
 from tunewright.models.hub.quantization import Kind, nothing_fetched, quantize
-from tunewright.models.layer_table import is_linear
 from tunewright.random import mix
 from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Named

@@ -13,6 +13,7 @@ from torch import nn
 from tunewright.errors import ArtifactError
 from tunewright.models.core.meta_weights import has_no_numbers
 from tunewright.models.core.safe_weights import load_weights, read_tensors
+from tunewright.models.hub.catalog import BACKBONES, catalog_folder
 from tunewright.models.hub.hf_network import (
     NAMES_TOKENS,
     Transformer,
@@ -221,3 +222,8 @@ def read_transformer(folder: Path, described: dict[str, Any]) -> Transformer:
             fix="restore the folder from a copy, or train again",
         )
     return started.network
+
+
+def base_path(name: str) -> str:
+    """What `from_pretrained` finds a backbone by: a folder, or a hub id."""
+    return str(catalog_folder(name)) if name in BACKBONES else name

@@ -2,51 +2,42 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pyarrow.compute as pc
 from torch import nn
 
 from tunewright.console import Screen
 from tunewright.data.audio.augmentation import SoundChanges
+from tunewright.data.batches.batch import Examples
 from tunewright.data.batches.mixing import MixedExamples, mixed
 from tunewright.data.batches.packing import PackedExamples
-from tunewright.data.batches.sampler import Examples
-from tunewright.data.image.augmentation import Augmentation, build_augmentation
+from tunewright.data.image.augmentation import Augmentation
 from tunewright.data.image.image_examples import PictureExamples
-from tunewright.data.prepare.executor import Engine
-from tunewright.data.prepare.prepare import prepare
 from tunewright.data.prepared import Prepared
 from tunewright.data.source import ROW
 from tunewright.data.sources.mixed import SOURCE
 from tunewright.errors import ArtifactError, RecipeError
-from tunewright.models.backbone import Backbone, weights_folder
-from tunewright.models.build import build_network, describe_model
-from tunewright.models.core.layers import resolve_auto
-from tunewright.models.core.meta_weights import Numbers, hollow, weights, weights_are_read
-from tunewright.models.core.network import AnyNetwork, Network
+from tunewright.models.backbone import Backbone
+from tunewright.models.core.meta_weights import Numbers, hollow, weights
+from tunewright.models.core.network import AnyNetwork
 from tunewright.models.hub.adapters import add_adapter
 from tunewright.models.hub.hf_network import Transformer
-from tunewright.models.replace_head import fit_input, replace_head
-from tunewright.models.saved_model import load_backbone_weights
 from tunewright.pipeline.build.few_shot_default import few_examples, settle_method
-from tunewright.pipeline.build.pretrained_network import chosen_tune, pretrained_network, same_target, usual_lr
+from tunewright.pipeline.build.objective import augmentation_of, objective_of
+from tunewright.pipeline.build.own_network import own_network
+from tunewright.pipeline.build.pretrained_network import pretrained_network
 from tunewright.pipeline.build.privacy_rules import private_recipe, require_private
-from tunewright.pipeline.stage import Origin, recipe_backbone
-from tunewright.random import mix
-from tunewright.recipe.schema import Model, Recipe, Tune
-from tunewright.tasks.base.public_statistics import with_public_classes
-from tunewright.tasks.base.targets import TargetEncoder, fit_target
+from tunewright.pipeline.build.tuning_default import chosen_tune, usual_lr
+from tunewright.pipeline.stage import Origin
+from tunewright.recipe.schema import Recipe, Tune
+from tunewright.tasks.base.targets import fit_target
 from tunewright.tasks.base.task import InputEncoder, Preprocessor, Started, Task
 from tunewright.tasks.language_model.chat_encoder import TalkEncoder
 from tunewright.tasks.language_model.encoder import CausalEncoder
-from tunewright.tasks.recommendation.categorical_encoder import FieldEncoder
 from tunewright.tasks.registry import get_task
 from tunewright.tasks.speech.encoder import SpeechEncoder, SpeechExamples
-from tunewright.tasks.table.encoder import unused_columns
-from tunewright.training.objectives.registry import Objective, build_objective, build_own_objective
+from tunewright.training.objectives.base import Objective
 from tunewright.training.optimizers.registry import default_lr
 
 
@@ -80,48 +71,6 @@ class Ingredients:
                 found = by_weight(found, self.prepared, self.recipe)
             self.encoded[split] = found
         return self.encoded[split]
-
-
-def prepare_data(
-    recipe: Recipe, base: Path, screen: Screen, out: Path | None = None, engine: Engine = "local"
-) -> Prepared:
-    """The prepared data of a recipe; at once when it was prepared before.
-
-    Args:
-        out: the folder that gets it; None: the cache.
-        engine: as for `prepare`.
-    """
-    task = get_task(recipe.task)
-    if recipe.data.mix and (task.examination is None or task.examination.kind != "next_tokens"):
-        raise RecipeError(
-            "only a language model learns from a mix of sources",
-            place="data.mix",
-            found=f"task: {task.name}",
-            expected="task: language-modeling",
-            fix="leave data.mix out, or put the rows into one file",
-        )
-    framing = None
-    if task.frame is not None:
-        framing, note = task.frame(recipe, recipe_backbone(recipe, base))
-        if note is not None:
-            screen.warn(note)
-    with screen.counting(f"preparing {recipe.data.source}") as progress:
-        # A stage with data of its own does not say again what the task reads.
-        format = recipe.data.format or task.defaults.get("data", {}).get("format")
-        found = prepare(
-            recipe.data.model_copy(update={"format": format}),
-            seed=recipe.seed,
-            target_kind=task.target_kind if recipe.data.labelled else None,
-            base=base,
-            framing=framing,
-            out=out,
-            engine=engine,
-            progress=progress,
-        )
-    prepared = with_public_classes(replace(found, base=base), recipe)
-    if recipe.task.startswith("tabular") and recipe.data.input is None and (unused := unused_columns(prepared)):
-        screen.warn(f"columns that are neither numbers nor categories are not used: {', '.join(unused)}")
-    return prepared
 
 
 def gather(
@@ -188,7 +137,7 @@ def gather(
         elif (backbone is not None and not backbone.own) or isinstance(started, Transformer):
             network, tune = pretrained_network(recipe, preprocessor, origin, backbone, few, screen)
         else:
-            network = _own_network(recipe, preprocessor, origin, backbone, objective, screen)
+            network = own_network(recipe, preprocessor, origin, backbone, objective, screen)
             tune = recipe.tune if backbone is None or origin is not None else chosen_tune(recipe, few, screen)
     tune = settle_method(tune, task, pretrained=not random)
     if (backbone is not None or isinstance(started, Transformer)) and not random:
@@ -213,81 +162,9 @@ def gather(
         objective=objective,
         tune=tune,
         lr=lr,
-        augmentation=_augmentation(recipe, task, objective, target),
+        augmentation=augmentation_of(recipe, task, objective, target),
         numbers=numbers,
     )
-
-
-def objective_of(recipe: Recipe, task: Task, inputs: InputEncoder, prepared: Prepared) -> Objective:
-    """What a stage minimises: the recipe's objective, or the task's usual one.
-
-    Raises:
-        RecipeError: there is none of that name, or it does not fit the target.
-    """
-    usual = task.objective if task.objective_of is None else task.objective_of(inputs)
-    named = recipe.train.objective or usual
-    if task.objectives is not None:
-        return build_own_objective(named, recipe.train, task.objectives, inputs)
-    return build_objective(named, recipe.train, classes=prepared.manifest.classes, prepared=prepared)
-
-
-def _augmentation(
-    recipe: Recipe, task: Task, objective: Objective, target: TargetEncoder | None
-) -> Augmentation | SoundChanges | None:
-    """What `train.augment` asks for.
-
-    Raises:
-        RecipeError: the inputs are no pictures, or mixed labels do not fit the objective.
-    """
-    steps = recipe.train.augment
-    if task.augment is not None:
-        return task.augment(steps, recipe.seed)
-    found = build_augmentation(steps, seed=recipe.seed, classes=target.outputs if target else 0)
-    if found is None:
-        return None
-    if task.frame is None:
-        raise RecipeError(
-            f"{task.name} has nothing that could be changed so",
-            place="train.augment",
-            found=steps,
-            expected="a task on images or on speech",
-            fix="leave train.augment out",
-        )
-    if found.mixes and objective.name != "cross_entropy":
-        raise RecipeError(
-            "mixed pictures have shares of several classes, which only cross_entropy takes",
-            place="train.augment",
-            found=objective.name,
-            expected="train.objective: cross_entropy",
-            fix="take mixup and cutmix out of train.augment",
-        )
-    return found
-
-
-def _own_network(
-    recipe: Recipe,
-    preprocessor: Preprocessor,
-    origin: Origin | None,
-    backbone: Backbone | None,
-    objective: Objective,
-    screen: Screen,
-) -> Network:
-    """A network of ours: new, with or without pretrained weights, or the source's with its own head or a new one."""
-    inputs, target = preprocessor.inputs, preprocessor.target
-    outputs = target.outputs if target else math.prod(inputs.input_shape)
-    block = _model_block(recipe.model, preprocessor.task, supervised=objective.supervised)
-    if isinstance(inputs, FieldEncoder):
-        block = inputs.completed(block)
-    if backbone is not None and "layers" in backbone.config:  # of a file of Keras
-        layers, head = backbone.config["layers"], block.head or [{"dense": "auto"}]
-        block = block.model_copy(update={"backbone": None, "layers": layers, "head": head})
-    if origin is None:
-        described = describe_model(block, input_shape=inputs.input_shape, outputs=outputs)
-        network = build_network(described, seed=mix(recipe.seed, "weights"))
-        if backbone is not None and weights_are_read():
-            load_backbone_weights(network, weights_folder(backbone))
-        return network
-    return _adapt(origin, block, preprocessor, outputs, recipe.seed, screen)
 
 
 def by_weight(examples: PackedExamples, prepared: Prepared, recipe: Recipe) -> MixedExamples:
@@ -318,17 +195,6 @@ def is_stochastic(network: nn.Module) -> bool:
     )
 
 
-def _model_block(model: Model, task: Task, *, supervised: bool) -> Model:
-    """The recipe's model block, completed by the task's default; without labels the head is a decoder."""
-    if model.layers is None and model.backbone is None:
-        default = Model(**task.default_model)
-        model = default.model_copy(update={"head": model.head or default.head, "weights": model.weights})
-    if supervised:
-        return model
-    layers = model.layers[:-1] if model.layers and model.head is None else model.layers
-    return model.model_copy(update={"layers": layers, "head": [{"dense": "auto"}]})
-
-
 def _input_encoder(
     task: Task, prepared: Prepared, recipe: Recipe, origin: Origin | None, backbone: Backbone | None
 ) -> InputEncoder:
@@ -344,17 +210,3 @@ def _input_encoder(
             fix="choose another model.weights, or another task",
         )
     return task.fit_inputs(prepared, recipe, backbone, known.inputs)
-
-
-def _adapt(
-    origin: Origin, block: Model, preprocessor: Preprocessor, outputs: int, seed: int, screen: Screen
-) -> Network:
-    """The source's backbone with its own head where that fits, or with the new one."""
-    if not isinstance(origin.network, Network):
-        raise ArtifactError("the model to start from is none of our own networks", file=origin.folder)
-    network = fit_input(origin.network, preprocessor.inputs.input_shape)
-    head = block.head or (block.layers[-1:] if block.layers else [{"dense": "auto"}])
-    if same_target(origin.preprocessor, preprocessor) and resolve_auto(head, outputs) == network.described["head"]:
-        return network
-    screen.say(f"new head on the pretrained backbone: {head}, {outputs} outputs")
-    return replace_head(network, head, outputs=outputs, seed=mix(seed, "weights"))

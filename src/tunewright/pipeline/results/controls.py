@@ -17,7 +17,8 @@ from tunewright.files import write_record
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.saved_model import fresh_network, load_network
 from tunewright.pipeline.build.parts import gather
-from tunewright.pipeline.results.evaluate_stage import evaluate_stage, read_predictions
+from tunewright.pipeline.results.evaluate_stage import evaluate_stage
+from tunewright.pipeline.results.predictions import read_predictions
 from tunewright.pipeline.stage import StageJob
 from tunewright.pipeline.train.methods import is_learned
 from tunewright.pipeline.train.train_stage import train_ingredients

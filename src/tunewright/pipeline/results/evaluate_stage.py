@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from tunewright.checksums import file_facts
 from tunewright.console import Screen, silent
 from tunewright.data.prepared import Prepared
 from tunewright.data.recommendation.column_roles import role_columns
-from tunewright.errors import ArtifactError, DataError, TargetMissed
+from tunewright.errors import ArtifactError, DataError
 from tunewright.evaluation.advice import hint
 from tunewright.evaluation.baselines import Baseline, baselines, sample_rows
 from tunewright.evaluation.calibration import calibrate
-from tunewright.evaluation.intervals import Estimate, bootstrap, over_seeds
-from tunewright.evaluation.metrics import METRICS, Metric, Outcome, get_metric
+from tunewright.evaluation.intervals import Estimate, bootstrap
+from tunewright.evaluation.metrics import Metric, Outcome, get_metric
 from tunewright.evaluation.multilabel import by_label, tuned_thresholds
 from tunewright.evaluation.outputs import run_network
-from tunewright.evaluation.paired_comparison import Predictions
 from tunewright.evaluation.slices import confusion, slice_by, worst
-from tunewright.files import put_in_place, write_atomic, write_record
+from tunewright.files import write_atomic, write_record
 from tunewright.models.core.network import AnyNetwork
 from tunewright.models.saved_model import load_network
 from tunewright.pipeline.build.parts import encode_split, gather
+from tunewright.pipeline.device import threads
 from tunewright.pipeline.results.explanations import explain_rows
 from tunewright.pipeline.results.other_data import measure_beside
-from tunewright.pipeline.session.session import threads
+from tunewright.pipeline.results.predictions import PREDICTIONS_FILE, save_predictions
 from tunewright.pipeline.stage import StageJob
 from tunewright.random import permutation
-from tunewright.recipe.stages import StageRecipe
 from tunewright.report.card import model_card
-from tunewright.runs.folder import Run, damage_beside, damaged, read_json, read_metrics
+from tunewright.runs.folder import read_json
+from tunewright.runs.metrics_log import read_metrics
 from tunewright.tasks.base.task import Preprocessor
 from tunewright.tasks.language_model.encoder import WriterEncoder
 from tunewright.tasks.registry import load_preprocessor
@@ -46,7 +44,6 @@ BEFORE = "the model before this stage"
 # What a summary has from measuring; the rest is of the training.
 MEASURED = ("evaluation", "seeds", "comparisons", "hint", "target", "files")
 METRICS_FILE = "metrics.jsonl"
-PREDICTIONS_FILE = "predictions.parquet"
 
 
 def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob | None = None) -> None:
@@ -155,124 +152,6 @@ def predict_split(
     examples = encode_split(prepared, preprocessor, split)
     assert examples is not None and examples.target is not None and preprocessor.target is not None
     return preprocessor.target.decode(run_network(network, examples)), preprocessor.target.truth(examples.target)
-
-
-def save_predictions(job: StageJob, kind: str, rows: np.ndarray, target: np.ndarray, outputs: np.ndarray) -> None:
-    """predictions.parquet: row, target and outputs of each test row; what `compare` reads."""
-    columns = {
-        "row": pa.array(rows),
-        "target": _lists(target) if target.ndim == 2 else pa.array(target),
-        "outputs": _lists(outputs.reshape(len(outputs), -1)),
-    }
-    facts = {"data": job.prepared.manifest.fingerprint, "kind": kind, "name": job.stage.name}
-    table = pa.table(columns).replace_schema_metadata(facts)
-    temporary = job.folder / ".predictions.parquet.tmp"
-    pq.write_table(table, temporary)
-    put_in_place(temporary, job.folder / "predictions.parquet")
-
-
-def _lists(values: np.ndarray) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1])
-
-
-def read_predictions(folder: Path) -> Predictions:
-    """A stage's predictions.
-
-    Raises:
-        ArtifactError: the stage has none, or the file is damaged.
-    """
-    path = folder / PREDICTIONS_FILE
-    if (damage := damage_beside(folder, PREDICTIONS_FILE)) is not None:
-        raise damaged(damage, "restore it from a copy, or make it anew: tunewright evaluate RUN")
-    try:
-        table = pq.read_table(path)
-        facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-        outputs, target = np.stack(table["outputs"].to_numpy()), table["target"].to_numpy()
-        return Predictions(
-            name=str(folder),
-            data=facts["data"],
-            kind=facts["kind"],
-            rows=table["row"].to_numpy(),
-            target=np.stack(target) if facts["kind"] == "multilabel" else target,
-            outputs=outputs[:, 0] if facts["kind"] == "regression" else outputs,
-        )
-    except FileNotFoundError:
-        raise ArtifactError(
-            "there are no predictions here",
-            file=folder,
-            expected="the folder of an evaluated stage, with predictions.parquet, or a run folder, with run.json",
-            fix="run the recipe, or name the stage's folder: runs/NAME/STAGE",
-        ) from None
-    except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
-        raise ArtifactError(
-            f"the predictions cannot be read: {error}",
-            file=path,
-            expected="what an evaluation wrote",
-            fix="tunewright evaluate RUN",
-        ) from error
-
-
-def summarise_seeds(run: Run, stages: list[StageRecipe], seeds: int) -> None:
-    """Mean and interval over the seeds into each stage's summary, once all of them are measured."""
-    if seeds < 2:
-        return
-    for stage in stages:
-        path = run.stage_folder(stage.name) / "summary.json"
-        summary = read_json(path, "a stage's summary")
-        found = [
-            read_json(run.stage_folder(stage.name, replica=k) / "summary.json", "a stage's summary")["evaluation"]
-            for k in range(seeds)
-        ]
-        if summary["evaluation"] is None or "seeds" in summary:
-            continue
-        metrics: dict[str, Any] = {}
-        for name in summary["evaluation"]["metrics"]:
-            values = [entry["metrics"][name]["value"] for entry in found]
-            if all(value is not None for value in values):
-                estimate = over_seeds(values)
-                metrics[name] = {"values": values, "mean": estimate.value, "low": estimate.low, "high": estimate.high}
-        write_record(path, {**summary, "seeds": {"count": seeds, "metrics": metrics}})
-
-
-def judge_targets(run: Run, stages: list[StageRecipe]) -> None:
-    """Hold each stage's figures (the mean over seeds, where there are several) against its `eval.target`."""
-    for stage in stages:
-        path = run.stage_folder(stage.name) / "summary.json"
-        summary = read_json(path, "a stage's summary")
-        judged: dict[str, Any] = {}
-        for name, bound in stage.recipe.eval.target.items():
-            value = reached_value(summary, name)
-            if value is not None:
-                good = value >= bound if METRICS[name].greater_is_better else value <= bound
-                judged[name] = {"wanted": bound, "value": value, "reached": good}
-        write_record(path, {**summary, "target": judged})
-
-
-def require_targets(summaries: dict[str, dict[str, Any]]) -> None:
-    """Raises TargetMissed, naming each figure that was not reached."""
-    missed = [
-        f"{stage}: {name} {entry['value']:.4f} instead of {entry['wanted']:g}"
-        for stage, summary in summaries.items()
-        for name, entry in summary["target"].items()
-        if not entry["reached"]
-    ]
-    if missed:
-        raise TargetMissed(
-            "the target was missed",
-            place="eval.target",
-            found="; ".join(missed),
-            fix="the report's hint says what would help most",
-        )
-
-
-def reached_value(summary: dict[str, Any], metric: str) -> float | None:
-    """A stage's figure: the mean over seeds, where there are several; None for a stage without labels."""
-    if summary.get("evaluation") is None:
-        return None
-    seeds = summary.get("seeds")
-    if seeds and metric in seeds["metrics"]:
-        return seeds["metrics"][metric]["mean"]
-    return summary["evaluation"]["metrics"].get(metric, {}).get("value")
 
 
 def show(estimate: Estimate) -> str:

@@ -11,8 +11,9 @@ import pyarrow as pa
 from tunewright.errors import RecipeError
 from tunewright.evaluation.attribution import METHODS, VIEWS, Attribution, Check, check
 from tunewright.models.core.network import AnyNetwork
-from tunewright.tasks.base.explain import Question, questions
+from tunewright.tasks.base.explain import Question
 from tunewright.tasks.base.task import Preprocessor
+from tunewright.tasks.modalities import questions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tunewright.console import silent
 from tunewright.data.prepared import Prepared
 from tunewright.errors import ArtifactError
-from tunewright.pipeline.build.parts import prepare_data
+from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.read_recipe import given_weights
 from tunewright.pipeline.stage import StageJob, recipe_backbone
 from tunewright.recipe.loading import load_recipe

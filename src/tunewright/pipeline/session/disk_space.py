@@ -10,10 +10,10 @@ from torch.optim import Optimizer
 
 from tunewright.errors import RunFailed
 from tunewright.files import free_disk
-from tunewright.planning.format import size_of
 from tunewright.recipe.schema import Train
 from tunewright.training.checkpoints.checkpoint import KEEP
 from tunewright.training.optimizers.registry import state_bytes
+from tunewright.units import size_of
 
 
 def checkpoint_room(train: Train, total_steps: int, moving: Iterable[Tensor], optimizer: Optimizer) -> int:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tunewright.console import Screen
+from tunewright.data.batches.batch import Batch, Examples
 from tunewright.data.batches.feature_cache import Behind, Form, KeptExamples, content_hash, find_kept, keep, kept_bytes
-from tunewright.data.batches.sampler import EVALUATION_BATCH, Batch, Examples, in_order
+from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
 from tunewright.models.core.meta_weights import has_no_numbers
 from tunewright.models.core.network import AnyNetwork, evaluating
 from tunewright.models.frozen_prefix import AfterPrefix, Prefix, as_inputs, cut, frozen_blocks, outputs_of

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tunewright.console import Screen
-from tunewright.data.batches.sampler import Examples
+from tunewright.data.batches.batch import Examples
 from tunewright.hardware.memory_tracer import piece_of
 from tunewright.models.core.meta_weights import has_no_numbers
 from tunewright.models.core.network import AnyNetwork, evaluating

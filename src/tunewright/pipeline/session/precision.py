@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tunewright.console import Screen
-from tunewright.data.batches.sampler import Examples
+from tunewright.data.batches.batch import Examples
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import cache_file, write_record
 from tunewright.models.core.meta_weights import has_no_numbers

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tunewright.console import Screen
-from tunewright.data.batches.sampler import Batches, Examples
+from tunewright.data.batches.batch import Examples
+from tunewright.data.batches.sampler import Batches
 from tunewright.errors import RecipeError
 from tunewright.models.core.meta_weights import has_no_numbers
 from tunewright.models.core.network import AnyNetwork
@@ -23,6 +23,7 @@ from tunewright.models.hub.first_token_only import narrow_last_layer
 from tunewright.models.layer_table import LayerRow, layer_table
 from tunewright.models.recommendation.embedding_table import has_sparse_gradients
 from tunewright.pipeline.build.parts import Ingredients
+from tunewright.pipeline.device import choose_device, suitable_threads
 from tunewright.pipeline.session.frozen_features import ComputedExamples, FrozenPart, frozen_part
 from tunewright.pipeline.session.memory import LARGE, give_back, save_memory, weight_bytes
 from tunewright.pipeline.session.precision import set_precision
@@ -153,63 +154,6 @@ def referred(ingredients: Ingredients, examples: Examples, device: torch.device,
         f"{ingredients.objective.name}: the reference is the network as it is now, computed once for {len(examples):,} pairs"
     )
     return examples.with_reference(refer(ingredients.network, examples.to(device)))
-
-
-def choose_device(recipe: Recipe) -> torch.device:
-    """The recipe's device; `auto` takes an accelerator where there is one.
-
-    Raises:
-        RecipeError: the recipe asks for a device that this machine does not have.
-    """
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    wanted = recipe.hardware.device
-    if wanted == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if available[name]))
-    if not available[wanted]:
-        raise RecipeError(
-            f"this machine has no {wanted} device that torch can use",
-            place="hardware.device",
-            found=wanted,
-            expected=", ".join(name for name, there in available.items() if there),
-            fix="hardware.device: auto",
-        )
-    return torch.device(wanted)
-
-
-# Below so many floating-point operations a step, a second thread waits longer for its start than it saves.
-SMALL_STEP = 1e8
-
-
-def suitable_threads(layers: list[LayerRow], batch_size: int) -> int:
-    """CPU threads for these layers: one for few. A rule and no measurement, so that a run can be repeated exactly."""
-    # The backward pass costs about twice the forward pass.
-    flops = 3 * batch_size * sum(row.flops for row in layers)
-    return 1 if flops < SMALL_STEP else torch.get_num_threads()
-
-
-@contextmanager
-def threads(count: int) -> Generator[None]:
-    """Use so many CPU threads, and go back to what was set before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def small_numbers_as_zero() -> Generator[None]:
-    """Numbers below 1e-38 count as zero: processors are many times slower with them.
-
-    Adam's running means of a weight without a gradient (a pixel that is always black) decay into that range.
-    """
-    supported = torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        if supported:
-            torch.set_flush_denormal(False)
 
 
 def penalty_of(optimizer: Optimizer, recipe: Recipe) -> Callable[[], Tensor] | None:

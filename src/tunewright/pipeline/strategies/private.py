@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from tunewright.console import Screen
+from tunewright.data.batches.batch import Examples
 from tunewright.data.batches.mixing import MixedExamples
 from tunewright.data.batches.packing import PackedExamples
 from tunewright.data.batches.poisson_sampler import PoissonBatches
-from tunewright.data.batches.sampler import Examples
 from tunewright.data.prepared import Prepared
 from tunewright.data.source import ROW
 from tunewright.errors import ArtifactError, DataError, RecipeError
@@ -47,7 +47,7 @@ from tunewright.tasks.base.public_statistics import outside
 from tunewright.tasks.language_model.chat_encoder import ChatExamples
 from tunewright.training import freezing
 from tunewright.training.freezing import never_moves
-from tunewright.training.loop import StepObjective
+from tunewright.training.objectives.base import StepObjective
 from tunewright.training.privacy.accounting import Account, Steps, convolved_or_none, noise_for, usual_delta
 from tunewright.training.privacy.dp_sgd import PrivateGradient, require_told_apart
 from tunewright.training.privacy.lineage import Spent

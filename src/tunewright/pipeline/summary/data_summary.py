@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tunewright.console import Screen
+from tunewright.data.batches.batch import Examples
+from tunewright.data.batches.examples import TokenExamples
 from tunewright.data.batches.mixing import MixedExamples
 from tunewright.data.batches.packing import PackedExamples
-from tunewright.data.batches.sampler import Examples, TokenExamples
 from tunewright.data.prepared import Prepared
 from tunewright.data.text.tokenizer import MEASURED, measure_tokenizer
 from tunewright.pipeline.build.parts import Ingredients

@@ -18,7 +18,7 @@ from tunewright.pipeline.build.parts import Ingredients
 from tunewright.pipeline.stage import StageJob
 from tunewright.runs.folder import read_json
 from tunewright.training.freezing import Movement, is_trained
-from tunewright.training.loop import State
+from tunewright.training.state import State
 
 
 def describe_data(prepared: Prepared) -> dict[str, Any]:

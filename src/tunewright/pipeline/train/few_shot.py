@@ -10,22 +10,25 @@ from typing import Any
 import numpy as np
 
 from tunewright.console import Screen
-from tunewright.data.batches.sampler import Examples
+from tunewright.data.batches.batch import Examples
 from tunewright.errors import RecipeError
 from tunewright.models.core.network import AnyNetwork
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.pipeline.build.few_shot_default import FEW, examples_a_class
 from tunewright.pipeline.build.parts import Ingredients
-from tunewright.pipeline.session.session import choose_device, threads
+from tunewright.pipeline.device import choose_device, threads
 from tunewright.pipeline.stage import StageJob
 from tunewright.pipeline.summary.data_summary import describe_texts
-from tunewright.pipeline.train.train_stage import finish_stage, train_ingredients
-from tunewright.runs.folder import MetricsLog
+from tunewright.pipeline.train.finish_stage import finish_stage
+from tunewright.pipeline.train.train_stage import train_ingredients
+from tunewright.runs.metrics_log import MetricsLog
 from tunewright.training import freezing
+from tunewright.training.freeze_certificate import fingerprint
 from tunewright.training.linear_probe import Fit, fit_logistic, last_layer, take_features, write_layer
-from tunewright.training.loop import State
+from tunewright.training.objectives.base import Objective
 from tunewright.training.objectives.contrastive import FromPairs, PairExamples, pairs_an_epoch
-from tunewright.training.objectives.registry import FromLabels, Objective
+from tunewright.training.objectives.supervised import FromLabels
+from tunewright.training.state import State
 
 
 def learn_from_features(job: StageJob, ingredients: Ingredients, screen: Screen) -> None:
@@ -46,7 +49,7 @@ def learn_from_features(job: StageJob, ingredients: Ingredients, screen: Screen)
         replace(movement, moving=frozenset(movement.moving & {f"{name}.weight", f"{name}.bias"}))
         for movement in freezing.resolve_movement(network, ingredients.tune)
     ]
-    before = freezing.fingerprint(network)
+    before = fingerprint(network)
     MetricsLog(job.folder / "metrics.jsonl", step=0).close()  # there are no steps
     found = _solve_head(job, ingredients, examples, screen)
     seconds = time.perf_counter() - started

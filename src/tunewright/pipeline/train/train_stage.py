@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,34 +14,26 @@ import torch
 from torch import nn
 
 from tunewright.console import Screen
-from tunewright.errors import Diverged, RunFailed, Stopped
-from tunewright.evaluation.metrics import METRICS
-from tunewright.files import write_record
+from tunewright.errors import Diverged, Stopped
 from tunewright.models.backbone import model_files
 from tunewright.models.core.meta_weights import Numbers
 from tunewright.models.core.network import AnyNetwork
 from tunewright.models.hub.hf_network import Transformer
-from tunewright.models.saved_model import save_model
 from tunewright.pipeline.build.parts import Ingredients, is_stochastic
+from tunewright.pipeline.device import small_numbers_as_zero, threads
 from tunewright.pipeline.session.disk_space import checkpoint_room, require_room
 from tunewright.pipeline.session.memory import forget_peak, peak_memory
-from tunewright.pipeline.session.session import Ready, penalty_of, set_up, small_numbers_as_zero, threads
+from tunewright.pipeline.session.session import Ready, penalty_of, set_up
 from tunewright.pipeline.signals import stop_requests
 from tunewright.pipeline.stage import StageJob
 from tunewright.pipeline.strategies.auto_strategy import divided, settle
 from tunewright.pipeline.strategies.partial_weights import fill, write
 from tunewright.pipeline.strategies.private import private_training
-from tunewright.pipeline.summary.privacy_lineage import LINEAGE, lineage_after, promise
-from tunewright.pipeline.summary.stage_summary import (
-    describe_data,
-    describe_network,
-    describe_opening,
-    describe_source,
-    describe_training,
-)
 from tunewright.pipeline.trackers import tracking
+from tunewright.pipeline.train.early_stopping import Selection
+from tunewright.pipeline.train.finish_stage import finish_stage
 from tunewright.pipeline.train.validation import selection_metric, validator
-from tunewright.runs.folder import MetricsLog
+from tunewright.runs.metrics_log import MetricsLog
 from tunewright.training import freezing
 from tunewright.training.checkpoints.async_saver import Saver
 from tunewright.training.checkpoints.beginning import Beginning
@@ -54,9 +46,11 @@ from tunewright.training.checkpoints.checkpoint import (
 from tunewright.training.distributed.dtensors import over_all, own_part
 from tunewright.training.distributed.fsdp import ShardedObjective, asked
 from tunewright.training.distributed.process_group import Team, team
-from tunewright.training.loop import Best, Settings, State, Surroundings, train
+from tunewright.training.freeze_certificate import fingerprint
+from tunewright.training.loop import Settings, Surroundings, train
 from tunewright.training.optimizers.registry import load_state_tensors, state_tensors
 from tunewright.training.schedule import learning_rate_factor
+from tunewright.training.state import Best, State
 
 # (epoch, counted from 1, and its validation results).
 Watch = Callable[[int, dict[str, float]], None]
@@ -101,7 +95,7 @@ def train_ingredients(
         private = private_training(job, ingredients, ready, objective, screen)
     leads = together is None or together.first
     from_parts = ingredients.numbers == "parts"  # the network is whole in no process
-    before = freezing.fingerprint(ready.network) if leads and not from_parts else {}
+    before = fingerprint(ready.network) if leads and not from_parts else {}
     whole_movements = ready.movements
     in_parts = together is not None and recipe.hardware.strategy == "fsdp"
     if together is not None and together.first:
@@ -112,7 +106,7 @@ def train_ingredients(
         own = partial(fill, ingredients=ingredients, job=job) if from_parts else None
         ready, rows = divided(ready, ingredients, together, own)
         objective = ShardedObjective(objective)
-        before = freezing.fingerprint(ready.network) if from_parts else before
+        before = fingerprint(ready.network) if from_parts else before
     network, model, movements = ready.network, ready.model, ready.movements
     batches = private.batches if private else ready.batches
     total_steps = train_settings.epochs * batches.steps_per_epoch
@@ -253,7 +247,7 @@ def train_ingredients(
         if state.best is not None:
             parts = dict(network.named_parameters())
             freezing.load_moving(network, movements, load_best(checkpoints, state.best.folder, parts, checked=leads))
-        after = freezing.fingerprint(network)
+        after = fingerprint(network)
         write(job.folder / "model", network, ingredients.network, freezing.moving_state(network, movements), together)
     if not leads:
         return
@@ -327,102 +321,6 @@ def written_sample(ingredients: Ingredients, network: AnyNetwork) -> str | None:
         return examination.sample(network, ingredients.preprocessor.inputs)
     with network.autocast(next(network.parameters()).device):  # the weights of a divided one may come in no other type
         return examination.sample(network, ingredients.preprocessor.inputs)
-
-
-def finish_stage(
-    job: StageJob,
-    ingredients: Ingredients,
-    state: State,
-    movements: list[freezing.Movement],
-    before: dict[str, str],
-    lr: float | None,
-    means: dict[str, Any],
-    texts: dict[str, Any] | None,
-    screen: Screen,
-    after: dict[str, str] | None = None,
-) -> None:
-    """Save the best weights, check the freeze certificate, write the summary.
-
-    Args:
-        after: the fingerprint of the best weights, where they are written and no process holds them whole.
-
-    Raises:
-        RunFailed: something that was to stay frozen has changed.
-    """
-    network = ingredients.network
-    if state.best is not None and after is None:
-        freezing.load_moving(network, movements, load_best(job.folder / "checkpoints", state.best.folder))
-    freezing.release(network)
-    ingredients.preprocessor.inputs.write(job.folder / "model")
-    made_from = describe_source(job)
-    lineage = lineage_after(job, ingredients.prepared, ingredients.preprocessor, means.get("privacy"))
-    extra = {
-        "preprocessor": ingredients.preprocessor.to_json(),
-        "made_from": made_from,
-        LINEAGE: lineage.to_json(),
-    }
-    save_model(job.folder / "model", network, extra)
-    chosen_epoch = state.best.epoch if state.best else state.epoch
-    certificate = freezing.certify(movements, before, after or freezing.fingerprint(network), chosen_epoch)
-    show_certificate(job.stage.name, certificate, screen)
-    summary = {
-        "stage": job.stage.name,
-        "kind": job.stage.kind,
-        "task": job.recipe.task,
-        "seed": job.recipe.seed,
-        "data": describe_data(ingredients.prepared),
-        "model": {
-            **describe_network(ingredients, movements, chosen_epoch, lr),
-            "opening": describe_opening(network, made_from),
-        },
-        "training": {**describe_training(ingredients, state, lr, selection_metric(ingredients)), **means},
-        "certificate": certificate,
-        **({"privacy": promised} if (promised := promise(lineage)) is not None else {}),
-        **({"texts": texts} if texts is not None else {}),
-    }
-    write_record(job.folder / "summary.json", summary)
-
-
-def show_certificate(stage: str, certificate: dict[str, Any], screen: Screen) -> None:
-    """One line on what stayed and what moved; RunFailed when something frozen has moved."""
-    if not certificate["passed"]:
-        raise RunFailed(
-            f"{stage}: the freeze certificate failed",
-            found="; ".join(certificate["warnings"][:3]),
-            expected="every frozen tensor bit-identical to its source",
-            fix="this is a mistake in the model's code, not in your recipe: please report it",
-        )
-    frozen, trained = certificate["frozen"], certificate["trained"]
-    if frozen:
-        tensors = sum(entry["tensors"] for entry in frozen)
-        moved = sum(entry["changed"] for entry in trained)
-        screen.say(
-            f"{stage}  freeze certificate passed: {tensors} frozen tensors identical, {moved} trained ones changed"
-        )
-    for warning in certificate["warnings"]:
-        screen.warn(warning)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Keeps the best weights by one validation metric, and stops early when it no longer improves."""
-
-    metric: str
-    patience: int | None
-
-    def update(self, state: State, valid: dict[str, float], keep: Callable[[], str]) -> None:
-        value = valid.get(self.metric)
-        if value is not None and self._is_better(value, state.best):
-            state.best = Best(epoch=state.epoch, step=state.step, value=value, folder=keep())
-            state.epochs_since_best = 0
-            return
-        state.epochs_since_best += 1
-        if self.patience is not None and state.epochs_since_best >= self.patience:
-            state.finished = "early stopping"
-
-    def _is_better(self, value: float, best: Best | None) -> bool:
-        greater = self.metric != "loss" and METRICS[self.metric].greater_is_better
-        return best is None or (value > best.value if greater else value < best.value)
 
 
 def require_finite(network: nn.Module, state: State) -> None:

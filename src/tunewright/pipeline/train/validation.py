@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tunewright.data.batches.sampler import EVALUATION_BATCH, Examples, ids_in_order
+from tunewright.data.batches.batch import Examples
+from tunewright.data.batches.sampler import EVALUATION_BATCH, ids_in_order
 from tunewright.errors import RecipeError
 from tunewright.evaluation.metrics import METRICS
 from tunewright.models.core.network import AnyNetwork, evaluating

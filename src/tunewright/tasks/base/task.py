@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from tunewright.data.batches.sampler import Examples
+from tunewright.data.batches.batch import Examples
 from tunewright.data.image.resize_crop import Framing
 from tunewright.data.prepared import Prepared
 from tunewright.evaluation.baselines import Baseline
@@ -25,7 +25,7 @@ from tunewright.models.core.network import AnyNetwork
 from tunewright.models.hub.hf_network import Purpose
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.base.targets import TargetEncoder
-from tunewright.training.objectives.registry import Objective
+from tunewright.training.objectives.base import Objective
 from tunewright.training.privacy.lineage import Statistic
 
 # For each text (or whatever a table's row is): outputs [N, K] and targets [N] that the metrics of a kind want.

@@ -13,8 +13,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.examples import few_lengths
 from tunewright.data.batches.packing import IGNORED
-from tunewright.data.batches.sampler import Batch, few_lengths
 from tunewright.data.prepared import Prepared
 from tunewright.data.text.conversations import Shape, Turn, conversation, recognise
 from tunewright.errors import DataError, RecipeError, shorten

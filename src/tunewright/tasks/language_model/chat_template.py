@@ -13,21 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunewright.data.text.conversations import Turn
+from tunewright.tasks.text.known_templates import CHATML, PLAIN
 
 START, END = "<|im_start|>", "<|im_end|>"
-# For a tokenizer that has the two marks: ChatML.
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-# For any other without a template: names before what is said, the end of the text behind an answer.
-PLAIN = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %}{{ 'Assistant: ' + message['content'] + eos_token + '\n' }}"
-    "{% else %}{{ message['role'] | capitalize + ': ' + message['content'] + '\n' }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
-)
 
 
 class TemplateMismatch(Exception):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tunewright.data.batches.sampler import Batch
+from tunewright.data.batches.batch import Batch
 from tunewright.data.prepared import Prepared
 from tunewright.data.text.preferences import Preference, preference, recognise_preferences
 from tunewright.errors import DataError

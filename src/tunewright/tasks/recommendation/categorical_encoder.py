@@ -18,7 +18,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from tunewright.data.batches.sampler import TensorExamples
+from tunewright.data.batches.examples import TensorExamples
 from tunewright.data.manifest import Column
 from tunewright.data.prepared import Prepared
 from tunewright.data.recommendation.column_roles import role_columns

@@ -16,7 +16,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from tunewright.data.batches.sampler import TensorExamples
+from tunewright.data.batches.examples import TensorExamples
 from tunewright.data.prepare.splits import time_values
 from tunewright.data.prepared import Prepared
 from tunewright.data.recommendation.column_roles import role_columns, time_column

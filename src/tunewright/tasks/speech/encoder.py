@@ -19,7 +19,7 @@ from tunewright.data.audio.decode import RATE
 from tunewright.data.audio.features import A_SECOND, HEARINGS, WIDTHS
 from tunewright.data.audio.log_mel import HOP
 from tunewright.data.audio.transcript_text import spoken, spoken_words
-from tunewright.data.batches.sampler import Batch
+from tunewright.data.batches.batch import Batch
 from tunewright.data.prepared import Prepared
 from tunewright.data.sources.speech import AUDIO
 from tunewright.data.text.ngram_model import NGrams, count_ngrams, read_arpa, write_arpa

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from tunewright.data.batches.sampler import TensorExamples
+from tunewright.data.batches.examples import TensorExamples
 from tunewright.data.manifest import Column
 from tunewright.data.prepared import Prepared, column_array
 from tunewright.data.source import ROW

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from tunewright.data.batches.sampler import Ragged, TokenExamples
+from tunewright.data.batches.examples import Ragged, TokenExamples
 from tunewright.data.prepared import Prepared
 from tunewright.data.text.tokenizer import is_trained_here, trained_tokenizer
 from tunewright.errors import DataError, RecipeError, UserError

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from tunewright.data.batches.sampler import EVALUATION_BATCH, Batch, TokenExamples, in_order
+from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.examples import TokenExamples
+from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
 from tunewright.evaluation.baselines import Baseline, token_frequencies
 from tunewright.evaluation.outputs import add_tokens
 from tunewright.models.core.network import AnyNetwork
 from tunewright.models.language.masked_positions import WANTED
 from tunewright.tasks.base.task import Measured
 from tunewright.tasks.text.encoder import TextEncoder
-from tunewright.training.objectives.registry import FromTokens
+from tunewright.training.objectives.masked_lm import FromTokens
 
 # The share that is hidden, and the seed of which: the same for every model, so that two can be compared.
 RATIO = 0.15

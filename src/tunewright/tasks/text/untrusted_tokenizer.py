@@ -11,7 +11,7 @@ from tunewright.bounded import TrialFailed, try_once
 from tunewright.errors import ArtifactError
 from tunewright.limits import ADDED_TOKENS, CHAT_TEMPLATE_CHARACTERS
 from tunewright.runs.folder import read_json
-from tunewright.tasks.language_model.chat_template import CHATML, PLAIN
+from tunewright.tasks.text.known_templates import CHATML, PLAIN
 from tunewright.tasks.text.template_trial import try_template
 from tunewright.tasks.text.tokenizer_trial import is_plain, try_folder, try_tokenizer
 

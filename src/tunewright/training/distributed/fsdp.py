@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from tunewright.data.batches.sampler import Batch
+from tunewright.data.batches.batch import Batch
 from tunewright.models.core.meta_weights import is_hollow
 from tunewright.models.core.network import AnyNetwork, Block, Network
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.training.distributed.dtensors import is_divided
 from tunewright.training.distributed.process_group import Team
-from tunewright.training.loop import StepObjective
+from tunewright.training.objectives.base import StepObjective
 
 T = TypeVar("T")
 

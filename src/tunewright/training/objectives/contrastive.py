@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tunewright.data.batches.sampler import Batch, Examples
+from tunewright.data.batches.batch import Batch, Examples
+from tunewright.models.core.tap import Tap
 from tunewright.random import uniform
-from tunewright.training.linear_probe import Tap
 
 # R, over the whole training (Tunstall et al. 2022, section 4.1).
 PAIRS = 20

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunewright.data.batches.sampler import Batch
+from tunewright.data.batches.batch import Batch
 from tunewright.models.speech.base import BLANK, Recogniser
-from tunewright.training.objectives.registry import Objective
+from tunewright.training.objectives.base import Objective
 
 # What fills targets up behind their end.
 NO_LETTER = -1

@@ -24,12 +24,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tunewright.data.batches.batch import Batch, Examples
 from tunewright.data.batches.packing import IGNORED
-from tunewright.data.batches.sampler import EVALUATION_BATCH, Batch, Examples, in_order
+from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
 from tunewright.models.core.network import evaluating
 from tunewright.models.hub.hf_network import Transformer
+from tunewright.training.objectives.base import Objective
 from tunewright.training.objectives.chunked_cross_entropy import each_token_loss
-from tunewright.training.objectives.registry import Objective
 
 # The name under which a batch holds π₀, [B, 2].
 REFERENCE = "reference"

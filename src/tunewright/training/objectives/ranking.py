@@ -13,12 +13,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunewright.data.batches.sampler import Batch
+from tunewright.data.batches.batch import Batch
 from tunewright.errors import RecipeError
 from tunewright.models.recommendation.base import Factors
 from tunewright.models.recommendation.sasrec import NextItem
 from tunewright.random import uniform
-from tunewright.training.objectives.registry import Objective
+from tunewright.training.objectives.base import Objective
 
 # Of so many pairs of a user and an item those that are not known are written out, 4 bytes each.
 WRITTEN_OUT = 2**26

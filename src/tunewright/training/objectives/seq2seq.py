@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunewright.data.batches.sampler import Batch
+from tunewright.data.batches.batch import Batch
 from tunewright.models.speech.whisper import Whisper
+from tunewright.training.objectives.base import Objective
 from tunewright.training.objectives.ctc import NO_LETTER, ctc
-from tunewright.training.objectives.registry import Objective
 
 
 @dataclass(frozen=True, kw_only=True)

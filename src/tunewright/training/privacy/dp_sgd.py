@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from tunewright.data.batches.batch import Batch
 from tunewright.data.batches.poisson_sampler import NOISE, secret_generator
-from tunewright.data.batches.sampler import Batch
 from tunewright.errors import RecipeError
-from tunewright.training.loop import State, StepObjective
+from tunewright.training.objectives.base import StepObjective
+from tunewright.training.state import State
 
 if TYPE_CHECKING:
     from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleHooksFastGradientClipping

@@ -1,0 +1,77 @@
+"""A batch, and what a set of examples has to offer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+# One tensor [B, ...], or several by name: {"input_ids": [B, T], "attention_mask": [B, T]}.
+Inputs = Tensor | dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A few examples as tensors.
+
+    inputs: what the network gets; target: [B] or None when there is no label; ids: [B] int64, the examples' positions in
+    their split, on the CPU.
+    """
+
+    inputs: Inputs
+    target: Tensor | None
+    ids: Tensor
+    counts: bool = True
+    """False: it only stands in, so that this process does what the others do."""
+
+    @property
+    def pixels(self) -> Tensor:
+        """The inputs of a task whose inputs are one tensor."""
+        assert isinstance(self.inputs, Tensor)
+        return self.inputs
+
+    @property
+    def named(self) -> dict[str, Tensor]:
+        """The inputs of a task whose inputs are several tensors by name."""
+        assert isinstance(self.inputs, dict)
+        return self.inputs
+
+
+class Examples(Protocol):
+    """A split of the data, ready to be drawn from in any order."""
+
+    @property
+    def rows(self) -> Tensor:
+        """[N] int64: each example's row number in the source, counted from 1, to name it to people."""
+        ...
+
+    @property
+    def target(self) -> Tensor | None:
+        """[N], or None when there are no labels."""
+        ...
+
+    @property
+    def lengths(self) -> Tensor | None:
+        """[N] int64: how long each example is in a batch of its own, where examples differ in length and are padded."""
+        ...
+
+    @property
+    def augmented(self) -> bool:
+        """Whether a batch of a training epoch is a changed copy, another one each epoch."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device) -> Examples:
+        """The same examples, whose batches lie on a device."""
+        ...
+
+    def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
+        """The examples at the positions `ids` [B] int64.
+
+        Args:
+            epoch: the training epoch, counted from 0, that augmentation depends on; None: as they are.
+        """
+        ...

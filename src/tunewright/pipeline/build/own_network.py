@@ -1,0 +1,73 @@
+"""Build a stage's network from our own layers."""
+
+from __future__ import annotations
+
+import math
+
+from tunewright.console import Screen
+from tunewright.errors import ArtifactError
+from tunewright.models.backbone import Backbone, weights_folder
+from tunewright.models.build import build_network, describe_model
+from tunewright.models.core.layers import resolve_auto
+from tunewright.models.core.meta_weights import weights_are_read
+from tunewright.models.core.network import Network
+from tunewright.models.replace_head import fit_input, replace_head
+from tunewright.models.saved_model import load_backbone_weights
+from tunewright.pipeline.build.pretrained_network import same_target
+from tunewright.pipeline.stage import Origin
+from tunewright.random import mix
+from tunewright.recipe.schema import Model, Recipe
+from tunewright.tasks.base.task import Preprocessor, Task
+from tunewright.tasks.recommendation.categorical_encoder import FieldEncoder
+from tunewright.training.objectives.base import Objective
+
+
+def own_network(
+    recipe: Recipe,
+    preprocessor: Preprocessor,
+    origin: Origin | None,
+    backbone: Backbone | None,
+    objective: Objective,
+    screen: Screen,
+) -> Network:
+    """A network of ours: new, with or without pretrained weights, or the source's with its own head or a new one."""
+    inputs, target = preprocessor.inputs, preprocessor.target
+    outputs = target.outputs if target else math.prod(inputs.input_shape)
+    block = _model_block(recipe.model, preprocessor.task, supervised=objective.supervised)
+    if isinstance(inputs, FieldEncoder):
+        block = inputs.completed(block)
+    if backbone is not None and "layers" in backbone.config:  # of a file of Keras
+        layers, head = backbone.config["layers"], block.head or [{"dense": "auto"}]
+        block = block.model_copy(update={"backbone": None, "layers": layers, "head": head})
+    if origin is None:
+        described = describe_model(block, input_shape=inputs.input_shape, outputs=outputs)
+        network = build_network(described, seed=mix(recipe.seed, "weights"))
+        if backbone is not None and weights_are_read():
+            load_backbone_weights(network, weights_folder(backbone))
+        return network
+    return _adapt(origin, block, preprocessor, outputs, recipe.seed, screen)
+
+
+def _model_block(model: Model, task: Task, *, supervised: bool) -> Model:
+    """The recipe's model block, completed by the task's default; without labels the head is a decoder."""
+    if model.layers is None and model.backbone is None:
+        default = Model(**task.default_model)
+        model = default.model_copy(update={"head": model.head or default.head, "weights": model.weights})
+    if supervised:
+        return model
+    layers = model.layers[:-1] if model.layers and model.head is None else model.layers
+    return model.model_copy(update={"layers": layers, "head": [{"dense": "auto"}]})
+
+
+def _adapt(
+    origin: Origin, block: Model, preprocessor: Preprocessor, outputs: int, seed: int, screen: Screen
+) -> Network:
+    """The source's backbone with its own head where that fits, or with the new one."""
+    if not isinstance(origin.network, Network):
+        raise ArtifactError("the model to start from is none of our own networks", file=origin.folder)
+    network = fit_input(origin.network, preprocessor.inputs.input_shape)
+    head = block.head or (block.layers[-1:] if block.layers else [{"dense": "auto"}])
+    if same_target(origin.preprocessor, preprocessor) and resolve_auto(head, outputs) == network.described["head"]:
+        return network
+    screen.say(f"new head on the pretrained backbone: {head}, {outputs} outputs")
+    return replace_head(network, head, outputs=outputs, seed=mix(seed, "weights"))

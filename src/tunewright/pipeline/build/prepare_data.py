@@ -1,0 +1,59 @@
+"""Prepare a stage's data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from tunewright.console import Screen
+from tunewright.data.prepare.executor import Engine
+from tunewright.data.prepare.prepare import prepare
+from tunewright.data.prepared import Prepared
+from tunewright.errors import RecipeError
+from tunewright.pipeline.stage import recipe_backbone
+from tunewright.recipe.schema import Recipe
+from tunewright.tasks.base.public_statistics import with_public_classes
+from tunewright.tasks.registry import get_task
+from tunewright.tasks.table.encoder import unused_columns
+
+
+def prepare_data(
+    recipe: Recipe, base: Path, screen: Screen, out: Path | None = None, engine: Engine = "local"
+) -> Prepared:
+    """The prepared data of a recipe; at once when it was prepared before.
+
+    Args:
+        out: the folder that gets it; None: the cache.
+        engine: as for `prepare`.
+    """
+    task = get_task(recipe.task)
+    if recipe.data.mix and (task.examination is None or task.examination.kind != "next_tokens"):
+        raise RecipeError(
+            "only a language model learns from a mix of sources",
+            place="data.mix",
+            found=f"task: {task.name}",
+            expected="task: language-modeling",
+            fix="leave data.mix out, or put the rows into one file",
+        )
+    framing = None
+    if task.frame is not None:
+        framing, note = task.frame(recipe, recipe_backbone(recipe, base))
+        if note is not None:
+            screen.warn(note)
+    with screen.counting(f"preparing {recipe.data.source}") as progress:
+        # A stage with data of its own does not say again what the task reads.
+        format = recipe.data.format or task.defaults.get("data", {}).get("format")
+        found = prepare(
+            recipe.data.model_copy(update={"format": format}),
+            seed=recipe.seed,
+            target_kind=task.target_kind if recipe.data.labelled else None,
+            base=base,
+            framing=framing,
+            out=out,
+            engine=engine,
+            progress=progress,
+        )
+    prepared = with_public_classes(replace(found, base=base), recipe)
+    if recipe.task.startswith("tabular") and recipe.data.input is None and (unused := unused_columns(prepared)):
+        screen.warn(f"columns that are neither numbers nor categories are not used: {', '.join(unused)}")
+    return prepared

@@ -1,0 +1,74 @@
+"""Prove what stayed frozen: a fingerprint of every tensor before and after training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tunewright.models.hub.quantization import size
+from tunewright.training.distributed.dtensors import is_divided, of_all, own_part
+from tunewright.training.freezing import Movement, is_trained, may_change
+
+
+def fingerprint(model: nn.Module) -> dict[str, str]:
+    """The SHA-256 of each parameter and buffer, by name: what the certificate compares.
+
+    Of divided ones each process takes that of its own part, and all of these together are the tensor's. Collective then.
+    """
+    state = model.state_dict()
+    found = {name: hashlib.sha256(_content(own_part(tensor))).digest() for name, tensor in state.items()}
+    if any(map(is_divided, state.values())):
+        own = torch.frombuffer(bytearray(b"".join(found.values())), dtype=torch.uint8).view(len(found), -1)
+        parts = torch.stack(of_all(own), dim=1)  # [tensors, processes, bytes]
+        found = {name: hashlib.sha256(_content(each)).digest() for name, each in zip(found, parts)}
+    return {name: digest.hex() for name, digest in found.items()}
+
+
+def certify(
+    movements: Sequence[Movement], before: dict[str, str], after: dict[str, str], epochs: int
+) -> dict[str, Any]:
+    """The freeze certificate: what was to stay is bit-identical to its source, and what was to move has moved.
+
+    Args:
+        before, after: `fingerprint` of the model at the start of the stage and at its end.
+        epochs: how many epochs were run; a block that was to thaw later counts as frozen.
+
+    Returns:
+        {"frozen": [...], "trained": [...], "passed": bool, "warnings": [...]}, one entry for each block. A frozen
+        block is `identical` when every parameter and buffer (BatchNorm statistics too) has the same bytes. A trained
+        parameter without any change does not fail the certificate, but is named.
+    """
+    frozen: list[dict[str, Any]] = []
+    trained: list[dict[str, Any]] = []
+    warnings: list[str] = []
+    for movement in movements:
+        block = movement.block
+        names = [name for name in before if name.startswith(block.prefix) and name not in block.elsewhere]
+        moves = is_trained(movement, epochs - 1)
+        learned = [name for name in names if moves and may_change(movement, name)]
+        if learned:
+            unchanged = [name for name in learned if name in movement.moving and after[name] == before[name]]
+            moved = sum(name in movement.moving for name in learned)
+            count = sum(value.numel() for value in movement.parameters)
+            entry = {"block": block.title, "tensors": len(learned), "parameters": count}
+            trained.append({**entry, "changed": moved - len(unchanged), "unchanged": unchanged})
+            warnings += [f"{name} was trained but did not change" for name in unchanged]
+        if still := [name for name in names if name not in learned]:
+            altered = [name for name in still if after[name] != before[name]]
+            count = sum(size(value) for name, value in block.parameters().items() if name in still)
+            frozen.append({"block": block.title, "tensors": len(still), "parameters": count, "identical": not altered})
+            warnings += [f"{name} was frozen but changed" for name in altered]
+    return {
+        "frozen": frozen,
+        "trained": trained,
+        "passed": all(entry["identical"] for entry in frozen),
+        "warnings": warnings,
+    }
+
+
+def _content(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

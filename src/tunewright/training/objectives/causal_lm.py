@@ -1,0 +1,46 @@
+"""The loss of a causal language model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.packing import IGNORED
+from tunewright.models.hub.hf_network import Transformer
+from tunewright.training.objectives.base import Objective
+from tunewright.training.objectives.chunked_cross_entropy import token_loss_sum
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromNextTokens:
+    """The cross entropy of each token given those before it, each weighing the same."""
+
+    z_loss: float
+
+    def weight(self, batch: Batch) -> float:
+        """The number of tokens that are to be foretold."""
+        assert batch.target is not None
+        return int((batch.target != IGNORED).sum())
+
+    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
+        """The sum over the batch's tokens, a scalar."""
+        assert isinstance(model, Transformer) and batch.target is not None
+        weight = model.output_weight
+        if weight is None:
+            logits = model(batch.inputs).flatten(0, 1)
+            sums = logits.logsumexp(1)[batch.target.flatten() != IGNORED]
+            loss = F.cross_entropy(logits, batch.target.flatten(), ignore_index=IGNORED, reduction="sum")
+            return loss + self.z_loss * sums.square().sum()
+        dtype = torch.bfloat16 if model.reduced else torch.float32
+        return token_loss_sum(model.hidden(batch.named), weight, batch.target, z_loss=self.z_loss, dtype=dtype)
+
+
+def next_tokens(*, z_loss: float) -> Objective:
+    """A language model: say which token comes next (Bengio et al. 2003); `z_loss` as in `token_loss_sum`."""
+    return Objective(name="next_tokens", supervised=False, bind=lambda seed, device: FromNextTokens(z_loss=z_loss))

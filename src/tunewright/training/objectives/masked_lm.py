@@ -1,0 +1,72 @@
+"""The loss of a masked language model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.examples import few_lengths
+from tunewright.data.batches.packing import IGNORED
+from tunewright.models.language.masked_positions import WANTED
+from tunewright.training.objectives.base import Objective
+from tunewright.training.objectives.corruption import Vocabulary, hidden_counts, mask_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromTokens:
+    """The cross entropy of hidden tokens, each weighing the same; no labels."""
+
+    seed: int
+    ratio: float
+    vocabulary: Vocabulary
+
+    def weight(self, batch: Batch) -> float:
+        """The number of hidden tokens."""
+        return int(hidden_counts(self._ordinary(batch), self.ratio).sum())
+
+    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
+        """The sum over the batch's hidden tokens, a scalar. The network gives the logits of few others, [M, V]."""
+        inputs, hidden = self.hide(batch, epoch)
+        wanted = _filled_up(hidden)
+        target = batch.named["input_ids"].masked_fill(~hidden, IGNORED)[wanted]
+        return F.cross_entropy(model({**inputs, WANTED: wanted}), target, ignore_index=IGNORED, reduction="sum")
+
+    def hide(self, batch: Batch, epoch: int) -> tuple[dict[str, Tensor], Tensor]:
+        """What the network gets, and which tokens [B, T] it is to name."""
+        tokens = batch.named["input_ids"]
+        spoiled, hidden = mask_tokens(
+            tokens,
+            self._ordinary(batch),
+            batch.ids,
+            epoch,
+            self.seed,
+            ratio=self.ratio,
+            vocabulary=self.vocabulary,
+        )
+        return {**batch.named, "input_ids": spoiled, WANTED: hidden}, hidden
+
+    def _ordinary(self, batch: Batch) -> Tensor:
+        return ~torch.isin(batch.named["input_ids"], self.vocabulary.special) & (batch.named["attention_mask"] == 1)
+
+
+def _filled_up(wanted: Tensor) -> Tensor:
+    """The wanted positions and as many others as `few_lengths` asks for, so that the head meets few shapes."""
+    flat = wanted.flatten()
+    count = flat.sum().reshape(1)
+    others = (~flat).nonzero().flatten()[: int(few_lengths(count, most=len(flat)) - count)]
+    return flat.index_fill(0, others, value=True).view_as(wanted)
+
+
+def masked_tokens(vocabulary: Vocabulary, *, ratio: float) -> Objective:
+    """A masked language model: say which tokens were hidden (Devlin et al. 2019, section 3.1); see `mask_tokens`."""
+
+    def bind(seed: int, device: torch.device) -> FromTokens:
+        return FromTokens(seed=seed, ratio=ratio, vocabulary=vocabulary.to(device))
+
+    return Objective(name="masked_tokens", supervised=False, bind=bind)

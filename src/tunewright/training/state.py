@@ -1,0 +1,60 @@
+"""What a training has reached: all that a step depends on besides the data and the seed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tunewright.training.checkpoints.beginning import Beginning
+
+
+@dataclass(kw_only=True)
+class Best:
+    """The best validation result so far, and the folder that keeps its weights."""
+
+    epoch: int
+    step: int
+    value: float
+    folder: str
+
+
+@dataclass(kw_only=True)
+class State:
+    """Where a training is. With the weights and the optimiser's state it is all that a checkpoint holds."""
+
+    epoch: int = 0
+    """Whole epochs done."""
+    step: int = 0
+    """Optimiser steps done, over all epochs."""
+    step_in_epoch: int = 0
+    loss_sum: float = 0.0
+    """The sum of the losses over this epoch's examples so far."""
+    weight_sum: float = 0.0
+    first_loss: float | None = None
+    last_loss: float | None = None
+    same_losses: int = 0
+    """How many steps in a row, warmed up, had exactly this loss."""
+    warm_rate: float = 0.0
+    """The largest learning rate of this epoch's steps so far that were warmed up; 0: of none."""
+    weights: str | None = None
+    """A digest of the trained weights at the start of this epoch."""
+    seconds: float = 0.0
+    """Time spent training, over all processes that had a part in it."""
+    examples: int = 0
+    best: Best | None = None
+    epochs_since_best: int = 0
+    finished: str | None = None
+    """Why the training is over; None while it is not."""
+    beginning: Beginning | None = None
+    """What the training began with; None: this process writes no checkpoints."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> State:
+        state = cls(**value)
+        state.best = Best(**value["best"]) if value["best"] else None
+        beginning = value.get("beginning")
+        state.beginning = Beginning(**beginning) if beginning else None
+        return state
