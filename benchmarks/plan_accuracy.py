@@ -170,7 +170,7 @@ def real(recipe: Path, changes: list[str]) -> list[dict[str, Any]]:
     from tunewright.console import silent
     from tunewright.pipeline.read_recipe import read_recipe
     from tunewright.pipeline.session.memory import forget_peak, peak_memory
-    from tunewright.pipeline.session.session import set_up
+    from tunewright.pipeline.session.session import open_session
     from tunewright.planning.dry_run import rehearse, timed_steps
     from tunewright.planning.plan import given_stages, plan_stage, planned_machine
     from tunewright.recipe.stages import stage_recipes
@@ -186,7 +186,7 @@ def real(recipe: Path, changes: list[str]) -> list[dict[str, Any]]:
         ingredients = given.ingredients(given.stage.recipe, "random")
         if ingredients.tune.method == "features":
             continue
-        ready = set_up(ingredients, None, silent())
+        ready = open_session(ingredients, None, silent())
         encoding = peak_memory() or 0
         measured = MEASURED if len(set(ready.batches.sizes(0))) < 4 else MEASURED_LENGTHS
         timed = timed_steps(ingredients, ready, *measured, others=True)

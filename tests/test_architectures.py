@@ -29,8 +29,8 @@ from tunewright.models.saved_model import load_network, save_model
 from tunewright.recipe.schema import Tune, Unfreeze
 from tunewright.training import freezing
 from tunewright.training.freeze_certificate import certify, fingerprint
-from tunewright.training.loop import Settings, Surroundings, train
-from tunewright.training.objectives.supervised import FromLabels, cross_entropy
+from tunewright.training.loop import Callbacks, LoopConfig, train
+from tunewright.training.objectives.supervised import SupervisedLoss, cross_entropy
 from tunewright.training.optimizers.registry import build_optimizer
 from tunewright.training.state import State
 
@@ -72,13 +72,13 @@ def learn(network: Transformer, kind: str, tune: Tune, *, epochs: int = 1, lr: f
     train(
         network,
         Batches(examples=examples_of(kind), batch_size=8, seed=0),
-        FromLabels(name="cross_entropy", formula=cross_entropy, outputs=(len(CLASSES),)),
+        SupervisedLoss(name="cross_entropy", formula=cross_entropy, outputs=(len(CLASSES),)),
         optimizer,
         lambda step: 1.0,
         None,
         State(),
-        Settings(epochs=epochs, seed=0, stochastic=True),
-        Surroundings(
+        LoopConfig(epochs=epochs, seed=0, stochastic=True),
+        Callbacks(
             start_epoch=lambda epoch: freezing.start_epoch(movements, epoch),
             log_step=lambda state, loss, rate: None,
             end_epoch=lambda state, loss: None,
@@ -490,7 +490,7 @@ def test_an_adapter_needs_weights_that_are_kept() -> None:
         add_adapter(network_of("bert"), "lora", seed=0)
     with pytest.raises(RecipeError, match="fits none") as caught:
         add_adapter(
-            Transformer(network_of("bert").model, {**network_of("bert").described, "base": "x"}),
+            Transformer(network_of("bert").model, {**network_of("bert").spec, "base": "x"}),
             {"lora": {"target": ["nothing"]}},
             seed=0,
         )

@@ -28,7 +28,7 @@ from tunewright.recipe.schema import Data
 from tunewright.run_recipe import run
 from tunewright.tasks.language_model.chat_encoder import ChatExamples, packed
 from tunewright.tasks.language_model.chat_template import Rendered
-from tunewright.training.objectives.causal_lm import FromNextTokens
+from tunewright.training.objectives.causal_lm import CausalLMLoss
 
 ASKED = Turn("user", "2+3?")
 SHAPES: list[tuple[str, dict[str, Any], list[Turn]]] = [
@@ -120,7 +120,7 @@ def gradients(bins: list[list[int]], accumulate: int, size: int) -> dict[str, Te
     network = build_transformer(describe_transformer("causal-lm", config, head=None, classes=None), seed=1)
     conversations = rendered(9)
     examples = ChatExamples(conversations=conversations, numbers=torch.arange(9), bins=bins)
-    objective = FromNextTokens(z_loss=0.0)
+    objective = CausalLMLoss(z_loss=0.0)
     steps = list(Batches(examples=examples, batch_size=size, accumulate=accumulate, seed=0).steps(0))
     weight = sum(objective.weight(batch) for step in steps for batch in step)
     assert weight == sum(sum(entry.trained[1:]) for entry in conversations)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console as RichConsole
 from safetensors.torch import load_file, save_file
 
 from test_kill_every_stage import Kind, content, ended, lora, two_stages, wrap
 from tiny import tiny_bert
 from tunewright.checksums import write_checksums
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.errors import ArtifactError
 from tunewright.files import cached_sha256, sha256_file
 from tunewright.run_recipe import run
@@ -52,7 +52,7 @@ def test_an_exchanged_backbone_begins_another_run(tmp_path: Path) -> None:
     tiny_bert(tmp_path / "tiny", layers=2, seed=1)
     said = io.StringIO()
     recipe = {**kind.recipe, "name": "killed"}
-    done = run(recipe, base=tmp_path, runs=kind.runs, screen=Screen(console=Console(file=said, width=500)))
+    done = run(recipe, base=tmp_path, runs=kind.runs, screen=Console(console=RichConsole(file=said, width=500)))
     assert done.folder.name == "killed-2" and done.stages["finetune"].summary["certificate"]["passed"]
     assert (
         "killed is not continued" in said.getvalue() and "model.safetensors of model.backbone tiny" in said.getvalue()

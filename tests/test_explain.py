@@ -22,7 +22,7 @@ from architectures import IMAGE
 from tiny import tiny_bert
 from tunewright.commands.evaluate import evaluate_run
 from tunewright.commands.explain import explain, name_suspects
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.data.manifest import Rejects
 from tunewright.errors import ArtifactError, DataError, RecipeError, UserError
 from tunewright.evaluation.attribution import METHODS, Explained, ablation, check, integrated_gradients, shapley
@@ -480,7 +480,7 @@ def test_a_run_whose_model_is_not_explained_says_so_and_goes_on(
         "train": {"epochs": 1},
         "eval": {"explain": 2, "resamples": 100},
     }
-    done = tunewright.run(recipe, runs=tmp_path / "runs", base=tmp_path, screen=Screen())
+    done = tunewright.run(recipe, runs=tmp_path / "runs", base=tmp_path, screen=Console())
     assert done.stages["pretrain"].summary["evaluation"]["explanations"] == []
     assert "nothing is explained" in " ".join(capsys.readouterr().out.split())
 

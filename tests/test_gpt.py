@@ -45,7 +45,7 @@ def test_saved_it_is_the_librarys_llama(tmp_path: Path, sizes: dict[str, Any]) -
     ids = tokens()
     with torch.no_grad():
         assert torch.allclose(network({"input_ids": ids}), theirs(input_ids=ids).logits, atol=1e-5)
-    again = load_backbone(tmp_path, network.described, seed=7)
+    again = load_backbone(tmp_path, network.spec, seed=7)
     assert not again.new and isinstance(again.network.core, GPT)
     for name, value in network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[name]), name

@@ -38,7 +38,7 @@ from tunewright.recipe.schema import Data, Model, Split
 from tunewright.run_recipe import run
 from tunewright.runs.folder import read_json
 from tunewright.tasks.image.processor import read_framing, read_scaling, resized
-from tunewright.training.objectives.supervised import FromLabels, cross_entropy
+from tunewright.training.objectives.supervised import SupervisedLoss, cross_entropy
 
 SIZES = [(31, 47), (60, 40), (33, 33), (20, 90)]
 
@@ -509,7 +509,7 @@ def test_grey_digits_become_what_the_backbone_reads(tmp_path: Path) -> None:
     tiny_vit(tmp_path / "vit")
     said: list[str] = []
     screen = silent()
-    screen.warn = said.append  # type: ignore[method-assign]
+    screen.warning = said.append  # type: ignore[method-assign]
     recipe = {
         "task": "image-classification",
         "data": {"source": "digits", "limit": 200},
@@ -686,7 +686,7 @@ def test_efficientnet_learns_digits(tmp_path: Path) -> None:
 
 
 def test_class_weights_of_mixed_examples() -> None:
-    bound = FromLabels(
+    bound = SupervisedLoss(
         name="cross_entropy", formula=cross_entropy, outputs=(2,), class_weights=torch.tensor([3.0, 1.0])
     )
     soft = Batch(torch.zeros(2, 1), torch.tensor([[0.5, 0.5], [0.0, 1.0]]), torch.arange(2))

@@ -192,7 +192,7 @@ def test_some_items_stand_for_all(place: Path, tmp_path: Path) -> None:
 def test_towers_read_what_is_known_of_both(place: Path, tmp_path: Path) -> None:
     recipe = recipe_for({"two_tower": {"width": 8, "hidden": [16, 8]}}, epochs=3)
     done = run(recipe, base=place, runs=tmp_path, screen=silent()).stages["pretrain"]
-    facts = load_model(done.folder / "model").network.described["recommender"]
+    facts = load_model(done.folder / "model").network.spec["recommender"]
     assert facts["user_fields"]["counts"] == [1, 1] and facts["item_fields"]["sizes"] == [3]
     network = load_model(done.folder / "model").network
     features = network.get_buffer("item_features")

@@ -15,7 +15,7 @@ from tunewright.commands.export import export
 from tunewright.console import silent
 from tunewright.errors import ArtifactError
 from tunewright.models.build import build_network, describe_model
-from tunewright.models.core.network import Network
+from tunewright.models.core.network import SequentialNetwork
 from tunewright.models.exchange.keras_file import applied, keras, keras_backbone, read_keras, write_keras
 from tunewright.recipe.schema import Model
 from tunewright.run_recipe import run
@@ -41,7 +41,7 @@ NETWORKS: dict[str, tuple[tuple[int, ...], list[Any]]] = {
 }
 
 
-def network_of(shape: tuple[int, ...], layers: list[Any], outputs: int = 3) -> Network:
+def network_of(shape: tuple[int, ...], layers: list[Any], outputs: int = 3) -> SequentialNetwork:
     described = describe_model(Model(layers=[*layers, {"dense": "auto"}]), input_shape=shape, outputs=outputs)
     network = build_network(described, seed=1)
     with torch.no_grad():

@@ -13,9 +13,9 @@ from tunewright.data.batches.examples import TensorExamples
 from tunewright.data.batches.sampler import Batches
 from tunewright.errors import NothingLearned
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
-from tunewright.training.loop import Settings, Surroundings, train
+from tunewright.training.loop import Callbacks, LoopConfig, train
 from tunewright.training.objectives.base import LossSum
-from tunewright.training.objectives.supervised import FromLabels, cross_entropy, mse
+from tunewright.training.objectives.supervised import SupervisedLoss, cross_entropy, mse
 from tunewright.training.sanity_checks import SAME, weights_digest
 from tunewright.training.state import State
 
@@ -47,13 +47,13 @@ def run(
     return train(
         model,
         Batches(examples=TensorExamples(inputs, target, torch.arange(rows)), batch_size=batch_size, seed=0),
-        FromLabels(name="loss", formula=formula, outputs=(1, 2)),
+        SupervisedLoss(name="loss", formula=formula, outputs=(1, 2)),
         optimizer,
         factor,
         penalty,
         state or State(),
-        Settings(epochs=epochs, seed=0),
-        Surroundings(
+        LoopConfig(epochs=epochs, seed=0),
+        Callbacks(
             start_epoch=start_epoch,
             log_step=lambda state, loss, rate: None,
             end_epoch=lambda state, loss: None,

@@ -32,7 +32,7 @@ from tunewright.evaluation.metrics import METRICS, Outcome
 from tunewright.files import sha256_file
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
 from tunewright.models.language.masked_positions import WANTED, selection_is_exact
-from tunewright.pipeline.build.parts import gather
+from tunewright.pipeline.build.parts import build_parts
 from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.stage import load_origin, recipe_backbone
 from tunewright.random import uniform
@@ -43,7 +43,7 @@ from tunewright.tasks.registry import task_defaults
 from tunewright.tasks.text.encoder import TextEncoder
 from tunewright.tasks.text.masked_evaluation import frequency_baseline, hidden_token_outputs
 from tunewright.training.objectives.corruption import Vocabulary, hidden_counts, mask_tokens
-from tunewright.training.objectives.masked_lm import FromTokens
+from tunewright.training.objectives.masked_lm import MaskedLMLoss
 
 SIZE = len(SPECIAL) + len(WORDS)
 VOCABULARY = Vocabulary(mask=4, ordinary=torch.arange(5, SIZE), special=torch.arange(5))
@@ -167,7 +167,7 @@ def batch_of(lengths: list[int], width: int, first: int = 0) -> Batch:
 
 
 def test_the_loss_by_hand() -> None:
-    objective = FromTokens(seed=3, ratio=0.15, vocabulary=VOCABULARY)
+    objective = MaskedLMLoss(seed=3, ratio=0.15, vocabulary=VOCABULARY)
     batch, model = batch_of([10, 4], 12), Table()
     spoiled, hidden = hide(*(batch.named[name] for name in ("input_ids", "attention_mask")), batch.ids, 1, 3)
     total = 0.0
@@ -180,7 +180,7 @@ def test_the_loss_by_hand() -> None:
 
 
 def test_uneven_micro_batches_equal_one_batch() -> None:
-    objective = FromTokens(seed=0, ratio=0.15, vocabulary=VOCABULARY)
+    objective = MaskedLMLoss(seed=0, ratio=0.15, vocabulary=VOCABULARY)
     lengths = [3, 30, 12, 1, 45, 7, 20]
     model = Table()
 
@@ -242,7 +242,7 @@ def _hidden(encoder: TextEncoder, table: pa.Table) -> list[int]:
     """How often the hidden tokens of the first text come in the table."""
     examples = encoder.examples(table, None)
     batch = examples.batch(torch.arange(4))
-    _, hidden = FromTokens(seed=0, ratio=0.15, vocabulary=encoder.vocabulary).hide(batch, 0)
+    _, hidden = MaskedLMLoss(seed=0, ratio=0.15, vocabulary=encoder.vocabulary).hide(batch, 0)
     counts = np.bincount(examples.tokens.values.numpy(), minlength=SIZE)
     return counts[batch.named["input_ids"][hidden].numpy()].tolist()
 
@@ -283,7 +283,7 @@ def masked_lm(name: str, seed: int = 0) -> Any:
 def test_logits_and_gradients_at_hidden_tokens_are_those_of_the_whole(name: str) -> None:
     network = masked_lm(name).eval()
     assert selection_is_exact(network)
-    objective = FromTokens(seed=0, ratio=0.3, vocabulary=VOCABULARY)
+    objective = MaskedLMLoss(seed=0, ratio=0.3, vocabulary=VOCABULARY)
     batch = batch_of([5, 9, 3], 11)
     inputs, hidden = objective.hide(batch, 0)
     with torch.no_grad():
@@ -363,7 +363,7 @@ def test_validation_hides_the_same_in_every_epoch(tmp_path: Path) -> None:
 
 def test_bucketing_and_batch_size_change_nothing_of_what_is_hidden(tmp_path: Path) -> None:
     recipe = recipe_from_dict(recipe_for(tmp_path), defaults=task_defaults)
-    ingredients = gather(
+    ingredients = build_parts(
         recipe, prepare_data(recipe, tmp_path, silent()), None, recipe_backbone(recipe, tmp_path), silent()
     )
     examples = ingredients.examples("train")
@@ -705,7 +705,7 @@ def test_a_tokenizer_without_a_mask(tmp_path: Path) -> None:
 
 
 def test_the_head_meets_few_numbers_of_positions() -> None:
-    objective, met = FromTokens(seed=0, ratio=0.15, vocabulary=VOCABULARY), set[int]()
+    objective, met = MaskedLMLoss(seed=0, ratio=0.15, vocabulary=VOCABULARY), set[int]()
     table = Table()
 
     def model(inputs: dict[str, Tensor]) -> Tensor:

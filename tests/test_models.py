@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.build import MODELS, build_network, describe_model, shape_after
 from tunewright.models.core.layers import LAYERS, build_layer
-from tunewright.models.core.network import Network
+from tunewright.models.core.network import SequentialNetwork
 from tunewright.models.diagram import network_svg
 from tunewright.models.layer_table import layer_table
 from tunewright.models.recommendation.ctr import CLICK_MODELS
@@ -52,7 +52,9 @@ EXAMPLES: list[tuple[Any, tuple[int, ...]]] = [
 ]
 
 
-def network(layers: list[Any], shape: tuple[int, ...], outputs: int = 4, seed: int = 0, **model: Any) -> Network:
+def network(
+    layers: list[Any], shape: tuple[int, ...], outputs: int = 4, seed: int = 0, **model: Any
+) -> SequentialNetwork:
     return build_network(describe_model(Model(layers=layers, **model), input_shape=shape, outputs=outputs), seed=seed)
 
 
@@ -146,7 +148,7 @@ def test_a_new_head_keeps_the_very_same_backbone() -> None:
     assert new(torch.rand(2, *IMAGE)).shape == (2, 7)
     assert new.backbone is old.backbone
     assert [block.part for block in new.blocks()] == ["backbone", "backbone", "head", "head"]
-    assert build_network(new.described, seed=0).state_dict().keys() == new.state_dict().keys()
+    assert build_network(new.spec, seed=0).state_dict().keys() == new.state_dict().keys()
 
 
 def test_inputs_of_another_size() -> None:
@@ -154,7 +156,7 @@ def test_inputs_of_another_size() -> None:
     with pytest.raises(RecipeError, match=r"resize: \[28, 28\]"):
         fit_input(dense, (1, 8, 8))
     convolutional = network([{"conv2d": 4}, "global_pool", {"dense": 4}], (1, 28, 28))
-    assert fit_input(convolutional, (1, 8, 8)).described["input_shape"] == [1, 8, 8]
+    assert fit_input(convolutional, (1, 8, 8)).spec["input_shape"] == [1, 8, 8]
     with pytest.raises(RecipeError, match="1×28×28"):
         fit_input(convolutional, (3, 28, 28))
 

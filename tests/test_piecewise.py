@@ -15,11 +15,11 @@ from transformers import LlamaConfig
 from test_export import CASES
 from test_together import FOLLOWED, started, weights
 from tunewright.console import silent
-from tunewright.models.core.meta_weights import hollow, is_hollow
+from tunewright.models.core.meta_weights import hollow, is_meta
 from tunewright.models.core.meta_weights import weights as numbers
 from tunewright.models.hub.hf_network import Transformer, build_transformer
 from tunewright.models.hub.sharded_loading import draw, file_name, is_in_files, is_piecewise
-from tunewright.pipeline.build.parts import gather
+from tunewright.pipeline.build.parts import build_parts
 from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.read_recipe import read_recipe
 from tunewright.pipeline.stage import load_origin
@@ -95,13 +95,13 @@ def test_an_adapter_has_its_numbers_where_the_weights_below_have_none(tmp_path: 
     loaded = read_recipe(adapted, [], tmp_path)[0]
     prepared = prepare_data(loaded, tmp_path, silent())
     whole, parts = (
-        gather(loaded, prepared, load_origin(model, kind), None, silent(), numbers=kind).network
+        build_parts(loaded, prepared, load_origin(model, kind), None, silent(), numbers=kind).network
         for kind in ("read", "parts")
     )
     own = dict(parts.named_parameters())
     assert own.keys() == dict(whole.named_parameters()).keys()
     for name, value in whole.named_parameters():
-        assert is_hollow(own[name]) == ("lora" not in name)
+        assert is_meta(own[name]) == ("lora" not in name)
         if "lora" in name:
             assert torch.equal(own[name], value)
     assert is_in_files(parts, {name for name in own if "lora" not in name}, model)

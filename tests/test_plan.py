@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from tunewright.commands.plan import print_plan
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.errors import RecipeError
 from tunewright.hardware.benchmark import BUSY
 from tunewright.hardware.machines import find_hardware
@@ -319,7 +319,7 @@ def test_a_machine_that_was_busy_when_it_was_measured_is_said_to_have_been(
     for others, said in (("", False), (f", {BUSY} 40% of the processor", True)):
         machine = replace(known, source=f"measured here on 2026-11-27{others}")
         monkeypatch.setattr("tunewright.planning.plan.this_machine", lambda machine=machine: machine)
-        planned_machine(None, Screen())
+        planned_machine(None, Console())
         assert ("tunewright calibrate measures it again" in " ".join(capsys.readouterr().out.split())) == said
 
 

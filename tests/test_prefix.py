@@ -16,7 +16,7 @@ from tunewright.data.batches import feature_cache as kept
 from tunewright.data.batches.examples import Ragged, TensorExamples, TokenExamples
 from tunewright.data.batches.feature_cache import Form, content_hash, find_kept, keep
 from tunewright.models.build import build_network, describe_model
-from tunewright.models.core.network import AnyNetwork, Inputs, evaluating
+from tunewright.models.core.network import Inputs, Network, evaluating
 from tunewright.models.frozen_prefix import AfterPrefix, as_inputs, cut, frozen_blocks, outputs_of
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
 from tunewright.pipeline.results.predictions import read_predictions
@@ -63,14 +63,14 @@ PICTURES: dict[str, dict[str, Any]] = {
 }
 
 
-def network_of(kind: str) -> AnyNetwork:
+def network_of(kind: str) -> Network:
     config = {**(TEXTS | PICTURES)[kind], "model_type": kind}
     purpose = "text-classification" if kind in TEXTS else "image-classification"
     described = describe_transformer(purpose, config, head=None, classes=["a", "b", "c"])
     return build_transformer(described, seed=0)
 
 
-def inputs_of(network: AnyNetwork, count: int, length: int) -> Inputs:
+def inputs_of(network: Network, count: int, length: int) -> Inputs:
     draw = torch.Generator().manual_seed(count)
     example = network.example()
     if isinstance(example, Tensor):

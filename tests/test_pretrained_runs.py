@@ -51,7 +51,7 @@ def test_the_same_network_from_random_weights_is_a_control(place: Path, tune: di
     control = stage.folder / "controls" / "from_scratch"
     facts = json.loads((control / "summary.json").read_text())
     assert facts["certificate"]["frozen"] == [] and facts["model"]["parameters"]["frozen"] == 0
-    assert "base" not in load_network(control / "model").network.described
+    assert "base" not in load_network(control / "model").network.spec
     assert stage.summary["model"]["parameters"]["frozen"] > 0
 
 
@@ -125,7 +125,7 @@ def test_adapters_and_full_training_after_one_another(place: Path, own: bool) ->
     result = carry_out(place, "stages", stages=stages)
     base = result.stages["pretrain"].folder / "model"
     saved = load_network(result.stages["finetune"].folder / "model").network
-    assert saved.described["base"] == str(base.resolve())
+    assert saved.spec["base"] == str(base.resolve())
     run_snippets(
         (result.stages["finetune"].folder / "model" / "README.md").read_text(),
         result.stages["finetune"].folder / "model",

@@ -27,12 +27,12 @@ from tunewright.pipeline.strategies.private import users_of
 from tunewright.recipe.schema import Model
 from tunewright.run_recipe import run
 from tunewright.runs.folder import read_json
-from tunewright.training.objectives.supervised import FromLabels, cross_entropy
+from tunewright.training.objectives.supervised import SupervisedLoss, cross_entropy
 from tunewright.training.privacy.accounting import Account, noise_for, usual_delta
 from tunewright.training.privacy.dp_sgd import PrivateGradient, clipped_one_by_one, gradients, quiet, require_told_apart
 from tunewright.training.state import State
 
-LOSS = FromLabels(name="cross_entropy", formula=cross_entropy, outputs=(3,))
+LOSS = SupervisedLoss(name="cross_entropy", formula=cross_entropy, outputs=(3,))
 KEY = 0x5EC2E7
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from opacus.accountants import PRVAccountant, RDPAccountant
-from rich.console import Console
+from rich.console import Console as RichConsole
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.pipeline.summary.privacy_lineage import LINEAGE, NOT_COVERED, promise, read_lineage
 from tunewright.report.promises import promises, statistics
@@ -210,7 +210,7 @@ PRIVATE = {"privacy": {"epsilon": 2}}
 def carry_out(given: dict[str, Any], base: Path) -> tuple[RunResult, str]:
     """The run, and what was on the screen."""
     written = io.StringIO()
-    found = run(given, base=base, runs=base / "runs", screen=Screen(console=Console(file=written, width=10_000)))
+    found = run(given, base=base, runs=base / "runs", screen=Console(console=RichConsole(file=written, width=10_000)))
     return found, " ".join(written.getvalue().split())
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from rich.console import Console
+from rich.console import Console as RichConsole
 
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.data.prepare.prepare import prepare
 from tunewright.errors import DataError, RecipeError, UserError
 from tunewright.pipeline.build.prepare_data import prepare_data
@@ -56,7 +56,7 @@ PUBLIC: dict[str, Any] = {
 
 def carry_out(given: dict[str, Any], base: Path) -> tuple[RunResult, str]:
     written = io.StringIO()
-    found = run(given, base=base, runs=base / "runs", screen=Screen(console=Console(file=written, width=10_000)))
+    found = run(given, base=base, runs=base / "runs", screen=Console(console=RichConsole(file=written, width=10_000)))
     return found, " ".join(written.getvalue().split())
 
 

@@ -159,7 +159,7 @@ def test_an_adapter_beside_nf4_learns_and_comes_back(tmp_path: Path, kind: str, 
     rounded = pretrained_of(tmp_path / "base", kind)
     whole = size_of(rounded)
     adapted = add_adapter(rounded, adapter, seed=0, bits="nf4")
-    assert isinstance(adapted, Transformer) and adapted.described["quantize"] == "nf4"
+    assert isinstance(adapted, Transformer) and adapted.spec["quantize"] == "nf4"
     plain = copy.deepcopy(adapted)
     restore(plain)
     before = logits(adapted, kind)
@@ -185,7 +185,7 @@ def size_of(network: nn.Module) -> int:
 def test_weights_that_were_saved_in_16_bits_are_read_so(tmp_path: Path) -> None:
     network = pretrained_of(tmp_path / "whole", "bert")
     network.core.bfloat16().save_pretrained(tmp_path / "half")
-    started = load_backbone(tmp_path / "half", network.described, seed=0, as_saved=True)
+    started = load_backbone(tmp_path / "half", network.spec, seed=0, as_saved=True)
     assert next(started.network.parameters()).dtype == torch.bfloat16
     adapted = add_adapter(started.network, "lora", seed=0, bits="int8")
     types = {value.dtype for value in adapted.parameters()}
@@ -230,7 +230,7 @@ def test_a_stage_after_another_may_round_what_that_has_learned(place: Path) -> N
     stages = [{"pretrain": {"tune": {"freeze": 1}}}, {"finetune": {"tune": {"adapter": "lora", "quantize": "nf4"}}}]
     result = carry_out(place, "after", tune={}, stages=stages)
     saved = load_network(result.stages["finetune"].folder / "model").network
-    assert saved.described["quantize"] == "nf4"
+    assert saved.spec["quantize"] == "nf4"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from test_gpt import network_of
 from tunewright.data.batches.packing import IGNORED, PackedExamples, pack
 from tunewright.data.batches.sampler import Batches
 from tunewright.training.objectives import chunked_cross_entropy as token_loss
-from tunewright.training.objectives.causal_lm import FromNextTokens
+from tunewright.training.objectives.causal_lm import CausalLMLoss
 from tunewright.training.objectives.chunked_cross_entropy import token_loss_sum, token_losses
 
 
@@ -100,7 +100,7 @@ def test_epochs_are_cut_elsewhere() -> None:
 def gradients(rows: list[PackedExamples], accumulate: int, size: int) -> dict[str, Tensor]:
     """Of the mean loss over all tokens of all rows, added up over micro-batches."""
     network = network_of().train()
-    objective = FromNextTokens(z_loss=0.0)
+    objective = CausalLMLoss(z_loss=0.0)
     steps = [
         batch
         for part in rows

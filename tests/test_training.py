@@ -15,7 +15,7 @@ from tunewright.data.batches.sampler import Batches
 from tunewright.errors import Diverged, RecipeError
 from tunewright.files import sha256_file
 from tunewright.models.build import build_network, describe_model
-from tunewright.models.core.network import Network
+from tunewright.models.core.network import SequentialNetwork
 from tunewright.models.saved_model import load_network
 from tunewright.recipe.schema import Model, Train, Tune, Unfreeze
 from tunewright.run_recipe import RunResult, run
@@ -23,8 +23,8 @@ from tunewright.runs.folder import read_json
 from tunewright.runs.metrics_log import read_metrics
 from tunewright.training import freezing
 from tunewright.training.freeze_certificate import certify, fingerprint
-from tunewright.training.loop import Settings, Surroundings, train
-from tunewright.training.objectives.supervised import FromLabels, mse
+from tunewright.training.loop import Callbacks, LoopConfig, train
+from tunewright.training.objectives.supervised import SupervisedLoss, mse
 from tunewright.training.optimizers.registry import build_optimizer
 from tunewright.training.optimizers.step_in_backward import step_in_backward
 from tunewright.training.state import State
@@ -42,7 +42,7 @@ LAYERS: list[Any] = [
 ]
 
 
-def network(layers: list[Any] | None = None, shape: tuple[int, ...] = (1, 8, 8)) -> Network:
+def network(layers: list[Any] | None = None, shape: tuple[int, ...] = (1, 8, 8)) -> SequentialNetwork:
     return build_network(describe_model(Model(layers=layers or LAYERS), input_shape=shape, outputs=10), seed=0)
 
 
@@ -149,7 +149,7 @@ def linear_run(accumulate: int, batch_size: int, clip: float | None = None) -> t
         model.weight.fill_(0.1)
         model.bias.zero_()
     optimizer = build_optimizer("sgd", [{"params": list(model.parameters()), "lr": 0.1, "base_lr": 0.1}], 0.1, 0.0)
-    around = Surroundings(
+    around = Callbacks(
         start_epoch=lambda e: None,
         log_step=lambda *a: None,
         end_epoch=lambda *a: None,
@@ -160,12 +160,12 @@ def linear_run(accumulate: int, batch_size: int, clip: float | None = None) -> t
     train(
         model,
         batches,
-        FromLabels(name="mse", formula=mse, outputs=(1,)),
+        SupervisedLoss(name="mse", formula=mse, outputs=(1,)),
         optimizer,
         lambda step: 1.0,
         None,
         State(),
-        Settings(epochs=3, seed=1, clip_norm=clip),
+        LoopConfig(epochs=3, seed=1, clip_norm=clip),
         around,
     )
     return torch.cat([p.detach().reshape(-1) for p in model.parameters()])

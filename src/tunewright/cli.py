@@ -423,7 +423,7 @@ def tune(
 ) -> None:
     """Look for better settings on the validation rows, and say whether they really are better."""
     from tunewright.commands.tune import tune
-    from tunewright.console import Screen
+    from tunewright.console import Console
     from tunewright.tuning.trials import chosen_sampler, help_to_try
 
     chosen = chosen_sampler(sampler)
@@ -433,7 +433,7 @@ def tune(
         return
     tune(
         recipe, given, trials=trials, sampler=chosen, prune=prune, hours=hours, workers=workers, seeds=seeds, runs=runs,
-        lang=lang, screen=Screen(),
+        lang=lang, screen=Console(),
     )  # fmt: skip
 
 
@@ -454,10 +454,10 @@ def privacy(
 ) -> None:
     """Attack a model: what does it give away about its training data?"""
     from tunewright.commands.privacy_audit import print_audit
-    from tunewright.console import Screen
+    from tunewright.console import Console
 
     print_audit(
-        model, references=references, one_run=one_run, canaries=canaries, seed=seed, as_json=as_json, screen=Screen()
+        model, references=references, one_run=one_run, canaries=canaries, seed=seed, as_json=as_json, screen=Console()
     )
 
 
@@ -522,9 +522,9 @@ def export(
 ) -> None:
     """Write a model in another form, and prove on real rows that it is the same model."""
     from tunewright.commands.export import export as write_export
-    from tunewright.console import Screen
+    from tunewright.console import Console
 
-    write_export(model, to, out, data=data, tolerance=tolerance, screen=Screen())
+    write_export(model, to, out, data=data, tolerance=tolerance, screen=Console())
 
 
 @app.command()
@@ -543,11 +543,11 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a model over HTTP, with a page to try it; language models as OpenAI's API has them."""
-    from tunewright.console import Screen
+    from tunewright.console import Console
     from tunewright.serving.start import serve as start
 
     with suppress(KeyboardInterrupt):  # how a service is stopped
-        start(model, host=host, port=port, token_file=token_file, screen=Screen())
+        start(model, host=host, port=port, token_file=token_file, screen=Console())
 
 
 @app.command()
@@ -556,20 +556,20 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8001,
 ) -> None:
     """Show all runs on a local page: results, curves as they grow, recipes side by side."""
-    from tunewright.console import Screen
+    from tunewright.console import Console
     from tunewright.serving.start import show_runs
 
     with suppress(KeyboardInterrupt):
-        show_runs(runs, port, Screen())
+        show_runs(runs, port, Console())
 
 
 @app.command()
 def doctor() -> None:
     """Look at this installation and machine: versions, hardware, what is missing and how to get it."""
     from tunewright.commands.doctor import examine
-    from tunewright.console import Screen
+    from tunewright.console import Console
 
-    if not examine(Screen()):
+    if not examine(Console()):
         sys.exit(1)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 # A live line is redrawn so many times a second: more costs training time and nobody reads it.
@@ -22,19 +22,19 @@ class StepReporter(Protocol):
 
 
 @dataclass
-class Screen:
+class Console:
     """The terminal and the run's log.txt."""
 
-    console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+    console: RichConsole = field(default_factory=lambda: RichConsole(highlight=False, soft_wrap=True))
     log: Callable[[str], None] | None = None
     """Gets every line too; set once the run folder exists."""
 
-    def say(self, line: str = "") -> None:
+    def info(self, line: str = "") -> None:
         self.console.print(line, markup=False)
         if self.log is not None:
             self.log(line)
 
-    def warn(self, line: str) -> None:
+    def warning(self, line: str) -> None:
         self.console.print(f"note: {line}", style="yellow", markup=False)
         if self.log is not None:
             self.log(f"note: {line}")
@@ -78,6 +78,6 @@ class Screen:
             yield lambda rows: status.update(f"{title}  {rows:,} rows")
 
 
-def silent() -> Screen:
+def silent() -> Console:
     """A screen that shows nothing: for repetitions and for the Python API with `quiet=True`."""
-    return Screen(console=Console(quiet=True))
+    return Console(console=RichConsole(quiet=True))

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
 from tunewright.files import require_writable, resumable, write_record
@@ -26,7 +26,7 @@ from tunewright.pipeline.strategies.private import forget_key
 from tunewright.pipeline.summary.data_summary import warn_of_known_texts
 from tunewright.pipeline.summary.privacy_lineage import starting_lineage, warn_of_lost_promises
 from tunewright.pipeline.train.methods import is_learned, learn_stage
-from tunewright.planning.preflight import hold_against, plan_run
+from tunewright.planning.preflight import plan_run, record_actual
 from tunewright.recipe.output import resolved_yaml
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import StageRecipe, stage_recipes
@@ -61,7 +61,7 @@ def run(
     plan: bool = False,
     force: bool = False,
     lang: str = "en",
-    screen: Screen | None = None,
+    screen: Console | None = None,
 ) -> RunResult:
     """Carry out a recipe: train each stage, evaluate it, write the report.
 
@@ -82,7 +82,7 @@ def run(
         UserError: recipe or data are wrong, or it was planned and cannot fit.
         RunFailed: training diverged, was stopped, or a target of `eval.target` was missed.
     """
-    screen = screen or Screen()
+    screen = screen or Console()
     loaded, given, text, base, name = read_recipe(recipe, overrides or [], base)
     stages = stage_recipes(loaded)
     _require_stages(stages, loaded, until)
@@ -105,9 +105,9 @@ def run(
         plans = plan_run(stages, prepared, base, Path(runs), force=force, screen=screen) if plan else {}
         others = [part for found in beside for part in found.values()]
         known = identify(resolved, stages, [*prepared, *others], backbones, base)
-        with open_run(Path(runs), name, known, files, record, screen.warn) as (opened, goes_on):
+        with open_run(Path(runs), name, known, files, record, screen.warning) as (opened, goes_on):
             screen.log = opened.log
-            screen.say(f"{'going on with' if goes_on else 'run'} {opened.folder}")
+            screen.info(f"{'going on with' if goes_on else 'run'} {opened.folder}")
             if read_or_forget(opened.folder / "environment.json", "a run's environment") is None:
                 write_record(opened.folder / "environment.json", describe_environment(base, prepared))
             if plans:
@@ -140,7 +140,7 @@ def _carry_out(
     base: Path,
     until: str | None,
     lang: str,
-    screen: Screen,
+    screen: Console,
 ) -> RunResult:
     for stage, backbone in zip(stages, backbones, strict=True):
         require_controls(stage.recipe, backbone is not None and not backbone.own)
@@ -157,7 +157,7 @@ def _carry_out(
     for replica in range(recipe.eval.seeds):
         source = given_weights(stages[0].recipe, base)
         if replica:
-            screen.say(f"seed {recipe.seed + replica}")
+            screen.info(f"seed {recipe.seed + replica}")
         for stage, data, others, backbone in list(zip(stages, prepared, beside, backbones, strict=True))[:last]:
             seeded = with_seed(stage, recipe.seed + replica)
             folder = opened.stage_folder(stage.name, replica=replica)
@@ -165,7 +165,7 @@ def _carry_out(
             if not is_learned(folder):
                 learn_stage(job, screen)
                 if replica == 0 and stage.name in plans:
-                    hold_against(plans[stage.name], folder, opened.folder.name)
+                    record_actual(plans[stage.name], folder, opened.folder.name)
             forget_key(folder)
             if "evaluation" not in read_json(folder / "summary.json", "a stage's summary"):
                 evaluate_stage(job, screen, full=replica == 0)
@@ -178,7 +178,7 @@ def _carry_out(
     report = write_report(opened.folder, lang=lang)
     if last == len(stages):
         opened.mark_complete()
-    screen.say(f"report: {report}")
+    screen.info(f"report: {report}")
     results = {
         stage.name: StageResult(
             folder=opened.stage_folder(stage.name),

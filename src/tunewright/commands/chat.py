@@ -12,7 +12,7 @@ from tunewright.errors import ArtifactError
 from tunewright.inference.model import load_model
 from tunewright.models.hub.generate import generate
 from tunewright.models.hub.hf_network import Transformer
-from tunewright.tasks.language_model.encoder import WriterEncoder
+from tunewright.tasks.language_model.encoder import CausalTextEncoder
 
 # A character of several bytes that is not complete yet is decoded to this.
 UNFINISHED = "\ufffd"
@@ -46,7 +46,7 @@ def chat(
     """
     model = load_model(folder)
     network, encoder = model.network, model.preprocessor.inputs
-    if not isinstance(network, Transformer) or not isinstance(encoder, WriterEncoder):
+    if not isinstance(network, Transformer) or not isinstance(encoder, CausalTextEncoder):
         raise ArtifactError(
             f"a model for {model.preprocessor.task.name} does not write",
             file=folder,
@@ -74,7 +74,7 @@ def chat(
         turns.append({"role": "assistant", "content": answer})
 
 
-def pieces(network: Transformer, encoder: WriterEncoder, ids: list[int], drawing: Drawing) -> Iterator[str]:
+def pieces(network: Transformer, encoder: CausalTextEncoder, ids: list[int], drawing: Drawing) -> Iterator[str]:
     """What is written after `ids`, in whole characters."""
     text = Detokenizer(encoder.tokenizer)
     chosen = generate(
@@ -118,7 +118,7 @@ class Detokenizer:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
-def ends(network: Transformer, encoder: WriterEncoder) -> set[int]:
+def ends(network: Transformer, encoder: CausalTextEncoder) -> set[int]:
     """The tokens that end what is written: the tokenizer's, and those that the model's own settings name."""
     settings = getattr(network.core, "generation_config", None)
     named = getattr(settings, "eos_token_id", None)

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.table import Table
 
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.errors import RecipeError, TunewrightError
 from tunewright.evaluation.intervals import Difference, Estimate, paired_bootstrap
 from tunewright.evaluation.metrics import METRICS
@@ -24,11 +24,11 @@ from tunewright.evaluation.rank_scores import combined, standardised
 from tunewright.hardware.machines import Hardware
 from tunewright.hardware.resource_model import StagePlan
 from tunewright.models.hub.model_facts import LOOKED_UP
-from tunewright.pipeline.build.parts import gather
+from tunewright.pipeline.build.parts import build_parts
 from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.read_recipe import given_origin, given_weights, read_recipe
 from tunewright.pipeline.stage import StageJob, recipe_backbone
-from tunewright.planning.plan import Given, plan_stage, planned_machine
+from tunewright.planning.plan import PlanInput, plan_stage, planned_machine
 from tunewright.selection.candidates import Candidate, candidates_for, past_scores
 from tunewright.selection.probing import (
     NEIGHBOURS,
@@ -97,7 +97,7 @@ def choose(
     runs: Path = Path("runs"),
     planned: bool = True,
     as_json: bool = False,
-    screen: Screen | None = None,
+    screen: Console | None = None,
 ) -> list[Ranked]:
     """Rank the models that a recipe could start from, the best first; those that were not measured come last.
 
@@ -111,7 +111,7 @@ def choose(
     Raises:
         RecipeError: nothing of the task says before a training how good a model is, or the training is to be private.
     """
-    screen = silent() if as_json else screen or Screen()
+    screen = silent() if as_json else screen or Console()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     found = candidates_for(loaded, names)
     task = get_task(found[0].stage.recipe.task)
@@ -132,7 +132,7 @@ def choose(
             expected="a recipe without it",
             fix="choose on public data of the same kind (data.source=…), then train privately",
         )
-    sample = sample or (SAMPLE if task.examination is None else AS_IT_IS)
+    sample = sample or (SAMPLE if task.evaluation is None else AS_IT_IS)
     machine = planned_machine(None, screen) if planned else None
     language = _language(found[0], base) if task.purpose in ("text-classification", "causal-lm") else None
     past = past_scores(runs, task.name)
@@ -141,7 +141,7 @@ def choose(
     reasons: list[str | None] = []
     for candidate in found:
         if candidate.at_hand:
-            screen.say(f"looking at {candidate.name}")
+            screen.info(f"looking at {candidate.name}")
         one, plan, reason = _look(candidate, base, sample, machine, tune, screen)
         measured.append(one)
         plans.append(plan)
@@ -150,12 +150,12 @@ def choose(
     if as_json:
         sys.stdout.write(json.dumps([entry.to_json() for entry in ranked], indent=2, ensure_ascii=False) + "\n")
     else:
-        _show(ranked, metric.name, screen, language, by_features=task.examination is None)
+        _show(ranked, metric.name, screen, language, by_features=task.evaluation is None)
     return ranked
 
 
 def _look(
-    candidate: Candidate, base: Path, sample: int, machine: Hardware | None, tune: bool, screen: Screen
+    candidate: Candidate, base: Path, sample: int, machine: Hardware | None, tune: bool, screen: Console
 ) -> tuple[Measured | None, StagePlan | None, str | None]:
     if not candidate.at_hand:
         return None, None, "not here; named by --candidates it is downloaded and measured"
@@ -163,8 +163,8 @@ def _look(
     try:
         prepared = prepare_data(recipe, base, silent())
         backbone, origin = recipe_backbone(recipe, base), given_origin(recipe, base)
-        given = Given(stage=candidate.stage, prepared=prepared, start=origin, backbone=backbone)
-        ingredients = gather(recipe, prepared, origin, backbone, silent())
+        given = PlanInput(stage=candidate.stage, prepared=prepared, start=origin, backbone=backbone)
+        ingredients = build_parts(recipe, prepared, origin, backbone, silent())
         plan = plan_stage(given, machine, probe=False, screen=silent()) if machine is not None else None
         rows = sample_of(prepared, recipe.seed, sample)
         one = measure(ingredients, origin, rows)
@@ -276,7 +276,7 @@ def priors(found: list[Candidate], past: dict[str, float], language: str | None)
     return [sum(entry) / len(entry) if entry else None for entry in values]
 
 
-def _show(ranked: list[Ranked], metric: str, screen: Screen, language: str | None, *, by_features: bool) -> None:
+def _show(ranked: list[Ranked], metric: str, screen: Console, language: str | None, *, by_features: bool) -> None:
     measured = [entry for entry in ranked if entry.measured is not None]
     tuned = (f"{metric}, fine-tuned",) if any(entry.measured and entry.measured.tuned for entry in ranked) else ()
     if measured:
@@ -303,12 +303,14 @@ def _show(ranked: list[Ranked], metric: str, screen: Screen, language: str | Non
     screen.console.print(_table("what is known", heads, [_known(entry) for entry in ranked]))
     for entry in ranked:
         if entry.why_not is not None and entry.candidate.at_hand:
-            screen.warn(f"{entry.candidate.name} {entry.why_not}")
+            screen.warning(f"{entry.candidate.name} {entry.why_not}")
     if language is not None and (others := [e.candidate.name for e in ranked if not _reads(e.candidate, language)]):
-        screen.warn(f"the texts are in {LANGUAGES[language]}, which these were not pretrained on: {', '.join(others)}")
+        screen.warning(
+            f"the texts are in {LANGUAGES[language]}, which these were not pretrained on: {', '.join(others)}"
+        )
     away = [entry.candidate.name for entry in ranked if not entry.candidate.at_hand]
     if away:
-        screen.say(
+        screen.info(
             "not measured, as they are not here (--candidates NAME downloads one and measures it): " + ", ".join(away)
         )
     if not measured:
@@ -319,27 +321,27 @@ def _show(ranked: list[Ranked], metric: str, screen: Screen, language: str | Non
         if entry.against_first is not None and entry.against_first.verdict == "no real difference"
     ]
     count = len(measured[0].measured.outcome) if measured[0].measured else 0
-    screen.say(f"first of {len(measured)}: {measured[0].candidate.name}, by {count:,} training rows")
+    screen.info(f"first of {len(measured)}: {measured[0].candidate.name}, by {count:,} training rows")
     if tied:
         by = "fine-tuning on them" if tuned else "the probe" if by_features else metric
-        screen.say(f"by {by} these cannot be told apart from it: {', '.join(tied)}")
+        screen.info(f"by {by} these cannot be told apart from it: {', '.join(tied)}")
     known = sorted((entry for entry in ranked if entry.prior is not None), key=lambda entry: -(entry.prior or 0))
     if known:
-        screen.say(
+        screen.info(
             "the static order, by what is known beforehand: " + ", ".join(entry.candidate.name for entry in known)
         )
     if tuned:
-        screen.say("what few rows make of a model is a hint too: of all of them a larger one may learn more")
+        screen.info("what few rows make of a model is a hint too: of all of them a larger one may learn more")
     elif by_features:
-        screen.say(
+        screen.info(
             "a score of features is a hint and no result: on the standard benchmark such scores alone order models worse "
             "than a fixed order does (mean weighted τ 0.57 against 0.91)"
         )
     else:
-        screen.say("what a model does before it is trained is a hint and no result: a larger one may learn more")
+        screen.info("what a model does before it is trained is a hint and no result: a larger one may learn more")
     if not tuned:
-        screen.say("surer, and slower: --tune, which fine-tunes each of them on these rows")
-    screen.say(f"published facts are of {LOOKED_UP}")
+        screen.info("surer, and slower: --tune, which fine-tunes each of them on these rows")
+    screen.info(f"published facts are of {LOOKED_UP}")
 
 
 def _table(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:

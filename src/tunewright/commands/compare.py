@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.errors import ArtifactError
 from tunewright.evaluation.intervals import Difference
 from tunewright.evaluation.metrics import METRICS
@@ -13,22 +13,22 @@ from tunewright.pipeline.results.predictions import PREDICTIONS_FILE, read_predi
 from tunewright.runs.folder import Run, damage_beside
 
 
-def compare_runs(first: Path, second: Path, *, screen: Screen | None = None) -> dict[str, Difference]:
+def compare_runs(first: Path, second: Path, *, screen: Console | None = None) -> dict[str, Difference]:
     """Compare two runs, or two stages, by every metric that both were measured by.
 
     Raises:
         UserError: one is no evaluated run, or they were measured on different rows.
     """
-    screen = screen or Screen()
+    screen = screen or Console()
     a, b = load_result(first), load_result(second)
-    screen.say(f"A {a.name}\nB {b.name}\non the same {len(a.rows):,} rows; difference A − B with its 95 % interval")
+    screen.info(f"A {a.name}\nB {b.name}\non the same {len(a.rows):,} rows; difference A − B with its 95 % interval")
     found: dict[str, Difference] = {}
     for metric in METRICS.values():
         if a.kind not in metric.kinds:
             continue
         found[metric.name] = compare_predictions(a, b, metric.name, resamples=2000)
         values = [metric.value(result.outputs, result.target) for result in (a, b)]
-        screen.say(f"{metric.name:<10} A {values[0]:.4f}  B {values[1]:.4f}  {found[metric.name].sentence('A − B')}")
+        screen.info(f"{metric.name:<10} A {values[0]:.4f}  B {values[1]:.4f}  {found[metric.name].sentence('A − B')}")
     return found
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tunewright.commands.redact import check_personal
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.data.checks.finding import Finding
 from tunewright.data.checks.table import check
 from tunewright.data.prepare.executor import Engine
@@ -18,7 +18,7 @@ from tunewright.pipeline.stage import recipe_backbone
 from tunewright.pipeline.summary.show_conversation import show_first
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import stage_recipes
-from tunewright.tasks.language_model.chat_encoder import ChatEncoder, load_chat
+from tunewright.tasks.language_model.chat_encoder import SupervisedChatEncoder, load_chat
 from tunewright.tasks.language_model.preference_encoder import PreferenceEncoder, load_preferences
 from tunewright.tasks.registry import get_task
 
@@ -30,15 +30,15 @@ def check_data(
     personal: bool = False,
     language: str | None = None,
     as_json: bool,
-    screen: Screen | None = None,
+    screen: Console | None = None,
 ) -> None:
     """Print what could spoil the result, for the data of each stage; and what personal data there is, where asked for.
 
     Args:
         language: that Presidio is to look for personal data in too; None: it is not asked.
     """
-    screen = screen or Screen()
-    besides = None if language is None else presidio(language, (silent() if as_json else screen).say)
+    screen = screen or Console()
+    besides = None if language is None else presidio(language, (silent() if as_json else screen).info)
     for name, stage, base in _stages(recipe, overrides):
         prepared = prepare_data(stage, base, screen)
         findings = check(prepared, seed=stage.seed, recipe=str(recipe))
@@ -47,59 +47,59 @@ def check_data(
             for finding in findings:
                 screen.console.out(json.dumps({"stage": name, **finding.to_json()}, ensure_ascii=False))
             continue
-        screen.say(f"{name}: {stage.data.source}")
+        screen.info(f"{name}: {stage.data.source}")
         for finding in findings:
             _show(finding, screen)
         if get_task(stage.task).load_inputs in (load_chat, load_preferences):
             _check_conversations(prepared, stage, base, screen)
 
 
-def _check_conversations(prepared: Prepared, stage: Recipe, base: Path, screen: Screen) -> None:
+def _check_conversations(prepared: Prepared, stage: Recipe, base: Path, screen: Console) -> None:
     """Write every training conversation, or pair of answers, by the template, and show the first.
 
     Raises:
         DataError: a conversation and the template, or the context, do not fit together.
     """
     encoder = get_task(stage.task).fit_inputs(prepared, stage, recipe_backbone(stage, base), None)
-    assert isinstance(encoder, ChatEncoder | PreferenceEncoder)
+    assert isinstance(encoder, SupervisedChatEncoder | PreferenceEncoder)
     examples = encoder.examples(prepared.table("train"), None)
     count = prepared.rows("train")
-    screen.say(f"· {count:,} training rows ({encoder.shape}) fit the template and the context")
+    screen.info(f"· {count:,} training rows ({encoder.shape}) fit the template and the context")
     show_first(encoder, examples, screen)
 
 
 def prepare_to(
-    recipe: Path, overrides: list[str], out: Path | None, engine: Engine = "local", *, screen: Screen | None = None
+    recipe: Path, overrides: list[str], out: Path | None, engine: Engine = "local", *, screen: Console | None = None
 ) -> list[Prepared]:
     """Prepare the data of each stage, and say what was read and what was left out."""
-    screen = screen or Screen()
+    screen = screen or Console()
     found: list[Prepared] = []
     for name, stage, base in _stages(recipe, overrides):
         folder = None if out is None else out if len(_stages(recipe, overrides)) == 1 else out / name
         if engine != "local" and stage.data.clean is None:
-            screen.warn(f"{name}: there is no data.clean in the recipe, so nothing is left for {engine} to do")
+            screen.warning(f"{name}: there is no data.clean in the recipe, so nothing is left for {engine} to do")
         prepared = prepare_data(stage, base, screen, folder, engine)
         show_prepared(name, prepared, screen)
         found.append(prepared)
     return found
 
 
-def show_prepared(name: str, prepared: Prepared, screen: Screen) -> None:
+def show_prepared(name: str, prepared: Prepared, screen: Console) -> None:
     """Rows read, used and left out; columns; splits; where it lies."""
     manifest = prepared.manifest
-    screen.say(f"{name}: {manifest.source} ({manifest.format}), {manifest.read:,} rows read, {manifest.used:,} used")
+    screen.info(f"{name}: {manifest.source} ({manifest.format}), {manifest.read:,} rows read, {manifest.used:,} used")
     for entry in manifest.left_out:
-        screen.warn(f"{entry.count:,} left out: {entry.reason}: {'; '.join(entry.examples)}. {entry.fix}")
+        screen.warning(f"{entry.count:,} left out: {entry.reason}: {'; '.join(entry.examples)}. {entry.fix}")
     if manifest.target is not None:
         classes = f", {len(manifest.classes)} classes" if manifest.classes else ""
-        screen.say(f"  target {manifest.target!r} ({manifest.target_kind}{classes}): {manifest.target_reason}")
+        screen.info(f"  target {manifest.target!r} ({manifest.target_kind}{classes}): {manifest.target_reason}")
     shown = ", ".join(manifest.input[:8]) + (f" and {len(manifest.input) - 8} more" if len(manifest.input) > 8 else "")
-    screen.say(f"  input {shown}")
+    screen.info(f"  input {shown}")
     parts = ", ".join(f"{split} {prepared.rows(split):,}" for split in manifest.splits)
-    screen.say(f"  splits {parts}: {manifest.split_rule}")
+    screen.info(f"  splits {parts}: {manifest.split_rule}")
     for note in manifest.notes:
-        screen.warn(note)
-    screen.say(f"  {prepared.folder}")
+        screen.warning(note)
+    screen.info(f"  {prepared.folder}")
 
 
 def _stages(recipe: Path, overrides: list[str]) -> list[tuple[str, Recipe, Path]]:
@@ -107,7 +107,7 @@ def _stages(recipe: Path, overrides: list[str]) -> list[tuple[str, Recipe, Path]
     return [(stage.name, stage.recipe, base) for stage in stage_recipes(loaded)]
 
 
-def _show(finding: Finding, screen: Screen) -> None:
+def _show(finding: Finding, screen: Console) -> None:
     marks = {"info": ("·", "default"), "warning": ("!", "yellow"), "problem": ("✗", "bold red")}
     mark, style = marks[finding.severity]
     screen.console.print(f"{mark} {finding.title}", style=style, markup=False)

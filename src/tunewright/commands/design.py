@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.files import write_atomic
 from tunewright.pipeline.build.assume_trained import as_if_trained
-from tunewright.pipeline.build.parts import gather
+from tunewright.pipeline.build.parts import build_parts
 from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.read_recipe import given_origin, read_recipe
 from tunewright.pipeline.stage import recipe_backbone
@@ -20,17 +20,17 @@ from tunewright.training.freezing import resolve_movement
 
 
 def show_design(
-    recipe: Path, overrides: list[str], svg: Path | None, *, screen: Screen | None = None
+    recipe: Path, overrides: list[str], svg: Path | None, *, screen: Console | None = None
 ) -> list[dict[str, Any]]:
     """Print each stage's layer table; nothing is trained. Returns the "model" part of each stage's summary."""
-    screen = screen or Screen()
+    screen = screen or Console()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     stages = stage_recipes(loaded)
     origin = given_origin(stages[0].recipe, base)
     described: list[dict[str, Any]] = []
     for number, stage in enumerate(stages):
         backbone = recipe_backbone(stage.recipe, base)
-        ingredients = gather(stage.recipe, prepare_data(stage.recipe, base, screen), origin, backbone, screen)
+        ingredients = build_parts(stage.recipe, prepare_data(stage.recipe, base, screen), origin, backbone, screen)
         lr = ingredients.lr
         movements = resolve_movement(ingredients.network, ingredients.tune)
         facts = describe_network(ingredients, movements, stage.recipe.train.epochs, lr)
@@ -38,7 +38,7 @@ def show_design(
         if svg is not None:
             path = svg if len(stages) == 1 else svg.with_name(f"{svg.stem}-{stage.name}{svg.suffix}")
             write_atomic(path, facts["svg"])
-            screen.say(f"picture: {path}")
+            screen.info(f"picture: {path}")
         described.append(facts)
         if number + 1 < len(stages):
             origin = as_if_trained(ingredients)

@@ -13,7 +13,7 @@ import torch
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.files import cache_dir
 from tunewright.limits import LIMITS
 
@@ -103,14 +103,14 @@ def _package(requirement: Requirement, fix: str) -> Finding:
     )
 
 
-def examine(screen: Screen) -> bool:
+def examine(screen: Console) -> bool:
     """Print what was found; whether everything that is needed is there."""
     sound = True
     for found in findings():
         mark = "ok  " if found.fix is None else "FIX " if found.needed else "    "
-        screen.say(f"{mark} {found.what:<46} {found.found}")
+        screen.info(f"{mark} {found.what:<46} {found.found}")
         if found.fix is not None:
-            screen.say(f"       {found.fix}")
+            screen.info(f"       {found.fix}")
             sound = sound and not found.needed
-    screen.say(f"tunewright {distribution('tunewright').version}: " + ("ready" if sound else "something is missing"))
+    screen.info(f"tunewright {distribution('tunewright').version}: " + ("ready" if sound else "something is missing"))
     return sound

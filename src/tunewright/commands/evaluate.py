@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import write_record
 from tunewright.models.hub.untrusted_files import require_undamaged
@@ -23,7 +23,7 @@ from tunewright.runs.folder import Run, read_json
 from tunewright.tasks.registry import get_task, task_defaults
 
 
-def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = None) -> None:
+def evaluate_run(folder: Path, overrides: list[str], *, screen: Console | None = None) -> None:
     """Measure every trained stage of a run again and write its report.
 
     Raises:
@@ -31,7 +31,7 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = 
         ArtifactError: the folder is no run, or nothing in it is trained yet.
         TargetMissed: a target of `eval.target` was not reached.
     """
-    screen = screen or Screen()
+    screen = screen or Console()
     run = Run(folder)
     other = [override for override in overrides if not override.startswith("eval.")]
     if other:
@@ -60,7 +60,7 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = 
             place = run.stage_folder(stage.name, replica=replica)
             prepared = prepare_data(stage.recipe, base, screen)
             # Only such tasks look back at what the stage began with.
-            looks_back = get_task(stage.recipe.task).examination is not None
+            looks_back = get_task(stage.recipe.task).evaluation is not None
             backbone = recipe_backbone(stage.recipe, base) if looks_back else None
             job = StageJob(
                 stage=seeded,
@@ -77,7 +77,7 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Screen | None = 
             source = place / "model"
     summarise_seeds(run, stages, len(seeds))
     judge_targets(run, stages)
-    screen.say(f"report: {write_report(folder)}")
+    screen.info(f"report: {write_report(folder)}")
     require_targets(
         {stage.name: read_json(run.stage_folder(stage.name) / "summary.json", "a summary") for stage in stages}
     )

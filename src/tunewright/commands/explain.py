@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.data.manifest import Rejects
 from tunewright.errors import RecipeError, UserError
 from tunewright.evaluation.attribution import METHODS, VIEWS
@@ -39,7 +39,7 @@ def explain(
     html: Path | None = None,
     lang: str = "en",
     as_json: bool = False,
-    screen: Screen | None = None,
+    screen: Console | None = None,
 ) -> list[Explanation]:
     """Explain a saved model's answers.
 
@@ -54,7 +54,7 @@ def explain(
     Raises:
         UserError: the method does not fit, there is no such class, or the page's file is there already.
     """
-    screen = silent() if as_json else screen or Screen()
+    screen = silent() if as_json else screen or Console()
     words = Words(report_language(lang))
     if html is not None and html.exists():
         raise UserError("this file is there already", file=html, place="--html", fix="choose another name")
@@ -82,34 +82,34 @@ def explain(
             left -= table.num_rows
             if left == 0:
                 if piece.table.num_rows > table.num_rows:
-                    screen.say(f"{example}: only the first {rows:,} rows are explained; --rows asks for more")
+                    screen.info(f"{example}: only the first {rows:,} rows are explained; --rows asks for more")
                 break
         for line in left_out(rejects):
-            screen.warn(line)
+            screen.warning(line)
     if html is not None:
         write_atomic(html, explanation_page(words, folder.name, [one.on_page() for one in found]))
-        screen.say(f"written: {html}")
+        screen.info(f"written: {html}")
     if as_json:
         for one in found:
             sys.stdout.write(json.dumps(one.to_json(), ensure_ascii=False) + "\n")
     return found
 
 
-def _show(one: Explanation, screen: Screen) -> None:
+def _show(one: Explanation, screen: Console) -> None:
     explained, found, checked = one.question.explained, one.found, one.checked
     title = ", ".join(f"{key} {value}" for key, value in one.name.items())
-    screen.say(f"{title}: {one.question.said}" if title else one.question.said)
-    screen.say(f"  {found.method} of {explained.phrase}; absent: {explained.absent}")
+    screen.info(f"{title}: {one.question.said}" if title else one.question.said)
+    screen.info(f"  {found.method} of {explained.phrase}; absent: {explained.absent}")
     width = max(map(len, explained.units))
     for unit in np.argsort(-np.abs(found.scores), kind="stable")[:SHOWN].tolist():
-        screen.say(f"  {explained.units[unit]:<{width}}  {found.scores[unit]:+.4f}")
+        screen.info(f"  {explained.units[unit]:<{width}}  {found.scores[unit]:+.4f}")
     if len(explained.units) > SHOWN:
-        screen.say(f"  and {len(explained.units) - SHOWN:,} more with less")
+        screen.info(f"  and {len(explained.units) - SHOWN:,} more with less")
     if found.facts.get("view"):
-        screen.say("  a view: where attention comes to lie, whatever the answer")
+        screen.info("  a view: where attention comes to lie, whatever the answer")
     if not found.converged:
         facts = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in found.facts.items())
-        screen.warn(f"NOT CONVERGED ({facts}): the scores are rough")
+        screen.warning(f"NOT CONVERGED ({facts}): the scores are rough")
     worse = checked.percentile
     said = (
         f"without the first units the answer falls by {checked.comprehensiveness:.3g}, more than for "
@@ -117,14 +117,14 @@ def _show(one: Explanation, screen: Screen) -> None:
         f"{worse['sufficiency']:.0%}; deletion does more than {worse['deletion']:.0%}"
     )
     if checked.faithful:
-        screen.say(f"  checked: {said}")
+        screen.info(f"  checked: {said}")
     else:
-        screen.warn(f"NOT FAITHFUL: {said}")
+        screen.warning(f"NOT FAITHFUL: {said}")
 
 
-def name_suspects(folder: Path, *, as_json: bool = False, screen: Screen | None = None) -> list[dict[str, Any]]:
+def name_suspects(folder: Path, *, as_json: bool = False, screen: Console | None = None) -> list[dict[str, Any]]:
     """The training rows of a classifier whose labels look wrong, the most suspicious first."""
-    found = show_suspects(learned_from(folder, load_model(folder)), silent() if as_json else screen or Screen())
+    found = show_suspects(learned_from(folder, load_model(folder)), silent() if as_json else screen or Console())
     if as_json:
         for entry in found:
             sys.stdout.write(json.dumps(entry, ensure_ascii=False) + "\n")

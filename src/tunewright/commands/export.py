@@ -27,14 +27,14 @@ import torch
 from torch import Tensor, nn
 
 from tunewright.checksums import folder_hash
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.manifest import Rejects
 from tunewright.errors import ArtifactError, DataError, RecipeError, RunFailed, UserError
 from tunewright.evaluation.metrics import METRICS
 from tunewright.files import put_in_place, sweep, write_json
 from tunewright.inference.model import left_out
 from tunewright.inference.read_input import given_pieces
-from tunewright.models.core.network import AnyNetwork, Network
+from tunewright.models.core.network import Network, SequentialNetwork
 from tunewright.models.exchange.gguf_file import ORIGIN, read_gguf, write_gguf
 from tunewright.models.exchange.keras_file import applied, write_keras
 from tunewright.models.fast_dropout import QuickDropout
@@ -99,7 +99,7 @@ def export(
     *,
     data: str | None = None,
     tolerance: float = TOLERANCE,
-    screen: Screen,
+    screen: Console,
 ) -> Exported:
     """Write a saved model in another form, and prove it.
 
@@ -154,8 +154,8 @@ def export(
     finally:
         shutil.rmtree(place, ignore_errors=True)
     for line in lines_of(found):
-        screen.say(line)
-    screen.say(f"{path}, with its proof in {chosen}.export.json")
+        screen.info(line)
+    screen.info(f"{path}, with its proof in {chosen}.export.json")
     return found
 
 
@@ -194,7 +194,7 @@ def _chosen_form(form: str) -> Form:
     return form  # pyright: ignore[reportReturnType]  seen above
 
 
-def _rows(folder: Path, preprocessor: Preprocessor, data: str | None, screen: Screen) -> pa.Table:
+def _rows(folder: Path, preprocessor: Preprocessor, data: str | None, screen: Console) -> pa.Table:
     """Real rows to try the copy with."""
     if data is not None:
         rejects = Rejects()
@@ -206,11 +206,11 @@ def _rows(folder: Path, preprocessor: Preprocessor, data: str | None, screen: Sc
         return pa.concat_tables(tables).slice(0, TRIED)
     prepared = provenance(folder).data()
     split = prepared.measured_split
-    screen.say(f"held against {min(TRIED, prepared.rows(split)):,} rows of the {split} split")
+    screen.info(f"held against {min(TRIED, prepared.rows(split)):,} rows of the {split} split")
     return prepared.table(split).slice(0, TRIED)
 
 
-def _make_plain(network: AnyNetwork) -> None:
+def _make_plain(network: Network) -> None:
     """What only hastens training here is undone: a file of operations holds nothing of it."""
     network.eval()
     for module in network.modules():
@@ -363,7 +363,7 @@ def _gguf(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
 
 def _keras(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
     network = trial.module.network
-    if not isinstance(network, Network):
+    if not isinstance(network, SequentialNetwork):
         raise ArtifactError(
             "files of Keras are written of networks that are lists of layers",
             found=type(network).__name__,

@@ -72,7 +72,9 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
         # Conversations, and who chose what, are found by the names of their columns.
         name_columns=chosen.kind not in ("answers", "preferences", "ranking", "transcripts")
         and manifest.format not in ("images", "idx", "npz", "sample", "text"),
-        model=json.dumps({"weights": A_MODEL} if chosen.goes_on else chosen.default_model, ensure_ascii=False),
+        model=json.dumps(
+            {"weights": A_MODEL} if chosen.needs_trained_model else chosen.default_model, ensure_ascii=False
+        ),
         train=chosen.defaults.get("train", {}),
         metrics=list(chosen.metrics),
         by=data.split.by or "random",
@@ -80,7 +82,7 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
     )
     write_atomic(out, text)
     target = f", target {manifest.target!r} ({manifest.target_reason})" if manifest.target else ""
-    then = f"in it, put the model's folder in the place of {A_MODEL}\n" if chosen.goes_on else ""
+    then = f"in it, put the model's folder in the place of {A_MODEL}\n" if chosen.needs_trained_model else ""
     return f"{out}: {manifest.used:,} rows{target}\n{then}next: tunewright data check {out}, then tunewright run {out}"
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.batches.sampler import Batches
 from tunewright.errors import RecipeError
 from tunewright.models.layer_table import layer_table
-from tunewright.pipeline.build.parts import Ingredients, gather, is_stochastic
+from tunewright.pipeline.build.parts import StageParts, build_parts, is_stochastic
 from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.device import choose_device, suitable_threads, threads
 from tunewright.pipeline.read_recipe import given_origin, read_recipe
@@ -44,9 +44,9 @@ class Suggestion:
     """(learning rate, smoothed loss) after each step."""
 
 
-def find_learning_rate(recipe: Path, overrides: list[str], *, screen: Screen | None = None) -> Suggestion:
+def find_learning_rate(recipe: Path, overrides: list[str], *, screen: Console | None = None) -> Suggestion:
     """Run the range test on the recipe's first stage; nothing is saved, no weights are kept."""
-    screen = screen or Screen()
+    screen = screen or Console()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     stage = stage_recipes(loaded)[0].recipe
     if stage.privacy is not None:
@@ -56,18 +56,18 @@ def find_learning_rate(recipe: Path, overrides: list[str], *, screen: Screen | N
             found=f"ε = {stage.privacy.epsilon:g}",
             fix="try learning rates on public data of the same kind",
         )
-    ingredients = gather(
+    ingredients = build_parts(
         stage, prepare_data(stage, base, screen), given_origin(stage, base), recipe_backbone(stage, base), screen
     )
     with threads(stage.hardware.threads or suitable_threads(layer_table(ingredients.network), stage.train.batch_size)):
         suggestion = _range_test(stage, ingredients)
     for rate, loss in suggestion.trace[:: max(1, len(suggestion.trace) // 20)]:
-        screen.say(f"lr {rate:9.2e}  loss {loss:8.4f}")
-    screen.say(f"suggested: train.lr={suggestion.lr:.1e}, where the loss falls fastest")
+        screen.info(f"lr {rate:9.2e}  loss {loss:8.4f}")
+    screen.info(f"suggested: train.lr={suggestion.lr:.1e}, where the loss falls fastest")
     return suggestion
 
 
-def _range_test(stage: Recipe, ingredients: Ingredients) -> Suggestion:
+def _range_test(stage: Recipe, ingredients: StageParts) -> Suggestion:
     network = ingredients.network.to(device := choose_device(stage))
     movements = freezing.resolve_movement(network, ingredients.tune)
     freezing.start_epoch(movements, 0)

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.errors import ArtifactError, RunFailed, UserError
-from tunewright.models.core.network import AnyNetwork, Inputs, evaluating
+from tunewright.models.core.network import Inputs, Network, evaluating
 from tunewright.models.hub.hf_files import merged
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.saved_model import load_network, save_model
@@ -30,7 +30,7 @@ class Merged:
     """The largest difference of a logit between both models, on made-up inputs."""
 
 
-def merge_adapter(folder: Path, out: Path, screen: Screen | None = None) -> Merged:
+def merge_adapter(folder: Path, out: Path, screen: Console | None = None) -> Merged:
     """Write the model with its adapter worked in; it opens without peft and without the base.
 
     Raises:
@@ -38,7 +38,7 @@ def merge_adapter(folder: Path, out: Path, screen: Screen | None = None) -> Merg
         UserError: the folder to write is there already.
         RunFailed: both models do not give the same.
     """
-    screen = screen or Screen()
+    screen = screen or Console()
     if out.exists():
         raise UserError("the folder is there already", file=out, fix="name another one, or remove it")
     saved = load_network(folder)
@@ -65,7 +65,7 @@ def merge_adapter(folder: Path, out: Path, screen: Screen | None = None) -> Merg
     load_preprocessor(saved).inputs.write(out)
     save_model(out, whole, saved.extra)
     found = Merged(folder=out, difference=float(difference.max()))
-    screen.say(f"{out}: merged; the largest difference of a logit is {found.difference:.2g}")
+    screen.info(f"{out}: merged; the largest difference of a logit is {found.difference:.2g}")
     return found
 
 
@@ -80,6 +80,6 @@ def made_up(network: Transformer) -> Inputs:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def _logits(network: AnyNetwork, inputs: Inputs) -> Tensor:
+def _logits(network: Network, inputs: Inputs) -> Tensor:
     with evaluating(network), torch.no_grad():
         return network(inputs)

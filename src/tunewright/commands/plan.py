@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from rich.table import Table
 
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.errors import RecipeError
 from tunewright.files import write_atomic
 from tunewright.hardware.machines import Hardware
@@ -19,7 +19,7 @@ from tunewright.hardware.resource_model import StagePlan
 from tunewright.pipeline.read_recipe import read_recipe
 from tunewright.planning.fit_to_budget import Limits, Option, find_strategy, parse_budgets
 from tunewright.planning.format import plan_table
-from tunewright.planning.plan import Given, plan
+from tunewright.planning.plan import PlanInput, plan
 from tunewright.recipe.changes import Changes, nested
 from tunewright.recipe.loading import merge_stage
 from tunewright.recipe.stages import stage_recipes
@@ -38,7 +38,7 @@ def print_plan(
     write: Path | None = None,
     probe: bool = True,
     as_json: bool = False,
-    screen: Screen | None = None,
+    screen: Console | None = None,
 ) -> list[StagePlan]:
     """Plan a recipe; where a stage does not fit or keep to the budget, look for what makes it do so.
 
@@ -52,13 +52,13 @@ def print_plan(
     Raises:
         RecipeError: the recipe, a budget or a name is wrong, or `write` is there already.
     """
-    screen = silent() if as_json else screen or Screen()
+    screen = silent() if as_json else screen or Console()
     limits = parse_budgets(budgets or [])
     if write is not None:
         _require_place(write, recipe)
-    stages: list[tuple[Given, StagePlan, Hardware]] = []
+    stages: list[tuple[PlanInput, StagePlan, Hardware]] = []
 
-    def show(given: Given, made: StagePlan, machine: Hardware) -> None:
+    def show(given: PlanInput, made: StagePlan, machine: Hardware) -> None:
         stages.append((given, made, machine))
         screen.console.print(plan_table(made))
 
@@ -76,13 +76,13 @@ def print_plan(
         option, looked_at = find_strategy(given, made, left, allowed or [], machine)
         screen.console.print(_options(made, looked_at, left))
         if option is None:
-            screen.warn(
+            screen.warning(
                 f"{made.stage}: nothing that was tried fits"
                 + ("" if allowed else "; --allow lora, 4bit, 8bit, freeze or shorter tries more")
             )
             continue
         kept = "the result stays the same" if option.keeps else "THE RESULT CHANGES"
-        screen.say(f"{made.stage}: {_said(option.changes)}, and {kept}")
+        screen.info(f"{made.stage}: {_said(option.changes)}, and {kept}")
         changes[made.stage] = option.changes
     if write is not None:
         _write(recipe, overrides, changes, write, screen)
@@ -126,10 +126,10 @@ def _require_place(write: Path, recipe: Path) -> None:
         )
 
 
-def _write(recipe: Path, overrides: list[str], changes: dict[str, Changes], write: Path, screen: Screen) -> None:
+def _write(recipe: Path, overrides: list[str], changes: dict[str, Changes], write: Path, screen: Console) -> None:
     """The recipe with each stage's changes among the stage's own, but `hardware`, which is all stages'; comments are not kept."""
     if not changes:
-        screen.say(f"{write} is not written: there is nothing to change")
+        screen.info(f"{write} is not written: there is nothing to change")
         return
     loaded, given, _, _, _ = read_recipe(recipe, overrides, None)
     stages = list(loaded.stages)
@@ -150,4 +150,4 @@ def _write(recipe: Path, overrides: list[str], changes: dict[str, Changes], writ
             stages[place] = {stage.kind: merge_stage(own, nested(alone))}
     text = yaml.safe_dump({**given, "stages": stages}, sort_keys=False, allow_unicode=True)
     write_atomic(write, f"# {recipe.name}, changed so that it fits: {'; '.join(map(_said, changes.values()))}\n{text}")
-    screen.say(f"written: {write}")
+    screen.info(f"written: {write}")

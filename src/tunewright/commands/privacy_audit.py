@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.data.batches.batch import Examples
 from tunewright.data.checks.duplicates import leaks
 from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
 from tunewright.evaluation.membership import attack, audited_epsilon, exposure, likelihood_ratios
-from tunewright.models.core.network import AnyNetwork, evaluating
+from tunewright.models.core.network import Network, evaluating
 from tunewright.models.hub.generate import generate
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.pipeline.build.objective import objective_of
@@ -71,7 +71,7 @@ class Audit:
 
 
 def audit(
-    folder: Path, *, references: int = 0, one_run: bool = False, canaries: int = 0, seed: int = 0, screen: Screen
+    folder: Path, *, references: int = 0, one_run: bool = False, canaries: int = 0, seed: int = 0, screen: Console
 ) -> Audit:
     """Attack a saved model.
 
@@ -123,7 +123,7 @@ class _Losses:
     def __init__(self, origin: Provenance, prepared: Prepared) -> None:
         self.origin, self.prepared = origin, prepared
 
-    def of(self, network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table) -> np.ndarray:
+    def of(self, network: Network, preprocessor: Preprocessor, table: pa.Table) -> np.ndarray:
         """[N] float64: each row's mean loss; larger ones are less likely to be members."""
         recipe = self.origin.stage.recipe
         objective = objective_of(recipe, preprocessor.task, preprocessor.inputs, self.prepared)
@@ -158,7 +158,7 @@ def _chosen(prepared: Prepared, split: str, seed: int) -> pa.Table:
 @contextmanager
 def trained_on(
     origin: Provenance, prepared: Prepared, train: pa.Table, seed: int
-) -> Generator[tuple[AnyNetwork, Preprocessor, dict[str, Any]]]:
+) -> Generator[tuple[Network, Preprocessor, dict[str, Any]]]:
     """The stage's model if it had learned from these rows, with another seed, and its summary."""
     job = origin.job(Path(), prepared)
     with learned_from(job, {"train": train}, mix(seed, "audit") % 2**32) as again:
@@ -174,7 +174,7 @@ def _with_references(
     scores: list[np.ndarray],
     count: int,
     seed: int,
-    screen: Screen,
+    screen: Console,
 ) -> dict[str, Any]:
     """Each reference model learns from a random half of the attacked rows, and from no other."""
     pool = pa.concat_tables([members, others])
@@ -184,7 +184,7 @@ def _with_references(
     )
     found: list[np.ndarray] = []
     for k in range(count):
-        screen.say(f"reference model {k + 1} of {count}: {int(inside[k].sum()):,} rows")
+        screen.info(f"reference model {k + 1} of {count}: {int(inside[k].sum()):,} rows")
         with trained_on(origin, prepared, pool.filter(pa.array(inside[k])), mix(seed, k)) as (
             network,
             inputs,
@@ -196,7 +196,7 @@ def _with_references(
 
 
 def _one_run(
-    origin: Provenance, prepared: Prepared, losses: _Losses, summary: dict[str, Any], seed: int, screen: Screen
+    origin: Provenance, prepared: Prepared, losses: _Losses, summary: dict[str, Any], seed: int, screen: Console
 ) -> dict[str, Any]:
     """One training with a fifth of the rows in or out by coins, and the ε that it surely exceeds."""
     table = prepared.table("train")
@@ -205,7 +205,7 @@ def _one_run(
     inside = np.random.default_rng(mix(seed, "coins")).random(len(tossed)) < 0.5
     keep = np.ones(table.num_rows, bool)
     keep[tossed[~inside]] = False
-    screen.say(f"training once more: of {len(tossed):,} rows each is in by a coin")
+    screen.info(f"training once more: of {len(tossed):,} rows each is in by a coin")
     with trained_on(origin, prepared, table.filter(pa.array(keep)), mix(seed, "one run")) as (
         network,
         inputs,
@@ -232,7 +232,7 @@ def _one_run(
 # Language models
 
 
-def _canaries(origin: Provenance, prepared: Prepared, count: int, seed: int, screen: Screen) -> dict[str, Any]:
+def _canaries(origin: Provenance, prepared: Prepared, count: int, seed: int, screen: Console) -> dict[str, Any]:
     """One training with made-up secrets among the texts, and how far each stands out."""
     column = prepared.manifest.input[0]
     if origin.stage.recipe.task != "language-modeling":
@@ -253,7 +253,7 @@ def _canaries(origin: Provenance, prepared: Prepared, count: int, seed: int, scr
         return like.set_column(place, like.schema.field(place), pa.array(some, like.schema.field(place).type))
 
     secrets, others = texts(count), texts(RANKED)
-    screen.say(f"training once more with {count} made-up secrets among {table.num_rows:,} texts")
+    screen.info(f"training once more with {count} made-up secrets among {table.num_rows:,} texts")
     losses = _Losses(origin, prepared)
     with trained_on(origin, prepared, pa.concat_tables([table, rows(secrets)]), mix(seed, "canaries")) as (
         network,
@@ -272,7 +272,7 @@ def _canaries(origin: Provenance, prepared: Prepared, count: int, seed: int, scr
 
 
 def _extraction(
-    network: AnyNetwork, preprocessor: Preprocessor, prepared: Prepared, other: str, seed: int
+    network: Network, preprocessor: Preprocessor, prepared: Prepared, other: str, seed: int
 ) -> dict[str, Any] | None:
     """Of how many texts the likeliest continuation is the text itself, of those that were learned from and of others (Carlini et al.
     2023, "Quantifying memorization across neural language models", section 3)."""
@@ -302,7 +302,7 @@ def _extraction(
 
 
 def print_audit(
-    folder: Path, *, references: int, one_run: bool, canaries: int, seed: int, as_json: bool, screen: Screen
+    folder: Path, *, references: int, one_run: bool, canaries: int, seed: int, as_json: bool, screen: Console
 ) -> None:
     """The audit in words, or as JSON."""
     found = audit(
@@ -317,7 +317,7 @@ def print_audit(
         print(json.dumps(asdict(found), indent=1))
         return
     for line in lines_of(found):
-        screen.say(line)
+        screen.info(line)
 
 
 def lines_of(found: Audit) -> list[str]:

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.errors import ArtifactError
 from tunewright.inference.model import load_model
 from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder
 from tunewright.tasks.recommendation.ranking_evaluation import recommended
 
 
-def recommend(folder: Path, user: str, count: int, screen: Screen | None = None) -> None:
+def recommend(folder: Path, user: str, count: int, screen: Console | None = None) -> None:
     """Print rank, item and score of the best items that the user has not chosen; a note where nothing is known of the user.
 
     Raises:
         ArtifactError: the model recommends nothing.
     """
-    screen = screen or Screen()
+    screen = screen or Console()
     model = load_model(folder)
     encoder = model.preprocessor.inputs
     if not isinstance(encoder, InteractionEncoder):
@@ -32,7 +32,7 @@ def recommend(folder: Path, user: str, count: int, screen: Screen | None = None)
         )
     (answer,) = recommended(model.network, encoder, pa.table({encoder.user: pa.array([user], pa.string())}), count)
     if "note" in answer:
-        screen.warn(answer["note"])
+        screen.warning(answer["note"])
     width = max(map(len, answer["items"]), default=0)
     for rank, (item, score) in enumerate(zip(answer["items"], answer["scores"], strict=True), start=1):
-        screen.say(f"{rank:>4}  {item:<{width}}  {score:.4f}")
+        screen.info(f"{rank:>4}  {item:<{width}}  {score:.4f}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.errors import RecipeError
 from tunewright.hardware.rates import product_rate
 from tunewright.planning.compute_optimal import HEAD, Size, shape_for, sizes
@@ -22,14 +22,14 @@ LEAST, MOST = 1e9, 1e30
 
 
 def show_sizes(
-    recipe: Path | None, compute: float, tokens: float | None, *, screen: Screen | None = None
+    recipe: Path | None, compute: float, tokens: float | None, *, screen: Console | None = None
 ) -> list[Size]:
     """Print what each law says, a shape, and the line for a recipe.
 
     Raises:
         RecipeError: a recipe is named too, or a number cannot be.
     """
-    screen = screen or Screen()
+    screen = screen or Console()
     if recipe is not None:
         raise RecipeError(
             "a budget is looked at without a recipe", found=str(recipe), fix="leave the recipe or --compute out"
@@ -52,25 +52,25 @@ def show_sizes(
         table.add_row(size.law.name, *row)
     screen.console.print(table)
     for size in found:
-        screen.say(f"{size.law.name}: {size.law.source}")
+        screen.info(f"{size.law.name}: {size.law.source}")
     shape = shape_for(found[0].parameters)
-    screen.say(
+    screen.info(
         f"a shape for {found[0].parameters:.3g}: {shape.parameters:.3g} parameters without embeddings"
         f"\nmodel: {{backbone: {{gpt: {{layers: {shape.layers}, width: {shape.width}, heads: {shape.heads}}}}}}}"
     )
-    screen.say(
+    screen.info(
         f"its learning rate from a small one: find the best for {{gpt: {{layers: {shape.layers}, width: {PROXY}, heads: {PROXY // HEAD}, "
         f"tied: false, base_width: {PROXY}}}}}, then write tied: false and base_width: {PROXY} into the large one. By muP (Yang and Hu "
         f"et al. 2022, table 3, for Adam) the matrices' rate is then divided by {shape.width / PROXY:g}, width / base_width, as is "
         "what the output starts with; the rest stays"
     )
     rate = product_rate()
-    screen.say(
+    screen.info(
         f"to learn with Adam in float32 it holds {EACH_HOLDS * shape.parameters / 2**30:,.2f} GiB, {EACH_HOLDS} bytes a parameter, and "
         f"activations; this machine multiplies at {rate / 1e9:,.0f} GFLOP/s at most, so it would take {_days(compute / rate)} or more"
     )
     if not FITTED[0] <= compute <= FITTED[1]:
-        screen.warn(
+        screen.warning(
             f"the laws were fitted on runs of {FITTED[0]:.0e} to {FITTED[1]:.0e} FLOPs on English web text: here they are "
             "extrapolated, and your texts and tokenizer have a loss of their own"
         )

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import write_atomic
 from tunewright.pipeline.read_recipe import read_recipe
@@ -51,7 +51,7 @@ def tune(
     seeds: int = 3,
     runs: Path = Path("runs"),
     lang: str = "en",
-    screen: Screen,
+    screen: Console,
 ) -> Tuned:
     """Search, then compare.
 
@@ -87,7 +87,7 @@ def tune(
             "no trial was finished", file=search.folder, fix="look at the notes above; more trials, or a smaller search"
         )
     best = study.best_trial
-    screen.say(
+    screen.info(
         f"best of {len(study.trials)} trials: {search.metric} {best.value:.4f} on the validation rows with {settings_shown(best.params)}"
     )
     winner = [choice.override(as_in_recipe(choice, best.params[choice.name])) for choice in search.space]
@@ -108,12 +108,12 @@ def tune(
         command=f"tunewright run {recipe} {shlex.join([*overrides, *winner])}",
     )
     write_atomic(search.folder / "tuning.html", tuning_page(words, tuned))
-    screen.say(f"report: {search.folder / 'tuning.html'}")
-    screen.say(f"to use it: {tuned.command}")
+    screen.info(f"report: {search.folder / 'tuning.html'}")
+    screen.info(f"to use it: {tuned.command}")
     return tuned
 
 
-def _foretell(search: Search, trials: int, hours: float | None, workers: int, runs: Path, screen: Screen) -> None:
+def _foretell(search: Search, trials: int, hours: float | None, workers: int, runs: Path, screen: Console) -> None:
     """Say what the trials will take, by the plan of the recipe as it is.
 
     Raises:
@@ -124,12 +124,12 @@ def _foretell(search: Search, trials: int, hours: float | None, workers: int, ru
     if not plans:
         return
     each = sum(plan.seconds.middle for plan in plans.values())
-    screen.say(
+    screen.info(
         f"plan: about {duration(each)} of training a trial, {duration(each * trials / workers)} for {trials}; "
         "less where trials are cut short, more where the search makes the network larger"
     )
     if hours is not None and each * trials / workers > 3600 * hours:
-        screen.warn(f"about {int(3600 * hours * workers / each):,} of {trials} trials fit into {hours:g} hours")
+        screen.warning(f"about {int(3600 * hours * workers / each):,} of {trials} trials fit into {hours:g} hours")
 
 
 def _importance(study: Study) -> dict[str, float]:

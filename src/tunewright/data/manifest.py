@@ -26,7 +26,7 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut:
+class SkippedRows:
     """Rows that were not used, for one reason."""
 
     reason: str
@@ -54,7 +54,7 @@ class Manifest:
     classes: list[str] | None
     read: int
     used: int
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: list[SkippedRows] = field(default_factory=list)
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     """For each split its rows, file and sha256."""
     split_rule: str = ""
@@ -70,7 +70,7 @@ class Manifest:
     def from_json(cls, value: dict[str, Any]) -> Manifest:
         facts: dict[str, Any] = dict(value)
         columns = [Column(**_with_shape(entry)) for entry in facts.pop("columns")]
-        left_out = [LeftOut(**entry) for entry in facts.pop("left_out")]
+        left_out = [SkippedRows(**entry) for entry in facts.pop("left_out")]
         return cls(**facts, columns=columns, left_out=left_out)
 
     def column(self, name: str) -> Column:
@@ -95,8 +95,8 @@ class Rejects:
             examples.append(example)
         self._found[reason] = (known + count, examples, fix)
 
-    def summary(self) -> list[LeftOut]:
-        return [LeftOut(reason=r, count=c, examples=e, fix=f) for r, (c, e, f) in self._found.items()]
+    def summary(self) -> list[SkippedRows]:
+        return [SkippedRows(reason=r, count=c, examples=e, fix=f) for r, (c, e, f) in self._found.items()]
 
     @property
     def count(self) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.data.batches.batch import Examples
 from tunewright.data.batches.sampler import of_all
 from tunewright.data.manifest import Rejects
@@ -73,7 +73,7 @@ class Concept:
     leanings: list[Leaning]
 
 
-def concepts(folder: Path, named: Sequence[str], *, seed: int = 0, screen: Screen) -> list[Concept]:
+def concepts(folder: Path, named: Sequence[str], *, seed: int = 0, screen: Console) -> list[Concept]:
     """Each concept at each block of a model that stands in its run.
 
     Args:
@@ -207,21 +207,21 @@ def _auc(a: np.ndarray, b: np.ndarray, seed: int) -> float:
     return METRICS["roc_auc"].value(logits, target)
 
 
-def _show(found: Sequence[Concept], screen: Screen) -> None:
+def _show(found: Sequence[Concept], screen: Console) -> None:
     """Where it can be read, and at the block where it is read best what the answers make of it."""
     best = max(reversed(found), key=lambda one: one.auc)
     told = ", ".join(f"{one.block} {one.auc:.2f}" for one in found)
-    screen.say(
+    screen.info(
         f"{best.concept} ({best.rows} rows), a view: told from training rows with an AUC of {told}; rows by lot {best.auc_by_lot:.2f}"
     )
     for one in sorted(best.leanings, key=lambda one: -abs(one.effect)):
         said = f"  {one.answer}: {one.effect:+.3g} along it at {best.block}, rises in {one.rising:.0%} of the rows"
         lots = f"more than {one.percentile:.0%} of lots"
-        screen.say(f"{said}, {lots}") if one.real else screen.say(f"{said}: no more than rows by lot ({lots})")
+        screen.info(f"{said}, {lots}") if one.real else screen.info(f"{said}: no more than rows by lot ({lots})")
 
 
-def print_concepts(folder: Path, named: Sequence[str], *, as_json: bool, screen: Screen | None = None) -> None:
+def print_concepts(folder: Path, named: Sequence[str], *, as_json: bool, screen: Console | None = None) -> None:
     """The concepts in words, or an object a line."""
-    for one in concepts(folder, named, screen=silent() if as_json else screen or Screen()):
+    for one in concepts(folder, named, screen=silent() if as_json else screen or Console()):
         if as_json:
             sys.stdout.write(json.dumps(asdict(one), ensure_ascii=False) + "\n")

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 from torch import nn
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.batches.batch import Examples
 from tunewright.data.batches.sampler import in_order
 from tunewright.data.source import ROW
 from tunewright.errors import ArtifactError
 from tunewright.inference.model import Model
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.pipeline.results.provenance import provenance
 from tunewright.random import permutation
 from tunewright.tasks.base.task import Preprocessor
@@ -101,15 +101,15 @@ def suspects(learned: Learned, seed: int = 0) -> tuple[np.ndarray, np.ndarray] |
     return np.argsort(own - others.max(1), kind="stable"), present[logits.argmax(1)]
 
 
-def show_suspects(learned: Learned, screen: Screen, count: int = 20) -> list[dict[str, Any]]:
+def show_suspects(learned: Learned, screen: Console, count: int = 20) -> list[dict[str, Any]]:
     """Print the rows whose labels look wrong, and say how many there may be."""
     looked_at = suspects(learned)
     if looked_at is None:
-        screen.warn("no class has two rows, so nothing can be held against another row")
+        screen.warning("no class has two rows, so nothing can be held against another row")
         return []
     order, guessed = looked_at
     against = int((guessed != learned.target).sum())
-    screen.say(
+    screen.info(
         f"{against:,} of {len(order):,} training rows have a label that the other rows speak against; the first:"
     )
     found: list[dict[str, Any]] = []
@@ -117,9 +117,11 @@ def show_suspects(learned: Learned, screen: Screen, count: int = 20) -> list[dic
         row = learned.table[ROW][position].as_py()
         label, other = learned.classes[learned.target[position]], learned.classes[guessed[position]]
         found.append({"row": row, "label": label, "looks_like": other})
-        screen.say(f"  row {row}: {label!r}, but it looks like {other!r}")
+        screen.info(f"  row {row}: {label!r}, but it looks like {other!r}")
     if learned.passed_over:
-        screen.warn(f"{learned.passed_over:,} training rows were not looked at: {MOST:,} by lot are enough for a look")
+        screen.warning(
+            f"{learned.passed_over:,} training rows were not looked at: {MOST:,} by lot are enough for a look"
+        )
     return found
 
 
@@ -173,7 +175,7 @@ def influence_percentile(learned: Learned, scores: np.ndarray, feature: np.ndarr
 
 
 def show_influence(
-    learned: Learned, network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table, screen: Screen
+    learned: Learned, network: Network, preprocessor: Preprocessor, table: pa.Table, screen: Console
 ) -> dict[str, Any]:
     """Print the training rows that speak most for the answer to one row, and most against it."""
     (said,) = Model(network, preprocessor).predict(table)
@@ -195,7 +197,7 @@ def show_influence(
     found: dict[str, Any] = {"for": named(order[:SHOWN]), "against": named(order[::-1][:SHOWN]), "percentile": share}
     for side in ("for", "against"):
         shown = ", ".join(f"{entry['row']} ({entry['label']})" for entry in found[side])
-        screen.say(f"  training rows that speak {side} it: {shown}")
+        screen.info(f"  training rows that speak {side} it: {shown}")
     said_so = f"without the first {TAKEN:.0%} of them the answer is less sure than without as many by lot in {share:.0%} of lots"
-    screen.say(f"  checked: {said_so}") if share >= ENOUGH else screen.warn(f"NOT FAITHFUL: {said_so}")
+    screen.info(f"  checked: {said_so}") if share >= ENOUGH else screen.warning(f"NOT FAITHFUL: {said_so}")
     return found

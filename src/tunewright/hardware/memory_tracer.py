@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
-from tunewright.models.core.meta_weights import Hollowness, is_hollow
+from tunewright.models.core.meta_weights import Hollowness, is_meta
 
 # Whole numbers say where to look and how often; so many of them are kept for a repetition at most.
 KEPT = 10_000_000
@@ -176,7 +176,7 @@ def _size(tensor: Tensor) -> int:
 def _remembered(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
-    if tensor_is_plain(value) and not is_hollow(value) and not value.is_floating_point() and value.numel() <= KEPT:
+    if tensor_is_plain(value) and not is_meta(value) and not value.is_floating_point() and value.numel() <= KEPT:
         return value.detach().clone()
     return Like(tuple(value.shape), tuple(value.stride()) if tensor_is_plain(value) else (), value.dtype)
 

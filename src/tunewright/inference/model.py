@@ -20,10 +20,10 @@ from tunewright.evaluation.metrics import Outcome
 from tunewright.evaluation.outputs import run_network
 from tunewright.inference.read_input import given_pieces
 from tunewright.inference.subtitles import subtitles
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.saved_model import load_network
 from tunewright.tasks.base.task import InputEncoder, Preprocessor
-from tunewright.tasks.language_model.chat_encoder import TalkEncoder
+from tunewright.tasks.language_model.chat_encoder import ChatEncoder
 from tunewright.tasks.registry import load_preprocessor
 from tunewright.tasks.text.encoder import TokenEncoder
 
@@ -35,7 +35,7 @@ Given = str | pa.Table | Sequence[str | Sequence[str]]
 class Model:
     """A saved model, ready to predict."""
 
-    network: AnyNetwork
+    network: Network
     preprocessor: Preprocessor
 
     def predict(self, data: Given) -> list[dict[str, Any]]:
@@ -75,8 +75,8 @@ class Model:
             ) from error
 
     def _predict(self, table: pa.Table) -> list[dict[str, Any]]:
-        if (examination := self.preprocessor.task.examination) is not None:
-            return examination.answer(self.network, self.preprocessor.inputs, table)
+        if (examination := self.preprocessor.task.evaluation) is not None:
+            return examination.predictions(self.network, self.preprocessor.inputs, table)
         target = self.preprocessor.target
         assert target is not None
         outputs = target.decode(run_network(self.network, self.preprocessor.inputs.examples(table, None)))
@@ -112,7 +112,7 @@ def load_model(folder: Path | str) -> Model:
     folder = Path(folder)
     saved = load_network(folder)
     preprocessor = load_preprocessor(saved)
-    if preprocessor.target is None and preprocessor.task.examination is None:
+    if preprocessor.target is None and preprocessor.task.evaluation is None:
         raise ArtifactError(
             "this model was pretrained without labels: it has nothing to predict yet",
             file=folder,
@@ -194,7 +194,7 @@ def _texts_table(texts: Sequence[str | Sequence[str]], inputs: InputEncoder) -> 
         DataError: the model reads no texts, or another number of them.
     """
     columns = inputs.columns if isinstance(inputs, TokenEncoder) else []
-    if isinstance(inputs, TalkEncoder):
+    if isinstance(inputs, ChatEncoder):
         columns = ["prompt"]
     rows = [[text] if isinstance(text, str) else list(text) for text in texts]
     if not columns or any(len(row) != len(columns) for row in rows):

@@ -23,11 +23,11 @@ from tunewright.data.sources.sample_sets import SAMPLE_SETS
 from tunewright.errors import shorten
 from tunewright.limits import COLUMNS, JSON_LINE, TEXT_LINE
 from tunewright.recipe.schema import Data
-from tunewright.tasks.base.request import Piece
+from tunewright.tasks.base.request import InputChunk
 from tunewright.tasks.base.task import InputEncoder
 from tunewright.tasks.image.encoder import PixelEncoder
 from tunewright.tasks.image.request import PICTURES, picture_pieces
-from tunewright.tasks.language_model.chat_encoder import TalkEncoder
+from tunewright.tasks.language_model.chat_encoder import ChatEncoder
 from tunewright.tasks.recommendation.categorical_encoder import FieldEncoder
 from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder
 from tunewright.tasks.speech.encoder import SpeechEncoder
@@ -41,7 +41,7 @@ PIECE = 1024
 LINES = 128
 
 
-def given_pieces(data: str, inputs: InputEncoder, rejects: Rejects) -> Iterator[Piece]:
+def given_pieces(data: str, inputs: InputEncoder, rejects: Rejects) -> Iterator[InputChunk]:
     """The rows of what was given.
 
     Args:
@@ -63,7 +63,7 @@ def given_pieces(data: str, inputs: InputEncoder, rejects: Rejects) -> Iterator[
     elif (record := row_of(data, inputs)) is not None:
         table = rows_table([(1, record)], inputs, rejects)
         if table.num_rows:
-            yield Piece(table=table, names=[{}], inputs=inputs)
+            yield InputChunk(table=table, names=[{}], inputs=inputs)
     else:
         yield from _from_source(data, inputs, rejects)  # which says what is missing
 
@@ -78,7 +78,7 @@ def _is_source(data: str) -> bool:
     return one_word and ("/" in data or Path(data).suffix.lower() in {*ENDINGS, *PICTURES, ".txt", ".gz", ".json"})
 
 
-def _from_source(data: str, inputs: InputEncoder, rejects: Rejects) -> Iterator[Piece]:
+def _from_source(data: str, inputs: InputEncoder, rejects: Rejects) -> Iterator[InputChunk]:
     framing = inputs.file_framing if isinstance(inputs, PixelEncoder) else None
     format = "speech" if isinstance(inputs, SpeechEncoder) else None
     source = open_source(Data(source=data, labelled=False, format=format), Path("."), framing)
@@ -90,10 +90,10 @@ def _from_source(data: str, inputs: InputEncoder, rejects: Rejects) -> Iterator[
                 ready = _readable(table.slice(start, PIECE), inputs, rejects)
                 names = [{"row": row} for row in ready[ROW].to_pylist()]
                 if names:
-                    yield Piece(table=ready, names=names, inputs=inputs)
+                    yield InputChunk(table=ready, names=names, inputs=inputs)
 
 
-def _from_lines(lines: Iterable[tuple[int, bytes]], inputs: InputEncoder, rejects: Rejects) -> Iterator[Piece]:
+def _from_lines(lines: Iterable[tuple[int, bytes]], inputs: InputEncoder, rejects: Rejects) -> Iterator[InputChunk]:
     """Lines of text or JSON; for a model of pictures the lines are names of files."""
     held: list[tuple[int, Any]] = []
     size = 0
@@ -113,7 +113,7 @@ def _from_lines(lines: Iterable[tuple[int, bytes]], inputs: InputEncoder, reject
     yield from _held(held, inputs, rejects)
 
 
-def _held(held: list[tuple[int, Any]], inputs: InputEncoder, rejects: Rejects) -> Iterator[Piece]:
+def _held(held: list[tuple[int, Any]], inputs: InputEncoder, rejects: Rejects) -> Iterator[InputChunk]:
     if not held:
         return
     if isinstance(inputs, PixelEncoder):
@@ -121,7 +121,7 @@ def _held(held: list[tuple[int, Any]], inputs: InputEncoder, rejects: Rejects) -
         return
     table = rows_table(held, inputs, rejects)
     if table.num_rows:
-        yield Piece(table=table, names=[{"row": row} for row in table[ROW].to_pylist()], inputs=inputs)
+        yield InputChunk(table=table, names=[{"row": row} for row in table[ROW].to_pylist()], inputs=inputs)
 
 
 def row_of(text: str, inputs: InputEncoder) -> dict[str, Any] | None:
@@ -136,7 +136,7 @@ def row_of(text: str, inputs: InputEncoder) -> dict[str, Any] | None:
         return {inputs.user: text}
     if not isinstance(inputs, TokenEncoder):
         return None
-    if isinstance(inputs, TalkEncoder):
+    if isinstance(inputs, ChatEncoder):
         return {"prompt": text}
     values = value if isinstance(value, list) else [value]
     if len(values) != len(inputs.columns) or not all(isinstance(entry, str) for entry in values):

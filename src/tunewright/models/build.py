@@ -18,7 +18,7 @@ from torch import nn
 from tunewright.errors import RecipeError
 from tunewright.models.core.layers import LayerMismatch, Shape, build_layer, resolve_auto, seeded
 from tunewright.models.core.mlp import mlp
-from tunewright.models.core.network import Network
+from tunewright.models.core.network import SequentialNetwork
 from tunewright.models.hub.untrusted_files import require_memory
 from tunewright.models.recommendation.ctr import CLICK_MODELS
 from tunewright.models.vision.efficientnet import efficientnet_lite0
@@ -81,7 +81,7 @@ def describe_model(model: Model, *, input_shape: Shape, outputs: int) -> dict[st
     return described
 
 
-def build_network(described: dict[str, Any], *, seed: int) -> Network:
+def build_network(described: dict[str, Any], *, seed: int) -> SequentialNetwork:
     """The network, with starting weights that depend on the seed and each block's name alone.
 
     Raises:
@@ -92,7 +92,7 @@ def build_network(described: dict[str, Any], *, seed: int) -> Network:
     return assemble(described, lambda name, make: seeded(mix(seed, name), make))
 
 
-def assemble(described: dict[str, Any], make: Callable[[str, Callable[[], nn.Module]], nn.Module]) -> Network:
+def assemble(described: dict[str, Any], make: Callable[[str, Callable[[], nn.Module]], nn.Module]) -> SequentialNetwork:
     """The network of a description; `make(block name, function)` makes each block."""
     shape: Shape = tuple(described["input_shape"])
     given = described["backbone"]
@@ -111,7 +111,7 @@ def assemble(described: dict[str, Any], make: Callable[[str, Callable[[], nn.Mod
             expected=f"{described['outputs']} outputs",
             fix="end the network with {dense: auto}",
         )
-    return Network(backbone, head, described)
+    return SequentialNetwork(backbone, head, described)
 
 
 def layer_name(index: int, layer: Layer) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.hub.hf_network import Transformer
 
 LEVELS = 2**16
@@ -41,7 +41,7 @@ class QuickDropout(nn.Dropout):
         return super().forward(input)
 
 
-def quicken_dropout(network: AnyNetwork) -> None:
+def quicken_dropout(network: Network) -> None:
     """Let a network on a CPU take its dropout from here; weights, names and configuration stay as they are."""
     for module in network.modules():
         if type(module) is nn.Dropout:

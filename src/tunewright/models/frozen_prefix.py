@@ -17,8 +17,8 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from tunewright.models.core.meta_weights import is_hollow
-from tunewright.models.core.network import AnyNetwork, Block, Inputs, evaluating
+from tunewright.models.core.meta_weights import is_meta
+from tunewright.models.core.network import Block, Inputs, Network, evaluating
 from tunewright.models.hub.hf_network import Transformer
 
 # What a configuration says of the head: with another head the frozen blocks give the same.
@@ -75,9 +75,9 @@ class Prefix:
         """What is kept for each example."""
         return [leaf for leaf in self.outputs[-1].leaves if isinstance(leaf, Slot) and leaf.keep != "nothing"]
 
-    def fingerprint(self, network: AnyNetwork) -> str:
+    def fingerprint(self, network: Network) -> str:
         """The SHA-256 of all that the kept outputs depend on, but the examples."""
-        described: dict[str, Any] = network.described.get("config") or network.described["backbone"]
+        described: dict[str, Any] = network.spec.get("config") or network.spec["backbone"]
         shape = {key: value for key, value in described.items() if key not in OF_THE_HEAD}
         facts = (torch.__version__, self.slots, shape, getattr(network, "reduced", False))
         digest = hashlib.sha256(repr(facts).encode())
@@ -88,7 +88,7 @@ class Prefix:
         return digest.hexdigest()
 
 
-def frozen_blocks(network: AnyNetwork, still: set[str]) -> list[Block]:
+def frozen_blocks(network: Network, still: set[str]) -> list[Block]:
     """The blocks at the network's beginning that are all among `still`, the titles of blocks that never move."""
     found: list[Block] = []
     for block in network.blocks():
@@ -98,7 +98,7 @@ def frozen_blocks(network: AnyNetwork, still: set[str]) -> list[Block]:
     return found
 
 
-def cut(network: AnyNetwork, blocks: list[Block], inputs: Inputs, tolerance: float) -> Prefix | None:
+def cut(network: Network, blocks: list[Block], inputs: Inputs, tolerance: float) -> Prefix | None:
     """Cut the network behind `blocks`; None where the rest cannot be computed from their output alone.
 
     Args:
@@ -111,7 +111,7 @@ def cut(network: AnyNetwork, blocks: list[Block], inputs: Inputs, tolerance: flo
         expected, outputs = _observe(network, modules, inputs)
         prefix = Prefix(blocks=blocks, outputs=outputs)
         full = _tensors(outputs[-1], _run_until(network, modules[-1], inputs))
-        if any(map(is_hollow, full)):
+        if any(map(is_meta, full)):
             return _looked_through(network, prefix, inputs, full)
         for index, leaf in enumerate(outputs[-1].leaves):
             if isinstance(leaf, Slot):
@@ -124,7 +124,7 @@ def cut(network: AnyNetwork, blocks: list[Block], inputs: Inputs, tolerance: flo
     return prefix if same else None
 
 
-def _looked_through(network: AnyNetwork, prefix: Prefix, inputs: Inputs, full: list[Tensor]) -> Prefix:
+def _looked_through(network: Network, prefix: Prefix, inputs: Inputs, full: list[Tensor]) -> Prefix:
     """Without numbers there is nothing to compare: what the output has a gradient of is read, and kept whole."""
     with torch.enable_grad():
         given = [value.detach().requires_grad_(value.is_floating_point()) for value in full]
@@ -143,7 +143,7 @@ def _slopes(found: Tensor, wanted: list[Tensor]) -> Sequence[Tensor | None]:
     return torch.autograd.grad(found.sum(), wanted, allow_unused=True)
 
 
-def outputs_of(network: AnyNetwork, prefix: Prefix, inputs: Inputs) -> list[Tensor]:
+def outputs_of(network: Network, prefix: Prefix, inputs: Inputs) -> list[Tensor]:
     """What is kept of a batch: for each of `prefix.slots` a tensor [B, …]."""
     last = prefix.outputs[-1]
     tensors = _tensors(last, _run_until(network, last.module, inputs))
@@ -159,7 +159,7 @@ def as_inputs(inputs: Inputs, kept: list[Tensor]) -> dict[str, Tensor]:
 class AfterPrefix(nn.Module):
     """The network, computed from what was kept where a batch brings it, and as always where it does not."""
 
-    def __init__(self, network: AnyNetwork, prefix: Prefix) -> None:
+    def __init__(self, network: Network, prefix: Prefix) -> None:
         super().__init__()
         self.network = network
         self.prefix = prefix
@@ -226,7 +226,7 @@ def _length(inputs: Inputs) -> int | None:
     return None if isinstance(inputs, Tensor) else next(iter(inputs.values())).shape[1]
 
 
-def _observe(network: AnyNetwork, modules: list[nn.Module], inputs: Inputs) -> tuple[Tensor, list[_Output]]:
+def _observe(network: Network, modules: list[nn.Module], inputs: Inputs) -> tuple[Tensor, list[_Output]]:
     """One plain pass: its outputs, and how each module's output is put together."""
     count, length = len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs), _length(inputs)
     seen: dict[int, _Output] = {}
@@ -257,7 +257,7 @@ def _observe(network: AnyNetwork, modules: list[nn.Module], inputs: Inputs) -> t
 
 
 def _narrowed(
-    network: AnyNetwork, prefix: Prefix, index: int, inputs: Inputs, full: list[Tensor], expected: Tensor
+    network: Network, prefix: Prefix, index: int, inputs: Inputs, full: list[Tensor], expected: Tensor
 ) -> Prefix:
     """The prefix with one slot cut down to what the rest of the network reads of it."""
     last = prefix.outputs[-1]
@@ -275,7 +275,7 @@ def _narrowed(
 
 
 def _gives(
-    network: AnyNetwork,
+    network: Network,
     prefix: Prefix,
     inputs: Inputs,
     full: list[Tensor],
@@ -312,7 +312,7 @@ class _Reached(Exception):
         self.value = value
 
 
-def _run_until(network: AnyNetwork, module: nn.Module, inputs: Inputs) -> Any:
+def _run_until(network: Network, module: nn.Module, inputs: Inputs) -> Any:
     """The output of a module in a pass of the network, which ends there."""
 
     def stop(_module: nn.Module, _inputs: Any, value: Any) -> None:

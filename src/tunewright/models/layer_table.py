@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
-from tunewright.models.core.network import AnyNetwork, Inputs, Network, evaluating
+from tunewright.models.core.network import Inputs, Network, SequentialNetwork, evaluating
 from tunewright.models.hub.quantization import size
 
 
@@ -32,7 +32,7 @@ class LayerRow:
     addition counts as 2."""
 
 
-def layer_table(network: AnyNetwork, inputs: Inputs | None = None) -> list[LayerRow]:
+def layer_table(network: Network, inputs: Inputs | None = None) -> list[LayerRow]:
     """The blocks in order, found by a pass of one empty example; nothing in the network changes.
 
     Args:
@@ -64,7 +64,7 @@ def layer_table(network: AnyNetwork, inputs: Inputs | None = None) -> list[Layer
         hook.remove()
     for title, number in attention.flops.items():
         flops[title] += number
-    titles = _titles(network) if isinstance(network, Network) else {}
+    titles = _titles(network) if isinstance(network, SequentialNetwork) else {}
     return [
         LayerRow(
             block=block.title,
@@ -120,8 +120,8 @@ def _tensor(output: Any) -> Tensor:
     return output
 
 
-def _titles(network: Network) -> dict[str, str]:
-    described = network.described
+def _titles(network: SequentialNetwork) -> dict[str, str]:
+    described = network.spec
     titles = {f"backbone.{name}": name.replace("_", " ") for name, _ in network.backbone.named_children()}
     parts = (
         ("head", network.head, described["head"]),

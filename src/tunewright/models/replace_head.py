@@ -7,36 +7,36 @@ from typing import Any
 from tunewright.errors import RecipeError
 from tunewright.models.build import assemble, build_network
 from tunewright.models.core.layers import resolve_auto
-from tunewright.models.core.network import Network
+from tunewright.models.core.network import SequentialNetwork
 from tunewright.recipe.schema import Layer
 
 
-def replace_head(network: Network, head: list[Layer], *, outputs: int, seed: int) -> Network:
+def replace_head(network: SequentialNetwork, head: list[Layer], *, outputs: int, seed: int) -> SequentialNetwork:
     """The network's own backbone, the very same tensors, under a new head.
 
     Raises:
         RecipeError: the head does not fit the backbone or the number of outputs.
     """
-    described: dict[str, Any] = {**network.described, "head": resolve_auto(head, outputs), "outputs": outputs}
+    described: dict[str, Any] = {**network.spec, "head": resolve_auto(head, outputs), "outputs": outputs}
     fresh = build_network(described, seed=seed)
-    return Network(network.backbone, fresh.head, described)
+    return SequentialNetwork(network.backbone, fresh.head, described)
 
 
-def fit_input(network: Network, shape: tuple[int, ...]) -> Network:
+def fit_input(network: SequentialNetwork, shape: tuple[int, ...]) -> SequentialNetwork:
     """The network for inputs of this shape: itself, or, where only the size of the image differs and every block can
     read it, the same tensors described for the new size.
 
     Raises:
         RecipeError: the network cannot read such inputs.
     """
-    made_for = tuple(network.described["input_shape"])
+    made_for = tuple(network.spec["input_shape"])
     if shape == made_for:
         return network
     if len(shape) == len(made_for) == 3 and shape[0] == made_for[0]:
-        described = {**network.described, "input_shape": list(shape)}
+        described = {**network.spec, "input_shape": list(shape)}
         other = _ghost(described)
         if other is not None and _shapes(other) == _shapes(network):
-            return Network(network.backbone, network.head, described)
+            return SequentialNetwork(network.backbone, network.head, described)
         fix = f"data: {{resize: [{made_for[1]}, {made_for[2]}]}}"
     elif len(shape) == 3:
         fix = "use images with as many channels, or train from scratch on these"
@@ -51,7 +51,7 @@ def fit_input(network: Network, shape: tuple[int, ...]) -> Network:
     )
 
 
-def _ghost(described: dict[str, Any]) -> Network | None:
+def _ghost(described: dict[str, Any]) -> SequentialNetwork | None:
     import torch
 
     try:
@@ -61,7 +61,7 @@ def _ghost(described: dict[str, Any]) -> Network | None:
         return None
 
 
-def _shapes(network: Network) -> dict[str, tuple[int, ...]]:
+def _shapes(network: SequentialNetwork) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
 
 

@@ -18,7 +18,7 @@ from tunewright.files import sync_all, write_json
 from tunewright.models.backbone import open_backbone, weights_folder
 from tunewright.models.build import build_network
 from tunewright.models.core.meta_weights import memory_is_taken
-from tunewright.models.core.network import AnyNetwork, Network
+from tunewright.models.core.network import Network, SequentialNetwork
 from tunewright.models.core.safe_weights import load_weights, read_tensors
 from tunewright.models.hub.adapters import read_adapter
 from tunewright.models.hub.hf_files import read_transformer, write_transformer
@@ -38,13 +38,13 @@ CARD = "README.md"
 class SavedModel:
     """A network, and what was saved beside it."""
 
-    network: AnyNetwork
+    network: Network
     extra: dict[str, Any]
     folder: Path | None = None
     """Where it was read from."""
 
 
-def save_model(folder: Path, network: AnyNetwork, extra: dict[str, Any]) -> None:
+def save_model(folder: Path, network: Network, extra: dict[str, Any]) -> None:
     """Write the folder; the file that makes it a model comes late, and the checksums of all files but the model card last.
 
     Args:
@@ -55,11 +55,11 @@ def save_model(folder: Path, network: AnyNetwork, extra: dict[str, Any]) -> None
     write_checksums(folder, besides={CARD})
 
 
-def _write_network(folder: Path, network: AnyNetwork, extra: dict[str, Any]) -> None:
+def _write_network(folder: Path, network: Network, extra: dict[str, Any]) -> None:
     if isinstance(network, Transformer):
         write_transformer(folder, network)
         sync_all(folder)
-        write_json(folder / BESIDE, {"format": FORMAT, "network": network.described, **extra})
+        write_json(folder / BESIDE, {"format": FORMAT, "network": network.spec, **extra})
         return
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     temporary = folder / ".model.safetensors.tmp"
@@ -68,11 +68,11 @@ def _write_network(folder: Path, network: AnyNetwork, extra: dict[str, Any]) -> 
     sync_all(folder)
     write_json(
         folder / "config.json",
-        {"model_type": "tunewright", "format": FORMAT, "network": network.described, **extra},
+        {"model_type": "tunewright", "format": FORMAT, "network": network.spec, **extra},
     )
 
 
-def fresh_network(described: dict[str, Any], *, seed: int) -> AnyNetwork:
+def fresh_network(described: dict[str, Any], *, seed: int) -> Network:
     """The network of a description with random weights."""
     if "speech" in described:
         return build_speech(described, seed=seed)
@@ -149,7 +149,7 @@ def _read_transformer(folder: Path, described: dict[str, Any]) -> Transformer:
     return read_adapter(folder, described, weights_folder(base))
 
 
-def load_backbone_weights(network: Network, folder: Path) -> None:
+def load_backbone_weights(network: SequentialNetwork, folder: Path) -> None:
     """Put the pretrained weights in `folder` into the network's backbone; its head stays as it is.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tunewright.pipeline.stage import Origin, load_origin
+from tunewright.pipeline.stage import StartingModel, load_origin
 from tunewright.recipe.loading import apply_override, load_recipe, recipe_from_dict
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.yaml_text import read_yaml
@@ -50,7 +50,7 @@ def given_weights(recipe: Recipe, base: Path) -> Path | None:
     return None if weights in (None, "pretrained", "random") else base / weights
 
 
-def given_origin(recipe: Recipe, base: Path) -> Origin | None:
+def given_origin(recipe: Recipe, base: Path) -> StartingModel | None:
     """The model that the recipe itself names, loaded."""
     folder = given_weights(recipe, base)
     return None if folder is None else load_origin(folder)

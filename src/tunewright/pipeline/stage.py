@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tunewright.data.prepared import Prepared
 from tunewright.models.backbone import Backbone, named_backbone, new_backbone, open_backbone
-from tunewright.models.core.meta_weights import Numbers, weights
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.meta_weights import Weights, weights
+from tunewright.models.core.network import Network
 from tunewright.models.saved_model import load_network
 from tunewright.recipe.schema import Model, Recipe
 from tunewright.recipe.stages import StageRecipe
@@ -17,10 +17,10 @@ from tunewright.tasks.registry import get_task, load_preprocessor
 
 
 @dataclass(frozen=True)
-class Origin:
+class StartingModel:
     """The model that a stage starts from."""
 
-    network: AnyNetwork
+    network: Network
     preprocessor: Preprocessor
     folder: Path | None
     """Where it was read from; None: it was made here."""
@@ -54,16 +54,16 @@ class StageJob:
         """The folder of the model that the stage starts from: the stage's before, or the backbone's; None: there is none."""
         return self.source or (self.backbone.folder if self.backbone is not None else None)
 
-    def origin(self, numbers: Numbers = "read") -> Origin | None:
+    def origin(self, numbers: Weights = "read") -> StartingModel | None:
         """The model to start from, loaded; or without memory."""
         return None if self.source is None else load_origin(self.source, numbers)
 
 
-def load_origin(folder: Path, numbers: Numbers = "read") -> Origin:
+def load_origin(folder: Path, numbers: Weights = "read") -> StartingModel:
     """A saved model and its preprocessor."""
     with weights(numbers):
         saved = load_network(folder)
-    return Origin(saved.network, load_preprocessor(saved), folder)
+    return StartingModel(saved.network, load_preprocessor(saved), folder)
 
 
 def recipe_backbone(recipe: Recipe, base: Path) -> Backbone | None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.batches.batch import Batch, Examples
 from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
 from tunewright.hardware.memory_tracer import Tracer
@@ -27,11 +27,11 @@ from tunewright.models.core.network import evaluating
 from tunewright.models.frozen_prefix import outputs_of
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.recommendation.embedding_table import has_sparse_gradients
-from tunewright.pipeline.build.parts import Ingredients
+from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.device import small_numbers_as_zero, threads
 from tunewright.pipeline.session.frozen_features import ComputedExamples
 from tunewright.pipeline.session.memory import LARGE, forget_peak, peak_memory, weight_bytes
-from tunewright.pipeline.session.session import Ready, penalty_of, set_up
+from tunewright.pipeline.session.session import Session, open_session, penalty_of
 from tunewright.pipeline.strategies.private import rehearsed_gradient
 from tunewright.training import freezing
 from tunewright.training.distributed.dtensors import clip_gradients
@@ -52,7 +52,7 @@ READING = 2.0
 class Rehearsal:
     """What was seen."""
 
-    ready: Ready
+    ready: Session
     usual: Tracer
     """A step of the usual size."""
     largest: Tracer
@@ -91,14 +91,14 @@ class Timed:
     """Whether a batch went through the frozen part and through validation, too."""
 
 
-def rehearse(ingredients: Ingredients, screen: Screen, ready: Ready | None = None) -> Rehearsal:
+def rehearse(ingredients: StageParts, screen: Console, ready: Session | None = None) -> Rehearsal:
     """Follow a stage's steps; its network and optimiser are of no more use for a training.
 
     Args:
         ready: what `set_up` made; None: it is made here.
     """
     recipe = ingredients.recipe
-    ready = ready or set_up(ingredients, None, screen)
+    ready = ready or open_session(ingredients, None, screen)
     freezing.start_epoch(ready.movements, recipe.train.epochs - 1)  # everything that ever moves
     set_learning_rate(ready.optimizer, 1.0)
     objective = ingredients.objective.bind(recipe.seed, ready.device)
@@ -135,7 +135,7 @@ def _largest(sizes: list[int]) -> int:
 
 
 def take_step(
-    ready: Ready,
+    ready: Session,
     objective: StepObjective,
     batches: list[Batch],
     gradient: PrivateGradient | None,
@@ -172,7 +172,7 @@ def take_step(
     ready.optimizer.step()
 
 
-def traced_step(ready: Ready, objective: StepObjective, step: int, gradient: PrivateGradient | None) -> Tracer:
+def traced_step(ready: Session, objective: StepObjective, step: int, gradient: PrivateGradient | None) -> Tracer:
     """One step of epoch 0, the optimiser's memory already there."""
     batches = next(ready.batches.steps(0, start=step))
     tracer = Tracer(_already(ready, [batch.inputs for batch in batches] + [batch.target for batch in batches]))
@@ -185,7 +185,7 @@ def traced_step(ready: Ready, objective: StepObjective, step: int, gradient: Pri
     return tracer
 
 
-def _already(ready: Ready, batch: object) -> dict[str, list[Tensor]]:
+def _already(ready: Session, batch: object) -> dict[str, list[Tensor]]:
     return {
         "weights": [*ready.network.parameters(), *ready.network.buffers()],
         "optimiser": ready.remembered,
@@ -194,7 +194,7 @@ def _already(ready: Ready, batch: object) -> dict[str, list[Tensor]]:
 
 
 @contextmanager
-def _told(ready: Ready, tracer: Tracer) -> Generator[None]:
+def _told(ready: Session, tracer: Tracer) -> Generator[None]:
     """The tracer is told where the loss begins, and which tensors are gradients."""
 
     def loss_begins(*_: object) -> None:
@@ -202,7 +202,7 @@ def _told(ready: Ready, tracer: Tracer) -> Generator[None]:
             tracer.phase = "loss"
 
     network = ready.network
-    causal = isinstance(network, Transformer) and network.described["purpose"] == "causal-lm"
+    causal = isinstance(network, Transformer) and network.spec["purpose"] == "causal-lm"
     hooks = [
         (network.base if causal and isinstance(network, Transformer) else network).register_forward_hook(loss_begins)
     ]
@@ -220,7 +220,7 @@ def _told(ready: Ready, tracer: Tracer) -> Generator[None]:
             hook.remove()
 
 
-def _remember(ready: Ready, objective: StepObjective) -> None:
+def _remember(ready: Session, objective: StepObjective) -> None:
     """Let the optimiser make its memory, as the first step would."""
     if has_sparse_gradients(ready.network):
         with Tracer():
@@ -234,7 +234,7 @@ def _remember(ready: Ready, objective: StepObjective) -> None:
         parameter.grad = None
 
 
-def _frozen(ready: Ready, ingredients: Ingredients) -> tuple[Tracer, float] | None:
+def _frozen(ready: Session, ingredients: StageParts) -> tuple[Tracer, float] | None:
     if ready.frozen is None:
         return None
     examples = ingredients.examples("train")
@@ -247,7 +247,7 @@ def _frozen(ready: Ready, ingredients: Ingredients) -> tuple[Tracer, float] | No
     return tracer, (len(examples) + others) / len(batch.ids)
 
 
-def _validation(ready: Ready, objective: StepObjective, step: Tracer) -> tuple[Tracer, float] | None:
+def _validation(ready: Session, objective: StepObjective, step: Tracer) -> tuple[Tracer, float] | None:
     """Of a large network it is not followed: it takes less memory than a step, and the time of a step's forward pass."""
     if ready.valid is None:
         return None
@@ -266,23 +266,23 @@ def _validation(ready: Ready, objective: StepObjective, step: Tracer) -> tuple[T
     return tracer, float(valid.lengths.sum()) / max(1, size)
 
 
-def _first_batch(examples: Examples, ready: Ready) -> Batch:
+def _first_batch(examples: Examples, ready: Session) -> Batch:
     """Of those that are passed through once, without gradients."""
     return next(iter(in_order(examples.to(ready.device), EVALUATION_BATCH)))
 
 
-def _go_through_frozen(ready: Ready, batch: Batch, watch: AbstractContextManager[object]) -> None:
+def _go_through_frozen(ready: Session, batch: Batch, watch: AbstractContextManager[object]) -> None:
     assert ready.frozen is not None
     with evaluating(ready.network), torch.inference_mode(), watch:
         outputs_of(ready.network, ready.frozen.prefix, batch.inputs)
 
 
-def _validate(ready: Ready, objective: StepObjective, batch: Batch, watch: AbstractContextManager[object]) -> None:
+def _validate(ready: Session, objective: StepObjective, batch: Batch, watch: AbstractContextManager[object]) -> None:
     with evaluating(ready.model), torch.inference_mode(), watch:
         objective.loss_sum(ready.model, batch, 0)
 
 
-def _reading(ready: Ready) -> float:
+def _reading(ready: Session) -> float:
     """The median. What is kept of a frozen part is not read here."""
     times: list[float] = []
     train = ready.train.examples if isinstance(ready.train, ComputedExamples) else ready.train
@@ -295,7 +295,7 @@ def _reading(ready: Ready) -> float:
     return median_high(times) if times else math.nan
 
 
-def timed_steps(ingredients: Ingredients, ready: Ready, seconds: float, most: int, *, others: bool) -> Timed:
+def timed_steps(ingredients: StageParts, ready: Session, seconds: float, most: int, *, others: bool) -> Timed:
     """Real steps, and what is computed besides, beginning with the largest; the first ones, which find their memory and get the processor going, are not timed.
 
     Where lengths differ, and the few that were taken are longer or shorter than an epoch's, seconds are scaled to its mean.

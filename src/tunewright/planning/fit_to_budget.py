@@ -17,10 +17,10 @@ from tunewright.errors import RecipeError
 from tunewright.hardware.machines import Hardware
 from tunewright.hardware.resource_model import StagePlan
 from tunewright.models.hub.hf_network import Transformer
-from tunewright.pipeline.build.parts import Ingredients
+from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.session import no_steps_in_backward
 from tunewright.pipeline.strategies.auto_strategy import obstacles, strategy_for
-from tunewright.planning.plan import Given, plan_stage
+from tunewright.planning.plan import PlanInput, plan_stage
 from tunewright.recipe.changes import Changes, with_changes
 from tunewright.recipe.named import choose, parse_named
 from tunewright.recipe.schema import Recipe
@@ -88,7 +88,7 @@ def parse_budgets(budgets: list[str]) -> Limits:
 
 
 def find_strategy(
-    given: Given, plan: StagePlan, limits: Limits, allowed: list[str], machine: Hardware
+    given: PlanInput, plan: StagePlan, limits: Limits, allowed: list[str], machine: Hardware
 ) -> tuple[Option | None, list[Option]]:
     """The fastest of the ways that keep to the limits, and all that were looked at; None: there is none.
 
@@ -136,35 +136,35 @@ TIMES = (2, 4, 8, 16, 32, 64)
 TENSOR = (1, 2, 4, 8)
 
 
-def _lora(recipe: Recipe, ingredients: Ingredients) -> Changes:
+def _lora(recipe: Recipe, ingredients: StageParts) -> Changes:
     return {} if recipe.tune.adapter is not None else {"tune.adapter": {"lora": {"r": 16}}}
 
 
-def _four_bits(recipe: Recipe, ingredients: Ingredients) -> Changes:
+def _four_bits(recipe: Recipe, ingredients: StageParts) -> Changes:
     if recipe.tune.quantize is not None:
         return {}
     return _lora(recipe, ingredients) | {"tune.quantize": "nf4"}
 
 
-def _eight_bits(recipe: Recipe, ingredients: Ingredients) -> Changes:
+def _eight_bits(recipe: Recipe, ingredients: StageParts) -> Changes:
     name, given = parse_named(recipe.train.optimizer, "train.optimizer")
     if name not in ("adam", "adamw"):
         return {}
     return {"train.optimizer": {"adamw_8bit": given} if given else "adamw_8bit"}
 
 
-def _freeze(recipe: Recipe, ingredients: Ingredients) -> Changes:
+def _freeze(recipe: Recipe, ingredients: StageParts) -> Changes:
     return {} if recipe.tune.freeze != "none" else {"tune.freeze": 0.5}
 
 
-def _shorter(recipe: Recipe, ingredients: Ingredients) -> Changes:
+def _shorter(recipe: Recipe, ingredients: StageParts) -> Changes:
     encoder = ingredients.preprocessor.inputs
     if not isinstance(encoder, TokenEncoder) or recipe.task.endswith("language-modeling"):
         return {}
     return {"model.max_length": max(4, encoder.input_shape[0] // 2)}
 
 
-Risky = Callable[[Recipe, Ingredients], Changes]
+Risky = Callable[[Recipe, StageParts], Changes]
 RISKY: dict[str, Risky] = {
     "lora": _lora,
     "4bit": _four_bits,
@@ -183,7 +183,7 @@ def _ways(keeping: list[Changes], more: list[Changes]) -> Iterator[Changes]:
             yield from ({**joined, **kept} for kept in keeping)
 
 
-def _keeping(recipe: Recipe, ingredients: Ingredients, machine: Hardware) -> list[Changes]:
+def _keeping(recipe: Recipe, ingredients: StageParts, machine: Hardware) -> list[Changes]:
     """Sets of changes that keep the result, apart from the batch."""
     found: list[Changes] = [{}]
     if isinstance(ingredients.network, Transformer) and recipe.hardware.gradient_checkpointing is not True:
@@ -198,10 +198,10 @@ def _keeping(recipe: Recipe, ingredients: Ingredients, machine: Hardware) -> lis
 
 
 def _more_devices(
-    given: Given,
+    given: PlanInput,
     plan: StagePlan,
     keeping: list[Changes],
-    ingredients: Ingredients,
+    ingredients: StageParts,
     limits: Limits,
     machine: Hardware,
     looked_at: list[Option],
@@ -233,7 +233,7 @@ def _more_devices(
                         return
 
 
-def _tried(given: Given, changes: Changes, machine: Hardware) -> StagePlan | None:
+def _tried(given: PlanInput, changes: Changes, machine: Hardware) -> StagePlan | None:
     """The changed stage's plan; None where its heads cannot be divided so."""
     try:
         return plan_changed(given, changes, machine)
@@ -244,7 +244,7 @@ def _tried(given: Given, changes: Changes, machine: Hardware) -> StagePlan | Non
 
 
 def _largest_batch(
-    given: Given, plan: StagePlan, changes: Changes, limits: Limits, machine: Hardware, looked_at: list[Option]
+    given: PlanInput, plan: StagePlan, changes: Changes, limits: Limits, machine: Hardware, looked_at: list[Option]
 ) -> Option | None:
     """The batch is halved, and twice as many are added up for a step, until it fits."""
     train = given.stage.recipe.train
@@ -274,7 +274,7 @@ def _held(plan: StagePlan) -> int:
     return plan.peak_parts.get("weights", 0) + plan.peak_parts.get("optimiser", 0)
 
 
-def plan_changed(given: Given, changes: Changes, machine: Hardware) -> StagePlan | None:
+def plan_changed(given: PlanInput, changes: Changes, machine: Hardware) -> StagePlan | None:
     """The plan of the stage with another recipe, by sizes alone."""
     recipe = with_changes(given.stage.recipe, changes)
     changed = replace(given, stage=replace(given.stage, recipe=recipe))

@@ -10,7 +10,7 @@ from statistics import median
 from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.files import cache_dir, write_atomic
 from tunewright.hardware.resource_model import StagePlan
 from tunewright.notes import note
@@ -86,12 +86,12 @@ def learned_factor(machine: str, known: list[Outcome] | None = None) -> float:
     return min(MOST, max(1 / MOST, median(ratios))) if len(ratios) >= ENOUGH else 1.0
 
 
-def show_history(*, screen: Screen | None = None) -> list[Outcome]:
+def show_history(*, screen: Console | None = None) -> list[Outcome]:
     """Print foretold beside real, and what is learned from it."""
-    screen = screen or Screen()
+    screen = screen or Console()
     found = outcomes()
     if not found:
-        screen.say("no run has been held against its plan yet: `tunewright run` does so")
+        screen.info("no run has been held against its plan yet: `tunewright run` does so")
         return found
     table = Table(title="foretold and real", title_justify="left", box=None, pad_edge=False)
     for name in ("when", "run", "stage", "machine", "basis"):
@@ -112,13 +112,13 @@ def show_history(*, screen: Screen | None = None) -> list[Outcome]:
     times = [abs(entry.foretold_seconds / entry.took_seconds - 1) for entry in found if entry.took_seconds]
     sizes = [abs(entry.foretold_bytes / entry.took_bytes - 1) for entry in found if entry.took_bytes]
     if times and sizes:
-        screen.say(
+        screen.info(
             f"off by (median of {len(found)}): time {100 * median(times):.0f} %, memory {100 * median(sizes):.0f} %"
         )
     for machine in dict.fromkeys(entry.machine for entry in found):
         factor = learned_factor(machine, found)
         if factor != 1:
-            screen.say(f"{machine}: estimates by size are now multiplied by {factor:.2f}")
+            screen.info(f"{machine}: estimates by size are now multiplied by {factor:.2f}")
     return found
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunewright.hardware.machines import Hardware
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.hub.hf_network import Transformer
-from tunewright.pipeline.build.parts import Ingredients
+from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.memory import tensor_bytes
 from tunewright.pipeline.strategies.auto_strategy import strategy_for
 from tunewright.planning.dry_run import Rehearsal
@@ -30,7 +30,7 @@ class Division:
     """In which the devices tell each other, and the processor's memory, of a step."""
 
 
-def division(ingredients: Ingredients, rehearsal: Rehearsal, machine: Hardware, rows: int, pieces: int) -> Division:
+def division(ingredients: StageParts, rehearsal: Rehearsal, machine: Hardware, rows: int, pieces: int) -> Division:
     """Whole on each device, gradients are added up: 2 (n − 1)/n of their bytes come and go (Patarasuk and Yuan 2009). Divided, weights
     are fetched twice besides (Rajbhandari et al. 2020, section 7: half as much again).
 
@@ -59,7 +59,7 @@ def division(ingredients: Ingredients, rehearsal: Rehearsal, machine: Hardware, 
     return Division(share=0.0, gathered=gathered(network), seconds=talk + waits)
 
 
-def gathered(network: AnyNetwork) -> int:
+def gathered(network: Network) -> int:
     """Bytes of a divided network that are whole on a device at once: the layer that is computed and the one that is fetched meanwhile, all
     that is in no layer, and the gradients of one of them on their way, in float32."""
     layers = [block.parameters().values() for block in layers_of(network)]
@@ -70,7 +70,7 @@ def gathered(network: AnyNetwork) -> int:
     return 2 * largest * _travelling(network) + FLOAT32 * (sum(value.numel() for value in rest) + moving)
 
 
-def _travelling(network: AnyNetwork) -> int:
+def _travelling(network: Network) -> int:
     """Bytes of a weight on its way."""
     dtype = travels_in(network)
     return FLOAT32 if dtype is None else dtype.itemsize

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.data.batches.batch import Examples
 from tunewright.data.batches.feature_cache import Form, kept_bytes
 from tunewright.data.prepared import Prepared
@@ -31,11 +31,11 @@ from tunewright.hardware.resource_model import (
     span,
 )
 from tunewright.models.backbone import Backbone
-from tunewright.models.core.meta_weights import NUMBERS_ARE_WANTED, Numbers
+from tunewright.models.core.meta_weights import NUMBERS_ARE_WANTED, Weights
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.hub.quantization import size
 from tunewright.pipeline.build.assume_trained import as_if_trained
-from tunewright.pipeline.build.parts import Ingredients, gather
+from tunewright.pipeline.build.parts import StageParts, build_parts
 from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.device import small_numbers_as_zero, threads
 from tunewright.pipeline.read_recipe import given_origin, read_recipe
@@ -49,8 +49,8 @@ from tunewright.pipeline.session.memory import (
     weight_bytes,
 )
 from tunewright.pipeline.session.precision import WORTH, known_precision
-from tunewright.pipeline.session.session import set_up
-from tunewright.pipeline.stage import Origin, recipe_backbone
+from tunewright.pipeline.session.session import open_session
+from tunewright.pipeline.stage import StartingModel, recipe_backbone
 from tunewright.pipeline.strategies.auto_strategy import require_layers
 from tunewright.planning.dry_run import Rehearsal, Timed, rehearse, timed_steps
 from tunewright.planning.history import learned_factor
@@ -68,19 +68,19 @@ TIMED, SECONDS = 1000, 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class PlanInput:
     """What a stage is planned from; with another recipe it can be planned again."""
 
     stage: StageRecipe
     prepared: Prepared
-    start: Ingredients | Origin | None
+    start: StageParts | StartingModel | None
     """The stage before, of a network without numbers, or the saved model that it begins with."""
     backbone: Backbone | None
 
-    def ingredients(self, recipe: Recipe, numbers: Numbers) -> Ingredients:
+    def ingredients(self, recipe: Recipe, numbers: Weights) -> StageParts:
         """As the run would gather them, with other weights."""
         origin = None if self.start is None else as_if_trained(self.start, numbers)
-        return gather(recipe, self.prepared, origin, self.backbone, silent(), numbers=numbers)
+        return build_parts(recipe, self.prepared, origin, self.backbone, silent(), numbers=numbers)
 
 
 def plan(
@@ -89,8 +89,8 @@ def plan(
     *,
     on: str | None = None,
     probe: bool = True,
-    screen: Screen | None = None,
-    show: Callable[[Given, StagePlan, Hardware], None] | None = None,
+    screen: Console | None = None,
+    show: Callable[[PlanInput, StagePlan, Hardware], None] | None = None,
 ) -> list[StagePlan]:
     """Plan each stage; nothing is trained and nothing kept.
 
@@ -99,14 +99,14 @@ def plan(
         probe: time real steps here, where they are small.
         show: is told each stage's plan when it is made, and for which machine.
     """
-    screen = screen or Screen()
+    screen = screen or Console()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     machine = planned_machine(on, screen, cards=loaded.hardware.devices * loaded.hardware.nodes)
     found: list[StagePlan] = []
     for given in given_stages(stage_recipes(loaded), base, screen):
         made = plan_stage(given, machine, probe=probe and on is None, screen=screen)
         if made is None:
-            screen.say(f"{given.stage.name}: few examples, for which the head is solved for; that is not planned")
+            screen.info(f"{given.stage.name}: few examples, for which the head is solved for; that is not planned")
             continue
         found.append(made)
         if show is not None:
@@ -115,20 +115,20 @@ def plan(
 
 
 def given_stages(
-    stages: list[StageRecipe], base: Path, screen: Screen, prepared: list[Prepared] | None = None
-) -> Iterator[Given]:
+    stages: list[StageRecipe], base: Path, screen: Console, prepared: list[Prepared] | None = None
+) -> Iterator[PlanInput]:
     """What each stage starts from; of a stage that follows another a network without numbers."""
-    start: Ingredients | Origin | None = given_origin(stages[0].recipe, base)
+    start: StageParts | StartingModel | None = given_origin(stages[0].recipe, base)
     for number, stage in enumerate(stages):
         backbone = recipe_backbone(stage.recipe, base)
         data = prepared[number] if prepared else prepare_data(stage.recipe, base, screen)
-        given = Given(stage=stage, prepared=data, start=start, backbone=backbone)
+        given = PlanInput(stage=stage, prepared=data, start=start, backbone=backbone)
         yield given
         if number + 1 < len(stages):
             start = given.ingredients(stage.recipe, "none")
 
 
-def planned_machine(on: str | None, screen: Screen, cards: int = 1) -> Hardware:
+def planned_machine(on: str | None, screen: Console, cards: int = 1) -> Hardware:
     """The machine of that name, or this one, with what past runs have taught of it.
 
     Args:
@@ -154,14 +154,14 @@ def planned_machine(on: str | None, screen: Screen, cards: int = 1) -> Hardware:
     elif (known := this_machine()) is not None:
         machine = known
         if was_busy(machine):
-            screen.warn(f"this machine was {machine.source}: tunewright calibrate measures it again")
+            screen.warning(f"this machine was {machine.source}: tunewright calibrate measures it again")
     else:
-        screen.say("measuring this machine, once")
-        machine = calibrate(silent().say)
+        screen.info("measuring this machine, once")
+        machine = calibrate(silent().info)
     return scaled(machine, learned_factor(machine.name))
 
 
-def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) -> StagePlan | None:
+def plan_stage(given: PlanInput, machine: Hardware, *, probe: bool, screen: Console) -> StagePlan | None:
     """The plan of one stage; None where something else is learned than what its recipe's objective says.
 
     Raises:
@@ -182,16 +182,16 @@ def plan_stage(given: Given, machine: Hardware, *, probe: bool, screen: Screen) 
     if _undecided(ingredients) and (large or not here) and _half_precision_gain(machine) > WORTH:
         ingredients = replace(ingredients, recipe=with_changes(recipe, {"hardware.precision": "bfloat16"}))
     try:
-        ready = set_up(ingredients, None, screen if here else silent(), free=None if here else free)
+        ready = open_session(ingredients, None, screen if here else silent(), free=None if here else free)
         before, encoding = resident_memory(), peak_memory() or 0
         rehearsal = rehearse(ingredients, silent(), ready)
     except NUMBERS_ARE_WANTED as error:
         if large:
             raise _unplannable(given.stage.name, error) from None
-        screen.say(f"{given.stage.name}: the network looks at its own numbers, so real steps are followed")
+        screen.info(f"{given.stage.name}: the network looks at its own numbers, so real steps are followed")
         ingredients = replace(given.ingredients(recipe, "random"), encoded=ingredients.encoded)
         before, encoding = resident_memory(), peak_memory() or 0
-        ready = set_up(ingredients, None, silent(), free=None if here else free)
+        ready = open_session(ingredients, None, silent(), free=None if here else free)
         rehearsal = rehearse(ingredients, silent(), ready)
     small = rehearsal.most.most < SHARE * free and estimated(rehearsal.usual, machine) < STEP
     real: Timed | None = None
@@ -216,7 +216,7 @@ def _unplannable(stage: str, error: Exception) -> RecipeError:
 
 def _put_together(
     name: str,
-    ingredients: Ingredients,
+    ingredients: StageParts,
     rehearsal: Rehearsal,
     real: Timed | None,
     machine: Hardware,
@@ -311,7 +311,7 @@ def _shared_out(recipe: Recipe, machine: Hardware) -> Recipe:
     return with_changes(recipe, {"train.batch_size": -(-recipe.train.batch_size // rows)})
 
 
-def _timed(given: Given, recipe: Recipe, encoded: dict[str, Examples | None], *, others: bool) -> tuple[Timed, str]:
+def _timed(given: PlanInput, recipe: Recipe, encoded: dict[str, Examples | None], *, others: bool) -> tuple[Timed, str]:
     """Real steps of a network with random weights, and the precision that is faster here.
 
     Args:
@@ -319,11 +319,11 @@ def _timed(given: Given, recipe: Recipe, encoded: dict[str, Examples | None], *,
         others: as for `timed_steps`.
     """
     real = replace(given.ingredients(recipe, "random"), encoded=encoded)
-    ready = set_up(real, None, silent())
+    ready = open_session(real, None, silent())
     return timed_steps(real, ready, SECONDS, TIMED, others=others), ready.precision
 
 
-def _undecided(ingredients: Ingredients) -> bool:
+def _undecided(ingredients: StageParts) -> bool:
     """Whether a run would measure first which precision is faster."""
     network, recipe = ingredients.network, ingredients.recipe
     if not isinstance(network, Transformer) or recipe.hardware.precision != "auto":
@@ -338,7 +338,7 @@ def _half_precision_gain(machine: Hardware) -> float:
     return machine.products["bfloat16"][-1][1] / machine.products["float32"][-1][1]
 
 
-def _closed_form(ingredients: Ingredients, rehearsal: Rehearsal, weights: int, gradients: int, state: int) -> int:
+def _closed_form(ingredients: StageParts, rehearsal: Rehearsal, weights: int, gradients: int, state: int) -> int:
     ready, train = rehearsal.ready, rehearsal.ready.recipe.train
     examples = ingredients.examples("train")
     assert examples is not None
@@ -350,7 +350,7 @@ def _closed_form(ingredients: Ingredients, rehearsal: Rehearsal, weights: int, g
     return closed_form(weights, gradients, state, each, count)
 
 
-def _disk(ingredients: Ingredients, rehearsal: Rehearsal, weights: int, trained: int, state: int) -> dict[str, int]:
+def _disk(ingredients: StageParts, rehearsal: Rehearsal, weights: int, trained: int, state: int) -> dict[str, int]:
     folder = ingredients.prepared.folder
     found = {
         "prepared data": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
 from tunewright.files import free_disk
@@ -22,7 +22,7 @@ from tunewright.units import duration, size_of
 
 
 def plan_run(
-    stages: list[StageRecipe], prepared: list[Prepared], base: Path, runs: Path, *, force: bool, screen: Screen
+    stages: list[StageRecipe], prepared: list[Prepared], base: Path, runs: Path, *, force: bool, screen: Console
 ) -> dict[str, StagePlan]:
     """The plan of each stage by its name, said in a line each.
 
@@ -30,7 +30,7 @@ def plan_run(
         RecipeError: a stage cannot fit into memory, whatever the plan may be wrong by; not with `force`.
     """
     if torch.cuda.is_available() and card_here() is None:
-        screen.warn("this machine's card is not known, so nothing is foretold: tunewright plan --on says how")
+        screen.warning("this machine's card is not known, so nothing is foretold: tunewright plan --on says how")
         return {}
     hardware = stages[0].recipe.hardware
     machine = planned_machine(None, screen, cards=hardware.devices * hardware.nodes)
@@ -40,7 +40,7 @@ def plan_run(
         if plan is None:
             continue
         found[plan.stage] = plan
-        screen.say(f"{plan.stage}  plan: {ranged(plan.seconds, duration)}, {ranged(plan.process, size_of)} of memory")
+        screen.info(f"{plan.stage}  plan: {ranged(plan.seconds, duration)}, {ranged(plan.process, size_of)} of memory")
         if plan.process.low > plan.memory and not force:
             raise RecipeError(
                 f"{plan.stage} does not fit into this machine's memory",
@@ -50,11 +50,11 @@ def plan_run(
             )
     wanted, free = sum(sum(plan.disk.values()) for plan in found.values()), free_disk(runs)
     if wanted > free:
-        screen.warn(f"{size_of(wanted)} of disk will be needed, and {size_of(free)} are free in {runs}")
+        screen.warning(f"{size_of(wanted)} of disk will be needed, and {size_of(free)} are free in {runs}")
     return found
 
 
-def hold_against(plan: StagePlan, folder: Path, run: str) -> None:
+def record_actual(plan: StagePlan, folder: Path, run: str) -> None:
     """Remember what a stage that was just trained took, beside what its plan said."""
     training = read_json(folder / "summary.json", "a stage's summary")["training"]
     if not training.get("steps") or "peak_memory" not in training:

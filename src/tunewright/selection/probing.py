@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.batches.sampler import of_all
 from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
@@ -25,9 +25,9 @@ from tunewright.evaluation.metrics import METRICS, Metric, Outcome
 from tunewright.evaluation.transferability import h_score, leep, logme, nearest, one_hot
 from tunewright.models.core.layer_features import layer_means
 from tunewright.models.core.network import evaluating
-from tunewright.pipeline.build.parts import Ingredients
+from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.results.evaluate_stage import predict_split
-from tunewright.pipeline.stage import Origin, StageJob, load_origin
+from tunewright.pipeline.stage import StageJob, StartingModel, load_origin
 from tunewright.pipeline.train.retrain import learned_from
 from tunewright.random import mix, permutation
 from tunewright.tasks.base.task import Task
@@ -68,9 +68,9 @@ def paired(one: Measured, other: Measured) -> tuple[Outcome, Outcome]:
 
 def metric_of(task: Task) -> Metric | None:
     """By what models are compared before they are trained for a task; None: there is nothing that would be fair."""
-    if task.examination is None:
+    if task.evaluation is None:
         return METRICS[task.metrics[0]] if task.target_kind is not None else None
-    return METRICS[task.examination.untrained[0]] if task.examination.untrained is not None else None
+    return METRICS[task.evaluation.zero_shot[0]] if task.evaluation.zero_shot is not None else None
 
 
 def sample_of(prepared: Prepared, seed: int, rows: int) -> pa.Table:
@@ -79,23 +79,23 @@ def sample_of(prepared: Prepared, seed: int, rows: int) -> pa.Table:
     return table.take(np.sort(permutation(seed, "choose", 0, table.num_rows)[:rows]))
 
 
-def measure(ingredients: Ingredients, origin: Origin | None, table: pa.Table) -> Measured:
+def measure(ingredients: StageParts, origin: StartingModel | None, table: pa.Table) -> Measured:
     """What a network knows of rows of its task."""
-    if ingredients.task.examination is not None:
+    if ingredients.task.evaluation is not None:
         return _as_it_is(ingredients, table)
     return _by_features(ingredients, origin, table)
 
 
-def _as_it_is(ingredients: Ingredients, table: pa.Table) -> Measured:
-    examination, metric = ingredients.task.examination, metric_of(ingredients.task)
-    assert examination is not None and examination.untrained is not None and metric is not None
-    _, measured = examination.untrained
+def _as_it_is(ingredients: StageParts, table: pa.Table) -> Measured:
+    examination, metric = ingredients.task.evaluation, metric_of(ingredients.task)
+    assert examination is not None and examination.zero_shot is not None and metric is not None
+    _, measured = examination.zero_shot
     outcome = Outcome(*measured(ingredients.network, ingredients.preprocessor.inputs, table))
     found = bootstrap([metric], outcome, resamples=RESAMPLES, seed=ingredients.recipe.seed)
     return Measured(outcome=outcome, probe=found[metric.name])
 
 
-def _by_features(ingredients: Ingredients, origin: Origin | None, table: pa.Table) -> Measured:
+def _by_features(ingredients: StageParts, origin: StartingModel | None, table: pa.Table) -> Measured:
     """The scores of its features."""
     recipe, target = ingredients.recipe, ingredients.preprocessor.target
     assert target is not None
@@ -139,7 +139,7 @@ def _by_features(ingredients: Ingredients, origin: Origin | None, table: pa.Tabl
     )
 
 
-def fine_tuned(job: StageJob, table: pa.Table, screen: Screen) -> tuple[Outcome, Estimate]:
+def fine_tuned(job: StageJob, table: pa.Table, screen: Console) -> tuple[Outcome, Estimate]:
     """What fine-tuning makes of a candidate: it learns from two thirds of the rows, as its stage says, and is measured on the last
     third, three times; each row is foretold once, by a network that did not see it. It takes as many steps as on all of the rows.
 
@@ -155,15 +155,15 @@ def fine_tuned(job: StageJob, table: pa.Table, screen: Screen) -> tuple[Outcome,
     job = replace(job, stage=stage, prepared=alone)
     answers: list[tuple[np.ndarray, np.ndarray]] = []
     for number, (learned, held) in enumerate(folds_of(job, table)):
-        screen.say(f"  fine-tuning on {len(learned):,} of {table.num_rows:,} rows, {number + 1} of {FOLDS}")
+        screen.info(f"  fine-tuning on {len(learned):,} of {table.num_rows:,} rows, {number + 1} of {FOLDS}")
         rows = {"train": table.take(learned), "test": table.take(held)}
         with learned_from(job, rows, mix(job.recipe.seed, "choose", number) % 2**32) as again:
             tuned = load_origin(again.folder / "model")
-            if task.examination is None:
+            if task.evaluation is None:
                 answers.append(predict_split(tuned.network, tuned.preprocessor, again.prepared, "test"))
             else:
-                assert task.examination.untrained is not None
-                answers.append(task.examination.untrained[1](tuned.network, tuned.preprocessor.inputs, rows["test"]))
+                assert task.evaluation.zero_shot is not None
+                answers.append(task.evaluation.zero_shot[1](tuned.network, tuned.preprocessor.inputs, rows["test"]))
     outputs, target = (np.concatenate(parts) for parts in zip(*answers))
     outcome = Outcome(outputs, target)
     found = bootstrap([metric], outcome, resamples=RESAMPLES, seed=job.recipe.seed)
@@ -203,12 +203,12 @@ def folds_of(job: StageJob, table: pa.Table) -> list[tuple[np.ndarray, np.ndarra
     return list(KFold(FOLDS, shuffle=True, random_state=seed).split(places))
 
 
-def _source(origin: Origin | None, shape: tuple[int, ...]) -> torch.nn.Module | None:
+def _source(origin: StartingModel | None, shape: tuple[int, ...]) -> torch.nn.Module | None:
     """The whole network that a candidate was trained as, where it names classes and reads inputs of this shape."""
     target = origin.preprocessor.target if origin is not None else None
     if origin is None or target is None or target.classes is None or target.several:
         return None
-    same = tuple(origin.network.described.get("input_shape", shape)) == tuple(shape)
+    same = tuple(origin.network.spec.get("input_shape", shape)) == tuple(shape)
     return origin.network.eval() if same else None
 
 

@@ -28,7 +28,7 @@ from tunewright.limits import GENERATION_CACHE, GENERATION_QUEUE, GENERATION_SLO
 from tunewright.models.hub.batched_decoding import DecodingBatch, decoding_batch
 from tunewright.models.hub.generate import Draw, choose, read, uniforms
 from tunewright.models.hub.hf_network import Transformer
-from tunewright.tasks.language_model.encoder import WriterEncoder
+from tunewright.tasks.language_model.encoder import CausalTextEncoder
 
 # Tokens of new prompts that are read between two steps of the batch.
 PREFILL_TOKENS = 256
@@ -232,7 +232,7 @@ class Sequence:
 class Engine:
     """The thread that writes, and the queue before it."""
 
-    def __init__(self, network: Transformer, encoder: WriterEncoder) -> None:
+    def __init__(self, network: Transformer, encoder: CausalTextEncoder) -> None:
         self.network, self.encoder = network.eval(), encoder
         self.end = ends(network, encoder)
         self.slots, self.room, self.cached = GENERATION_SLOTS.value, GENERATION_QUEUE.value, GENERATION_CACHE.value

@@ -36,7 +36,7 @@ from tunewright.serving.openai_schema import (
     Honoured,
     request_body,
 )
-from tunewright.tasks.language_model.encoder import WriterEncoder
+from tunewright.tasks.language_model.encoder import CausalTextEncoder
 from tunewright.tasks.text.encoder import TokenEncoder
 
 Asked = TypeVar("Asked", bound=Honoured)
@@ -100,7 +100,7 @@ def add_openai(app: FastAPI, model: Model, *, name: str, limits: Limits, body: B
     async def models() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         return {"object": "list", "data": [{"id": name, "object": "model", "created": began, "owned_by": "tunewright"}]}
 
-    if not isinstance(encoder, WriterEncoder):
+    if not isinstance(encoder, CausalTextEncoder):
         return _add_embeddings(app, Embedder(name, network, encoder, limits), body)
     writer = Writer(name, network, encoder, limits)
     if encoder.tokenizer.chat_template is not None:
@@ -126,7 +126,7 @@ def add_openai(app: FastAPI, model: Model, *, name: str, limits: Limits, body: B
 class Writer:
     """Answers requests for text: reads them in a thread beside the event loop, and hands them to the engine."""
 
-    def __init__(self, name: str, network: Transformer, encoder: WriterEncoder, limits: Limits) -> None:
+    def __init__(self, name: str, network: Transformer, encoder: CausalTextEncoder, limits: Limits) -> None:
         self.name, self.encoder, self.limits = name, encoder, limits
         encoder.tokenizer("", add_special_tokens=False)  # sets it up once, so that threads share it unchanged
         self.vocabulary = network.core.config.get_text_config().vocab_size

@@ -8,7 +8,7 @@ import stat
 from importlib.util import find_spec
 from pathlib import Path
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.errors import RecipeError, UserError
 from tunewright.inference.model import load_model
 from tunewright.report.reading import words_of
@@ -20,7 +20,7 @@ TOKEN = "TUNEWRIGHT_TOKEN"
 TOKEN_SIZE = 4096
 
 
-def serve(folder: Path, *, host: str, port: int, token_file: Path | None, screen: Screen) -> None:
+def serve(folder: Path, *, host: str, port: int, token_file: Path | None, screen: Console) -> None:
     """Answer requests until Ctrl-C or SIGTERM; what is in progress then is still answered.
 
     Args:
@@ -45,7 +45,7 @@ def serve(folder: Path, *, host: str, port: int, token_file: Path | None, screen
 
     model = load_model(folder)
     name = name_of(folder)
-    screen.say(f"{name} at http://{host}:{port}: a page to try it; /predict, /docs, /health, /ready, /metrics")
+    screen.info(f"{name} at http://{host}:{port}: a page to try it; /predict, /docs, /health, /ready, /metrics")
     limits = Limits()
     app = make_app(model, name=name, token=token, limits=limits)
     # What is loaded stays: were it searched for garbage again and again, all answers would wait for tenths of a second.
@@ -53,7 +53,7 @@ def serve(folder: Path, *, host: str, port: int, token_file: Path | None, screen
     listen(app, host=host, port=port, limits=limits, begin_stop=app.state.begin_stop)
 
 
-def read_token(file: Path | None, screen: Screen) -> str | None:
+def read_token(file: Path | None, screen: Console) -> str | None:
     """The token that a file or else the environment holds; None where neither is given.
 
     Raises:
@@ -71,7 +71,7 @@ def read_token(file: Path | None, screen: Screen) -> str | None:
             f"the token cannot be read: {error.strerror}", file=file, place="--token-file", fix="name a readable file"
         ) from None
     if stat.S_ISREG(mode) and mode & 0o077:
-        screen.warn(f"others on this machine can read the token; chmod 600 {file}")
+        screen.warning(f"others on this machine can read the token; chmod 600 {file}")
     return _checked_token(content.decode("utf-8", "surrogateescape"), str(file))
 
 
@@ -104,7 +104,7 @@ def name_of(folder: Path) -> str:
     return name.encode("utf-8", "backslashreplace").decode()  # a folder's name may hold bytes that are no UTF-8
 
 
-def show_runs(runs: Path, port: int, screen: Screen) -> None:
+def show_runs(runs: Path, port: int, screen: Console) -> None:
     """All runs of a folder on a local page, until Ctrl-C.
 
     Raises:
@@ -121,5 +121,5 @@ def show_runs(runs: Path, port: int, screen: Screen) -> None:
     from tunewright.serving.listening import listen
     from tunewright.serving.runs_app import make_ui
 
-    screen.say(f"all runs of {runs} at http://127.0.0.1:{port}")
+    screen.info(f"all runs of {runs} at http://127.0.0.1:{port}")
     listen(make_ui(runs), host="127.0.0.1", port=port, limits=Limits(), begin_stop=lambda: None)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from tunewright.models.backbone import Backbone
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.recommendation.base import Towers
 from tunewright.models.recommendation.registry import build_recommender, describe_recommender
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.base.task import Examination, Started, Task
+from tunewright.tasks.base.task import Evaluation, Started, Task
 from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder, fit_interactions, load_interactions
 from tunewright.tasks.recommendation.ranking_evaluation import (
     ranked_users,
@@ -24,7 +24,7 @@ from tunewright.training.objectives.ranking import RANKINGS
 
 def recommender(
     recipe: Recipe, inputs: InteractionEncoder, backbone: Backbone | None, start: Started | None
-) -> tuple[AnyNetwork, str | None]:
+) -> tuple[Network, str | None]:
     """A network of ours that scores items, or that of a stage before."""
     if start is not None:
         return start.network, None
@@ -64,11 +64,11 @@ TASK = Task(
     },
     objective="bpr",
     objectives=RANKINGS,
-    examination=Examination(
+    evaluation=Evaluation(
         kind="ranking",
-        measure=ranking_outputs,
+        outputs=ranking_outputs,
         baselines=ranking_baselines,
-        answer=recommended,
+        predictions=recommended,
         facts=ranking_facts,
         units=ranked_users,
         select="ndcg_at_10",

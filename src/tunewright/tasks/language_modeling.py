@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tunewright.tasks.base.task import Examination, Task
+from tunewright.tasks.base.task import Evaluation, Task
 from tunewright.tasks.language_model.encoder import CausalEncoder, fit_causal, load_causal
 from tunewright.tasks.language_model.evaluation import continued, frequencies, next_token_outputs, written
 from tunewright.training.objectives.base import Objective
@@ -42,12 +42,12 @@ TASK = Task(
     },
     objective="next_tokens",
     objectives={"next_tokens": foretelling},
-    examination=Examination(
+    evaluation=Evaluation(
         kind="next_tokens",
-        measure=next_token_outputs,
+        outputs=next_token_outputs,
         baselines=frequencies,
-        answer=continued,
-        untrained=("bits_per_byte", lambda network, encoder, table: next_token_outputs(network, None, encoder, table)),
+        predictions=continued,
+        zero_shot=("bits_per_byte", lambda network, encoder, table: next_token_outputs(network, None, encoder, table)),
         sample=written,
     ),
     metrics=("token_loss", "perplexity", "bits_per_byte", "next_token_accuracy"),

@@ -11,7 +11,7 @@ from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError
 from tunewright.models.backbone import Backbone
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.base.task import Examination, Task
+from tunewright.tasks.base.task import Evaluation, Task
 from tunewright.tasks.text.encoder import TextEncoder, fit_tokens, load_tokens
 from tunewright.tasks.text.masked_evaluation import fill_masks, frequency_baseline, hidden_token_outputs
 from tunewright.training.objectives.base import Objective
@@ -67,8 +67,8 @@ TASK = Task(
     },
     objective="masked_tokens",
     objectives={"masked_tokens": hidden_tokens},
-    examination=Examination(
-        kind="tokens", measure=hidden_token_outputs, baselines=frequency_baseline, answer=fill_masks
+    evaluation=Evaluation(
+        kind="tokens", outputs=hidden_token_outputs, baselines=frequency_baseline, predictions=fill_masks
     ),
     metrics=("masked_loss", "pseudo_perplexity", "masked_accuracy"),
 )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tunewright.data.batches.batch import Examples
 from tunewright.errors import ArtifactError
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.recommendation.base import Recommender
 from tunewright.models.speech.whisper import Whisper
@@ -19,7 +19,7 @@ from tunewright.tasks.base.export_case import SINGLE, HandedOn, Named, Trial
 from tunewright.tasks.base.task import Preprocessor
 from tunewright.tasks.image.encoder import PixelEncoder
 from tunewright.tasks.image.explain import explain_image
-from tunewright.tasks.language_model.chat_encoder import TalkEncoder
+from tunewright.tasks.language_model.chat_encoder import ChatEncoder
 from tunewright.tasks.language_model.encoder import CausalEncoder
 from tunewright.tasks.language_model.explain import explain_next_token
 from tunewright.tasks.language_model.export import export_language_model
@@ -36,7 +36,7 @@ from tunewright.tasks.text.encoder import TextEncoder
 from tunewright.tasks.text.explain import explain_text
 
 
-def questions(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table, wanted: str | None) -> list[Question]:
+def questions(network: Network, preprocessor: Preprocessor, table: pa.Table, wanted: str | None) -> list[Question]:
     """One question for each row of the table.
 
     Args:
@@ -56,7 +56,7 @@ def questions(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table, 
     )
 
 
-ASK: dict[type, Callable[[AnyNetwork, Preprocessor, pa.Table, str | None], Question]] = {
+ASK: dict[type, Callable[[Network, Preprocessor, pa.Table, str | None], Question]] = {
     PixelEncoder: explain_image,
     RowEncoder: explain_row,
     TextEncoder: explain_text,
@@ -67,12 +67,12 @@ ASK: dict[type, Callable[[AnyNetwork, Preprocessor, pa.Table, str | None], Quest
 }
 
 
-def handed_on(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table) -> Trial:
+def handed_on(network: Network, preprocessor: Preprocessor, table: pa.Table) -> Trial:
     """A saved model as it is handed on, with the rows of a table as examples."""
     inputs = preprocessor.inputs
     if isinstance(network, Recommender):
         return export_recommender(network, table.num_rows)
-    if isinstance(inputs, CausalEncoder | TalkEncoder):
+    if isinstance(inputs, CausalEncoder | ChatEncoder):
         assert isinstance(network, Transformer)
         return export_language_model(network, inputs, table)
     known = preprocessor.target is not None and preprocessor.target.column in table.column_names

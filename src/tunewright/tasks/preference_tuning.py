@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewright.tasks.base.task import Examination, Task
+from tunewright.tasks.base.task import Evaluation, Task
 from tunewright.tasks.language_model.chat_evaluation import answered
 from tunewright.tasks.language_model.preference_encoder import fit_preferences, load_preferences
 from tunewright.tasks.language_model.preference_evaluation import length_baseline, preference_outputs
@@ -28,9 +28,11 @@ TASK = Task(
             "clip_norm": 1.0,
         },
     },
-    goes_on=True,
+    needs_trained_model=True,
     objective="dpo",
     objectives=PREFERENCES,
-    examination=Examination(kind="preferences", measure=preference_outputs, baselines=length_baseline, answer=answered),
+    evaluation=Evaluation(
+        kind="preferences", outputs=preference_outputs, baselines=length_baseline, predictions=answered
+    ),
     metrics=("reward_accuracy", "preference_accuracy", "reward_margin", "kl"),
 )

@@ -6,23 +6,23 @@ from tunewright.data.audio.augmentation import build_sound_changes
 from tunewright.data.audio.features import WIDTHS
 from tunewright.errors import RecipeError
 from tunewright.models.backbone import Backbone, weights_folder
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.speech.base import Recogniser
 from tunewright.models.speech.registry import build_speech, describe_speech
 from tunewright.models.speech.wav2vec2 import LIBRARY_KINDS, described_folder
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.base.task import Examination, Started, Task
+from tunewright.tasks.base.task import Evaluation, Started, Task
 from tunewright.tasks.speech.encoder import SpeechEncoder
 from tunewright.tasks.speech.evaluation import listened, transcribed, transcription_baselines, transcription_outputs
 from tunewright.tasks.speech.fit_encoder import fit_recordings, load_recordings
-from tunewright.tasks.speech.seq2seq_encoder import DictationEncoder, configured
+from tunewright.tasks.speech.seq2seq_encoder import Seq2SeqSpeechEncoder, configured
 from tunewright.training.objectives.seq2seq import TRANSCRIPTIONS
 
 
 def recogniser(
     recipe: Recipe, inputs: SpeechEncoder, backbone: Backbone | None, start: Started | None
-) -> tuple[AnyNetwork, str | None]:
+) -> tuple[Network, str | None]:
     """A network that hears, or that of a stage before; with a new head where other letters are to be learned.
 
     Raises:
@@ -48,13 +48,13 @@ def recogniser(
         else described_folder(backbone.config)
     )
     facts |= sizes
-    if isinstance(inputs, DictationEncoder):
+    if isinstance(inputs, Seq2SeqSpeechEncoder):
         facts |= {**inputs.facts(), "config": configured(facts["config"], inputs)}
     network = build_speech({"speech": facts}, seed=seed)
     if backbone is None or recipe.model.weights == "random":
         return network, None
     network.read_weights(weights_folder(backbone))
-    if isinstance(inputs, DictationEncoder):
+    if isinstance(inputs, Seq2SeqSpeechEncoder):
         return network, None
     return network, f"new head on {backbone.name}: {len(inputs.letters)} letters"
 
@@ -62,7 +62,7 @@ def recogniser(
 def _with_new_head(
     network: Recogniser, inputs: SpeechEncoder, sizes: dict[str, int], seed: int
 ) -> tuple[Recogniser, str | None]:
-    if isinstance(inputs, DictationEncoder):
+    if isinstance(inputs, Seq2SeqSpeechEncoder):
         if inputs.tokenizer is not None:
             return network, None  # its pieces write any letters
         raise RecipeError(
@@ -102,14 +102,14 @@ TASK = Task(
     objective="ctc",
     objective_of=lambda inputs: inputs.objective,
     objectives=TRANSCRIPTIONS,
-    examination=Examination(
+    evaluation=Evaluation(
         kind="transcripts",
-        measure=transcription_outputs,
+        outputs=transcription_outputs,
         baselines=transcription_baselines,
-        answer=transcribed,
+        predictions=transcribed,
         facts=listened,
         select="wer",
-        untrained=("wer", lambda network, encoder, table: transcription_outputs(network, None, encoder, table)),
+        zero_shot=("wer", lambda network, encoder, table: transcription_outputs(network, None, encoder, table)),
     ),
     metrics=("wer", "cer"),
 )

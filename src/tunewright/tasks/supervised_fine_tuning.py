@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewright.tasks.base.task import Examination, Task
+from tunewright.tasks.base.task import Evaluation, Task
 from tunewright.tasks.language_model.chat_encoder import fit_chat, load_chat
 from tunewright.tasks.language_model.chat_evaluation import answer_baselines, answer_outputs, answered, answers_by_byte
 from tunewright.tasks.language_modeling import foretelling
@@ -28,12 +28,12 @@ TASK = Task(
     },
     objective="next_tokens",
     objectives={"next_tokens": foretelling},
-    examination=Examination(
+    evaluation=Evaluation(
         kind="answers",
-        measure=answer_outputs,
+        outputs=answer_outputs,
         baselines=answer_baselines,
-        answer=answered,
-        untrained=("bits_per_byte", answers_by_byte),
+        predictions=answered,
+        zero_shot=("bits_per_byte", answers_by_byte),
     ),
     metrics=("exact_match", "token_loss", "next_token_accuracy"),
 )

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tunewright.models.hub.quantization import size
-from tunewright.training.distributed.dtensors import is_divided, of_all, own_part
-from tunewright.training.freezing import Movement, is_trained, may_change
+from tunewright.training.distributed.dtensors import all_gather, is_sharded, local_shard
+from tunewright.training.freezing import TrainablePlan, is_trained, may_change
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
@@ -20,16 +20,16 @@ def fingerprint(model: nn.Module) -> dict[str, str]:
     Of divided ones each process takes that of its own part, and all of these together are the tensor's. Collective then.
     """
     state = model.state_dict()
-    found = {name: hashlib.sha256(_content(own_part(tensor))).digest() for name, tensor in state.items()}
-    if any(map(is_divided, state.values())):
+    found = {name: hashlib.sha256(_content(local_shard(tensor))).digest() for name, tensor in state.items()}
+    if any(map(is_sharded, state.values())):
         own = torch.frombuffer(bytearray(b"".join(found.values())), dtype=torch.uint8).view(len(found), -1)
-        parts = torch.stack(of_all(own), dim=1)  # [tensors, processes, bytes]
+        parts = torch.stack(all_gather(own), dim=1)  # [tensors, processes, bytes]
         found = {name: hashlib.sha256(_content(each)).digest() for name, each in zip(found, parts)}
     return {name: digest.hex() for name, digest in found.items()}
 
 
 def certify(
-    movements: Sequence[Movement], before: dict[str, str], after: dict[str, str], epochs: int
+    movements: Sequence[TrainablePlan], before: dict[str, str], after: dict[str, str], epochs: int
 ) -> dict[str, Any]:
     """The freeze certificate: what was to stay is bit-identical to its source, and what was to move has moved.
 

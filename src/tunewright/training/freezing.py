@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from tunewright.errors import ArtifactError, RecipeError, RunFailed
-from tunewright.models.core.network import AnyNetwork, Block
+from tunewright.models.core.network import Block, Network
 from tunewright.models.hub.adapters import is_moved_by
 from tunewright.recipe.patterns import matches
 from tunewright.recipe.schema import Tune
@@ -28,7 +28,7 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Movement:
+class TrainablePlan:
     """For each block: from which epoch on it is trained, and the multiple of the learning rate it gets."""
 
     block: Block
@@ -46,7 +46,7 @@ class Movement:
         return [value for name, value in self.block.parameters().items() if name in self.moving]
 
 
-def resolve_movement(model: AnyNetwork, tune: Tune) -> list[Movement]:
+def resolve_movement(model: Network, tune: Tune) -> list[TrainablePlan]:
     """Which blocks move, when and how fast.
 
     The head always moves. With `layer_lr_decay` d, the last backbone block has the multiplier d, the one below d², and
@@ -74,7 +74,7 @@ def resolve_movement(model: AnyNetwork, tune: Tune) -> list[Movement]:
     depths = {name: len(rungs) - index for index, name in enumerate(rungs)}
     multipliers = {block.title: tune.layer_lr_decay ** depths.get(block.name, 0) for block in backbone}
     return [
-        Movement(
+        TrainablePlan(
             block=block,
             from_epoch=0 if block.part == "head" else starts[block.name],
             lr_multiplier=multipliers.get(block.title, tune.head_lr_multiplier),
@@ -87,7 +87,7 @@ def resolve_movement(model: AnyNetwork, tune: Tune) -> list[Movement]:
     ]
 
 
-def parameter_groups(movements: Sequence[Movement], lr: float) -> list[dict[str, Any]]:
+def parameter_groups(movements: Sequence[TrainablePlan], lr: float) -> list[dict[str, Any]]:
     """One optimiser group for each learning rate and time of thawing, with the parameters that are trained in some epoch.
 
     Beside its parameters each has `INSIDE`: which of them are matrices between the embeddings and the head.
@@ -138,7 +138,7 @@ def _require_each_once(wanted: dict[int, str], found: list[int], what: str) -> N
         )
 
 
-def start_epoch(movements: Sequence[Movement], epoch: int) -> None:
+def start_epoch(movements: Sequence[TrainablePlan], epoch: int) -> None:
     """Put each block in the mode and each parameter in the state that it has in this epoch, counted from 0."""
     for movement in movements:
         trained = is_trained(movement, epoch)
@@ -158,18 +158,18 @@ def release(model: nn.Module) -> None:
         parameter.requires_grad_(parameter.is_floating_point())  # numbers in few bits have no gradient
 
 
-def is_trained(movement: Movement, epoch: int) -> bool:
+def is_trained(movement: TrainablePlan, epoch: int) -> bool:
     """Whether anything in the block moves in this epoch, counted from 0."""
     moves = bool(movement.moving) or not movement.block.parameters()
     return moves and movement.from_epoch is not None and epoch >= movement.from_epoch
 
 
-def never_moves(movement: Movement) -> bool:
+def never_moves(movement: TrainablePlan) -> bool:
     """Whether the block stays as it is, and in evaluation mode, through the whole stage."""
     return movement.from_epoch is None or (bool(movement.block.parameters()) and not movement.moving)
 
 
-def moving_state(model: nn.Module, movements: Sequence[Movement]) -> dict[str, Tensor]:
+def trainable_state_dict(model: nn.Module, movements: Sequence[TrainablePlan]) -> dict[str, Tensor]:
     """The parameters and buffers that a stage can change, by name: all that a checkpoint need hold of the network.
 
     What stays frozen is where the stage took it from. A tensor that several names share stands under the first of them.
@@ -187,13 +187,13 @@ def moving_state(model: nn.Module, movements: Sequence[Movement]) -> dict[str, T
     return found
 
 
-def load_moving(model: nn.Module, movements: Sequence[Movement], tensors: dict[str, Tensor]) -> None:
+def load_trainable(model: nn.Module, movements: Sequence[TrainablePlan], tensors: dict[str, Tensor]) -> None:
     """Put back what `moving_state` took out.
 
     Raises:
         ArtifactError: the tensors are not those that this stage changes.
     """
-    wanted = moving_state(model, movements)
+    wanted = trainable_state_dict(model, movements)
     differing = sorted(
         name
         for name in {*wanted, *tensors}
@@ -209,7 +209,7 @@ def load_moving(model: nn.Module, movements: Sequence[Movement], tensors: dict[s
     model.load_state_dict(tensors, strict=False)
 
 
-def may_change(movement: Movement, name: str) -> bool:
+def may_change(movement: TrainablePlan, name: str) -> bool:
     """A moving parameter; or a buffer, such as a running statistic, of a module that moves itself."""
     parameters = movement.block.parameters()
     if name in movement.block.elsewhere:

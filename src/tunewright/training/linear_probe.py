@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tunewright.data.batches.batch import Examples, Inputs
 from tunewright.data.batches.sampler import of_all
 from tunewright.errors import RecipeError
-from tunewright.models.core.network import AnyNetwork, evaluating
+from tunewright.models.core.network import Network, evaluating
 from tunewright.models.core.tap import Tap
 from tunewright.random import permutation
 
@@ -54,7 +54,7 @@ class Fit:
     scores: list[Strength] = field(default_factory=list)
 
 
-def last_layer(network: AnyNetwork, inputs: Inputs) -> tuple[str, nn.Linear]:
+def last_layer(network: Network, inputs: Inputs) -> tuple[str, nn.Linear]:
     """The linear layer whose output is the network's, and its name in the network.
 
     Raises:
@@ -83,7 +83,7 @@ def last_layer(network: AnyNetwork, inputs: Inputs) -> tuple[str, nn.Linear]:
     )
 
 
-def take_features(network: AnyNetwork, layer: nn.Linear, examples: Examples) -> np.ndarray:
+def take_features(network: Network, layer: nn.Linear, examples: Examples) -> np.ndarray:
     """[N, F] float64: what flows into `layer` for each example, in the examples' order; the network in evaluation mode."""
     with evaluating(network), torch.inference_mode(), Tap(layer) as tap:
 

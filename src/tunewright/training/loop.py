@@ -19,7 +19,7 @@ from tunewright.data.batches.batch import Batch, Examples
 from tunewright.errors import Diverged
 from tunewright.random import mix
 from tunewright.training.distributed.dtensors import clip_gradients
-from tunewright.training.distributed.process_group import Team
+from tunewright.training.distributed.process_group import ProcessGroup
 from tunewright.training.objectives.base import StepObjective
 from tunewright.training.sanity_checks import (
     LEARNED,
@@ -39,7 +39,7 @@ EXPLODED = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class Callbacks:
     """What the loop calls when something is due; each is a function, and the loop knows no more about it."""
 
     start_epoch: Callable[[int], None]
@@ -58,7 +58,7 @@ Gradient = Callable[[nn.Module, list[Batch], StepObjective, list[nn.Parameter], 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class LoopConfig:
     """The numbers of the loop."""
 
     epochs: int
@@ -80,10 +80,10 @@ def train(
     learning_rate_factor: Callable[[int], float],
     penalty: Callable[[], Tensor] | None,
     state: State,
-    settings: Settings,
-    around: Surroundings,
+    settings: LoopConfig,
+    around: Callbacks,
     private: Gradient | None = None,
-    together: Team | None = None,
+    together: ProcessGroup | None = None,
 ) -> State:
     """Train from `state` until the last epoch, an early stop or a request to stop.
 
@@ -111,7 +111,7 @@ def train(
             weight = float(sum(objective.weight(batch) for batch in step_batches))
             count = sum(len(batch.ids) for batch in step_batches if batch.counts)
             if together is not None:
-                weight, count = together.totals(weight, count)
+                weight, count = together.all_reduce_sum(weight, count)
             weight = weight or 1.0  # a private step may be empty
             for parameter in parameters:
                 parameter.grad = None
@@ -125,8 +125,8 @@ def train(
                     require_connected(loss, where(state))
                     (loss / weight).backward()
             if together is not None:
-                together.add_up(parameters)
-                (loss_sum,) = together.totals(loss_sum)
+                together.all_reduce_gradients(parameters)
+                (loss_sum,) = together.all_reduce_sum(loss_sum)
             if state.step == look - 1 and not settings.in_backward:
                 require_gradient(parameters, loss_sum / weight, where(state))
             if penalty is not None:

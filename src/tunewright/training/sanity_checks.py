@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tunewright.errors import NothingLearned
-from tunewright.training.distributed.dtensors import over_all, own_part
+from tunewright.training.distributed.dtensors import all_reduce_found, local_shard
 
 # The step after which the gradients, and what has moved since the start, are looked at: by then a warm-up has begun, and
 # LoRA's A, whose gradient is zero in the first step because B is, has one too.
@@ -32,8 +32,8 @@ def weights_digest(parameters: Sequence[Tensor]) -> str:
     The sum of the values' bits as whole numbers: one pass over the weights, and one transfer from the device.
     """
     with torch.no_grad():
-        sums = torch.stack([_bits(own_part(value)).sum(dtype=torch.int64) for value in parameters])
-        over_all(sums, parameters)
+        sums = torch.stack([_bits(local_shard(value)).sum(dtype=torch.int64) for value in parameters])
+        all_reduce_found(sums, parameters)
     return hashlib.sha256(sums.cpu().numpy().tobytes()).hexdigest()
 
 
@@ -49,8 +49,8 @@ def require_gradient(parameters: Sequence[Tensor], loss: float, place: str) -> N
     """
     trained = [value for value in parameters if value.requires_grad]
     gradients = [value.grad for value in trained if value.grad is not None]
-    found = torch.stack([_values(own_part(gradient)).any() for gradient in gradients]).any() if gradients else None
-    alive = found is not None and bool(over_all(found.int(), gradients))
+    found = torch.stack([_values(local_shard(gradient)).any() for gradient in gradients]).any() if gradients else None
+    alive = found is not None and bool(all_reduce_found(found.int(), gradients))
     if alive or abs(loss) <= LEARNED:
         return
     raise NothingLearned(

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.errors import RecipeError
 from tunewright.pipeline.read_recipe import read_recipe
 from tunewright.planning.compute_optimal import SQUARES
@@ -33,24 +33,24 @@ EPOCHS = 4
 BEYOND = (1, 10, 100)
 
 
-def fit_own_law(recipe: Path, overrides: list[str], *, screen: Screen | None = None) -> Fit:
+def fit_own_law(recipe: Path, overrides: list[str], *, screen: Console | None = None) -> Fit:
     """Train, fit, and print the law with its intervals.
 
     Raises:
         RecipeError: the recipe does not train a `gpt` from nothing as its first stage.
     """
-    screen = screen or Screen()
+    screen = screen or Console()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     options = _options(loaded.task, loaded.model.backbone)
     points: list[Point] = []
     with tempfile.TemporaryDirectory() as folder:
         changes = [[*overrides, *_changes(shape, options)] for shape in SHAPES]
         seconds = sum(plan(recipe, part, probe=False, screen=silent())[0].seconds.middle for part in changes)
-        screen.say(f"{len(SHAPES)} sizes are trained for {EPOCHS} epochs each: {duration(seconds)} by the plan")
+        screen.info(f"{len(SHAPES)} sizes are trained for {EPOCHS} epochs each: {duration(seconds)} by the plan")
         for (layers, width), part in zip(SHAPES, changes):
             done = run(recipe, overrides=part, base=base, runs=folder, until="pretrain", screen=silent())
             points += _points(done.folder, layers, width)
-            screen.say(f"{layers} layers of {width}: validation loss {points[-1].loss:.3f}")
+            screen.info(f"{layers} layers of {width}: validation loss {points[-1].loss:.3f}")
     found = fit_law(points)
     _show(found, points, screen)
     return found
@@ -96,12 +96,12 @@ def _points(folder: Path, layers: int, width: int) -> list[Point]:
     ]
 
 
-def _show(found: Fit, points: list[Point], screen: Screen) -> None:
+def _show(found: Fit, points: list[Point], screen: Console) -> None:
     law = found.law
     for name, said in (("irreducible", "E"), ("alpha", "α"), ("beta", "β")):
         low, high = found.interval(name)
-        screen.say(f"{said} = {getattr(law, name):.3f} [{low:.3f}, {high:.3f}]")
-    screen.say(
+        screen.info(f"{said} = {getattr(law, name):.3f} [{low:.3f}, {high:.3f}]")
+    screen.info(
         f"A = {law.a:.4g}, B = {law.b:.4g}; the {len(points)} losses are met within {found.error:.4f} on the average"
     )
     spent = EACH * max(point.parameters * point.tokens for point in points)
@@ -115,6 +115,6 @@ def _show(found: Fit, points: list[Point], screen: Screen) -> None:
         shown = f"{size:.3g} [{low:.3g}, {high:.3g}]"
         table.add_row(f"{times * spent:.2g}", shown, f"{tokens:.3g}", f"{law.loss(size, tokens):.3f}")
     screen.console.print(table)
-    screen.warn(
+    screen.warning(
         "so few and so small trainings say little of large ones: far beyond the sizes tried here the published laws are the safer guide"
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
 from tunewright.evaluation.metrics import METRICS
@@ -38,7 +38,7 @@ class Search:
     prepared: list[Prepared] = field(default_factory=list)
 
 
-def open_search(recipe: Path, overrides: list[str], runs: Path, screen: Screen) -> Search:
+def open_search(recipe: Path, overrides: list[str], runs: Path, screen: Console) -> Search:
     """What the recipe asks for, and its data.
 
     Raises:
@@ -83,8 +83,8 @@ def _selected_by(recipe: Recipe) -> str:
     task = get_task(recipe.task)
     if recipe.train.select is not None:
         return recipe.train.select
-    if task.examination is not None:
-        return task.examination.select or "loss"
+    if task.evaluation is not None:
+        return task.evaluation.select or "loss"
     objective = recipe.train.objective
     unlabelled = objective is not None and parse_named(objective, "train.objective")[0] in SELF_SUPERVISED
     return "loss" if unlabelled else task.metrics[0]

@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.errors import ArtifactError, Diverged, NothingLearned, RecipeError
 from tunewright.models.hub.hf_network import first_line
 from tunewright.pipeline.read_recipe import given_weights, read_recipe
@@ -125,7 +125,7 @@ def grid_of(search: Search) -> list[dict[str, Any]]:
     return [dict(zip(names, found)) for found in itertools.product(*values)]
 
 
-def take_up(study: Study, search: Search, grid: list[dict[str, Any]], screen: Screen) -> None:
+def take_up(study: Study, search: Search, grid: list[dict[str, Any]], screen: Console) -> None:
     """Trials that a killed process left are begun again with the same settings; the first of all is the recipe as it is, or a
     grid's in their order."""
     import optuna
@@ -146,7 +146,7 @@ def take_up(study: Study, search: Search, grid: list[dict[str, Any]], screen: Sc
             study.enqueue_trial(trial.params)
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     finished = sum(trial.state.is_finished() for trial in study.trials) - len(open_trials)
-    screen.say(f"going on with {search.folder}: {finished} trials are finished, {len(open_trials)} were cut short")
+    screen.info(f"going on with {search.folder}: {finished} trials are finished, {len(open_trials)} were cut short")
 
 
 def _as_it_is(search: Search) -> dict[str, Any] | None:
@@ -170,7 +170,7 @@ def _as_it_is(search: Search) -> dict[str, Any] | None:
     return found
 
 
-def try_out(study: Study, search: Search, trials: int, hours: float | None, screen: Screen) -> None:
+def try_out(study: Study, search: Search, trials: int, hours: float | None, screen: Console) -> None:
     """Trials, until so many are finished, by whomever, or so many hours are over."""
     import optuna
 
@@ -180,7 +180,7 @@ def try_out(study: Study, search: Search, trials: int, hours: float | None, scre
         < trials
     ):
         if until is not None and time.monotonic() > until:
-            screen.warn(f"{hours:g} hours are over: no further trial is begun")
+            screen.warning(f"{hours:g} hours are over: no further trial is begun")
             return
         trial = study.ask()
         params = {choice.name: _suggested(trial, choice) for choice in search.space}
@@ -188,14 +188,14 @@ def try_out(study: Study, search: Search, trials: int, hours: float | None, scre
             value = _carried_out(search, trial, params)
         except LetGo as reason:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            screen.say(f"trial {trial.number}: {settings_shown(params)}: let go ({reason})")
+            screen.info(f"trial {trial.number}: {settings_shown(params)}: let go ({reason})")
             continue
         except (Diverged, NothingLearned) as error:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            screen.say(f"trial {trial.number}: {settings_shown(params)}: {error.problem}")
+            screen.info(f"trial {trial.number}: {settings_shown(params)}: {error.problem}")
             continue
         study.tell(trial, value)
-        screen.say(f"trial {trial.number}: {settings_shown(params)}: {search.metric} {value:.4f}")
+        screen.info(f"trial {trial.number}: {settings_shown(params)}: {search.metric} {value:.4f}")
 
 
 def _suggested(trial: Trial, choice: Choice) -> Any:

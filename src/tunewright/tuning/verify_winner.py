@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.evaluation.intervals import Estimate, over_seeds
 from tunewright.evaluation.metrics import METRICS
 from tunewright.files import write_record
@@ -15,11 +15,11 @@ from tunewright.runs.folder import read_json
 from tunewright.tuning.search import Search
 
 
-def hold_against(search: Search, winner: list[str], seeds: int, screen: Screen) -> dict[str, Any]:
+def hold_against(search: Search, winner: list[str], seeds: int, screen: Console) -> dict[str, Any]:
     """The winner and the recipe as it is, each trained with as many seeds and tested; the difference seed by seed."""
     found: dict[str, list[float]] = {}
     for name, more in (("as it is", []), ("tuned", winner)):
-        screen.say(f"{name}: {seeds} seeds")
+        screen.info(f"{name}: {seeds} seeds")
         overrides = [*search.overrides, *more, f"eval.seeds={seeds}", f"name={'default' if not more else 'tuned'}"]
         place = search.folder / "held" / hashlib.sha256("\n".join(more).encode()).hexdigest()[:12]
         result = _finished(place) or run(search.recipe, overrides=overrides, runs=place, screen=silent()).folder
@@ -35,7 +35,7 @@ def hold_against(search: Search, winner: list[str], seeds: int, screen: Screen) 
         found.setdefault("metric", [metric])  # pyright: ignore[reportArgumentType]
     metric = str(found.pop("metric")[0])
     difference = over_seeds([b - a for a, b in zip(found["as it is"], found["tuned"], strict=True)])
-    screen.say(_sentence(metric, difference))
+    screen.info(_sentence(metric, difference))
     held = {
         "metric": metric,
         "as_it_is": found["as it is"],

@@ -13,22 +13,22 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
-from tunewright.models.core.network import AnyNetwork, Block, Inputs, evaluating
+from tunewright.models.core.network import Block, Inputs, Network, evaluating
 
 
-def weighted_blocks(network: AnyNetwork) -> list[Block]:
+def weighted_blocks(network: Network) -> list[Block]:
     """The backbone's blocks that have weights."""
     return [block for block in network.blocks() if block.part == "backbone" and block.parameters()]
 
 
-def layer_means(network: AnyNetwork, inputs: Inputs) -> list[Tensor]:
+def layer_means(network: Network, inputs: Inputs) -> list[Tensor]:
     """For each block of the backbone that has weights, its output [B, F], the mean over places."""
     with _outputs(network) as found, torch.inference_mode():
         network(inputs)
         return [_pooled(output.float(), inputs, mean=True) for output in found]
 
 
-def layer_slopes(network: AnyNetwork, inputs: Inputs, f: Callable[[Tensor], Tensor]) -> list[Tensor]:
+def layer_slopes(network: Network, inputs: Inputs, f: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """For each such block [B, F]: how f rises as the block's output rises in all places, the sum of its gradient over them.
 
     Args:
@@ -42,7 +42,7 @@ def layer_slopes(network: AnyNetwork, inputs: Inputs, f: Callable[[Tensor], Tens
 
 
 @contextmanager
-def _outputs(network: AnyNetwork) -> Generator[list[Tensor]]:
+def _outputs(network: Network) -> Generator[list[Tensor]]:
     """The blocks' outputs, once the network has computed."""
     found: list[Tensor] = []
 

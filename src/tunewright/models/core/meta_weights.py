@@ -32,14 +32,14 @@ NUMBERS_ARE_WANTED = (
     UnsupportedOperatorException,
 )
 
-Numbers = Literal["read", "random", "none", "parts"]
+Weights = Literal["read", "random", "none", "parts"]
 """What the weights of a new network are: as recipe and files say; random, where files would say; without memory; without memory but for an
 adapter's, as each process gets its part of the others later."""
-_numbers: ContextVar[Numbers] = ContextVar("numbers", default="read")
+_numbers: ContextVar[Weights] = ContextVar("numbers", default="read")
 
 
 @contextmanager
-def weights(numbers: Numbers) -> Generator[None]:
+def weights(numbers: Weights) -> Generator[None]:
     """What networks that are made within have as weights. `hollow` makes those without memory fit to compute with."""
     token = _numbers.set(numbers)
     try:
@@ -99,7 +99,7 @@ def hollowed(network: nn.Module) -> Generator[None]:
 
 def has_no_numbers(network: nn.Module) -> bool:
     """Whether a network was made without memory: then all of its weights were."""
-    return any(is_hollow(value) for value in itertools.islice(network.parameters(), 1))
+    return any(is_meta(value) for value in itertools.islice(network.parameters(), 1))
 
 
 def is_in_no_memory(tensor: Tensor) -> bool:
@@ -107,7 +107,7 @@ def is_in_no_memory(tensor: Tensor) -> bool:
     return tensor.is_meta and not isinstance(tensor, FakeTensor)
 
 
-def is_hollow(tensor: Tensor) -> bool:
+def is_meta(tensor: Tensor) -> bool:
     """Whether a tensor has no numbers."""
     return tensor.is_meta or isinstance(tensor, FakeTensor)
 
@@ -125,9 +125,9 @@ class Hollowness(TorchDispatchMode):
 
     def computed(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What the operation gives."""
-        if func in BY_PLACE and is_hollow(args[0]):
+        if func in BY_PLACE and is_meta(args[0]):
             args = (args[0], _places(args[1]), *args[2:])
-        elif func in SHAPES and is_hollow(args[0]):
+        elif func in SHAPES and is_meta(args[0]):
             return SHAPES[func](*args, **kwargs)
         return func(*args, **kwargs)
 
@@ -136,7 +136,7 @@ def _places(indices: list[Tensor | None]) -> list[Tensor | None]:
     """Masks as the places where they are true."""
     found: list[Tensor | None] = []
     for index in indices:
-        if index is not None and index.dtype == torch.bool and not is_hollow(index):
+        if index is not None and index.dtype == torch.bool and not is_meta(index):
             found += index.nonzero().unbind(1)
         else:
             found.append(index)

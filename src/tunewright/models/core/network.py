@@ -38,10 +38,10 @@ class Block:
         return {name: value for name, value in named.items() if name not in self.elsewhere}
 
 
-class AnyNetwork(nn.Module, ABC):
+class Network(nn.Module, ABC):
     """A network that can be frozen by blocks, saved, and made again."""
 
-    described: dict[str, Any]
+    spec: dict[str, Any]
     """Plain data from which the same network can be made again."""
 
     @abstractmethod
@@ -70,7 +70,7 @@ def evaluating(network: nn.Module) -> Generator[None]:
             module.training = mode
 
 
-class Network(AnyNetwork):
+class SequentialNetwork(Network):
     """A backbone and a head, each a sequence of named blocks.
 
     Args:
@@ -83,7 +83,7 @@ class Network(AnyNetwork):
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.described = described
+        self.spec = described
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, *input_shape] to [B, outputs]."""
@@ -101,4 +101,4 @@ class Network(AnyNetwork):
         ]
 
     def example(self) -> Tensor:
-        return next(self.parameters()).new_zeros(1, *self.described["input_shape"])
+        return next(self.parameters()).new_zeros(1, *self.spec["input_shape"])

@@ -21,7 +21,7 @@ from tunewright.errors import ArtifactError
 from tunewright.files import cache_dir, write_json
 from tunewright.models.build import assemble, named_blocks
 from tunewright.models.core.layers import ACTIVATIONS, LastOutput, Shape, build_layer, split_layer
-from tunewright.models.core.network import Network
+from tunewright.models.core.network import SequentialNetwork
 from tunewright.models.core.safe_weights import write_weights
 from tunewright.models.exchange.keras_untrusted import keras, open_foreign
 from tunewright.recipe.schema import Layer
@@ -44,18 +44,18 @@ class _Writing:
         self.weights.append([value for value in weights if value is not None])
 
 
-def write_keras(network: Network, path: Path) -> Any:
+def write_keras(network: SequentialNetwork, path: Path) -> Any:
     """Write the network as a `.keras` file; gives the Keras model, read back from it.
 
     Raises:
         ArtifactError: it has a part that Keras has no layer for.
     """
     library = keras()
-    shape: Shape = tuple(network.described["input_shape"])
-    given = network.described["backbone"]
+    shape: Shape = tuple(network.spec["input_shape"])
+    given = network.spec["backbone"]
     layers = given["layers"] if "layers" in given else [layer for _, layer in named_blocks(given, shape)]
     writing = _Writing()
-    for block, layer in zip(network.blocks(), [*layers, *network.described["head"]], strict=True):
+    for block, layer in zip(network.blocks(), [*layers, *network.spec["head"]], strict=True):
         if callable(layer) or split_layer(layer)[0] not in WRITERS:
             raise ArtifactError(
                 "Keras has no layer for a part of this network",
@@ -69,7 +69,7 @@ def write_keras(network: Network, path: Path) -> Any:
             _activate(writing, activation)
         with torch.device("meta"):
             _, shape = build_layer(layer, shape, block.title)
-    first = tuple(network.described["input_shape"])
+    first = tuple(network.spec["input_shape"])
     model = library.Sequential([library.Input((*first[1:], first[0]) if len(first) == 3 else first), *writing.layers])
     for layer, weights in zip(model.layers, writing.weights, strict=True):
         layer.set_weights([value.detach().cpu().numpy() for value in weights])
@@ -227,7 +227,7 @@ def keras_backbone(path: Path) -> Path:
 
     def convert(folder: Path) -> None:
         network = read_keras(path)
-        shape = network.described["input_shape"]
+        shape = network.spec["input_shape"]
         if len(shape) != 3:
             raise ArtifactError(
                 "the network reads no pictures", file=path, found=shape, expected="[height, width, channels]"
@@ -236,14 +236,14 @@ def keras_backbone(path: Path) -> Path:
         size = {"height": shape[1], "width": shape[2]}
         scaling = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": False}
         write_json(folder / "preprocessor_config.json", {"do_resize": True, "size": size, "resample": 2, **scaling})
-        layers = network.described["backbone"]["layers"]
+        layers = network.spec["backbone"]["layers"]
         facts = {"num_channels": shape[0], "image_size": shape[1:]}
         write_json(folder / "config.json", {"model_type": KIND, "layers": layers, **facts})
 
     return cached_folder(cache_dir() / "converted" / f"keras-{VERSION}-{known_sha256(path)}", convert)
 
 
-def read_keras(path: Path) -> Network:
+def read_keras(path: Path) -> SequentialNetwork:
     """The network in somebody's `.keras` file, with its weights; its last dense layer is the head.
 
     Raises:

@@ -13,7 +13,7 @@ from torch import nn
 
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.core.layers import is_linear
-from tunewright.models.core.network import AnyNetwork, evaluating
+from tunewright.models.core.network import Network, evaluating
 from tunewright.models.core.safe_weights import read_tensors
 from tunewright.models.hub.hf_files import base_path, load_backbone
 from tunewright.models.hub.hf_network import Transformer, first_line, quiet, seeded_library
@@ -111,7 +111,7 @@ def is_moved_by(adapter: Named | None, name: str, *, head: bool) -> bool:
     return "lora_" in name or "ia3_" in name
 
 
-def add_adapter(network: AnyNetwork, adapter: Named, *, seed: int, bits: Kind | None = None) -> AnyNetwork:
+def add_adapter(network: Network, adapter: Named, *, seed: int, bits: Kind | None = None) -> Network:
     """The network with the adapter around it; its outputs are the same until the adapter is trained.
 
     Args:
@@ -139,7 +139,7 @@ def add_adapter(network: AnyNetwork, adapter: Named, *, seed: int, bits: Kind | 
             found=name,
             fix="use tune.freeze for this network, or tune.adapter: bitfit",
         )
-    if "base" not in network.described:
+    if "base" not in network.spec:
         raise RecipeError(
             "an adapter belongs to weights that are kept somewhere, and these are random",
             place="tune.adapter",
@@ -150,7 +150,7 @@ def add_adapter(network: AnyNetwork, adapter: Named, *, seed: int, bits: Kind | 
     targets = _targets(network, config.target, name)
     head = [block.name for block in network.blocks() if block.part == "head" and block.parameters()]
 
-    core, described = network.core, {**network.described, "adapter": adapter}
+    core, described = network.core, {**network.spec, "adapter": adapter}
     if bits is not None:
         quantize(core, _targets(network, "linear", name), bits)
         core.float()  # the rest, which may have been read in the type that it was saved in
@@ -162,8 +162,8 @@ def add_adapter(network: AnyNetwork, adapter: Named, *, seed: int, bits: Kind | 
 
     adapted = seeded_library(mix(seed, "adapter"), make)
     written = adapted.peft_config["default"]  # pyright: ignore
-    written.base_model_name_or_path = base_path(network.described["base"])
-    if network.described["purpose"] == "text-classification":
+    written.base_model_name_or_path = base_path(network.spec["base"])
+    if network.spec["purpose"] == "text-classification":
         written.task_type = "SEQ_CLS"
     else:
         written.auto_mapping = {"base_model_class": type(core).__name__, "parent_library": type(core).__module__}
@@ -237,7 +237,7 @@ def _require_unchanged(path: Path, expected: Any) -> None:
             )
 
 
-def _with_biases(network: AnyNetwork) -> AnyNetwork:
+def _with_biases(network: Network) -> Network:
     """The network itself, if its backbone has biases."""
     backbone = [block for block in network.blocks() if block.part == "backbone"]
     if not any(name.endswith("bias") for block in backbone for name in block.parameters()):

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tunewright.models.core.meta_weights import is_hollow
-from tunewright.models.core.network import AnyNetwork, evaluating
+from tunewright.models.core.meta_weights import is_meta
+from tunewright.models.core.network import Network, evaluating
 from tunewright.models.hub.hf_network import Transformer
 
 # What the attention of a layer is called where the rest of the layer takes nothing but its output, as in BERT's.
@@ -20,13 +20,13 @@ ATTENTION = "attention"
 TOLERANCE = 1e-5
 
 
-def narrow_last_layer(network: AnyNetwork) -> bool:
+def narrow_last_layer(network: Network) -> bool:
     """Let the last layer go on with the first token after its attention; whether the network allows it.
 
     It is tried on texts of different lengths: where anything else comes out, or nothing is saved, all stays as it was. Of a network without
     numbers only shapes can be compared.
     """
-    if not isinstance(network, Transformer) or network.described["purpose"] != "text-classification":
+    if not isinstance(network, Transformer) or network.spec["purpose"] != "text-classification":
         return False
     layers = [block.module for block in network.blocks() if block.part == "backbone"]
     last = next((layer for layer in reversed(layers) if isinstance(getattr(layer, ATTENTION, None), nn.Module)), None)
@@ -47,7 +47,7 @@ def narrow_last_layer(network: AnyNetwork) -> bool:
         try:
             found = network(inputs)
             same = found.shape == expected.shape and (
-                is_hollow(found) or torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+                is_meta(found) or torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
             )
         except (RuntimeError, ValueError, IndexError, TypeError):
             same = False

@@ -128,7 +128,7 @@ def merged(network: Transformer) -> Transformer:
             network.model.set_submodule(name, trained["default"])
     with quiet():
         core = network.model.merge_and_unload()  # pyright: ignore[reportCallIssue]
-    return Transformer(core, {key: network.described[key] for key in ("purpose", "config", "head")})
+    return Transformer(core, {key: network.spec[key] for key in ("purpose", "config", "head")})
 
 
 def _head(network: Transformer) -> set[str]:
@@ -190,7 +190,7 @@ def write_transformer(folder: Path, network: Transformer) -> None:
             network.model.save_pretrained(folder, save_embedding_layers=False)  # pyright: ignore[reportCallIssue]
         (folder / "README.md").unlink(missing_ok=True)  # the card is written by the evaluation
         return
-    if network.described["head"] is not None:
+    if network.spec["head"] is not None:
         tensors = {name: value.detach().cpu().contiguous() for name, value in network.core.state_dict().items()}
         save_file(tensors, folder / OWN_WEIGHTS, metadata={"format": "pt"})
         return

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.core.layers import LayerMismatch, Shape, build_layer, resolve_auto, seeded
-from tunewright.models.core.meta_weights import is_hollow
-from tunewright.models.core.network import AnyNetwork, Block, Inputs, evaluating
+from tunewright.models.core.meta_weights import is_meta
+from tunewright.models.core.network import Block, Inputs, Network, evaluating
 from tunewright.models.hub.untrusted_files import check_values, drop_choices, require_memory
 from tunewright.models.language.masked_positions import WANTED, selected
 from tunewright.random import mix
@@ -34,7 +34,7 @@ NAMES_TOKENS = ("masked-lm", "causal-lm")
 EXAMPLE_TOKENS = 16
 
 
-class Transformer(AnyNetwork):
+class Transformer(Network):
     """A model of the Transformers library, with or without an adapter of peft around it.
 
     Args:
@@ -45,7 +45,7 @@ class Transformer(AnyNetwork):
     def __init__(self, model: nn.Module, described: dict[str, Any]) -> None:
         super().__init__()
         self.model = model
-        self.described = described
+        self.spec = described
         self.reduced = False
         """Compute in bfloat16 where that is safe (autocast); the weights stay float32."""
         self.selects = True
@@ -86,7 +86,7 @@ class Transformer(AnyNetwork):
         head = self.core.get_output_embeddings()
         if not isinstance(head, nn.Linear) or "bias" in dict(head.named_parameters()):
             return False
-        if is_hollow(head.weight):
+        if is_meta(head.weight):
             return True  # nothing can be compared
         inputs, reduced = self.example(), self.reduced
         assert isinstance(inputs, dict)
@@ -103,7 +103,7 @@ class Transformer(AnyNetwork):
         self.core.config.eos_token_id = value
         if (settings := getattr(self.core, "generation_config", None)) is not None:
             settings.eos_token_id = value
-        self.described = {**self.described, "config": {**self.described["config"], "eos_token_id": value}}
+        self.spec = {**self.spec, "config": {**self.spec["config"], "eos_token_id": value}}
 
     def rate_of(self, name: str) -> float:
         rule = getattr(self.core, "rate_of", None)
@@ -156,8 +156,8 @@ class Transformer(AnyNetwork):
             shape: of the example: (tokens,) or (C, H, W); None: a short text, or an image of the usual size.
         """
         device = next(self.parameters()).device
-        if self.described["purpose"] == "image-classification":
-            size = shape or self.described.get("input_shape") or image_shape(self.core.config)
+        if self.spec["purpose"] == "image-classification":
+            size = shape or self.spec.get("input_shape") or image_shape(self.core.config)
             return torch.zeros(1, *size, device=device)
         # Token 1 and not 0: where 0 stands for padding a position would be left out.
         ids = torch.ones(1, *(shape or (EXAMPLE_TOKENS,)), dtype=torch.int64, device=device)

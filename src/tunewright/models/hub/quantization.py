@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tunewright.errors import RecipeError
-from tunewright.models.core.meta_weights import is_hollow
+from tunewright.models.core.meta_weights import is_meta
 
 Kind = Literal["nf4", "int8"]
 # Numbers that share a scale, and scales that share one themselves.
@@ -139,7 +139,7 @@ def quantize(module: nn.Module, names: Iterable[str], kind: Kind) -> None:
         device = linear.weight.device
         with torch.device("meta" if linear.weight.is_meta else device):
             layer = QuantizedLinear(linear.in_features, linear.out_features, linear.bias, kind)
-        if not is_hollow(linear.weight):
+        if not is_meta(linear.weight):
             layer.keep(linear.weight)
         module.set_submodule(name, layer)
 

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.hub.hf_network import Transformer, seeded_library
 
 # What peft puts into the names of weights that it leaves as they are, or copies.
@@ -24,14 +24,14 @@ _AROUND = re.compile(
 )
 
 
-def is_piecewise(network: AnyNetwork) -> bool:
+def is_piecewise(network: Network) -> bool:
     """Whether a network is a gpt whose weights are saved under its own names."""
     from tunewright.models.language.gpt import GPT  # lazily, as all that imports the library
 
-    return isinstance(network, Transformer) and isinstance(network.core, GPT) and network.described["head"] is None
+    return isinstance(network, Transformer) and isinstance(network.core, GPT) and network.spec["head"] is None
 
 
-def file_name(network: AnyNetwork, name: str) -> str:
+def file_name(network: Network, name: str) -> str:
     """What a parameter of a gpt, with an adapter or without, is called in a folder of saved weights."""
     assert isinstance(network, Transformer)
     plain = _AROUND.sub("", name.removeprefix("model."))
@@ -39,7 +39,7 @@ def file_name(network: AnyNetwork, name: str) -> str:
     return "model.embed_tokens.weight" if tied else plain
 
 
-def is_in_files(network: AnyNetwork, names: set[str], folder: Path) -> bool:
+def is_in_files(network: Network, names: set[str], folder: Path) -> bool:
     """Whether a folder's safetensors have each of these parameters by its name, in its shape."""
     shapes: dict[str, list[int]] = {}
     for path in folder.glob("*.safetensors"):
@@ -52,7 +52,7 @@ def is_in_files(network: AnyNetwork, names: set[str], folder: Path) -> bool:
     )
 
 
-def draw(network: AnyNetwork, seed: int, put: Callable[[str, Tensor], None]) -> None:
+def draw(network: Network, seed: int, put: Callable[[str, Tensor], None]) -> None:
     """The starting weights of a gpt without an adapter, the very numbers that `build_transformer` gives it.
 
     Args:

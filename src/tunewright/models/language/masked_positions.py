@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tunewright.models.core.meta_weights import has_no_numbers
-from tunewright.models.core.network import AnyNetwork, evaluating
+from tunewright.models.core.network import Network, evaluating
 
 # The name, among a batch's inputs, of the positions [B, T] bool whose logits are wanted.
 WANTED = "wanted"
@@ -42,7 +42,7 @@ def selected(base: nn.Module, wanted: Tensor) -> Generator[None]:
         hook.remove()
 
 
-def selection_is_exact(network: AnyNetwork) -> bool:
+def selection_is_exact(network: Network) -> bool:
     """Whether the head gives the same at a position by itself as among all: not if it looks at the others too."""
     if has_no_numbers(network):
         return True  # nothing can be compared

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tunewright.models.core.layers import seeded
-from tunewright.models.core.network import AnyNetwork, Block
+from tunewright.models.core.network import Block, Network
 from tunewright.models.recommendation.ctr import Embeddings
 from tunewright.models.recommendation.embedding_table import Table
 from tunewright.random import mix
@@ -39,12 +39,12 @@ class Vectors(nn.Module):
         return self.table(numbers)
 
 
-class Recommender(AnyNetwork):
+class Recommender(Network):
     """What all of them can do. The parts, made by `parts`, are the blocks that are frozen or trained."""
 
     def __init__(self, described: dict[str, Any], seed: int) -> None:
         super().__init__()
-        self.described = described
+        self.spec = described
         for name, make in self.parts(described["recommender"]):
             self.add_module(name, seeded(mix(seed, name), make))
 

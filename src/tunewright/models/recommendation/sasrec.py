@@ -63,7 +63,7 @@ class NextItem(Recommender):
 
     @property
     def length(self) -> int:
-        return self.described["recommender"]["length"]
+        return self.spec["recommender"]["length"]
 
     def forward(self, pairs: Tensor) -> Tensor:
         """[B, 2, L], items and those that follow them, of which the first are read: to [B, L, D], what is expected next."""

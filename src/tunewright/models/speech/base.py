@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunewright.models.core.network import AnyNetwork, Block
+from tunewright.models.core.network import Block, Network
 
 # The output that stands for no letter.
 BLANK = 0
 
 
-class Recogniser(AnyNetwork):
+class Recogniser(Network):
     """The network of a description {"speech": {"name", "reads", "width", "outputs", …}}.
 
     Called with {"features": [B, T, M], or [B, T] where it reads samples, "lengths": [B]} it gives log probabilities [B, S, K];
@@ -26,11 +26,11 @@ class Recogniser(AnyNetwork):
 
     def __init__(self, described: dict[str, Any]) -> None:
         super().__init__()
-        self.described = described
+        self.spec = described
 
     @property
     def facts(self) -> dict[str, Any]:
-        return self.described["speech"]
+        return self.spec["speech"]
 
     def moments(self, lengths: Tensor) -> Tensor:
         """[B] of the input to [B] of the output."""

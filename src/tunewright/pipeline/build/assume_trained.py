@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tunewright.models.core.meta_weights import Numbers, weights
+from tunewright.models.core.meta_weights import Weights, weights
 from tunewright.models.saved_model import fresh_network
-from tunewright.pipeline.build.parts import Ingredients
-from tunewright.pipeline.stage import Origin
+from tunewright.pipeline.build.parts import StageParts
+from tunewright.pipeline.stage import StartingModel
 
 
-def as_if_trained(start: Ingredients | Origin, numbers: Numbers = "random") -> Origin:
+def as_if_trained(start: StageParts | StartingModel, numbers: Weights = "random") -> StartingModel:
     """What a stage finds that begins with another one's network, or with a saved one: random weights in its place, or none."""
     with weights(numbers):
-        network = fresh_network(start.network.described, seed=0)
-    return Origin(network, start.preprocessor, start.folder if isinstance(start, Origin) else None)
+        network = fresh_network(start.network.spec, seed=0)
+    return StartingModel(network, start.preprocessor, start.folder if isinstance(start, StartingModel) else None)

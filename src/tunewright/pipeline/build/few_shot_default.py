@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
 from tunewright.recipe.schema import Recipe, Tune
@@ -36,13 +36,13 @@ def few_examples(recipe: Recipe, task: Task, prepared: Prepared) -> float | None
     return count if count < FEW else None
 
 
-def few_shot_tune(count: float, screen: Screen) -> Tune:
+def few_shot_tune(count: float, screen: Console) -> Tune:
     """What moves then; says so, and how to have it otherwise."""
-    screen.say(
+    screen.info(
         f"{count:.3g} examples a class, fewer than {FEW}, and tune is left out, so: the pretrained network stays as it is, "
         "and a logistic regression on its features becomes its last layer"
     )
-    screen.say("for ordinary training write what moves, such as tune: {freeze: none}")
+    screen.info("for ordinary training write what moves, such as tune: {freeze: none}")
     return FEATURES
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.errors import ArtifactError
 from tunewright.models.backbone import Backbone, weights_folder
 from tunewright.models.build import build_network, describe_model
 from tunewright.models.core.layers import resolve_auto
 from tunewright.models.core.meta_weights import weights_are_read
-from tunewright.models.core.network import Network
+from tunewright.models.core.network import SequentialNetwork
 from tunewright.models.replace_head import fit_input, replace_head
 from tunewright.models.saved_model import load_backbone_weights
 from tunewright.pipeline.build.pretrained_network import same_target
-from tunewright.pipeline.stage import Origin
+from tunewright.pipeline.stage import StartingModel
 from tunewright.random import mix
 from tunewright.recipe.schema import Model, Recipe
 from tunewright.tasks.base.task import Preprocessor, Task
@@ -25,11 +25,11 @@ from tunewright.training.objectives.base import Objective
 def own_network(
     recipe: Recipe,
     preprocessor: Preprocessor,
-    origin: Origin | None,
+    origin: StartingModel | None,
     backbone: Backbone | None,
     objective: Objective,
-    screen: Screen,
-) -> Network:
+    screen: Console,
+) -> SequentialNetwork:
     """A network of ours: new, with or without pretrained weights, or the source's with its own head or a new one."""
     inputs, target = preprocessor.inputs, preprocessor.target
     outputs = target.outputs if target else math.prod(inputs.input_shape)
@@ -60,14 +60,14 @@ def _model_block(model: Model, task: Task, *, supervised: bool) -> Model:
 
 
 def _adapt(
-    origin: Origin, block: Model, preprocessor: Preprocessor, outputs: int, seed: int, screen: Screen
-) -> Network:
+    origin: StartingModel, block: Model, preprocessor: Preprocessor, outputs: int, seed: int, screen: Console
+) -> SequentialNetwork:
     """The source's backbone with its own head where that fits, or with the new one."""
-    if not isinstance(origin.network, Network):
+    if not isinstance(origin.network, SequentialNetwork):
         raise ArtifactError("the model to start from is none of our own networks", file=origin.folder)
     network = fit_input(origin.network, preprocessor.inputs.input_shape)
     head = block.head or (block.layers[-1:] if block.layers else [{"dense": "auto"}])
-    if same_target(origin.preprocessor, preprocessor) and resolve_auto(head, outputs) == network.described["head"]:
+    if same_target(origin.preprocessor, preprocessor) and resolve_auto(head, outputs) == network.spec["head"]:
         return network
-    screen.say(f"new head on the pretrained backbone: {head}, {outputs} outputs")
+    screen.info(f"new head on the pretrained backbone: {head}, {outputs} outputs")
     return replace_head(network, head, outputs=outputs, seed=mix(seed, "weights"))

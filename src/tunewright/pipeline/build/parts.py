@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow.compute as pc
 from torch import nn
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.audio.augmentation import SoundChanges
 from tunewright.data.batches.batch import Examples
 from tunewright.data.batches.mixing import MixedExamples, mixed
@@ -19,8 +19,8 @@ from tunewright.data.source import ROW
 from tunewright.data.sources.mixed import SOURCE
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.backbone import Backbone
-from tunewright.models.core.meta_weights import Numbers, hollow, weights
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.meta_weights import Weights, hollow, weights
+from tunewright.models.core.network import Network
 from tunewright.models.hub.adapters import add_adapter
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.pipeline.build.few_shot_default import few_examples, settle_method
@@ -29,11 +29,11 @@ from tunewright.pipeline.build.own_network import own_network
 from tunewright.pipeline.build.pretrained_network import pretrained_network
 from tunewright.pipeline.build.privacy_rules import private_recipe, require_private
 from tunewright.pipeline.build.tuning_default import chosen_tune, usual_lr
-from tunewright.pipeline.stage import Origin
+from tunewright.pipeline.stage import StartingModel
 from tunewright.recipe.schema import Recipe, Tune
 from tunewright.tasks.base.targets import fit_target
 from tunewright.tasks.base.task import InputEncoder, Preprocessor, Started, Task
-from tunewright.tasks.language_model.chat_encoder import TalkEncoder
+from tunewright.tasks.language_model.chat_encoder import ChatEncoder
 from tunewright.tasks.language_model.encoder import CausalEncoder
 from tunewright.tasks.registry import get_task
 from tunewright.tasks.speech.encoder import SpeechEncoder, SpeechExamples
@@ -42,14 +42,14 @@ from tunewright.training.optimizers.registry import default_lr
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ingredients:
+class StageParts:
     """All that a training stage is made of, before the first step."""
 
     recipe: Recipe
     task: Task
     prepared: Prepared
     preprocessor: Preprocessor
-    network: AnyNetwork
+    network: Network
     objective: Objective
     tune: Tune
     """What moves: the recipe's, or the default for a pretrained network."""
@@ -57,7 +57,7 @@ class Ingredients:
     """The peak learning rate: the recipe's, or the usual one."""
     augmentation: Augmentation | SoundChanges | None
     """How training pictures or recordings are changed."""
-    numbers: Numbers = "read"
+    numbers: Weights = "read"
     """What the network's weights are."""
     encoded: dict[str, Examples | None] = field(default_factory=dict)
 
@@ -73,15 +73,15 @@ class Ingredients:
         return self.encoded[split]
 
 
-def gather(
+def build_parts(
     recipe: Recipe,
     prepared: Prepared,
-    origin: Origin | None,
+    origin: StartingModel | None,
     backbone: Backbone | None,
-    screen: Screen,
+    screen: Console,
     *,
-    numbers: Numbers = "read",
-) -> Ingredients:
+    numbers: Weights = "read",
+) -> StageParts:
     """Build everything from a stage's recipe.
 
     Args:
@@ -103,9 +103,9 @@ def gather(
             fix="add tune.adapter: lora, or leave tune.quantize out",
         )
     if recipe.privacy is not None:
-        recipe = private_recipe(recipe, screen.say)
+        recipe = private_recipe(recipe, screen.info)
     random = origin is None and (recipe.model.weights == "random" or backbone is None or not backbone.pretrained)
-    if random and task.goes_on:
+    if random and task.needs_trained_model:
         raise RecipeError(
             f"{task.name} needs a model that has learned something before",
             place="model",
@@ -133,7 +133,7 @@ def gather(
             network, note = task.network(recipe, inputs, backbone, start)
             tune = recipe.tune
             if note is not None:
-                screen.say(note)
+                screen.info(note)
         elif (backbone is not None and not backbone.own) or isinstance(started, Transformer):
             network, tune = pretrained_network(recipe, preprocessor, origin, backbone, few, screen)
         else:
@@ -144,7 +144,7 @@ def gather(
         lr = recipe.train.lr or usual_lr(recipe, tune, screen)
     else:
         lr = recipe.train.lr or default_lr(recipe.train.optimizer)
-    if isinstance(inputs, TalkEncoder) and isinstance(network, Transformer):
+    if isinstance(inputs, ChatEncoder) and isinstance(network, Transformer):
         network.end_at(inputs.ends)
     if numbers == "parts":
         hollow(network)
@@ -153,7 +153,7 @@ def gather(
             network = add_adapter(network, tune.adapter, seed=recipe.seed, bits=tune.quantize)
     if numbers == "none":
         hollow(network)
-    return Ingredients(
+    return StageParts(
         recipe=recipe,
         task=task,
         prepared=prepared,
@@ -196,7 +196,7 @@ def is_stochastic(network: nn.Module) -> bool:
 
 
 def _input_encoder(
-    task: Task, prepared: Prepared, recipe: Recipe, origin: Origin | None, backbone: Backbone | None
+    task: Task, prepared: Prepared, recipe: Recipe, origin: StartingModel | None, backbone: Backbone | None
 ) -> InputEncoder:
     """A network that was trained before, by the same task or another with such inputs, keeps its own encoding."""
     if origin is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.prepare.executor import Engine
 from tunewright.data.prepare.prepare import prepare
 from tunewright.data.prepared import Prepared
@@ -18,7 +18,7 @@ from tunewright.tasks.table.encoder import unused_columns
 
 
 def prepare_data(
-    recipe: Recipe, base: Path, screen: Screen, out: Path | None = None, engine: Engine = "local"
+    recipe: Recipe, base: Path, screen: Console, out: Path | None = None, engine: Engine = "local"
 ) -> Prepared:
     """The prepared data of a recipe; at once when it was prepared before.
 
@@ -27,7 +27,7 @@ def prepare_data(
         engine: as for `prepare`.
     """
     task = get_task(recipe.task)
-    if recipe.data.mix and (task.examination is None or task.examination.kind != "next_tokens"):
+    if recipe.data.mix and (task.evaluation is None or task.evaluation.kind != "next_tokens"):
         raise RecipeError(
             "only a language model learns from a mix of sources",
             place="data.mix",
@@ -39,7 +39,7 @@ def prepare_data(
     if task.frame is not None:
         framing, note = task.frame(recipe, recipe_backbone(recipe, base))
         if note is not None:
-            screen.warn(note)
+            screen.warning(note)
     with screen.counting(f"preparing {recipe.data.source}") as progress:
         # A stage with data of its own does not say again what the task reads.
         format = recipe.data.format or task.defaults.get("data", {}).get("format")
@@ -55,5 +55,5 @@ def prepare_data(
         )
     prepared = with_public_classes(replace(found, base=base), recipe)
     if recipe.task.startswith("tabular") and recipe.data.input is None and (unused := unused_columns(prepared)):
-        screen.warn(f"columns that are neither numbers nor categories are not used: {', '.join(unused)}")
+        screen.warning(f"columns that are neither numbers nor categories are not used: {', '.join(unused)}")
     return prepared

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.backbone import Backbone, weights_folder
 from tunewright.models.core.meta_weights import weights_are_read
@@ -14,7 +14,7 @@ from tunewright.models.hub.hf_network import NAMES_TOKENS, Transformer, build_tr
 from tunewright.models.language.masked_positions import selection_is_exact
 from tunewright.pipeline.build.few_shot_default import few_shot_tune
 from tunewright.pipeline.build.tuning_default import chosen_tune
-from tunewright.pipeline.stage import Origin
+from tunewright.pipeline.stage import StartingModel
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe, Tune
 from tunewright.tasks.base.task import InputEncoder, Preprocessor
@@ -24,10 +24,10 @@ from tunewright.tasks.text.encoder import TextEncoder, TokenEncoder, tokenizer_t
 def pretrained_network(
     recipe: Recipe,
     preprocessor: Preprocessor,
-    origin: Origin | None,
+    origin: StartingModel | None,
     backbone: Backbone | None,
     few: float | None,
-    screen: Screen,
+    screen: Console,
 ) -> tuple[Transformer, Tune]:
     """The network, and what of it moves.
 
@@ -70,7 +70,9 @@ def pretrained_network(
     if weights_are_read():
         # What is to be rounded need not take twice its memory first.
         as_saved = recipe.tune.quantize is not None
-        network = _said(load_backbone(weights_folder(backbone), described, seed=seed, as_saved=as_saved), screen)
+        network = _report_new_layers(
+            load_backbone(weights_folder(backbone), described, seed=seed, as_saved=as_saved), screen
+        )
     else:
         network = build_transformer(described, seed=seed)
     network = _checked(network, screen)
@@ -85,10 +87,10 @@ def _reading(network: Transformer, preprocessor: Preprocessor) -> Transformer:
     Raises:
         RecipeError: it cannot read pictures of that size.
     """
-    if network.described["purpose"] != "image-classification":
+    if network.spec["purpose"] != "image-classification":
         return network
     shape = list(preprocessor.inputs.input_shape)
-    network.described = {**network.described, "input_shape": shape}
+    network.spec = {**network.spec, "input_shape": shape}
     try:
         network.blocks()
     except (ValueError, RuntimeError) as error:
@@ -120,11 +122,11 @@ def has_several(preprocessor: Preprocessor) -> bool:
 def _go_on(
     recipe: Recipe,
     preprocessor: Preprocessor,
-    origin: Origin,
+    origin: StartingModel,
     classes: list[str] | None,
     few: float | None,
     seed: int,
-    screen: Screen,
+    screen: Console,
 ) -> tuple[Transformer, Tune]:
     if not isinstance(origin.network, Transformer):
         raise ArtifactError(
@@ -134,16 +136,16 @@ def _go_on(
         )
     wanted: dict[str, Any] = describe_transformer(
         preprocessor.task.purpose or "text-classification",
-        origin.network.described["config"],
+        origin.network.spec["config"],
         head=recipe.model.head,
         classes=classes,
         several=has_several(preprocessor),
     )
-    same_head = recipe.model.head is None or wanted["head"] == origin.network.described["head"]
+    same_head = recipe.model.head is None or wanted["head"] == origin.network.spec["head"]
     if same_target(origin.preprocessor, preprocessor) and same_head:
         network, tune = merged(origin.network), recipe.tune
     else:
-        network = _said(continue_from(origin.network, wanted, seed=seed), screen)
+        network = _report_new_layers(continue_from(origin.network, wanted, seed=seed), screen)
         new = _new_parts(network, origin.network)
         # What has passed through a part of random weights is no feature.
         if few is not None and not new:
@@ -151,7 +153,7 @@ def _go_on(
         else:
             tune = _without(new, recipe.tune, network, screen)
     if recipe.tune.adapter is not None:
-        network = Transformer(network.model, {**network.described, **_kept_at(origin.folder)})
+        network = Transformer(network.model, {**network.spec, **_kept_at(origin.folder)})
     return _checked(network, screen), tune
 
 
@@ -170,14 +172,16 @@ def _kept_at(folder: Path | None) -> dict[str, str]:
     return {"base": base.name, "base_fingerprint": base.fingerprint}
 
 
-def _said(started: Started, screen: Screen) -> Transformer:
+def _report_new_layers(started: Started, screen: Console) -> Transformer:
     """The network, after saying what of it is not pretrained."""
     if started.new:
         parts = dict.fromkeys(name.rpartition(".")[0] for name in started.new)
-        screen.say(f"new, with random weights: {', '.join(parts)}")
+        screen.info(f"new, with random weights: {', '.join(parts)}")
     if started.unused:
         shown = ", ".join(started.unused[:3])
-        screen.warn(f"{len(started.unused)} of the pretrained tensors have no place in this architecture: {shown}, …")
+        screen.warning(
+            f"{len(started.unused)} of the pretrained tensors have no place in this architecture: {shown}, …"
+        )
     return started.network
 
 
@@ -188,11 +192,11 @@ def _new_parts(network: Transformer, origin: Transformer) -> list[str]:
     return [block.name for block in backbone if block.name not in known and block.parameters()]
 
 
-def _without(new: list[str], tune: Tune, network: Transformer, screen: Screen) -> Tune:
+def _without(new: list[str], tune: Tune, network: Transformer, screen: Console) -> Tune:
     """`freeze: backbone` keeps what was learned: a part of random weights, frozen, would only spoil what it gets."""
     if not new or tune.freeze != "backbone":
         return tune
-    screen.say(f"{', '.join(new)} is new, so it learns with the head")
+    screen.info(f"{', '.join(new)} is new, so it learns with the head")
     kept = [block.name for block in network.blocks() if block.part == "backbone" and block.name not in new]
     return tune.model_copy(update={"freeze": kept})
 
@@ -206,12 +210,12 @@ def _with_pieces(recipe: Recipe, backbone: Backbone, inputs: InputEncoder) -> di
     return {**backbone.config, "vocab_size": len(inputs.tokenizer), **ids}
 
 
-def _checked(network: Transformer, screen: Screen) -> Transformer:
+def _checked(network: Transformer, screen: Console) -> Transformer:
     """A masked language model that computes its head for hidden tokens alone, where that gives the same."""
-    if network.described["purpose"] == "masked-lm" and not selection_is_exact(network):
+    if network.spec["purpose"] == "masked-lm" and not selection_is_exact(network):
         network.selects = False
         name = type(network.core).__name__
-        screen.warn(
+        screen.warning(
             f"{name} looks at several tokens in its head: it is computed for all tokens, not the hidden ones alone"
         )
     return network

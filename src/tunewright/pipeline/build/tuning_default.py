@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.pipeline.build.few_shot_default import few_shot_tune
 from tunewright.recipe.schema import Recipe, Tune, Unfreeze
 from tunewright.training.optimizers.registry import default_lr
@@ -22,7 +22,7 @@ FOR_ALL = 0.05
 FOR_AN_ADAPTER = 0.5
 
 
-def chosen_tune(recipe: Recipe, few: float | None, screen: Screen) -> Tune:
+def chosen_tune(recipe: Recipe, few: float | None, screen: Console) -> Tune:
     """What of a pretrained network moves: the recipe's word, or the usual, and then says so.
 
     Args:
@@ -33,7 +33,7 @@ def chosen_tune(recipe: Recipe, few: float | None, screen: Screen) -> Tune:
     if few is not None:
         return few_shot_tune(few, screen)
     tune = usual_tune(recipe.train.epochs)
-    screen.say(f"tune is left out, so: {_words(tune)}")
+    screen.info(f"tune is left out, so: {_words(tune)}")
     return tune
 
 
@@ -52,7 +52,7 @@ def usual_tune(epochs: int) -> Tune:
     )
 
 
-def usual_lr(recipe: Recipe, tune: Tune, screen: Screen) -> float:
+def usual_lr(recipe: Recipe, tune: Tune, screen: Console) -> float:
     """The learning rate for a pretrained network where the recipe gives none, by what moves; says so."""
     if tune.method == "features":
         return default_lr(recipe.train.optimizer)  # nothing learns by it
@@ -63,7 +63,7 @@ def usual_lr(recipe: Recipe, tune: Tune, screen: Screen) -> float:
     else:
         what, share = "pretrained weights move", FOR_ALL
     lr = share * default_lr(recipe.train.optimizer)
-    screen.say(f"train.lr is left out, so: {lr:g}, as {what}")
+    screen.info(f"train.lr is left out, so: {lr:g}, as {what}")
     return lr
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.errors import RecipeError
 from tunewright.evaluation.paired_comparison import compare_predictions
 from tunewright.files import write_record
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.saved_model import fresh_network, load_network
-from tunewright.pipeline.build.parts import gather
+from tunewright.pipeline.build.parts import build_parts
 from tunewright.pipeline.results.evaluate_stage import evaluate_stage
 from tunewright.pipeline.results.predictions import read_predictions
 from tunewright.pipeline.stage import StageJob
@@ -35,7 +35,7 @@ TITLES = {
 OF_PRETRAINED = ("base", "base_fingerprint", "adapter")
 
 
-def run_controls(job: StageJob, screen: Screen) -> None:
+def run_controls(job: StageJob, screen: Console) -> None:
     """Train and evaluate the stage's controls and write the comparisons into its summary."""
     summary_path = job.folder / "summary.json"
     summary = read_json(summary_path, "a stage's summary")
@@ -54,7 +54,7 @@ def run_controls(job: StageJob, screen: Screen) -> None:
             read_predictions(job.folder), read_predictions(folder), metric, resamples=job.recipe.eval.resamples
         )
         comparisons.append({"name": TITLES[name], "metric": metric, **difference.to_json()})
-        screen.say(f"{job.stage.name} against {TITLES[name]}: {difference.sentence(metric)}")
+        screen.info(f"{job.stage.name} against {TITLES[name]}: {difference.sentence(metric)}")
     write_record(summary_path, {**summary, "comparisons": comparisons})
 
 
@@ -82,13 +82,13 @@ def _control_stage(job: StageJob, name: str) -> Any:
     return replace(job.stage, name=f"{job.stage.name}: {name}", recipe=recipe)
 
 
-def _train_control(job: StageJob, control: StageJob, name: str, screen: Screen) -> None:
+def _train_control(job: StageJob, control: StageJob, name: str, screen: Console) -> None:
     network = load_network(job.folder / "model").network
-    described = network.described
+    described = network.spec
     if isinstance(network, Transformer):
         described = {key: value for key, value in described.items() if key not in OF_PRETRAINED}
     elif name == "head_only":
         described = {**described, "backbone": {"layers": ["flatten"]}}
-    ingredients = gather(job.recipe, job.prepared, job.origin(), job.backbone, silent())
+    ingredients = build_parts(job.recipe, job.prepared, job.origin(), job.backbone, silent())
     fresh = fresh_network(described, seed=mix(job.recipe.seed, "control", name))
     train_ingredients(control, replace(ingredients, network=fresh, tune=Tune()), screen)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 
 from tunewright.checksums import file_facts
-from tunewright.console import Screen, silent
+from tunewright.console import Console, silent
 from tunewright.data.prepared import Prepared
 from tunewright.data.recommendation.column_roles import role_columns
 from tunewright.errors import ArtifactError, DataError
@@ -22,9 +22,9 @@ from tunewright.evaluation.multilabel import by_label, tuned_thresholds
 from tunewright.evaluation.outputs import run_network
 from tunewright.evaluation.slices import confusion, slice_by, worst
 from tunewright.files import write_atomic, write_record
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.saved_model import load_network
-from tunewright.pipeline.build.parts import encode_split, gather
+from tunewright.pipeline.build.parts import build_parts, encode_split
 from tunewright.pipeline.device import threads
 from tunewright.pipeline.results.explanations import explain_rows
 from tunewright.pipeline.results.other_data import measure_beside
@@ -35,7 +35,7 @@ from tunewright.report.card import model_card
 from tunewright.runs.folder import read_json
 from tunewright.runs.metrics_log import read_metrics
 from tunewright.tasks.base.task import Preprocessor
-from tunewright.tasks.language_model.encoder import WriterEncoder
+from tunewright.tasks.language_model.encoder import CausalTextEncoder
 from tunewright.tasks.registry import load_preprocessor
 
 MISTAKES = 24
@@ -46,7 +46,7 @@ MEASURED = ("evaluation", "seeds", "comparisons", "hint", "target", "files")
 METRICS_FILE = "metrics.jsonl"
 
 
-def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob | None = None) -> None:
+def evaluate_stage(job: StageJob, screen: Console, *, full: bool, start: StageJob | None = None) -> None:
     """Write predictions.parquet and the summary's "evaluation", in place of all that was measured before.
 
     Args:
@@ -57,12 +57,12 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob
     summary = unmeasured(read_json(summary_path, "a stage's summary"))
     saved = load_network(job.folder / "model")
     preprocessor = load_preprocessor(saved)
-    if preprocessor.target is None and preprocessor.task.examination is None:
+    if preprocessor.target is None and preprocessor.task.evaluation is None:
         write_record(summary_path, {**summary, "evaluation": None})
         return
     split = job.prepared.measured_split
     table = job.prepared.table(split)
-    before = network_before(start or job) if preprocessor.task.examination is not None else None
+    before = network_before(start or job) if preprocessor.task.evaluation is not None else None
     outputs, target = predict_split(saved.network, preprocessor, job.prepared, split, before)
     settings, seed = job.recipe.eval, job.recipe.seed
     kind = preprocessor.task.kind
@@ -78,7 +78,7 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob
     }
     if split != "test":
         evaluation["warning"] = f"there is no test split: measured on the {split} rows, which the training has seen"
-    examination = preprocessor.task.examination
+    examination = preprocessor.task.evaluation
     units = examination.units if examination is not None else None
     rows = np.asarray(table["_row"]) if units is None else units(preprocessor.inputs, table)
     save_predictions(job, kind, rows, target, outputs)
@@ -100,15 +100,15 @@ def evaluate_stage(job: StageJob, screen: Screen, *, full: bool, start: StageJob
             evaluation["confusion"] = confusion(outcome, classes)
             evaluation["calibration"] = _calibration(job, saved.network, preprocessor, outcome)
         if job.beside:
-            assert isinstance(preprocessor.inputs, WriterEncoder)
+            assert isinstance(preprocessor.inputs, CausalTextEncoder)
             evaluation["beside"] = measure_beside(job, saved.network, before, preprocessor.inputs, screen)
         if settings.explain:
             evaluation["explanations"] = _explanations(job, saved.network, preprocessor, table, evaluation, screen)
         summary["hint"] = _hint(job, evaluation, metrics[0])
     headline = metrics[0].name
-    screen.say(f"{job.stage.name}  {split} {headline} {show(estimates[headline])}  ({len(outcome):,} rows)")
+    screen.info(f"{job.stage.name}  {split} {headline} {show(estimates[headline])}  ({len(outcome):,} rows)")
     if "warning" in evaluation:
-        screen.warn(evaluation["warning"])
+        screen.warning(evaluation["warning"])
     beside = (job.folder / name for name in (METRICS_FILE, PREDICTIONS_FILE))
     files = {path.name: file_facts(path) for path in beside if path.exists()}
     summary = {**summary, "evaluation": evaluation, "files": files}
@@ -127,28 +127,28 @@ def users_of(job: StageJob, table: pa.Table) -> np.ndarray | None:
     return None if user is None else np.unique([str(who) for who in table[user].to_pylist()], return_inverse=True)[1]
 
 
-def network_before(job: StageJob) -> AnyNetwork | None:
+def network_before(job: StageJob) -> Network | None:
     """The network that a stage began with; None where its weights were random."""
     random = job.recipe.model.weights == "random" or job.backbone is None or not job.backbone.pretrained
     if job.source is None and random:
         return None
-    return gather(job.recipe, job.prepared, job.origin(), job.backbone, silent()).network
+    return build_parts(job.recipe, job.prepared, job.origin(), job.backbone, silent()).network
 
 
 def predict_split(
-    network: AnyNetwork,
+    network: Network,
     preprocessor: Preprocessor,
     prepared: Prepared,
     split: str,
-    before: AnyNetwork | None = None,
+    before: Network | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Outputs [N, K] or [N], and targets [N], of all rows of a split in their order.
 
     Args:
         before: the network that the stage began with, for tasks that hold the result against it.
     """
-    if (examination := preprocessor.task.examination) is not None:
-        return examination.measure(network, before, preprocessor.inputs, prepared.table(split))
+    if (examination := preprocessor.task.evaluation) is not None:
+        return examination.outputs(network, before, preprocessor.inputs, prepared.table(split))
     examples = encode_split(prepared, preprocessor, split)
     assert examples is not None and examples.target is not None and preprocessor.target is not None
     return preprocessor.target.decode(run_network(network, examples)), preprocessor.target.truth(examples.target)
@@ -166,7 +166,7 @@ def show(estimate: Estimate) -> str:
 def _baselines(
     job: StageJob,
     preprocessor: Preprocessor,
-    before: AnyNetwork | None,
+    before: Network | None,
     metrics: list[Metric],
     table: pa.Table,
     target: np.ndarray,
@@ -174,8 +174,8 @@ def _baselines(
 ) -> list[dict[str, Any]]:
     settings = job.recipe.eval
     found = _fitted_baselines(job, preprocessor, table)
-    if before is not None and (examination := preprocessor.task.examination) is not None:
-        outputs, _ = examination.measure(before, before, preprocessor.inputs, table)
+    if before is not None and (examination := preprocessor.task.evaluation) is not None:
+        outputs, _ = examination.outputs(before, before, preprocessor.inputs, table)
         found = [Baseline(BEFORE, outputs), *found]
     return [
         {
@@ -197,7 +197,7 @@ def _baselines(
 def _fitted_baselines(job: StageJob, preprocessor: Preprocessor, table: pa.Table) -> list[Baseline]:
     target_encoder, inputs = preprocessor.target, preprocessor.inputs
     chosen = sample_rows(job.prepared.rows("train"), job.recipe.seed, inputs.plain_rows)
-    if (examination := preprocessor.task.examination) is not None:
+    if (examination := preprocessor.task.evaluation) is not None:
         sampled = job.prepared.chosen("train", chosen)
         return examination.baselines(inputs, sampled, table)
     assert target_encoder is not None
@@ -246,11 +246,11 @@ def _mistakes(preprocessor: Preprocessor, table: pa.Table, outcome: Outcome) -> 
 
 def _explanations(
     job: StageJob,
-    network: AnyNetwork,
+    network: Network,
     preprocessor: Preprocessor,
     table: pa.Table,
     evaluation: dict[str, Any],
-    screen: Screen,
+    screen: Console,
 ) -> list[dict[str, Any]]:
     """The worst mistakes, explained; rows by lot where a task lists none. Nothing where such a model is not explained: what was trained
     is worth its evaluation all the same."""
@@ -264,12 +264,12 @@ def _explanations(
     try:
         return [{**one.on_page(), "target": mistakes.get(index)} for index, one in zip(chosen, found)]
     except (ArtifactError, DataError) as error:
-        screen.warn(f"{job.stage.name}: nothing is explained (eval.explain): {error.problem}")
+        screen.warning(f"{job.stage.name}: nothing is explained (eval.explain): {error.problem}")
         return []
 
 
 def _thresholds(
-    job: StageJob, network: AnyNetwork, preprocessor: Preprocessor, outcome: Outcome, classes: list[str]
+    job: StageJob, network: Network, preprocessor: Preprocessor, outcome: Outcome, classes: list[str]
 ) -> dict[str, Any] | None:
     """Thresholds chosen on validation, their effect measured on test."""
     if not job.prepared.rows("valid"):
@@ -279,7 +279,7 @@ def _thresholds(
 
 
 def _calibration(
-    job: StageJob, network: AnyNetwork, preprocessor: Preprocessor, outcome: Outcome
+    job: StageJob, network: Network, preprocessor: Preprocessor, outcome: Outcome
 ) -> dict[str, Any] | None:
     """Temperature scaling fitted on validation, its effect measured on test."""
     if not job.prepared.rows("valid"):

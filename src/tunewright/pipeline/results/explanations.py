@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from tunewright.errors import RecipeError
 from tunewright.evaluation.attribution import METHODS, VIEWS, Attribution, Check, check
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.tasks.base.explain import Question
 from tunewright.tasks.base.task import Preprocessor
 from tunewright.tasks.modalities import questions
@@ -58,7 +58,7 @@ class Explanation:
 
 
 def explain_rows(
-    network: AnyNetwork,
+    network: Network,
     preprocessor: Preprocessor,
     table: pa.Table,
     names: Sequence[dict[str, Any]],

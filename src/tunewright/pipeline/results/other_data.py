@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.prepare.prepare import prepare
 from tunewright.data.prepared import Prepared
 from tunewright.data.text.multiple_choice import Question, recognise_questions
 from tunewright.errors import DataError, RecipeError
 from tunewright.evaluation.intervals import bootstrap, paired_bootstrap
 from tunewright.evaluation.metrics import METRICS, Metric, Outcome
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.pipeline.stage import StageJob
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.language_model.encoder import CausalEncoder, WriterEncoder
+from tunewright.tasks.language_model.encoder import CausalEncoder, CausalTextEncoder
 from tunewright.tasks.language_model.evaluation import next_token_outputs
 from tunewright.tasks.language_model.multiple_choice import choice_scores, per_byte, read_questions
 from tunewright.tasks.registry import get_task
@@ -27,7 +27,7 @@ from tunewright.tasks.registry import get_task
 Found = tuple[str, Metric, Outcome, Outcome | None]
 
 
-def prepare_beside(recipe: Recipe, base: Path, screen: Screen) -> dict[str, Prepared]:
+def prepare_beside(recipe: Recipe, base: Path, screen: Console) -> dict[str, Prepared]:
     """The data that a stage names in `eval.beside`, seen before anything is trained.
 
     Raises:
@@ -58,7 +58,7 @@ def prepare_beside(recipe: Recipe, base: Path, screen: Screen) -> dict[str, Prep
 
 
 def measure_beside(
-    job: StageJob, network: AnyNetwork, before: AnyNetwork | None, encoder: WriterEncoder, screen: Screen
+    job: StageJob, network: Network, before: Network | None, encoder: CausalTextEncoder, screen: Console
 ) -> list[dict[str, Any]]:
     """What the report shows of each: the figures now and before, whether they differ, and of questions what guessing gives."""
     settings, seed = job.recipe.eval, job.recipe.seed
@@ -80,14 +80,14 @@ def measure_beside(
                 change = paired_bootstrap(metric, now, then, resamples=settings.resamples, seed=seed)
                 metrics[label] |= {"before": old.to_json(), **change.to_json()}
                 said += f" ({change.sentence('since before the stage')})"
-            screen.say(f"{job.stage.name}  beside, {name}: {label} {said}")
+            screen.info(f"{job.stage.name}  beside, {name}: {label} {said}")
         facts |= {"name": name, "source": source, "split": split, "rows": table.num_rows}
         entries.append({**facts, "metrics": metrics})
     return entries
 
 
 def _on_texts(
-    network: AnyNetwork, before: AnyNetwork | None, encoder: WriterEncoder, table: pa.Table, column: str
+    network: Network, before: Network | None, encoder: CausalTextEncoder, table: pa.Table, column: str
 ) -> tuple[list[Found], dict[str, Any]]:
     plain = CausalEncoder(
         columns=[column], max_length=encoder.max_length, limit=encoder.limit, tokenizer=encoder.tokenizer
@@ -101,7 +101,7 @@ def _on_texts(
 
 
 def _on_questions(
-    network: AnyNetwork, before: AnyNetwork | None, encoder: WriterEncoder, questions: list[Question]
+    network: Network, before: Network | None, encoder: CausalTextEncoder, questions: list[Question]
 ) -> tuple[list[Found], dict[str, Any]]:
     right = np.array([asked.answer for asked in questions])
     scores = [None if model is None else choice_scores(model, encoder, questions) for model in (network, before)]

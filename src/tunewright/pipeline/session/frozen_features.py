@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.batches.batch import Batch, Examples
 from tunewright.data.batches.feature_cache import Behind, Form, KeptExamples, content_hash, find_kept, keep, kept_bytes
 from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
 from tunewright.models.core.meta_weights import has_no_numbers
-from tunewright.models.core.network import AnyNetwork, evaluating
+from tunewright.models.core.network import Network, evaluating
 from tunewright.models.frozen_prefix import AfterPrefix, Prefix, as_inputs, cut, frozen_blocks, outputs_of
 from tunewright.models.hub.hf_network import NAMES_TOKENS, Transformer
 from tunewright.models.layer_table import LayerRow
-from tunewright.pipeline.build.parts import Ingredients
-from tunewright.training.freezing import Movement, never_moves
+from tunewright.pipeline.build.parts import StageParts
+from tunewright.training.freezing import TrainablePlan, never_moves
 
 # Floating-point operations that must be saved, in all and as a share of a forward pass, for the work to pay.
 WORTH = 1e10
@@ -32,7 +32,7 @@ TOLERANCE = {False: 1e-4, True: 0.1}
 class FrozenPart:
     """A network whose beginning needs to be computed only once for each example."""
 
-    network: AnyNetwork
+    network: Network
     prefix: Prefix
     key: str
 
@@ -46,7 +46,7 @@ class FrozenPart:
         """The network, which takes the batches of `examples`."""
         return AfterPrefix(self.network, self.prefix)
 
-    def examples(self, examples: Examples, name: str, screen: Screen) -> Examples:
+    def examples(self, examples: Examples, name: str, screen: Console) -> Examples:
         """The same examples with the frozen blocks' output; as they are where the disk has no room for it."""
         starts = None
         if examples.lengths is not None:
@@ -63,15 +63,15 @@ class FrozenPart:
                 try:
                     found = keep(key, forms, starts, len(examples), self._compute(examples, progress))
                 except OSError as error:
-                    screen.warn(f"the frozen blocks are computed each time: the cache cannot be written ({error})")
+                    screen.warning(f"the frozen blocks are computed each time: the cache cannot be written ({error})")
                     return examples
             size = kept_bytes(forms, len(examples), int(starts[-1]) if starts is not None else 0)
             if found is None:
-                screen.warn(
+                screen.warning(
                     f"the frozen blocks are computed each time: the disk has no room for {size / 2**30:.1f} GiB"
                 )
                 return examples
-            screen.say(
+            screen.info(
                 f"frozen blocks computed once for {len(examples):,} {name} examples, {size / 2**20:,.0f} MiB kept"
             )
         first = examples.batch(torch.arange(1)).inputs
@@ -91,7 +91,7 @@ class FrozenPart:
 class ComputedExamples(Behind):
     """The same, computed anew for each batch: for a plan, which looks at a few."""
 
-    network: AnyNetwork
+    network: Network
     prefix: Prefix
 
     def to(self, device: torch.device) -> ComputedExamples:
@@ -108,7 +108,7 @@ class ComputedExamples(Behind):
 
 
 def frozen_part(
-    ingredients: Ingredients, movements: list[Movement], examples: Examples, layers: Callable[[], list[LayerRow]]
+    ingredients: StageParts, movements: list[TrainablePlan], examples: Examples, layers: Callable[[], list[LayerRow]]
 ) -> FrozenPart | None:
     """The part of the network that never moves in this stage, where keeping its output is exact and pays; else None.
 
@@ -119,7 +119,7 @@ def frozen_part(
     network, recipe = ingredients.network, ingredients.recipe
     if not recipe.hardware.prefix_cache or recipe.train.epochs < 2 or examples.augmented:
         return None
-    if isinstance(network, Transformer) and network.described["purpose"] in NAMES_TOKENS:
+    if isinstance(network, Transformer) and network.spec["purpose"] in NAMES_TOKENS:
         return None  # what the tokens are changes from epoch to epoch
     if not ingredients.objective.supervised:
         return None

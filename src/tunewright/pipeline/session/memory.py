@@ -14,11 +14,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.batches.batch import Examples
 from tunewright.hardware.memory_tracer import piece_of
 from tunewright.models.core.meta_weights import has_no_numbers
-from tunewright.models.core.network import AnyNetwork, evaluating
+from tunewright.models.core.network import Network, evaluating
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.recipe.schema import Recipe
 
@@ -29,7 +29,7 @@ LARGE = 4 * 2**30
 
 
 def save_memory(
-    network: AnyNetwork, recipe: Recipe, examples: Examples, screen: Screen, free: int | None = None
+    network: Network, recipe: Recipe, examples: Examples, screen: Console, free: int | None = None
 ) -> tuple[bool, int | None]:
     """Switch gradient checkpointing on where the recipe says so or memory asks for it.
 
@@ -48,23 +48,23 @@ def save_memory(
     if wanted == "auto":
         free = free_memory(network) if free is None else free
         if has_no_numbers(network) and weight_bytes(network) > max(free, LARGE):
-            screen.say("activations are recomputed: the weights alone do not fit")
+            screen.info("activations are recomputed: the weights alone do not fit")
         else:
             each = activation_bytes(network, examples)
             needed = each * recipe.train.batch_size
             if needed < SHARE * free:
                 return False, each
-            screen.say(
+            screen.info(
                 f"activations are recomputed: {needed / 2**30:.1f} GiB of them would not fit well into {free / 2**30:.1f} GiB"
             )
     if not network.core.supports_gradient_checkpointing:
-        screen.warn(f"{type(network.core).__name__} cannot recompute its activations")
+        screen.warning(f"{type(network.core).__name__} cannot recompute its activations")
         return False, each
     network.core.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return True, each
 
 
-def weight_bytes(network: AnyNetwork) -> int:
+def weight_bytes(network: Network) -> int:
     """Of all parameters."""
     return tensor_bytes(network.parameters())
 
@@ -74,7 +74,7 @@ def tensor_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(value.numel() * value.element_size() for value in tensors)
 
 
-def activation_bytes(network: AnyNetwork, examples: Examples) -> int:
+def activation_bytes(network: Network, examples: Examples) -> int:
     """Bytes that a forward pass of the largest example keeps for the backward pass, weights not counted."""
     lengths = examples.lengths
     longest = torch.zeros(1, dtype=torch.int64) if lengths is None else lengths.argmax().reshape(1)
@@ -93,7 +93,7 @@ def activation_bytes(network: AnyNetwork, examples: Examples) -> int:
     return sum(sizes.values())
 
 
-def free_memory(network: AnyNetwork) -> int:
+def free_memory(network: Network) -> int:
     """Bytes that can be had on the network's device: of a processor's memory also what the system only keeps files in."""
     device = next(network.parameters()).device
     if device.type == "cuda":

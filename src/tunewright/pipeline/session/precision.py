@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.batches.batch import Examples
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import cache_file, write_record
 from tunewright.models.core.meta_weights import has_no_numbers
-from tunewright.models.core.network import AnyNetwork, Inputs, evaluating
+from tunewright.models.core.network import Inputs, Network, evaluating
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.recipe.schema import Recipe
 from tunewright.runs.folder import read_json, read_or_forget
@@ -35,7 +35,7 @@ HOPELESS = 4.0
 VERSION = 3
 
 
-def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folder: Path | None, screen: Screen) -> str:
+def set_precision(network: Network, recipe: Recipe, examples: Examples, folder: Path | None, screen: Console) -> str:
     """Put the network into the precision that the recipe asks for, or that is faster here; returns its name.
 
     The weights are float32 in any case; in bfloat16 the products of matrices are computed (autocast). The choice is
@@ -74,7 +74,7 @@ def set_precision(network: AnyNetwork, recipe: Recipe, examples: Examples, folde
     else:
         facts = _measured(network, examples, recipe.train.batch_size)
         chosen = facts["precision"]
-        screen.say(f"computing in {chosen}: bfloat16 takes {1 / facts['ratio']:.2f} times as long as float32 here")
+        screen.info(f"computing in {chosen}: bfloat16 takes {1 / facts['ratio']:.2f} times as long as float32 here")
     if kept is not None:
         write_record(kept, {"precision": chosen})
     network.reduced = chosen == "bfloat16"
@@ -92,7 +92,7 @@ def _place(network: Transformer, batch_size: int) -> Path:
     device = next(network.parameters()).device
     known = (
         VERSION,
-        network.described["config"],
+        network.spec["config"],
         batch_size,
         _machine(device),
         torch.get_num_threads(),

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.batches.batch import Examples
 from tunewright.data.batches.sampler import Batches
 from tunewright.errors import RecipeError
 from tunewright.models.core.meta_weights import has_no_numbers
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.fast_dropout import quicken_dropout
 from tunewright.models.hub.first_token_only import narrow_last_layer
 from tunewright.models.layer_table import LayerRow, layer_table
 from tunewright.models.recommendation.embedding_table import has_sparse_gradients
-from tunewright.pipeline.build.parts import Ingredients
+from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.device import choose_device, suitable_threads
 from tunewright.pipeline.session.frozen_features import ComputedExamples, FrozenPart, frozen_part
 from tunewright.pipeline.session.memory import LARGE, give_back, save_memory, weight_bytes
@@ -33,22 +33,22 @@ from tunewright.recipe.schema import Recipe
 from tunewright.tasks.language_model.preference_encoder import PreferenceExamples
 from tunewright.tasks.speech.encoder import SpeechExamples
 from tunewright.training import freezing
-from tunewright.training.distributed.process_group import team
+from tunewright.training.distributed.process_group import current_group
 from tunewright.training.optimizers.registry import build_optimizer
 from tunewright.training.optimizers.step_in_backward import step_in_backward
 from tunewright.training.regularization import penalty
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ready:
+class Session:
     """A stage before its first step."""
 
     recipe: Recipe
     device: torch.device
-    network: AnyNetwork
+    network: Network
     model: nn.Module
     """What batches are given to: the network, or what of it is behind its frozen part."""
-    movements: list[freezing.Movement]
+    movements: list[freezing.TrainablePlan]
     frozen: FrozenPart | None
     train: Examples
     valid: Examples | None
@@ -69,7 +69,7 @@ class Ready:
         return [value for entry in self.optimizer.state.values() for value in entry.values() if torch.is_tensor(value)]
 
 
-def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen, *, free: int | None = None) -> Ready:
+def open_session(ingredients: StageParts, folder: Path | None, screen: Console, *, free: int | None = None) -> Session:
     """Put everything in its place.
 
     Args:
@@ -81,7 +81,7 @@ def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen, *, fre
     """
     recipe = ingredients.recipe
     network = ingredients.network
-    if team() is not None and recipe.hardware.strategy == "fsdp":
+    if current_group() is not None and recipe.hardware.strategy == "fsdp":
         device = choose_device(recipe)  # which gets its part of the network later
     elif has_no_numbers(network):
         device = torch.device("cpu")  # where a network without numbers is thought to be, whatever the machine has
@@ -106,7 +106,7 @@ def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen, *, fre
         valid = None if valid is None else _kept(frozen, valid.to(device), "validation", folder, screen)
     groups = freezing.parameter_groups(movements, ingredients.lr)
     give_back()  # reading the data can take more than training does
-    return Ready(
+    return Session(
         recipe=recipe,
         device=device,
         network=network,
@@ -125,9 +125,7 @@ def set_up(ingredients: Ingredients, folder: Path | None, screen: Screen, *, fre
     )
 
 
-def _threads(
-    network: AnyNetwork, layers: Callable[[], list[LayerRow]], frozen: FrozenPart | None, batch_size: int
-) -> int:
+def _threads(network: Network, layers: Callable[[], list[LayerRow]], frozen: FrozenPart | None, batch_size: int) -> int:
     """CPU threads for what is computed. A large network without numbers gets all: a pass through it is spared."""
     if has_no_numbers(network) and weight_bytes(network) > LARGE:
         return torch.get_num_threads()
@@ -135,14 +133,14 @@ def _threads(
     return suitable_threads(computed, batch_size)
 
 
-def _kept(frozen: FrozenPart, examples: Examples, name: str, folder: Path | None, screen: Screen) -> Examples:
+def _kept(frozen: FrozenPart, examples: Examples, name: str, folder: Path | None, screen: Console) -> Examples:
     """The examples behind the frozen part. Nothing is kept where nothing will be trained."""
     if folder is None:
         return ComputedExamples(examples, frozen.network, frozen.prefix)
     return frozen.examples(examples, name, screen)
 
 
-def referred(ingredients: Ingredients, examples: Examples, device: torch.device, screen: Screen) -> Examples:
+def referred(ingredients: StageParts, examples: Examples, device: torch.device, screen: Console) -> Examples:
     """The examples with what the network says of them before it learns, where the objective asks for it.
 
     Nothing is learned yet, also not in a training that goes on: a checkpoint is loaded afterwards.
@@ -150,7 +148,7 @@ def referred(ingredients: Ingredients, examples: Examples, device: torch.device,
     refer = ingredients.objective.refer
     if refer is None or not isinstance(examples, PreferenceExamples):
         return examples
-    screen.say(
+    screen.info(
         f"{ingredients.objective.name}: the reference is the network as it is now, computed once for {len(examples):,} pairs"
     )
     return examples.with_reference(refer(ingredients.network, examples.to(device)))
@@ -167,7 +165,7 @@ def penalty_of(optimizer: Optimizer, recipe: Recipe) -> Callable[[], Tensor] | N
 
 def training_batches(recipe: Recipe, examples: Examples) -> Batches:
     """How a stage's epochs are cut up."""
-    found = team()
+    found = current_group()
     return Batches(
         part=found.rank if found else 0,
         parts=found.size if found else 1,

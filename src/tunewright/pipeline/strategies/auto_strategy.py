@@ -9,18 +9,18 @@ from typing import Any
 import torch
 
 from tunewright.errors import RecipeError
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.recommendation.embedding_table import has_sparse_gradients
-from tunewright.pipeline.build.parts import Ingredients
+from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.memory import free_memory, weight_bytes
-from tunewright.pipeline.session.session import Ready, training_optimizer
+from tunewright.pipeline.session.session import Session, training_optimizer
 from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Recipe, Tune
 from tunewright.training import freezing
 from tunewright.training.distributed.dtensors import divided_alike
 from tunewright.training.distributed.fsdp import shard
-from tunewright.training.distributed.process_group import Team
+from tunewright.training.distributed.process_group import ProcessGroup
 from tunewright.training.distributed.tensor_parallel import can_be_divided
 
 # Of float32 weights, what else a training keeps: gradients and AdamW's two running means.
@@ -29,7 +29,7 @@ KEPT = 4
 SHARE = 0.5
 
 
-def settle(ingredients: Ingredients, team: Team) -> Ingredients:
+def settle(ingredients: StageParts, team: ProcessGroup) -> StageParts:
     """The ingredients with `hardware.strategy` chosen, and what is measured on one device chosen without where no one device holds the network.
 
     Raises:
@@ -56,8 +56,8 @@ def settle(ingredients: Ingredients, team: Team) -> Ingredients:
 
 
 def divided(
-    ready: Ready, ingredients: Ingredients, team: Team, fill: Callable[[AnyNetwork], None] | None
-) -> tuple[Ready, Team]:
+    ready: Session, ingredients: StageParts, team: ProcessGroup, fill: Callable[[Network], None] | None
+) -> tuple[Session, ProcessGroup]:
     """The same stage with a divided copy of the network, and this process among those that have other rows than it. Collective;
     where nothing fills it, the first process keeps the whole network, on the processor."""
     recipe = ready.recipe
@@ -80,7 +80,7 @@ def divided(
     return ready, rows
 
 
-def strategy_for(recipe: Recipe, tune: Tune, network: AnyNetwork, free: float) -> str:
+def strategy_for(recipe: Recipe, tune: Tune, network: Network, free: float) -> str:
     """`hardware.strategy`, or what is chosen in its place: the network is divided where a device has too little memory for the whole.
 
     Args:
@@ -95,7 +95,7 @@ def strategy_for(recipe: Recipe, tune: Tune, network: AnyNetwork, free: float) -
     return "fsdp" if KEPT * weight_bytes(network) > SHARE * free else "ddp"
 
 
-def _require(ingredients: Ingredients, *, divided: bool) -> None:
+def _require(ingredients: StageParts, *, divided: bool) -> None:
     """Raises RecipeError for what several processes cannot train."""
     devices = ingredients.recipe.hardware.devices
     for problem, place in obstacles(ingredients, divided=divided):
@@ -109,7 +109,7 @@ def _require(ingredients: Ingredients, *, divided: bool) -> None:
         )
 
 
-def obstacles(ingredients: Ingredients, *, divided: bool) -> list[tuple[str, str]]:
+def obstacles(ingredients: StageParts, *, divided: bool) -> list[tuple[str, str]]:
     """Why several processes cannot train this, or not with a divided network; and the place in the recipe that wants it."""
     recipe, network = ingredients.recipe, ingredients.network
     optimizer, _ = parse_named(recipe.train.optimizer, "train.optimizer")
@@ -128,7 +128,7 @@ def obstacles(ingredients: Ingredients, *, divided: bool) -> list[tuple[str, str
     return found + [(problem, "hardware.strategy") for problem, present in in_parts.items() if present and divided]
 
 
-def require_layers(ingredients: Ingredients, processes: int) -> None:
+def require_layers(ingredients: StageParts, processes: int) -> None:
     """Raises RecipeError where `hardware.tensor` processes of these cannot divide the layers of the network among them."""
     network, hardware = ingredients.network, ingredients.recipe.hardware
     count, penalties = hardware.tensor, ingredients.recipe.train.regularization

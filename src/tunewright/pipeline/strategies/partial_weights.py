@@ -8,20 +8,20 @@ from torch import Tensor
 
 from tunewright.console import silent
 from tunewright.models.backbone import weights_folder
-from tunewright.models.core.meta_weights import is_hollow
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.meta_weights import is_meta
+from tunewright.models.core.network import Network
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.hub.sharded_loading import draw, file_name, is_in_files, is_piecewise
-from tunewright.pipeline.build.parts import Ingredients, gather
+from tunewright.pipeline.build.parts import StageParts, build_parts
 from tunewright.pipeline.stage import StageJob
 from tunewright.pipeline.strategies.auto_strategy import settle
 from tunewright.random import mix
 from tunewright.tasks.registry import get_task
-from tunewright.training.distributed.dtensors import own_part
-from tunewright.training.distributed.process_group import Team
+from tunewright.training.distributed.dtensors import local_shard
+from tunewright.training.distributed.process_group import ProcessGroup
 
 
-def is_read_in_parts(job: StageJob, team: Team) -> bool:
+def is_read_in_parts(job: StageJob, team: ProcessGroup) -> bool:
     """Whether a team divides a stage's network, and each process can get its own part: of a gpt that is new, or whose files have it whole.
 
     Raises:
@@ -29,7 +29,7 @@ def is_read_in_parts(job: StageJob, team: Team) -> bool:
     """
     if job.recipe.hardware.strategy == "ddp" or get_task(job.recipe.task).purpose != "causal-lm":
         return False
-    ingredients = gather(job.recipe, job.prepared, job.origin("parts"), job.backbone, silent(), numbers="parts")
+    ingredients = build_parts(job.recipe, job.prepared, job.origin("parts"), job.backbone, silent(), numbers="parts")
     network = ingredients.network
     if not is_piecewise(network) or settle(ingredients, team).recipe.hardware.strategy != "fsdp":
         return False
@@ -39,7 +39,7 @@ def is_read_in_parts(job: StageJob, team: Team) -> bool:
     return is_in_files(network, wanted, folder)
 
 
-def fill(divided: AnyNetwork, ingredients: Ingredients, job: StageJob) -> None:
+def fill(divided: Network, ingredients: StageParts, job: StageJob) -> None:
     """Give a divided network this process's part of each weight.
 
     Args:
@@ -53,7 +53,7 @@ def fill(divided: AnyNetwork, ingredients: Ingredients, job: StageJob) -> None:
 
     def put(name: str, whole: Tensor) -> None:
         if name in places:
-            own_part(places[name]).copy_(own_part(divide(whole, places[name])))
+            local_shard(places[name]).copy_(local_shard(divide(whole, places[name])))
 
     for name, value in network.named_parameters():
         if name not in wanted:
@@ -67,10 +67,10 @@ def fill(divided: AnyNetwork, ingredients: Ingredients, job: StageJob) -> None:
     read_into(folder, {name: copies[0] for name, copies in named.items()})
     for first, *others in named.values():
         for other in others:
-            own_part(other).copy_(own_part(first))
+            local_shard(other).copy_(local_shard(first))
 
 
-def write(folder: Path, divided: AnyNetwork, whole: AnyNetwork, moving: dict[str, Tensor], team: Team) -> None:
+def write(folder: Path, divided: Network, whole: Network, moving: dict[str, Tensor], team: ProcessGroup) -> None:
     """The weights of a divided network as a saved model has them. Collective.
 
     Of an adapted one all that moved is put into the first process's network, which is saved as any other.
@@ -87,7 +87,7 @@ def write(folder: Path, divided: AnyNetwork, whole: AnyNetwork, moving: dict[str
         write_whole(folder, named, team)
         return
     found = gathered(moving, team)
-    if team.first:
+    if team.is_writer:
         whole.load_state_dict(found, strict=False, assign=True)
 
 
@@ -98,5 +98,5 @@ def _folder(job: StageJob) -> Path | None:
     return None if job.pretrained is None else weights_folder(job.pretrained)
 
 
-def _without_numbers(network: AnyNetwork) -> set[str]:
-    return {name for name, value in network.named_parameters() if is_hollow(value)}
+def _without_numbers(network: Network) -> set[str]:
+    return {name for name, value in network.named_parameters() if is_meta(value)}

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.batches.batch import Examples
 from tunewright.data.batches.mixing import MixedExamples
 from tunewright.data.batches.packing import PackedExamples
@@ -31,8 +31,8 @@ from tunewright.errors import ArtifactError, DataError, RecipeError
 from tunewright.files import sync_folder, write_json
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.recommendation.embedding_table import has_sparse_gradients
-from tunewright.pipeline.build.parts import Ingredients
-from tunewright.pipeline.session.session import Ready
+from tunewright.pipeline.build.parts import StageParts
+from tunewright.pipeline.session.session import Session
 from tunewright.pipeline.stage import StageJob
 from tunewright.pipeline.summary.privacy_lineage import (
     learned,
@@ -88,7 +88,7 @@ class PrivateTraining:
 
 
 def private_training(
-    job: StageJob, ingredients: Ingredients, ready: Ready, objective: StepObjective, screen: Screen
+    job: StageJob, ingredients: StageParts, ready: Session, objective: StepObjective, screen: Console
 ) -> PrivateTraining:
     """Everything for a private stage, after it was seen that this network can be trained so.
 
@@ -126,7 +126,9 @@ def private_training(
     say_what_adds_up(starting_lineage(job), learned(job, prepared, spent, own), screen)
     warn_of_statistics(own, screen)
     for column, count in outside(prepared, recipe).items():
-        screen.warn(f"{count:,} training rows have values of {column!r} outside its public categories, read as unknown")
+        screen.warning(
+            f"{count:,} training rows have values of {column!r} outside its public categories, read as unknown"
+        )
     gradient = PrivateGradient(
         clip_norm=privacy.clip_norm,
         noise_multiplier=noise,
@@ -144,19 +146,19 @@ def private_training(
     )
 
 
-def _say(privacy: Privacy, spent: Spent, units: int, screen: Screen) -> None:
+def _say(privacy: Privacy, spent: Spent, units: int, screen: Console) -> None:
     """Say what the stage will cost."""
-    screen.say(
+    screen.info(
         f"privacy: ε = {privacy.epsilon:g} at δ = {spent.delta:.2g} for {units:,} {privacy.unit}s: {spent.steps.steps:,} steps that "
         f"each draw {spent.steps.rate:.3%}, noise {spent.steps.noise_multiplier:.3f} times the norm of {privacy.clip_norm:g}"
     )
     if spent.delta >= 1 / units:
-        screen.warn(
+        screen.warning(
             f"δ = {spent.delta:.2g} is no less than 1/{units:,}: it would allow a whole {privacy.unit} to be published"
         )
 
 
-def rehearsed_gradient(ready: Ready) -> PrivateGradient | None:
+def rehearsed_gradient(ready: Session) -> PrivateGradient | None:
     """For a plan: the same work as that of a private stage, of which nothing is written down. None: the recipe asks for no privacy.
 
     Raises:
@@ -172,7 +174,7 @@ def rehearsed_gradient(ready: Ready) -> PrivateGradient | None:
     )
 
 
-def _made_ready(ready: Ready) -> Examples:
+def _made_ready(ready: Session) -> Examples:
     """The examples, each of one unit, after the network was made to show its outputs.
 
     Raises:
@@ -223,7 +225,7 @@ def users_of(recipe: Recipe, prepared: Prepared, examples: Examples) -> list[Ten
     return [torch.from_numpy(part) for part in np.split(places, cuts)]
 
 
-def _require_layers(ready: Ready) -> None:
+def _require_layers(ready: Session) -> None:
     """Raises RecipeError for layers of which it is known that they cannot be told apart by example."""
     if has_sparse_gradients(ready.network):
         raise RecipeError(

@@ -9,17 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.batches.batch import Examples
 from tunewright.data.batches.examples import TokenExamples
 from tunewright.data.batches.mixing import MixedExamples
 from tunewright.data.batches.packing import PackedExamples
 from tunewright.data.prepared import Prepared
 from tunewright.data.text.tokenizer import MEASURED, measure_tokenizer
-from tunewright.pipeline.build.parts import Ingredients
+from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.summary.show_conversation import show_first
 from tunewright.recipe.stages import StageRecipe
-from tunewright.tasks.language_model.chat_encoder import ChatEncoder, ChatExamples, TalkEncoder
+from tunewright.tasks.language_model.chat_encoder import ChatEncoder, ChatExamples, SupervisedChatEncoder
 from tunewright.tasks.language_model.encoder import CausalEncoder
 from tunewright.tasks.language_model.preference_encoder import PreferenceEncoder, PreferenceExamples
 from tunewright.tasks.registry import get_task
@@ -27,7 +27,7 @@ from tunewright.tasks.speech.encoder import SpeechEncoder, SpeechExamples
 from tunewright.tasks.text.encoder import TextEncoder, TokenEncoder, load_tokens, text_columns
 
 
-def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) -> dict[str, Any] | None:
+def describe_texts(ingredients: StageParts, train: Examples, screen: Console) -> dict[str, Any] | None:
     """The summary's "texts", said on the screen too; None where the inputs are no texts.
 
     Args:
@@ -38,7 +38,7 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
         facts = _tokenizer(prepared, encoder, screen)
         whole = train.examples if isinstance(train, MixedExamples) else train
         tokens = len(whole.tokens)
-        screen.say(
+        screen.info(
             f"{len(whole.documents):,} training texts, {tokens:,} tokens, in {len(whole):,} rows of {encoder.max_length}; "
             "no token looks into another text"
         )
@@ -52,12 +52,12 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
             said["mix"] = _say_mix(train, screen)
         return said
     if isinstance(encoder, SpeechEncoder) and isinstance(train, SpeechExamples):
-        screen.say(
+        screen.info(
             f"{len(train):,} recordings, {train.seconds / 3600:.2f} hours; {len(encoder.letters)} letters: "
             + "".join(encoder.letters)
         )
         if train.impossible:
-            screen.warn(f"{train.impossible:,} recordings have no words or are too short for them, and are left out")
+            screen.warning(f"{train.impossible:,} recordings have no words or are too short for them, and are left out")
         return {
             "examples": len(train),
             "seconds": train.seconds,
@@ -66,16 +66,16 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
         }
     if isinstance(encoder, PreferenceEncoder) and isinstance(train, PreferenceExamples):
         tokens, compared = train.texts.tokens, train.texts.trained_tokens
-        screen.say(
+        screen.info(
             f"{len(train):,} pairs of answers ({encoder.shape}), {tokens:,} tokens, of which the answers' {compared:,} count"
         )
         _say_cut(train.texts, encoder, screen)
         show_first(encoder, train, screen)
         facts = {"tokens": tokens, "trained": compared, "examples": len(train)}
         return {**facts, "max_length": encoder.max_length, "cut": train.texts.cut}
-    if isinstance(encoder, ChatEncoder) and isinstance(train, ChatExamples):
+    if isinstance(encoder, SupervisedChatEncoder) and isinstance(train, ChatExamples):
         tokens, trained, count = train.tokens, train.trained_tokens, len(train.conversations)
-        screen.say(
+        screen.info(
             f"{count:,} conversations ({encoder.shape}), {tokens:,} tokens, of which the assistant's {trained:,} are trained, "
             f"in {len(train):,} rows of at most {encoder.max_length}; no token looks into another conversation"
         )
@@ -90,14 +90,14 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
     found = f"{rows:,} training texts, {tokens:,} tokens"
     if encoder.passages:
         found += f", in {len(train):,} passages of at most {encoder.max_length}"
-    screen.say(found)
+    screen.info(found)
     if train.cut:
-        screen.warn(
+        screen.warning(
             f"{train.cut:,} training texts are longer than {encoder.max_length} tokens and are cut; "
             f"model.max_length: {encoder.limit} is the most"
         )
     if train.empty:
-        screen.warn(f"{train.empty:,} training texts hold no token that the tokenizer knows and are no examples")
+        screen.warning(f"{train.empty:,} training texts hold no token that the tokenizer knows and are no examples")
     return {
         "tokenizer": facts,
         "tokens": tokens,
@@ -108,38 +108,38 @@ def describe_texts(ingredients: Ingredients, train: Examples, screen: Screen) ->
     }
 
 
-def _say_mix(train: MixedExamples, screen: Screen) -> list[dict[str, Any]]:
+def _say_mix(train: MixedExamples, screen: Console) -> list[dict[str, Any]]:
     """What an epoch reads of each source."""
     sizes = np.diff(train.starts).tolist()
     found: list[dict[str, Any]] = []
     for (name, weight), size, count in zip(train.weights.items(), sizes, train.counts.tolist(), strict=True):
         found.append({"source": name, "weight": weight, "rows": size, "read": count, "share": count / len(train)})
-        screen.say(f"{name}: {size:,} rows, of which an epoch reads {count:,}, {count / len(train):.0%} of all")
+        screen.info(f"{name}: {size:,} rows, of which an epoch reads {count:,}, {count / len(train):.0%} of all")
     return found
 
 
-def _say_cut(train: ChatExamples, encoder: TalkEncoder, screen: Screen) -> None:
+def _say_cut(train: ChatExamples, encoder: ChatEncoder, screen: Console) -> None:
     if train.cut:
-        screen.warn(
+        screen.warning(
             f"{train.cut:,} conversations are longer than {encoder.max_length} tokens and lose their end; "
             f"model.max_length: {encoder.limit} is the most"
         )
 
 
-def _tokenizer(prepared: Prepared, encoder: TokenEncoder, screen: Screen) -> dict[str, Any]:
+def _tokenizer(prepared: Prepared, encoder: TokenEncoder, screen: Console) -> dict[str, Any]:
     """How the tokenizer does on texts that it was not trained on, said and as a dict."""
     split = "valid" if prepared.rows("valid") else "train"
     table = next(prepared.pieces(split, encoder.columns, rows=MEASURED))
     texts = [text for name in encoder.columns for text in encoder.texts(table, name)]
     facts = measure_tokenizer(encoder.tokenizer, texts, len(encoder.tokenizer))
-    screen.say(
+    screen.info(
         f"tokenizer: {facts.vocabulary:,} pieces; on {facts.texts:,} {_SPLITS[split]} texts "
         f"{facts.bytes_per_token:.2f} bytes a token, {facts.unknown_rate:.2%} unknown"
     )
     return {**asdict(facts), "measured_on": split}
 
 
-def warn_of_known_texts(stages: list[StageRecipe], prepared: list[Prepared], screen: Screen) -> None:
+def warn_of_known_texts(stages: list[StageRecipe], prepared: list[Prepared], screen: Console) -> None:
     """Say how many test texts of a stage an earlier stage learned from without their labels: the result on them may look
     better than it is on texts that are wholly new."""
     for index, stage in enumerate(stages):
@@ -152,7 +152,7 @@ def warn_of_known_texts(stages: list[StageRecipe], prepared: list[Prepared], scr
             read = pa.concat_arrays([column.combine_chunks() for column in _texts(before, data, "train")])
             known = np.any([np.asarray(pc.is_in(column, value_set=read)) for column in test], axis=0)
             if known.any():
-                screen.warn(
+                screen.warning(
                     f"{int(known.sum()):,} of the {len(known):,} test texts of {stage.name} stand in what {before.name} "
                     "learns from, without their labels; so that no test text has been read, keep equal texts together in "
                     "both stages: data: {input: TEXT, split: {by: group, column: TEXT}}"

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.prepared import Prepared
 from tunewright.errors import ArtifactError
 from tunewright.models.backbone import Backbone
@@ -151,7 +151,7 @@ def promise(lineage: Lineage) -> dict[str, Any] | None:
 
 
 def warn_of_lost_promises(
-    stages: Sequence[StageRecipe], prepared: Sequence[Prepared], start: Lineage, screen: Screen
+    stages: Sequence[StageRecipe], prepared: Sequence[Prepared], start: Lineage, screen: Console
 ) -> None:
     """Say, before anything is trained, where the recipe's stages leave no promise, or several that add up.
 
@@ -166,7 +166,7 @@ def warn_of_lost_promises(
             line = _caution(stage.name, guarantee, may_be_apart=len(contents) > 1)
             if line is not None and line not in said:
                 said.add(line)
-                screen.warn(line)
+                screen.warning(line)
 
 
 def _foreseen(stage: StageRecipe, prepared: Prepared) -> Learned:
@@ -217,23 +217,23 @@ def _caution(stage: str, guarantee: Guarantee, *, may_be_apart: bool) -> str | N
             return None
 
 
-def say_what_adds_up(start: Lineage, learned: Learned, screen: Screen) -> None:
+def say_what_adds_up(start: Lineage, learned: Learned, screen: Console) -> None:
     """Say what the model of a private stage will have spent in all, where others spent on the same rows before."""
     after = start.after(learned).guarantees()[0]
     if after.epsilon is not None and len(after.stages) > 1:
-        screen.warn(
+        screen.warning(
             f"privacy: with what was spent before on rows that may be the same ({', '.join(after.stages)}), the model will "
             f"have ε = {after.epsilon:.3g} at δ = {after.delta:.2g}"
         )
 
 
-def warn_of_statistics(found: Sequence[Statistic], screen: Screen) -> None:
+def warn_of_statistics(found: Sequence[Statistic], screen: Console) -> None:
     """Name what will be in the model without noise, with the remedy."""
     if not found:
         return
     shown = "; ".join(named_statistics(Words("en"), {"statistics": [asdict(entry) for entry in found[:5]]}))
     more = f"; and {len(found) - 5} more, all on the model's card" if len(found) > 5 else ""
-    screen.warn(
+    screen.warning(
         f"privacy: computed from the training rows without noise, and kept in the model: {shown}{more}. "
         + remedy(found)
     )

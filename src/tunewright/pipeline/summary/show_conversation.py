@@ -6,8 +6,8 @@ from itertools import groupby
 
 from rich.text import Text
 
-from tunewright.console import Screen
-from tunewright.tasks.language_model.chat_encoder import ChatExamples, TalkEncoder
+from tunewright.console import Console
+from tunewright.tasks.language_model.chat_encoder import ChatEncoder, ChatExamples
 from tunewright.tasks.language_model.chat_template import Rendered
 from tunewright.tasks.language_model.preference_encoder import PreferenceExamples
 
@@ -16,7 +16,7 @@ OPENED, CLOSED = "⟦", "⟧"
 LONGEST = 1500
 
 
-def show_first(encoder: TalkEncoder, examples: ChatExamples | PreferenceExamples, screen: Screen) -> None:
+def show_first(encoder: ChatEncoder, examples: ChatExamples | PreferenceExamples, screen: Console) -> None:
     """Print the first conversation, or the two of the first pair."""
     if isinstance(examples, ChatExamples):
         show_conversation(encoder, examples.conversations[0], "the first conversation", screen)
@@ -26,7 +26,7 @@ def show_first(encoder: TalkEncoder, examples: ChatExamples | PreferenceExamples
     show_conversation(encoder, rejected, "the first pair, rejected", screen)
 
 
-def show_conversation(encoder: TalkEncoder, found: Rendered, title: str, screen: Screen) -> None:
+def show_conversation(encoder: ChatEncoder, found: Rendered, title: str, screen: Console) -> None:
     """Print it; what is trained stands in marks, and green where the terminal has colours."""
     text = Text()
     pairs = zip(found.ids, found.trained, strict=True)
@@ -36,5 +36,5 @@ def show_conversation(encoder: TalkEncoder, found: Rendered, title: str, screen:
     if len(text) > LONGEST:
         text = text[:LONGEST].append(" …")
     count = sum(found.trained)
-    screen.say(f"{title}, {len(found.ids):,} tokens; what is trained, {count:,} of them, stands in {OPENED} {CLOSED}:")
+    screen.info(f"{title}, {len(found.ids):,} tokens; what is trained, {count:,} of them, stands in {OPENED} {CLOSED}:")
     screen.console.print(text)

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 
 from tunewright.data.prepared import Prepared
-from tunewright.models.core.network import AnyNetwork, Inputs
+from tunewright.models.core.network import Inputs, Network
 from tunewright.models.diagram import network_svg
 from tunewright.models.hub.hf_network import Transformer, auto_class
 from tunewright.models.layer_table import layer_table
 from tunewright.models.saved_model import BESIDE
-from tunewright.pipeline.build.parts import Ingredients
+from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.stage import StageJob
 from tunewright.runs.folder import read_json
-from tunewright.training.freezing import Movement, is_trained
+from tunewright.training.freezing import TrainablePlan, is_trained
 from tunewright.training.state import State
 
 
@@ -42,7 +42,7 @@ def describe_data(prepared: Prepared) -> dict[str, Any]:
 
 
 def describe_network(
-    ingredients: Ingredients, movements: list[Movement], epochs: int, lr: float | None
+    ingredients: StageParts, movements: list[TrainablePlan], epochs: int, lr: float | None
 ) -> dict[str, Any]:
     """The layers, which of them were trained and how fast, parameters, FLOPs, and the picture.
 
@@ -75,8 +75,8 @@ def describe_network(
     total = sum(row.parameters for row in rows)
     still = total - sum(moving.values())
     if isinstance(network, Transformer):
-        title = f"{network.described['config']['model_type']}, {len(rows)} blocks"
-        if (bits := network.described.get("quantize")) is not None:
+        title = f"{network.spec['config']['model_type']}, {len(rows)} blocks"
+        if (bits := network.spec.get("quantize")) is not None:
             title += f", matrices in {bits}"
     else:
         title = ", ".join(row.kind for row in rows) if len(rows) <= 12 else f"{len(rows)} blocks"
@@ -104,30 +104,30 @@ def describe_source(job: StageJob) -> dict[str, Any] | None:
     return {"name": name, "hub": backbone.hub, "licence": backbone.licence}
 
 
-def describe_opening(network: AnyNetwork, made_from: dict[str, Any] | None) -> dict[str, Any]:
+def describe_opening(network: Network, made_from: dict[str, Any] | None) -> dict[str, Any]:
     """By which library the saved folder is opened, and how: what the model card says of it."""
     facts: dict[str, Any] = {"library": "tunewright", "made_from": made_from}
     if not isinstance(network, Transformer):
         return facts
-    facts["purpose"] = network.described["purpose"]
-    facts["own_head"] = network.described["head"] is not None
+    facts["purpose"] = network.spec["purpose"]
+    facts["own_head"] = network.spec["head"] is not None
     if facts["own_head"]:
         return facts
-    facts["class"] = auto_class(network.described["purpose"]).__name__
+    facts["class"] = auto_class(network.spec["purpose"]).__name__
     facts["library"] = "peft" if network.adapted else "transformers"
     if network.adapted:
         base = network.model.peft_config["default"].base_model_name_or_path  # pyright: ignore
-        on_hub = made_from is not None and network.described["base"] == made_from["name"]
+        on_hub = made_from is not None and network.spec["base"] == made_from["name"]
         facts["base"] = made_from["hub"] if made_from is not None and on_hub and made_from["hub"] else base
-        facts["quantize"] = network.described.get("quantize")
+        facts["quantize"] = network.spec.get("quantize")
     return facts
 
 
-def _reads_text(network: AnyNetwork) -> bool:
-    return isinstance(network, Transformer) and network.described["purpose"] != "image-classification"
+def _reads_text(network: Network) -> bool:
+    return isinstance(network, Transformer) and network.spec["purpose"] != "image-classification"
 
 
-def _example(ingredients: Ingredients) -> Inputs:
+def _example(ingredients: StageParts) -> Inputs:
     """An empty example, of the longest text that the network gets."""
     network = ingredients.network
     if isinstance(network, Transformer) and _reads_text(network):
@@ -135,7 +135,7 @@ def _example(ingredients: Ingredients) -> Inputs:
     return network.example()
 
 
-def describe_training(ingredients: Ingredients, state: State, lr: float | None, selected_by: str) -> dict[str, Any]:
+def describe_training(ingredients: StageParts, state: State, lr: float | None, selected_by: str) -> dict[str, Any]:
     """What was done, and how long it took."""
     recipe, best = ingredients.recipe, state.best
     return {

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.data.batches.batch import Examples
 from tunewright.errors import RecipeError
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.pipeline.build.few_shot_default import FEW, examples_a_class
-from tunewright.pipeline.build.parts import Ingredients
+from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.device import choose_device, threads
 from tunewright.pipeline.stage import StageJob
 from tunewright.pipeline.summary.data_summary import describe_texts
@@ -27,11 +27,11 @@ from tunewright.training.freeze_certificate import fingerprint
 from tunewright.training.linear_probe import Fit, fit_logistic, last_layer, take_features, write_layer
 from tunewright.training.objectives.base import Objective
 from tunewright.training.objectives.contrastive import FromPairs, PairExamples, pairs_an_epoch
-from tunewright.training.objectives.supervised import FromLabels
+from tunewright.training.objectives.supervised import SupervisedLoss
 from tunewright.training.state import State
 
 
-def learn_from_features(job: StageJob, ingredients: Ingredients, screen: Screen) -> None:
+def learn_from_features(job: StageJob, ingredients: StageParts, screen: Console) -> None:
     """Leave the network as it is but for its last layer, which becomes a logistic regression on what flows into it.
 
     Raises:
@@ -43,7 +43,7 @@ def learn_from_features(job: StageJob, ingredients: Ingredients, screen: Screen)
     texts = describe_texts(ingredients, plain, screen)
     examples = plain.to(device)
     if ingredients.augmentation is not None:
-        screen.warn("train.augment has no part in this: features are taken from the pictures as they are")
+        screen.warning("train.augment has no part in this: features are taken from the pictures as they are")
     name, _ = _last_layer(network, examples)
     movements = [
         replace(movement, moving=frozenset(movement.moving & {f"{name}.weight", f"{name}.bias"}))
@@ -62,7 +62,7 @@ def learn_from_features(job: StageJob, ingredients: Ingredients, screen: Screen)
     finish_stage(job, ingredients, state, movements, before, None, facts, texts, screen)
 
 
-def learn_from_pairs(job: StageJob, ingredients: Ingredients, screen: Screen) -> None:
+def learn_from_pairs(job: StageJob, ingredients: StageParts, screen: Console) -> None:
     """Train the encoder until examples of one class lie close together and others apart, then solve for the head.
 
     SetFit (Tunstall et al. 2022, section 3): both steps, with the features that the head reads as the embedding.
@@ -84,20 +84,20 @@ def learn_from_pairs(job: StageJob, ingredients: Ingredients, screen: Screen) ->
         seed=job.recipe.seed,
         each=pairs_an_epoch(job.recipe.train.epochs),
     )
-    screen.say(f"{job.stage.name}: {len(pairs):,} pairs an epoch, then a logistic regression on the features")
+    screen.info(f"{job.stage.name}: {len(pairs):,} pairs an epoch, then a logistic regression on the features")
     objective = Objective(name="contrastive", supervised=True, bind=lambda seed, device: FromPairs(layer=layer))
     paired = replace(ingredients, objective=objective, encoded={"train": pairs, "valid": None})
 
     def solve_and_finish(
         job: StageJob,
-        _paired: Ingredients,
+        _paired: StageParts,
         state: State,
-        movements: Sequence[freezing.Movement],
+        movements: Sequence[freezing.TrainablePlan],
         before: dict[str, str],
         lr: float | None,
         facts: dict[str, Any],
         _texts: dict[str, Any] | None,
-        screen: Screen,
+        screen: Console,
     ) -> None:
         found = _solve_head(job, ingredients, examples.to(choose_device(job.recipe)), screen)
         facts = {**facts, "objective": "contrastive", "few_shot": found}
@@ -106,13 +106,13 @@ def learn_from_pairs(job: StageJob, ingredients: Ingredients, screen: Screen) ->
     train_ingredients(job, paired, screen, finish=solve_and_finish)
 
 
-def _solve_head(job: StageJob, ingredients: Ingredients, examples: Examples, screen: Screen) -> dict[str, Any]:
+def _solve_head(job: StageJob, ingredients: StageParts, examples: Examples, screen: Console) -> dict[str, Any]:
     """Write the regression into the network; returns what the summary says of it."""
     network = ingredients.network
     if isinstance(network, Transformer):
         network.reduced = False  # a regression from few rows is worth all digits
     objective = ingredients.objective.bind(job.recipe.seed, next(network.parameters()).device)
-    assert isinstance(objective, FromLabels) and examples.target is not None
+    assert isinstance(objective, SupervisedLoss) and examples.target is not None
     target = ingredients.preprocessor.target
     assert target is not None and target.classes is not None
     _, layer = _last_layer(network, examples)
@@ -135,9 +135,9 @@ def _solve_head(job: StageJob, ingredients: Ingredients, examples: Examples, scr
     scored = (
         f", {fit.folds}-fold cross-validated log loss {best.log_loss:.4f}, accuracy {best.accuracy:.4f}" if best else ""
     )
-    screen.say(f"{job.stage.name}  logistic regression on {features.shape[1]} features, C {fit.C:g}{scored}")
+    screen.info(f"{job.stage.name}  logistic regression on {features.shape[1]} features, C {fit.C:g}{scored}")
     for note in notes:
-        screen.warn(note)
+        screen.warning(note)
     count = examples_a_class(ingredients.prepared)
     return {
         "method": ingredients.tune.method,
@@ -170,7 +170,7 @@ def _notes(labels: np.ndarray, classes: list[str], fit: Fit, method: str) -> lis
     return notes
 
 
-def _examples(ingredients: Ingredients) -> Examples:
+def _examples(ingredients: StageParts) -> Examples:
     train = ingredients.recipe.train
     if train.label_smoothing:
         raise RecipeError(
@@ -184,7 +184,7 @@ def _examples(ingredients: Ingredients) -> Examples:
     return examples
 
 
-def _last_layer(network: AnyNetwork, examples: Examples) -> Any:
+def _last_layer(network: Network, examples: Examples) -> Any:
     import torch
 
     return last_layer(network, examples.batch(torch.arange(1)).inputs)

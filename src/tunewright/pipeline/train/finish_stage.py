@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.errors import RunFailed
 from tunewright.files import write_record
 from tunewright.models.saved_model import save_model
-from tunewright.pipeline.build.parts import Ingredients
+from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.stage import StageJob
 from tunewright.pipeline.summary.privacy_lineage import LINEAGE, lineage_after, promise
 from tunewright.pipeline.summary.stage_summary import (
@@ -27,14 +27,14 @@ from tunewright.training.state import State
 
 def finish_stage(
     job: StageJob,
-    ingredients: Ingredients,
+    ingredients: StageParts,
     state: State,
-    movements: list[freezing.Movement],
+    movements: list[freezing.TrainablePlan],
     before: dict[str, str],
     lr: float | None,
     means: dict[str, Any],
     texts: dict[str, Any] | None,
-    screen: Screen,
+    screen: Console,
     after: dict[str, str] | None = None,
 ) -> None:
     """Save the best weights, check the freeze certificate, write the summary.
@@ -47,7 +47,7 @@ def finish_stage(
     """
     network = ingredients.network
     if state.best is not None and after is None:
-        freezing.load_moving(network, movements, load_best(job.folder / "checkpoints", state.best.folder))
+        freezing.load_trainable(network, movements, load_best(job.folder / "checkpoints", state.best.folder))
     freezing.release(network)
     ingredients.preprocessor.inputs.write(job.folder / "model")
     made_from = describe_source(job)
@@ -79,7 +79,7 @@ def finish_stage(
     write_record(job.folder / "summary.json", summary)
 
 
-def show_certificate(stage: str, certificate: dict[str, Any], screen: Screen) -> None:
+def show_certificate(stage: str, certificate: dict[str, Any], screen: Console) -> None:
     """One line on what stayed and what moved; RunFailed when something frozen has moved."""
     if not certificate["passed"]:
         raise RunFailed(
@@ -92,8 +92,8 @@ def show_certificate(stage: str, certificate: dict[str, Any], screen: Screen) ->
     if frozen:
         tensors = sum(entry["tensors"] for entry in frozen)
         moved = sum(entry["changed"] for entry in trained)
-        screen.say(
+        screen.info(
             f"{stage}  freeze certificate passed: {tensors} frozen tensors identical, {moved} trained ones changed"
         )
     for warning in certificate["warnings"]:
-        screen.warn(warning)
+        screen.warning(warning)

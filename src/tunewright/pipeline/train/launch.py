@@ -20,13 +20,13 @@ from tunewright.console import silent
 from tunewright.data.manifest import Manifest
 from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError, RunFailed
-from tunewright.pipeline.build.parts import gather
+from tunewright.pipeline.build.parts import build_parts
 from tunewright.pipeline.read_recipe import read_recipe
 from tunewright.pipeline.stage import StageJob, recipe_backbone
 from tunewright.pipeline.train.train_stage import train_ingredients
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import StageRecipe
-from tunewright.training.distributed.process_group import Team, join, leave
+from tunewright.training.distributed.process_group import ProcessGroup, join, leave
 
 # Between looks at the processes that were started, in seconds; and how long they have to end once one has failed.
 LOOK, LAST_SECONDS = 0.1, 10
@@ -34,9 +34,9 @@ LOOK, LAST_SECONDS = 0.1, 10
 LOST = ("Connection closed", "Connection reset", "NCCL", "gloo", "remote worker", "Broken pipe")
 
 
-def follow(team: Team) -> None:
+def follow(team: ProcessGroup) -> None:
     """What every process but the first does: train along, until the first one is done."""
-    while (order := team.told(None)) is not None:
+    while (order := team.broadcast(None)) is not None:
         recipe = Recipe.model_validate(order["recipe"])
         prepared = Prepared(Path(order["prepared"]), Manifest.from_json(order["manifest"]), Path(order["base"]))
         job = StageJob(
@@ -47,7 +47,7 @@ def follow(team: Team) -> None:
             backbone=recipe_backbone(recipe, prepared.base),
         )
         numbers = order["numbers"]
-        ingredients = gather(recipe, prepared, job.origin(numbers), job.backbone, silent(), numbers=numbers)
+        ingredients = build_parts(recipe, prepared, job.origin(numbers), job.backbone, silent(), numbers=numbers)
         train_ingredients(job, ingredients, silent())
 
 
@@ -137,9 +137,9 @@ def carried_out(first: Any) -> None:
         return
     # A failed process ends at once, and its team with it: nobody waits for one that will never come.
     try:
-        if found.first:
+        if found.is_writer:
             first()
-            found.told(None)
+            found.broadcast(None)
         else:
             follow(found)
         leave()

@@ -6,24 +6,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tunewright.checksums import find_damage
-from tunewright.console import Screen
-from tunewright.models.core.meta_weights import Numbers
+from tunewright.console import Console
+from tunewright.models.core.meta_weights import Weights
 from tunewright.notes import note
-from tunewright.pipeline.build.parts import Ingredients, gather
+from tunewright.pipeline.build.parts import StageParts, build_parts
 from tunewright.pipeline.stage import StageJob
 from tunewright.pipeline.strategies.partial_weights import is_read_in_parts
 from tunewright.pipeline.train.few_shot import learn_from_features, learn_from_pairs
-from tunewright.pipeline.train.train_stage import Watch, train_ingredients
+from tunewright.pipeline.train.train_stage import EpochCallback, train_ingredients
 from tunewright.runs.folder import read_or_forget
-from tunewright.training.distributed.process_group import team
+from tunewright.training.distributed.process_group import current_group
 
-METHODS: dict[str, Callable[[StageJob, Ingredients, Screen], None]] = {
+METHODS: dict[str, Callable[[StageJob, StageParts, Console], None]] = {
     "features": learn_from_features,
     "contrastive": learn_from_pairs,
 }
 
 
-def learn_stage(job: StageJob, screen: Screen, watch: Watch | None = None) -> None:
+def learn_stage(job: StageJob, screen: Console, watch: EpochCallback | None = None) -> None:
     """Learn, going on where a stage was killed; leaves model/ and, last of all, summary.json.
 
     Args:
@@ -34,9 +34,9 @@ def learn_stage(job: StageJob, screen: Screen, watch: Watch | None = None) -> No
         Diverged: the loss or the weights are not finite any more.
         Stopped: a stop was asked for; a checkpoint was written.
     """
-    together = team()
-    numbers: Numbers = "parts" if together is not None and is_read_in_parts(job, together) else "read"
-    ingredients = gather(job.recipe, job.prepared, job.origin(numbers), job.backbone, screen, numbers=numbers)
+    together = current_group()
+    numbers: Weights = "parts" if together is not None and is_read_in_parts(job, together) else "read"
+    ingredients = build_parts(job.recipe, job.prepared, job.origin(numbers), job.backbone, screen, numbers=numbers)
     if ingredients.tune.method in (None, "gradient"):
         train_ingredients(job, ingredients, screen, watch=watch)
         return

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from tunewright.console import Screen
+from tunewright.console import Console
 from tunewright.errors import Diverged, Stopped
 from tunewright.models.backbone import model_files
-from tunewright.models.core.meta_weights import Numbers
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.meta_weights import Weights
+from tunewright.models.core.network import Network
 from tunewright.models.hub.hf_network import Transformer
-from tunewright.pipeline.build.parts import Ingredients, is_stochastic
+from tunewright.pipeline.build.parts import StageParts, is_stochastic
 from tunewright.pipeline.device import small_numbers_as_zero, threads
 from tunewright.pipeline.session.disk_space import checkpoint_room, require_room
 from tunewright.pipeline.session.memory import forget_peak, peak_memory
-from tunewright.pipeline.session.session import Ready, penalty_of, set_up
+from tunewright.pipeline.session.session import Session, open_session, penalty_of
 from tunewright.pipeline.signals import stop_requests
 from tunewright.pipeline.stage import StageJob
 from tunewright.pipeline.strategies.auto_strategy import divided, settle
@@ -43,25 +43,25 @@ from tunewright.training.checkpoints.checkpoint import (
     load_best,
     read_checkpoint,
 )
-from tunewright.training.distributed.dtensors import over_all, own_part
-from tunewright.training.distributed.fsdp import ShardedObjective, asked
-from tunewright.training.distributed.process_group import Team, team
+from tunewright.training.distributed.dtensors import all_reduce_found, local_shard
+from tunewright.training.distributed.fsdp import ShardedObjective, run_sharded
+from tunewright.training.distributed.process_group import ProcessGroup, current_group
 from tunewright.training.freeze_certificate import fingerprint
-from tunewright.training.loop import Settings, Surroundings, train
+from tunewright.training.loop import Callbacks, LoopConfig, train
 from tunewright.training.optimizers.registry import load_state_tensors, state_tensors
 from tunewright.training.schedule import learning_rate_factor
 from tunewright.training.state import Best, State
 
 # (epoch, counted from 1, and its validation results).
-Watch = Callable[[int, dict[str, float]], None]
+EpochCallback = Callable[[int, dict[str, float]], None]
 
 
 def train_ingredients(
     job: StageJob,
-    ingredients: Ingredients,
-    screen: Screen,
+    ingredients: StageParts,
+    screen: Console,
     finish: Callable[..., None] | None = None,
-    watch: Watch | None = None,
+    watch: EpochCallback | None = None,
 ) -> None:
     """Train by gradients, going on from the newest good checkpoint; leaves model/ and, last of all, summary.json.
 
@@ -76,7 +76,7 @@ def train_ingredients(
     """
     began = time.perf_counter()
     forget_peak()
-    together = team()
+    together = current_group()
     if together is not None:
         ingredients = settle(ingredients, together)
     elif (
@@ -84,23 +84,23 @@ def train_ingredients(
         or shared.strategy == "fsdp"
         or shared.offload
     ):
-        screen.warn(
+        screen.warning(
             "one process trains alone and divides nothing: several are started by `tunewright run` or by torchrun"
         )
     recipe, train_settings = ingredients.recipe, ingredients.recipe.train
-    ready = set_up(ingredients, job.folder, screen)
+    ready = open_session(ingredients, job.folder, screen)
     objective = ingredients.objective.bind(recipe.seed, ready.device)
     private = None
     if recipe.privacy is not None:
         private = private_training(job, ingredients, ready, objective, screen)
-    leads = together is None or together.first
+    leads = together is None or together.is_writer
     from_parts = ingredients.numbers == "parts"  # the network is whole in no process
     before = fingerprint(ready.network) if leads and not from_parts else {}
     whole_movements = ready.movements
     in_parts = together is not None and recipe.hardware.strategy == "fsdp"
-    if together is not None and together.first:
+    if together is not None and together.is_writer:
         others = "parts" if from_parts else "none" if in_parts else "read"
-        together.told(_order(job, ready, others))  # now that what is kept on disk is there
+        together.broadcast(_order(job, ready, others))  # now that what is kept on disk is there
     rows = together
     if together is not None and in_parts:
         own = partial(fill, ingredients=ingredients, job=job) if from_parts else None
@@ -119,8 +119,8 @@ def train_ingredients(
     origin = job.starts_from
     beginning = Beginning(files=model_files(origin) if origin else {}, tensors={} if from_parts else before)
     state = State(beginning=beginning if leads else None)
-    newest = find_newest(checkpoints, screen.warn) if leads else None
-    if together is not None and (told := together.told(newest and str(newest))) is not None:
+    newest = find_newest(checkpoints, screen.warning) if leads else None
+    if together is not None and (told := together.broadcast(newest and str(newest))) is not None:
         newest = Path(told)
     if newest is not None:
         found = read_checkpoint(newest, dict(network.named_parameters()) if in_parts else None)
@@ -128,12 +128,12 @@ def train_ingredients(
         if leads and state.beginning is not None:
             state.beginning.require_same(beginning, origin)
             before = state.beginning.tensors or before
-        freezing.load_moving(network, movements, found.model)
+        freezing.load_trainable(network, movements, found.model)
         load_state_tensors(optimizer, parameter_names, found.optimizer)
-        screen.say(f"{job.stage.name}: going on after step {state.step:,} of {total_steps:,}")
+        screen.info(f"{job.stage.name}: going on after step {state.step:,} of {total_steps:,}")
 
     if leads and state.finished is None:
-        moving = freezing.moving_state(network, movements).values()
+        moving = freezing.trainable_state_dict(network, movements).values()
         require_room(job.folder, checkpoint_room(train_settings, total_steps, moving, optimizer))
     validate = validator(ingredients, ready.valid, ready.device, rows, undivided=leads or in_parts)
     selection = Selection(
@@ -159,20 +159,20 @@ def train_ingredients(
 
         def end_epoch(state: State, train_loss: float) -> None:
             require_finite(network, state)
-            valid = asked(model, validate) if validate else None
+            valid = run_sharded(model, validate) if validate else None
             if together is not None and not leads and not in_parts:
                 follow_epoch(state, together)
                 return
             if together is not None and in_parts:
-                valid = together.told(valid)  # all measured the same; all decide by the very same numbers
+                valid = together.broadcast(valid)  # all measured the same; all decide by the very same numbers
             if valid is not None:
                 selection.update(
-                    state, valid, lambda: saver.save_best(state.step, freezing.moving_state(network, movements))
+                    state, valid, lambda: saver.save_best(state.step, freezing.trainable_state_dict(network, movements))
                 )
                 if watch is not None:
                     watch(state.epoch, valid)
             if together is not None and not in_parts:
-                together.told(selected(state))
+                together.broadcast(selected(state))
             rate = max(group["lr"] for group in optimizer.param_groups)
             speed = state.examples / state.seconds
             entry = {
@@ -187,11 +187,11 @@ def train_ingredients(
             }
             metrics_log.append(entry)
             track(entry)
-            sample = asked(model if in_parts else network, lambda network: written_sample(ingredients, network))
+            sample = run_sharded(model if in_parts else network, lambda network: written_sample(ingredients, network))
             if sample is not None:
                 metrics_log.append({"kind": "sample", "epoch": state.epoch, "step": state.step, "text": sample})
             shown = "".join(f"  valid {name} {value:.4f}" for name, value in (valid or {}).items())
-            screen.say(
+            screen.info(
                 f"{job.stage.name}  epoch {state.epoch}/{train_settings.epochs}  train loss {train_loss:.4f}{shown}"
                 f"  {speed:,.0f} examples/s"
             )
@@ -204,7 +204,7 @@ def train_ingredients(
             tensors = state_tensors(optimizer, parameter_names)
             checkpoint = Checkpoint(
                 step=state.step,
-                model=freezing.moving_state(network, movements),
+                model=freezing.trainable_state_dict(network, movements),
                 optimizer=tensors,
                 state=state.to_json(),
             )
@@ -223,7 +223,7 @@ def train_ingredients(
                 learning_rate_factor(train_settings.schedule, train_settings.warmup, total_steps),
                 penalty_of(optimizer, recipe),
                 state,
-                Settings(
+                LoopConfig(
                     epochs=train_settings.epochs,
                     seed=recipe.seed,
                     clip_norm=train_settings.clip_norm,
@@ -231,7 +231,7 @@ def train_ingredients(
                     in_backward=recipe.hardware.optimizer_in_backward,
                     stochastic=is_stochastic(network),
                 ),
-                Surroundings(
+                Callbacks(
                     start_epoch=lambda epoch: freezing.start_epoch(movements, epoch),
                     log_step=log_step,
                     end_epoch=end_epoch,
@@ -246,9 +246,15 @@ def train_ingredients(
     if together is not None and from_parts and state.finished is not None:
         if state.best is not None:
             parts = dict(network.named_parameters())
-            freezing.load_moving(network, movements, load_best(checkpoints, state.best.folder, parts, checked=leads))
+            freezing.load_trainable(network, movements, load_best(checkpoints, state.best.folder, parts, checked=leads))
         after = fingerprint(network)
-        write(job.folder / "model", network, ingredients.network, freezing.moving_state(network, movements), together)
+        write(
+            job.folder / "model",
+            network,
+            ingredients.network,
+            freezing.trainable_state_dict(network, movements),
+            together,
+        )
     if not leads:
         return
     if stopped:
@@ -264,8 +270,8 @@ def train_ingredients(
         "gradient_checkpointing": ready.recomputes,
         "frozen_part_kept": ready.frozen is not None,
     }
-    if in_parts and not from_parts and (newest := find_newest(checkpoints, screen.warn)) is not None:
-        freezing.load_moving(ingredients.network, whole_movements, read_checkpoint(newest).model)
+    if in_parts and not from_parts and (newest := find_newest(checkpoints, screen.warning)) is not None:
+        freezing.load_trainable(ingredients.network, whole_movements, read_checkpoint(newest).model)
     if private is not None:
         private.gradient.remove()
         means["privacy"] = private.facts()
@@ -273,7 +279,7 @@ def train_ingredients(
     end(job, ingredients, state, whole_movements, before, lr, means, ready.texts, screen)
 
 
-def _order(job: StageJob, ready: Ready, numbers: Numbers) -> dict[str, Any]:
+def _order(job: StageJob, ready: Session, numbers: Weights) -> dict[str, Any]:
     """What the other processes need to know to train the same, with what was chosen here, and what their networks' weights are."""
     hardware = ready.recipe.hardware
     chosen = {
@@ -305,16 +311,16 @@ def selected(state: State) -> dict[str, Any]:
     }
 
 
-def follow_epoch(state: State, together: Team) -> None:
+def follow_epoch(state: State, together: ProcessGroup) -> None:
     """Take over what the first process decided."""
-    told = together.told(None)
+    told = together.broadcast(None)
     state.best = Best(**told["best"]) if told["best"] else None
     state.epochs_since_best, state.finished = told["since"], told["finished"]
 
 
-def written_sample(ingredients: Ingredients, network: AnyNetwork) -> str | None:
+def written_sample(ingredients: StageParts, network: Network) -> str | None:
     """What the network makes by itself, where its task has such a thing."""
-    examination = ingredients.task.examination
+    examination = ingredients.task.evaluation
     if examination is None or examination.sample is None:
         return None
     if not isinstance(network, Transformer):
@@ -330,8 +336,8 @@ def require_finite(network: nn.Module, state: State) -> None:
         Diverged: names the tensors.
     """
     values = network.state_dict()
-    bad = torch.stack([~torch.isfinite(own_part(value)).all().cpu() for value in values.values()]).int()
-    broken = [name for name, count in zip(values, over_all(bad, list(values.values())).tolist()) if count]
+    bad = torch.stack([~torch.isfinite(local_shard(value)).all().cpu() for value in values.values()]).int()
+    broken = [name for name, count in zip(values, all_reduce_found(bad, list(values.values())).tolist()) if count]
     if broken:
         raise Diverged(
             "the weights are not finite",

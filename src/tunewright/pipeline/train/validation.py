@@ -13,16 +13,16 @@ from tunewright.data.batches.batch import Examples
 from tunewright.data.batches.sampler import EVALUATION_BATCH, ids_in_order
 from tunewright.errors import RecipeError
 from tunewright.evaluation.metrics import METRICS
-from tunewright.models.core.network import AnyNetwork, evaluating
-from tunewright.pipeline.build.parts import Ingredients
-from tunewright.training.distributed.process_group import Team
+from tunewright.models.core.network import Network, evaluating
+from tunewright.pipeline.build.parts import StageParts
+from tunewright.training.distributed.process_group import ProcessGroup
 
 
 def validator(
-    ingredients: Ingredients,
+    ingredients: StageParts,
     examples: Examples | None,
     device: torch.device,
-    rows: Team | None = None,
+    rows: ProcessGroup | None = None,
     *,
     undivided: bool = True,
 ) -> Callable[[nn.Module], dict[str, float]] | None:
@@ -37,7 +37,7 @@ def validator(
     examples = examples.to(device)
     objective = ingredients.objective.bind(ingredients.recipe.seed, device)
     target = ingredients.preprocessor.target
-    examination = ingredients.task.examination
+    examination = ingredients.task.evaluation
     names = {ingredients.task.metrics[0], selection_metric(ingredients)} - {"loss"}
     batches = list(ids_in_order(examples, EVALUATION_BATCH))
 
@@ -62,9 +62,9 @@ def validator(
                 if counts:
                     sums[place, 0], sums[place, 1] = float(loss), objective.weight(batch)
         if rows is not None:
-            rows.add_over(sums)
+            rows.all_reduce(sums)
             if whole is not None:
-                rows.add_over(whole)
+                rows.all_reduce(whole)
         losses, weights = sums.unbind(1)
         values = {"loss": sum(losses.tolist()) / sum(weights.tolist())}
         if target is not None and examples.target is not None and whole is not None:
@@ -72,8 +72,8 @@ def validator(
             values |= {name: METRICS[name].value(predicted, truth) for name in names}
         if undivided and examination is not None and examination.select is not None:
             table = ingredients.prepared.table("valid")
-            assert isinstance(network, AnyNetwork)
-            measured, truth = examination.measure(network, None, ingredients.preprocessor.inputs, table)
+            assert isinstance(network, Network)
+            measured, truth = examination.outputs(network, None, ingredients.preprocessor.inputs, table)
             values[examination.select] = METRICS[examination.select].value(measured, truth)
         # A metric that is not defined on these rows, or overflowed, is left out: JSON has no NaN.
         return {name: value for name, value in values.items() if math.isfinite(value)}
@@ -81,7 +81,7 @@ def validator(
     return validate
 
 
-def own_places(count: int, rows: Team | None) -> Iterator[tuple[int, bool]]:
+def own_places(count: int, rows: ProcessGroup | None) -> Iterator[tuple[int, bool]]:
     """The batches that this process measures, and whether they count: all take as many, for the parts of a divided network wait for
     each other, and one that comes too late does the first again."""
     size, rank = (1, 0) if rows is None else (rows.size, rows.rank)
@@ -90,14 +90,14 @@ def own_places(count: int, rows: Team | None) -> Iterator[tuple[int, bool]]:
         yield (place, True) if place < count else (0, False)
 
 
-def selection_metric(ingredients: Ingredients) -> str:
+def selection_metric(ingredients: StageParts) -> str:
     """The validation metric that chooses the best weights.
 
     Raises:
         RecipeError: `train.select` is none of the task's metrics.
     """
     known = ["loss", *(ingredients.task.metrics if ingredients.objective.supervised else ())]
-    if (examination := ingredients.task.examination) is not None and examination.select is not None:
+    if (examination := ingredients.task.evaluation) is not None and examination.select is not None:
         known.append(examination.select)
     wanted = ingredients.recipe.train.select
     if wanted is None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tunewright.errors import DataError
 from tunewright.evaluation.attribution import Explained
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.tasks.base.targets import TargetEncoder
 from tunewright.tasks.base.task import Preprocessor
 
@@ -51,7 +51,7 @@ class Question:
 
 
 def explained_quantity(
-    network: AnyNetwork, preprocessor: Preprocessor, inputs: Any, wanted: str | None
+    network: Network, preprocessor: Preprocessor, inputs: Any, wanted: str | None
 ) -> tuple[Any, list[str], list[str]]:
     """(outputs [B, K] → f [B], the answer, what f is) for tasks with a target."""
     target = preprocessor.target

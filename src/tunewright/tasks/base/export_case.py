@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.recommendation.base import Recommender
 
 # Inputs by name, and what they are called where there is one tensor.
@@ -23,7 +23,7 @@ DICTATED_AT_ONCE = 8
 class HandedOn(nn.Module):
     """A network whose inputs are tensors in a fixed order."""
 
-    def __init__(self, network: AnyNetwork, names: list[str]) -> None:
+    def __init__(self, network: Network, names: list[str]) -> None:
         super().__init__()
         self.network = network
         self.names = names

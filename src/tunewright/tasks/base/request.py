@@ -11,7 +11,7 @@ from tunewright.tasks.base.task import InputEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class InputChunk:
     """Some rows."""
 
     table: pa.Table

@@ -21,7 +21,7 @@ from tunewright.data.prepared import Prepared
 from tunewright.evaluation.baselines import Baseline
 from tunewright.evaluation.metrics import Kind
 from tunewright.models.backbone import Backbone
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.hub.hf_network import Purpose
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.base.targets import TargetEncoder
@@ -36,12 +36,12 @@ Measured = tuple[np.ndarray, np.ndarray]
 class Started:
     """A model to start from: its network, and the encoder that it was trained with."""
 
-    network: AnyNetwork
+    network: Network
     inputs: Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examination:
+class Evaluation:
     """How a network is measured and used where there is no target column to hold its answers against.
 
     The encoder is always the task's own; tables have the columns that it reads, and `_row`.
@@ -49,23 +49,23 @@ class Examination:
 
     kind: Kind
     """What the metrics get."""
-    measure: Callable[[AnyNetwork, AnyNetwork | None, Any, pa.Table], Measured]
+    outputs: Callable[[Network, Network | None, Any, pa.Table], Measured]
     """(network, the network before the stage, encoder, table) → outputs and targets of the table's rows. There is none before
     a stage that begins with random weights."""
     baselines: Callable[[Any, pa.Table, pa.Table], list[Baseline]]
     """(encoder, training rows, table) → what needs no network, measured on the same table."""
-    answer: Callable[[AnyNetwork, Any, pa.Table], list[dict[str, Any]]]
+    predictions: Callable[[Network, Any, pa.Table], list[dict[str, Any]]]
     """(network, encoder, table) → what `predict` prints for each row."""
-    facts: Callable[[AnyNetwork, Any, pa.Table], dict[str, Any]] | None = None
+    facts: Callable[[Network, Any, pa.Table], dict[str, Any]] | None = None
     """(network, encoder, table) → more that is to be known of the test rows, as JSON under a name of its own."""
     units: Callable[[Any, pa.Table], np.ndarray] | None = None
     """(encoder, table) → the numbers [N] of what is measured, where that is not the rows, such as users."""
     select: str | None = None
     """The metric that is measured on the validation rows and chooses the best weights; None: the loss does."""
-    untrained: tuple[str, Callable[[AnyNetwork, Any, pa.Table], Measured]] | None = None
+    zero_shot: tuple[str, Callable[[Network, Any, pa.Table], Measured]] | None = None
     """The metric by which models that are not trained for the task yet can be compared, whatever their tokens are, and (network, encoder,
     table) → the outputs and targets that it wants; None: there is none."""
-    sample: Callable[[AnyNetwork, Any], str] | None = None
+    sample: Callable[[Network, Any], str] | None = None
     """(network, encoder) → what the network makes by itself, shown after each epoch; None: nothing."""
 
 
@@ -142,23 +142,23 @@ class Task:
     objectives: dict[str, Callable[..., Objective]] | None = None
     """What can be minimised, by name, each made from the input encoder and the recipe's options; None: what fits the
     target, of `training/objectives/registry.py`."""
-    network: Callable[[Recipe, Any, Backbone | None, Started | None], tuple[AnyNetwork, str | None]] | None = None
+    network: Callable[[Recipe, Any, Backbone | None, Started | None], tuple[Network, str | None]] | None = None
     """(recipe, encoder, pretrained backbone, model to start from) → a network of the task's own kind, and what is to be said of it;
     None: a layer list or a named backbone with a head."""
     augment: Callable[[Sequence[str | dict[str, Any]], int], Any] | None = None
     """(`train.augment`, seed) → what changes training examples that are no pictures; None: nothing does."""
     objective_of: Callable[[Any], str] | None = None
     """(encoder) → what is minimised where the recipe does not say; None: always `objective`."""
-    goes_on: bool = False
+    needs_trained_model: bool = False
     """Whether it has a meaning only for a network that has learned something before."""
-    examination: Examination | None = None
+    evaluation: Evaluation | None = None
     """None: the network is measured by the target."""
 
     @property
     def kind(self) -> Kind:
         """What the metrics get."""
-        if self.examination is not None:
-            return self.examination.kind
+        if self.evaluation is not None:
+            return self.evaluation.kind
         kinds: dict[str | None, Kind] = {"category": "classification", "labels": "multilabel", "number": "regression"}
         return kinds[self.target_kind]
 

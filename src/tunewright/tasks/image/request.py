@@ -11,7 +11,7 @@ import pyarrow as pa
 from tunewright.data.manifest import Column, Rejects
 from tunewright.data.source import ROW, image_column
 from tunewright.errors import DataError
-from tunewright.tasks.base.request import Piece
+from tunewright.tasks.base.request import InputChunk
 from tunewright.tasks.image.encoder import PixelEncoder
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
@@ -19,7 +19,7 @@ PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 def picture_pieces(
     files: list[tuple[int, str | bytes]], inputs: PixelEncoder, rejects: Rejects | None
-) -> Iterator[Piece]:
+) -> Iterator[InputChunk]:
     """Pictures by their paths or contents; without `rejects` one that cannot be read is an error."""
     import numpy as np
 
@@ -46,4 +46,4 @@ def picture_pieces(
         column = image_column(inputs.column, np.stack([pixels for _, _, pixels in found]))
         rows = pa.array([number for number, _, _ in found], pa.int64())
         names = [{"file": name} for _, name, _ in found]
-        yield Piece(table=pa.table({inputs.column: column, ROW: rows}), names=names, inputs=inputs.reads(stored))
+        yield InputChunk(table=pa.table({inputs.column: column, ROW: rows}), names=names, inputs=inputs.reads(stored))

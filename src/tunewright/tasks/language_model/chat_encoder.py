@@ -22,7 +22,7 @@ from tunewright.errors import DataError, RecipeError, shorten
 from tunewright.models.backbone import Backbone
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.language_model.chat_template import Rendered, TemplateMismatch, default_template, render
-from tunewright.tasks.language_model.encoder import USUAL_CONTEXT, WriterEncoder, context_of, writing_tokenizer
+from tunewright.tasks.language_model.encoder import USUAL_CONTEXT, CausalTextEncoder, context_of, writing_tokenizer
 from tunewright.tasks.text.encoder import load_tokenizer
 
 # What a row holds: a conversation, or a pair of answers.
@@ -110,7 +110,7 @@ class ChatExamples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TalkEncoder(WriterEncoder):
+class ChatEncoder(CausalTextEncoder):
     """What is said, written by the tokenizer's chat template; in rows of one shape."""
 
     shape: str
@@ -189,7 +189,7 @@ class TalkEncoder(WriterEncoder):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatEncoder(TalkEncoder):
+class SupervisedChatEncoder(ChatEncoder):
     """Conversations, in which all that the assistant says is learned."""
 
     def examples(self, table: pa.Table, target: Tensor | None) -> ChatExamples:
@@ -239,7 +239,7 @@ def packed(lengths: list[int], room: int) -> list[list[int]]:
     return bins
 
 
-def fit_chat(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: Any) -> ChatEncoder:
+def fit_chat(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: Any) -> SupervisedChatEncoder:
     """The encoder for the conversations of a prepared set; see `talk_settings`.
 
     Raises:
@@ -256,11 +256,11 @@ def fit_chat(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, know
             expected="messages; prompt and completion; instruction and output; or conversations",
             fix="rename the columns to one of these",
         )
-    return ChatEncoder(**talk_settings(shape, prepared, recipe, backbone, known))
+    return SupervisedChatEncoder(**talk_settings(shape, prepared, recipe, backbone, known))
 
 
 def talk_settings(
-    shape: Shape, prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: WriterEncoder | None
+    shape: Shape, prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: CausalTextEncoder | None
 ) -> dict[str, Any]:
     """What an encoder of what is said is made of.
 
@@ -289,6 +289,6 @@ def talk_settings(
     return {"shape": shape.name, "columns": columns, "max_length": length, "limit": limit, "tokenizer": tokenizer}
 
 
-def load_chat(value: dict[str, Any], folder: Path) -> ChatEncoder:
+def load_chat(value: dict[str, Any], folder: Path) -> SupervisedChatEncoder:
     """The encoder from its JSON and the tokenizer's files beside it."""
-    return ChatEncoder(**value, tokenizer=load_tokenizer(folder))
+    return SupervisedChatEncoder(**value, tokenizer=load_tokenizer(folder))

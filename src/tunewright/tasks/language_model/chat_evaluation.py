@@ -16,11 +16,11 @@ from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
 from tunewright.data.text.conversations import is_turns
 from tunewright.evaluation.baselines import Baseline
 from tunewright.evaluation.outputs import add_tokens
-from tunewright.models.core.network import AnyNetwork, evaluating
+from tunewright.models.core.network import Network, evaluating
 from tunewright.models.hub.generate import generate
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.tasks.base.task import Measured
-from tunewright.tasks.language_model.chat_encoder import ChatEncoder, ChatExamples, TalkEncoder
+from tunewright.tasks.language_model.chat_encoder import ChatEncoder, ChatExamples, SupervisedChatEncoder
 from tunewright.tasks.language_model.chat_template import Rendered
 from tunewright.tasks.language_model.evaluation import token_outputs
 
@@ -28,7 +28,9 @@ from tunewright.tasks.language_model.evaluation import token_outputs
 ANSWERED = 256
 
 
-def answer_outputs(network: AnyNetwork, before: AnyNetwork | None, encoder: ChatEncoder, table: pa.Table) -> Measured:
+def answer_outputs(
+    network: Network, before: Network | None, encoder: SupervisedChatEncoder, table: pa.Table
+) -> Measured:
     """What the "answers" metrics want, for each conversation: [N, 2], the sum of −log p of the assistant's tokens and how many
     of them the largest logit names; and [N], how many there are.
 
@@ -37,7 +39,7 @@ def answer_outputs(network: AnyNetwork, before: AnyNetwork | None, encoder: Chat
     return token_sums(network, encoder.rendered(table), torch.tensor(np.asarray(table["_row"])))
 
 
-def answers_by_byte(network: AnyNetwork, encoder: ChatEncoder, table: pa.Table) -> Measured:
+def answers_by_byte(network: Network, encoder: SupervisedChatEncoder, table: pa.Table) -> Measured:
     """What `bits_per_byte` wants, for each conversation: [N, 3], as `answer_outputs`, and the UTF-8 bytes of what the assistant says. The
     network reads as much of it as it can: no less than another because a recipe says so."""
     outputs, counts = answer_outputs(network, None, replace(encoder, max_length=encoder.limit), table)
@@ -48,7 +50,7 @@ def answers_by_byte(network: AnyNetwork, encoder: ChatEncoder, table: pa.Table) 
     return np.concatenate([outputs, np.array(sizes, np.float64)[:, None]], 1), counts
 
 
-def token_sums(network: AnyNetwork, conversations: list[Rendered], rows: Tensor) -> Measured:
+def token_sums(network: Network, conversations: list[Rendered], rows: Tensor) -> Measured:
     """Of each conversation's trained tokens: [N, 2], the sum of −log p and how many the largest logit names; and [N], how many
     there are.
 
@@ -75,7 +77,7 @@ def token_sums(network: AnyNetwork, conversations: list[Rendered], rows: Tensor)
     return outputs, target
 
 
-def answer_baselines(encoder: ChatEncoder, train: pa.Table, table: pa.Table) -> list[Baseline]:
+def answer_baselines(encoder: SupervisedChatEncoder, train: pa.Table, table: pa.Table) -> list[Baseline]:
     """What the frequencies of the tokens of training answers alone give."""
     size = len(encoder.tokenizer)
     seen, wanted = (
@@ -89,7 +91,7 @@ def answer_baselines(encoder: ChatEncoder, train: pa.Table, table: pa.Table) -> 
     return [Baseline(name="token frequencies", outputs=np.array(outputs, np.float64))]
 
 
-def answered(network: AnyNetwork, encoder: TalkEncoder, table: pa.Table) -> list[dict[str, Any]]:
+def answered(network: Network, encoder: ChatEncoder, table: pa.Table) -> list[dict[str, Any]]:
     """For each row {"answer": …}: the likeliest token each time. A row is a question, or a conversation as JSON."""
     assert isinstance(network, Transformer)
     (name,) = (name for name in table.column_names if name != "_row")

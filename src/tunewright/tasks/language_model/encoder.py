@@ -33,7 +33,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class WriterEncoder(TokenEncoder):
+class CausalTextEncoder(TokenEncoder):
     """What the encoders of models that write have: where a text begins and ends."""
 
     plain_name: str = "token frequencies"
@@ -54,7 +54,7 @@ class WriterEncoder(TokenEncoder):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CausalEncoder(WriterEncoder):
+class CausalEncoder(CausalTextEncoder):
     """One column of text as tokens; rows of `max_length` tokens are cut from the texts one behind the other."""
 
     @property

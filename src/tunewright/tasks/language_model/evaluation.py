@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from tunewright.evaluation.baselines import Baseline
 from tunewright.evaluation.outputs import add_tokens
-from tunewright.models.core.network import AnyNetwork, evaluating
+from tunewright.models.core.network import Network, evaluating
 from tunewright.models.hub.generate import generate
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.tasks.base.task import Measured
@@ -44,9 +44,7 @@ class Window:
     """The first position whose next token is counted here; those before were counted in the window before."""
 
 
-def next_token_outputs(
-    network: AnyNetwork, before: AnyNetwork | None, encoder: CausalEncoder, table: pa.Table
-) -> Measured:
+def next_token_outputs(network: Network, before: Network | None, encoder: CausalEncoder, table: pa.Table) -> Measured:
     """What the "next_tokens" metrics want, for each text: [N, 3], the sum of −log p of its tokens, how many of them the
     largest logit names, and the text's UTF-8 bytes; and [N], how many tokens there are, its end among them."""
     assert isinstance(network, Transformer)
@@ -177,7 +175,7 @@ def _likeliest(pairs: np.ndarray, counts: np.ndarray, single: np.ndarray) -> np.
     return found
 
 
-def continued(network: AnyNetwork, encoder: CausalEncoder, table: pa.Table) -> list[dict[str, Any]]:
+def continued(network: Network, encoder: CausalEncoder, table: pa.Table) -> list[dict[str, Any]]:
     """For each text {"continuation": …}: what the model would write next, always its likeliest token."""
     assert isinstance(network, Transformer)
     found: list[dict[str, Any]] = []
@@ -188,7 +186,7 @@ def continued(network: AnyNetwork, encoder: CausalEncoder, table: pa.Table) -> l
     return found
 
 
-def written(network: AnyNetwork, encoder: CausalEncoder) -> str:
+def written(network: Network, encoder: CausalEncoder) -> str:
     """What the model writes from nothing; the same draws each time, so that two samples differ by what was learned."""
     assert isinstance(network, Transformer)
     drawn = generate(

@@ -7,11 +7,11 @@ import torch
 
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.tasks.base.export_case import HandedOn, Named, Trial
-from tunewright.tasks.language_model.chat_encoder import TalkEncoder
+from tunewright.tasks.language_model.chat_encoder import ChatEncoder
 from tunewright.tasks.language_model.encoder import CausalEncoder
 
 
-def export_language_model(network: Transformer, encoder: CausalEncoder | TalkEncoder, table: pa.Table) -> Trial:
+def export_language_model(network: Transformer, encoder: CausalEncoder | ChatEncoder, table: pa.Table) -> Trial:
     """Texts, each a document of its own, filled up at their ends."""
     if isinstance(encoder, CausalEncoder):
         texts = [ids[: encoder.limit].tolist() for ids in encoder.documents(table) if len(ids) > 1]

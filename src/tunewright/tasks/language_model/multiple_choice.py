@@ -19,11 +19,11 @@ from tunewright.data.text.conversations import Turn
 from tunewright.data.text.multiple_choice import Question, question, recognise_questions
 from tunewright.data.text.quality_filters import is_unspaced
 from tunewright.errors import DataError
-from tunewright.models.core.network import AnyNetwork
-from tunewright.tasks.language_model.chat_encoder import TalkEncoder
+from tunewright.models.core.network import Network
+from tunewright.tasks.language_model.chat_encoder import ChatEncoder
 from tunewright.tasks.language_model.chat_evaluation import token_sums
 from tunewright.tasks.language_model.chat_template import Rendered, TemplateMismatch, render
-from tunewright.tasks.language_model.encoder import WriterEncoder
+from tunewright.tasks.language_model.encoder import CausalTextEncoder
 
 
 def read_questions(table: pa.Table, source: str) -> list[Question]:
@@ -46,7 +46,7 @@ def read_questions(table: pa.Table, source: str) -> list[Question]:
     return found
 
 
-def choice_scores(network: AnyNetwork, encoder: WriterEncoder, questions: list[Question]) -> np.ndarray:
+def choice_scores(network: Network, encoder: CausalTextEncoder, questions: list[Question]) -> np.ndarray:
     """[N, C] the log probability of each choice; −∞ where a question has fewer than C."""
     size = encoder.max_length + 1
     whole = [_behind(encoder, asked, choice) for asked in questions for choice in asked.choices]
@@ -70,9 +70,9 @@ def per_byte(scores: np.ndarray, questions: list[Question]) -> np.ndarray:
     return scores / lengths
 
 
-def _behind(encoder: WriterEncoder, asked: Question, choice: str) -> Rendered:
+def _behind(encoder: CausalTextEncoder, asked: Question, choice: str) -> Rendered:
     """The tokens of question and answer, of which the answer's count."""
-    if isinstance(encoder, TalkEncoder):
+    if isinstance(encoder, ChatEncoder):
         try:
             return render(encoder.tokenizer, [Turn("user", asked.text), Turn("assistant", choice)], encoder.ends)
         except TemplateMismatch as error:

@@ -18,7 +18,7 @@ from tunewright.data.text.preferences import Preference, preference, recognise_p
 from tunewright.errors import DataError
 from tunewright.models.backbone import Backbone
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.language_model.chat_encoder import ChatExamples, TalkEncoder, talk_settings
+from tunewright.tasks.language_model.chat_encoder import ChatEncoder, ChatExamples, talk_settings
 from tunewright.tasks.language_model.chat_template import Rendered
 from tunewright.tasks.text.encoder import load_tokenizer
 from tunewright.training.objectives.preference import REFERENCE
@@ -67,7 +67,7 @@ class PreferenceExamples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferenceEncoder(TalkEncoder):
+class PreferenceEncoder(ChatEncoder):
     """Two answers to one question, of which the first is the better one."""
 
     def examples(self, table: pa.Table, target: Tensor | None) -> PreferenceExamples:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
 from tunewright.evaluation.baselines import Baseline
-from tunewright.models.core.network import AnyNetwork, evaluating
+from tunewright.models.core.network import Network, evaluating
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.tasks.base.task import Measured
 from tunewright.tasks.language_model.preference_encoder import PreferenceEncoder
@@ -22,7 +22,7 @@ OF_LENGTH = ("reward_accuracy", "preference_accuracy")
 
 
 def preference_outputs(
-    network: AnyNetwork, before: AnyNetwork | None, encoder: PreferenceEncoder, table: pa.Table
+    network: Network, before: Network | None, encoder: PreferenceEncoder, table: pa.Table
 ) -> Measured:
     """What the "preferences" metrics want, for each pair: [N, 7], −log p of the chosen answer, how many of its tokens the
     largest logit names, −log p of the rejected one, both −log p by the network before, the sum over the tokens of both answers

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tunewright.errors import ArtifactError, DataError
 from tunewright.evaluation.attribution import Explained
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.recommendation.base import Recommender
 from tunewright.tasks.base.explain import Question, explained_quantity, in_chunks, index_of, shorten_value
 from tunewright.tasks.base.task import Preprocessor
@@ -17,7 +17,7 @@ from tunewright.tasks.recommendation.categorical_encoder import FILLING, FieldEn
 from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder
 
 
-def explain_click(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table, wanted: str | None) -> Question:
+def explain_click(network: Network, preprocessor: Preprocessor, table: pa.Table, wanted: str | None) -> Question:
     encoder = preprocessor.inputs
     assert isinstance(encoder, FieldEncoder)
     inputs = encoder.encode(table)
@@ -32,14 +32,14 @@ def explain_click(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Tab
 
 
 def explain_recommendation(
-    network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table, wanted: str | None
+    network: Network, preprocessor: Preprocessor, table: pa.Table, wanted: str | None
 ) -> Question:
     encoder = preprocessor.inputs
     assert isinstance(encoder, InteractionEncoder) and isinstance(network, Recommender)
     if network.length == 0:
         raise ArtifactError(
             "this network knows a user by a vector of their own, and looks at nothing that they chose",
-            found=network.described["recommender"].get("name", type(network).__name__),
+            found=network.spec["recommender"].get("name", type(network).__name__),
             expected="a network that reads what was chosen before",
             fix="model: {backbone: sasrec}",
         )

@@ -16,7 +16,7 @@ from scipy import sparse
 
 from tunewright.evaluation.baselines import Baseline
 from tunewright.evaluation.metrics import LISTED
-from tunewright.models.core.network import AnyNetwork, evaluating
+from tunewright.models.core.network import Network, evaluating
 from tunewright.models.recommendation.base import Recommender
 from tunewright.random import uniform
 from tunewright.tasks.base.task import Measured
@@ -48,9 +48,7 @@ def ranked_users(encoder: InteractionEncoder, table: pa.Table) -> np.ndarray:
     return np.sort(users[np.argsort(drawn, kind="stable")[:MOST_USERS]])
 
 
-def ranking_outputs(
-    network: AnyNetwork, before: AnyNetwork | None, encoder: InteractionEncoder, table: pa.Table
-) -> Measured:
+def ranking_outputs(network: Network, before: Network | None, encoder: InteractionEncoder, table: pa.Table) -> Measured:
     """What the "ranking" metrics want, for each user of the table: see `rank`."""
     assert isinstance(network, Recommender)
     chosen = chosen_before(encoder, encoder.pairs(table)[0]) if network.length else encoder.known
@@ -62,7 +60,7 @@ def chosen_before(encoder: InteractionEncoder, pairs: np.ndarray) -> np.ndarray:
     return encoder.known[~np.isin(encoder.keys(encoder.known), encoder.keys(pairs))]
 
 
-def ranking_facts(network: AnyNetwork, encoder: InteractionEncoder, table: pa.Table) -> dict[str, Any]:
+def ranking_facts(network: Network, encoder: InteractionEncoder, table: pa.Table) -> dict[str, Any]:
     """{"ranking": …}: the protocol in figures: the items that are ranked, the users and their items that are asked for, and rows of
     unknown users or items, which are left out."""
     pairs, _ = encoder.pairs(table)
@@ -146,7 +144,7 @@ def ranking_baselines(encoder: InteractionEncoder, train: pa.Table, table: pa.Ta
 
 
 def recommended(
-    network: AnyNetwork, encoder: InteractionEncoder, table: pa.Table, count: int = RECOMMENDED
+    network: Network, encoder: InteractionEncoder, table: pa.Table, count: int = RECOMMENDED
 ) -> list[dict[str, Any]]:
     """For each row's user {"items": …, "scores": …}, the best first; of an unknown user the most popular, with a note."""
     assert isinstance(network, Recommender)

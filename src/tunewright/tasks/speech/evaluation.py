@@ -20,7 +20,7 @@ from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
 from tunewright.data.sources.speech import AUDIO
 from tunewright.evaluation.baselines import Baseline
 from tunewright.evaluation.decoding import beam_search, greedy, moments_of
-from tunewright.models.core.network import AnyNetwork, evaluating
+from tunewright.models.core.network import Network, evaluating
 from tunewright.models.speech.base import Recogniser
 from tunewright.models.speech.whisper import Whisper
 from tunewright.tasks.base.task import Measured
@@ -68,7 +68,7 @@ def _dictated(network: Whisper, examples: SpeechExamples) -> Iterator[tuple[int,
 
 
 def transcription_outputs(
-    network: AnyNetwork, before: AnyNetwork | None, encoder: SpeechEncoder, table: pa.Table
+    network: Network, before: Network | None, encoder: SpeechEncoder, table: pa.Table
 ) -> Measured:
     """What the "transcripts" metrics want, for each recording: see `errors_of`."""
     assert isinstance(network, Recogniser)
@@ -109,7 +109,7 @@ def transcription_baselines(encoder: SpeechEncoder, train: pa.Table, table: pa.T
     return [Baseline("the commonest sentence", errors_of(table, [commonest] * table.num_rows)[0])]
 
 
-def listened(network: AnyNetwork, encoder: SpeechEncoder, table: pa.Table) -> dict[str, Any]:
+def listened(network: Network, encoder: SpeechEncoder, table: pa.Table) -> dict[str, Any]:
     """{"speech": …}: the real-time factor (seconds of work for a second of sound), the word error rate without the language
     model, the words that are taken for others most often, and the recordings with most wrong words, to be played."""
     assert isinstance(network, Recogniser)
@@ -174,7 +174,7 @@ def _playable(cell: bytes) -> str:
     return "data:audio/ogg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def transcribed(network: AnyNetwork, encoder: SpeechEncoder, table: pa.Table) -> list[dict[str, Any]]:
+def transcribed(network: Network, encoder: SpeechEncoder, table: pa.Table) -> list[dict[str, Any]]:
     """For each recording {"text": …, "words": [{"word", "start", "end"}]}, in seconds."""
     assert isinstance(network, Recogniser)
     found: list[dict[str, Any]] = [{}] * table.num_rows

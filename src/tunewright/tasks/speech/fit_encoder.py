@@ -21,7 +21,7 @@ from tunewright.models.speech.registry import describe_speech
 from tunewright.models.speech.wav2vec2 import described_folder
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.speech.encoder import TEXT, WORDS_FILE, SpeechEncoder, fit_decoding
-from tunewright.tasks.speech.seq2seq_encoder import DictationEncoder, open_tokenizer
+from tunewright.tasks.speech.seq2seq_encoder import Seq2SeqSpeechEncoder, open_tokenizer
 
 
 def fit_recordings(
@@ -79,14 +79,14 @@ def fit_recordings(
         )
     longest = facts["config"].get("max_source_positions", 1500) / 50
     tokenizer = None if backbone is None else open_tokenizer(backbone.folder)
-    return DictationEncoder(**hears, longest=longest, tokenizer=tokenizer)
+    return Seq2SeqSpeechEncoder(**hears, longest=longest, tokenizer=tokenizer)
 
 
 def load_recordings(value: dict[str, Any], folder: Path) -> SpeechEncoder:
     """The encoder from its JSON and the language model beside it."""
     facts = dict(value)
     if (dictates := facts.pop("dictates", None)) is not None:
-        return DictationEncoder(**facts, tokenizer=open_tokenizer(folder) if dictates == "pieces" else None)
+        return Seq2SeqSpeechEncoder(**facts, tokenizer=open_tokenizer(folder) if dictates == "pieces" else None)
     if (given := facts.pop("beam", None)) is None:
         return SpeechEncoder(**facts)
     searched = dict(given)

@@ -16,7 +16,7 @@ LONGEST = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class DictationEncoder(SpeechEncoder):
+class Seq2SeqSpeechEncoder(SpeechEncoder):
     """Number 0 ends a text and letter k has number k + 1; the number behind the letters begins one."""
 
     longest: float = LONGEST
@@ -80,7 +80,7 @@ class DictationEncoder(SpeechEncoder):
             self.tokenizer.save_pretrained(folder)
 
 
-def configured(config: dict[str, Any], encoder: DictationEncoder) -> dict[str, Any]:
+def configured(config: dict[str, Any], encoder: Seq2SeqSpeechEncoder) -> dict[str, Any]:
     """The library's configuration with the encoder's tokens, where they are letters of ours."""
     if encoder.tokenizer is not None:
         return config

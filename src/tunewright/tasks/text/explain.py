@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tunewright.errors import ArtifactError, DataError
 from tunewright.evaluation.attribution import Explained
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.hub.attention_rollout import attention_rollout
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.tasks.base.explain import Question, explained_quantity, numeric_question
@@ -19,7 +19,7 @@ from tunewright.tasks.base.task import Preprocessor
 from tunewright.tasks.text.encoder import TextEncoder
 
 
-def explain_text(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Table, wanted: str | None) -> Question:
+def explain_text(network: Network, preprocessor: Preprocessor, table: pa.Table, wanted: str | None) -> Question:
     encoder = preprocessor.inputs
     assert isinstance(encoder, TextEncoder)
     inputs = encoder.examples(table, None).batch(torch.tensor([0])).named
@@ -30,7 +30,7 @@ def explain_text(network: AnyNetwork, preprocessor: Preprocessor, table: pa.Tabl
 
 
 def token_question(
-    network: AnyNetwork,
+    network: Network,
     tokenizer: Any,
     inputs: dict[str, Tensor],
     counts: Tensor,

@@ -15,11 +15,11 @@ from tunewright.data.batches.examples import TokenExamples
 from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
 from tunewright.evaluation.baselines import Baseline, token_frequencies
 from tunewright.evaluation.outputs import add_tokens
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.language.masked_positions import WANTED
 from tunewright.tasks.base.task import Measured
 from tunewright.tasks.text.encoder import TextEncoder
-from tunewright.training.objectives.masked_lm import FromTokens
+from tunewright.training.objectives.masked_lm import MaskedLMLoss
 
 # The share that is hidden, and the seed of which: the same for every model, so that two can be compared.
 RATIO = 0.15
@@ -27,15 +27,13 @@ SEED = 0
 FILLINGS = 5
 
 
-def hidden_token_outputs(
-    network: AnyNetwork, before: AnyNetwork | None, encoder: TextEncoder, table: pa.Table
-) -> Measured:
+def hidden_token_outputs(network: Network, before: Network | None, encoder: TextEncoder, table: pa.Table) -> Measured:
     """What the "tokens" metrics want, for each text: [N, 2], the sum of −log p of its hidden tokens and how many of them
     the largest logit names; and [N], how many were hidden."""
     examples, texts = _examples(encoder, table)
     outputs, target = np.zeros((table.num_rows, 2)), np.zeros(table.num_rows, np.int64)
     device = next(network.parameters()).device
-    hiding = FromTokens(seed=SEED, ratio=RATIO, vocabulary=encoder.vocabulary.to(device))
+    hiding = MaskedLMLoss(seed=SEED, ratio=RATIO, vocabulary=encoder.vocabulary.to(device))
     network.eval()
     with torch.inference_mode():
         for batch in in_order(examples.to(device), EVALUATION_BATCH):
@@ -51,7 +49,7 @@ def frequency_baseline(encoder: TextEncoder, train: pa.Table, table: pa.Table) -
     vocabulary = encoder.vocabulary
     known = encoder.examples(train, None).tokens.values
     examples, texts = _examples(encoder, table)
-    hiding = FromTokens(seed=SEED, ratio=RATIO, vocabulary=vocabulary)
+    hiding = MaskedLMLoss(seed=SEED, ratio=RATIO, vocabulary=vocabulary)
     truth: list[np.ndarray] = []
     places: list[np.ndarray] = []
     for batch in in_order(examples, EVALUATION_BATCH):
@@ -63,7 +61,7 @@ def frequency_baseline(encoder: TextEncoder, train: pa.Table, table: pa.Table) -
     return [token_frequencies(ordinary, np.concatenate(truth), np.concatenate(places), table.num_rows, pieces)]
 
 
-def fill_masks(network: AnyNetwork, encoder: TextEncoder, table: pa.Table) -> list[dict[str, Any]]:
+def fill_masks(network: Network, encoder: TextEncoder, table: pa.Table) -> list[dict[str, Any]]:
     """For each text {"masks": …}: for each [MASK] in it the likeliest tokens with their probabilities, best first."""
     examples, texts = _examples(encoder, table)
     found: list[list[list[dict[str, Any]]]] = [[] for _ in range(table.num_rows)]

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from tunewright.training.checkpoints.checkpoint import Checkpoint, best_name, save_best, save_checkpoint
-from tunewright.training.distributed.process_group import Team
+from tunewright.training.distributed.process_group import ProcessGroup
 
 # So many copies wait to be written at most: a checkpoint, and the best weights that it speaks of.
 WAITING = 2
@@ -30,11 +30,11 @@ class Saver:
         together: the processes that each write their part of divided tensors; None: this one writes all. Collective when given.
     """
 
-    def __init__(self, root: Path, *, beside: bool, together: Team | None) -> None:
+    def __init__(self, root: Path, *, beside: bool, together: ProcessGroup | None) -> None:
         self.root = root
         self._thread = ThreadPoolExecutor(1) if beside else None
         # The thread's messages to other processes must not get between those of the training.
-        self._together = together.apart() if beside and together is not None else together
+        self._together = together.new_group() if beside and together is not None else together
         self._writing: list[Future[Any]] = []
 
     def __enter__(self) -> Saver:

@@ -30,8 +30,8 @@ from torch import Tensor
 
 from tunewright.errors import RunFailed
 from tunewright.files import remove_folder, sha256_file, sync_file, sync_folder, write_atomic
-from tunewright.training.distributed.dtensors import is_divided
-from tunewright.training.distributed.process_group import Team
+from tunewright.training.distributed.dtensors import is_sharded
+from tunewright.training.distributed.process_group import ProcessGroup
 
 KEEP = 2
 
@@ -49,7 +49,7 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save_checkpoint(root: Path, checkpoint: Checkpoint, together: Team | None = None) -> Path:
+def save_checkpoint(root: Path, checkpoint: Checkpoint, together: ProcessGroup | None = None) -> Path:
     """Write a checkpoint and let go of all but the newest two.
 
     Args:
@@ -65,7 +65,7 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, together: Team | None = 
         checkpoint.state,
         together,
     )
-    if together is not None and not together.first:
+    if together is not None and not together.is_writer:
         return path
     _prune(root)
     return path
@@ -76,7 +76,7 @@ def best_name(step: int) -> str:
     return f"best-{step:08d}"
 
 
-def save_best(root: Path, step: int, model: Tensors, together: Team | None = None) -> str:
+def save_best(root: Path, step: int, model: Tensors, together: ProcessGroup | None = None) -> str:
     """Write the best weights so far; arguments and errors as of `save_checkpoint`. Returns the folder's name."""
     name = best_name(step)
     if not (root / name).exists():
@@ -152,16 +152,16 @@ def find_damage(folder: Path) -> str | None:
 
 
 def _write_folder(
-    root: Path, name: str, tensors: dict[str, Tensors], state: dict[str, Any], together: Team | None
+    root: Path, name: str, tensors: dict[str, Tensors], state: dict[str, Any], together: ProcessGroup | None
 ) -> Path:
     temporary = root / f".tmp-{name}"
     final = root / name
     try:
-        if together is None or together.first:
+        if together is None or together.is_writer:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         if together is not None:
-            together.wait()
+            together.barrier()
         for kind, values in tensors.items():
             if together is not None:
                 from tunewright.training.distributed.sharded_files import write_parts  # which takes long to load
@@ -171,8 +171,8 @@ def _write_folder(
             path = temporary / f"{kind}.safetensors"
             save_file({key: value.detach().contiguous() for key, value in values.items()}, path)
             sync_file(path)
-        if together is not None and not together.first:
-            together.wait()  # until the first process has put it in its place
+        if together is not None and not together.is_writer:
+            together.barrier()  # until the first process has put it in its place
             return final
         write_atomic(temporary / "state.json", json.dumps(state, indent=1, allow_nan=False))
         files = {
@@ -186,7 +186,7 @@ def _write_folder(
         os.replace(temporary, final)
         sync_folder(root)
         if together is not None:
-            together.wait()
+            together.barrier()
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise RunFailed(
@@ -216,7 +216,7 @@ def _divided(name: str, whole: Tensor, parts: Tensors) -> Tensor:
     from tunewright.training.distributed.sharded_files import divide
 
     place = _place(name, whole.shape, whole.dtype, parts)
-    return divide(whole, place) if is_divided(place) else whole
+    return divide(whole, place) if is_sharded(place) else whole
 
 
 def _encode_manifest(files: dict[str, Any]) -> bytes:

@@ -10,26 +10,26 @@ import torch
 from torch import Tensor, distributed, nn
 
 
-def is_divided(tensor: Tensor) -> bool:
+def is_sharded(tensor: Tensor) -> bool:
     """Whether each process keeps a part of it."""
     # Whoever trains alone need not wait for the library: where it was never loaded, nothing is divided.
     library = sys.modules.get("torch.distributed.tensor")
     return library is not None and isinstance(tensor, library.DTensor)
 
 
-def own_part(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
     """Of a divided tensor what this process keeps; any other as it is."""
-    return tensor.to_local() if is_divided(tensor) else tensor  # pyright: ignore[reportCallIssue]
+    return tensor.to_local() if is_sharded(tensor) else tensor  # pyright: ignore[reportCallIssue]
 
 
-def over_all(found: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+def all_reduce_found(found: Tensor, tensors: Sequence[Tensor]) -> Tensor:
     """The sums over all processes of numbers that were found on the `own_part` of the tensors; as they are where none is divided."""
-    if any(is_divided(value) for value in tensors):
+    if any(is_sharded(value) for value in tensors):
         distributed.all_reduce(found)
     return found
 
 
-def of_all(found: Tensor) -> list[Tensor]:
+def all_gather(found: Tensor) -> list[Tensor]:
     """What each process has found, numbers of one shape, in the order of the processes. Collective."""
     there = [torch.empty_like(found) for _ in range(distributed.get_world_size())]
     distributed.all_gather(there, found)
@@ -40,21 +40,21 @@ def divided_alike(tensors: Iterable[Tensor]) -> list[list[Any]]:
     """Those that are divided among the same processes together: no operation takes others at once."""
     found: dict[Any, list[Any]] = {}
     for tensor in tensors:
-        found.setdefault(tensor.device_mesh if is_divided(tensor) else None, []).append(tensor)  # pyright: ignore
+        found.setdefault(tensor.device_mesh if is_sharded(tensor) else None, []).append(tensor)  # pyright: ignore
     return list(found.values())
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], most: float) -> None:
     """Scale all gradients so that their norm together is at most that; of divided ones over all processes."""
     gradients = [value.grad for value in parameters if value.grad is not None]
-    if not any(map(is_divided, gradients)):
+    if not any(map(is_sharded, gradients)):
         nn.utils.clip_grad_norm_(parameters, most)
         return
-    squares = torch.stack([own_part(grad).square().sum() / _copies(grad) for grad in gradients]).sum()
+    squares = torch.stack([local_shard(grad).square().sum() / _copies(grad) for grad in gradients]).sum()
     distributed.all_reduce(squares)
     scale = (most / (squares.sqrt() + 1e-6)).clamp(max=1.0)
     for grad in gradients:
-        own_part(grad).mul_(scale)
+        local_shard(grad).mul_(scale)
 
 
 def _copies(tensor: Any) -> float:

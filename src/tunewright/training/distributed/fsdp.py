@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, distributed, nn
 
 from tunewright.data.batches.batch import Batch
-from tunewright.models.core.meta_weights import is_hollow
-from tunewright.models.core.network import AnyNetwork, Block, Network
+from tunewright.models.core.meta_weights import is_meta
+from tunewright.models.core.network import Block, Network, SequentialNetwork
 from tunewright.models.hub.hf_network import Transformer
-from tunewright.training.distributed.dtensors import is_divided
-from tunewright.training.distributed.process_group import Team
+from tunewright.training.distributed.dtensors import is_sharded
+from tunewright.training.distributed.process_group import ProcessGroup
 from tunewright.training.objectives.base import StepObjective
 
 T = TypeVar("T")
@@ -32,22 +32,22 @@ T = TypeVar("T")
 class Sharded(nn.Module):
     """The root of a divided network. A function that is given the network finds all of it there, whatever part of it is called."""
 
-    def __init__(self, network: AnyNetwork) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, ask: Callable[[AnyNetwork], T]) -> T:
+    def forward(self, ask: Callable[[Network], T]) -> T:
         return ask(self.network)
 
 
 def shard(
-    network: AnyNetwork,
-    team: Team,
+    network: Network,
+    team: ProcessGroup,
     *,
     tensor: int = 1,
     offload: bool,
-    fill: Callable[[AnyNetwork], None] | None = None,
-) -> tuple[Sharded, Team]:
+    fill: Callable[[Network], None] | None = None,
+) -> tuple[Sharded, ProcessGroup]:
     """A divided copy of a network, in every process.
 
     Collective: every process calls it with a network of the same shape.
@@ -67,9 +67,9 @@ def shard(
     from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
     divided = _without_numbers(network)
-    if isinstance(network, Transformer) and network.described["purpose"] == "causal-lm":
+    if isinstance(network, Transformer) and network.spec["purpose"] == "causal-lm":
         # Seen in float32 on the whole network, for the parts may come in bfloat16.
-        divided.has_plain_head = team.told(team.first and network.has_plain_head)
+        divided.has_plain_head = team.broadcast(team.is_writer and network.has_plain_head)
     meshes = init_device_mesh(team.device.type, (team.size // tensor, tensor), mesh_dim_names=("rows", "tensor"))
     mesh = meshes["rows"]
     policy: dict[str, Any] = {"offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(), "mesh": mesh}
@@ -91,14 +91,14 @@ def shard(
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
     home = torch.device("cpu") if offload else team.device
-    whole._apply(lambda value: _placed(value, home if is_divided(value) else team.device))  # pyright: ignore[reportPrivateUsage]
+    whole._apply(lambda value: _placed(value, home if is_sharded(value) else team.device))  # pyright: ignore[reportPrivateUsage]
     if fill is not None:
         fill(divided)
     else:
-        given = dict(network.state_dict()) if team.first else {}
+        given = dict(network.state_dict()) if team.is_writer else {}
         set_model_state_dict(divided, given, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
         for name, buffer in divided.named_buffers():  # those too that no state_dict has
-            if team.first:
+            if team.is_writer:
                 buffer.copy_(network.get_buffer(name))
             distributed.broadcast(buffer, 0)
     # Nobody adds to a layer's output in place here, which is what it warns of.
@@ -106,13 +106,13 @@ def shard(
     return whole, replace(team, rank=mesh.get_local_rank(), size=mesh.size(), group=mesh.get_group())
 
 
-def layers_of(network: AnyNetwork) -> list[Block]:
+def layers_of(network: Network) -> list[Block]:
     """What is gathered by itself: only what is sure to be called as a whole, the layers of a stack and all of a network that is one sequence."""
     blocks = [block for block in network.blocks() if block.parameters()]
-    return [block for block in blocks if isinstance(network, Network) or re.search(r"\.\d+$", block.name)]
+    return [block for block in blocks if isinstance(network, SequentialNetwork) or re.search(r"\.\d+$", block.name)]
 
 
-def travels_in(network: AnyNetwork) -> torch.dtype | None:
+def travels_in(network: Network) -> torch.dtype | None:
     """The type of a layer's weights on their way; None: their own."""
     from tunewright.models.language.gpt import GPT  # lazily, as all that imports the library
 
@@ -121,14 +121,14 @@ def travels_in(network: AnyNetwork) -> torch.dtype | None:
     return torch.bfloat16 if reduced else None
 
 
-def _without_numbers(network: AnyNetwork) -> AnyNetwork:
+def _without_numbers(network: Network) -> Network:
     """A copy whose parameters have no memory, tied ones still tied; of the buffers only those that have none here."""
     empty: dict[int, Any] = {}
     for value in network.parameters():
         bare = torch.empty(value.shape, dtype=value.dtype, device="meta")
         empty[id(value)] = nn.Parameter(bare, value.requires_grad)
     for value in network.buffers():
-        if is_hollow(value):
+        if is_meta(value):
             empty[id(value)] = torch.empty(value.shape, dtype=value.dtype, device="meta")
     return copy.deepcopy(network, empty)
 
@@ -137,7 +137,7 @@ def _placed(value: Tensor, device: torch.device) -> Tensor:
     return torch.empty_like(value, device=device) if value.is_meta else value.to(device)
 
 
-def asked(model: nn.Module, ask: Callable[[Any], T]) -> T:
+def run_sharded(model: nn.Module, ask: Callable[[Any], T]) -> T:
     """What the function finds of the network. Of a divided one each process has to ask, and what was gathered is let go again."""
     if not isinstance(model, Sharded):
         return ask(model)

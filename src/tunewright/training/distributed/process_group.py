@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from tunewright.training.distributed.dtensors import is_divided
+from tunewright.training.distributed.dtensors import is_sharded
 
 # How long one process waits for another, which may prepare data or measure meanwhile.
 PATIENCE = timedelta(hours=6)
@@ -25,7 +25,7 @@ PIECE = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
-class Team:
+class ProcessGroup:
     """This process among all that train together.
 
     rank: its number, from 0; the first one alone writes files and says something.
@@ -38,40 +38,40 @@ class Team:
     """What its messages go through; None: what all processes met in."""
 
     @property
-    def first(self) -> bool:
+    def is_writer(self) -> bool:
         return self.rank == 0
 
-    def totals(self, *values: float) -> list[float]:
+    def all_reduce_sum(self, *values: float) -> list[float]:
         """The sums over all processes."""
         found = torch.tensor(values, dtype=torch.float64)
-        self.add_over(found)
+        self.all_reduce(found)
         return found.tolist()
 
-    def add_over(self, numbers: Tensor) -> None:
+    def all_reduce(self, numbers: Tensor) -> None:
         """Every number becomes its sum over all processes."""
         there = numbers.to(self.device)
         distributed.all_reduce(there, group=self.group)
         if there is not numbers:
             numbers.copy_(there)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Go on when all have come here."""
         distributed.barrier(self.group)
 
-    def apart(self) -> Team:
+    def new_group(self) -> ProcessGroup:
         """The same processes, with a line of their own through which another thread can talk, in the processor's memory. Collective."""
         return replace(self, device=torch.device("cpu"), group=distributed.new_group(backend="gloo"))
 
     def any(self, flag: bool) -> bool:
         """Whether it is true for one of them."""
-        return self.totals(float(flag))[0] > 0
+        return self.all_reduce_sum(float(flag))[0] > 0
 
-    def add_up(self, parameters: list[nn.Parameter]) -> None:
+    def all_reduce_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Every parameter's gradient becomes the sum over all processes; one that had none of the batch's examples adds zeros.
 
         Those of divided parameters come added up.
         """
-        moving = [value for value in parameters if value.requires_grad and not is_divided(value)]
+        moving = [value for value in parameters if value.requires_grad and not is_sharded(value)]
         for value in moving:
             if value.grad is None:
                 value.grad = torch.zeros_like(value)
@@ -92,22 +92,22 @@ class Team:
         for grad, part in zip(grads, flat.split([grad.numel() for grad in grads])):
             grad.copy_(part.view_as(grad))
 
-    def told(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What the first process gives, as JSON; the others' own is not looked at."""
-        raw = json.dumps(value).encode() if self.first else b""
+        raw = json.dumps(value).encode() if self.is_writer else b""
         length = torch.tensor([len(raw)], device=self.device)
         distributed.broadcast(length, 0, group=self.group)
         content = torch.empty(int(length), dtype=torch.uint8, device=self.device)
-        if self.first:
+        if self.is_writer:
             content.copy_(torch.frombuffer(bytearray(raw), dtype=torch.uint8))
         distributed.broadcast(content, 0, group=self.group)
-        return value if self.first else json.loads(bytes(content.cpu().numpy()))
+        return value if self.is_writer else json.loads(bytes(content.cpu().numpy()))
 
 
-_team: Team | None = None
+_team: ProcessGroup | None = None
 
 
-def join() -> Team | None:
+def join() -> ProcessGroup | None:
     """Meet the other processes, as the environment that torchrun sets says; None: there are none."""
     global _team
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -121,11 +121,11 @@ def join() -> Team | None:
     if not distributed.is_initialized():
         distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     device = torch.device("cuda", place) if cuda else torch.device("cpu")
-    _team = Team(rank=int(os.environ["RANK"]), size=size, device=device)
+    _team = ProcessGroup(rank=int(os.environ["RANK"]), size=size, device=device)
     return _team
 
 
-def team() -> Team | None:
+def current_group() -> ProcessGroup | None:
     """The team that this process is in; None: it trains alone."""
     return _team
 
@@ -134,6 +134,6 @@ def leave() -> None:
     """The end of the team."""
     global _team
     if _team is not None:
-        _team.wait()  # nobody goes while another one still listens
+        _team.barrier()  # nobody goes while another one still listens
         distributed.destroy_process_group()
         _team = None

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tunewright.files import sync_file
-from tunewright.training.distributed.process_group import Team
+from tunewright.training.distributed.process_group import ProcessGroup
 
 # Bytes of weights from which on a model is saved in several files.
 FILE = 4 * 2**30
@@ -29,7 +29,7 @@ def divide(whole: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
-def write_parts(folder: Path, tensors: Mapping[str, Tensor], together: Team) -> None:
+def write_parts(folder: Path, tensors: Mapping[str, Tensor], together: ProcessGroup) -> None:
     """Each process of a team writes its part of every tensor. Collective.
 
     Raises:
@@ -38,10 +38,10 @@ def write_parts(folder: Path, tensors: Mapping[str, Tensor], together: Team) -> 
     _save(tensors, HuggingFaceStorageWriter(str(folder), save_distributed=True), together)
     for path in folder.glob(f"shard-{together.rank + 1:05d}-*"):
         sync_file(path)
-    together.wait()  # before anyone moves the folder
+    together.barrier()  # before anyone moves the folder
 
 
-def write_whole(folder: Path, tensors: Mapping[str, Tensor], together: Team) -> None:
+def write_whole(folder: Path, tensors: Mapping[str, Tensor], together: ProcessGroup) -> None:
     """Divided tensors as `model.safetensors`, or as several files with an index where they are large. Collective; each process writes its
     part, and the first makes whole ones of them by copying, so nobody holds more than its own.
 
@@ -53,40 +53,40 @@ def write_whole(folder: Path, tensors: Mapping[str, Tensor], together: Team) -> 
     for name, value in tensors.items():
         size += value.numel() * value.element_size()
         index[name] = 1 + size // FILE
-    if together.first and folder.exists():  # of an end that was not reached
+    if together.is_writer and folder.exists():  # of an end that was not reached
         shutil.rmtree(folder / "sharded", ignore_errors=True)
         for path in folder.glob("model*.safetensors*"):
             path.unlink()
-    together.wait()
+    together.barrier()
     numbers = {number: place for place, number in enumerate(sorted(set(index.values())), start=1)}
     index = {name: numbers[number] for name, number in index.items()}
     writer = HuggingFaceStorageWriter(
         str(folder), fqn_to_index_mapping=index, save_distributed=True, enable_consolidation=True
     )
     _save(tensors, writer, together)
-    if together.first:
+    if together.is_writer:
         shutil.rmtree(folder / "sharded")
         if len(numbers) == 1:
             (folder / "model-00001-of-00001.safetensors").rename(folder / "model.safetensors")
             (folder / "model.safetensors.index.json").unlink()
         for path in folder.glob("model*.safetensors"):
             sync_file(path)
-    together.wait()
+    together.barrier()
 
 
-def _save(tensors: Mapping[str, Tensor], writer: HuggingFaceStorageWriter, together: Team) -> None:
+def _save(tensors: Mapping[str, Tensor], writer: HuggingFaceStorageWriter, together: ProcessGroup) -> None:
     try:
         save(dict(tensors), storage_writer=writer, process_group=together.group)
     except CheckpointException as error:
         raise OSError(str(next(iter(error.failures.values()))[0])) from error
 
 
-def gathered(tensors: Mapping[str, Tensor], together: Team) -> dict[str, Tensor]:
+def gathered(tensors: Mapping[str, Tensor], together: ProcessGroup) -> dict[str, Tensor]:
     """Divided tensors whole, in the memory of the first process; nothing in the others. Collective."""
     found: dict[str, Tensor] = {}
     for name, value in tensors.items():
         whole = value.full_tensor() if isinstance(value, DTensor) else value
-        if together.first:
+        if together.is_writer:
             found[name] = whole.cpu()
     return found
 

@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, distributed, nn
 
-from tunewright.models.core.network import AnyNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.hub.hf_network import Transformer
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 
-def can_be_divided(network: AnyNetwork) -> bool:
+def can_be_divided(network: Network) -> bool:
     """Whether a network is a gpt without an adapter."""
     from tunewright.models.language.gpt import GPT  # lazily, as all that imports the library
 
     return isinstance(network, Transformer) and isinstance(network.model, GPT)
 
 
-def narrow_layers(network: AnyNetwork, count: int) -> set[str]:
+def narrow_layers(network: Network, count: int) -> set[str]:
     """Leave each layer the heads and hidden features of one of so many processes: what one of them holds and computes.
 
     Returns:
@@ -49,7 +49,7 @@ def narrow_layers(network: AnyNetwork, count: int) -> set[str]:
     return narrowed
 
 
-def divide_layers(network: AnyNetwork, mesh: DeviceMesh) -> None:
+def divide_layers(network: Network, mesh: DeviceMesh) -> None:
     """Divide the layers of a gpt that has no numbers yet among the processes of a mesh of one dimension."""
     from torch.distributed.tensor import DTensor, Shard  # takes long to load, and who trains alone needs none of it
 
@@ -69,7 +69,7 @@ def other_dimension(parameter: nn.Parameter) -> Any:
     return Shard(1 - parameter.placements[0].dim) if isinstance(parameter, DTensor) else None  # pyright: ignore
 
 
-def _halves(network: AnyNetwork) -> Iterator[tuple[Any, list[tuple[nn.Linear, int]]]]:
+def _halves(network: Network) -> Iterator[tuple[Any, list[tuple[nn.Linear, int]]]]:
     """Attention and feed-forward part of each layer: its matrices, and whether each is divided by rows (0) or by columns (1)."""
     assert isinstance(network, Transformer)
     for layer in network.base.layers:  # pyright: ignore

@@ -18,7 +18,7 @@ from tunewright.training.objectives.chunked_cross_entropy import token_loss_sum
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromNextTokens:
+class CausalLMLoss:
     """The cross entropy of each token given those before it, each weighing the same."""
 
     z_loss: float
@@ -43,4 +43,4 @@ class FromNextTokens:
 
 def next_tokens(*, z_loss: float) -> Objective:
     """A language model: say which token comes next (Bengio et al. 2003); `z_loss` as in `token_loss_sum`."""
-    return Objective(name="next_tokens", supervised=False, bind=lambda seed, device: FromNextTokens(z_loss=z_loss))
+    return Objective(name="next_tokens", supervised=False, bind=lambda seed, device: CausalLMLoss(z_loss=z_loss))

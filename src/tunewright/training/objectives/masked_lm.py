@@ -19,7 +19,7 @@ from tunewright.training.objectives.corruption import Vocabulary, hidden_counts,
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromTokens:
+class MaskedLMLoss:
     """The cross entropy of hidden tokens, each weighing the same; no labels."""
 
     seed: int
@@ -66,7 +66,7 @@ def _filled_up(wanted: Tensor) -> Tensor:
 def masked_tokens(vocabulary: Vocabulary, *, ratio: float) -> Objective:
     """A masked language model: say which tokens were hidden (Devlin et al. 2019, section 3.1); see `mask_tokens`."""
 
-    def bind(seed: int, device: torch.device) -> FromTokens:
-        return FromTokens(seed=seed, ratio=ratio, vocabulary=vocabulary.to(device))
+    def bind(seed: int, device: torch.device) -> MaskedLMLoss:
+        return MaskedLMLoss(seed=seed, ratio=ratio, vocabulary=vocabulary.to(device))
 
     return Objective(name="masked_tokens", supervised=False, bind=bind)

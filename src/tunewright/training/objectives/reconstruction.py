@@ -18,7 +18,7 @@ from tunewright.training.objectives.corruption import add_noise, mask
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromInputs:
+class ReconstructionLoss:
     """The error of giving back the input from a spoiled copy of it; no labels.
 
     An example's loss is the mean squared error of its hidden entries (`corrupt` gives a mask), or else of all.
@@ -58,8 +58,10 @@ def masked(
 ) -> Objective:
     """A masked autoencoder: give back what was hidden (He et al. 2021, section 3). Options as for `corruption.mask`."""
 
-    def bind(seed: int, device: torch.device) -> FromInputs:
-        return FromInputs(corrupt=lambda inputs, ids, epoch: mask(inputs, ids, epoch, seed, ratio=ratio, patch=patch))
+    def bind(seed: int, device: torch.device) -> ReconstructionLoss:
+        return ReconstructionLoss(
+            corrupt=lambda inputs, ids, epoch: mask(inputs, ids, epoch, seed, ratio=ratio, patch=patch)
+        )
 
     return Objective(name="masked", supervised=False, bind=bind)
 
@@ -67,7 +69,9 @@ def masked(
 def denoising(*, std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3) -> Objective:
     """A denoising autoencoder: give back the input from a noisy copy (Vincent et al. 2008, section 2.3)."""
 
-    def bind(seed: int, device: torch.device) -> FromInputs:
-        return FromInputs(corrupt=lambda inputs, ids, epoch: (add_noise(inputs, ids, epoch, seed, std=std), None))
+    def bind(seed: int, device: torch.device) -> ReconstructionLoss:
+        return ReconstructionLoss(
+            corrupt=lambda inputs, ids, epoch: (add_noise(inputs, ids, epoch, seed, std=std), None)
+        )
 
     return Objective(name="denoising", supervised=False, bind=bind)

@@ -17,7 +17,7 @@ from tunewright.recipe.schema import Named, Train
 from tunewright.training.objectives.base import LossSum, Objective
 from tunewright.training.objectives.reconstruction import denoising, masked
 from tunewright.training.objectives.supervised import (
-    FromLabels,
+    SupervisedLoss,
     binary_cross_entropy,
     class_weights,
     count_classes,
@@ -88,7 +88,7 @@ def build_objective(
     if name in NUMBER_LOSSES:
         if classes is not None:
             raise _wrong_target(name, "classes", CLASS_LOSSES)
-        number_loss = FromLabels(name=name, formula=NUMBER_LOSSES[name], outputs=(1,))
+        number_loss = SupervisedLoss(name=name, formula=NUMBER_LOSSES[name], outputs=(1,))
         return Objective(name=name, supervised=True, bind=lambda seed, device: number_loss)
     if classes is None:
         raise _wrong_target(name, "numbers", NUMBER_LOSSES)
@@ -112,8 +112,8 @@ def build_objective(
     counts = prepared.rows("train") if several else None
     weights = class_weights(train.class_weights, classes, lambda: count_classes(prepared, classes), rows=counts)
 
-    def bind(seed: int, device: torch.device) -> FromLabels:
-        return FromLabels(
+    def bind(seed: int, device: torch.device) -> SupervisedLoss:
+        return SupervisedLoss(
             name=name,
             formula=CLASS_LOSSES[name],
             outputs=(1, 2) if name == "binary_cross_entropy" and not several else (len(classes),),

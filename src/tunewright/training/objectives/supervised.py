@@ -74,7 +74,7 @@ def _label_weights(target: Tensor, class_weights: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromLabels:
+class SupervisedLoss:
     """The loss between what the network gives and the labels, ready to be minimised."""
 
     name: str

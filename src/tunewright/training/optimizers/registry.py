@@ -19,7 +19,7 @@ from torch.optim import SGD, Adagrad, AdamW, Optimizer, RMSprop
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Named
-from tunewright.training.distributed.dtensors import is_divided
+from tunewright.training.distributed.dtensors import is_sharded
 from tunewright.training.freezing import INSIDE
 from tunewright.training.optimizers.adam_8bit import Adam8bit, fresh_state
 from tunewright.training.optimizers.muon import Muon
@@ -163,7 +163,7 @@ def _on(groups: Groups, devices: set[str]) -> bool:
 
 def _whole(groups: Groups) -> bool:
     """Of divided parameters PyTorch has the whole step in one kernel for AdamW alone."""
-    return not any(is_divided(parameter) for group in groups for parameter in group["params"])
+    return not any(is_sharded(parameter) for group in groups for parameter in group["params"])
 
 
 @torch.no_grad()
