@@ -285,7 +285,7 @@ def test_every_command_in_the_documents_works(
 @pytest.mark.parametrize("document", ["tutorial.md", "tutorial.zh-CN.md"])
 def test_the_lines_that_the_tutorial_points_to_are_there(document: str) -> None:
     text = (REPOSITORY / "docs" / document).read_text(encoding="utf-8")
-    pointed = re.findall(r"`(\w+/\w+\.py)`[,，] ?`(\w+)`", text)
+    pointed = re.findall(r"`((?:\w+/)+\w+\.py)`[,，] ?`(\w+)`", text)
     assert len(pointed) >= 20
     for file, name in pointed:
         tree = ast.parse((SOURCE / file).read_text())
