@@ -346,12 +346,12 @@ def described(one: Outcome) -> str:
 def preload() -> None:
     """Import what the commands need, once for all forks."""
     modules = (
-        "stages.run",
-        "stages.plan",
-        "stages.predict",
-        "models.transformer_files",
-        "models.adapters",
-        "tasks.table",
+        "run_recipe",
+        "planning.plan",
+        "inference.model",
+        "models.hub.hf_files",
+        "models.hub.adapters",
+        "tasks.registry",
     )
     for name in ("soundfile", *(f"tunewright.{module}" for module in modules)):
         importlib.import_module(name)
