@@ -199,7 +199,7 @@ def served(root: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
         "data": {"source": str(root / "corpus.txt")},
         "model": {
             "backbone": {"gpt": {"layers": 2, "heads": 2, "width": 32, "context": 64}},
-            "tokenizer": {"bpe": {"vocabulary": 300}},
+            "tokenizer": "characters",
         },
         "train": {"epochs": 1},
         "eval": {"resamples": 100},

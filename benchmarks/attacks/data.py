@@ -33,7 +33,8 @@ def attempts() -> Iterator[Attempt]:
     for name, make in PLACES.items():
         yield Attempt("data", f"place: {name}", make)
     for name, make in TEXTS.items():
-        yield Attempt("data", f"texts: {name}", _corpus(make))
+        for tokenizer in TOKENIZERS:
+            yield Attempt("data", f"texts, {tokenizer}: {name}", _corpus(make, TOKENIZERS[tokenizer]))
 
 
 def _recipe(scene: Scene, source: str, task: str = "tabular-classification", **data: Any) -> list[str]:
@@ -377,7 +378,15 @@ PLACES: dict[str, Callable[[Scene], list[str]]] = {
 }
 
 
-def _corpus(make: Callable[[], bytes]) -> Callable[[Scene], list[str]]:
+TOKENIZERS: dict[str, Any] = {
+    "bytes": {"bpe": {"vocabulary": 270}},
+    "wordpiece": {"wordpiece": {"vocabulary": 100}},
+    "unigram": {"unigram": {"vocabulary": 100}},
+    "characters": "characters",
+}
+
+
+def _corpus(make: Callable[[], bytes], tokenizer: Any) -> Callable[[Scene], list[str]]:
     def prepare(scene: Scene) -> list[str]:
         (scene.folder / "corpus.txt").write_bytes(make())
         recipe = {
@@ -385,7 +394,7 @@ def _corpus(make: Callable[[], bytes]) -> Callable[[Scene], list[str]]:
             "data": {"source": "corpus.txt"},
             "model": {
                 "backbone": {"gpt": {"layers": 1, "heads": 2, "width": 16, "context": 32}},
-                "tokenizer": {"bpe": {"vocabulary": 400}},
+                "tokenizer": tokenizer,
             },
             "train": {"epochs": 1},
             "eval": {"resamples": 100},

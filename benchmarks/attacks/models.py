@@ -292,8 +292,8 @@ TOKENIZERS: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
 }
 
 
-def _layer(name: str, **config: Any) -> dict[str, Any]:
-    return {"module": "keras.layers", "class_name": name, "config": config, "registered_name": None}
+def _layer(kind: str, /, **config: Any) -> dict[str, Any]:
+    return {"module": "keras.layers", "class_name": kind, "config": config, "registered_name": None}
 
 
 def _sequential(*layers: Any) -> dict[str, Any]:
