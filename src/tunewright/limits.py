@@ -113,7 +113,7 @@ REQUEST_SECONDS = Limit(name="request_seconds", default=60, unit="seconds", abou
 HEADERS_SECONDS = Limit(
     name="headers_seconds", default=10, unit="seconds", about="the time for a request's headers to arrive"
 )
-BODY_SECONDS = Limit(name="body_seconds", default=30, unit="seconds", about="the time for a request's body to arrive")
+BODY_SECONDS = Limit(name="body_seconds", default=20, unit="seconds", about="the time for a request's body to arrive")
 READER_SECONDS = Limit(
     name="reader_seconds", default=30, unit="seconds", about="the time that a client may read nothing of its response"
 )
