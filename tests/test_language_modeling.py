@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from test_gpt import library, network_of
+from tiny import tiny_tokenizer
 from tunewright import load_model
 from tunewright.commands.chat import Drawing, chat
 from tunewright.commands.merge import merge_adapter
@@ -23,7 +24,7 @@ from tunewright.evaluation.metrics import METRICS
 from tunewright.run_recipe import run
 from tunewright.runs.metrics_log import read_metrics
 from tunewright.tasks.language_model import evaluation as next_tokens
-from tunewright.tasks.language_model.encoder import CausalEncoder, load_tokenizer
+from tunewright.tasks.language_model.encoder import CausalEncoder, load_tokenizer, token_ids
 from tunewright.tasks.language_model.evaluation import frequencies, next_token_outputs
 
 NAMES, VERBS, THINGS = ("Anna", "Ben", "Clara"), ("sees", "likes"), ("a house", "the sea", "the moon", "海")
@@ -277,3 +278,12 @@ def test_what_does_not_fit(tmp_path: Path, change: dict[str, Any], said: str, ki
     with pytest.raises(kind, match=said) as caught:
         carried_out(tmp_path, recipe_for(tmp_path, **change))
     assert isinstance(caught.value, UserError) and caught.value.fix
+
+
+def test_a_text_with_an_endless_word_is_tokenized_in_parts(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    honest, endless = "good film " * 30, "x" * 2_500 + " good"
+    (first, second) = token_ids(tokenizer, [honest, endless])
+    assert first == tokenizer(honest, add_special_tokens=False, verbose=False)["input_ids"]
+    unknown, good = tokenizer.unk_token_id, tokenizer.convert_tokens_to_ids("good")
+    assert second == [unknown, unknown, unknown, good]

@@ -15,10 +15,10 @@ from tunewright.data.text.tokenizer import (
     READER,
     TOKENIZERS,
     WRITER,
-    _without_endless_words,  # pyright: ignore[reportPrivateUsage]
     build_trainer,
     measure_tokenizer,
     save_tokenizer,
+    without_endless_words,
 )
 from tunewright.errors import DataError, RecipeError, UserError
 
@@ -174,7 +174,7 @@ def test_characters_come_back_and_others_are_unknown(tmp_path: Path) -> None:
 
 def test_endless_words_are_cut_before_training_and_nothing_else_is() -> None:
     honest = "to be, or not to be " * 200 + "-" * 900 + "\n" * 900
-    assert list(_without_endless_words(honest)) == [honest]
+    assert list(without_endless_words(honest)) == [honest]
     endless = "a" * 2_500 + " b " + "\u0301" * 1_000
-    parts = list(_without_endless_words(endless))
+    parts = list(without_endless_words(endless))
     assert "".join(parts) == endless and max(map(len, parts)) <= 1_503 and len(parts) == 3

@@ -408,7 +408,7 @@ def _corpus(make: Callable[[], bytes], tokenizer: Any) -> Callable[[Scene], list
 
 TEXTS: dict[str, Callable[[], bytes]] = {
     "one line of 40 MB": lambda: b"x" * 40_000_000,
-    "one word of 5 MB, then others": lambda: b"x" * 5_000_000 + b"\n" + b"to be or not to be\n" * 500,
+    "one word of 3 MB, then others": lambda: b"x" * 3_000_000 + b"\n" + b"to be or not to be\n" * 500,
     "combining marks": lambda: ("a" + "\u0301" * 200_000 + "\n").encode() * 3,
     "ligatures that expand": lambda: ("\ufdfa" * 200_000 + "\n").encode() * 3,
     "null bytes": lambda: bytes(100_000),

@@ -40,7 +40,10 @@ LEAST = 2
 # A tokenizer is trained on so many bytes of text at most: more hardly changes it.
 MOST_BYTES = 2**27
 # A thousand letters and digits, other signs or spaces one after the other.
+RUN = 1000
 ENDLESS = re.compile(r"\w{1000}|[^\w\s]{1000}|\s{1000}")
+# Whether there is such a run, asked only where one can begin: that takes time in proportion to the text.
+HAS_ENDLESS = re.compile(r"(?<!\w)\w{1000}|(?<![^\w\s])[^\w\s]{1000}|(?<!\s)\s{1000}")
 # So many of the longest tokens are named.
 LONGEST = 5
 # A tokenizer is measured on so many texts at most.
@@ -284,12 +287,25 @@ def _first_texts(prepared: Prepared, columns: list[str]) -> list[str]:
             texts += [text for text in table[name].cast("string").to_pylist() if text]
         if (size := size + table.nbytes) > MOST_BYTES:
             break
-    return [part for texts in found.values() for text in texts for part in _without_endless_words(text)]
+    return [part for texts in found.values() for text in texts for part in without_endless_words(text)]
 
 
-def _without_endless_words(text: str) -> Iterator[str]:
-    """The text, cut inside runs of one kind of character that no language has as a word: training takes time that grows with
-    the square of a word's length."""
+def has_endless_words(text: str) -> bool:
+    """Whether a text has a run of a thousand letters, signs or spaces; of ordinary texts it is seen at once that it has none."""
+    if len(text) < RUN:
+        return False
+    longest = max(map(len, text.split()), default=len(text))
+    return (longest >= RUN or " " * RUN in text or "\n" * RUN in text) and HAS_ENDLESS.search(text) is not None
+
+
+def without_endless_words(text: str) -> Iterator[str]:
+    """Cut a text inside runs of one kind of character that no language has as a word; any other text comes as it is.
+
+    A tokenizer learns in time that grows with the square of a word's length, and takes hundreds of bytes for a token.
+    """
+    if not has_endless_words(text):
+        yield text
+        return
     begin = 0
     for run in ENDLESS.finditer(text):
         yield text[begin : run.end()]

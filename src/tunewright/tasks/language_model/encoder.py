@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from tunewright.data.batches.packing import PackedExamples, pack
 from tunewright.data.prepared import Prepared
 from tunewright.data.text.token_cache import token_file
-from tunewright.data.text.tokenizer import WRITER, trained_tokenizer
+from tunewright.data.text.tokenizer import WRITER, has_endless_words, trained_tokenizer, without_endless_words
 from tunewright.errors import DataError, RecipeError
 from tunewright.models.backbone import Backbone
 from tunewright.recipe.schema import Recipe
@@ -108,7 +109,9 @@ def token_ids(tokenizer: Any, texts: list[str]) -> Iterator[list[int]]:
     """The tokens of each text as it stands, without special ones; a few hundred texts are in work at once, on all cores."""
     for start in range(0, len(texts), AT_ONCE):
         part = texts[start : start + AT_ONCE]
-        if tokenizer.is_fast:
+        if any(map(has_endless_words, part)):
+            yield from (_ids_in_parts(tokenizer, text) for text in part)
+        elif tokenizer.is_fast:
             # Straight from the library beneath: what lies between makes lists of all that a model could want.
             tokenizer.backend_tokenizer.no_truncation()
             tokenizer.backend_tokenizer.no_padding()
@@ -116,6 +119,17 @@ def token_ids(tokenizer: Any, texts: list[str]) -> Iterator[list[int]]:
                 yield encoding.ids
         else:
             yield from tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def _ids_in_parts(tokenizer: Any, text: str) -> list[int]:
+    """The tokens of a text that may have endless words: of few parts of it at a time, as each token takes much memory."""
+    found: list[int] = []
+    parts = without_endless_words(text)
+    while few := list(islice(parts, AT_ONCE)):
+        found += [
+            token for ids in tokenizer(few, add_special_tokens=False, verbose=False)["input_ids"] for token in ids
+        ]
+    return found
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
