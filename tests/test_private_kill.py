@@ -17,7 +17,7 @@ from tunewright import run_recipe as carrying_out
 from tunewright.console import silent
 from tunewright.files import sha256_file
 from tunewright.pipeline.strategies import private
-from tunewright.pipeline.train import train_stage as training
+from tunewright.pipeline.train import finish_stage as ending
 from tunewright.run_recipe import run
 from tunewright.runs.folder import read_json
 
@@ -34,10 +34,10 @@ RECIPE: dict[str, Any] = {
 
 # (module, function): the process dies when it is called; each is one moment after the last step.
 MOMENTS = {
-    "before the best weights": (training, "load_best"),
-    "before the model": (training, "save_model"),
-    "before the certificate": (training, "show_certificate"),
-    "before the summary": (training, "write_record"),
+    "before the best weights": (ending, "load_best"),
+    "before the model": (ending, "save_model"),
+    "before the certificate": (ending, "show_certificate"),
+    "before the summary": (ending, "write_record"),
     "before the secret is deleted": (carrying_out, "forget_key"),
     "before the evaluation": (carrying_out, "evaluate_stage"),
     "before the report": (carrying_out, "write_report"),

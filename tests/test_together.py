@@ -30,7 +30,7 @@ from tunewright.runs.metrics_log import read_metrics
 FOLLOWED = """
 import json, sys
 from pathlib import Path
-from tunewright.models.core.meta_weights import is_hollow
+from tunewright.models.core.meta_weights import is_meta
 from tunewright.pipeline.strategies import auto_strategy as sharing
 from tunewright.pipeline.train import train_stage as training
 from tunewright.pipeline.train import validation
@@ -48,7 +48,7 @@ if "parts" in sys.argv[3:]:
     shard, part_files.FILE = sharing.shard, 40_000  # bytes: so that there are several files
     def watched(network, team, **options):  # it is whole in no process
         assert options["fill"] is not None
-        assert all(is_hollow(value) or "lora" in name for name, value in network.named_parameters())
+        assert all(is_meta(value) or "lora" in name for name, value in network.named_parameters())
         return shard(network, team, **options)
     sharing.shard = watched
 carried_out(lambda: [run(recipe, base=place, runs=place / sys.argv[2], screen=silent()) for recipe in json.loads((place / "recipes.json").read_text())])

@@ -17,11 +17,10 @@ import torch
 from architectures import config_of, make_backbone
 from tiny import texts
 from tunewright.errors import ArtifactError, UserError
-from tunewright.models import backbone as pretrained
 from tunewright.models.backbone import Backbone, open_backbone, weights_folder
 from tunewright.models.core.torch_file import read_old_weights
 from tunewright.models.hub.adapters import add_adapter
-from tunewright.models.hub.hf_files import load_backbone
+from tunewright.models.hub.hf_files import base_path, load_backbone
 from tunewright.models.hub.hf_network import Transformer, describe_transformer, make_config
 from tunewright.models.hub.untrusted_files import check_values, require_memory
 from tunewright.models.saved_model import load_network, save_model
@@ -386,7 +385,7 @@ def test_from_the_hub_the_older_format_is_fetched_only_where_there_is_no_other(
     open_backbone("somebody/model", Path("/"))
     assert len(asked) == 3 and "pytorch_model*.bin" in asked[2]
     assert Backbone(name=str(folder), folder=folder, config={}).hub is None
-    assert pretrained.base_path("somebody/model") == "somebody/model"
+    assert base_path("somebody/model") == "somebody/model"
 
 
 def test_on_the_command_line_a_refusal_is_a_message_and_exit_2(folder: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def rehearse(ingredients: StageParts, screen: Console, ready: Session | None = N
     """Follow a stage's steps; its network and optimiser are of no more use for a training.
 
     Args:
-        ready: what `set_up` made; None: it is made here.
+        ready: what `open_session` made; None: it is made here.
     """
     recipe = ingredients.recipe
     ready = ready or open_session(ingredients, None, screen)

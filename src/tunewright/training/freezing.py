@@ -188,7 +188,7 @@ def trainable_state_dict(model: nn.Module, movements: Sequence[TrainablePlan]) -
 
 
 def load_trainable(model: nn.Module, movements: Sequence[TrainablePlan], tensors: dict[str, Tensor]) -> None:
-    """Put back what `moving_state` took out.
+    """Put back what `trainable_state_dict` took out.
 
     Raises:
         ArtifactError: the tensors are not those that this stage changes.

@@ -49,7 +49,7 @@ def sample_files(name: str, base: Path) -> list[Path] | None:
 
 
 def _mnist_places(base: Path) -> list[Path]:
-    clone = Path(__file__).parents[3] / "examples" / "mnist" / "data"
+    clone = Path(__file__).parents[4] / "examples" / "mnist" / "data"
     return [clone, base / "data", cache_dir() / "catalog" / "mnist"]
 
 

@@ -23,7 +23,7 @@ def local_shard(tensor: Tensor) -> Tensor:
 
 
 def all_reduce_found(found: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """The sums over all processes of numbers that were found on the `own_part` of the tensors; as they are where none is divided."""
+    """The sums over all processes of numbers that were found on the `local_shard` of the tensors; as they are where none is divided."""
     if any(is_sharded(value) for value in tensors):
         distributed.all_reduce(found)
     return found
