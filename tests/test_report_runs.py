@@ -111,3 +111,26 @@ def test_an_unknown_language_or_folder_is_a_users_mistake(folder: Path, tmp_path
         write_report(folder, lang="fr")
     with pytest.raises(UserError):
         write_report(tmp_path)
+
+
+def test_a_slice_of_few_rows_is_not_called_the_weakest(tmp_path: Path) -> None:
+    """What an evaluation writes of a slice, card and report read: in a rare group each label is wrong."""
+    rows: list[str] = []
+    for number in range(900):
+        group = "rare" if number % 15 == 0 else "ab"[number % 2]
+        high = number % 7 > 3
+        rows.append(f"{number % 7},{group},{'yes' if high != (group == 'rare') else 'no'}")
+    (tmp_path / "t.csv").write_text("\n".join(["x,group,label", *rows]) + "\n")
+    recipe = {
+        "task": "tabular-classification",
+        "data": {"source": "t.csv", "input": ["x"], "target": "label", "split": {"test": 0.3}},
+        "train": {"epochs": 3},
+        "eval": {"slices": ["group"], "resamples": 100},
+    }
+    stage = run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent()).stages["pretrain"]
+    found = {entry["value"]: entry for entry in stage.summary["evaluation"]["slices"]}
+    assert found["rare"]["small"] and not found["a"]["small"]
+    accuracy = {name: entry["metrics"]["accuracy"]["value"] for name, entry in found.items()}
+    assert accuracy["rare"] == min(accuracy.values())
+    (line,) = [line for line in (stage.folder / "model" / "README.md").read_text().splitlines() if "Weakest" in line]
+    assert "rare" not in line

@@ -362,7 +362,7 @@ def _weakest_slice(stage: Stage) -> str | None:
     sign = 1 if metric is None or numbers.greater_is_better(metric) else -1
     for entry in map(mapping, sequence(stage.part("evaluation").get("slices"))):
         known = numbers.estimate_from(mapping(entry.get("metrics")).get(metric or ""))
-        if known is None or metric is None or entry.get("tiny") is True:
+        if known is None or metric is None or entry.get("small") is True:
             continue
         place = f"{_code(shown(entry.get('column', '?')))} = {_code(shown(entry.get('value', '?')))}"
         found.append((sign * known.value, f"{place}, {_name(metric)} {numbers.estimate(metric, known)}"))

@@ -201,7 +201,7 @@ def _slice_figure(words: Words, metric: str, column: str, entries: list[dict[str
             )
             continue
         row = _whisker(metric, name, known)
-        few = entry.get("tiny") is True or count < FEW_ROWS
+        few = entry.get("small") is True or count < FEW_ROWS
         rows.append(
             Whisker(
                 name=name,
