@@ -241,7 +241,6 @@ def training(
         "optimizer": {"sgd": {"momentum": 0.9}},
         "lr": 0.001,
         "objective": "cross_entropy",
-        "parameters_text": "the head; the backbone stays",
         "best": {"epoch": best, "step": best * 50, "metric": metric, "value": 0.9712} if best and metric else None,
         "stopped": "finished",
         "device": "cpu",

@@ -73,7 +73,6 @@ def training(words: Words, stage: Stage) -> list[Html | None]:
         return []
     optimizer, lr = named(done.get("optimizer")), number_from(done.get("lr"))
     objective, stopped = words_of(done.get("objective")), words_of(done.get("stopped"))
-    moved = words_of(done.get("parameters_text"))
     batch, threads = number_from(done.get("batch_size")), number_from(done.get("threads"))
     sound = number_from(done.get("batch_seconds"))
     # A head that was solved for has no steps, and so no curves and no best epoch.
@@ -90,7 +89,6 @@ def training(words: Words, stage: Stage) -> list[Html | None]:
                 (words("learning_rate"), numbers.significant(lr) if lr is not None else None),
                 (words("batch_size"), numbers.count(batch) if batch is not None else None),
                 (words("batch_seconds"), numbers.significant(sound) if sound is not None else None),
-                (words("weight_parts"), as_found(words, moved) if moved else None),
                 (words("threads"), numbers.count(threads) if threads is not None else None),
                 (words("ended"), as_found(words, stopped) if stopped else None),
             ],

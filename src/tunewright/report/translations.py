@@ -163,7 +163,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "batch_seconds": ("Seconds of sound in a batch, at most", "每批音频秒数上限"),
     "threads": ("CPU threads", "CPU 线程"),
     "ended": ("Ended", "结束方式"),
-    "weight_parts": ("Movement", "训练范围"),
     "epoch": ("Epoch", "轮次"),
     "best_epoch": ("kept: epoch {epoch}", "保留：第 {epoch} 轮"),
     "loss": ("Loss", "损失"),
