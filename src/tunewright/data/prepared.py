@@ -67,13 +67,13 @@ class Prepared:
 
 def _read(file: pq.ParquetFile, names: list[str]) -> pa.Table:
     """The columns of these names, in the file's order, so many at a time."""
-    chosen = set(names)
-    names = [name for name in file.schema_arrow.names if name in chosen]
+    chosen, schema = set(names), file.schema_arrow  # made anew at each question
+    names = [name for name in schema.names if name in chosen]
     if len(names) <= COLUMNS_AT_ONCE:
         return file.read(columns=names)
     groups = [names[first : first + COLUMNS_AT_ONCE] for first in range(0, len(names), COLUMNS_AT_ONCE)]
     columns = [column for group in groups for column in file.read(columns=group).columns]
-    return pa.table(columns, schema=pa.schema([file.schema_arrow.field(name) for name in names]))
+    return pa.table(columns, schema=pa.schema([schema.field(name) for name in names]))
 
 
 def load_prepared(folder: Path) -> Prepared | None:
