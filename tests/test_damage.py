@@ -233,6 +233,8 @@ def make(kind: str, root: Path) -> Workplace:
     model = {key: value for key, value in following.get("model", {}).items() if key != "backbone"}
     following["model"] = {**model, "weights": f"runs/one/{stage}/model"}
     following["train"] = {"epochs": 1, "batch_size": 64}
+    if "adapter" in following.get("tune", {}):  # a model with an adapter gets no second one
+        following["tune"] = {"freeze": "backbone"}
     (place / "next.yaml").write_text(yaml.safe_dump({"name": "next", **following}))
 
     def killed() -> None:
