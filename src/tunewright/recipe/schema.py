@@ -334,7 +334,7 @@ class PublicColumn(Block):
     std: Annotated[float, Field(gt=0)] | list[Annotated[float, Field(gt=0)]] | None = None
     """Numbers: what they are divided by."""
     missing: bool = False
-    """Numbers: some are missing, and the network is told where."""
+    """Numbers: some are missing, and a second value marks where."""
     edges: Annotated[list[float], Field(min_length=1)] | None = None
     """Numbers of click-prediction: where the next bin begins."""
     categories: Annotated[list[str], Field(min_length=1)] | None = None

@@ -134,7 +134,7 @@ def open_run(
         root: the folder of all runs.
         files: what a new folder gets at once, by file name.
         record: what goes into its run.json besides the identity.
-        say: is told why an unfinished run of the same recipe is not continued.
+        say: called with the reason why an unfinished run of the same recipe is not continued.
 
     Yields:
         the run, and whether it goes on from before.

@@ -96,7 +96,7 @@ class Generation:
         return GenerationError(408, "deadline_exceeded", problem)
 
     def cancel(self) -> None:
-        """Stop writing; who reads the events is told."""
+        """Stop writing, and end the stream of events with an error."""
         self.timer.cancel()
         if not self.cancelled:
             self.cancelled = True

@@ -21,7 +21,7 @@ class Guard:
 
     Args:
         open_to_all: paths that are answered without a token.
-        seen: is told the path, the status and the seconds of each request.
+        seen: called with the path, the status and the seconds of each request.
     """
 
     def __init__(

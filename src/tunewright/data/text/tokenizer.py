@@ -274,7 +274,7 @@ def trained_tokenizer(
 
 
 def is_trained_here(tokenizer: Any) -> bool:
-    """Whether an opened tokenizer is one that `trained_tokenizer` made, and none that came with a model."""
+    """Whether an opened tokenizer is one that `trained_tokenizer` made, rather than one that came with a model."""
     return Path(tokenizer.name_or_path).parent == cache_dir() / "tokenizers"
 
 
