@@ -14,8 +14,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TUNEWRIGHT_CACHE"] = str(Path(tempfile.gettempdir()) / f"tunewright-tests-{os.getuid()}")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-REPOSITORY = Path(__file__).parents[1]
-
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:

@@ -7,7 +7,7 @@ import subprocess
 
 import yaml
 
-from conftest import REPOSITORY
+from repository import REPOSITORY
 
 CLUSTER = REPOSITORY / "examples" / "cluster"
 

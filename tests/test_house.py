@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import REPOSITORY
+from repository import REPOSITORY
 
 SOURCE = REPOSITORY / "src" / "tunewright"
 DOCUMENTS = [

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import REPOSITORY
+from repository import REPOSITORY
 
 
 def test_the_site_is_built_and_fetches_nothing(tmp_path: Path) -> None:

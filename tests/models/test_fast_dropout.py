@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_frozen_prefix import inputs_of, network_of
 from torch import nn
 
-from test_prefix import inputs_of, network_of
 from tiny import texts, tiny_bert
 from tunewright.console import silent
 from tunewright.models.build import build_network, describe_model

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import torch
-
 import test_chat_models
 import test_language_modeling
-import test_preferences
+import test_preference_tuning
+import torch
 from test_speech import RATE, sound
+
 from tiny import texts, tiny_bert
 from tunewright.console import silent
 from tunewright.files import sha256_file
@@ -117,7 +117,7 @@ def chat(place: Path) -> dict[str, Any]:
 
 
 def preference(place: Path) -> dict[str, Any]:
-    recipe = test_preferences.recipe_for(place)
+    recipe = test_preference_tuning.recipe_for(place)
     return {**recipe, "train": {**recipe["train"], "epochs": 1, "checkpoint_steps": 4}, **SMALL}
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from test_kill_every_stage import CHEAP, KINDS, Kind, ended, kinds, wrap
+
 from tunewright.console import silent
 from tunewright.errors import ArtifactError, RunFailed
 from tunewright.files import require_writable, resumable, system_error

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import REPOSITORY
+from repository import REPOSITORY
 from tunewright.errors import RecipeError
 from tunewright.recipe.loading import load_recipe, recipe_from_dict
 from tunewright.recipe.output import json_schema, resolved_yaml

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from test_gpt import library
 from torch import Tensor
 
-from test_gpt import library
 from tunewright import load_model
 from tunewright.commands.chat import Drawing, chat
 from tunewright.commands.data import check_data

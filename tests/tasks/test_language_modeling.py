@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from test_gpt import library, network_of
 from torch.nn import functional as F
 
-from test_gpt import library, network_of
 from tiny import tiny_tokenizer
 from tunewright import load_model
 from tunewright.commands.chat import Drawing, chat

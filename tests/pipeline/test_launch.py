@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-
 from test_export import CASES
+
 from tiny import texts, tiny_bert
 from tunewright.console import silent
 from tunewright.data.batches.examples import TensorExamples

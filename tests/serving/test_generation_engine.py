@@ -18,8 +18,8 @@ import pytest
 import torch
 import uvicorn
 from fastapi.testclient import TestClient
-
 from test_export import trained
+
 from tunewright.commands.chat import Detokenizer, Drawing, pieces
 from tunewright.inference.model import Model, load_model
 from tunewright.models.hub.batched_decoding import SeparateCaches, SharedCache, decoding_batch

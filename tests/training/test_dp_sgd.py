@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_architectures import examples_of, network_of, pretrained_of
 from torch import Tensor, nn
 
-from test_architectures import examples_of, network_of, pretrained_of
 from tiny import texts, tiny_bert
 from tunewright.console import silent
 from tunewright.data.batches.batch import Examples

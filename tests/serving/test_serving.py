@@ -24,8 +24,8 @@ import pytest
 import soundfile
 from fastapi.testclient import TestClient
 from PIL import Image
-
 from test_export import trained
+
 from tunewright.console import silent
 from tunewright.errors import UserError
 from tunewright.inference.model import load_model, predict

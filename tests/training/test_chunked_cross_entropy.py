@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from test_gpt import network_of
 from torch import Tensor
 from torch.nn import functional as F
 
-from test_gpt import network_of
 from tunewright.data.batches.packing import IGNORED, PackedExamples, pack
 from tunewright.data.batches.sampler import Batches
 from tunewright.training.objectives import chunked_cross_entropy as token_loss

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pytest
 import torch
 from sklearn.datasets import load_iris
+from test_export import CASES
 
 import tunewright
-from test_export import CASES
+from repository import REPOSITORY
 from tiny import tiny_bert
 from tunewright.commands.choose import choose
 from tunewright.console import silent
@@ -103,7 +104,7 @@ def test_weighted_tau_counts_the_best_most() -> None:
 
 
 def test_the_documents_say_what_the_benchmark_found() -> None:
-    place = Path(__file__).parents[1]
+    place = REPOSITORY
     mean = json.loads((place / "benchmarks" / "results" / "choose_backbones.json").read_text())["mean"]
     text = (place / "docs" / "choosing.md").read_text(encoding="utf-8")
     for name in ("choose", "choose --tune", "learned", "logme", "prior", "other seed"):

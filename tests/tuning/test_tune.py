@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-
 from test_export import CASES
+
 from tunewright.cli import app
 from tunewright.commands.tune import tune
 from tunewright.console import silent

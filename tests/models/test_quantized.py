@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-
-from architectures import ARCHITECTURES
 from test_architectures import learn, logits, pretrained_of, same
 from test_gpt import network_of as gpt_of
 from test_pretrained_runs import carry_out, run_snippets
+from torch import Tensor, nn
+
+from architectures import ARCHITECTURES
 from tiny import texts, tiny_bert
 from tunewright.console import silent
 from tunewright.errors import RecipeError

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from conftest import REPOSITORY
+from repository import REPOSITORY
 from tunewright.data.audio.decode import RATE, read_audio, sound_size
 from tunewright.data.image.decode import FORMATS, read_header, read_picture
 from tunewright.data.image.resize_crop import Framing

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from test_gpt import network_of, tokens
 from torch import nn
 
-from test_gpt import network_of, tokens
 from tunewright.errors import RecipeError
 from tunewright.recipe.schema import Tune
 from tunewright.training.freezing import parameter_groups, resolve_movement

@@ -15,7 +15,7 @@ import torch
 from sklearn.datasets import load_digits
 
 import tunewright
-from conftest import REPOSITORY
+from repository import REPOSITORY
 from tunewright.commands.compare import compare_runs
 from tunewright.commands.data import check_data, prepare_to
 from tunewright.commands.design import show_design

@@ -22,6 +22,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from repository import REPOSITORY
 from tunewright.errors import ArtifactError, UserError
 from tunewright.evaluation.calibration import calibrate
 from tunewright.evaluation.intervals import Estimate as Interval
@@ -44,7 +45,7 @@ from tunewright.report.style import DARK, LIGHT, on_shade, style_sheet
 from tunewright.report.translations import KNOWN, WORDS, Words
 
 HOSTILE = "<script>alert('1')</script>\"&amp; {x} %s \u202eevil\x00\ud800"
-SOURCES = sorted((Path(__file__).parents[1] / "src/tunewright/report").glob("*.py"))
+SOURCES = sorted((REPOSITORY / "src/tunewright/report").glob("*.py"))
 
 RECIPE = """# Learn digits, then adapt the network to other writers.
 task: image-classification

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from test_kill_every_stage import PICTURES, content, ended, noting, two_stages, wrap
+
 from tunewright import cli
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]

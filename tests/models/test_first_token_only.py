@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from test_architectures import network_of, pretrained_of
 from torch import Tensor
 
 from architectures import TEXTS
-from test_architectures import network_of, pretrained_of
 from tunewright.models.core.meta_weights import hollow, weights
 from tunewright.models.core.network import evaluating
 from tunewright.models.hub.adapters import add_adapter

@@ -30,8 +30,8 @@ import torch
 import uvicorn
 from fastapi.testclient import TestClient
 from starlette.types import ASGIApp
-
 from test_export import trained
+
 from tunewright.console import silent
 from tunewright.errors import DataError, UserError
 from tunewright.inference.model import Model, load_model, print_predictions

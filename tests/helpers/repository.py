@@ -1,0 +1,7 @@
+"""Where the files of the repository are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
