@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from tunewright.errors import RecipeError
+from tunewright.plugins import Registry
 
 Kind = Literal[
     "classification",
@@ -369,47 +370,50 @@ def grouped_auc(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
         return (each * counted).sum(1) / counted.sum(1)
 
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("accuracy", ("classification",), True, accuracy),
-        Metric("f1_micro", ("multilabel",), True, f1_micro),
-        Metric("f1_macro", ("classification", "multilabel"), True, f1_macro),
-        Metric("subset_accuracy", ("multilabel",), True, subset_accuracy),
-        Metric("hamming_loss", ("multilabel",), False, hamming_loss),
-        Metric("log_loss", ("classification", "multilabel"), False, log_loss),
-        Metric("brier", ("classification",), False, brier),
-        Metric("ece", ("classification",), False, ece),
-        Metric("roc_auc", ("classification", "multilabel"), True, roc_auc),
-        Metric("grouped_auc", ("classification",), True, grouped_auc),
-        Metric("pr_auc", ("classification", "multilabel"), True, pr_auc),
-        Metric("mae", ("regression",), False, mae),
-        Metric("rmse", ("regression",), False, rmse),
-        Metric("r2", ("regression",), True, r2),
-        Metric("masked_loss", ("tokens",), False, masked_loss),
-        Metric("pseudo_perplexity", ("tokens",), False, pseudo_perplexity),
-        Metric("masked_accuracy", ("tokens",), True, masked_accuracy),
-        Metric("token_loss", ("next_tokens", "answers", "preferences"), False, token_loss),
-        Metric("perplexity", ("next_tokens", "answers", "preferences"), False, perplexity),
-        Metric("exact_match", ("answers", "preferences"), True, exact_match),
-        Metric("bits_per_byte", ("next_tokens",), False, bits_per_byte),
-        Metric("next_token_accuracy", ("next_tokens", "answers", "preferences"), True, next_token_accuracy),
-        Metric("reward_accuracy", ("preferences",), True, reward_accuracy),
-        Metric("preference_accuracy", ("preferences",), True, preference_accuracy),
-        Metric("reward_margin", ("preferences",), True, reward_margin),
-        Metric("kl", ("preferences",), False, kl),
-        Metric("ndcg_at_10", ("ranking",), True, partial(_listed, 1)),
-        Metric("recall_at_10", ("ranking",), True, recall),
-        Metric("precision_at_10", ("ranking",), True, precision),
-        Metric("hit_at_10", ("ranking",), True, hit),
-        Metric("mrr_at_10", ("ranking",), True, partial(_listed, 2)),
-        Metric("map_at_10", ("ranking",), True, partial(_listed, 3)),
-        Metric("novelty", ("ranking",), True, partial(_listed, 4)),
-        Metric("wer", ("transcripts",), False, wer),
-        Metric("cer", ("transcripts",), False, cer),
-        Metric("coverage", ("ranking",), True, coverage),
-    )
-}
+METRICS = Registry[Metric](
+    "tunewright.metrics",
+    {
+        metric.name: metric
+        for metric in (
+            Metric("accuracy", ("classification",), True, accuracy),
+            Metric("f1_micro", ("multilabel",), True, f1_micro),
+            Metric("f1_macro", ("classification", "multilabel"), True, f1_macro),
+            Metric("subset_accuracy", ("multilabel",), True, subset_accuracy),
+            Metric("hamming_loss", ("multilabel",), False, hamming_loss),
+            Metric("log_loss", ("classification", "multilabel"), False, log_loss),
+            Metric("brier", ("classification",), False, brier),
+            Metric("ece", ("classification",), False, ece),
+            Metric("roc_auc", ("classification", "multilabel"), True, roc_auc),
+            Metric("grouped_auc", ("classification",), True, grouped_auc),
+            Metric("pr_auc", ("classification", "multilabel"), True, pr_auc),
+            Metric("mae", ("regression",), False, mae),
+            Metric("rmse", ("regression",), False, rmse),
+            Metric("r2", ("regression",), True, r2),
+            Metric("masked_loss", ("tokens",), False, masked_loss),
+            Metric("pseudo_perplexity", ("tokens",), False, pseudo_perplexity),
+            Metric("masked_accuracy", ("tokens",), True, masked_accuracy),
+            Metric("token_loss", ("next_tokens", "answers", "preferences"), False, token_loss),
+            Metric("perplexity", ("next_tokens", "answers", "preferences"), False, perplexity),
+            Metric("exact_match", ("answers", "preferences"), True, exact_match),
+            Metric("bits_per_byte", ("next_tokens",), False, bits_per_byte),
+            Metric("next_token_accuracy", ("next_tokens", "answers", "preferences"), True, next_token_accuracy),
+            Metric("reward_accuracy", ("preferences",), True, reward_accuracy),
+            Metric("preference_accuracy", ("preferences",), True, preference_accuracy),
+            Metric("reward_margin", ("preferences",), True, reward_margin),
+            Metric("kl", ("preferences",), False, kl),
+            Metric("ndcg_at_10", ("ranking",), True, partial(_listed, 1)),
+            Metric("recall_at_10", ("ranking",), True, recall),
+            Metric("precision_at_10", ("ranking",), True, precision),
+            Metric("hit_at_10", ("ranking",), True, hit),
+            Metric("mrr_at_10", ("ranking",), True, partial(_listed, 2)),
+            Metric("map_at_10", ("ranking",), True, partial(_listed, 3)),
+            Metric("novelty", ("ranking",), True, partial(_listed, 4)),
+            Metric("wer", ("transcripts",), False, wer),
+            Metric("cer", ("transcripts",), False, cer),
+            Metric("coverage", ("ranking",), True, coverage),
+        )
+    },
+)
 
 
 def get_metric(name: str, kind: str, place: str = "eval.metrics") -> Metric:

@@ -1,11 +1,13 @@
 """Which of K classes does this picture show?"""
 
-from tunewright.tasks.base.task import Task
+from tunewright.tasks.base.task import Task, Title
 from tunewright.tasks.image.encoder import fit_pixels, frame_pictures, load_pixels
 
 TASK = Task(
     name="image-classification",
     summary="which class an image belongs to",
+    title=Title(en="image classification", zh="图像分类"),
+    hub_task="image-classification",
     target_kind="category",
     purpose="image-classification",
     frame=frame_pictures,

@@ -10,7 +10,7 @@ from tunewright.models.recommendation.base import Towers
 from tunewright.models.recommendation.registry import build_recommender, describe_recommender
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.base.task import Evaluation, Started, Task
+from tunewright.tasks.base.task import Evaluation, Started, Task, Title
 from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder, fit_interactions, load_interactions
 from tunewright.tasks.recommendation.ranking_evaluation import (
     ranked_users,
@@ -46,6 +46,8 @@ def recommender(
 TASK = Task(
     name="item-recommendation",
     summary="which items a user will choose, from who chose what; all items ranked",
+    title=Title(en="item recommendation", zh="物品推荐"),
+    hub_task="other",
     target_kind=None,
     fit_inputs=fit_interactions,
     load_inputs=load_interactions,

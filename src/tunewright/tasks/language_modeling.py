@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tunewright.tasks.base.task import Evaluation, Task
+from tunewright.tasks.base.task import Evaluation, Task, Title
 from tunewright.tasks.language_model.encoder import CausalEncoder, fit_causal, load_causal
 from tunewright.tasks.language_model.evaluation import continued, frequencies, next_token_outputs, written
 from tunewright.training.objectives.base import Objective
@@ -23,6 +23,8 @@ def foretelling(
 TASK = Task(
     name="language-modeling",
     summary="the next token of a text; a language model from nothing, or one that goes on",
+    title=Title(en="language modelling", zh="语言建模"),
+    hub_task="text-generation",
     target_kind=None,
     purpose="causal-lm",
     fit_inputs=fit_causal,

@@ -11,7 +11,7 @@ from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError
 from tunewright.models.backbone import Backbone
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.base.task import Evaluation, Task
+from tunewright.tasks.base.task import Evaluation, Task, Title
 from tunewright.tasks.text.encoder import TextEncoder, fit_tokens, load_tokens
 from tunewright.tasks.text.masked_evaluation import fill_masks, frequency_baseline, hidden_token_outputs
 from tunewright.training.objectives.base import Objective
@@ -49,6 +49,8 @@ def hidden_tokens(encoder: TextEncoder, *, ratio: Annotated[float, Field(gt=0, l
 TASK = Task(
     name="masked-language-modeling",
     summary="the hidden tokens of a text, learned without labels; pretraining for the other text tasks",
+    title=Title(en="masked language modelling", zh="掩码语言建模"),
+    hub_task="fill-mask",
     target_kind=None,
     purpose="masked-lm",
     fit_inputs=fit_passages,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewright.tasks.base.task import Evaluation, Task
+from tunewright.tasks.base.task import Evaluation, Task, Title
 from tunewright.tasks.language_model.chat_evaluation import answered
 from tunewright.tasks.language_model.preference_encoder import fit_preferences, load_preferences
 from tunewright.tasks.language_model.preference_evaluation import length_baseline, preference_outputs
@@ -11,6 +11,8 @@ from tunewright.training.objectives.preference import PREFERENCES
 TASK = Task(
     name="preference-tuning",
     summary="which of two answers is better, learned from pairs; DPO, IPO, ORPO, SimPO",
+    title=Title(en="preference tuning", zh="偏好微调"),
+    hub_task="text-generation",
     target_kind=None,
     purpose="causal-lm",
     fit_inputs=fit_preferences,

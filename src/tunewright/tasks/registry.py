@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ArtifactError, RecipeError, UserError
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.saved_model import SavedModel
+from tunewright.plugins import Registry
 from tunewright.tasks import (
     click_prediction,
     image_classification,
@@ -29,24 +29,27 @@ from tunewright.tasks.base.targets import TargetEncoder
 from tunewright.tasks.base.task import Preprocessor, Task
 from tunewright.tasks.text.encoder import TokenEncoder
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        image_classification.TASK,
-        tabular_classification.TASK,
-        tabular_regression.TASK,
-        text_classification.TASK,
-        text_multilabel.TASK,
-        text_regression.TASK,
-        masked_language_modeling.TASK,
-        language_modeling.TASK,
-        supervised_fine_tuning.TASK,
-        preference_tuning.TASK,
-        click_prediction.TASK,
-        item_recommendation.TASK,
-        speech_recognition.TASK,
-    )
-}
+TASKS = Registry[Task](
+    "tunewright.tasks",
+    {
+        task.name: task
+        for task in (
+            image_classification.TASK,
+            tabular_classification.TASK,
+            tabular_regression.TASK,
+            text_classification.TASK,
+            text_multilabel.TASK,
+            text_regression.TASK,
+            masked_language_modeling.TASK,
+            language_modeling.TASK,
+            supervised_fine_tuning.TASK,
+            preference_tuning.TASK,
+            click_prediction.TASK,
+            item_recommendation.TASK,
+            speech_recognition.TASK,
+        )
+    },
+)
 
 
 def get_task(name: str) -> Task:
@@ -57,8 +60,6 @@ def get_task(name: str) -> Task:
     """
     if name in TASKS:
         return TASKS[name]
-    for entry in entry_points(group="tunewright.tasks", name=name):
-        return entry.load()
     near = difflib.get_close_matches(name, TASKS, n=1)
     raise RecipeError(
         "there is no such task",

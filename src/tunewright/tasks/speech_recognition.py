@@ -12,7 +12,7 @@ from tunewright.models.speech.registry import build_speech, describe_speech
 from tunewright.models.speech.wav2vec2 import LIBRARY_KINDS, described_folder
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.base.task import Evaluation, Started, Task
+from tunewright.tasks.base.task import Evaluation, Started, Task, Title
 from tunewright.tasks.speech.encoder import SpeechEncoder
 from tunewright.tasks.speech.evaluation import listened, transcribed, transcription_baselines, transcription_outputs
 from tunewright.tasks.speech.fit_encoder import fit_recordings, load_recordings
@@ -80,6 +80,8 @@ def _with_new_head(
 TASK = Task(
     name="speech-recognition",
     summary="what is said in a recording; Deep Speech 2 by CTC",
+    title=Title(en="speech recognition", zh="语音识别"),
+    hub_task="automatic-speech-recognition",
     target_kind=None,
     fit_inputs=fit_recordings,
     load_inputs=load_recordings,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewright.tasks.base.task import Evaluation, Task
+from tunewright.tasks.base.task import Evaluation, Task, Title
 from tunewright.tasks.language_model.chat_encoder import fit_chat, load_chat
 from tunewright.tasks.language_model.chat_evaluation import answer_baselines, answer_outputs, answered, answers_by_byte
 from tunewright.tasks.language_modeling import foretelling
@@ -10,6 +10,8 @@ from tunewright.tasks.language_modeling import foretelling
 TASK = Task(
     name="supervised-fine-tuning",
     summary="what an assistant answers, learned from conversations",
+    title=Title(en="supervised fine-tuning", zh="监督微调"),
+    hub_task="text-generation",
     target_kind=None,
     purpose="causal-lm",
     fit_inputs=fit_chat,

@@ -1,11 +1,13 @@
 """Which of K classes does this row belong to?"""
 
-from tunewright.tasks.base.task import Task
+from tunewright.tasks.base.task import Task, Title
 from tunewright.tasks.table.encoder import fit_rows, load_rows
 
 TASK = Task(
     name="tabular-classification",
     summary="which class a row of a table belongs to",
+    title=Title(en="tabular classification", zh="表格分类"),
+    hub_task="tabular-classification",
     target_kind="category",
     fit_inputs=fit_rows,
     load_inputs=load_rows,

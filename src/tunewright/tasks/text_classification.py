@@ -1,11 +1,13 @@
 """Which of K classes does this text, or this pair of texts, belong to?"""
 
-from tunewright.tasks.base.task import Task
+from tunewright.tasks.base.task import Task, Title
 from tunewright.tasks.text.encoder import fit_tokens, load_tokens
 
 TASK = Task(
     name="text-classification",
     summary="which class a text, or a pair of texts, belongs to",
+    title=Title(en="text classification", zh="文本分类"),
+    hub_task="text-classification",
     target_kind="category",
     purpose="text-classification",
     fit_inputs=fit_tokens,

@@ -5,12 +5,14 @@ the loss, the metrics and what a prediction is, so it stands in the recipe.
 """
 
 from tunewright.tasks import text_classification
-from tunewright.tasks.base.task import Task
+from tunewright.tasks.base.task import Task, Title
 from tunewright.tasks.text.encoder import fit_tokens, load_tokens
 
 TASK = Task(
     name="text-multilabel-classification",
     summary="which labels a text, or a pair of texts, has; any number of them",
+    title=Title(en="text classification with several labels", zh="多标签文本分类"),
+    hub_task="text-classification",
     target_kind="labels",
     purpose="text-classification",
     fit_inputs=fit_tokens,

@@ -115,12 +115,23 @@ class InputEncoder(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Title:
+    """A name as reports and cards print it, in each of their languages."""
+
+    en: str
+    zh: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """One kind of problem."""
 
     name: str
     summary: str
     """One line for `tunewright init` and the docs."""
+    title: Title
+    hub_task: str
+    """The task's name on the Hugging Face hub (`pipeline_tag` of a model card)."""
     target_kind: Literal["category", "number", "labels"] | None
     """None: the task learns from the inputs alone."""
     fit_inputs: Callable[[Prepared, Recipe, Backbone | None, Any], InputEncoder]
