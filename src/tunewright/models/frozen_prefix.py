@@ -109,8 +109,10 @@ def cut(network: Network, blocks: list[Block], inputs: Inputs, tolerance: float)
     modules = [network.base] if whole and isinstance(network, Transformer) else [block.module for block in blocks]
     with evaluating(network), torch.no_grad():
         expected, outputs = _observe(network, modules, inputs)
+        if not outputs:
+            return None
         prefix = Prefix(blocks=blocks, outputs=outputs)
-        full = _tensors(outputs[-1], _run_until(network, modules[-1], inputs))
+        full = _tensors(outputs[-1], _run_until(network, outputs[-1].module, inputs))
         if any(map(is_meta, full)):
             return _looked_through(network, prefix, inputs, full)
         for index, leaf in enumerate(outputs[-1].leaves):
@@ -252,7 +254,7 @@ def _observe(network: Network, modules: list[nn.Module], inputs: Inputs) -> tupl
     finally:
         for hook in hooks:
             hook.remove()
-    # A block that is looked into but never called, such as a table of positions, has nothing to replace.
+    # A block that is never called itself, such as a table of positions or a list of layers, has nothing to replace.
     return expected, [seen[id(module)] for module in modules if id(module) in seen]
 
 
