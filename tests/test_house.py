@@ -282,6 +282,19 @@ def test_every_command_in_the_documents_works(
     assert done.returncode == 0, done.stderr
 
 
+def test_no_test_imports_another_test() -> None:
+    """What several tests need is in tests/helpers."""
+    for path in sorted((REPOSITORY / "tests").rglob("*.py")):
+        imported: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {name.name for name in node.names}
+            if isinstance(node, ast.ImportFrom):
+                imported |= {str(node.module), *(name.name for name in node.names)}
+        modules = {name.rpartition(".")[2] for name in imported}
+        assert not [name for name in modules if name.startswith("test_") or name == "conftest"], path
+
+
 @pytest.mark.parametrize("document", ["tutorial.md", "tutorial.zh-CN.md"])
 def test_the_lines_that_the_tutorial_points_to_are_there(document: str) -> None:
     text = (REPOSITORY / "docs" / document).read_text(encoding="utf-8")

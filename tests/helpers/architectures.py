@@ -137,15 +137,15 @@ def make_backbone(folder: Path, kind: str, *, seed: int = 0) -> Path:
     return folder
 
 
-def make_inputs(kind: str, count: int = 4, *, seed: int = 0) -> Any:
-    """A batch that the architecture reads."""
+def make_inputs(kind: str, count: int = 4, *, length: int = 12, seed: int = 0) -> Any:
+    """Return a batch that the architecture reads: images, or texts of up to `length` tokens."""
     import torch
 
     draw = torch.Generator().manual_seed(seed)
     if kind in IMAGES:
         return torch.rand(count, 3, 32, 32, generator=draw)
-    ids = torch.randint(len(SPECIAL), VOCABULARY, (count, 12), generator=draw)
-    lengths = torch.randint(4, 13, (count,), generator=draw)
-    mask = (torch.arange(12) < lengths[:, None]).long()
+    ids = torch.randint(len(SPECIAL), VOCABULARY, (count, length), generator=draw)
+    lengths = torch.randint(4, length + 1, (count,), generator=draw)
+    mask = (torch.arange(length) < lengths[:, None]).long()
     ids[:, 0] = 2
     return {"input_ids": ids * mask, "attention_mask": mask}

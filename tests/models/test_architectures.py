@@ -15,9 +15,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from architectures import ARCHITECTURES, IMAGES, TEXTS, config_of, make_backbone, make_inputs, purpose_of
-from tunewright.data.batches.batch import Examples
-from tunewright.data.batches.examples import Ragged, TensorExamples, TokenExamples
-from tunewright.data.batches.sampler import Batches
+from tiny_networks import (
+    CLASSES,
+    logits_of,
+    pretrained_network,
+    same_logits,
+    tiny_network,
+    train_network,
+)
 from tunewright.errors import ArtifactError, RecipeError, RunFailed
 from tunewright.models.backbone import open_backbone, weights_folder
 from tunewright.models.core.network import Block, evaluating
@@ -29,75 +34,10 @@ from tunewright.models.saved_model import load_network, save_model
 from tunewright.recipe.schema import Tune, Unfreeze
 from tunewright.training import freezing
 from tunewright.training.freeze_certificate import certify, fingerprint
-from tunewright.training.loop import Callbacks, LoopConfig, train
-from tunewright.training.objectives.supervised import SupervisedLoss, cross_entropy
-from tunewright.training.optimizers.registry import build_optimizer
-from tunewright.training.state import State
 
-CLASSES = ["bad", "good", "none of both"]
 OWN_HEAD: list[Any] = [{"dense": 8, "activation": "relu"}, {"dense": "auto"}]
 # A transformer or a net of convolutions, with a text or an image, one head or several parts in it.
 VARIED = ["bert", "deberta-v2", "modernbert", "resnet", "swin"]
-
-
-def network_of(kind: str, **options: Any) -> Transformer:
-    described = describe_transformer(purpose_of(kind), config_of(kind), head=options.get("head"), classes=CLASSES)
-    return build_transformer(described, seed=1)
-
-
-def pretrained_of(folder: Path, kind: str, *, head: Any = None, classes: list[str] = CLASSES) -> Transformer:
-    """A tiny backbone from a folder, as a recipe would open it."""
-    backbone = open_backbone(str(make_backbone(folder, kind)), Path("/"))
-    described = describe_transformer(purpose_of(kind), backbone.config, head=head, classes=classes)
-    described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
-    return load_backbone(weights_folder(backbone), described, seed=1).network
-
-
-def examples_of(kind: str, count: int = 24) -> Examples:
-    inputs, target = make_inputs(kind, count), torch.arange(count) % len(CLASSES)
-    rows = torch.arange(1, count + 1)
-    if isinstance(inputs, Tensor):
-        return TensorExamples(inputs, target, rows)
-    lengths = inputs["attention_mask"].sum(1)
-    starts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    values = torch.cat([ids[:length] for ids, length in zip(inputs["input_ids"], lengths)])
-    return TokenExamples(Ragged(values.int(), starts), None, target, rows, padding=0)
-
-
-def learn(network: Transformer, kind: str, tune: Tune, *, epochs: int = 1, lr: float = 0.01) -> dict[str, Any]:
-    """A few steps of the real loop; the certificate."""
-    movements = freezing.resolve_movement(network, tune)
-    before = fingerprint(network)
-    optimizer = build_optimizer("adamw", freezing.parameter_groups(movements, lr), lr, 0.0)
-    train(
-        network,
-        Batches(examples=examples_of(kind), batch_size=8, seed=0),
-        SupervisedLoss(name="cross_entropy", formula=cross_entropy, outputs=(len(CLASSES),)),
-        optimizer,
-        lambda step: 1.0,
-        None,
-        State(),
-        LoopConfig(epochs=epochs, seed=0, stochastic=True),
-        Callbacks(
-            start_epoch=lambda epoch: freezing.start_epoch(movements, epoch),
-            log_step=lambda state, loss, rate: None,
-            end_epoch=lambda state, loss: None,
-            save=lambda state: None,
-            should_stop=lambda: False,
-        ),
-    )
-    freezing.release(network)
-    return certify(movements, before, fingerprint(network), epochs)
-
-
-def logits(network: nn.Module, kind: str) -> Tensor:
-    with evaluating(network), torch.no_grad():
-        return network(make_inputs(kind))
-
-
-def same(first: Tensor, second: Tensor) -> bool:
-    """The same logits, but for the last bit: some kernels add up in an order that depends on where memory lies."""
-    return torch.allclose(first, second, rtol=1e-6, atol=1e-6 * float(second.abs().max()))
 
 
 def backbone_of(network: Transformer) -> list[Block]:
@@ -106,13 +46,13 @@ def backbone_of(network: Transformer) -> list[Block]:
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_every_parameter_is_in_one_block_and_the_blocks_are_in_order(kind: str) -> None:
-    network = network_of(kind)
+    network = tiny_network(kind)
     blocks = network.blocks()
     assert " ".join(block.name for block in backbone_of(network)) == ARCHITECTURES[kind][1]
     held = [name for block in blocks for name in block.parameters()]
     assert sorted(held) == sorted(name for name, _ in network.named_parameters())
     assert all(block.prefix + name in network.state_dict() for block in blocks for name in block.module.state_dict())
-    assert logits(network, kind).shape == (4, len(CLASSES))
+    assert logits_of(network, kind).shape == (4, len(CLASSES))
 
 
 def test_a_tensor_that_two_blocks_share_is_the_first_ones() -> None:
@@ -141,7 +81,7 @@ def test_a_tensor_that_two_blocks_share_is_the_first_ones() -> None:
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_freezing_by_number_fraction_name_pattern_and_part(kind: str) -> None:
-    network = network_of(kind)
+    network = tiny_network(kind)
     names = [block.name for block in backbone_of(network) if block.parameters()]
 
     def frozen(freeze: Any) -> list[str]:
@@ -164,7 +104,7 @@ def test_freezing_by_number_fraction_name_pattern_and_part(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_rates_by_block_and_gradual_unfreezing(kind: str) -> None:
-    network = network_of(kind)
+    network = tiny_network(kind)
     tune = Tune(
         freeze="backbone",
         unfreeze=[Unfreeze(epoch=2, layers=1), Unfreeze(epoch=3, layers="all")],
@@ -189,7 +129,7 @@ def test_rates_by_block_and_gradual_unfreezing(kind: str) -> None:
 
 
 def test_a_parameter_that_is_forgotten_or_counted_twice_stops_the_run() -> None:
-    network = network_of("bert")
+    network = tiny_network("bert")
     movements = freezing.resolve_movement(network, Tune())
     with pytest.raises(RunFailed, match="exactly once") as caught:
         freezing.parameter_groups([*movements, movements[1]], 1.0)
@@ -203,8 +143,8 @@ def test_a_parameter_that_is_forgotten_or_counted_twice_stops_the_run() -> None:
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 @pytest.mark.parametrize("freeze", ["backbone", 2])
 def test_what_is_frozen_stays_to_the_last_bit(kind: str, freeze: Any) -> None:
-    network = network_of(kind)
-    certificate = learn(network, kind, Tune(freeze=freeze))
+    network = tiny_network(kind)
+    certificate = train_network(network, kind, Tune(freeze=freeze))
     assert certificate["passed"] and certificate["frozen"] and certificate["trained"]
     assert all(entry["changed"] for entry in certificate["trained"]), certificate["warnings"]
     # A running statistic stands in the certificate too.
@@ -214,7 +154,7 @@ def test_what_is_frozen_stays_to_the_last_bit(kind: str, freeze: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["bert", "resnet", "mobilenet_v2", "convnext", "swin"])
 def test_frozen_parts_drop_nothing_and_keep_their_statistics(kind: str) -> None:
-    network = network_of(kind)
+    network = tiny_network(kind)
     freezing.start_epoch(freezing.resolve_movement(network, Tune(freeze="backbone")), 0)
     inputs = make_inputs(kind)
     before = fingerprint(network.base)
@@ -253,47 +193,47 @@ CANNOT = {
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_adapter_starts_as_nothing_and_moves_alone(tmp_path: Path, kind: str, name: str) -> None:
     adapter = ADAPTERS[name]
-    network = pretrained_of(tmp_path / "base", kind)
-    plain = logits(network, kind)
+    network = pretrained_network(tmp_path / "base", kind)
+    plain = logits_of(network, kind)
     if (why := CANNOT.get((name, kind))) is not None or ((why := CANNOT.get(("any", kind))) and name != "bitfit"):
         with pytest.raises(RecipeError, match=why):
             add_adapter(network, adapter, seed=0)
         return
     adapted = add_adapter(network, adapter, seed=0)
     assert isinstance(adapted, Transformer)
-    assert torch.allclose(logits(adapted, kind), plain, atol=1e-5)
-    certificate = learn(adapted, kind, Tune(adapter=adapter), epochs=2)
+    assert torch.allclose(logits_of(adapted, kind), plain, atol=1e-5)
+    certificate = train_network(adapted, kind, Tune(adapter=adapter), epochs=2)
     assert certificate["passed"] and certificate["frozen"]
     moving = sum(entry["parameters"] for entry in certificate["trained"])
     assert 0 < moving < 0.6 * sum(value.numel() for value in adapted.parameters())
-    assert not torch.allclose(logits(adapted, kind), plain, atol=1e-5)
+    assert not torch.allclose(logits_of(adapted, kind), plain, atol=1e-5)
     save_model(tmp_path / "model", adapted, {})
     loaded = load_network(tmp_path / "model").network
-    assert same(logits(loaded, kind), logits(adapted, kind))
+    assert same_logits(logits_of(loaded, kind), logits_of(adapted, kind))
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_layers_of_ones_own_as_the_head(tmp_path: Path, kind: str) -> None:
-    network = pretrained_of(tmp_path / "base", kind, head=OWN_HEAD)
+    network = pretrained_network(tmp_path / "base", kind, head=OWN_HEAD)
     heads = [block for block in network.blocks() if block.part == "head"]
     sizes = [value.shape[0] for block in heads for value in block.parameters().values() if value.dim() == 2]
     assert sizes[-2:] == [8, len(CLASSES)]
-    assert learn(network, kind, Tune(freeze="backbone"))["passed"]
+    assert train_network(network, kind, Tune(freeze="backbone"))["passed"]
     save_model(tmp_path / "model", network, {})
-    assert same(logits(load_network(tmp_path / "model").network, kind), logits(network, kind))
+    assert same_logits(logits_of(load_network(tmp_path / "model").network, kind), logits_of(network, kind))
     if ("any", kind) in CANNOT:
         return
-    adapted = add_adapter(pretrained_of(tmp_path / "again", kind, head=OWN_HEAD), "ia3", seed=0)
-    assert isinstance(adapted, Transformer) and learn(adapted, kind, Tune(adapter="ia3"))["passed"]
+    adapted = add_adapter(pretrained_network(tmp_path / "again", kind, head=OWN_HEAD), "ia3", seed=0)
+    assert isinstance(adapted, Transformer) and train_network(adapted, kind, Tune(adapter="ia3"))["passed"]
     save_model(tmp_path / "adapter", adapted, {})
-    assert same(logits(load_network(tmp_path / "adapter").network, kind), logits(adapted, kind))
+    assert same_logits(logits_of(load_network(tmp_path / "adapter").network, kind), logits_of(adapted, kind))
 
 
 def test_a_head_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(RecipeError, match="as many outputs"):
         describe_transformer("text-classification", config_of("bert"), head=[{"dense": 7}], classes=CLASSES)
     with pytest.raises(RecipeError, match=r"model\.head, layer 1"):
-        network_of("bert", head=[{"conv2d": 3}, {"dense": "auto"}])
+        tiny_network("bert", head=[{"conv2d": 3}, {"dense": "auto"}])
 
 
 # What somebody who has never heard of us runs: {folder: kind} and the inputs' file come as arguments.
@@ -345,11 +285,11 @@ def test_the_saved_folder_opens_elsewhere_with_the_same_logits(tmp_path: Path, k
         save_file({"pixel_values": inputs} if isinstance(inputs, Tensor) else inputs, tmp_path / f"{kind}.inputs")
         for plan, adapter in plans.items():
             folder = tmp_path / f"{kind}-{plan}"
-            network = pretrained_of(tmp_path / f"{kind}-base", kind)
+            network = pretrained_network(tmp_path / f"{kind}-base", kind)
             if adapter is not None:
                 network = add_adapter(network, adapter, seed=0)
                 assert isinstance(network, Transformer)
-            learn(network, kind, Tune(adapter=adapter, freeze="none" if adapter else "backbone"))
+            train_network(network, kind, Tune(adapter=adapter, freeze="none" if adapter else "backbone"))
             save_model(folder, network, {})
             beside = json.loads((folder / "tunewright.json").read_text())
             jobs.append(
@@ -363,7 +303,7 @@ def test_the_saved_folder_opens_elsewhere_with_the_same_logits(tmp_path: Path, k
                     "inputs": str(tmp_path / f"{kind}.inputs"),
                 }
             )
-            expected[str(folder)] = logits(network, kind)
+            expected[str(folder)] = logits_of(network, kind)
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE, str(tmp_path / "jobs.json"), str(tmp_path / "found")],
@@ -377,7 +317,7 @@ def test_the_saved_folder_opens_elsewhere_with_the_same_logits(tmp_path: Path, k
     found = load_file(tmp_path / "found")
     assert len(found) == len(kinds) + 3 * len(set(kinds) & set(VARIED)) + 2 * (2 + 3)
     for name, value in found.items():
-        assert same(value, expected[name.rpartition(" ")[0]]), name
+        assert same_logits(value, expected[name.rpartition(" ")[0]]), name
 
 
 def test_weights_in_half_precision_and_in_several_files(tmp_path: Path) -> None:
@@ -398,7 +338,9 @@ def test_weights_in_half_precision_and_in_several_files(tmp_path: Path) -> None:
             if "pooler" not in name:
                 assert torch.equal(network.base.state_dict()[name], value.float()), name
         save_model(tmp_path / f"{dtype}-saved", network, {})
-        assert torch.equal(logits(load_network(tmp_path / f"{dtype}-saved").network, "bert"), logits(network, "bert"))
+        assert torch.equal(
+            logits_of(load_network(tmp_path / f"{dtype}-saved").network, "bert"), logits_of(network, "bert")
+        )
 
 
 @pytest.mark.parametrize("parts", [1, 3])
@@ -453,16 +395,16 @@ def test_weights_that_do_not_fit_are_refused_with_their_names(tmp_path: Path, ki
 
 
 def test_a_head_that_came_with_the_weights_is_kept_for_the_same_classes_only(tmp_path: Path) -> None:
-    network = pretrained_of(tmp_path / "base", "roberta")
+    network = pretrained_network(tmp_path / "base", "roberta")
     save_model(tmp_path / "model", network, {})
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     same = describe_transformer("text-classification", config, head=None, classes=CLASSES)
     started = load_backbone(tmp_path / "model", same, seed=5)
-    assert started.new == [] and torch.equal(logits(started.network, "roberta"), logits(network, "roberta"))
+    assert started.new == [] and torch.equal(logits_of(started.network, "roberta"), logits_of(network, "roberta"))
     other = describe_transformer("text-classification", config, head=None, classes=["x", "y", "z"])
     started = load_backbone(tmp_path / "model", other, seed=5)
     assert started.new and all(name.startswith("classifier.") for name in started.new)
-    assert not torch.allclose(logits(started.network, "roberta"), logits(network, "roberta"))
+    assert not torch.allclose(logits_of(started.network, "roberta"), logits_of(network, "roberta"))
     assert torch.equal(
         started.network.base.state_dict()["embeddings.word_embeddings.weight"],
         network.base.state_dict()["embeddings.word_embeddings.weight"],
@@ -471,11 +413,11 @@ def test_a_head_that_came_with_the_weights_is_kept_for_the_same_classes_only(tmp
 
 @pytest.mark.parametrize("adapter", [None, {"lora": {"r": 2}}])
 def test_another_purpose_goes_on_with_what_was_learned(tmp_path: Path, adapter: Any) -> None:
-    network = pretrained_of(tmp_path / "base", "bert")
+    network = pretrained_network(tmp_path / "base", "bert")
     if adapter is not None:
         network = add_adapter(network, adapter, seed=0)
         assert isinstance(network, Transformer)
-    learn(network, "bert", Tune(adapter=adapter), epochs=2)
+    train_network(network, "bert", Tune(adapter=adapter), epochs=2)
     with evaluating(network), torch.no_grad():
         learned = network.base(**make_inputs("bert"))[0]
     described = describe_transformer("text-classification", config_of("bert"), head=None, classes=["x", "y"])
@@ -487,10 +429,10 @@ def test_another_purpose_goes_on_with_what_was_learned(tmp_path: Path, adapter: 
 
 def test_an_adapter_needs_weights_that_are_kept() -> None:
     with pytest.raises(RecipeError, match="random"):
-        add_adapter(network_of("bert"), "lora", seed=0)
+        add_adapter(tiny_network("bert"), "lora", seed=0)
     with pytest.raises(RecipeError, match="fits none") as caught:
         add_adapter(
-            Transformer(network_of("bert").model, {**network_of("bert").spec, "base": "x"}),
+            Transformer(tiny_network("bert").model, {**tiny_network("bert").spec, "base": "x"}),
             {"lora": {"target": ["nothing"]}},
             seed=0,
         )
@@ -506,7 +448,7 @@ def _norm_flops(network: Transformer, tokens: int) -> int:
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_operations_of_bert_agree_with_a_count_by_hand(attention: str) -> None:
     """2 · parameters · T for the matrices, 4 · T² · H a layer for attention (Kaplan et al. 2020, table 1)."""
-    network, tokens, width, layers = network_of("bert"), 24, 16, 3
+    network, tokens, width, layers = tiny_network("bert"), 24, 16, 3
     network.core.set_attn_implementation(attention)
     rows = {row.block: row.flops for row in layer_table(network, network.example((tokens,)))}
     matrices = 4 * width * width + 2 * width * 32
@@ -518,7 +460,7 @@ def test_operations_of_bert_agree_with_a_count_by_hand(attention: str) -> None:
 
 
 def test_operations_of_vit_agree_with_a_count_by_hand_and_with_torch() -> None:
-    network, width = network_of("vit"), 16
+    network, width = tiny_network("vit"), 16
     tokens = (32 // 8) ** 2 + 1
     rows = {row.block: row.flops for row in layer_table(network)}
     layer = 2 * (4 * width * width + 2 * width * 32) * tokens + 4 * tokens**2 * width

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_frozen_prefix import inputs_of, network_of
 from torch import nn
 
+from architectures import make_inputs
 from tiny import texts, tiny_bert
+from tiny_networks import tiny_network
 from tunewright.console import silent
 from tunewright.models.build import build_network, describe_model
 from tunewright.models.core.network import evaluating
@@ -78,8 +79,8 @@ def test_its_mean_is_that_without_dropout() -> None:
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "deberta-v2", "modernbert", "vit", "swin"])
 def test_evaluation_is_as_it_was(kind: str) -> None:
-    network = network_of(kind)
-    inputs = inputs_of(network, 5, 11)
+    network = tiny_network(kind)
+    inputs = make_inputs(kind, 5, length=11)
     with evaluating(network), torch.no_grad():
         before = network(inputs)
         quicken_dropout(network)
@@ -98,7 +99,7 @@ def test_what_is_replaced_and_what_is_saved(tmp_path: Path) -> None:
     )
     quicken_dropout(network)
     assert any(type(module) is QuickDropout for module in network.modules())
-    bert = network_of("bert")
+    bert = tiny_network("bert")
     quicken_dropout(bert)
     assert isinstance(bert, Transformer) and bert.core.config._attn_implementation == ATTENTION
     given = {

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_architectures import network_of, pretrained_of
 from torch import Tensor
 
 from architectures import TEXTS
+from tiny_networks import pretrained_network, tiny_network
 from tunewright.models.core.meta_weights import hollow, weights
 from tunewright.models.core.network import evaluating
 from tunewright.models.hub.adapters import add_adapter
@@ -39,7 +39,7 @@ def computed(network: Transformer) -> tuple[Tensor, dict[str, Tensor]]:
 
 @pytest.mark.parametrize("kind", TEXTS)
 def test_same_logits_and_gradients(kind: str) -> None:
-    network = network_of(kind)
+    network = tiny_network(kind)
     network.train()
     logits, gradients = computed(network)
     assert narrow_last_layer(network) is (kind in NARROWED)
@@ -55,13 +55,13 @@ def test_same_logits_and_gradients(kind: str) -> None:
 def test_without_numbers_the_same_is_narrowed(kind: str) -> None:
     """So that a plan reckons with what the run will do."""
     with weights("none"):
-        network = network_of(kind)
+        network = tiny_network(kind)
     hollow(network)
     assert narrow_last_layer(network) is (kind in NARROWED)
 
 
 def test_what_is_not_computed() -> None:
-    network = network_of("bert")
+    network = tiny_network("bert")
     sizes: list[Any] = []
     feed_forward = network.base.get_submodule("encoder.layer.2.intermediate")
     feed_forward.register_forward_hook(lambda _module, _inputs, output: sizes.append(output.shape[1]))
@@ -73,7 +73,7 @@ def test_what_is_not_computed() -> None:
 
 
 def test_with_an_adapter_and_recomputed_activations(tmp_path: Path) -> None:
-    network = add_adapter(pretrained_of(tmp_path, "bert"), "lora", seed=0)
+    network = add_adapter(pretrained_network(tmp_path, "bert"), "lora", seed=0)
     assert isinstance(network, Transformer)
     network.core.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     logits, gradients = computed(network)
@@ -85,4 +85,4 @@ def test_with_an_adapter_and_recomputed_activations(tmp_path: Path) -> None:
 
 def test_pictures_are_left_alone() -> None:
     for kind in ("resnet", "vit"):
-        assert not narrow_last_layer(network_of(kind))
+        assert not narrow_last_layer(tiny_network(kind))

@@ -10,89 +10,36 @@ import pytest
 import torch
 from torch import Tensor
 
+from architectures import make_inputs
 from tiny import texts, tiny_bert
+from tiny_networks import tiny_network
 from tunewright.console import silent
 from tunewright.data.batches import feature_cache as kept
 from tunewright.data.batches.examples import Ragged, TensorExamples, TokenExamples
 from tunewright.data.batches.feature_cache import Form, content_hash, find_kept, keep
 from tunewright.models.build import build_network, describe_model
-from tunewright.models.core.network import Inputs, Network, evaluating
+from tunewright.models.core.network import evaluating
 from tunewright.models.frozen_prefix import AfterPrefix, as_inputs, cut, frozen_blocks, outputs_of
-from tunewright.models.hub.hf_network import build_transformer, describe_transformer
 from tunewright.pipeline.results.predictions import read_predictions
 from tunewright.pipeline.session import frozen_features as prefix_stage
 from tunewright.recipe.schema import Model
 from tunewright.run_recipe import run
 
-TEXT = {
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "vocab_size": 60,
-    "max_position_embeddings": 40,
-    "pad_token_id": 0,
-}
-TEXTS: dict[str, dict[str, Any]] = {
-    "bert": TEXT,
-    "roberta": {**TEXT, "pad_token_id": 1, "type_vocab_size": 1},
-    "distilbert": {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32, "vocab_size": 60},
-    "deberta-v2": {**TEXT, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8},
-    "modernbert": {
-        **TEXT,
-        "pad_token_id": 0,
-        "bos_token_id": 2,
-        "eos_token_id": 3,
-        "cls_token_id": 2,
-        "sep_token_id": 3,
-    },
-    "electra": {**TEXT, "embedding_size": 8},
-}
-PICTURES: dict[str, dict[str, Any]] = {
-    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "layer_type": "basic"},
-    "vit": {**TEXT, "image_size": 16, "patch_size": 4},
-    "convnext": {"hidden_sizes": [8, 16], "depths": [1, 2], "num_stages": 2, "image_size": 16},
-    "swin": {
-        "image_size": 16,
-        "patch_size": 2,
-        "embed_dim": 8,
-        "depths": [1, 2],
-        "num_heads": [1, 2],
-        "window_size": 4,
-    },
-}
-
-
-def network_of(kind: str) -> Network:
-    config = {**(TEXTS | PICTURES)[kind], "model_type": kind}
-    purpose = "text-classification" if kind in TEXTS else "image-classification"
-    described = describe_transformer(purpose, config, head=None, classes=["a", "b", "c"])
-    return build_transformer(described, seed=0)
-
-
-def inputs_of(network: Network, count: int, length: int) -> Inputs:
-    draw = torch.Generator().manual_seed(count)
-    example = network.example()
-    if isinstance(example, Tensor):
-        return torch.randn(count, *example.shape[1:], generator=draw)
-    lengths = torch.randint(3, length + 1, (count,), generator=draw)
-    lengths[0] = length
-    mask = (torch.arange(length) < lengths[:, None]).long()
-    return {"input_ids": torch.randint(4, 60, (count, length), generator=draw) * mask, "attention_mask": mask}
+KINDS = ["bert", "roberta", "distilbert", "deberta-v2", "modernbert", "electra", "resnet", "vit", "convnext", "swin"]
 
 
 @pytest.mark.parametrize("share", ["some", "all"])
-@pytest.mark.parametrize("kind", [*TEXTS, *PICTURES])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_cut_network_gives_the_same(kind: str, share: str) -> None:
-    network = network_of(kind)
+    network = tiny_network(kind)
     backbone = [block for block in network.blocks() if block.part == "backbone"]
     still = backbone if share == "all" else backbone[: len(backbone) // 2 + 1]
     blocks = frozen_blocks(network, {block.title for block in still})
     assert blocks == still
-    prefix = cut(network, blocks, inputs_of(network, 4, 9), 1e-5)
+    prefix = cut(network, blocks, make_inputs(kind, 4, length=9), 1e-5)
     assert prefix is not None
     with evaluating(network), torch.no_grad():
-        inputs = inputs_of(network, 7, 12)
+        inputs = make_inputs(kind, 7, length=12)
         found = AfterPrefix(network, prefix)(as_inputs(inputs, outputs_of(network, prefix, inputs)))
         assert torch.allclose(found, network(inputs), atol=1e-5)
     for module in network.modules():
@@ -101,19 +48,19 @@ def test_the_cut_network_gives_the_same(kind: str, share: str) -> None:
 
 def test_only_what_is_read_is_kept() -> None:
     for kind in ("bert", "roberta", "vit"):
-        network = network_of(kind)
+        network = tiny_network(kind)
         backbone = [block for block in network.blocks() if block.part == "backbone"]
-        prefix = cut(network, backbone, inputs_of(network, 4, 9), 1e-5)
+        prefix = cut(network, backbone, make_inputs(kind, 4, length=9), 1e-5)
         assert prefix is not None
         assert [slot.kept_shape for slot in prefix.slots] == [(16,)], kind
 
 
 def test_the_frozen_part_is_not_computed() -> None:
-    network = network_of("bert")
+    network = tiny_network("bert")
     blocks = [block for block in network.blocks() if block.part == "backbone"][:3]
-    prefix = cut(network, blocks, inputs_of(network, 4, 9), 1e-5)
+    prefix = cut(network, blocks, make_inputs("bert", 4, length=9), 1e-5)
     assert prefix is not None
-    inputs = inputs_of(network, 3, 8)
+    inputs = make_inputs("bert", 3, length=8)
     with evaluating(network), torch.no_grad():
         kept_outputs = outputs_of(network, prefix, inputs)
         before = network(inputs)
@@ -125,9 +72,9 @@ def test_the_frozen_part_is_not_computed() -> None:
 
 
 def test_gradients_are_the_same() -> None:
-    network = network_of("bert")
+    network = tiny_network("bert")
     blocks = [block for block in network.blocks() if block.part == "backbone"][:2]
-    inputs = inputs_of(network, 4, 9)
+    inputs = make_inputs("bert", 4, length=9)
     prefix = cut(network, blocks, inputs, 1e-5)
     assert prefix is not None
     moving = {
@@ -159,9 +106,9 @@ def test_our_own_networks_too() -> None:
 
 
 def test_another_weight_is_another_prefix() -> None:
-    network = network_of("bert")
+    network = tiny_network("bert")
     blocks = [block for block in network.blocks() if block.part == "backbone"][:2]
-    prefix = cut(network, blocks, inputs_of(network, 4, 9), 1e-5)
+    prefix = cut(network, blocks, make_inputs("bert", 4, length=9), 1e-5)
     assert prefix is not None
     first = prefix.fingerprint(network)
     with torch.no_grad():

@@ -7,42 +7,25 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import DynamicCache
 
+from gpt_networks import SIZES, gpt_network, hub_causal_lm, random_tokens
 from tunewright.errors import RecipeError
 from tunewright.models.hub.generate import generate
 from tunewright.models.hub.hf_files import load_backbone, write_transformer
-from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer, make_config
+from tunewright.models.hub.hf_network import build_transformer, describe_transformer, make_config
 from tunewright.models.language.gpt import GPT, is_plain
 from tunewright.models.language.new_encoder import gpt
-
-SIZES: dict[str, Any] = {"layers": 3, "width": 32, "heads": 4, "context": 40}
-
-
-def network_of(**sizes: Any) -> Transformer:
-    config = {**gpt(**{**SIZES, **sizes}), "vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 2}
-    return build_transformer(describe_transformer("causal-lm", config, head=None, classes=None), seed=1)
-
-
-def tokens(count: int = 2, length: int = 20) -> Tensor:
-    return torch.randint(5, 50, (count, length), generator=torch.Generator().manual_seed(0))
-
-
-def library(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 @pytest.mark.parametrize("sizes", [{}, {"kv_heads": 2}, {"tied": False}, {"theta": 500.0, "inner": 40}])
 def test_saved_it_is_the_librarys_llama(tmp_path: Path, sizes: dict[str, Any]) -> None:
-    network = network_of(**sizes).eval()
+    network = gpt_network(**sizes).eval()
     assert isinstance(network.core, GPT)
     write_transformer(tmp_path, network)
-    theirs = library(tmp_path)
+    theirs = hub_causal_lm(tmp_path)
     assert type(theirs).__name__ == "LlamaForCausalLM" and theirs.config.architectures == ["LlamaForCausalLM"]
-    ids = tokens()
+    ids = random_tokens()
     with torch.no_grad():
         assert torch.allclose(network({"input_ids": ids}), theirs(input_ids=ids).logits, atol=1e-5)
     again = load_backbone(tmp_path, network.spec, seed=7)
@@ -53,13 +36,13 @@ def test_saved_it_is_the_librarys_llama(tmp_path: Path, sizes: dict[str, Any]) -
 
 @pytest.mark.parametrize("kind", ["gpt", "library"])
 def test_documents_in_a_row_do_not_see_each_other(kind: str) -> None:
-    network = network_of().eval()
+    network = gpt_network().eval()
     if kind == "library":
         from transformers import GPT2Config
 
         config = GPT2Config(n_layer=2, n_embd=32, n_head=4, vocab_size=50, n_positions=40).to_dict()
         network = build_transformer(describe_transformer("causal-lm", config, head=None, classes=None), seed=1).eval()
-    first, second = tokens(1, 8), tokens(1, 13)[:, 2:]
+    first, second = random_tokens(1, 8), random_tokens(1, 13)[:, 2:]
     packed = {
         "input_ids": torch.cat([first, second], dim=1),
         "document": torch.tensor([[1] * 8 + [2] * 11]),
@@ -74,8 +57,8 @@ def test_documents_in_a_row_do_not_see_each_other(kind: str) -> None:
 
 
 def test_what_was_read_is_kept() -> None:
-    network = network_of(kv_heads=2).eval()
-    ids, cache = tokens(), DynamicCache()
+    network = gpt_network(kv_heads=2).eval()
+    ids, cache = random_tokens(), DynamicCache()
     with torch.no_grad():
         whole = network({"input_ids": ids})
         parts = [network.model(ids[:, :7], cache=cache).logits, network.model(ids[:, 7:11], cache=cache).logits]
@@ -84,10 +67,12 @@ def test_what_was_read_is_kept() -> None:
 
 
 def test_it_writes_what_the_library_writes(tmp_path: Path) -> None:
-    network = network_of().eval()
+    network = gpt_network().eval()
     write_transformer(tmp_path, network)
-    ids = tokens(1, 6)
-    theirs = library(tmp_path).generate(ids, max_new_tokens=25, do_sample=False, eos_token_id=None, pad_token_id=2)
+    ids = random_tokens(1, 6)
+    theirs = hub_causal_lm(tmp_path).generate(
+        ids, max_new_tokens=25, do_sample=False, eos_token_id=None, pad_token_id=2
+    )
     ours = list(generate(network, ids[0].tolist(), end=(), most=25, context=40))
     assert ours == theirs[0, 6:].tolist()
     from transformers import GPT2Config
@@ -99,7 +84,7 @@ def test_it_writes_what_the_library_writes(tmp_path: Path) -> None:
 
 
 def test_it_ends_where_it_should_and_forgets_when_full() -> None:
-    network = network_of()
+    network = gpt_network()
     plain = list(generate(network, [7, 8, 9], end=(), most=100, context=40))
     assert len(plain) == 100
     ended = list(generate(network, [7, 8, 9], end={plain[5]}, most=100, context=40))
@@ -107,7 +92,7 @@ def test_it_ends_where_it_should_and_forgets_when_full() -> None:
 
 
 def test_drawing() -> None:
-    network = network_of()
+    network = gpt_network()
 
     def drawn(seed: int, **options: Any) -> list[int]:
         return list(generate(network, [7, 8], end=(), most=30, context=40, temperature=1.0, seed=seed, **options))
@@ -132,7 +117,7 @@ def test_what_is_no_plain_llama_is_left_to_the_library() -> None:
 
 
 def test_blocks() -> None:
-    names = [block.title for block in network_of().blocks()]
+    names = [block.title for block in gpt_network().blocks()]
     layers = [f"backbone.layers.{number}" for number in range(3)]
     assert names == ["backbone.embed_tokens", *layers, "backbone.norm", "head.lm_head"]
 
@@ -141,11 +126,11 @@ def test_mup_keeps_the_size_of_the_outputs() -> None:
     """Coordinate check (Yang et al. 2022, appendix D.1): after a few steps of Adam the logits are as large at any width."""
 
     def moved(width: int, **options: Any) -> float:
-        network = network_of(width=width, heads=width // 8, tied=False, **options)
+        network = gpt_network(width=width, heads=width // 8, tied=False, **options)
         rates = {id(value): 0.01 * network.rate_of(name) for name, value in network.model.named_parameters()}
         groups = [{"params": [value], "lr": rates[id(value)]} for value in network.parameters()]
         optimizer = torch.optim.Adam(groups)
-        ids = tokens(8, 20)
+        ids = random_tokens(8, 20)
         before = network({"input_ids": ids}).detach()
         for _ in range(4):
             optimizer.zero_grad()
@@ -170,6 +155,6 @@ def test_sizes_that_do_not_fit(sizes: dict[str, Any]) -> None:
 
 
 def test_the_output_matrix_is_found_whatever_the_precision() -> None:
-    network = network_of()
+    network = gpt_network()
     network.reduced = True
     assert network.output_weight is network.core.get_output_embeddings().weight and network.reduced

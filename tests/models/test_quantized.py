@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_architectures import learn, logits, pretrained_of, same
-from test_gpt import network_of as gpt_of
-from test_pretrained_runs import carry_out, run_snippets
 from torch import Tensor, nn
 
 from architectures import ARCHITECTURES
+from fine_tuning import fine_tune, run_card_code
+from gpt_networks import gpt_network
 from tiny import texts, tiny_bert
+from tiny_networks import logits_of, pretrained_network, same_logits, train_network
 from tunewright.console import silent
 from tunewright.errors import RecipeError
 from tunewright.hardware.memory_tracer import Tracer
@@ -156,25 +156,25 @@ def test_nothing_is_fetched_while_the_library_is_imported(monkeypatch: pytest.Mo
     "adapter", [{"lora": {"r": 4}}, {"lora": {"r": 4, "dora": True}}, "ia3"], ids=["lora", "dora", "ia3"]
 )
 def test_an_adapter_beside_nf4_learns_and_comes_back(tmp_path: Path, kind: str, adapter: Any) -> None:
-    rounded = pretrained_of(tmp_path / "base", kind)
+    rounded = pretrained_network(tmp_path / "base", kind)
     whole = size_of(rounded)
     adapted = add_adapter(rounded, adapter, seed=0, bits="nf4")
     assert isinstance(adapted, Transformer) and adapted.spec["quantize"] == "nf4"
     plain = copy.deepcopy(adapted)
     restore(plain)
-    before = logits(adapted, kind)
-    assert torch.allclose(before, logits(plain, kind), rtol=1e-4, atol=1e-5)
-    certificate = learn(adapted, kind, Tune(adapter=adapter, quantize="nf4"), epochs=2)
+    before = logits_of(adapted, kind)
+    assert torch.allclose(before, logits_of(plain, kind), rtol=1e-4, atol=1e-5)
+    certificate = train_network(adapted, kind, Tune(adapter=adapter, quantize="nf4"), epochs=2)
     assert certificate["passed"] and certificate["frozen"]
     frozen, moved = (sum(entry["parameters"] for entry in certificate[part]) for part in ("frozen", "trained"))
     assert frozen + moved == size_of(adapted) and frozen <= whole < size_of(adapted)
-    assert not torch.allclose(logits(adapted, kind), before, atol=1e-4)
+    assert not torch.allclose(logits_of(adapted, kind), before, atol=1e-4)
     save_model(tmp_path / "model", adapted, {})
     loaded = load_network(tmp_path / "model").network
-    assert same(logits(loaded, kind), logits(adapted, kind))
+    assert same_logits(logits_of(loaded, kind), logits_of(adapted, kind))
     assert isinstance(loaded, Transformer)
-    learned = logits(adapted, kind)
-    assert torch.allclose(logits(merged(loaded), kind), learned, rtol=1e-3, atol=1e-4)
+    learned = logits_of(adapted, kind)
+    assert torch.allclose(logits_of(merged(loaded), kind), learned, rtol=1e-3, atol=1e-4)
     assert not any(isinstance(module, QuantizedLinear) for module in merged(loaded).modules())
 
 
@@ -183,7 +183,7 @@ def size_of(network: nn.Module) -> int:
 
 
 def test_weights_that_were_saved_in_16_bits_are_read_so(tmp_path: Path) -> None:
-    network = pretrained_of(tmp_path / "whole", "bert")
+    network = pretrained_network(tmp_path / "whole", "bert")
     network.core.bfloat16().save_pretrained(tmp_path / "half")
     started = load_backbone(tmp_path / "half", network.spec, seed=0, as_saved=True)
     assert next(started.network.parameters()).dtype == torch.bfloat16
@@ -194,7 +194,7 @@ def test_weights_that_were_saved_in_16_bits_are_read_so(tmp_path: Path) -> None:
 
 def test_the_whole_matrices_are_let_go_of() -> None:
     """Otherwise the file that they were read from would stay in memory."""
-    core = gpt_of(layers=1).core
+    core = gpt_network(layers=1).core
     names = [name for name, module in core.model.named_modules() if isinstance(module, nn.Linear)]
     held = [weakref.ref(core.model.get_submodule(name)) for name in names]
     quantize(core.model, names, "int8")
@@ -213,22 +213,22 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_run(place: Path, kind: str) -> None:
     tune = {"adapter": "lora", "quantize": kind}
-    result = carry_out(place, kind, tune=tune, train={"epochs": 2, "optimizer": "adamw_8bit"})
+    result = fine_tune(place, kind, tune=tune, train={"epochs": 2, "optimizer": "adamw_8bit"})
     stage = result.stages["finetune"]
     assert stage.summary["certificate"]["passed"]
     counts = stage.summary["model"]["parameters"]
     plain = (
-        carry_out(place, f"plain-{kind}", tune={"adapter": "lora"}).stages["finetune"].summary["model"]["parameters"]
+        fine_tune(place, f"plain-{kind}", tune={"adapter": "lora"}).stages["finetune"].summary["model"]["parameters"]
     )
     assert counts == plain, "a matrix has as many numbers in few bits"
     card = (stage.folder / "model" / "README.md").read_text()
     assert f"rounded to {kind}" in card and f"matrices in {kind}" in stage.summary["model"]["title"]
-    run_snippets(card, stage.folder / "model")
+    run_card_code(card, stage.folder / "model")
 
 
 def test_a_stage_after_another_may_round_what_that_has_learned(place: Path) -> None:
     stages = [{"pretrain": {"tune": {"freeze": 1}}}, {"finetune": {"tune": {"adapter": "lora", "quantize": "nf4"}}}]
-    result = carry_out(place, "after", tune={}, stages=stages)
+    result = fine_tune(place, "after", tune={}, stages=stages)
     saved = load_network(result.stages["finetune"].folder / "model").network
     assert saved.spec["quantize"] == "nf4"
 
@@ -243,7 +243,7 @@ def test_a_stage_after_another_may_round_what_that_has_learned(place: Path) -> N
 )
 def test_few_bits_without_something_beside_them(place: Path, tune: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
-        carry_out(place, "wrong", tune=tune)
+        fine_tune(place, "wrong", tune=tune)
     assert "tune.quantize" in caught.value.message and "tune.adapter" in caught.value.message
 
 

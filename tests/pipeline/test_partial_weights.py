@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_export import CASES
-from test_launch import FOLLOWED, started, weights
 from torch import Tensor
 from transformers import LlamaConfig
 
+from processes import FOLLOWED, started, weights
+from small_recipes import RECIPES as CASES
 from tunewright.console import silent
 from tunewright.models.core.meta_weights import hollow, is_meta
 from tunewright.models.core.meta_weights import weights as numbers

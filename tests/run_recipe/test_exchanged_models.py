@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from rich.console import Console as RichConsole
 from safetensors.torch import load_file, save_file
-from test_kill_every_stage import Kind, content, ended, lora, two_stages, wrap
 
+from killed_runs import Kind, content, ended, wrap
+from stage_kinds import lora, two_stages
 from tiny import tiny_bert
 from tunewright.checksums import write_checksums
 from tunewright.console import Console, silent

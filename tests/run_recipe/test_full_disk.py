@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_kill_every_stage import CHEAP, KINDS, Kind, ended, kinds, wrap
 
+from killed_runs import Kind, ended, wrap
+from stage_kinds import CHEAP, KINDS
 from tunewright.console import silent
 from tunewright.errors import ArtifactError, RunFailed
 from tunewright.files import require_writable, resumable, system_error
 from tunewright.pipeline.session.disk_space import require_room
 from tunewright.run_recipe import run
 from tunewright.training.optimizers.registry import build_optimizer, state_bytes, state_tensors
-
-assert kinds  # the fixture
 
 
 def full_from(number: int) -> Callable[[], None]:

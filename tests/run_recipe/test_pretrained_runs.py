@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,10 @@ import pytest
 import yaml
 
 from architectures import make_backbone
+from fine_tuning import fine_tune, run_card_code
 from tiny import texts, tiny_bert
-from tunewright.console import silent
 from tunewright.errors import RecipeError
 from tunewright.models.saved_model import load_network
-from tunewright.run_recipe import RunResult, run
 
 
 @pytest.fixture(scope="module")
@@ -28,23 +25,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def carry_out(place: Path, name: str, **recipe: Any) -> RunResult:
-    plain = {
-        "name": name,
-        "task": "text-classification",
-        "data": {"source": "texts.jsonl"},
-        "model": {"backbone": "tiny"},
-        "tune": {"freeze": 2},
-        "train": {"epochs": 2},
-        "eval": {"resamples": 100},
-    }
-    return run({**plain, **recipe}, base=place, runs=place / "runs", screen=silent())
-
-
 @pytest.mark.parametrize("tune", [{"freeze": "backbone"}, {"adapter": "lora"}])
 def test_the_same_network_from_random_weights_is_a_control(place: Path, tune: dict[str, Any]) -> None:
     name = "control-" + "-".join(tune)
-    result = carry_out(place, name, tune=tune, eval={"resamples": 100, "controls": ["from_scratch"]})
+    result = fine_tune(place, name, tune=tune, eval={"resamples": 100, "controls": ["from_scratch"]})
     stage = result.stages["finetune"]
     (comparison,) = stage.summary["comparisons"]
     assert "random weights" in comparison["name"]
@@ -57,7 +41,7 @@ def test_the_same_network_from_random_weights_is_a_control(place: Path, tune: di
 
 def test_the_head_alone_is_for_our_own_networks(place: Path) -> None:
     with pytest.raises(RecipeError, match="for our own networks") as caught:
-        carry_out(place, "head-only", eval={"controls": ["head_only"]})
+        fine_tune(place, "head-only", eval={"controls": ["head_only"]})
     assert "eval.controls" in caught.value.message
 
 
@@ -69,7 +53,7 @@ def test_the_card_of_a_whole_model_opens_it_with_transformers(place: Path) -> No
     from huggingface_hub import ModelCard
     from huggingface_hub.repocard_data import model_index_to_eval_results
 
-    stage = carry_out(place, "whole").stages["finetune"]
+    stage = fine_tune(place, "whole").stages["finetune"]
     card = ModelCard.load(stage.folder / "model" / "README.md")
     facts = front_matter(stage.folder / "model")
     assert (facts["library_name"], facts["pipeline_tag"]) == ("transformers", "text-classification")
@@ -78,37 +62,25 @@ def test_the_card_of_a_whole_model_opens_it_with_transformers(place: Path) -> No
     accuracy = stage.summary["evaluation"]["metrics"]["accuracy"]["value"]
     assert name and any(r.metric_type == "accuracy" and r.metric_value == accuracy for r in results)
     assert "AutoModelForSequenceClassification.from_pretrained" in card.text and "AutoTokenizer" in card.text
-    run_snippets(card.text, stage.folder / "model")
+    run_card_code(card.text, stage.folder / "model")
 
 
 def test_the_card_of_an_adapter_opens_it_with_peft(place: Path) -> None:
-    stage = carry_out(place, "adapter", tune={"adapter": {"lora": {"dora": True}}}).stages["finetune"]
+    stage = fine_tune(place, "adapter", tune={"adapter": {"lora": {"dora": True}}}).stages["finetune"]
     text = (stage.folder / "model" / "README.md").read_text()
     assert front_matter(stage.folder / "model")["library_name"] == "peft"
     assert "PeftModel.from_pretrained" in text and "id2label" in text
-    run_snippets(text, stage.folder / "model")
+    run_card_code(text, stage.folder / "model")
 
 
 def test_the_card_of_a_head_of_ones_own_opens_it_with_us(place: Path) -> None:
-    stage = carry_out(place, "own-head", model={"backbone": "tiny", "head": [{"dense": 8}, {"dense": "auto"}]}).stages[
+    stage = fine_tune(place, "own-head", model={"backbone": "tiny", "head": [{"dense": 8}, {"dense": "auto"}]}).stages[
         "finetune"
     ]
     text = (stage.folder / "model" / "README.md").read_text()
     assert front_matter(stage.folder / "model")["library_name"] == "tunewright"
     assert "head of its own" in text and "AutoModel" not in text
-    run_snippets(text, stage.folder / "model")
-
-
-def run_snippets(card: str, folder: Path) -> None:
-    """Every Python block of the card, for this folder; what they leave must be a model."""
-    blocks = [part.split("```")[0] for part in card.split("```python\n")[1:]]
-    assert blocks
-    for index, block in enumerate(blocks):
-        path = folder.parent / f"block-{index}.py"
-        path.write_text(block.replace("path/to/this/folder", str(folder)))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of peft about the library that it uses
-            assert "model" in runpy.run_path(str(path))
+    run_card_code(text, stage.folder / "model")
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -120,13 +92,13 @@ def test_adapters_and_full_training_after_one_another(place: Path, own: bool) ->
     stages = [{"pretrain": first}, {"finetune": {"tune": {"adapter": "lora"}}}]
     if own:
         with pytest.raises(RecipeError, match="whole model in the library's own format"):
-            carry_out(place, "stages-own", stages=stages)
+            fine_tune(place, "stages-own", stages=stages)
         return
-    result = carry_out(place, "stages", stages=stages)
+    result = fine_tune(place, "stages", stages=stages)
     base = result.stages["pretrain"].folder / "model"
     saved = load_network(result.stages["finetune"].folder / "model").network
     assert saved.spec["base"] == str(base.resolve())
-    run_snippets(
+    run_card_code(
         (result.stages["finetune"].folder / "model" / "README.md").read_text(),
         result.stages["finetune"].folder / "model",
     )
@@ -134,7 +106,7 @@ def test_adapters_and_full_training_after_one_another(place: Path, own: bool) ->
 
 def test_an_image_models_card(place: Path) -> None:
     make_backbone(place / "vit", "vit")
-    stage = carry_out(
+    stage = fine_tune(
         place,
         "image",
         task="image-classification",
@@ -146,4 +118,4 @@ def test_an_image_models_card(place: Path) -> None:
     text = (stage.folder / "model" / "README.md").read_text()
     assert "AutoModelForImageClassification" in text
     assert front_matter(stage.folder / "model")["pipeline_tag"] == "image-classification"
-    run_snippets(text, stage.folder / "model")
+    run_card_code(text, stage.folder / "model")

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_kill_every_stage import PICTURES, content, ended, noting, two_stages, wrap
 
+from killed_runs import content, ended, noting, wrap
+from stage_kinds import PICTURES, two_stages
 from tunewright import cli
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 import torch
 from sklearn.datasets import load_iris
-from test_export import CASES
 
 import tunewright
 from repository import REPOSITORY
+from small_recipes import RECIPES
 from tiny import tiny_bert
 from tunewright.commands.choose import choose
 from tunewright.console import silent
@@ -287,7 +287,7 @@ def folded(place: Path, recipe: dict[str, Any]) -> tuple[StageJob, pa.Table]:
 def test_without_a_target_models_show_what_they_can_do(
     tmp_path: Path, name: str, metric: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = {"eval": {"resamples": 100}, **CASES[name](tmp_path)}
+    recipe = {"eval": {"resamples": 100}, **RECIPES[name](tmp_path)}
     models: dict[str, str] = {}
     learned = 25 if metric == "wer" else 6
     for epochs, rate in ((1, 1e-7), (learned, 1e-2)):
@@ -313,7 +313,7 @@ def test_without_a_target_models_show_what_they_can_do(
 
 def test_answers_are_counted_by_their_bytes(tmp_path: Path) -> None:
     """Two conversations, one model: nats of all that the assistant says, over its bytes, whatever the recipe cuts."""
-    recipe = {**CASES["talk"](tmp_path), "train": {"epochs": 1, "batch_size": 16}, "name": "talk"}
+    recipe = {**RECIPES["talk"](tmp_path), "train": {"epochs": 1, "batch_size": 16}, "name": "talk"}
     stage = next(iter(tunewright.run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent()).stages.values()))
     origin = load_origin(stage.folder / "model")
     turns = [[{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": text}] for text in ("2", "é9")]

@@ -18,8 +18,8 @@ import pytest
 import torch
 import uvicorn
 from fastapi.testclient import TestClient
-from test_export import trained
 
+from small_recipes import train_model
 from tunewright.commands.chat import Detokenizer, Drawing, pieces
 from tunewright.inference.model import Model, load_model
 from tunewright.models.hub.batched_decoding import SeparateCaches, SharedCache, decoding_batch
@@ -36,7 +36,7 @@ PROMPTS = ["3+4?", "1", "what is 11+7? and then 5+6?", "7+7", "0", "2+2? 3+3?", 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("talk"), "talk")
+    return train_model(tmp_path_factory.mktemp("talk"), "talk")
 
 
 @pytest.fixture
@@ -480,7 +480,7 @@ def test_texts_that_join_and_leave_are_those_of_each_alone(kind: str) -> None:
 
 
 def test_embeddings_are_honest(folder: Path, tmp_path: Path) -> None:
-    model = load_model(trained(tmp_path, "texts"))
+    model = load_model(train_model(tmp_path, "texts"))
     with TestClient(make_app(model, name="it"), base_url="http://127.0.0.1") as client:
         plain = client.post("/v1/embeddings", json={"input": "a good film"}).json()["data"][0]["embedding"]
         packed = client.post("/v1/embeddings", json={"input": ["a good film"], "encoding_format": "base64"}).json()

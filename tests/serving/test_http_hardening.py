@@ -30,8 +30,8 @@ import torch
 import uvicorn
 from fastapi.testclient import TestClient
 from starlette.types import ASGIApp
-from test_export import trained
 
+from small_recipes import train_model
 from tunewright.console import silent
 from tunewright.errors import DataError, UserError
 from tunewright.inference.model import Model, load_model, print_predictions
@@ -51,7 +51,7 @@ QUICK = Limits(headers_seconds=1, body_seconds=1, reader_seconds=1, connections=
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("rows"), "rows")
+    return train_model(tmp_path_factory.mktemp("rows"), "rows")
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ import pytest
 import soundfile
 from fastapi.testclient import TestClient
 from PIL import Image
-from test_export import trained
 
+from small_recipes import train_model
 from tunewright.console import silent
 from tunewright.errors import UserError
 from tunewright.inference.model import load_model, predict
@@ -40,7 +40,7 @@ KINDS = ("pictures", "rows", "texts", "talk", "factors", "conformer", "hidden")
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {name: trained(tmp_path_factory.mktemp(name), name) for name in KINDS}
+    return {name: train_model(tmp_path_factory.mktemp(name), name) for name in KINDS}
 
 
 def client_of(folder: Path, **options: Any) -> TestClient:

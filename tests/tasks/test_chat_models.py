@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from test_gpt import library
 from torch import Tensor
 
+from gpt_networks import hub_causal_lm
+from language_recipes import chat_recipe
 from tunewright import load_model
 from tunewright.commands.chat import Drawing, chat
 from tunewright.commands.data import check_data
@@ -140,42 +141,10 @@ def test_packed_unpacked_and_accumulated_gradients_agree() -> None:
             assert torch.allclose(found[name], value, atol=1e-5), name
 
 
-def recipe_for(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A model of texts, then of sums of two digits."""
-    sums = [(a, b) for a in range(10) for b in range(10)]
-    lines = [
-        {"messages": [{"role": "user", "content": f"{a}+{b}?"}, {"role": "assistant", "content": str(a + b)}]}
-        for a, b in sums * 3
-    ]
-    (folder / "sums.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (folder / "texts.txt").write_text("\n".join(f"{a}+{b}? {a + b} user assistant" for a, b in sums))
-    recipe: dict[str, Any] = {
-        "task": "supervised-fine-tuning",
-        "data": {"source": "sums.jsonl"},
-        "model": {
-            "backbone": {"gpt": {"layers": 2, "width": 32, "heads": 2, "context": 64}},
-            "tokenizer": {"bpe": {"vocabulary": 270}},
-        },
-        "train": {"epochs": 3, "batch_size": 4, "lr": 1e-2},
-        "eval": {"resamples": 100},
-        "stages": [
-            {
-                "pretrain": {
-                    "task": "language-modeling",
-                    "data": {"source": "texts.txt", "input": "text"},
-                    "train": {"epochs": 1},
-                }
-            },
-            "finetune",
-        ],
-    }
-    return {**recipe, **changes}
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("chat")
-    return run(recipe_for(folder), base=folder, runs=folder / "runs", screen=silent())
+    return run(chat_recipe(folder), base=folder, runs=folder / "runs", screen=silent())
 
 
 def test_it_learns_to_answer(trained: Any) -> None:
@@ -206,7 +175,7 @@ def test_the_library_opens_it_with_its_template_and_its_end(trained: Any) -> Non
     from transformers import AutoTokenizer
 
     folder = trained.stages["finetune"].folder / "model"
-    tokenizer, theirs = AutoTokenizer.from_pretrained(folder), library(folder)
+    tokenizer, theirs = AutoTokenizer.from_pretrained(folder), hub_causal_lm(folder)
     assert tokenizer.eos_token == "<|im_end|>"
     assert theirs.generation_config.eos_token_id == tokenizer.eos_token_id
     messages = [{"role": "user", "content": "3+4?"}]
@@ -236,14 +205,14 @@ WRONG: list[tuple[dict[str, Any], str, type[Exception]]] = [
 def test_what_does_not_fit(tmp_path: Path, change: dict[str, Any], said: str, kind: type[Exception]) -> None:
     turns = [{"role": "user", "content": "hello"}]
     (tmp_path / "silent.jsonl").write_text("\n".join(json.dumps({"messages": turns}) for _ in range(30)))
-    recipe = recipe_for(tmp_path, stages=["pretrain"], **change)
+    recipe = chat_recipe(tmp_path, stages=["pretrain"], **change)
     with pytest.raises(kind, match=said) as caught:
         run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent())
     assert isinstance(caught.value, UserError) and caught.value.fix
 
 
 def test_the_check_shows_what_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_for(tmp_path, stages=["pretrain"])))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(chat_recipe(tmp_path, stages=["pretrain"])))
     check_data(tmp_path / "recipe.yaml", [], as_json=False)
     said = capsys.readouterr().out
     assert "training rows (messages) fit the template and the context" in said

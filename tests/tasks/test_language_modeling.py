@@ -6,13 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from test_gpt import library, network_of
 from torch.nn import functional as F
 
+from gpt_networks import gpt_network, hub_causal_lm
+from language_recipes import THINGS, language_recipe, tales
 from tiny import tiny_tokenizer
 from tunewright import load_model
 from tunewright.commands.chat import Drawing, chat
@@ -27,30 +27,6 @@ from tunewright.tasks.language_model import evaluation as next_tokens
 from tunewright.tasks.language_model.encoder import CausalEncoder, load_tokenizer, token_ids
 from tunewright.tasks.language_model.evaluation import frequencies, next_token_outputs
 
-NAMES, VERBS, THINGS = ("Anna", "Ben", "Clara"), ("sees", "likes"), ("a house", "the sea", "the moon", "海")
-
-
-def tales(count: int) -> list[str]:
-    draw = np.random.Generator(np.random.Philox(key=1))
-
-    def sentence() -> str:
-        return f"{draw.choice(NAMES)} {draw.choice(VERBS)} {draw.choice(THINGS)}."
-
-    return [" ".join(sentence() for _ in range(draw.integers(1, 6))) for _ in range(count)]
-
-
-def recipe_for(folder: Path, **changes: Any) -> dict[str, Any]:
-    (folder / "tales.txt").write_text("\n".join(tales(240)) + "\n", encoding="utf-8")
-    gpt = {"layers": 2, "width": 32, "heads": 2, "context": 48}
-    recipe: dict[str, Any] = {
-        "task": "language-modeling",
-        "data": {"source": "tales.txt"},
-        "model": {"backbone": {"gpt": gpt}, "tokenizer": "characters"},
-        "train": {"epochs": 2, "batch_size": 8, "lr": 5e-3},
-        "eval": {"resamples": 100},
-    }
-    return {**recipe, **changes}
-
 
 def carried_out(folder: Path, recipe: dict[str, Any]) -> Any:
     return run(recipe, base=folder, runs=folder / "runs", screen=silent())
@@ -59,7 +35,7 @@ def carried_out(folder: Path, recipe: dict[str, Any]) -> Any:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("trained")
-    return carried_out(folder, recipe_for(folder))
+    return carried_out(folder, language_recipe(folder))
 
 
 def test_it_learns_and_says_so(trained: Any) -> None:
@@ -84,7 +60,7 @@ def test_the_saved_model_is_the_librarys(trained: Any) -> None:
     from transformers import AutoTokenizer
 
     folder = trained.stages["pretrain"].folder / "model"
-    theirs, tokenizer = library(folder), AutoTokenizer.from_pretrained(folder)
+    theirs, tokenizer = hub_causal_lm(folder), AutoTokenizer.from_pretrained(folder)
     ours = load_model(folder)
     ids = tokenizer("Anna sees the", return_tensors="pt")["input_ids"]
     with torch.no_grad():
@@ -125,7 +101,7 @@ def test_what_is_measured_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(next_tokens, "TOKENS", tokens)
     texts = ["Anna sees a house.", "", "Ben likes the sea. 海", "C"]
     encoder = encoder_for(tmp_path, context, texts)
-    network = network_of().eval()
+    network = gpt_network().eval()
     outputs, target = next_token_outputs(network, None, encoder, table_of(texts))
     for number, text in enumerate(texts):
         ids = torch.tensor([[0, *encoder.tokenizer(text)["input_ids"], 0]]) if text else torch.zeros(1, 0).long()
@@ -168,7 +144,7 @@ def test_stopped_and_gone_on_with_it_is_the_same(tmp_path: Path) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     for folder in (whole, halves):
         folder.mkdir()
-    recipe = recipe_for(
+    recipe = language_recipe(
         whole, train={"epochs": 2, "batch_size": 8, "lr": 5e-3, "optimizer": "muon", "checkpoint_steps": 5}
     )
     expected = carried_out(whole, recipe).stages["pretrain"].folder / "model" / "model.safetensors"
@@ -183,7 +159,7 @@ def test_stopped_and_gone_on_with_it_is_the_same(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         plain(*arguments)
 
-    recipe_for(halves)
+    language_recipe(halves)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "check_health", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -216,7 +192,7 @@ def library_model(folder: Path) -> Path:
 
 def test_any_causal_model_goes_on_with_an_adapter_that_is_merged(tmp_path: Path) -> None:
     library_model(tmp_path / "base")
-    recipe = recipe_for(
+    recipe = language_recipe(
         tmp_path,
         model={"backbone": "base"},
         stages=["finetune"],
@@ -234,7 +210,7 @@ def test_any_causal_model_goes_on_with_an_adapter_that_is_merged(tmp_path: Path)
     with torch.no_grad():
         expected = adapted({"input_ids": ids})
         assert torch.allclose(whole({"input_ids": ids}), expected, atol=1e-4)
-        assert torch.allclose(library(tmp_path / "merged")(input_ids=ids).logits, expected, atol=1e-4)
+        assert torch.allclose(hub_causal_lm(tmp_path / "merged")(input_ids=ids).logits, expected, atol=1e-4)
     with pytest.raises(UserError, match="there already"):
         merge_adapter(folder, tmp_path / "merged", silent())
     with pytest.raises(ArtifactError, match="no adapter"):
@@ -243,7 +219,7 @@ def test_any_causal_model_goes_on_with_an_adapter_that_is_merged(tmp_path: Path)
 
 def test_a_second_stage_goes_on_with_the_first_ones_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "more.txt").write_text("\n".join(f"Clara likes {thing}." for thing in THINGS * 20), encoding="utf-8")
-    recipe = recipe_for(
+    recipe = language_recipe(
         tmp_path, stages=["pretrain", {"finetune": {"data": {"source": "more.txt"}, "tune": {"freeze": "embeddings"}}}]
     )
     result = carried_out(tmp_path, recipe)
@@ -276,7 +252,7 @@ def test_what_does_not_fit(tmp_path: Path, change: dict[str, Any], said: str, ki
         "first,second\n" + "".join(f"a fine and warm room {i},the film was not good {i}\n" for i in range(40))
     )
     with pytest.raises(kind, match=said) as caught:
-        carried_out(tmp_path, recipe_for(tmp_path, **change))
+        carried_out(tmp_path, language_recipe(tmp_path, **change))
     assert isinstance(caught.value, UserError) and caught.value.fix
 
 

@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+from language_recipes import preference_recipe
 from tunewright import load_model
 from tunewright.commands.data import check_data
 from tunewright.commands.evaluate import evaluate_run
@@ -200,51 +201,10 @@ def test_what_is_no_pair(row: dict[str, str | None], said: str) -> None:
         preference(row)
 
 
-def recipe_for(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A model that says any number, then one that prefers the even ones."""
-    answers = [{"prompt": f"say {a}{b}", "completion": str((a + b) % 10)} for a in range(10) for b in range(10)]
-    pairs = [
-        {
-            "chosen": [{"role": "user", "content": f"say {a}{b}"}, {"role": "assistant", "content": str(2 * (a % 5))}],
-            "rejected": [
-                {"role": "user", "content": f"say {a}{b}"},
-                {"role": "assistant", "content": str(2 * (a % 5) + 1)},
-            ],
-        }
-        for a in range(10)
-        for b in range(10)
-    ]
-    (folder / "answers.jsonl").write_text("\n".join(map(json.dumps, answers)))
-    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
-    recipe: dict[str, Any] = {
-        "task": "preference-tuning",
-        "data": {"source": "pairs.jsonl"},
-        "model": {
-            "backbone": {"gpt": {"layers": 2, "width": 32, "heads": 2, "context": 64}},
-            "tokenizer": {"bpe": {"vocabulary": 262}},
-        },
-        "train": {"epochs": 3, "batch_size": 8, "lr": 3e-3},
-        "hardware": {"precision": "float32"},
-        "eval": {"resamples": 100},
-        "stages": [
-            {
-                "pretrain": {
-                    "task": "supervised-fine-tuning",
-                    "data": {"source": "answers.jsonl"},
-                    "train": {"epochs": 2, "objective": "next_tokens", "lr": 1e-2},
-                    "eval": {"metrics": ["exact_match"]},
-                }
-            },
-            "finetune",
-        ],
-    }
-    return {**recipe, **changes}
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("preferences")
-    return run(recipe_for(folder), base=folder, runs=folder / "runs", screen=silent())
+    return run(preference_recipe(folder), base=folder, runs=folder / "runs", screen=silent())
 
 
 def test_it_learns_to_prefer(trained: Any) -> None:
@@ -275,7 +235,7 @@ def test_a_training_that_goes_on_keeps_its_reference(trained: Any, tmp_path: Pat
     """From the checkpoint of the first epoch on: the reference is still the network before the stage."""
     folder = trained.folder.parents[1]
     runs = tmp_path / "runs"
-    recipe = recipe_for(folder)
+    recipe = preference_recipe(folder)
     whole = run(recipe, base=folder, runs=runs, screen=silent())
     stage = whole.stages["finetune"].folder
     expected = load_file(stage / "model" / "model.safetensors")
@@ -313,12 +273,12 @@ def test_what_does_not_fit(
 ) -> None:
     shutil.copytree(trained.stages["pretrain"].folder / "model", tmp_path / "here")
     with pytest.raises(kind, match=said) as caught:
-        run(recipe_for(tmp_path, **change), base=tmp_path, runs=tmp_path / "runs", screen=silent())
+        run(preference_recipe(tmp_path, **change), base=tmp_path, runs=tmp_path / "runs", screen=silent())
     assert isinstance(caught.value, UserError) and caught.value.fix
 
 
 def test_the_check_shows_both_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = recipe_for(tmp_path)
+    recipe = preference_recipe(tmp_path)
     del recipe["stages"]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     check_data(tmp_path / "recipe.yaml", [], as_json=False)

@@ -15,6 +15,7 @@ import soundfile
 import torch
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
+from tones import speak
 from tunewright import load_model
 from tunewright.console import silent
 from tunewright.data.audio.augmentation import build_sound_changes
@@ -50,20 +51,6 @@ from tunewright.tasks.speech.evaluation import errors_of
 from tunewright.training.objectives.ctc import NO_LETTER, FromTranscripts
 from tunewright.training.objectives.seq2seq import beginnings
 
-TONES = {"a": 400, "b": 900, "c": 1800, "d": 3500}
-
-
-def sound(text: str, seed: int, rate: int = RATE) -> np.ndarray:
-    """A tone for each letter, silence for a blank."""
-    draw = np.random.default_rng(seed)
-    parts = [np.zeros(rate // 20)]
-    for letter in text:
-        time = np.arange(int(rate * draw.uniform(0.1, 0.16))) / rate
-        tone = 0.4 * np.sin(2 * math.pi * TONES.get(letter, 0) * draw.uniform(0.96, 1.04) * time)
-        parts += [tone * np.hanning(len(time)), np.zeros(rate // 50)]
-    samples = np.concatenate(parts)
-    return samples + draw.normal(0, 0.005, len(samples))
-
 
 def sound_of(path: Path) -> np.ndarray:
     return soundfile.read(path)[0]
@@ -78,7 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(160):
             text = " ".join("".join(draw.choice(list(letters), draw.integers(1, 4))) for _ in range(2))
             name = f"{table}{number}.wav"
-            soundfile.write(folder / name, sound(text, number), RATE)
+            soundfile.write(folder / name, speak(text, number), RATE)
             lines.append(f"{name},{text.upper() if number % 2 else text},s{number % 40}")
         (folder / f"{table}.csv").write_text("\n".join(lines) + "\n")
     return folder

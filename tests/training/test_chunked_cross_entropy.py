@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_gpt import network_of
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt_networks import gpt_network
 from tunewright.data.batches.packing import IGNORED, PackedExamples, pack
 from tunewright.data.batches.sampler import Batches
 from tunewright.training.objectives import chunked_cross_entropy as token_loss
@@ -99,7 +99,7 @@ def test_epochs_are_cut_elsewhere() -> None:
 
 def gradients(rows: list[PackedExamples], accumulate: int, size: int) -> dict[str, Tensor]:
     """Of the mean loss over all tokens of all rows, added up over micro-batches."""
-    network = network_of().train()
+    network = gpt_network().train()
     objective = CausalLMLoss(z_loss=0.0)
     steps = [
         batch

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_architectures import examples_of, network_of, pretrained_of
 from torch import Tensor, nn
 
 from tiny import texts, tiny_bert
+from tiny_networks import make_examples, pretrained_network, tiny_network
 from tunewright.console import silent
 from tunewright.data.batches.batch import Examples
 from tunewright.data.batches.examples import TensorExamples
@@ -56,11 +56,11 @@ def click(name: str) -> Callable[[Path], tuple[nn.Module, Examples]]:
 
 
 def adapted(folder: Path) -> tuple[nn.Module, Examples]:
-    network = add_adapter(pretrained_of(folder, "bert"), "lora", seed=0)
+    network = add_adapter(pretrained_network(folder, "bert"), "lora", seed=0)
     for name, value in network.named_parameters():
         if "lora_B" in name:  # which starts at 0, and would let nothing through to its partner
             nn.init.normal_(value, std=0.1)
-    return network, examples_of("bert")
+    return network, make_examples("bert")
 
 
 FAMILIES: dict[str, Callable[[Path], tuple[nn.Module, Examples]]] = {
@@ -72,7 +72,7 @@ FAMILIES: dict[str, Callable[[Path], tuple[nn.Module, Examples]]] = {
     "resnet": lambda _: own({"backbone": {"resnet20": {"norm": "group"}}}, (1, 16, 16)),
     **{name: click(name) for name in ("logistic", "fm", "wide_deep", "deepfm", "dcn_v2", "dlrm")},
     **{
-        kind: (lambda _, kind=kind: (network_of(kind), examples_of(kind)))
+        kind: (lambda _, kind=kind: (tiny_network(kind), make_examples(kind)))
         for kind in ("bert", "roberta", "distilbert", "electra", "modernbert", "albert", "vit", "deit")
     },
     "lora": adapted,
@@ -103,9 +103,9 @@ def test_the_clipped_sum_is_that_of_one_example_after_the_other(family: str, tmp
     ("make", "reason"),
     [
         (lambda: own({"layers": [{"gru": 4}]}, (5, 3)), "broadcast"),
-        (lambda: (network_of("mpnet"), examples_of("mpnet")), "mixes examples"),
-        (lambda: (network_of("convnext"), examples_of("convnext")), "drops other numbers"),
-        (lambda: (network_of("swin"), examples_of("swin")), "buffers"),
+        (lambda: (tiny_network("mpnet"), make_examples("mpnet")), "mixes examples"),
+        (lambda: (tiny_network("convnext"), make_examples("convnext")), "drops other numbers"),
+        (lambda: (tiny_network("swin"), make_examples("swin")), "buffers"),
         (lambda: (Mixing(), own({"layers": ["flatten"]}, (4,))[1]), "differ by"),
     ],
 )

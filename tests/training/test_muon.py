@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_gpt import network_of, tokens
 from torch import nn
 
+from gpt_networks import gpt_network, random_tokens
 from tunewright.errors import RecipeError
 from tunewright.recipe.schema import Tune
 from tunewright.training.freezing import parameter_groups, resolve_movement
@@ -45,7 +45,7 @@ def test_a_step_by_hand() -> None:
 
 
 def optimized(steps: int, checkpoint_at: int | None) -> dict[str, torch.Tensor]:
-    network = network_of()
+    network = gpt_network()
     names = {id(value): name for name, value in network.named_parameters()}
 
     def made() -> tuple[Muon, list[str]]:
@@ -55,7 +55,7 @@ def optimized(steps: int, checkpoint_at: int | None) -> dict[str, torch.Tensor]:
         return optimizer, [names[id(value)] for group in optimizer.param_groups for value in group["params"]]
 
     optimizer, ordered = made()
-    ids = tokens(4, 12)
+    ids = random_tokens(4, 12)
     for step in range(steps):
         if step == checkpoint_at:
             kept = {name: value.clone() for name, value in state_tensors(optimizer, ordered).items()}
@@ -71,14 +71,14 @@ def optimized(steps: int, checkpoint_at: int | None) -> dict[str, torch.Tensor]:
 
 def test_the_same_to_the_bit_after_a_checkpoint() -> None:
     whole, resumed = optimized(6, None), optimized(6, 3)
-    start = dict(network_of().named_parameters())
+    start = dict(gpt_network().named_parameters())
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
         assert not torch.equal(value, start[name]), name
 
 
 def test_which_parameters_it_takes() -> None:
-    network = network_of(tied=False)
+    network = gpt_network(tied=False)
     optimizer = build_optimizer("muon", parameter_groups(resolve_movement(network, Tune()), 0.01), 0.01, 0.0)
     assert isinstance(optimizer, Muon)
     mine = {name for name, value in network.named_parameters() if id(value) in optimizer.matrices()}
