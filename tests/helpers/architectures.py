@@ -1,4 +1,4 @@
-"""Tiny networks of many architectures, with random weights, in the hub's format."""
+"""Configure and save tiny backbones of many architectures, with random weights, in the format of Transformers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IMAGE: dict[str, Any] = {
     "patch_size": 8,
 }
 
-# model_type: configuration, and the backbone's blocks in order.
+# model_type: configuration, and the names of the backbone's blocks in order.
 TEXTS: dict[str, tuple[dict[str, Any], str]] = {
     "bert": (TEXT, "embeddings encoder.layer.0 encoder.layer.1 encoder.layer.2 pooler"),
     "roberta": (TEXT, "embeddings encoder.layer.0 encoder.layer.1 encoder.layer.2"),
@@ -67,7 +67,7 @@ TEXTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "albert": (
         {**TEXT, "embedding_size": 8, "bos_token_id": 2, "eos_token_id": 3, "hidden_dropout_prob": 0.1},
-        # One layer, gone through three times.
+        # One layer, applied three times.
         "embeddings encoder.embedding_hidden_mapping_in encoder.albert_layer_groups.0 pooler",
     ),
     "mpnet": (TEXT, "embeddings encoder.relative_attention_bias encoder.layer.0 encoder.layer.1 encoder.layer.2"),
@@ -104,18 +104,19 @@ ARCHITECTURES = {**TEXTS, **IMAGES}
 
 
 def purpose_of(kind: str) -> Any:
+    """Return the purpose of a classifier of this architecture."""
     return "text-classification" if kind in TEXTS else "image-classification"
 
 
 def config_of(kind: str) -> dict[str, Any]:
-    """The config.json of a tiny network."""
+    """Return the content of config.json of a tiny network."""
     from transformers import CONFIG_MAPPING
 
     return CONFIG_MAPPING[kind](**ARCHITECTURES[kind][0]).to_dict()
 
 
 def make_backbone(folder: Path, kind: str, *, seed: int = 0) -> Path:
-    """A tiny backbone without a head, with its tokenizer or its processor's configuration; the folder."""
+    """Save a tiny backbone without a head, with its tokenizer or image processor; return the folder."""
     import torch
     from transformers import CONFIG_MAPPING, AutoModel
 

@@ -1,7 +1,4 @@
-"""Chat templates as the common families have them, written for these tests; each with what it is given and what ends a turn.
-
-`system`: whether it has a place for the system's turn. `first`: what the tokens of a conversation begin with.
-"""
+"""Chat templates in the styles of the common model families, written for these tests."""
 
 from __future__ import annotations
 
@@ -12,14 +9,19 @@ GENERATE = "{% if add_generation_prompt %}"
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
+    """A chat template."""
+
     template: str
     end: str
+    """The token that ends a turn of the assistant."""
     system: bool = True
+    """Whether there is a system turn."""
     begin: str | None = None
+    """The token that a conversation begins with."""
 
 
 def marked(start: str, middle: str, end: str, *, between: str = "\n", names: dict[str, str] | None = None) -> str:
-    """A template whose turns are: start role middle content end between."""
+    """Return a template whose turns are: start role middle content end between."""
     role = "message['role']"
     for ours, theirs in (names or {}).items():
         role = f"('{theirs}' if message['role'] == '{ours}' else {role})"
@@ -32,7 +34,7 @@ def marked(start: str, middle: str, end: str, *, between: str = "\n", names: dic
 
 
 def spoken(user: str, assistant: str, end: str, *, system: str | None = "", begin: str = "", gap: str = "\n") -> str:
-    """A template of plain names before what is said; `assistant` without the blank that the answer begins with."""
+    """Return a template that writes the speaker's name before each turn; `assistant` is without the space that begins the answer."""
     said_system = "" if system is None else f"{{{{ '{system}' + message['content'] + '{gap}' }}}}"
     return (
         f"{{{{ '{begin}' }}}}{{% for message in messages %}}{{% if message['role'] == 'system' %}}{said_system}"

@@ -1,4 +1,4 @@
-"""Fine-tunes the tiny BERT of a folder, and runs the code of its model card."""
+"""Fine-tune a tiny BERT, and run the code of its model card."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tunewright.run_recipe import RunResult, run
 
 
 def fine_tune(place: Path, name: str, **recipe: Any) -> RunResult:
+    """Fine-tune the backbone `tiny` on `texts.jsonl`, both in the folder; `recipe` replaces keys of the recipe."""
     plain = {
         "name": name,
         "task": "text-classification",
@@ -25,7 +26,7 @@ def fine_tune(place: Path, name: str, **recipe: Any) -> RunResult:
 
 
 def run_card_code(card: str, folder: Path) -> None:
-    """Every Python block of the card, for this folder; what they leave must be a model."""
+    """Run every Python block of a model card on the model in the folder; each must define `model`."""
     blocks = [part.split("```")[0] for part in card.split("```python\n")[1:]]
     assert blocks
     for index, block in enumerate(blocks):

@@ -1,4 +1,4 @@
-"""Recipes of small language models that learn something: sentences, sums of two digits, a preference."""
+"""Write recipes of small language models, with data that they can learn: sentences, sums of two digits, a preference."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ NAMES, VERBS, THINGS = ("Anna", "Ben", "Clara"), ("sees", "likes"), ("a house", 
 
 
 def tales(count: int) -> list[str]:
+    """Return short texts of sentences such as "Anna sees the moon."."""
     draw = np.random.Generator(np.random.Philox(key=1))
 
     def sentence() -> str:
@@ -21,6 +22,7 @@ def tales(count: int) -> list[str]:
 
 
 def language_recipe(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return a recipe that pretrains on tales, with its data in the folder."""
     (folder / "tales.txt").write_text("\n".join(tales(240)) + "\n", encoding="utf-8")
     gpt = {"layers": 2, "width": 32, "heads": 2, "context": 48}
     recipe: dict[str, Any] = {
@@ -34,7 +36,7 @@ def language_recipe(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def chat_recipe(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A model of texts, then of sums of two digits."""
+    """Return a recipe that pretrains on texts and then answers sums of two digits, with its data in the folder."""
     sums = [(a, b) for a in range(10) for b in range(10)]
     lines = [
         {"messages": [{"role": "user", "content": f"{a}+{b}?"}, {"role": "assistant", "content": str(a + b)}]}
@@ -66,7 +68,7 @@ def chat_recipe(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def preference_recipe(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A model that says any number, then one that prefers the even ones."""
+    """Return a recipe whose model answers with any digit and is then tuned to prefer even ones, with its data in the folder."""
     answers = [{"prompt": f"say {a}{b}", "completion": str((a + b) % 10)} for a in range(10) for b in range(10)]
     pairs = [
         {

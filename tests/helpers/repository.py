@@ -1,4 +1,4 @@
-"""Where the files of the repository are."""
+"""Locate the files of the repository."""
 
 from __future__ import annotations
 

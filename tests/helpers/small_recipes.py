@@ -1,4 +1,4 @@
-"""One small recipe for each kind of input and network, with its data, and the model that it trains."""
+"""Write one small recipe for each kind of input and network, with its data."""
 
 from __future__ import annotations
 
@@ -114,6 +114,7 @@ def _speech(place: Path, kind: Any) -> dict[str, Any]:
     }
 
 
+# Each writes its data to a folder and returns the recipe, without `train`.
 RECIPES: dict[str, Any] = {
     "pictures": _digits,
     "recurrent": _recurrent,
@@ -136,6 +137,7 @@ RECIPES: dict[str, Any] = {
 
 
 def train_model(place: Path, name: str) -> Path:
+    """Train the recipe of that name for one epoch; return the folder of the saved model."""
     recipe = {"train": SHORT, "eval": {"resamples": 100}, **RECIPES[name](place)}
     result = run(recipe, base=place, runs=place / "runs", screen=silent())
     return list(result.stages.values())[-1].folder / "model"

@@ -1,4 +1,7 @@
-"""A small recipe for each kind of stage that can be killed, stopped or refused a write."""
+"""Write a small recipe for each kind of stage, to be killed, stopped or run on a full disk.
+
+Precision and threads are fixed, so that two runs give the same bits on any machine.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny pretrained models in the hub's format, made on the spot, and texts that they can learn."""
+"""Make a tiny pretrained BERT in the format of Transformers, its tokenizer, and texts that it can learn."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def tiny_bert(folder: Path, *, layers: int = 3, seed: int = 0, **config: Any) -> Path:
-    """A BERT of random weights with a tokenizer that knows WORDS; the folder."""
+    """Save a BERT with random weights and the tokenizer of WORDS; return the folder."""
     import torch
     from transformers import BertConfig, BertModel
 
@@ -55,7 +55,7 @@ def tiny_bert(folder: Path, *, layers: int = 3, seed: int = 0, **config: Any) ->
 
 
 def tiny_tokenizer() -> Any:
-    """A tokenizer that knows WORDS."""
+    """Return a word tokenizer with the vocabulary SPECIAL and WORDS."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -75,7 +75,7 @@ def tiny_tokenizer() -> Any:
 
 
 def texts(path: Path, count: int = 120) -> Path:
-    """Made-up reviews, good where more good words than bad ones stand in them, as JSON lines; the file."""
+    """Write random reviews as JSON lines, labelled good where good words outnumber bad ones; return the file."""
     import numpy as np
 
     draw = np.random.default_rng(0)

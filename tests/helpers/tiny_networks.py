@@ -1,4 +1,4 @@
-"""Networks of every architecture in architectures.py, examples for them, and a short training of one."""
+"""Build networks of every architecture in architectures.py, examples for them, and train them for a few steps."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ CLASSES = ["bad", "good", "none of both"]
 
 
 def tiny_network(kind: str, **options: Any) -> Transformer:
+    """Build a classifier with random weights."""
     described = describe_transformer(purpose_of(kind), config_of(kind), head=options.get("head"), classes=CLASSES)
     return build_transformer(described, seed=1)
 
 
 def pretrained_network(folder: Path, kind: str, *, head: Any = None, classes: list[str] = CLASSES) -> Transformer:
-    """A tiny backbone from a folder, as a recipe would open it."""
+    """Save a backbone to the folder and open it as a recipe does, with a new head."""
     backbone = open_backbone(str(make_backbone(folder, kind)), Path("/"))
     described = describe_transformer(purpose_of(kind), backbone.config, head=head, classes=classes)
     described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
@@ -41,6 +42,7 @@ def pretrained_network(folder: Path, kind: str, *, head: Any = None, classes: li
 
 
 def make_examples(kind: str, count: int = 24) -> Examples:
+    """Return examples that the architecture reads, with classes in turn."""
     inputs, target = make_inputs(kind, count), torch.arange(count) % len(CLASSES)
     rows = torch.arange(1, count + 1)
     if isinstance(inputs, Tensor):
@@ -52,7 +54,7 @@ def make_examples(kind: str, count: int = 24) -> Examples:
 
 
 def train_network(network: Transformer, kind: str, tune: Tune, *, epochs: int = 1, lr: float = 0.01) -> dict[str, Any]:
-    """A few steps of the real loop; the certificate."""
+    """Train with the real loop, three steps an epoch; return the freeze certificate."""
     movements = freezing.resolve_movement(network, tune)
     before = fingerprint(network)
     optimizer = build_optimizer("adamw", freezing.parameter_groups(movements, lr), lr, 0.0)
@@ -78,10 +80,11 @@ def train_network(network: Transformer, kind: str, tune: Tune, *, epochs: int = 
 
 
 def logits_of(network: nn.Module, kind: str) -> Tensor:
+    """Return the logits of make_inputs(kind), without dropout."""
     with evaluating(network), torch.no_grad():
         return network(make_inputs(kind))
 
 
 def same_logits(first: Tensor, second: Tensor) -> bool:
-    """The same logits, but for the last bit: some kernels add up in an order that depends on where memory lies."""
+    """Compare logits up to the last bit: in some kernels the order of summation depends on memory alignment."""
     return torch.allclose(first, second, rtol=1e-6, atol=1e-6 * float(second.abs().max()))

@@ -1,4 +1,4 @@
-"""Speech in tones: a sound for each letter."""
+"""Synthesize "speech" in which each letter is a tone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TONES = {"a": 400, "b": 900, "c": 1800, "d": 3500}
 
 
 def speak(text: str, seed: int, rate: int = RATE) -> np.ndarray:
-    """A tone for each letter, silence for a blank."""
+    """Return samples [time]: a tone of random length for each letter, silence for a blank, and a little noise."""
     draw = np.random.default_rng(seed)
     parts = [np.zeros(rate // 20)]
     for letter in text:

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console as RichConsole
 from safetensors.torch import load_file, save_file
 
-from killed_runs import Kind, content, ended, wrap
+from killed_runs import StageKind, exit_code, run_content, watch_calls
 from stage_kinds import lora, two_stages
 from tiny import tiny_bert
 from tunewright.checksums import write_checksums
@@ -38,18 +38,18 @@ def killed_after(saves: int) -> Callable[[], None]:
             os.kill(os.getpid(), signal.SIGKILL)
         saves -= call.startswith("replace step-")
 
-    return lambda: wrap(strike)
+    return lambda: watch_calls(strike)
 
 
-def killed(make: Callable[[Path], dict[str, Any]], place: Path, saves: int) -> Kind:
-    kind = Kind(make(place), place)
-    assert ended(kind.start(killed_after(saves))) == -signal.SIGKILL
+def killed(make: Callable[[Path], dict[str, Any]], place: Path, saves: int) -> StageKind:
+    kind = StageKind(make(place), place)
+    assert exit_code(kind.start(killed_after(saves))) == -signal.SIGKILL
     return kind
 
 
 def test_an_exchanged_backbone_begins_another_run(tmp_path: Path) -> None:
     kind = killed(lora, tmp_path, 2)
-    before = content(kind.folder)
+    before = run_content(kind.folder)
     tiny_bert(tmp_path / "tiny", layers=2, seed=1)
     said = io.StringIO()
     recipe = {**kind.recipe, "name": "killed"}
@@ -58,7 +58,7 @@ def test_an_exchanged_backbone_begins_another_run(tmp_path: Path) -> None:
     assert (
         "killed is not continued" in said.getvalue() and "model.safetensors of model.backbone tiny" in said.getvalue()
     )
-    assert content(kind.folder) == before
+    assert run_content(kind.folder) == before
     # What was begun with the first one goes on once it is there again.
     tiny_bert(tmp_path / "tiny", layers=2, seed=0)
     assert run(recipe, base=tmp_path, runs=kind.runs, screen=silent()).folder.name == "killed"

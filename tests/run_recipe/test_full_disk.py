@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from killed_runs import Kind, ended, wrap
+from killed_runs import StageKind, exit_code, watch_calls
 from stage_kinds import CHEAP, KINDS
 from tunewright.console import silent
 from tunewright.errors import ArtifactError, RunFailed
@@ -31,7 +31,7 @@ def full_from(number: int) -> Callable[[], None]:
         if at >= number and not call.startswith(("unlink", "rmdir")):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), call.partition(" ")[2])
 
-    return lambda: wrap(refuse)
+    return lambda: watch_calls(refuse)
 
 
 def no_larger_than(size: int) -> Callable[[], None]:
@@ -39,18 +39,18 @@ def no_larger_than(size: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-def refused(kind: Kind, before: Callable[[], None]) -> None:
+def refused(kind: StageKind, before: Callable[[], None]) -> None:
     """The run ends with a sentence that says what to do; then it goes on to the same result."""
     kind.start_anew()
     (kind.place / "error.txt").unlink(missing_ok=True)
-    assert ended(kind.start(before)) == 1
+    assert exit_code(kind.start(before)) == 1
     said = (kind.place / "error.txt").read_text()
     assert "errors.RunFailed: " in said or "errors.ArtifactError: " in said, said
     assert "free disk space" in said, said
     kind.finish()
 
 
-def refuse_at(kind: Kind, times: int) -> None:
+def refuse_at(kind: StageKind, times: int) -> None:
     for number in np.linspace(1, len(kind.calls), times).round().astype(int).tolist():
         refused(kind, full_from(number))
 
@@ -115,7 +115,7 @@ def test_another_users_folder(tmp_path: Path) -> None:
             code = 2 if "Permission denied" in error.problem else 3
         finally:
             os._exit(code)
-    assert ended(child) == 2
+    assert exit_code(child) == 2
 
 
 def test_too_little_room_is_said_before_the_first_step(kinds: Any) -> None:

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from killed_runs import Kind, deadly, ended
+from killed_runs import StageKind, exit_code, kill_before_call
 from stage_kinds import CHEAP, KINDS, picture
 from tunewright.pipeline.train import train_stage as training
 from tunewright.training.checkpoints.async_saver import Saver
 
 
-def kill_at_random(kind: Kind, kills: int, seed: int) -> None:
+def kill_at_random(kind: StageKind, kills: int, seed: int) -> None:
     moments = random.Random(seed)
     struck = attempts = 0
     while struck < kills:
@@ -34,20 +34,20 @@ def kill_at_random(kind: Kind, kills: int, seed: int) -> None:
             child = kind.start()
             time.sleep(moments.uniform(0, kind.seconds))
             os.kill(child, signal.SIGKILL)
-            struck += (code := ended(child)) == -signal.SIGKILL
+            struck += (code := exit_code(child)) == -signal.SIGKILL
             assert code in (0, -signal.SIGKILL), (kind.place / "error.txt").read_text()
             if kind.complete or struck >= kills:
                 break
         kind.finish()
 
 
-def kill_after_the_last_step(kind: Kind, kills: int) -> None:
+def kill_after_the_last_step(kind: StageKind, kills: int) -> None:
     steps = [index for index, call in enumerate(kind.calls, 1) if call.startswith("replace step-")]
     first = steps[-1] + 1 if steps else 1
     points = np.unique(np.linspace(first, len(kind.calls), kills).round().astype(int)).tolist()
     for point in points:
         kind.start_anew()
-        code = ended(kind.start(deadly(point)))
+        code = exit_code(kind.start(kill_before_call(point)))
         assert code == -signal.SIGKILL, f"call {point}, {kind.calls[point - 1]}: {code}"
         kind.finish()
 
@@ -76,7 +76,7 @@ def test_killed_while_a_thread_writes(kinds: Any) -> None:
     saves = [index for index, call in enumerate(kind.calls, 1) if call.startswith("replace step-")]
     for number in (saves[2], saves[4] - 3, saves[6] + 1):
         kind.start_anew()
-        assert ended(kind.start(beside(deadly(number)))) == -signal.SIGKILL
+        assert exit_code(kind.start(beside(kill_before_call(number)))) == -signal.SIGKILL
         kind.finish()
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from killed_runs import content, ended, noting, wrap
+from killed_runs import exit_code, record_calls, run_content, watch_calls
 from stage_kinds import PICTURES, two_stages
 from tunewright import cli
 
@@ -62,12 +62,12 @@ def signalled(number: int, which: signal.Signals) -> Callable[[], None]:
         if at == number:
             os.kill(os.getpid(), which)
 
-    return lambda: wrap(send)
+    return lambda: watch_calls(send)
 
 
 def outcome(place: Path) -> dict[str, Any]:
     """What a run leaves, without what was measured for its plan, and without checkpoints: a stop writes one more."""
-    found = content(place / "runs" / "stopped")
+    found = run_content(place / "runs" / "stopped")
     del found["plan.json"], found["report.html"]
     return {name: value for name, value in found.items() if "/checkpoints/" not in name}
 
@@ -79,9 +79,9 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Command, dict[str
     place = tmp_path_factory.mktemp("stopped")
     (place / "recipe.yaml").write_text(json.dumps({**two_stages(place), "name": "stopped"}))
     command = Command(place, "run", "recipe.yaml")
-    assert ended(command.start()) == 0, command.said  # the machine is measured, the data prepared
+    assert exit_code(command.start()) == 0, command.said  # the machine is measured, the data prepared
     shutil.rmtree(place / "runs")
-    assert ended(command.start(noting(place / "calls.txt"))) == 0, command.said
+    assert exit_code(command.start(record_calls(place / "calls.txt"))) == 0, command.said
     return command, outcome(place), (place / "calls.txt").read_text().splitlines()
 
 
@@ -89,11 +89,11 @@ def stop_at(stopped: tuple[Command, dict[str, Any], list[str]], numbers: list[in
     command, expected, calls = stopped
     for number in numbers:
         shutil.rmtree(command.place / "runs", ignore_errors=True)
-        code = ended(command.start(signalled(number, which)))
+        code = exit_code(command.start(signalled(number, which)))
         assert code == 130, f"{code} at {calls[number - 1]}: {command.said}"
         assert "stopped" in command.said and "run the same command again" in command.said
         assert "Traceback" not in command.said
-        assert ended(command.start()) == 0, command.said
+        assert exit_code(command.start()) == 0, command.said
         found = outcome(command.place)
         assert sorted(found) == sorted(expected)
         assert {name: value for name, value in found.items() if value != expected[name]} == {}
@@ -121,29 +121,29 @@ def test_stopped_at_many_places(stopped: Any, which: signal.Signals) -> None:
 def test_stopped_while_data_is_prepared(tmp_path: Path, own_cache: Path, which: signal.Signals) -> None:
     (tmp_path / "recipe.yaml").write_text(json.dumps(PICTURES))
     command = Command(tmp_path, "data", "check", "recipe.yaml")
-    assert ended(command.start(signalled(2, which))) == 130
+    assert exit_code(command.start(signalled(2, which))) == 130
     assert "stopped" in command.said and "Traceback" not in command.said
     assert not list(own_cache.rglob("*.parquet"))  # nothing is left half written
-    assert ended(command.start()) == 0, command.said
+    assert exit_code(command.start()) == 0, command.said
 
 
 @pytest.mark.parametrize("which", SIGNALS)
 def test_stopped_while_exporting(stopped: Any, which: signal.Signals) -> None:
     command, _, _ = stopped
     if not (command.place / "runs").exists():
-        assert ended(command.start()) == 0
+        assert exit_code(command.start()) == 0
     model = command.place / "runs" / "stopped" / "pretrain" / "model"
     out = command.place / which.name
     export = Command(command.place, "export", str(model), "--to", "torch", "--out", str(out))
-    assert ended(export.start(signalled(2, which))) == 130 and "stopped" in export.said
+    assert exit_code(export.start(signalled(2, which))) == 130 and "stopped" in export.said
     assert list(out.iterdir()) == []
-    assert ended(export.start()) == 0, export.said
+    assert exit_code(export.start()) == 0, export.said
 
 
 def test_a_killed_export_is_made_again(stopped: Any) -> None:
     command, _, _ = stopped
     if not (command.place / "runs").exists():
-        assert ended(command.start()) == 0
+        assert exit_code(command.start()) == 0
     model = command.place / "runs" / "stopped" / "pretrain" / "model"
     out = command.place / "killed"
     export = Command(command.place, "export", str(model), "--to", "torch", "--out", str(out))
@@ -152,24 +152,24 @@ def test_a_killed_export_is_made_again(stopped: Any) -> None:
         if call.startswith("replace model"):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    assert ended(export.start(lambda: wrap(strike))) == -signal.SIGKILL
+    assert exit_code(export.start(lambda: watch_calls(strike))) == -signal.SIGKILL
     assert (out / "torch.export.json").exists()
-    assert ended(export.start()) == 0, export.said
-    assert ended(export.start()) == 2 and "there already" in export.said
+    assert exit_code(export.start()) == 0, export.said
+    assert exit_code(export.start()) == 2 and "there already" in export.said
 
 
 def test_measuring_again_loses_nothing(stopped: Any) -> None:
     command, _, _ = stopped
     if not (command.place / "runs").exists():
-        assert ended(command.start()) == 0
+        assert exit_code(command.start()) == 0
     before = outcome(command.place)
     again = Command(command.place, "evaluate", "runs/stopped", "eval.resamples=100")
-    assert ended(again.start(noting(command.place / "measured.txt"))) == 0, again.said
+    assert exit_code(again.start(record_calls(command.place / "measured.txt"))) == 0, again.said
     count = len((command.place / "measured.txt").read_text().splitlines())
     for number in np.linspace(2, count, 4).astype(int).tolist():
-        assert ended(again.start(signalled(number, signal.SIGTERM))) == 130
+        assert exit_code(again.start(signalled(number, signal.SIGTERM))) == 130
         for stage in ("pretrain", "finetune"):
             summary = json.loads((command.place / "runs" / "stopped" / stage / "summary.json").read_text())
             assert summary["evaluation"]["metrics"]
-    assert ended(again.start()) == 0, again.said
+    assert exit_code(again.start()) == 0, again.said
     assert outcome(command.place) == before
