@@ -1,6 +1,6 @@
 """Attack Tunewright with hostile recipes, data files, models, folders and requests, and count what got through.
 
-    python benchmarks/attack.py [--only recipe,data,model,folder,request] [--match TEXT]
+    python benchmarks/attack.py [--only recipe,data,model,folder,request] [--match TEXT] [--most N]
 
 Each try on the command line is a process with a working folder of its own, a secret file beside it and a payload that leaves a trace
 when it runs. It may end with exit code 0 (what was asked is harmless), or with a refusal (exit 1, 2 or 130, or a status of 4xx or 503).
@@ -40,7 +40,7 @@ import httpx
 from attacks import data, folders, models, recipes
 from attacks import requests as hostile
 from attacks.attempt import Attempt, Scene
-from environments import HERE, processor
+from environments import QUICK, RESULTS, processor
 
 MOST_SECONDS, MOST_BYTES = 30.0, 2 * 2**30
 # What ends a try, so that the machine survives it.
@@ -296,11 +296,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="recipe,data,model,folder,request")
     parser.add_argument("--match", default="")
+    parser.add_argument("--most", type=int, help="tries of each kind", default=5 if QUICK else None)
     options = parser.parse_args()
     kinds = options.only.split(",")
 
+    chosen: Counter[str] = Counter()
+
     def wanted(kind: str, name: str) -> bool:
-        return kind in kinds and options.match in name
+        if kind not in kinds or options.match not in name or chosen[kind] == options.most:
+            return False
+        chosen[kind] += 1
+        return True
 
     import torch
 
@@ -326,14 +332,18 @@ def main() -> None:
     finally:
         shutil.rmtree(root, ignore_errors=True)
     print(table(found))
-    if kinds == ["recipe", "data", "model", "folder", "request"] and not options.match:
+    if (
+        kinds == ["recipe", "data", "model", "folder", "request"]
+        and not options.match
+        and (QUICK or options.most is None)
+    ):
         written = {
             "machine": processor(),
             "limits": {"seconds": MOST_SECONDS, "bytes": MOST_BYTES},
             "tries": [{**asdict(one), "said": ""} for one in found],
         }
-        (HERE / "results" / "attack.json").write_text(json.dumps(written, indent=1) + "\n")
-        (HERE / "results" / "attack.md").write_text(table(found))
+        (RESULTS / "attack.json").write_text(json.dumps(written, indent=1) + "\n")
+        (RESULTS / "attack.md").write_text(table(found))
     sys.exit(any(one.faults for one in found))
 
 

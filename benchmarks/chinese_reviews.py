@@ -14,11 +14,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from environments import QUICK, REPOSITORY, RESULTS, WORK
+
 import tunewright
 from tunewright.evaluation.paired_comparison import compare_predictions
 from tunewright.pipeline.results.predictions import read_predictions
 
-HERE = Path(__file__).parent
+# Of all recipes.
+OVERRIDES = ["data.limit=300", "train.epochs=1"] if QUICK else []
 RECIPES = {
     "frozen": "recipe.yaml",
     "last two layers": "last-two.yaml",
@@ -29,12 +32,12 @@ RECIPES = {
 
 def stage(recipe: str) -> Path:
     """The folder of the recipe's finished stage; trained now unless it is there."""
-    runs = HERE / ".work" / "chinese-reviews" / Path(recipe).stem
+    runs = WORK / "chinese-reviews" / Path(recipe).stem
     finished = [
         path.parent for path in runs.glob("*/finetune/summary.json") if "evaluation" in json.loads(path.read_text())
     ]
     if not finished:
-        tunewright.run(HERE.parent / "examples" / "chinese-reviews" / recipe, runs=runs)
+        tunewright.run(REPOSITORY / "examples" / "chinese-reviews" / recipe, overrides=OVERRIDES, runs=runs)
         finished = [path.parent for path in runs.glob("*/finetune/summary.json")]
     return finished[0]
 
@@ -79,8 +82,8 @@ def main() -> None:
     plain, reached = list(baselines.values())[-1]["value"], rows[best]["accuracy"]["value"]
     winner = f"MiniLM, {best}" if reached > plain else list(baselines)[-1]
     lines += ["", f"The highest accuracy is that of: {winner}."]
-    (HERE / "results" / "chinese_reviews.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    (HERE / "results" / "chinese_reviews.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "chinese_reviews.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    (RESULTS / "chinese_reviews.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

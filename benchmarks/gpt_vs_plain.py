@@ -28,13 +28,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from environments import HERE, REPOSITORY, processor
+from environments import HERE, QUICK, REPOSITORY, RESULTS, processor
 
 RECIPE = REPOSITORY / "examples" / "tiny-char-gpt" / "recipe.yaml"
 HALF = "Tunewright, half the texts"
 # Seconds that each runs before it is the other's turn.
 TURN = 3.0
-LOSS = {"whole": ["plain", "4096", "512", "64000"], "in chunks": ["chunked", "4096", "512", "64000"]}
+SIZES = ["256", "64", "2000"] if QUICK else ["4096", "512", "64000"]
+LOSS = {"whole": ["plain", *SIZES], "in chunks": ["chunked", *SIZES]}
+# Works of Shakespeare that are read: all, and those of HALF.
+WHOLE, FEWER = (["data.limit=24"], ["data.limit=12"]) if QUICK else ([], ["data.limit=160"])
 
 
 def measure(script: str, arguments: list[Any]) -> dict[str, float]:
@@ -86,7 +89,7 @@ def prepare(seed: int, folder: Path) -> tuple[Path, int]:
     """A folder with train.txt and valid.txt, the works of each part one after the other; and the steps of an epoch."""
     out = folder / f"data-{seed}"
     code = "from tunewright.cli import main; main()"
-    command = [sys.executable, "-c", code, "data", "prepare", RECIPE, f"seed={seed}", "--out", out]
+    command = [sys.executable, "-c", code, "data", "prepare", RECIPE, f"seed={seed}", *WHOLE, "--out", out]
     subprocess.run(command, check=True, capture_output=True)
     for part in ("train", "valid"):
         tables = [pq.read_table(file, columns=["text"]) for file in sorted(out.glob(f"{part}*.parquet"))]
@@ -99,16 +102,16 @@ def prepare(seed: int, folder: Path) -> tuple[Path, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1 if QUICK else 3)
     rounds = parser.parse_args().rounds
     folder = Path(tempfile.mkdtemp(prefix="gpt-vs-plain-"))
     runs: dict[str, list[dict[str, float]]] = {"Tunewright": [], "plain loop": [], HALF: []}
     for seed in range(rounds):
         data, steps = prepare(seed, folder)
         commands = {
-            "Tunewright": ["tunewright_gpt.py", data, RECIPE, seed],
+            "Tunewright": ["tunewright_gpt.py", data, RECIPE, seed, *WHOLE],
             "plain loop": ["plain_gpt.py", data, steps, seed],
-            HALF: ["tunewright_gpt.py", data, RECIPE, seed, "data.limit=160"],
+            HALF: ["tunewright_gpt.py", data, RECIPE, seed, *FEWER],
         }
         for name, entry in measure_in_turn(commands).items():
             runs[name].append(entry)
@@ -146,8 +149,8 @@ def main() -> None:
     lines += ["", "One step of a cross entropy: 4,096 tokens, width 512, 64,000 pieces.", ""]
     lines += ["| logits | seconds | memory at the peak, MiB |", "|---|---|---|"]
     lines += [f"| {kind} | {found['seconds']:.2f} | {found['mebibytes']:,.0f} |" for kind, found in loss.items()]
-    (HERE / "results" / "gpt_vs_plain.json").write_text(json.dumps(result, indent=2) + "\n")
-    (HERE / "results" / "gpt_vs_plain.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "gpt_vs_plain.json").write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / "gpt_vs_plain.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

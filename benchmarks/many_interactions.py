@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from environments import HERE, processor
+from environments import HERE, QUICK, RESULTS, processor
 
 KINDS, BLOCK = 50, 1_000_000
 
@@ -46,9 +46,9 @@ def write(path: Path, interactions: int, users: int, items: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--interactions", type=int, default=20_000_000)
-    parser.add_argument("--users", type=int, default=1_000_000)
-    parser.add_argument("--items", type=int, default=500_000)
+    parser.add_argument("--interactions", type=int, default=20_000 if QUICK else 20_000_000)
+    parser.add_argument("--users", type=int, default=1000 if QUICK else 1_000_000)
+    parser.add_argument("--items", type=int, default=500 if QUICK else 500_000)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="interactions-") as folder:
         source = Path(folder) / "interactions.parquet"
@@ -82,8 +82,8 @@ def main() -> None:
         f"| with the files that are mapped into it | {found['all_mebibytes']:,.0f} MiB |",
         f"| NDCG@10 on {found['users_ranked']:,} users | {found['ndcg']:.4f} (popularity {found['popularity']:.4f}) |",
     ]
-    (HERE / "results" / "many_interactions.json").write_text(json.dumps(result, indent=2) + "\n")
-    (HERE / "results" / "many_interactions.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "many_interactions.json").write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / "many_interactions.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from environments import HERE, OURS, REPOSITORY, TORCH, install, processor, versions
+from environments import HERE, OURS, QUICK, REPOSITORY, RESULTS, TORCH, install, processor, versions
 
 DATA = REPOSITORY / "examples" / "mnist" / "data"
 REFERENCE = "keras-tensorflow"
@@ -94,7 +94,7 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1 if QUICK else 3)
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--skip-install", action="store_true", help="the environments are there already")
     parser.add_argument("--install-only", action="store_true")
@@ -120,8 +120,7 @@ def main() -> None:
         "runs": runs,
         "versions": {peer: versions(python) for peer, python in pythons.items()},
     }
-    folder = HERE / "results"
-    folder.mkdir(exist_ok=True)
+    folder = RESULTS
     (folder / "mnist_vs_keras.json").write_text(json.dumps(result, indent=2) + "\n")
     (folder / "mnist_vs_keras.md").write_text(table(result))
     print(table(result))

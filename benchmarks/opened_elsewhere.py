@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from environments import HERE, TORCH, install
+from environments import RESULTS, TORCH, install
 
 from tunewright import load_model
 from tunewright.commands.export import export
@@ -25,7 +25,7 @@ from tunewright.console import silent
 from tunewright.models.hub.generate import generate
 
 TEXTS, WRITTEN = 40, 24
-RESULT = HERE / "results" / "opened_elsewhere.json"
+RESULT = RESULTS / "opened_elsewhere.json"
 # Each prints its version and, for each text, its tokens and what it writes.
 LLAMA = """
 import json, sys

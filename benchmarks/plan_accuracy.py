@@ -26,16 +26,15 @@ from typing import Any
 
 import torch
 import yaml
-from environments import processor
+from environments import QUICK, RESULTS, processor
 
 ROOT = Path(__file__).resolve().parent.parent
 # Seconds for which real steps are taken, and how many at most: more than a plan takes.
-MEASURED = (8.0, 2000)
+MEASURED = (0.5 if QUICK else 8.0, 2000)
 # Where batches have many lengths, for each of which the libraries keep something.
-MEASURED_LENGTHS = (20.0, 2000)
+MEASURED_LENGTHS = (0.5 if QUICK else 20.0, 2000)
 # Two measurements of the same steps are alike where they differ by no more than this; so often they are done again.
-ALIKE, AGAIN = 7 / 6, 3
-RESULTS = Path(__file__).with_name("results")
+ALIKE, AGAIN = 7 / 6, 1 if QUICK else 3
 EXAMPLES = [
     "mnist/recipe.yaml",
     "tiny-char-gpt/recipe.yaml",
@@ -289,7 +288,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--only", default="")
+    arguments.add_argument("--only", default="mnist" if QUICK else "")
     arguments.add_argument("--device", default="auto")
     arguments.add_argument("--real", type=Path)
     arguments.add_argument("--changes", nargs="*", default=[])
@@ -297,7 +296,7 @@ def main() -> None:
     if chosen.real:
         print(json.dumps(real(chosen.real, chosen.changes)))
         return
-    kept = json.loads((RESULTS / "plan_accuracy.json").read_text()) if chosen.only else []
+    kept = json.loads((RESULTS / "plan_accuracy.json").read_text()) if chosen.only and not QUICK else []
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         recipes = {

@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from environments import QUICK, RESULTS
 from pyarrow import csv
 
 NAMES = [*(f"n{index}" for index in range(6)), "c0", "c1", "id", "label"]
 SCHEMA = pa.schema([(name, pa.string()) for name in NAMES])
-RESULT = Path(__file__).parent / "results" / "prepare_rows.json"
+RESULT = RESULTS / "prepare_rows.json"
 
 
 def generate(path: Path, rows: int) -> None:
@@ -75,7 +76,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--measure"]:
         print(json.dumps(measure(Path(sys.argv[2]))))
         return
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 5_000_000
+    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000 if QUICK else 5_000_000
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.csv"
         generate(path, rows)
@@ -86,7 +87,6 @@ def main() -> None:
     if done.returncode:
         sys.exit(done.stderr)
     result = json.loads(done.stdout)
-    RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 

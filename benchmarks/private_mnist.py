@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environments import HERE, processor
+from environments import QUICK, RESULTS, processor
 
 from tunewright import run
 from tunewright.console import silent
@@ -30,10 +30,12 @@ TUTORIAL = {1.16: 94.63, 2.91: 96.78, 6.86: 97.09}
 
 def recipe(epsilon: float, seed: int) -> dict[str, Any]:
     lr, epochs, batch = SETTINGS[epsilon]
+    if QUICK:
+        epochs, batch = 1, 256
     return {
         "task": "image-classification",
         "seed": seed,
-        "data": {"source": "mnist", "split": {"valid": 0}},
+        "data": {"source": "mnist", "split": {"valid": 0}, "limit": 1000 if QUICK else None},
         "model": {"layers": [{"scattering": 2}, {"group_norm": 27}, "flatten", {"dense": 10}]},
         "tune": {"freeze": ["0_scattering", "1_group_norm"]},
         "train": {"epochs": epochs, "batch_size": batch, "optimizer": {"sgd": {"momentum": 0.9}}, "lr": lr},
@@ -42,7 +44,7 @@ def recipe(epsilon: float, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 1 if QUICK else 10
     results: dict[str, Any] = {"machine": processor(), "runs": []}
     for epsilon in SETTINGS:
         for seed in range(seeds):
@@ -76,8 +78,8 @@ def main() -> None:
             f"| {epsilon} | {rows[0]['epsilon_prv']:.2f} | {scores.mean():.2f} % ± {scores.std(ddof=1) if len(scores) > 1 else 0:.2f} | "
             f"{scores.min():.2f} | {scores.max():.2f} | {TUTORIAL[epsilon]} | {seconds:.0f} |"
         )
-    (HERE / "results" / "private_mnist.json").write_text(json.dumps(results, indent=1) + "\n")
-    (HERE / "results" / "private_mnist.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "private_mnist.json").write_text(json.dumps(results, indent=1) + "\n")
+    (RESULTS / "private_mnist.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from environments import HERE, REPOSITORY, install, processor
+from environments import HERE, QUICK, REPOSITORY, RESULTS, install, processor
 
 import tunewright
 from tunewright.console import silent
@@ -53,7 +53,11 @@ RECBOLE = [
 ]
 ITEMS = {"BPR": "factors", "NeuMF": "neumf"}
 CLOSED = {"ItemKNN": "item neighbours", "EASE": "EASE", "Pop": "popularity"}
-PATIENT = ["train.epochs=200", "train.batch_size=2048", "train.early_stopping.patience=10"]
+PATIENT = [
+    "train.epochs=1" if QUICK else "train.epochs=200",
+    "train.batch_size=2048",
+    "train.early_stopping.patience=10",
+]
 CLICKS = {"LR": "logistic", "FM": "fm", "WideDeep": "wide_deep", "DeepFM": "deepfm", "DCNV2": "dcn_v2", None: "dlrm"}
 
 
@@ -147,8 +151,8 @@ def main() -> None:
         result["clicks"][name] = entry
         print(name, entry, flush=True)
     lines = report(result)
-    (HERE / "results" / "recommend_vs_recbole.json").write_text(json.dumps(result, indent=2) + "\n")
-    (HERE / "results" / "recommend_vs_recbole.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "recommend_vs_recbole.json").write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / "recommend_vs_recbole.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

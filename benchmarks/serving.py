@@ -21,9 +21,9 @@ from typing import Any
 
 import httpx
 import numpy as np
-from environments import HERE, install, processor
+from environments import QUICK, RESULTS, install, processor
 
-CLIENTS, FUZZED = 50, 10_000
+CLIENTS, FUZZED = (4, 600) if QUICK else (50, 10_000)
 TEXT = "The room was warm and quiet, the bed good, and breakfast better than what we had hoped for after the long way here."
 
 
@@ -167,7 +167,7 @@ def openai_client(address: str) -> str:
 
 def main() -> None:
     texts, chat = sys.argv[1], sys.argv[2]
-    seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 120
+    seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 2 if QUICK else 120
     found: dict[str, Any] = {"machine": processor(), "seconds": seconds}
     with server(chat) as (address, _):
         found["openai"] = openai_client(address)
@@ -178,7 +178,7 @@ def main() -> None:
     with server(texts, rows=1) as (address, _):
         found["single"] = loaded(address, seconds)
     found["gain"] = found["batches"]["per_second"] / found["single"]["per_second"]
-    (HERE / "results" / "serving.json").write_text(json.dumps(found, indent=1) + "\n")
+    (RESULTS / "serving.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 
 

@@ -28,9 +28,9 @@ from typing import Any
 
 import httpx
 import numpy as np
-from environments import HERE, processor
+from environments import QUICK, RESULTS, processor
 
-CLIENTS, AT_ONCE, LONGEST_TEXT = 64, 8, 128
+CLIENTS, AT_ONCE, LONGEST_TEXT = (8, 4, 32) if QUICK else (64, 8, 128)
 HEALTH_MS, GROWTH_MB, GAIN = 100.0, 100.0, 3.0
 # Seconds after which a request counts as hung, and between two questions for /health.
 HUNG, PAUSE = 60.0, 0.05
@@ -230,7 +230,7 @@ def judged(found: dict[str, Any]) -> dict[str, bool]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--seconds", type=float, default=3 if QUICK else 120)
     parser.add_argument("--model", type=Path, help="a saved language model in place of the small gpt")
     parser.add_argument("--part", choices=["load", "probe"])
     parser.add_argument("--port", type=int)
@@ -248,11 +248,11 @@ def main() -> None:
         time.sleep(1)
         found["ready_after"] = httpx.get(f"http://127.0.0.1:{port}/ready", timeout=5).status_code == 200
     found["passed"] = judged(found)
-    (HERE / "results" / "serving_streams.json").write_text(json.dumps(found, indent=1) + "\n")
+    (RESULTS / "serving_streams.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
     for name, passed in found["passed"].items():
         print(f"{'pass' if passed else 'FAIL'}: {name}")
-    sys.exit(0 if all(found["passed"].values()) else 1)
+    sys.exit(0 if QUICK or all(found["passed"].values()) else 1)
 
 
 if __name__ == "__main__":

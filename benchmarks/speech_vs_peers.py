@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from environments import HERE, REPOSITORY, install, processor
+from environments import HERE, REPOSITORY, RESULTS, install, processor
 
 from tunewright import load_model
 from tunewright.data.audio.decode import RATE, read_audio
@@ -122,7 +122,7 @@ def main() -> None:
             f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]" for value, low, high in map(entry.get, kinds)
         ]
         lines.append(f"| {name} | {' | '.join(cells)} | {entry['real_time_factor']:.3f} |")
-    folder = HERE / "results"
+    folder = RESULTS
     (folder / "speech_vs_peers.json").write_text(json.dumps(result, indent=1) + "\n")
     (folder / "speech_vs_peers.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

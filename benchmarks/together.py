@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from environments import HERE, processor
+from environments import QUICK, RESULTS, processor
 from safetensors.torch import load_file
 
-KILLS = 20
+KILLS = 1 if QUICK else 20
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -41,7 +41,7 @@ LARGE: dict[str, Any] = {
     "task": "language-modeling",
     "data": {"source": "words.txt", "split": {"valid": 0, "test": 0.1}},
     "model": {
-        "backbone": {"gpt": {"layers": 12, "width": 768, "heads": 12, "context": 64}},
+        "backbone": {"gpt": {"layers": 1 if QUICK else 12, "width": 768, "heads": 12, "context": 64}},
         "tokenizer": "characters",
     },
     "train": {"epochs": 1, "batch_size": 4},
@@ -53,7 +53,7 @@ LONG: dict[str, Any] = {
     "task": "image-classification",
     "data": {"source": "digits"},
     "model": {"layers": ["flatten", {"dense": 64, "activation": "relu"}, {"dense": 10}]},
-    "train": {"epochs": 60, "batch_size": 33, "checkpoint_steps": 7},
+    "train": {"epochs": 6 if QUICK else 60, "batch_size": 33, "checkpoint_steps": 7},
     "eval": {"resamples": 100},
 }
 
@@ -170,7 +170,7 @@ def killed(strategy: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    place = HERE / "results" / "together.json"
+    place = RESULTS / "together.json"
     found = json.loads(place.read_text()) if sys.argv[1:] == ["--throughput"] else {}
     if not found:
         found = {"machine": processor(), "kills": [killed("ddp"), killed("fsdp")]}

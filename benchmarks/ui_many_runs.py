@@ -10,14 +10,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from environments import HERE, processor
+from environments import QUICK, RESULTS, processor
 from fastapi.testclient import TestClient
 
 from tunewright import run
 from tunewright.console import silent
 from tunewright.serving.runs_app import make_ui
 
-RUNS, LINES = 500, 10_000
+RUNS, LINES = (10, 100) if QUICK else (500, 10_000)
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
                 seconds[name] = time.perf_counter() - began
                 assert answer.status_code == 200
     found = {"machine": processor(), "runs": RUNS, "points": LINES, "seconds": seconds}
-    (HERE / "results" / "ui_many_runs.json").write_text(json.dumps(found, indent=1) + "\n")
+    (RESULTS / "ui_many_runs.json").write_text(json.dumps(found, indent=1) + "\n")
     print(found)
 
 
