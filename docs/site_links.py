@@ -1,4 +1,4 @@
-"""For the site: what a page says of files outside docs/ becomes their name, for the site does not have them."""
+"""Replace links to files outside docs/ by the file names, because the site does not contain them."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ OUTSIDE = re.compile(r"\[([^\]]*)\]\(\.\./([^)]+)\)")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """`[text](../file)` becomes the text with the file's name; where the text is the name already, that alone."""
+    """Replace `[text](../file)` by the text and the file name, or by the file name alone if the text repeats it."""
     return OUTSIDE.sub(
         lambda found: f"`{found[2]}`" if found[1] in found[2] else f"{found[1]} (`{found[2]}`)", markdown
     )
