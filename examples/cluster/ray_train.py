@@ -1,7 +1,7 @@
-"""A recipe on a Ray cluster: python examples/cluster/ray_train.py RECIPE WORKERS [--gpu]
+"""Run a recipe on a Ray cluster: python examples/cluster/ray_train.py RECIPE WORKERS [--gpu]
 
-Ray Train starts the processes and tells them of each other; each carries out the recipe as one of them. The recipe, its data and runs/ lie on a
-disk that all machines see. With `max_failures` Ray starts all of them again where one was lost, and the run goes on from its newest checkpoint.
+Ray Train starts the processes and sets their ranks; each runs the recipe as one of them. The recipe, its data and runs/ are on a
+shared disk. With `max_failures` Ray restarts all of them if one is lost, and the run resumes from its newest checkpoint.
 """
 
 import sys

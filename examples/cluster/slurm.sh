@@ -1,5 +1,5 @@
 #!/bin/bash
-# sbatch examples/cluster/slurm.sh recipe.yaml: two machines with eight accelerators each; the recipe's `hardware` says the same.
+# sbatch examples/cluster/slurm.sh recipe.yaml: two machines with eight accelerators each, as in the recipe's `hardware`.
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8

@@ -1,5 +1,5 @@
-"""Write sums.csv, every sum of two numbers below 100, asked in Chinese, with its answer; and pairs.csv, the same sums with the
-right answer and one that is a little wrong. No test sum is ever trained on: 3加5 and 5加3 have one name, by which both are split.
+"""Write sums.csv, every sum of two numbers below 100 as a Chinese question with its answer, and pairs.csv, the same sums with the
+right answer and a slightly wrong one. No test sum is in the training split: 3加5 and 5加3 share a group, by which the rows are split.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import random
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# What a wrong answer is off by: in one place, as mistakes in a sum are.
+# The error of a wrong answer: one digit, as in typical mistakes.
 OFF = (-10, -1, 1, 10)
 
 

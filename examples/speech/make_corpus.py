@@ -1,9 +1,9 @@
-"""Write recordings of digits, commands and sentences in many made-up voices, English and Mandarin, with espeak-ng:
-examples/speech/corpus, the same each time.
+"""Write recordings of digits, commands and sentences in many synthetic voices, English and Mandarin, with espeak-ng,
+to examples/speech/corpus; the corpus is the same each time.
 
     python examples/speech/make_corpus.py        # espeak-ng must be installed, such as by: apt install espeak-ng
 
-train.csv has the voices to learn from, new.csv other voices, to adapt to and to test with. A voice is an accent, a variant, a
+train.csv has the training voices, new.csv other voices, for fine-tuning and testing. A voice is an accent, a variant, a
 pitch and a rate; each recording has some noise.
 """
 
@@ -34,19 +34,19 @@ HAN_THINGS = ["灯", "门", "窗户", "电视", "空调", "音乐"]
 ACCENTS = ["en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp"]
 MANDARIN = ["cmn-latn-pinyin"]
 VARIANTS = ["m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5"]
-# Voices to learn from and other voices, and how many recordings each makes.
+# Recordings per voice, English voices and Mandarin voices of each file.
 PARTS = {"train": (80, 24, 8), "new": (40, 12, 4)}
 
 
 def voices(draw: random.Random, accents: list[str]) -> list[tuple[str, int, int]]:
-    """Voices, each another pair of accent and variant: (name, pitch, words a minute)."""
+    """Return voices with distinct pairs of accent and variant: (name, pitch, words per minute)."""
     pairs = [(accent, variant) for accent in accents for variant in VARIANTS]
     draw.shuffle(pairs)
     return [(f"{accent}+{variant}", draw.randrange(25, 75), draw.randrange(130, 190)) for accent, variant in pairs]
 
 
 def english(draw: random.Random) -> tuple[str, str]:
-    """What is said, and which kind it is."""
+    """Return an English text and its kind."""
     kind = draw.choice(["digits", "command", "sentence"])
     if kind == "digits":
         return " ".join(draw.choices(DIGITS, k=draw.randrange(3, 7))), kind
@@ -55,13 +55,14 @@ def english(draw: random.Random) -> tuple[str, str]:
 
 
 def mandarin(draw: random.Random) -> tuple[str, str]:
-    """Likewise."""
+    """Return a Mandarin text and its kind."""
     if draw.random() < 0.5:
         return "".join(draw.choices(HAN_DIGITS, k=draw.randrange(3, 7))), "Mandarin digits"
     return "".join(map(draw.choice, [HAN_VERBS, HAN_PLACES, HAN_THINGS])), "Mandarin command"
 
 
 def record(voice: tuple[str, int, int], text: str, noise: float, seed: int, path: Path) -> None:
+    """Synthesize a text and add white noise, whose level is relative to the signal."""
     name, pitch, rate = voice
     command = ["espeak-ng", "-v", name, "-p", str(pitch), "-s", str(rate), "-w", str(path), text]
     subprocess.run(command, check=True)
