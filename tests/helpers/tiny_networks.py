@@ -19,10 +19,12 @@ from tunewright.models.hub.hf_network import Transformer, build_transformer, des
 from tunewright.recipe.schema import Tune
 from tunewright.training import freezing
 from tunewright.training.freeze_certificate import certify, fingerprint
+from tunewright.training.gradients import ExactGradient
 from tunewright.training.loop import Callbacks, LoopConfig, train
 from tunewright.training.objectives.supervised import SupervisedLoss, cross_entropy
 from tunewright.training.optimizers.registry import build_optimizer
 from tunewright.training.state import State
+from tunewright.training.step import TrainModule
 
 CLASSES = ["bad", "good", "none of both"]
 
@@ -59,14 +61,17 @@ def train_network(network: Transformer, kind: str, tune: Tune, *, epochs: int = 
     before = fingerprint(network)
     optimizer = build_optimizer("adamw", freezing.parameter_groups(movements, lr), lr, 0.0)
     train(
-        network,
+        TrainModule(
+            model=network,
+            objective=SupervisedLoss(name="cross_entropy", formula=cross_entropy, outputs=(len(CLASSES),)),
+            optimizer=optimizer,
+            gradient=ExactGradient(),
+            seed=0,
+        ),
         Batches(examples=make_examples(kind), batch_size=8, seed=0),
-        SupervisedLoss(name="cross_entropy", formula=cross_entropy, outputs=(len(CLASSES),)),
-        optimizer,
         lambda step: 1.0,
-        None,
         State(),
-        LoopConfig(epochs=epochs, seed=0, stochastic=True),
+        LoopConfig(epochs=epochs),
         Callbacks(
             start_epoch=lambda epoch: freezing.start_epoch(movements, epoch),
             log_step=lambda state, loss, rate: None,

@@ -27,10 +27,10 @@ from tunewright.pipeline.strategies.private import users_of
 from tunewright.recipe.schema import Model
 from tunewright.run_recipe import run
 from tunewright.runs.folder import read_json
+from tunewright.training.gradients import Position, StepLoss
 from tunewright.training.objectives.supervised import SupervisedLoss, cross_entropy
 from tunewright.training.privacy.accounting import Account, noise_for, usual_delta
 from tunewright.training.privacy.dp_sgd import PrivateGradient, clipped_one_by_one, gradients, quiet, require_told_apart
-from tunewright.training.state import State
 
 LOSS = SupervisedLoss(name="cross_entropy", formula=cross_entropy, outputs=(3,))
 KEY = 0x5EC2E7
@@ -165,18 +165,18 @@ class HalfNoise(PrivateGradient):
 class ClippedByBatch(PrivateGradient):
     """Clips the sum of the batch, not each example."""
 
-    def clipped_sum(self, model: Any, batches: Any, objective: Any, moving: Any, epoch: int) -> float:
+    def clipped_sum(self, model: Any, batches: Any, objective: Any, moving: Any, epoch: int) -> torch.Tensor:
         loss = sum(objective.loss_sum(model, batch, epoch) for batch in batches)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(moving, self.clip_norm * sum(len(batch.ids) for batch in batches))
-        return float(loss.detach())
+        return loss.detach()
 
 
 class NoiseAgain(PrivateGradient):
     """The same noise at each step."""
 
-    def __call__(self, model: Any, batches: Any, objective: Any, parameters: Any, state: State) -> float:
-        return super().__call__(model, batches, objective, parameters, State(step=0))
+    def __call__(self, model: Any, batches: Any, objective: Any, parameters: Any, at: Position) -> StepLoss:
+        return super().__call__(model, batches, objective, parameters, Position(0, 0))
 
 
 class WrongRate(PoissonBatches):
@@ -210,7 +210,7 @@ def audit(kind: type = PrivateGradient, batches: type = PoissonBatches) -> list[
 
     def step(ids: list[int], number: int, noise: float) -> Tensor:
         gradient = private(noise, clip=1.0, expected=4, kind=kind)
-        gradient(network, [examples.batch(torch.tensor(ids))] if ids else [], LOSS, moving, State(step=number))
+        gradient(network, [examples.batch(torch.tensor(ids))] if ids else [], LOSS, moving, Position(0, number))
         gradient.remove()
         assert moving[0].grad is not None
         return moving[0].grad.clone() * 4
@@ -222,7 +222,7 @@ def audit(kind: type = PrivateGradient, batches: type = PoissonBatches) -> list[
         torch.cat([large[:1], -0.999 * large[:1]]), torch.zeros(2, dtype=torch.int64), torch.arange(1, 3)
     )
     gradient = private(0.0, clip=1.0, expected=4, kind=kind)
-    gradient(network, [opposite.batch(torch.arange(2))], LOSS, moving, State())
+    gradient(network, [opposite.batch(torch.arange(2))], LOSS, moving, Position(0, 0))
     gradient.remove()
     if float(moving[0].grad.norm()) * 4 > 1e-3:  # each is clipped to 1, and they point against each other
         found.append("examples are not clipped one by one")
@@ -261,7 +261,7 @@ def test_the_audit_finds_each_planted_mistake(mistake: dict[str, Any], seen: str
 def test_an_empty_step_is_noise_alone() -> None:
     network = Wide()
     (weight,) = moving = list(network.parameters())
-    assert private(2.0, clip=1.0, expected=4)(network, [], LOSS, moving, State(step=1)) == 0.0
+    assert private(2.0, clip=1.0, expected=4)(network, [], LOSS, moving, Position(0, 1)).total == 0.0
     expected = secret_generator(KEY, NOISE, 1).standard_normal(tuple(weight.shape), dtype="float32") * 2.0 / 4
     torch.testing.assert_close(weight.grad, torch.from_numpy(expected))
 
@@ -373,9 +373,11 @@ def test_it_goes_on_with_the_same_steps_and_the_book_is_ahead(tmp_path: Path, mo
     whole = run({**recipe, "name": "whole"}, runs=tmp_path, screen=silent())
     real = mechanism.PrivateGradient.__call__
 
-    def dies(self: PrivateGradient, model: Any, batches: Any, objective: Any, parameters: Any, state: State) -> float:
-        loss = real(self, model, batches, objective, parameters, state)
-        if state.step == 10:
+    def dies(
+        self: PrivateGradient, model: Any, batches: Any, objective: Any, parameters: Any, at: Position
+    ) -> StepLoss:
+        loss = real(self, model, batches, objective, parameters, at)
+        if at.step == 10:
             raise KeyboardInterrupt
         return loss
 

@@ -13,11 +13,13 @@ from tunewright.data.batches.examples import TensorExamples
 from tunewright.data.batches.sampler import Batches
 from tunewright.errors import NothingLearned
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
+from tunewright.training.gradients import ExactGradient
 from tunewright.training.loop import Callbacks, LoopConfig, train
 from tunewright.training.objectives.base import LossSum
 from tunewright.training.objectives.supervised import SupervisedLoss, cross_entropy, mse
 from tunewright.training.sanity_checks import SAME, weights_digest
 from tunewright.training.state import State
+from tunewright.training.step import TrainModule
 
 
 def run(
@@ -45,14 +47,17 @@ def run(
     for group in optimizer.param_groups:
         group["base_lr"] = lr
     return train(
-        model,
+        TrainModule(
+            model=model,
+            objective=SupervisedLoss(name="loss", formula=formula, outputs=(1, 2)),
+            optimizer=optimizer,
+            gradient=ExactGradient(),
+            penalty=penalty,
+        ),
         Batches(examples=TensorExamples(inputs, target, torch.arange(rows)), batch_size=batch_size, seed=0),
-        SupervisedLoss(name="loss", formula=formula, outputs=(1, 2)),
-        optimizer,
         factor,
-        penalty,
         state or State(),
-        LoopConfig(epochs=epochs, seed=0),
+        LoopConfig(epochs=epochs),
         Callbacks(
             start_epoch=start_epoch,
             log_step=lambda state, loss, rate: None,

@@ -23,11 +23,13 @@ from tunewright.runs.folder import read_json
 from tunewright.runs.metrics_log import read_metrics
 from tunewright.training import freezing
 from tunewright.training.freeze_certificate import certify, fingerprint
+from tunewright.training.gradients import ExactGradient
 from tunewright.training.loop import Callbacks, LoopConfig, train
 from tunewright.training.objectives.supervised import SupervisedLoss, mse
 from tunewright.training.optimizers.registry import build_optimizer
 from tunewright.training.optimizers.step_in_backward import step_in_backward
 from tunewright.training.state import State
+from tunewright.training.step import TrainModule
 
 LAYERS: list[Any] = [
     {"conv2d": 4},
@@ -158,14 +160,17 @@ def linear_run(accumulate: int, batch_size: int, clip: float | None = None) -> t
     )
     batches = Batches(examples=examples, batch_size=batch_size, accumulate=accumulate, seed=1)
     train(
-        model,
+        TrainModule(
+            model=model,
+            objective=SupervisedLoss(name="mse", formula=mse, outputs=(1,)),
+            optimizer=optimizer,
+            gradient=ExactGradient(),
+            clip_norm=clip,
+        ),
         batches,
-        SupervisedLoss(name="mse", formula=mse, outputs=(1,)),
-        optimizer,
         lambda step: 1.0,
-        None,
         State(),
-        LoopConfig(epochs=3, seed=1, clip_norm=clip),
+        LoopConfig(epochs=3),
         around,
     )
     return torch.cat([p.detach().reshape(-1) for p in model.parameters()])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from statistics import median_high
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,6 @@ from tunewright.console import Console
 from tunewright.data.batches.batch import Batch, Examples
 from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
 from tunewright.hardware.memory_tracer import Tracer
-from tunewright.models.core.meta_weights import has_no_numbers
 from tunewright.models.core.network import evaluating
 from tunewright.models.frozen_prefix import outputs_of
 from tunewright.models.hub.hf_network import Transformer
@@ -31,14 +31,12 @@ from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.device import small_numbers_as_zero, threads
 from tunewright.pipeline.session.frozen_features import ComputedExamples
 from tunewright.pipeline.session.memory import LARGE, forget_peak, peak_memory, weight_bytes
-from tunewright.pipeline.session.session import Session, open_session, penalty_of
-from tunewright.pipeline.strategies.private import rehearsed_gradient
+from tunewright.pipeline.session.session import Session, open_session
+from tunewright.pipeline.strategies.private import rehearsed_gradient, steps_per_epoch
 from tunewright.training import freezing
-from tunewright.training.distributed.dtensors import clip_gradients
-from tunewright.training.loop import set_learning_rate
+from tunewright.training.gradients import ExactGradient, GradientEstimator, Position, StepLoss
 from tunewright.training.objectives.base import StepObjective
-from tunewright.training.privacy.dp_sgd import PrivateGradient
-from tunewright.training.state import State
+from tunewright.training.step import set_learning_rate, take_step
 
 # So many steps of an epoch are looked through for the largest; reading is timed on so many.
 LOOKED_THROUGH, READ = 1000, 5
@@ -100,29 +98,23 @@ def rehearse(ingredients: StageParts, screen: Console, ready: Session | None = N
     recipe = ingredients.recipe
     ready = ready or open_session(ingredients, None, screen)
     freezing.start_epoch(ready.movements, recipe.train.epochs - 1)  # everything that ever moves
-    set_learning_rate(ready.optimizer, 1.0)
-    objective = ingredients.objective.bind(recipe.seed, ready.device)
     every = ready.batches.sizes(0)
     sizes = every[:LOOKED_THROUGH]
     mean = sum(sizes) / len(sizes)
     usual = min(range(len(sizes)), key=lambda step: abs(sizes[step] - mean))
     largest = _largest(sizes)
     with threads(ready.threads), small_numbers_as_zero():
-        _remember(ready, objective)
-        gradient = rehearsed_gradient(ready)
-        first = traced_step(ready, objective, usual, gradient)
-        second = first if sizes[largest] == sizes[usual] else traced_step(ready, objective, largest, gradient)
-        per_epoch = ready.batches.steps_per_epoch
-        if gradient is not None:
-            gradient.remove()
-            per_epoch = max(1, round(len(ready.train) / gradient.expected))  # as examples are drawn with privacy
+        _remember(ready)
+        with rehearsed_gradient(ready) as gradient:
+            first = traced_step(ready, usual, gradient)
+            second = first if sizes[largest] == sizes[usual] else traced_step(ready, largest, gradient)
         return Rehearsal(
             ready=ready,
             usual=first,
             largest=second,
             frozen=_frozen(ready, ingredients),
-            validation=_validation(ready, objective, first),
-            steps=recipe.train.epochs * per_epoch,
+            validation=_validation(ready, first),
+            steps=recipe.train.epochs * steps_per_epoch(ready),
             reading=_reading(ready),
             sizes=every,
             scale=mean / sizes[usual],
@@ -134,54 +126,37 @@ def _largest(sizes: list[int]) -> int:
     return max(range(min(len(sizes), LOOKED_THROUGH)), key=lambda step: sizes[step])
 
 
-def take_step(
-    ready: Session,
-    objective: StepObjective,
-    batches: list[Batch],
-    gradient: PrivateGradient | None,
-    say: Callable[[str], None] = lambda phase: None,
-) -> None:
-    """What the training loop does at a step, without what it writes down and looks after.
+@dataclass(frozen=True)
+class TracedObjective:
+    """An objective that tells a tracer in which phase of a step it is."""
 
-    Args:
-        gradient: of a private stage; without numbers there is no noise to draw.
-    """
-    parameters = [value for group in ready.optimizer.param_groups for value in group["params"]]
-    penalty = penalty_of(ready.optimizer, ready.recipe)
-    weight = sum(objective.weight(batch) for batch in batches)
-    for parameter in parameters:
-        parameter.grad = None
-    if gradient is None:
-        for batch in batches:
-            say("activations")
-            loss = objective.loss_sum(ready.model, batch, 0) / weight
-            say("backward pass")
-            loss.backward()
-    else:
-        say("clipped gradients")
-        if has_no_numbers(ready.network):
-            moving = [value for value in parameters if value.requires_grad]
-            gradient.clipped_sum(ready.model, batches, objective, moving, 0)
-        else:
-            gradient(ready.model, batches, objective, parameters, State())
-    if penalty is not None:
-        penalty().backward()
-    say("optimiser")
-    if (clip_norm := ready.recipe.train.clip_norm) is not None:
-        clip_gradients(parameters, clip_norm)
-    ready.optimizer.step()
+    objective: StepObjective
+    tracer: Tracer
+
+    def weight(self, batch: Batch) -> float:
+        return self.objective.weight(batch)
+
+    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
+        self.tracer.phase = "activations"
+        loss = self.objective.loss_sum(model, batch, epoch)
+        self.tracer.phase = "backward pass"
+        return loss
 
 
-def traced_step(ready: Session, objective: StepObjective, step: int, gradient: PrivateGradient | None) -> Tracer:
+def traced_step(ready: Session, step: int, gradient: GradientEstimator) -> Tracer:
     """One step of epoch 0, the optimiser's memory already there."""
     batches = next(ready.batches.steps(0, start=step))
     tracer = Tracer(_already(ready, [batch.inputs for batch in batches] + [batch.target for batch in batches]))
+    module = ready.module(gradient)
+    if ready.recipe.privacy is None:
+        module = replace(module, objective=TracedObjective(module.objective, tracer))
+    tracer.phase = "clipped gradients"
 
-    def say(phase: str) -> None:
-        tracer.phase = phase
+    def update_begins(_loss: StepLoss) -> None:
+        tracer.phase = "optimiser"
 
     with tracer, _told(ready, tracer):
-        take_step(ready, objective, batches, gradient, say)
+        take_step(module, batches, Position(0, 0), 1.0, update_begins)
     return tracer
 
 
@@ -220,11 +195,12 @@ def _told(ready: Session, tracer: Tracer) -> Generator[None]:
             hook.remove()
 
 
-def _remember(ready: Session, objective: StepObjective) -> None:
+def _remember(ready: Session) -> None:
     """Let the optimiser make its memory, as the first step would."""
+    set_learning_rate(ready.optimizer, 1.0)
     if has_sparse_gradients(ready.network):
         with Tracer():
-            take_step(ready, objective, next(ready.batches.steps(0)), None)
+            take_step(ready.module(ExactGradient()), next(ready.batches.steps(0)), Position(0, 0), 1.0)
         return
     for parameter in ready.network.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
@@ -247,7 +223,7 @@ def _frozen(ready: Session, ingredients: StageParts) -> tuple[Tracer, float] | N
     return tracer, (len(examples) + others) / len(batch.ids)
 
 
-def _validation(ready: Session, objective: StepObjective, step: Tracer) -> tuple[Tracer, float] | None:
+def _validation(ready: Session, step: Tracer) -> tuple[Tracer, float] | None:
     """Of a large network it is not followed: it takes less memory than a step, and the time of a step's forward pass."""
     if ready.valid is None:
         return None
@@ -259,7 +235,7 @@ def _validation(ready: Session, objective: StepObjective, step: Tracer) -> tuple
     batch = _first_batch(valid, ready)
     tracer = Tracer(_already(ready, batch.inputs))
     tracer.phase = "validation"
-    _validate(ready, objective, batch, tracer)
+    _validate(ready, batch, tracer)
     if valid.lengths is None:
         return tracer, len(valid) / len(batch.ids)
     size = int(valid.lengths[batch.ids].max()) * len(batch.ids)
@@ -277,9 +253,9 @@ def _go_through_frozen(ready: Session, batch: Batch, watch: AbstractContextManag
         outputs_of(ready.network, ready.frozen.prefix, batch.inputs)
 
 
-def _validate(ready: Session, objective: StepObjective, batch: Batch, watch: AbstractContextManager[object]) -> None:
+def _validate(ready: Session, batch: Batch, watch: AbstractContextManager[object]) -> None:
     with evaluating(ready.model), torch.inference_mode(), watch:
-        objective.loss_sum(ready.model, batch, 0)
+        ready.objective.loss_sum(ready.model, batch, 0)
 
 
 def _reading(ready: Session) -> float:
@@ -304,13 +280,10 @@ def timed_steps(ingredients: StageParts, ready: Session, seconds: float, most: i
         others: a batch goes through the frozen part and one through validation, too.
     """
     forget_peak()
-    objective = ingredients.objective.bind(ingredients.recipe.seed, ready.device)
     freezing.start_epoch(ready.movements, ingredients.recipe.train.epochs - 1)
-    set_learning_rate(ready.optimizer, 1.0)
     times: list[float] = []
     taken: list[int] = []
     warm, since = 0, time.perf_counter()
-    gradient = rehearsed_gradient(ready)
     every = ready.batches.sizes(0)
     largest = _largest(every)
     steps = itertools.chain(
@@ -318,14 +291,15 @@ def timed_steps(ingredients: StageParts, ready: Session, seconds: float, most: i
         (pair for epoch in itertools.count() for pair in zip(ready.batches.steps(epoch), ready.batches.sizes(epoch))),
     )
     met: set[int] = set()
-    with threads(ready.threads), small_numbers_as_zero():
+    with threads(ready.threads), small_numbers_as_zero(), rehearsed_gradient(ready) as gradient:
+        module = ready.module(gradient)
         while not times or (
             len(times) < most and sum(times) < seconds and time.perf_counter() - since < READING * seconds
         ):
             batches, size = next(steps)
             met.add(size)
             started = time.perf_counter()
-            take_step(ready, objective, batches, gradient)
+            take_step(module, batches, Position(0, len(times)), 1.0)
             if ready.device.type == "cuda":
                 torch.cuda.synchronize()  # a card computes on while the next step is prepared
             if warm == 0 or started - since < WARM_SECONDS * (1 if warm >= WARM_STEPS else 2):
@@ -338,7 +312,7 @@ def timed_steps(ingredients: StageParts, ready: Session, seconds: float, most: i
             assert examples is not None
             _go_through_frozen(ready, _first_batch(examples, ready), nullcontext())
         if others and ready.valid is not None:
-            _validate(ready, objective, _first_batch(ready.valid, ready), nullcontext())
+            _validate(ready, _first_batch(ready.valid, ready), nullcontext())
     longer = (sum(every) / len(every)) / (sum(taken) / len(taken))
     return Timed(
         seconds=[seconds * longer for seconds in times], process=peak_memory(), lengths=len(met), others=others

@@ -1,4 +1,4 @@
-"""The training loop: for each batch, forward, objective, backward, clip, step; then log, validate, save.
+"""The training loop: for each batch take a step; then log, validate, save.
 
 Every random number is a function of (seed, epoch, example, step). So the loop can stop after any step, and another
 process that loads the checkpoint takes exactly the steps that this one would have taken.
@@ -10,28 +10,24 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 
 from tunewright.data.batches.batch import Batch, Examples
 from tunewright.errors import Diverged
-from tunewright.random import mix
-from tunewright.training.distributed.dtensors import clip_gradients
-from tunewright.training.distributed.process_group import ProcessGroup
-from tunewright.training.objectives.base import StepObjective
+from tunewright.training.gradients import Position, StepLoss
 from tunewright.training.sanity_checks import (
     LEARNED,
     LOOKED_AT,
     WARM,
-    require_connected,
     require_gradient,
     require_movement,
     same_loss,
     weights_digest,
 )
 from tunewright.training.state import State
+from tunewright.training.step import TrainModule, take_step
 from tunewright.training.steps import Steps
 
 # A loss this many times as large as at the start has exploded: no healthy run comes near it.
@@ -45,7 +41,7 @@ class Callbacks:
     start_epoch: Callable[[int], None]
     """Puts every module in its right mode and every parameter in or out of training, for this epoch."""
     log_step: Callable[[State, float, float], None]
-    """Is told the loss and the learning rate after a step."""
+    """Gets the loss and the learning rate after a step."""
     end_epoch: Callable[[State, float], None]
     """Validates, selects the best weights, logs; may set `state.finished`."""
     save: Callable[[State], None]
@@ -53,141 +49,98 @@ class Callbacks:
     """True when the user or the system asked to stop; the loop saves and returns."""
 
 
-# (model, micro-batches, objective, parameters, state) → the sum of the losses; leaves the gradient in each parameter.
-Gradient = Callable[[nn.Module, list[Batch], StepObjective, list[nn.Parameter], State], float]
-
-
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """The numbers of the loop."""
+    """How long the loop runs, and how often it saves."""
 
     epochs: int
-    seed: int
-    clip_norm: float | None = None
     save_every: int | None = None
     """Steps between checkpoints inside an epoch; None: only after each epoch."""
-    in_backward: bool = False
-    """Each step is taken in the backward pass, and no gradient is left after it."""
-    stochastic: bool = False
-    """The network draws random numbers itself (dropout)."""
 
 
 def train(
-    model: nn.Module,
+    module: TrainModule,
     batches: Steps,
-    objective: StepObjective,
-    optimizer: Optimizer,
     learning_rate_factor: Callable[[int], float],
-    penalty: Callable[[], Tensor] | None,
     state: State,
-    settings: LoopConfig,
-    around: Callbacks,
-    private: Gradient | None = None,
-    together: ProcessGroup | None = None,
+    config: LoopConfig,
+    callbacks: Callbacks,
 ) -> State:
     """Train from `state` until the last epoch, an early stop or a request to stop.
 
-    `learning_rate_factor(step)` multiplies each group's `base_lr`. The loss of a step is the weighted mean over all
-    examples of its micro-batches, so accumulation over uneven micro-batches equals one large batch. With `private`, gradients
-    are what it makes of the batches instead. With `together`, the batches are this process's part, and weights, losses and gradients are
-    added up over all processes.
+    Args:
+        module: how a step is taken.
+        learning_rate_factor: of each step, counted from 0; multiplies each group's `base_lr`.
 
     Raises:
         Diverged: the loss is not finite or exploded; nothing has been saved since it was healthy.
         NothingLearned: there is no gradient, no weight changes, or the loss never does.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     started = time.perf_counter() - state.seconds
-    while state.epoch < settings.epochs and state.finished is None:
-        around.start_epoch(state.epoch)
-        look = min(LOOKED_AT, batches.steps_per_epoch)
+    while state.epoch < config.epochs and state.finished is None:
+        callbacks.start_epoch(state.epoch)
         if state.weights is None:
-            state.weights = weights_digest(parameters)
+            state.weights = weights_digest(module.parameters)
         for step_batches in batches.steps(state.epoch, start=state.step_in_epoch):
-            if settings.stochastic:
-                seed_generators(mix(settings.seed, "step", state.step, *([together.rank] if together else [])))
-            factor = learning_rate_factor(state.step)
-            rate = set_learning_rate(optimizer, factor)
-            weight = float(sum(objective.weight(batch) for batch in step_batches))
-            count = sum(len(batch.ids) for batch in step_batches if batch.counts)
-            if together is not None:
-                weight, count = together.all_reduce_sum(weight, count)
-            weight = weight or 1.0  # a private step may be empty
-            for parameter in parameters:
-                parameter.grad = None
-            if private is not None:
-                loss_sum = private(model, step_batches, objective, parameters, state)
-            else:
-                loss_sum = 0.0
-                for batch in step_batches:
-                    loss = objective.loss_sum(model, batch, state.epoch)
-                    loss_sum += float(loss.detach())
-                    require_connected(loss, where(state))
-                    (loss / weight).backward()
-            if together is not None:
-                together.all_reduce_gradients(parameters)
-                (loss_sum,) = together.all_reduce_sum(loss_sum)
-            if state.step == look - 1 and not settings.in_backward:
-                require_gradient(parameters, loss_sum / weight, where(state))
-            if penalty is not None:
-                penalty().backward()
-            check_health(loss_sum / weight, state, step_batches, batches.examples)
-            if settings.clip_norm is not None:
-                clip_gradients(parameters, settings.clip_norm)
-            optimizer.step()
+            at, factor = Position(state.epoch, state.step), learning_rate_factor(state.step)
+            check = partial(_check_step, module, state, step_batches, batches)
+            loss = take_step(module, step_batches, at, factor, check)
             if factor >= WARM:
-                watch(state, parameters, loss_sum / weight, rate)
-
-            state.step += 1
-            state.step_in_epoch += 1
-            state.loss_sum += loss_sum
-            state.weight_sum += weight
-            state.examples += int(count)
+                watch(state, module, loss.mean)
+            state.count(loss)
             state.seconds = time.perf_counter() - started
-            around.log_step(state, loss_sum / weight, rate)
-            if state.step == look and state.warm_rate > 0:
-                require_movement(state.weights, parameters, state.warm_rate, f"after step {state.step}")
+            callbacks.log_step(state, loss.mean, module.learning_rate)
+            if state.step == first_steps(batches) and state.warm_rate > 0:
+                require_movement(state.weights, module.parameters, state.warm_rate, f"after step {state.step}")
             last = state.step_in_epoch == batches.steps_per_epoch
-            if around.should_stop() and not last:
-                around.save(state)
+            if callbacks.should_stop() and not last:
+                callbacks.save(state)
                 return state
-            if settings.save_every and state.step % settings.save_every == 0 and not last:
-                around.save(state)
+            if config.save_every and state.step % config.save_every == 0 and not last:
+                callbacks.save(state)
 
         train_loss = state.loss_sum / (state.weight_sum or 1.0)
         state.epoch += 1
-        around.end_epoch(state, train_loss)
-        end_if_still(state, parameters, train_loss)
+        callbacks.end_epoch(state, train_loss)
+        end_if_still(state, module.parameters, train_loss)
         state.step_in_epoch, state.loss_sum, state.weight_sum, state.warm_rate = 0, 0.0, 0.0, 0.0
-        if state.epoch == settings.epochs and state.finished is None:
+        if state.epoch == config.epochs and state.finished is None:
             state.finished = "all epochs done"
         state.seconds = time.perf_counter() - started
-        around.save(state)
-        if around.should_stop():
+        callbacks.save(state)
+        if callbacks.should_stop():
             break
     return state
 
 
-def seed_generators(seed: int) -> None:
-    """As `torch.manual_seed`, which also keeps a note, with a stack trace, for each kind of accelerator that is not there."""
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_available():
-        torch.cuda.manual_seed_all(seed)
-    if torch.backends.mps.is_available():
-        torch.mps.manual_seed(seed)
+def first_steps(batches: Steps) -> int:
+    """The number of steps after which the gradients and the weights are looked at."""
+    return min(LOOKED_AT, batches.steps_per_epoch)
 
 
-def watch(state: State, parameters: list[nn.Parameter], loss: float, rate: float) -> None:
+def _check_step(module: TrainModule, state: State, step_batches: list[Batch], batches: Steps, loss: StepLoss) -> None:
+    """Stop before the weights are updated where that would be in vain or do harm.
+
+    Raises:
+        NothingLearned: there is no gradient.
+        Diverged: the loss is not finite or exploded.
+    """
+    if state.step == first_steps(batches) - 1 and not module.updates_in_backward:
+        require_gradient(module.parameters, loss.mean, where(state))
+    check_health(loss.mean, state, step_batches, batches.examples)
+
+
+def watch(state: State, module: TrainModule, loss: float) -> None:
     """Count how often in a row the loss was the same, and end the training when that is often enough.
 
     Raises:
         NothingLearned: the loss has never been another one.
     """
-    state.warm_rate = max(state.warm_rate, rate)
+    state.warm_rate = max(state.warm_rate, module.learning_rate)
     state.same_losses = state.same_losses + 1 if loss == state.last_loss else 1
     state.last_loss = loss
     reason = same_loss(state.same_losses, loss, loss == state.first_loss, where(state))
-    if reason is not None and state.finished is None and is_thawed(parameters):
+    if reason is not None and state.finished is None and is_thawed(module.parameters):
         state.finished = reason
 
 
@@ -207,14 +160,7 @@ def is_thawed(parameters: list[nn.Parameter]) -> bool:
 
 def where(state: State) -> str:
     """The place of the coming step, for people."""
-    return f"epoch {state.epoch + 1}, step {state.step + 1}"
-
-
-def set_learning_rate(optimizer: Optimizer, factor: float) -> float:
-    """Set each group's learning rate to `factor` times its base; returns the largest."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
-    return max(group["lr"] for group in optimizer.param_groups)
+    return str(Position(state.epoch, state.step))
 
 
 def check_health(loss: float, state: State, step_batches: list[Batch], examples: Examples) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tunewright.training.checkpoints.beginning import Beginning
+from tunewright.training.gradients import StepLoss
 
 
 @dataclass(kw_only=True)
@@ -47,6 +48,14 @@ class State:
     """Why the training is over; None while it is not."""
     beginning: Beginning | None = None
     """What the training began with; None: this process writes no checkpoints."""
+
+    def count(self, loss: StepLoss) -> None:
+        """Add a step that was taken."""
+        self.step += 1
+        self.step_in_epoch += 1
+        self.loss_sum += loss.total
+        self.weight_sum += loss.weight
+        self.examples += loss.examples
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -22,7 +22,7 @@ from tunewright.models.fast_dropout import quicken_dropout
 from tunewright.models.hub.first_token_only import narrow_last_layer
 from tunewright.models.layer_table import LayerRow, layer_table
 from tunewright.models.recommendation.embedding_table import has_sparse_gradients
-from tunewright.pipeline.build.parts import StageParts
+from tunewright.pipeline.build.parts import StageParts, is_stochastic
 from tunewright.pipeline.device import choose_device, suitable_threads
 from tunewright.pipeline.session.frozen_features import ComputedExamples, FrozenPart, frozen_part
 from tunewright.pipeline.session.memory import LARGE, give_back, save_memory, weight_bytes
@@ -34,9 +34,12 @@ from tunewright.tasks.language_model.preference_encoder import PreferenceExample
 from tunewright.tasks.speech.encoder import SpeechExamples
 from tunewright.training import freezing
 from tunewright.training.distributed.process_group import current_group
+from tunewright.training.gradients import GradientEstimator
+from tunewright.training.objectives.base import StepObjective
 from tunewright.training.optimizers.registry import build_optimizer
 from tunewright.training.optimizers.step_in_backward import step_in_backward
 from tunewright.training.regularization import penalty
+from tunewright.training.step import TrainModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,7 @@ class Session:
     train: Examples
     valid: Examples | None
     batches: Batches
+    objective: StepObjective
     optimizer: Optimizer
     precision: str
     recomputes: bool
@@ -67,6 +71,19 @@ class Session:
     def remembered(self) -> list[Tensor]:
         """What the optimiser remembers by now."""
         return [value for entry in self.optimizer.state.values() for value in entry.values() if torch.is_tensor(value)]
+
+    def module(self, gradient: GradientEstimator) -> TrainModule:
+        """How a step is taken with this estimate of the gradient."""
+        return TrainModule(
+            model=self.model,
+            objective=self.objective,
+            optimizer=self.optimizer,
+            gradient=gradient,
+            penalty=penalty_of(self.optimizer, self.recipe),
+            clip_norm=self.recipe.train.clip_norm,
+            seed=self.recipe.seed if is_stochastic(self.network) else None,
+            updates_in_backward=self.recipe.hardware.optimizer_in_backward,
+        )
 
 
 def open_session(ingredients: StageParts, folder: Path | None, screen: Console, *, free: int | None = None) -> Session:
@@ -116,6 +133,7 @@ def open_session(ingredients: StageParts, folder: Path | None, screen: Console, 
         train=train,
         valid=valid,
         batches=training_batches(recipe, train),
+        objective=ingredients.objective.bind(recipe.seed, device),
         optimizer=training_optimizer(recipe, network, groups, ingredients.lr),
         precision=precision,
         recomputes=recomputes,

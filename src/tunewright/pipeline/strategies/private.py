@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,6 +48,7 @@ from tunewright.tasks.base.public_statistics import outside
 from tunewright.tasks.language_model.chat_encoder import ChatExamples
 from tunewright.training import freezing
 from tunewright.training.freezing import never_moves
+from tunewright.training.gradients import ExactGradient, GradientEstimator
 from tunewright.training.objectives.base import StepObjective
 from tunewright.training.privacy.accounting import Account, Steps, convolved_or_none, noise_for, usual_delta
 from tunewright.training.privacy.dp_sgd import PrivateGradient, require_told_apart
@@ -158,20 +160,36 @@ def _say(privacy: Privacy, spent: Spent, units: int, screen: Console) -> None:
         )
 
 
-def rehearsed_gradient(ready: Session) -> PrivateGradient | None:
-    """For a plan: the same work as that of a private stage, of which nothing is written down. None: the recipe asks for no privacy.
+@contextmanager
+def rehearsed_gradient(ready: Session) -> Generator[GradientEstimator]:
+    """The estimator that a dry run takes its steps with: the same work as in the training, of which nothing is written down.
 
     Raises:
-        RecipeError: the network cannot be trained so.
+        RecipeError: the network cannot be trained with the privacy that the recipe asks for.
     """
-    recipe = ready.recipe
-    if recipe.privacy is None:
-        return None
+    privacy, train = ready.recipe.privacy, ready.recipe.train
+    if privacy is None:
+        yield ExactGradient()
+        return
     _made_ready(ready)
-    expected = recipe.train.batch_size * recipe.train.accumulate
-    return PrivateGradient(
-        clip_norm=recipe.privacy.clip_norm, noise_multiplier=1.0, expected=expected, key=0, before=lambda step: None
+    gradient = PrivateGradient(
+        clip_norm=privacy.clip_norm,
+        noise_multiplier=1.0,
+        expected=train.batch_size * train.accumulate,
+        key=0,
+        before=lambda step: None,
     )
+    try:
+        yield gradient
+    finally:
+        gradient.remove()
+
+
+def steps_per_epoch(ready: Session) -> int:
+    """The steps of an epoch; with privacy as many as examples are drawn in."""
+    if ready.recipe.privacy is None:
+        return ready.batches.steps_per_epoch
+    return max(1, round(len(ready.train) / (ready.recipe.train.batch_size * ready.recipe.train.accumulate)))
 
 
 def _made_ready(ready: Session) -> Examples:

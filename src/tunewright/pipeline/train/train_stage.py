@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from tunewright.models.backbone import model_files
 from tunewright.models.core.meta_weights import Weights
 from tunewright.models.core.network import Network
 from tunewright.models.hub.hf_network import Transformer
-from tunewright.pipeline.build.parts import StageParts, is_stochastic
+from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.device import small_numbers_as_zero, threads
 from tunewright.pipeline.session.disk_space import checkpoint_room, require_room
 from tunewright.pipeline.session.memory import forget_peak, peak_memory
-from tunewright.pipeline.session.session import Session, open_session, penalty_of
+from tunewright.pipeline.session.session import Session, open_session
 from tunewright.pipeline.signals import stop_requests
 from tunewright.pipeline.stage import StageJob
 from tunewright.pipeline.strategies.auto_strategy import divided, settle
@@ -47,6 +47,7 @@ from tunewright.training.distributed.dtensors import all_reduce_found, local_sha
 from tunewright.training.distributed.fsdp import ShardedObjective, run_sharded
 from tunewright.training.distributed.process_group import ProcessGroup, current_group
 from tunewright.training.freeze_certificate import fingerprint
+from tunewright.training.gradients import AllReducedGradient, ExactGradient, GradientEstimator
 from tunewright.training.loop import Callbacks, LoopConfig, train
 from tunewright.training.optimizers.registry import load_state_tensors, state_tensors
 from tunewright.training.schedule import learning_rate_factor
@@ -89,10 +90,11 @@ def train_ingredients(
         )
     recipe, train_settings = ingredients.recipe, ingredients.recipe.train
     ready = open_session(ingredients, job.folder, screen)
-    objective = ingredients.objective.bind(recipe.seed, ready.device)
+    gradient: GradientEstimator = ExactGradient()
     private = None
     if recipe.privacy is not None:
-        private = private_training(job, ingredients, ready, objective, screen)
+        private = private_training(job, ingredients, ready, ready.objective, screen)
+        gradient = private.gradient
     leads = together is None or together.is_writer
     from_parts = ingredients.numbers == "parts"  # the network is whole in no process
     before = fingerprint(ready.network) if leads and not from_parts else {}
@@ -105,8 +107,10 @@ def train_ingredients(
     if together is not None and in_parts:
         own = partial(fill, ingredients=ingredients, job=job) if from_parts else None
         ready, rows = divided(ready, ingredients, together, own)
-        objective = ShardedObjective(objective)
+        ready = replace(ready, objective=ShardedObjective(ready.objective))
         before = fingerprint(ready.network) if from_parts else before
+    if rows is not None:
+        gradient = AllReducedGradient(rows)
     network, model, movements = ready.network, ready.model, ready.movements
     batches = private.batches if private else ready.batches
     total_steps = train_settings.epochs * batches.steps_per_epoch
@@ -216,21 +220,11 @@ def train_ingredients(
             threads(ready.threads),
         ):
             train(
-                model,
+                ready.module(gradient),
                 batches,
-                objective,
-                optimizer,
                 learning_rate_factor(train_settings.schedule, train_settings.warmup, total_steps),
-                penalty_of(optimizer, recipe),
                 state,
-                LoopConfig(
-                    epochs=train_settings.epochs,
-                    seed=recipe.seed,
-                    clip_norm=train_settings.clip_norm,
-                    save_every=train_settings.checkpoint_steps,
-                    in_backward=recipe.hardware.optimizer_in_backward,
-                    stochastic=is_stochastic(network),
-                ),
+                LoopConfig(epochs=train_settings.epochs, save_every=train_settings.checkpoint_steps),
                 Callbacks(
                     start_epoch=lambda epoch: freezing.start_epoch(movements, epoch),
                     log_step=log_step,
@@ -238,8 +232,6 @@ def train_ingredients(
                     save=save,
                     should_stop=should_stop if together is None else lambda: together.any(should_stop()),
                 ),
-                private.gradient if private else None,
-                rows,
             )
         stopped = state.finished is None or should_stop()  # after the last step there is still much to do
     after = None

@@ -22,8 +22,9 @@ from torch.utils._pytree import tree_map
 from tunewright.data.batches.batch import Batch
 from tunewright.data.batches.poisson_sampler import NOISE, secret_generator
 from tunewright.errors import RecipeError
+from tunewright.models.core.meta_weights import is_meta
+from tunewright.training.gradients import Position, StepLoss, as_float, batch_totals
 from tunewright.training.objectives.base import StepObjective
-from tunewright.training.state import State
 
 if TYPE_CHECKING:
     from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleHooksFastGradientClipping
@@ -51,25 +52,34 @@ class PrivateGradient:
     _attached: Hooks | None = field(default=None, init=False)
     _ghost: bool = field(default=True, init=False)
 
+    rank: int | None = field(default=None, init=False)
+
     def __call__(
         self,
         model: nn.Module,
         batches: Sequence[Batch],
         objective: StepObjective,
         parameters: list[nn.Parameter],
-        state: State,
-    ) -> float:
-        """Returns the sum of the units' losses, which is not private."""
-        self.before(state.step)
+        at: Position,
+    ) -> StepLoss:
+        """Returns the units' losses, which are not private; a step may have no unit at all."""
+        self.before(at.step)
         moving = [value for value in parameters if value.requires_grad]
-        loss_sum = float(self.clipped_sum(model, batches, objective, moving, state.epoch))
-        generator = secret_generator(self.key, NOISE, state.step)
+        total = self.clipped_sum(model, batches, objective, moving, at.epoch)
+        self._add_noise(moving, at.step)
+        weight, examples = batch_totals(batches, objective)
+        return StepLoss(total=as_float(total), weight=weight or 1.0, examples=examples)
+
+    def _add_noise(self, moving: list[nn.Parameter], step: int) -> None:
+        """Add the step's noise to the clipped sum and divide by the expected number of units; a network without memory gets none."""
+        generator = secret_generator(self.key, NOISE, step)
+        spread = self.noise_multiplier * self.clip_norm
         for value in moving:
+            if is_meta(value):
+                continue
             noise = torch.from_numpy(generator.standard_normal(tuple(value.shape), dtype="float32"))
-            spread = self.noise_multiplier * self.clip_norm
             total = torch.zeros_like(value) if value.grad is None else value.grad
             value.grad = total.add_(noise.to(value.device), alpha=spread).div_(self.expected)
-        return loss_sum
 
     def clipped_sum(
         self,
