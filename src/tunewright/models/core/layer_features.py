@@ -1,38 +1,41 @@
-"""What each block of a network's backbone makes of its inputs, and how an answer hangs on that, as one row for each example.
+"""Compute the features of each block of a backbone, and the gradient of a value with respect to them, one row per example.
 
-Places are an image's [B, F, H, W], or a text's tokens [B, T, F], where padding does not count.
+Positions are the pixels of an image, [batch, features, height, width], or the tokens of a text, [batch, time, features];
+padding does not count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
-from torch import Tensor
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
 
 from tunewright.models.core.network import Block, Inputs, Network, evaluating
 
 
 def weighted_blocks(network: Network) -> list[Block]:
-    """The backbone's blocks that have weights."""
+    """Return the backbone's blocks that have weights."""
     return [block for block in network.blocks() if block.part == "backbone" and block.parameters()]
 
 
-def layer_means(network: Network, inputs: Inputs) -> list[Tensor]:
-    """For each block of the backbone that has weights, its output [B, F], the mean over places."""
+def layer_means(network: Network, inputs: Inputs) -> list[Float[Tensor, "batch _"]]:
+    """Compute the output of each backbone block that has weights, averaged over positions."""
     with _outputs(network) as found, torch.inference_mode():
         network(inputs)
         return [_pooled(output.float(), inputs, mean=True) for output in found]
 
 
-def layer_slopes(network: Network, inputs: Inputs, f: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """For each such block [B, F]: how f rises as the block's output rises in all places, the sum of its gradient over them.
+def layer_slopes(
+    network: Network, inputs: Inputs, f: Callable[[Shaped[Tensor, ...]], Float[Tensor, " batch"]]
+) -> list[Float[Tensor, "batch _"]]:
+    """Compute the gradient of f with respect to the output of each such block, summed over positions.
 
     Args:
-        f: the network's outputs → [B].
+        f: maps the network's outputs to one value per example.
     """
     with _outputs(network) as found, evaluating(network), torch.enable_grad():
         value = f(network(inputs)).sum()
@@ -43,13 +46,13 @@ def layer_slopes(network: Network, inputs: Inputs, f: Callable[[Tensor], Tensor]
 
 @contextmanager
 def _outputs(network: Network) -> Generator[list[Tensor]]:
-    """The blocks' outputs, once the network has computed."""
+    """Collect the blocks' outputs in the forward passes made within."""
     found: list[Tensor] = []
 
-    def note(_module: Any, _inputs: Any, output: Any) -> None:
+    def note(_module: nn.Module, _inputs: object, output: object) -> None:
         tensors = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
         if tensors and tensors[0].dim() >= 2 and tensors[0].is_floating_point():
-            # Below frozen weights nothing hangs on anything yet.
+            # Below frozen weights no output requires a gradient yet.
             found.append(tensors[0].requires_grad_(True) if torch.is_grad_enabled() else tensors[0])
 
     hooks = [block.module.register_forward_hook(note) for block in weighted_blocks(network)]
@@ -60,7 +63,8 @@ def _outputs(network: Network) -> Generator[list[Tensor]]:
             hook.remove()
 
 
-def _pooled(output: Tensor, inputs: Inputs, *, mean: bool) -> Tensor:
+def _pooled(output: Float[Tensor, "batch ..."], inputs: Inputs, *, mean: bool) -> Float[Tensor, "batch features"]:
+    """Average or sum over positions."""
     mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
     if output.dim() == 3 and mask is not None and output.shape[:2] == mask.shape:
         weight = mask.to(output.dtype)[:, :, None]

@@ -1,8 +1,8 @@
-"""The layer list: `flatten`, `{dense: 128, activation: relu}` and so on, to modules whose shapes are inferred.
+"""Build the layers of a recipe (`flatten`, `{dense: 128, activation: relu}` …) as modules with inferred shapes.
 
 A layer is a name, or a mapping whose first key is the name, with its main value, and whose other keys are options.
-Each entry of LAYERS is a function `(shape, value, *, options) -> (module, shape after it)`; shapes are without the batch:
-(C, H, W) for images, (F,) for rows, (T,) for token ids, (T, F) for sequences.
+Each entry of LAYERS is a function `(shape, value, *, options) -> (module, output shape)`; shapes are without the batch:
+(channels, height, width) for images, (features,) for rows, (time,) for token ids, (time, features) for sequences.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
+from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 from tunewright.errors import RecipeError
@@ -21,7 +21,9 @@ from tunewright.models.core.scattering import Scattering
 from tunewright.recipe.schema import Layer
 
 Shape = tuple[int, ...]
-# Of scattering: the wavelets of each scale are computed when the network is made.
+Value = object
+"""A value as the recipe has it, not checked yet."""
+# The most directions of a scattering layer, whose wavelets are computed when the network is built.
 MOST_DIRECTIONS = 64
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -35,7 +37,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class LayerMismatch(Exception):
-    """A layer cannot stand where it stands; turned into a RecipeError that names its position."""
+    """Report that a layer does not fit its input; turned into a RecipeError that names its position."""
 
     def __init__(self, problem: str, expected: str | None = None, fix: str | None = None) -> None:
         super().__init__(problem)
@@ -44,33 +46,35 @@ class LayerMismatch(Exception):
 
 
 class LastOutput(nn.Module):
-    """A recurrent layer's output: of every step [B, T, F], or of the last one [B, F]."""
+    """Return a recurrent layer's output at every time step, or at the last one."""
 
     def __init__(self, recurrent: nn.GRU | nn.LSTM, *, sequences: bool) -> None:
         super().__init__()
         self.recurrent = recurrent
         self.sequences = sequences
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(
+        self, inputs: Float[Tensor, "batch time features"]
+    ) -> Float[Tensor, "batch time units"] | Float[Tensor, "batch units"]:
         outputs, _ = self.recurrent(inputs)
         return outputs if self.sequences else outputs[:, -1]
 
 
 class GlobalPool(nn.Module):
-    """The mean over all positions of an image: [B, C, H, W] to [B, C]."""
+    """Average over all positions of an image."""
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels"]:
         return inputs.mean((2, 3))
 
 
 def flatten(shape: Shape) -> tuple[nn.Module, Shape]:
-    """All values in one row."""
+    """Put all values of an example in one row."""
     return nn.Flatten(), (math.prod(shape),)
 
 
-def dense(shape: Shape, units: int, *, activation: str | None = None, bias: bool = True) -> tuple[nn.Module, Shape]:
-    """y = W x + b, on the last axis."""
-    _whole(units, "units")
+def dense(shape: Shape, units: Value, *, activation: str | None = None, bias: bool = True) -> tuple[nn.Module, Shape]:
+    """Compute y = W x + b on the last axis."""
+    units = _whole(units, "units")
     if len(shape) == 3:
         raise LayerMismatch(f"dense cannot read an image {list(shape)}", "a row of values", "put `flatten` before it")
     return _activated(nn.Linear(shape[-1], units, bias=bias), activation), (*shape[:-1], units)
@@ -78,18 +82,17 @@ def dense(shape: Shape, units: int, *, activation: str | None = None, bias: bool
 
 def conv2d(
     shape: Shape,
-    filters: int,
+    filters: Value,
     *,
-    kernel: int = 3,
-    stride: int = 1,
-    padding: int | str = "same",
+    kernel: Value = 3,
+    stride: Value = 1,
+    padding: Value = "same",
     activation: str | None = None,
     bias: bool = True,
 ) -> tuple[nn.Module, Shape]:
-    """Cross-correlation with `filters` kernels; `same` padding keeps ⌈size / stride⌉."""
+    """Cross-correlate with `filters` kernels; `same` padding gives ⌈size / stride⌉ outputs."""
     channels, height, width = _image(shape, "conv2d")
-    for value, name in ((filters, "filters"), (kernel, "kernel"), (stride, "stride")):
-        _whole(value, name)
+    filters, kernel, stride = _whole(filters, "filters"), _whole(kernel, "kernel"), _whole(stride, "stride")
     if padding == "same":
         if kernel % 2 == 0:
             raise LayerMismatch("padding `same` needs an odd kernel", "kernel: 3, 5, 7 …", "or padding: valid")
@@ -110,18 +113,20 @@ def conv2d(
     return _activated(module, activation), (filters, *after)
 
 
-def max_pool(shape: Shape, size: int = 2, *, stride: int | None = None) -> tuple[nn.Module, Shape]:
-    """The largest of each size × size window."""
-    return nn.MaxPool2d(size, stride), _pooled(shape, size, stride, "max_pool")
+def max_pool(shape: Shape, size: Value = 2, *, stride: Value = None) -> tuple[nn.Module, Shape]:
+    """Take the maximum of each size × size window."""
+    (size, stride), after = _pooled(shape, size, stride, "max_pool")
+    return nn.MaxPool2d(size, stride), after
 
 
-def avg_pool(shape: Shape, size: int = 2, *, stride: int | None = None) -> tuple[nn.Module, Shape]:
-    """The mean of each size × size window."""
-    return nn.AvgPool2d(size, stride), _pooled(shape, size, stride, "avg_pool")
+def avg_pool(shape: Shape, size: Value = 2, *, stride: Value = None) -> tuple[nn.Module, Shape]:
+    """Take the mean of each size × size window."""
+    (size, stride), after = _pooled(shape, size, stride, "avg_pool")
+    return nn.AvgPool2d(size, stride), after
 
 
 def global_pool(shape: Shape) -> tuple[nn.Module, Shape]:
-    """The mean of each channel over the whole image."""
+    """Take the mean of each channel over the whole image."""
     return GlobalPool(), (_image(shape, "global_pool")[0],)
 
 
@@ -136,29 +141,25 @@ def batch_norm(shape: Shape, *, momentum: float = 0.1, eps: float = 1e-5) -> tup
 
 
 def layer_norm(shape: Shape, *, eps: float = 1e-5) -> tuple[nn.Module, Shape]:
-    """Normalise each example: over the last axis, for images over all (Ba, Kiros and Hinton 2016)."""
+    """Normalise each example over the last axis, an image over all axes (Ba, Kiros and Hinton 2016)."""
     return nn.LayerNorm(list(shape if len(shape) == 3 else shape[-1:]), eps=eps), shape
 
 
-def group_norm(shape: Shape, groups: int | str = 8, *, eps: float = 1e-5) -> tuple[nn.Module, Shape]:
-    """Normalise groups of channels of each example (Wu and He 2018); `auto`: the most groups up to 8 that come out even."""
+def group_norm(shape: Shape, groups: Value = 8, *, eps: float = 1e-5) -> tuple[nn.Module, Shape]:
+    """Normalise groups of channels of each example (Wu and He 2018); `auto`: the largest divisor of the channels up to 8."""
     if len(shape) not in (1, 3):
         raise LayerMismatch(f"group_norm cannot read {list(shape)}", "an image or a row")
     channels = shape[0]
-    if groups == "auto":
-        groups = even_groups(channels)
-    _whole(groups, "groups")
-    assert isinstance(groups, int)
+    groups = even_groups(channels) if groups == "auto" else _whole(groups, "groups")
     if channels % groups:
         raise LayerMismatch(f"{channels} channels cannot be divided into {groups} groups", f"a divisor of {channels}")
     return nn.GroupNorm(groups, channels, eps=eps), shape
 
 
-def scattering(shape: Shape, scales: int = 2, *, directions: int = 8) -> tuple[nn.Module, Shape]:
-    """Features of an image by fixed wavelets of so many scales and directions (Bruna and Mallat 2013); nothing is learned."""
+def scattering(shape: Shape, scales: Value = 2, *, directions: Value = 8) -> tuple[nn.Module, Shape]:
+    """Compute image features with fixed wavelets (Bruna and Mallat 2013); the layer has no trainable weights."""
     channels, height, width = _image(shape, "scattering")
-    _whole(scales, "scales")
-    _whole(directions, "directions")
+    scales, directions = _whole(scales, "scales"), _whole(directions, "directions")
     if directions > MOST_DIRECTIONS:
         raise LayerMismatch(f"{directions} directions are too many", f"at most {MOST_DIRECTIONS}")
     if min(height, width) < 2 ** (scales + 1):
@@ -171,45 +172,46 @@ def scattering(shape: Shape, scales: int = 2, *, directions: int = 8) -> tuple[n
 
 
 def even_groups(channels: int) -> int:
-    """The largest number up to 8 that divides the channels."""
+    """Return the largest divisor of the channels up to 8."""
     return max(groups for groups in range(1, 9) if channels % groups == 0)
 
 
-def dropout(shape: Shape, rate: Any) -> tuple[nn.Module, Shape]:
-    """Set a share of the values to 0 while training (Srivastava et al. 2014)."""
+def dropout(shape: Shape, rate: Value) -> tuple[nn.Module, Shape]:
+    """Set a random fraction of the values to 0 during training (Srivastava et al. 2014)."""
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-        raise LayerMismatch(f"the rate of dropout is {rate!r}", "a share from 0 to below 1")
+        raise LayerMismatch(f"the rate of dropout is {rate!r}", "a fraction from 0 to below 1")
     return nn.Dropout(rate), shape
 
 
-def embedding(shape: Shape, size: int, *, vocabulary: int) -> tuple[nn.Module, Shape]:
-    """A vector for each of `vocabulary` ids: [T] to [T, size]."""
-    _whole(size, "size")
-    _whole(vocabulary, "vocabulary")
+def embedding(shape: Shape, size: Value, *, vocabulary: Value) -> tuple[nn.Module, Shape]:
+    """Look up a vector for each of `vocabulary` ids: [time] to [time, size]."""
+    size, vocabulary = _whole(size, "size"), _whole(vocabulary, "vocabulary")
     if len(shape) != 1:
         raise LayerMismatch(f"embedding reads a row of ids, the layer before gives {list(shape)}", fix="put it first")
     return nn.Sequential(ToIds(), nn.Embedding(vocabulary, size)), (shape[0], size)
 
 
 class ToIds(nn.Module):
-    """Whole numbers that came as floats, as indices."""
+    """Convert ids that arrive as floats to indices."""
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Real[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
         return inputs.long()
 
 
-def gru(shape: Shape, units: int, *, bidirectional: bool = False, sequences: bool = False) -> tuple[nn.Module, Shape]:
-    """A gated recurrent layer (Cho et al. 2014); gives the last step's output, or all with `sequences: true`."""
+def gru(shape: Shape, units: Value, *, bidirectional: bool = False, sequences: bool = False) -> tuple[nn.Module, Shape]:
+    """Apply a gated recurrent layer (Cho et al. 2014); returns the last step's output, or all with `sequences: true`."""
     return _recurrent(nn.GRU, shape, units, bidirectional, sequences, "gru")
 
 
-def lstm(shape: Shape, units: int, *, bidirectional: bool = False, sequences: bool = False) -> tuple[nn.Module, Shape]:
-    """A long short-term memory layer (Hochreiter and Schmidhuber 1997); options as for gru."""
+def lstm(
+    shape: Shape, units: Value, *, bidirectional: bool = False, sequences: bool = False
+) -> tuple[nn.Module, Shape]:
+    """Apply a long short-term memory layer (Hochreiter and Schmidhuber 1997); options as for gru."""
     return _recurrent(nn.LSTM, shape, units, bidirectional, sequences, "lstm")
 
 
-def reshape(shape: Shape, to: Any) -> tuple[nn.Module, Shape]:
-    """The same values in another shape."""
+def reshape(shape: Shape, to: Value) -> tuple[nn.Module, Shape]:
+    """Arrange the same values in another shape."""
     if (
         not isinstance(to, list)
         or not all(isinstance(n, int) and n > 0 for n in to)
@@ -248,8 +250,8 @@ LAYERS: dict[str, Callable[..., tuple[nn.Module, Shape]]] = {
 }
 
 
-def split_layer(layer: Layer) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-    """A layer of the recipe as name, main value (none or one) and options."""
+def split_layer(layer: Layer) -> tuple[str, tuple[object, ...], dict[str, object]]:
+    """Split a layer of the recipe into name, main value (none or one) and options."""
     if isinstance(layer, str):
         return layer, (), {}
     if not layer:
@@ -259,7 +261,7 @@ def split_layer(layer: Layer) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
 
 
 def resolve_auto(layers: list[Layer], outputs: int) -> list[Layer]:
-    """The list with `{dense: auto}` replaced by the number of outputs that the data asks for."""
+    """Replace `{dense: auto}` by the number of outputs that the data needs."""
     return [
         {**layer, "dense": outputs} if isinstance(layer, dict) and layer.get("dense") == "auto" else layer
         for layer in layers
@@ -267,35 +269,17 @@ def resolve_auto(layers: list[Layer], outputs: int) -> list[Layer]:
 
 
 def build_layer(layer: Layer, shape: Shape, place: str) -> tuple[nn.Module, Shape]:
-    """One layer's module, freshly initialised, and the shape after it.
+    """Build one layer's module, freshly initialised, and return it with its output shape.
 
     Args:
-        place: where the layer stands in the recipe, for the error: "model.layers, layer 3".
+        place: the layer's position in the recipe, for the error: "model.layers, layer 3".
 
     Raises:
         RecipeError: an unknown layer or option, a wrong value, or a shape that does not fit.
     """
     try:
         name, value, options = split_layer(layer)
-        if name in ("softmax", "log_softmax"):
-            raise LayerMismatch(f"{name} is not a layer here: every loss is computed from logits", fix="leave it out")
-        if name not in LAYERS:
-            raise _unknown("layer", name, list(LAYERS))
-        parameters = inspect.signature(LAYERS[name]).parameters.values()
-        known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-        main = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
-        if value and not main:
-            raise LayerMismatch(f"{name} takes no value", f"just `{name}`")
-        if not value and main and main[0].default is inspect.Parameter.empty:
-            raise LayerMismatch(f"{name} needs its {main[0].name}", f"{{{name}: {main[0].name.upper()}}}")
-        for option in options:
-            if option not in known:
-                raise _unknown(f"option of {name}", option, known)
-        missing = [
-            p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in options
-        ]
-        if missing:
-            raise LayerMismatch(f"{name} needs the option {missing[0]}", f"{{{name}: …, {missing[0]}: …}}")
+        _check_signature(name, value, options)
         return LAYERS[name](shape, *value, **options)
     except LayerMismatch as error:
         raise RecipeError(str(error), place=place, found=layer, expected=error.expected, fix=error.fix) from None
@@ -303,11 +287,38 @@ def build_layer(layer: Layer, shape: Shape, place: str) -> tuple[nn.Module, Shap
         raise RecipeError(f"the layer refuses its values: {error}", place=place, found=layer) from error
 
 
-def initialise(module: nn.Module) -> None:
-    """Starting weights in place, from the global random state.
+def _check_signature(name: str, value: tuple[object, ...], options: dict[str, object]) -> None:
+    """Check that a layer exists and takes this value and these options.
 
-    Dense and recurrent layers get Glorot and Bengio's (2010) uniform weights and zero biases, as in Keras and the
-    text-books; convolutions He et al.'s (2015) normal ones, made for ReLU. Norms and embeddings keep PyTorch's.
+    Raises:
+        LayerMismatch: it does not.
+    """
+    if name in ("softmax", "log_softmax"):
+        raise LayerMismatch(f"{name} is not a layer here: every loss is computed from logits", fix="leave it out")
+    if name not in LAYERS:
+        raise _unknown("layer", name, list(LAYERS))
+    parameters = inspect.signature(LAYERS[name]).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    main = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+    if value and not main:
+        raise LayerMismatch(f"{name} takes no value", f"just `{name}`")
+    if not value and main and main[0].default is inspect.Parameter.empty:
+        raise LayerMismatch(f"{name} needs its {main[0].name}", f"{{{name}: {main[0].name.upper()}}}")
+    for option in options:
+        if option not in known:
+            raise _unknown(f"option of {name}", option, known)
+    missing = [
+        p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in options
+    ]
+    if missing:
+        raise LayerMismatch(f"{name} needs the option {missing[0]}", f"{{{name}: …, {missing[0]}: …}}")
+
+
+def initialise(module: nn.Module) -> None:
+    """Initialise the weights in place, from the global random state.
+
+    Dense and recurrent layers get Glorot and Bengio's (2010) uniform weights and zero biases, as in Keras and in
+    textbooks; convolutions get He et al.'s (2015) normal weights, derived for ReLU. Norms and embeddings keep PyTorch's.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear):
@@ -330,9 +341,9 @@ def _activated(module: nn.Module, activation: str | None) -> nn.Module:
 
 
 def _recurrent(
-    kind: type[nn.GRU] | type[nn.LSTM], shape: Shape, units: int, bidirectional: bool, sequences: bool, name: str
+    kind: type[nn.GRU] | type[nn.LSTM], shape: Shape, units: Value, bidirectional: bool, sequences: bool, name: str
 ) -> tuple[nn.Module, Shape]:
-    _whole(units, "units")
+    units = _whole(units, "units")
     if len(shape) != 2:
         raise LayerMismatch(
             f"{name} reads a sequence [steps, features], the layer before gives {list(shape)}",
@@ -343,18 +354,18 @@ def _recurrent(
     return module, (shape[0], width) if sequences else (width,)
 
 
-def _pooled(shape: Shape, size: int, stride: int | None, name: str) -> Shape:
+def _pooled(shape: Shape, size: Value, stride: Value, name: str) -> tuple[tuple[int, int], Shape]:
+    """Return the checked size and stride of a pooling layer, and its output shape."""
     channels, height, width = _image(shape, name)
-    _whole(size, "size")
-    if stride is not None:
-        _whole(stride, "stride")
-    after = tuple((side - size) // (stride or size) + 1 for side in (height, width))
+    size = _whole(size, "size")
+    stride = size if stride is None else _whole(stride, "stride")
+    after = tuple((side - size) // stride + 1 for side in (height, width))
     if min(after) < 1:
         raise LayerMismatch(
             f"nothing is left of an image {list(shape)} after {name} of {size}",
-            fix="leave this layer out, or resize the images: data.resize",
+            fix="remove this layer, or resize the images: data.resize",
         )
-    return channels, *after
+    return (size, stride), (channels, *after)
 
 
 def _image(shape: Shape, name: str) -> tuple[int, int, int]:
@@ -366,12 +377,18 @@ def _image(shape: Shape, name: str) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def _whole(value: object, name: str) -> None:
+def _whole(value: Value, name: str) -> int:
+    """Return a whole number above 0.
+
+    Raises:
+        LayerMismatch: it is none, or too large.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         hint = "; `auto` is for the last dense layer" if value == "auto" else ""
         raise LayerMismatch(f"{name} is {value!r}", f"a whole number above 0{hint}")
     if value > 1_000_000:
         raise LayerMismatch(f"{name} is {value:,}", "at most 1,000,000")
+    return value
 
 
 def _unknown(what: str, found: object, known: list[str]) -> LayerMismatch:
@@ -382,7 +399,7 @@ def _unknown(what: str, found: object, known: list[str]) -> LayerMismatch:
 
 
 def seeded(seed: int, build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a module whose starting weights depend on the seed alone; the global random state is left as it was."""
+    """Build a module whose initial weights depend on the seed alone; the global random state does not change."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = build()
@@ -391,5 +408,5 @@ def seeded(seed: int, build: Callable[[], nn.Module]) -> nn.Module:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """A matrix and a bias: torch's layer, or GPT-2's, which the library calls a convolution of one place."""
+    """Return whether a module is a linear layer: torch's, or GPT-2's, which the library calls Conv1D."""
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"

@@ -1,18 +1,19 @@
-"""Networks without memory: their weights have a shape, a type and a place, and no numbers.
+"""Build networks with meta weights: tensors that have a shape, a type and a device, but no data.
 
-What is computed with them has no numbers either and takes next to no time, so a training step of any size can be followed on any
-machine. What depends on the data alone stays real: whether a batch holds several documents, how long its texts are.
+Computing with them gives tensors without data in next to no time, so a training step of any size can be traced on any machine.
+What depends on the input data alone stays real: whether a batch holds several documents, and how long its texts are.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -24,7 +25,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# What is raised where a network looks at numbers that are not there, or computes what has no rule for its shape.
+# Raised where a network reads data that a tensor does not have, or applies an operation without a rule for its shape.
 NUMBERS_ARE_WANTED = (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -33,14 +34,14 @@ NUMBERS_ARE_WANTED = (
 )
 
 Weights = Literal["read", "random", "none", "parts"]
-"""What the weights of a new network are: as recipe and files say; random, where files would say; without memory; without memory but for an
-adapter's, as each process gets its part of the others later."""
+"""The weights of a new network: as recipe and files say; random in place of a file's; meta; meta except for an adapter's, where each
+process gets its shard of the others later."""
 _numbers: ContextVar[Weights] = ContextVar("numbers", default="read")
 
 
 @contextmanager
 def weights(numbers: Weights) -> Generator[None]:
-    """What networks that are made within have as weights. `hollow` makes those without memory fit to compute with."""
+    """Set which weights networks built within get. `hollow` prepares meta weights for computing."""
     token = _numbers.set(numbers)
     try:
         with nullcontext() if memory_is_taken() else torch.device("meta"):
@@ -50,26 +51,30 @@ def weights(numbers: Weights) -> Generator[None]:
 
 
 def weights_are_read() -> bool:
-    """Whether pretrained weights are read from their files."""
+    """Return whether pretrained weights are read from their files."""
     return _numbers.get() == "read"
 
 
 def memory_is_taken() -> bool:
-    """Whether what is made here has numbers."""
+    """Return whether networks built here have data in memory."""
     return _numbers.get() in ("read", "random")
 
 
-def hollow(network: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
-    """Let a network that was made without memory pass for one on the processor. Tensors that have numbers keep them.
+# A module's parameters or buffers by name.
+Tensors = dict[str, Tensor | None] | dict[str, nn.Parameter | None]
+
+
+def hollow(network: nn.Module) -> list[tuple[Tensors, str, Tensor]]:
+    """Replace a network's meta tensors by fake tensors on the CPU; tensors that have data stay.
 
     Returns:
-        What was replaced: where, under which name, and by it.
+        For each replaced tensor: the dictionary that held it, its name, and the tensor itself.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     found: dict[int, Tensor] = {}
-    replaced: list[tuple[dict[str, Any], str, Tensor]] = []
+    replaced: list[tuple[Tensors, str, Tensor]] = []
     for module in network.modules():
-        for kept in (module._parameters, module._buffers):  # pyright: ignore[reportPrivateUsage]  the only way to put in another
+        for kept in (module._parameters, module._buffers):  # pyright: ignore[reportPrivateUsage]  the only way to replace one
             for name, value in kept.items():
                 if value is None or not is_in_no_memory(value):
                     continue
@@ -84,7 +89,7 @@ def hollow(network: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
 
 @contextmanager
 def hollowed(network: nn.Module) -> Generator[None]:
-    """Let the network be computed with, where it was made without memory, and put everything back."""
+    """Replace a network's meta weights by fake ones within, and restore them at the end."""
     if not has_no_numbers(network):
         yield
         return
@@ -94,37 +99,40 @@ def hollowed(network: nn.Module) -> Generator[None]:
             yield
     finally:
         for kept, name, value in replaced:
-            kept[name] = value
+            kept[name] = value  # pyright: ignore
 
 
 def has_no_numbers(network: nn.Module) -> bool:
-    """Whether a network was made without memory: then all of its weights were."""
+    """Return whether a network has meta weights: then all of its weights are."""
     return any(is_meta(value) for value in itertools.islice(network.parameters(), 1))
 
 
 def is_in_no_memory(tensor: Tensor) -> bool:
-    """Whether a tensor was made without memory and cannot be computed with yet."""
+    """Return whether a tensor is a meta tensor that was not replaced by a fake one."""
     return tensor.is_meta and not isinstance(tensor, FakeTensor)
 
 
 def is_meta(tensor: Tensor) -> bool:
-    """Whether a tensor has no numbers."""
+    """Return whether a tensor has no data."""
     return tensor.is_meta or isinstance(tensor, FakeTensor)
 
 
+Operation = Callable[..., object]
 aten = torch.ops.aten
-# Operations that look at places: with hollow tensors a mask cannot say how many, so the places are looked up first.
+# Operations that take indices. A mask gives no result shape without data, so it is turned into positions first.
 BY_PLACE = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 
 
 class Hollowness(TorchDispatchMode):
-    """What hollow tensors need where a result's shape depends on numbers that are there."""
+    """Compute operations on fake tensors whose result shape depends on real data."""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Operation, types: object, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> object:
         return self.computed(func, args, kwargs or {})
 
-    def computed(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """What the operation gives."""
+    def computed(self, func: Operation, args: Sequence[Any], kwargs: dict[str, Any]) -> object:
+        """Return the result of the operation."""
         if func in BY_PLACE and is_meta(args[0]):
             args = (args[0], _places(args[1]), *args[2:])
         elif func in SHAPES and is_meta(args[0]):
@@ -133,7 +141,7 @@ class Hollowness(TorchDispatchMode):
 
 
 def _places(indices: list[Tensor | None]) -> list[Tensor | None]:
-    """Masks as the places where they are true."""
+    """Replace masks by the positions where they are true."""
     found: list[Tensor | None] = []
     for index in indices:
         if index is not None and index.dtype == torch.bool and not is_meta(index):
@@ -143,21 +151,29 @@ def _places(indices: list[Tensor | None]) -> list[Tensor | None]:
     return found
 
 
-def _ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, *_: Any) -> Any:
-    """A loss for each recording [B], and the table of all paths [B, T, 2 L + 1] (Graves et al. 2006, section 4.1)."""
+def _ctc_loss(
+    log_probs: Float[Tensor, "time batch classes"],
+    targets: Tensor,
+    input_lengths: Sequence[int] | Tensor,
+    target_lengths: Sequence[int] | Tensor,
+    *_: object,
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch time paths"]]:
+    """Return a loss for each recording, and the table of all paths with 2 L + 1 states (Graves et al. 2006, section 4.1)."""
     moments, batch = log_probs.shape[:2]
     longest = int(max(target_lengths))
     return log_probs.new_empty(batch), log_probs.new_empty(batch, moments, 2 * longest + 1)
 
 
-def _pack_padded_sequence(inputs: Tensor, lengths: Tensor, batch_first: bool) -> Any:
-    """The moments of all sequences [ΣT, D], and how many sequences each moment has [longest]."""
+def _pack_padded_sequence(
+    inputs: Float[Tensor, "batch time features"], lengths: Int[Tensor, " batch"], batch_first: bool
+) -> tuple[Float[Tensor, "steps features"], Int[Tensor, " longest"]]:
+    """Return the steps of all sequences, and how many sequences each time step has."""
     sizes = (lengths[:, None] > torch.arange(int(lengths[0]))).sum(0)
     return inputs.new_empty(int(lengths.sum()), *inputs.shape[2:]), sizes
 
 
-# What comes of operations that PyTorch cannot tell without numbers.
-SHAPES: dict[Any, Callable[..., Any]] = {
+# The results of operations whose shape PyTorch cannot infer without data.
+SHAPES: dict[Operation, Operation] = {
     aten._ctc_loss.default: _ctc_loss,
     aten._ctc_loss.Tensor: _ctc_loss,
     aten._pack_padded_sequence.default: _pack_padded_sequence,

@@ -1,18 +1,20 @@
-"""The multi-layer perceptron: dense layers, one after another."""
+"""Define the multi-layer perceptron: dense layers, one after another."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from tunewright.models.core.layers import Shape
 from tunewright.recipe.schema import Layer
 
 
 def mlp(
-    shape: Shape, *, hidden: tuple[int, ...] = (128,), dropout: float = 0.0, activation: str = "relu"
+    shape: Shape, *, hidden: Sequence[int] = (128,), dropout: float = 0.0, activation: str = "relu"
 ) -> list[tuple[str, Layer]]:
-    """Named blocks: flatten where needed, then a dense layer for each entry of `hidden`, with dropout behind it.
+    """Return named blocks: flatten where needed, then for each entry of `hidden` a dense layer followed by dropout.
 
     Args:
-        shape: one example's shape.
+        shape: the shape of one example.
     """
     blocks: list[tuple[str, Layer]] = [("flatten", "flatten")] if len(shape) > 1 else []
     for number, units in enumerate(hidden, start=1):

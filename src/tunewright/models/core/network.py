@@ -1,4 +1,4 @@
-"""What every network here can do, and the one class of our own networks: named backbone blocks, then a head."""
+"""Define the interface of all networks, and the network made of named backbone blocks and a head."""
 
 from __future__ import annotations
 
@@ -8,58 +8,61 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from tunewright.models.core.meta_weights import hollowed
 
-# One tensor, or several by name: {"input_ids": [B, T], "attention_mask": [B, T]}.
+# One tensor, or several by name: {"input_ids": [batch, time], "attention_mask": [batch, time]}.
 Inputs = Tensor | dict[str, Tensor]
+Spec = dict[str, Any]
+"""Plain data, as a JSON file holds it, from which a network or a part of one can be made again."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a network that is frozen or trained as a whole."""
+    """Hold a part of a network that is frozen or trained as a whole."""
 
     name: str
     module: nn.Module
     part: Literal["backbone", "head"]
     prefix: str
-    """What the names of its tensors begin with in the network's state_dict."""
+    """The prefix of its tensors' names in the network's state_dict."""
     elsewhere: frozenset[str] = frozenset()
-    """Names of parameters in it that a block before it holds too: they are that one's."""
+    """Names of its parameters that an earlier block holds too; they belong to that one."""
 
     @property
     def title(self) -> str:
         return f"{self.part}.{self.name}"
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Its parameters by their names in the network."""
+        """Return its parameters by their names in the network."""
         named = {f"{self.prefix}{name}": value for name, value in self.module.named_parameters()}
         return {name: value for name, value in named.items() if name not in self.elsewhere}
 
 
 class Network(nn.Module, ABC):
-    """A network that can be frozen by blocks, saved, and made again."""
+    """Define a network that can be frozen by blocks, saved, and made again."""
 
-    spec: dict[str, Any]
-    """Plain data from which the same network can be made again."""
+    spec: Spec
+    """What the same network can be made from."""
 
     @abstractmethod
     def blocks(self) -> list[Block]:
-        """All blocks in order from the input; each parameter is in exactly one."""
+        """Return all blocks in order from the input; each parameter is in exactly one."""
 
     @abstractmethod
     def example(self) -> Inputs:
-        """Empty inputs, a batch of one."""
+        """Return inputs of zeros, a batch of one."""
 
     def rate_of(self, name: str) -> float:
-        """The multiple of the learning rate that a parameter asks for by its size; 1 unless the architecture has a rule."""
+        """Return the factor on the learning rate of a parameter; 1 unless the architecture has a rule."""
         return 1.0
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Generator[None]:
-    """Evaluation mode for a while; afterwards each module is in the mode it was in. A network without memory can be computed with."""
+    """Switch to evaluation mode and restore each module's mode at the end. Meta weights become fake ones, to compute with."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -71,22 +74,22 @@ def evaluating(network: nn.Module) -> Generator[None]:
 
 
 class SequentialNetwork(Network):
-    """A backbone and a head, each a sequence of named blocks.
+    """Compute a backbone and then a head, each a sequence of named blocks.
 
     Args:
-        backbone: the blocks in order from the input; what a fine-tune keeps.
-        head: the layers that make the outputs; what a fine-tune replaces.
-        described: plain data from which `build_network` makes the same network again.
+        backbone: the blocks in order from the input; fine-tuning keeps them.
+        head: the layers that make the outputs; fine-tuning replaces them.
+        spec: what `build_network` makes the same network from.
     """
 
-    def __init__(self, backbone: nn.Sequential, head: nn.Sequential, described: dict[str, Any]) -> None:
+    def __init__(self, backbone: nn.Sequential, head: nn.Sequential, spec: Spec) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.spec = described
+        self.spec = spec
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """[B, *input_shape] to [B, outputs]."""
+    def forward(self, inputs: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+        """Compute the outputs, the logits of a classifier."""
         return self.head(self.backbone(inputs))
 
     def blocks(self) -> list[Block]:
@@ -100,5 +103,5 @@ class SequentialNetwork(Network):
             for name, module in sequence.named_children()
         ]
 
-    def example(self) -> Tensor:
+    def example(self) -> Float[Tensor, "1 ..."]:
         return next(self.parameters()).new_zeros(1, *self.spec["input_shape"])

@@ -1,13 +1,13 @@
-"""Files of weights in the safetensors format.
+"""Read and write weights in the safetensors format.
 
-A file goes into a network with nothing missing and nothing left over.
+Loading is strict: no tensor may be missing or left over.
 """
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
-from typing import BinaryIO
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -19,7 +19,7 @@ from tunewright.limits import SAFETENSORS_HEADER_BYTES
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A safetensors file, whole or absent."""
+    """Write a safetensors file; after an interruption it is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     save_file(
@@ -29,7 +29,7 @@ def write_weights(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, by name.
+    """Read the tensors of a safetensors file, by name.
 
     Raises:
         ArtifactError: the file is missing or damaged.
@@ -49,21 +49,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def require_short_header(file: BinaryIO, path: Path) -> None:
-    """See how long a safetensors file says that its list of tensors is: the library reads it whole.
+def require_short_header(file: io.BufferedReader | io.BytesIO, path: Path) -> None:
+    """Check the header length that a safetensors file declares, as the library reads the whole header into memory.
 
     Raises:
-        ArtifactError: too long.
+        ArtifactError: it is too long.
     """
     length = int.from_bytes(file.read(8), "little")
-    rest = file.seek(0, os.SEEK_END) - 8  # one that says more than there is is damaged, as the library will say
+    rest = file.seek(0, os.SEEK_END) - 8  # a longer declared length than the file is damage, which the library reports
     SAFETENSORS_HEADER_BYTES.require(
         min(length, rest), "the list of tensors is too long", error=ArtifactError, file=path
     )
 
 
 def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Put the tensors into the network.
+    """Load the tensors into the network.
 
     Raises:
         ArtifactError: names or shapes differ.

@@ -1,16 +1,16 @@
-"""Read what goes into or comes out of a layer while a network computes."""
+"""Capture the input of a layer during a forward pass."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
 @dataclass
 class Tap:
-    """What flows into a layer, noted at each pass."""
+    """Keep the input of a layer, replaced at each forward pass."""
 
     layer: nn.Module
     value: Tensor | None = None
@@ -22,10 +22,10 @@ class Tap:
     def __exit__(self, *_: object) -> None:
         self.hook.remove()
 
-    def _note(self, _layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _note(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.value = inputs[0]
 
-    def taken(self) -> Tensor:
-        """[B, F]: the input of the last pass."""
+    def taken(self) -> Float[Tensor, "batch features"]:
+        """Return the input of the last forward pass."""
         assert self.value is not None
         return self.value

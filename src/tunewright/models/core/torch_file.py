@@ -1,7 +1,7 @@
-"""PyTorch's older files of weights (.bin, .pt, .pth): looked at before they are read, and read as tensors and nothing else.
+"""Read PyTorch's older weight files (.bin, .pt, .pth) safely: they are inspected first, and only tensors are loaded.
 
-A file of a few kilobytes can describe tensors of terabytes, or storages that reach beyond what it holds. So a zip archive is mapped
-into memory and never unpacked, a pickle is read up to a bound, and the tensors together are no larger than the file.
+A file of a few kilobytes can describe tensors of terabytes, or storages that reach beyond its end. Therefore a zip archive is
+memory-mapped and never unpacked, a pickle is read up to a limit, and all tensors together are no larger than the file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import io
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +18,10 @@ from tunewright.errors import ArtifactError, UserError
 from tunewright.files import open_regular
 from tunewright.limits import ARCHIVE_DIRECTORY_BYTES, WEIGHTS_PICKLE_BYTES
 
-# How often the bytes of a file may come in its tensors: tied weights lie in it once and have two names.
+File = io.BufferedReader | io.BytesIO
+# How often the bytes of a file may appear in its tensors: tied weights are stored once under several names.
 SHARED = 4
-# What a safetensors file can hold, and a network can be made of.
+# The types that a safetensors file and a network can hold.
 DTYPES = {
     torch.float64,
     torch.float32,
@@ -40,10 +40,10 @@ END_64 = b"PK\6\7"
 
 
 def read_old_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .pth or .bin file by name; refuses a file with anything but tensors in it.
+    """Read the tensors of a .pth or .bin file, by name.
 
     Raises:
-        ArtifactError: the file holds code, is damaged, or asks for more memory than it has bytes.
+        ArtifactError: the file holds anything but tensors, is damaged, or asks for more memory than it has bytes.
     """
     try:
         with open_regular(path, error=ArtifactError) as file:
@@ -70,12 +70,12 @@ def read_old_weights(path: Path) -> dict[str, Tensor]:
 
 
 class _Bounded:
-    """A file of the format before zip archives: pickles, and behind them the numbers, which are read by `readinto` alone.
+    """Limit the pickles of a file in the format before zip archives; tensor data is read by `readinto`, without a limit.
 
-    It has no `fileno`, so that PyTorch does not take it for a tar archive either, and unpack that.
+    It has no `fileno`, so that PyTorch does not mistake it for a tar archive and unpack it.
     """
 
-    def __init__(self, file: io.BufferedReader | Any, path: Path) -> None:
+    def __init__(self, file: File, path: Path) -> None:
         self.file, self.path = file, path
         self.seek, self.tell, self.readinto = file.seek, file.tell, file.readinto
         self.left = WEIGHTS_PICKLE_BYTES.value
@@ -93,8 +93,8 @@ class _Bounded:
         return content
 
 
-def _check_archive(file: Any, path: Path) -> None:
-    """See that a zip archive is as PyTorch writes one: nothing is compressed, and the list of tensors is short."""
+def _check_archive(file: File, path: Path) -> None:
+    """Check that a zip archive is as PyTorch writes it: nothing is compressed, and the list of tensors is short."""
     ARCHIVE_DIRECTORY_BYTES.require(
         _directory_bytes(file), "the archive has too many entries", error=ArtifactError, file=path
     )
@@ -108,8 +108,8 @@ def _check_archive(file: Any, path: Path) -> None:
                 )
 
 
-def _directory_bytes(file: Any) -> int:
-    """How large an archive's table of contents says that it is."""
+def _directory_bytes(file: File) -> int:
+    """Return the declared size of an archive's table of contents."""
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - COMMENT_BYTES - END_BYTES - 20))
     tail = file.read()
@@ -117,7 +117,7 @@ def _directory_bytes(file: Any) -> int:
     if place < 0 or len(tail) < place + END_BYTES:
         raise ValueError("the archive has no end")
     (found,) = struct.unpack_from("<L", tail, place + 12)
-    # The end of a large archive leads, 20 bytes before, to a record with 8 bytes for the size.
+    # In a large archive the 20 bytes before the end point to a record with 8 bytes for the size.
     if place >= 20 and tail[place - 20 : place - 16] == END_64:
         (where,) = struct.unpack_from("<Q", tail, place - 12)
         file.seek(min(where, size) + 40)
@@ -125,8 +125,12 @@ def _directory_bytes(file: Any) -> int:
     return found
 
 
-def _require_plain(found: Any, size: int) -> None:
-    """Raises ValueError where a file of `size` bytes holds other things than ordinary tensors, or more of them."""
+def _require_plain(found: object, size: int) -> None:
+    """Check that a file of `size` bytes holds ordinary tensors only, and not more of them than fit.
+
+    Raises:
+        ValueError: it does not.
+    """
     if not isinstance(found, dict):
         raise ValueError("it holds other things than tensors by name")
     total = 0
