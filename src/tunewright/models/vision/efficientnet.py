@@ -1,9 +1,9 @@
-"""EfficientNet-lite0: the network of Tan and Le (2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
-Networks", table 1) in the lite variant of its authors: no squeeze-and-excitation, ReLU6 in place of swish, and a stem and
-top that are never scaled.
+"""Define EfficientNet-lite0 (Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
+table 1), the lite variant of its authors: no squeeze-and-excitation, ReLU6 instead of swish, and a stem and top that are
+never scaled.
 
-Its blocks are MobileNetV2's (Sandler et al. 2018, section 3.3): widen by a 1×1 convolution, filter each channel by itself,
-narrow again without an activation, and add the input where the shape stays.
+Its blocks are MobileNetV2's (Sandler et al. 2018, section 3.3): expand with a 1×1 convolution, filter each channel
+separately, project without an activation, and add the input where the shape does not change.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,9 +31,9 @@ STEM, TOP = 32, 1280
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias, batch normalisation and, with `active`, ReLU6: [B, C, H, W] to [B, filters, ⌈H/s⌉, ⌈W/s⌉].
+    """Apply a convolution without bias, batch normalisation and, with `active`, ReLU6; the output is ⌈H/s⌉ × ⌈W/s⌉.
 
-    The padding is TensorFlow's "same", with the odd pixel at the right and the bottom: the published weights expect it.
+    The padding is TensorFlow's "same", with the odd pixel at the right and the bottom, as the published weights expect.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class ConvNorm(nn.Module):
     ):
         super().__init__()
         self.conv = nn.Conv2d(channels, filters, kernel, stride, groups=groups, bias=False)
-        # The authors' momentum, 0.01, is for hundreds of epochs: a short fine-tune would end with ImageNet's statistics.
+        # The authors' momentum, 0.01, is for hundreds of epochs: a short fine-tuning would end with ImageNet's statistics.
         self.norm = nn.BatchNorm2d(filters, eps=1e-3, momentum=0.1)
         self.active = nn.ReLU6() if active else nn.Identity()
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        # Channels last in memory: on a CPU depthwise convolutions are then up to four times as fast.
+    def forward(
+        self, inputs: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch filters height_out width_out"]:
+        # With channels last in memory, depthwise convolutions on a CPU are up to four times as fast.
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         (kernel, _), (stride, _) = self.conv.kernel_size, self.conv.stride
         if kernel > 1:
@@ -57,7 +60,7 @@ class ConvNorm(nn.Module):
 
 
 class InvertedBottleneck(nn.Module):
-    """Widen, filter each channel, narrow: [B, C, H, W] to [B, filters, ⌈H/stride⌉, ⌈W/stride⌉]."""
+    """Expand, filter each channel, project; the output is ⌈H/stride⌉ × ⌈W/stride⌉."""
 
     def __init__(self, channels: int, filters: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -67,13 +70,15 @@ class InvertedBottleneck(nn.Module):
         self.project = ConvNorm(width, filters, 1, active=False)
         self.adds = stride == 1 and channels == filters
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(
+        self, inputs: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch filters height_out width_out"]:
         hidden = self.project(self.depthwise(self.expand(inputs)))
         return hidden + inputs if self.adds else hidden
 
 
 def efficientnet_lite0(shape: Shape) -> list[tuple[str, Callable[[], nn.Module]]]:
-    """The named blocks for images [C, H, W]: stem, sixteen blocks, top, pool."""
+    """Return the named blocks for images [channels, height, width]: stem, sixteen blocks, top, pool."""
     if len(shape) != 3:
         raise LayerMismatch(
             f"EfficientNet reads images, the data has the shape {list(shape)}", fix="model.backbone: mlp"
@@ -87,7 +92,7 @@ def efficientnet_lite0(shape: Shape) -> list[tuple[str, Callable[[], nn.Module]]
 
 
 def published_names(names: Mapping[str, Tensor]) -> dict[str, str]:
-    """Our name of each tensor of the published weights (the naming of lukemelas/EfficientNet-PyTorch), by theirs.
+    """Map the tensor names of the published weights (the naming of lukemelas/EfficientNet-PyTorch) to ours.
 
     Raises:
         KeyError: a name that the network does not have.
@@ -115,7 +120,7 @@ def published_names(names: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _blocks() -> list[tuple[str, tuple[int, int, int, int]]]:
-    """Name and (kernel, stride, expansion, filters) of each block."""
+    """Return name and (kernel, stride, expansion, filters) of each block."""
     return [
         (f"stage{stage}_block{number}", (kernel, stride if number == 1 else 1, expansion, filters))
         for stage, (count, kernel, stride, expansion, filters) in enumerate(STAGES, start=1)
@@ -128,5 +133,5 @@ def _bottleneck(channels: int, filters: int, kernel: int, stride: int, expansion
 
 
 def _same(size: int, kernel: int, stride: int) -> int:
-    """The pixels of padding in all that give ⌈size / stride⌉ outputs."""
+    """Return the total padding in pixels that gives ⌈size / stride⌉ outputs."""
     return max(0, (-(-size // stride) - 1) * stride + kernel - size)

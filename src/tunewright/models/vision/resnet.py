@@ -1,4 +1,4 @@
-"""Residual networks (He et al. 2015, "Deep Residual Learning for Image Recognition").
+"""Define residual networks (He et al. 2015, "Deep Residual Learning for Image Recognition").
 
 For small images (section 4.2): resnet20, 32, 44, 56, 110; n = (depth − 2) / 6 blocks in each of three stages of 16, 32 and 64
 filters, shortcuts without parameters (option A). For large images (section 3.3 and table 1): resnet18, 34, 50.
@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tunewright.models.core.layers import GlobalPool, LayerMismatch, Shape, even_groups
 
 Blocks = list[tuple[str, Callable[[], nn.Module]]]
-# Over the batch (Ioffe and Szegedy 2015), or over groups of each example's channels (Wu and He 2018).
+# Normalisation over the batch (Ioffe and Szegedy 2015), or over groups of each example's channels (Wu and He 2018).
 Norm = Literal["batch", "group"]
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut: [B, C, H, W] to [B, filters, H/stride, W/stride].
+    """Apply two 3×3 convolutions and a shortcut; the output is H/stride × W/stride.
 
     Where the shape changes, the shortcut takes every other pixel and adds channels of zeros (option A, `project` false) or is
     a 1×1 convolution (option B).
@@ -34,13 +35,15 @@ class BasicBlock(nn.Module):
         self.norm2 = _norm(filters, norm)
         self.shortcut = _shortcut(channels, filters, stride, project, norm)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(
+        self, inputs: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch filters height_out width_out"]:
         hidden = F.relu(self.norm1(self.conv1(inputs)))
         return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(inputs))
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions and a shortcut; the stride is in the 3×3, as in the usual published weights."""
+    """Apply 1×1, 3×3 and 1×1 convolutions and a shortcut; the stride is in the 3×3, as in the usual published weights."""
 
     def __init__(self, channels: int, width: int, stride: int, *, norm: Norm = "batch") -> None:
         super().__init__()
@@ -53,26 +56,30 @@ class Bottleneck(nn.Module):
         self.norm3 = _norm(filters, norm)
         self.shortcut = _shortcut(channels, filters, stride, True, norm)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(
+        self, inputs: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch filters height_out width_out"]:
         hidden = F.relu(self.norm1(self.conv1(inputs)))
         hidden = F.relu(self.norm2(self.conv2(hidden)))
         return F.relu(self.norm3(self.conv3(hidden)) + self.shortcut(inputs))
 
 
 class SubsampleAndPad(nn.Module):
-    """The shortcut of option A: every `stride`-th pixel, and channels of zeros behind."""
+    """Take every `stride`-th pixel and append channels of zeros: the shortcut of option A."""
 
     def __init__(self, stride: int, extra: int) -> None:
         super().__init__()
         self.stride = stride
         self.extra = extra
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(
+        self, inputs: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch filters height_out width_out"]:
         return F.pad(inputs[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
 
 
 def small_resnet(depth: int) -> Callable[..., Blocks]:
-    """The networks for CIFAR-sized images: depth 6n + 2."""
+    """Return the maker of a network for CIFAR-sized images, of depth 6n + 2."""
 
     def blocks(shape: Shape, *, norm: Norm = "batch") -> Blocks:
         channels = _channels(shape)
@@ -89,7 +96,12 @@ def small_resnet(depth: int) -> Callable[..., Blocks]:
 
 
 def large_resnet(counts: tuple[int, int, int, int], *, bottleneck: bool) -> Callable[..., Blocks]:
-    """The networks for ImageNet-sized images, with so many blocks in each stage."""
+    """Return the maker of a network for ImageNet-sized images.
+
+    Args:
+        counts: the number of blocks in each stage.
+        bottleneck: use `Bottleneck` blocks instead of `BasicBlock`.
+    """
 
     def blocks(shape: Shape, *, norm: Norm = "batch") -> Blocks:
         channels = _channels(shape)
