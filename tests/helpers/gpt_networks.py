@@ -9,14 +9,20 @@ import torch
 from torch import Tensor
 
 from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer
-from tunewright.models.language.new_encoder import gpt
+from tunewright.models.language.new_encoder import Gpt
 
 SIZES: dict[str, Any] = {"layers": 3, "width": 32, "heads": 4, "context": 40}
 
 
 def gpt_network(**sizes: Any) -> Transformer:
     """Build a GPT of SIZES, changed by `sizes`, with a vocabulary of 50 tokens."""
-    config = {**gpt(**{**SIZES, **sizes}), "vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 2}
+    config = {
+        **Gpt(**{**SIZES, **sizes}).config(),
+        "vocab_size": 50,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "pad_token_id": 2,
+    }
     return build_transformer(describe_transformer("causal-lm", config, head=None, classes=None), seed=1)
 
 

@@ -15,7 +15,7 @@ from tunewright.models.hub.generate import generate
 from tunewright.models.hub.hf_files import load_backbone, write_transformer
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer, make_config
 from tunewright.models.language.gpt import GPT, is_plain
-from tunewright.models.language.new_encoder import gpt
+from tunewright.models.language.new_encoder import Gpt
 
 
 @pytest.mark.parametrize("sizes", [{}, {"kv_heads": 2}, {"tied": False}, {"theta": 500.0, "inner": 40}])
@@ -103,7 +103,7 @@ def test_drawing() -> None:
 
 
 def test_what_is_no_plain_llama_is_left_to_the_library() -> None:
-    plain = gpt(**SIZES)
+    plain = Gpt(**SIZES).config()
     assert is_plain(make_config({**plain, "vocab_size": 50}))
     for other in (
         {"attention_bias": True},
@@ -150,7 +150,7 @@ def test_mup_keeps_the_size_of_the_outputs() -> None:
 )
 def test_sizes_that_do_not_fit(sizes: dict[str, Any]) -> None:
     with pytest.raises(RecipeError) as caught:
-        gpt(**{**SIZES, **sizes})
+        Gpt(**{**SIZES, **sizes}).config()
     assert caught.value.fix
 
 

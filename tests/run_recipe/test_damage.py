@@ -35,7 +35,7 @@ from tunewright.errors import ArtifactError, TunewrightError
 from tunewright.files import refusal, sha256_file, write_record
 from tunewright.inference.model import print_predictions
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
-from tunewright.models.language.new_encoder import gpt
+from tunewright.models.language.new_encoder import Gpt
 from tunewright.pipeline.results.predictions import read_predictions
 from tunewright.pipeline.session.precision import set_precision
 from tunewright.recipe.loading import recipe_from_dict
@@ -480,7 +480,7 @@ def test_a_precision_that_is_lost_is_not_measured_again(tmp_path: Path) -> None:
         describe_transformer(
             "causal-lm",
             {
-                **gpt(layers=1, width=32, heads=2),
+                **Gpt(layers=1, width=32, heads=2).config(),
                 "vocab_size": 50,
                 "bos_token_id": 0,
                 "eos_token_id": 0,

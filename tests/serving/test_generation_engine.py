@@ -25,7 +25,7 @@ from tunewright.inference.model import Model, load_model
 from tunewright.models.hub.batched_decoding import SeparateCaches, SharedCache, decoding_batch
 from tunewright.models.hub.generate import Draw, choose, generate, read, uniforms
 from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer
-from tunewright.models.language.new_encoder import gpt
+from tunewright.models.language.new_encoder import Gpt
 from tunewright.serving.app import make_app
 from tunewright.serving.chat_template import ChatTemplate, TemplateError
 from tunewright.serving.generation_engine import StopTexts
@@ -419,7 +419,7 @@ def network_of(kind: str) -> Transformer:
     from transformers import GPT2Config, GPTNeoConfig, MambaConfig, MistralConfig
 
     config: dict[str, Any] = {
-        "gpt": {**gpt(layers=2, width=32, heads=4, context=700), "vocab_size": 50},
+        "gpt": {**Gpt(layers=2, width=32, heads=4, context=700).config(), "vocab_size": 50},
         "gpt2": GPT2Config(n_layer=2, n_embd=32, n_head=4, vocab_size=50, n_positions=700).to_dict(),
         "mistral": MistralConfig(
             hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64, vocab_size=50, sliding_window=16

@@ -24,7 +24,7 @@ from tunewright.data.prepare.prepare import prepare
 from tunewright.data.text.conversations import Shape, Turn, conversation, recognise
 from tunewright.errors import DataError, RecipeError, UserError
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
-from tunewright.models.language.new_encoder import gpt
+from tunewright.models.language.new_encoder import Gpt
 from tunewright.recipe.schema import Data
 from tunewright.run_recipe import run
 from tunewright.tasks.language_model.chat_encoder import ChatExamples, packed
@@ -117,7 +117,12 @@ def rendered(count: int) -> list[Rendered]:
 
 
 def gradients(bins: list[list[int]], accumulate: int, size: int) -> dict[str, Tensor]:
-    config = {**gpt(layers=2, width=32, heads=4, context=40), "vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0}
+    config = {
+        **Gpt(layers=2, width=32, heads=4, context=40).config(),
+        "vocab_size": 50,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
     network = build_transformer(describe_transformer("causal-lm", config, head=None, classes=None), seed=1)
     conversations = rendered(9)
     examples = ChatExamples(conversations=conversations, numbers=torch.arange(9), bins=bins)

@@ -26,7 +26,7 @@ from tunewright.data.text.preferences import Preference, preference, recognise_p
 from tunewright.errors import DataError, RecipeError, UserError
 from tunewright.files import write_record
 from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer
-from tunewright.models.language.new_encoder import gpt
+from tunewright.models.language.new_encoder import Gpt
 from tunewright.run_recipe import run
 from tunewright.tasks.language_model.chat_encoder import ChatExamples
 from tunewright.tasks.language_model.chat_template import Rendered
@@ -57,7 +57,12 @@ def test_an_answer_that_is_certain_has_finite_odds() -> None:
 
 
 def network_of(seed: int) -> Transformer:
-    config = {**gpt(layers=2, width=32, heads=4, context=40), "vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0}
+    config = {
+        **Gpt(layers=2, width=32, heads=4, context=40).config(),
+        "vocab_size": 50,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
     return build_transformer(describe_transformer("causal-lm", config, head=None, classes=None), seed=seed)
 
 

@@ -1,38 +1,39 @@
-"""The head of a masked language model computed where it is needed: at M chosen positions instead of all B · T of them.
+"""Compute the head of a masked language model at selected positions instead of all.
 
-With 30,000 pieces, 32 texts of 128 tokens have 500 MB of logits, of which training reads 15 %.
+With 30,000 tokens in the vocabulary, 32 texts of 128 tokens have 500 MB of logits, of which training uses 15 %.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from tunewright.models.core.meta_weights import has_no_numbers
 from tunewright.models.core.network import Network, evaluating
 
-# The name, among a batch's inputs, of the positions [B, T] bool whose logits are wanted.
+# The name, among a batch's inputs, of the bool mask [batch, time] of the positions whose logits are needed.
 WANTED = "wanted"
-# Rounding may differ: matrices of another shape are multiplied in another order.
+# Rounding differs: products of matrices of another shape add up in another order.
 TOLERANCE = 1e-4
 
 
 @contextmanager
-def selected(base: nn.Module, wanted: Tensor) -> Generator[None]:
-    """Within, the part of a model below its head gives the states of the wanted positions alone, as one text [1, M, H].
+def selected(base: nn.Module, wanted: Bool[Tensor, "batch time"]) -> Generator[None]:
+    """Let the base of a model return the states of the wanted positions only, as one text [1, tokens, features].
 
-    So whatever head an architecture has works as always, on fewer tokens.
+    The head of any architecture then works unchanged, on fewer tokens.
     """
 
-    def narrow(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        states = output[0][wanted].unsqueeze(0)
+    def narrow(
+        _module: nn.Module, _inputs: object, output: tuple[Tensor, ...] | dict[str, Tensor]
+    ) -> tuple[Tensor, ...] | dict[str, Tensor]:
         if isinstance(output, tuple):
-            return (states, *output[1:])
-        output["last_hidden_state"] = states
+            return (output[0][wanted].unsqueeze(0), *output[1:])
+        output["last_hidden_state"] = output["last_hidden_state"][wanted].unsqueeze(0)
         return output
 
     hook = base.register_forward_hook(narrow)
@@ -43,9 +44,9 @@ def selected(base: nn.Module, wanted: Tensor) -> Generator[None]:
 
 
 def selection_is_exact(network: Network) -> bool:
-    """Whether the head gives the same at a position by itself as among all: not if it looks at the others too."""
+    """Return whether the head gives the same logits at selected positions as at all: not if it depends on other positions."""
     if has_no_numbers(network):
-        return True  # nothing can be compared
+        return True  # there is no data to compare
     inputs = network.example()
     assert isinstance(inputs, dict)
     ids = inputs["input_ids"]
