@@ -1,43 +1,51 @@
-"""A network that hears: what all of them share, whatever they are made of.
+"""Define the interface of all speech recognition networks.
 
-Shapes: B recordings, T moments of the input, M numbers for each, S moments of the output, K letters and the blank.
+Dimensions: batch recordings, time frames or samples of the input, bands values of each frame, steps of the output (fewer than the
+input's frames), classes: the characters and the blank.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from tunewright.models.core.network import Block, Network
+from tunewright.models.core.network import Block, Network, Spec
 
-# The output that stands for no letter.
+# The class that stands for no character.
 BLANK = 0
+
+Lengths = Int[Tensor, " batch"]
+Recordings = dict[str, Tensor]
+"""{"features": [batch, time, bands], or [batch, time] for a network on waveforms, "lengths": [batch]}."""
 
 
 class Recogniser(Network):
-    """The network of a description {"speech": {"name", "reads", "width", "outputs", …}}.
+    """Map recordings to log probabilities [batch, steps, classes].
 
-    Called with {"features": [B, T, M], or [B, T] where it reads samples, "lengths": [B]} it gives log probabilities [B, S, K];
-    what it gives for a recording does not depend on what else is in the batch.
+    The output for a recording does not depend on the other recordings in the batch.
+
+    Args:
+        spec: {"speech": {"name", "reads", "width", "outputs", …}}.
     """
 
-    def __init__(self, described: dict[str, Any]) -> None:
+    def __init__(self, spec: Spec) -> None:
         super().__init__()
-        self.spec = described
+        self.spec = spec
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Spec:
+        """Return the part of `spec` about speech."""
         return self.spec["speech"]
 
-    def moments(self, lengths: Tensor) -> Tensor:
-        """[B] of the input to [B] of the output."""
+    def moments(self, lengths: Lengths) -> Lengths:
+        """Return the number of output steps for each number of input frames."""
         raise NotImplementedError
 
     def read_weights(self, folder: Path) -> None:
-        """Take pretrained weights from a folder of the Transformers library, where the network is one of it."""
+        """Load pretrained weights from a folder of the Transformers library, for a network of that library."""
         raise NotImplementedError
 
     def blocks(self) -> list[Block]:
@@ -46,12 +54,12 @@ class Recogniser(Network):
             for name, module in self.named_children()
         ]
 
-    def example(self) -> dict[str, Tensor]:
+    def example(self) -> Recordings:
         device, width = next(self.parameters()).device, self.facts["width"]
         shape = (1, 8000) if width == 1 else (1, 100, width)
         return {"features": torch.zeros(shape, device=device), "lengths": torch.tensor([shape[1]], device=device)}
 
 
-def present(lengths: Tensor, longest: int) -> Tensor:
-    """[B, longest]: which moments are in the recordings, and not behind their ends."""
+def present(lengths: Lengths, longest: int) -> Bool[Tensor, "batch {longest}"]:
+    """Return a mask that is true within each recording and false in its padding."""
     return torch.arange(longest, device=lengths.device) < lengths[:, None]

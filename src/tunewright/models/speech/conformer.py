@@ -1,31 +1,40 @@
-"""Conformer: attention for what is far, convolutions for what is near (Gulati et al. 2020), with a letter or nothing for each moment.
+"""Define Conformer: attention for global context, convolutions for local context (Gulati et al. 2020), trained with CTC.
 
-A layer is half a feed-forward part, self-attention, a convolution, another half, and a norm (section 2). Positions are
-sines and cosines that are added at the beginning, and the convolution has a layer norm where the paper has a batch norm, so that
-a recording is heard alike in every batch.
+A layer is half a feed-forward step, self-attention, a convolution, another half step, and a norm (section 2). Positions are
+sines and cosines added to the input of the first layer. The convolution has a layer norm where the paper has a batch norm, so
+that the output for a recording does not depend on the rest of the batch.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import torch
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tunewright.models.core.layers import seeded
-from tunewright.models.speech.base import Recogniser, present
+from tunewright.models.core.network import Spec
+from tunewright.models.speech.base import Lengths, Recogniser, Recordings, present
 from tunewright.random import mix
 from tunewright.recipe.schema import LayerCount
 
 Positive = Annotated[int, Field(gt=0)]
+Hidden = Float[Tensor, "batch steps features"]
+Present = Bool[Tensor, "batch steps"]
+"""True within each recording."""
 
 
-class Shorter(nn.Module):
-    """Two convolutions over time and frequency, each with a step of 2 in frequency, and in time where it is asked for.
-    [B, T, M] to [B, S, D]."""
+class Subsampling(nn.Module):
+    """Apply two convolutions over time and frequency, each with stride 2 in frequency.
+
+    Args:
+        moment: the total stride in time, 2 or 4.
+    """
 
     def __init__(self, bands: int, width: int, moment: int) -> None:
         super().__init__()
@@ -37,7 +46,7 @@ class Shorter(nn.Module):
         left = ((bands + 1) // 2 + 1) // 2
         self.out = nn.Linear(width // 4 * left, width)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Float[Tensor, "batch time bands"], lengths: Lengths) -> tuple[Hidden, Lengths]:
         x = x.unsqueeze(1)
         for layer, step in zip(self.layers, self.steps, strict=True):
             lengths = (lengths + step - 1) // step
@@ -46,15 +55,15 @@ class Shorter(nn.Module):
         return self.out(x.transpose(1, 2).flatten(2)), lengths
 
 
-class Feed(nn.Sequential):
-    """[B, S, D] to [B, S, D]."""
+class FeedForward(nn.Sequential):
+    """Apply a norm and two linear layers, of four times the width between them."""
 
     def __init__(self, width: int) -> None:
         super().__init__(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
 
 
-class Near(nn.Module):
-    """The convolution: a gated linear layer, each dimension over `kernel` moments, a norm, a linear layer. [B, S, D] to [B, S, D]."""
+class ConvolutionModule(nn.Module):
+    """Apply a gated linear layer, a depthwise convolution over `kernel` steps, a norm and a linear layer."""
 
     def __init__(self, width: int, kernel: int) -> None:
         super().__init__()
@@ -64,25 +73,25 @@ class Near(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, there: Tensor) -> Tensor:
+    def forward(self, x: Hidden, there: Present) -> Hidden:
         x = F.glu(self.gate(self.before(x))) * there[..., None]
         x = self.over(x.transpose(1, 2)).transpose(1, 2)
         return self.out(F.silu(self.norm(x)))
 
 
 class Layer(nn.Module):
-    """[B, S, D] to [B, S, D]."""
+    """Apply one Conformer layer."""
 
     def __init__(self, width: int, heads: int, kernel: int) -> None:
         super().__init__()
         self.heads = heads
-        self.first, self.second = Feed(width), Feed(width)
+        self.first, self.second = FeedForward(width), FeedForward(width)
         self.norm = nn.LayerNorm(width)
         self.query_key_value, self.mixed = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.near = Near(width, kernel)
+        self.near = ConvolutionModule(width, kernel)
         self.last = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, there: Tensor) -> Tensor:
+    def forward(self, x: Hidden, there: Present) -> Hidden:
         x = x + self.first(x) / 2
         parts = self.query_key_value(self.norm(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         found = F.scaled_dot_product_attention(parts[0], parts[1], parts[2], attn_mask=there[:, None, None])
@@ -92,22 +101,23 @@ class Layer(nn.Module):
 
 
 class Conformer(Recogniser):
-    """The network of a description."""
+    """Build a Conformer from its spec."""
 
-    def __init__(self, described: dict[str, Any], seed: int) -> None:
-        super().__init__(described)
+    def __init__(self, spec: Spec, seed: int) -> None:
+        super().__init__(spec)
         facts = self.facts
         width = facts["hidden"]
 
-        def made(name: str, make: Any) -> None:
+        def add(name: str, make: Callable[[], nn.Module]) -> None:
             self.add_module(name, seeded(mix(seed, name), make))
 
-        made("shorter", lambda: Shorter(facts["width"], width, facts["moment"]))
+        add("shorter", lambda: Subsampling(facts["width"], width, facts["moment"]))
         for number in range(1, facts["layers"] + 1):
-            made(f"layer{number}", lambda: Layer(width, facts["heads"], facts["kernel"]))
-        made("head", lambda: nn.Linear(width, facts["outputs"]))
+            add(f"layer{number}", lambda: Layer(width, facts["heads"], facts["kernel"]))
+        add("head", lambda: nn.Linear(width, facts["outputs"]))
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+    def forward(self, inputs: Recordings) -> Float[Tensor, "batch steps classes"]:
+        """Compute log probabilities."""
         parts = dict(self.named_children())
         x, lengths = parts["shorter"](inputs["features"], inputs["lengths"])
         there = present(lengths, x.shape[1])
@@ -117,14 +127,14 @@ class Conformer(Recogniser):
                 x = part(x, there)
         return parts["head"](x).float().log_softmax(-1)
 
-    def moments(self, lengths: Tensor) -> Tensor:
+    def moments(self, lengths: Lengths) -> Lengths:
         for step in (2, self.facts["moment"] // 2):
             lengths = (lengths + step - 1) // step
         return lengths
 
 
-def positions(count: int, width: int) -> Tensor:
-    """[count, width]: sin and cos of the place at rising wave lengths (Vaswani et al. 2017, section 3.5)."""
+def positions(count: int, width: int) -> Float[Tensor, "{count} {width}"]:
+    """Return sine and cosine of each position at increasing wavelengths (Vaswani et al. 2017, section 3.5)."""
     rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
     angles = torch.arange(count)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :width]
@@ -138,8 +148,13 @@ def conformer(
     kernel: Annotated[int, Field(gt=0)] = 15,
     moment: Literal[2, 4] = 2,
     features: Literal["log_mel", "mfcc"] = "log_mel",
-) -> dict[str, Any]:
-    """The options: `moment`, how many moments of 10 ms become one."""
+) -> Spec:
+    """Return the options of a Conformer.
+
+    Args:
+        kernel: the steps that a convolution covers; an even number is rounded up.
+        moment: how many frames of 10 ms become one step.
+    """
     return {
         "reads": features,
         "moment": moment,

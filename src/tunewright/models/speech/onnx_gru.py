@@ -1,4 +1,4 @@
-"""A gated recurrent layer as one operation, for files of operations: torch would write its steps out one by one, for one length alone."""
+"""Define a gated recurrent layer as one operation for ONNX: torch would unroll its steps, for one sequence length only."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+# Written out, as torch cannot infer it from annotations with shapes.
+SCHEMA = "(Tensor x, Tensor weight, Tensor recurrent, Tensor bias, Tensor recurrent_bias) -> Tensor"
 
-@torch.library.custom_op("tunewright::gru", mutates_args=())
-def gru(x: Tensor, weight: Tensor, recurrent: Tensor, bias: Tensor, recurrent_bias: Tensor) -> Tensor:
-    """[B, T, D] to [B, T, H], read forwards from zeros (Cho et al. 2014), with torch's order of gates."""
+
+@torch.library.custom_op("tunewright::gru", mutates_args=(), schema=SCHEMA)
+def gru(
+    x: Float[Tensor, "batch time features"],
+    weight: Float[Tensor, "gates features"],
+    recurrent: Float[Tensor, "gates units"],
+    bias: Float[Tensor, " gates"],
+    recurrent_bias: Float[Tensor, " gates"],
+) -> Float[Tensor, "batch time units"]:
+    """Run a gated recurrent layer forward from a state of zeros (Cho et al. 2014), with torch's order of gates."""
     start = x.new_zeros(1, x.shape[0], recurrent.shape[1])
     return torch.gru(x, start, [weight, recurrent, bias, recurrent_bias], True, 1, 0.0, False, False, True)[0].clone()
 
@@ -21,18 +31,22 @@ def _(x: Tensor, weight: Tensor, recurrent: Tensor, bias: Tensor, recurrent_bias
     return x.new_empty(x.shape[0], x.shape[1], recurrent.shape[1])
 
 
-def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """What torch's ONNX exporter needs to know of it."""
+def translations() -> dict[Callable[..., object], Callable[..., object]]:
+    """Return the operation's translation for torch's ONNX exporter."""
     return {torch.ops.tunewright.gru.default: _as_onnx}
 
 
-def _as_onnx(x: Any, weight: Any, recurrent: Any, bias: Any, recurrent_bias: Any) -> Any:
+# A value of the graph; onnxscript, an optional package, has no public type for it.
+Value = Any
+
+
+def _as_onnx(x: Value, weight: Value, recurrent: Value, bias: Value, recurrent_bias: Value) -> Value:
     import onnxscript
 
-    op: Any = onnxscript.opset18
+    op: Value = onnxscript.opset18
     first = op.Constant(value_ints=[0])
 
-    def reordered(values: Any) -> Any:
+    def reordered(values: Value) -> Value:
         # Torch: reset, update, new; ONNX: update, reset, new.
         reset, update, new = op.Split(values, num_outputs=3, axis=0)
         return op.Concat(update, reset, new, axis=0)
@@ -45,4 +59,6 @@ def _as_onnx(x: Any, weight: Any, recurrent: Any, bias: Any, recurrent_bias: Any
         hidden_size=recurrent.shape[1],
         linear_before_reset=1,
     )
-    return op.Squeeze(op.Transpose(found, perm=[2, 0, 1, 3]), op.Constant(value_ints=[2]))  # [T, 1, B, H] to [B, T, H]
+    return op.Squeeze(
+        op.Transpose(found, perm=[2, 0, 1, 3]), op.Constant(value_ints=[2])
+    )  # [time, 1, batch, units] to [batch, time, units]

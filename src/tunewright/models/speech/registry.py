@@ -1,34 +1,34 @@
-"""The networks that hear, by name, and what each of them reads."""
+"""List the speech recognition networks by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from tunewright.errors import RecipeError
+from tunewright.models.core.network import Spec
 from tunewright.models.hub.untrusted_files import require_memory
 from tunewright.models.speech.base import Recogniser
 from tunewright.models.speech.conformer import Conformer, conformer
 from tunewright.models.speech.deepspeech import DeepSpeech, deepspeech
-from tunewright.models.speech.wav2vec2 import Heard, hubert, wav2vec2, wavlm
+from tunewright.models.speech.wav2vec2 import WaveformCTC, hubert, wav2vec2, wavlm
 from tunewright.models.speech.whisper import Whisper, whisper
 from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Named
 
-# Its options, and the class that builds it from them and a seed.
-SPEECH_MODELS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any], int], Recogniser]]] = {
+# The function of its options, and the class that builds it from a spec and a seed.
+SPEECH_MODELS: dict[str, tuple[Callable[..., Spec], Callable[[Spec, int], Recogniser]]] = {
     "deepspeech": (deepspeech, DeepSpeech),
     "conformer": (conformer, Conformer),
-    "wav2vec2": (wav2vec2, Heard),
-    "hubert": (hubert, Heard),
-    "wavlm": (wavlm, Heard),
+    "wav2vec2": (wav2vec2, WaveformCTC),
+    "hubert": (hubert, WaveformCTC),
+    "wavlm": (wavlm, WaveformCTC),
     "whisper": (whisper, Whisper),
 }
 
 
-def describe_speech(named: Named) -> dict[str, Any]:
-    """What the recipe's network is, but for the numbers that it reads at a moment and its outputs: {"name", "reads", …}.
+def describe_speech(named: Named) -> Spec:
+    """Return the spec of the recipe's network, {"name", "reads", …}, without the number of bands and outputs.
 
     Raises:
         RecipeError: no such network or option.
@@ -39,22 +39,22 @@ def describe_speech(named: Named) -> dict[str, Any]:
     return {"name": name, **chosen}
 
 
-def build_speech(described: dict[str, Any], *, seed: int) -> Recogniser:
-    """The network of a description.
+def build_speech(spec: Spec, *, seed: int) -> Recogniser:
+    """Build a network from its spec, {"speech": …}.
 
     Raises:
         RecipeError: its options do not fit each other.
         ArtifactError: it is larger than the machine's memory.
     """
-    name = described["speech"]["name"]
-    make = partial(SPEECH_MODELS[name][1], described, seed)
+    name = spec["speech"]["name"]
+    make = partial(SPEECH_MODELS[name][1], spec, seed)
     try:
         require_memory(make, file=None)
     except ValueError as error:
         raise RecipeError(
-            f"the network refuses its options: {error}",
+            f"the network does not accept its options: {error}",
             place=f"model.backbone.{name}",
             expected="options that fit each other, such as heads that divide the width",
-            fix="correct the options, or leave them out",
+            fix="correct the options, or remove them",
         ) from error
     return make()

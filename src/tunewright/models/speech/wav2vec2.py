@@ -1,61 +1,63 @@
-"""Networks on samples of the Transformers library: wav2vec 2.0, HuBERT and WavLM, with a letter or nothing for each moment.
+"""Build the Transformers library's networks on waveforms, trained with CTC: wav2vec 2.0, HuBERT and WavLM.
 
-What is new here is small, of the kind that is normed over features, so that padding does nothing (Baevski et al. 2020; Hsu et al.
-2021; Chen et al. 2022); pretrained weights come from a folder of the library's.
+New networks are small and of the variant with layer norms, which padding does not affect (Baevski et al. 2020; Hsu et al. 2021;
+Chen et al. 2022). Pretrained weights come from a folder of the library.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, cast
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from tunewright.models.core.layers import seeded
-from tunewright.models.core.network import Block
-from tunewright.models.speech.base import Recogniser, present
+from tunewright.models.core.network import Block, Spec
+from tunewright.models.speech.base import Lengths, Recogniser, Recordings, present
 from tunewright.random import mix
 from tunewright.recipe.schema import LayerCount
 
 Positive = Annotated[int, Field(gt=0)]
 LIBRARY_KINDS = ("wav2vec2", "hubert", "wavlm", "whisper")
-# No masks and no layers left out by the library itself: what changes the recordings in training is `train.augment`.
-NOTHING_OF_ITS_OWN = {"apply_spec_augment": False, "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
+# Disables the library's own masking and layer dropout: augmentation is `train.augment`.
+WITHOUT_AUGMENTATION = {"apply_spec_augment": False, "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
 
 
-class Heard(Recogniser):
-    """The network of a description, whose "config" is the library's."""
+class WaveformCTC(Recogniser):
+    """Build one of these networks from its spec, whose "config" is the library's."""
 
-    def __init__(self, described: dict[str, Any], seed: int) -> None:
-        super().__init__(described)
+    def __init__(self, spec: Spec, seed: int) -> None:
+        super().__init__(spec)
         from transformers import AutoConfig, AutoModel
 
         given = {name: value for name, value in self.facts["config"].items() if name != "model_type"}
-        config = AutoConfig.for_model(self.facts["name"], **{**given, **NOTHING_OF_ITS_OWN})
+        config = AutoConfig.for_model(self.facts["name"], **{**given, **WITHOUT_AUGMENTATION})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(seed, "body"))
             self.body = AutoModel.from_config(config)
         self.head: nn.Module = seeded(mix(seed, "head"), lambda: nn.Linear(config.hidden_size, self.facts["outputs"]))
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+    def forward(self, inputs: Recordings) -> Float[Tensor, "batch steps classes"]:
+        """Compute log probabilities; "features" are samples [batch, time]."""
         samples, lengths = inputs["features"], inputs["lengths"]
         mask = present(lengths, samples.shape[1]).long()
         return self.head(self.body(samples, attention_mask=mask).last_hidden_state).float().log_softmax(-1)
 
-    def moments(self, lengths: Tensor) -> Tensor:
+    def moments(self, lengths: Lengths) -> Lengths:
         config = self.body.config
         for kernel, step in zip(config.conv_kernel, config.conv_stride, strict=True):
             lengths = torch.div(lengths - kernel, step, rounding_mode="floor") + 1
         return lengths.clamp(min=0)
 
     def blocks(self) -> list[Block]:
-        body: Any = self.body
-        layers = {f"layer{number}": layer for number, layer in enumerate(body.encoder.layers, start=1)}
-        around = nn.ModuleDict({name: part for name, part in body.named_children() if name != "encoder"})
-        before = nn.ModuleDict({name: part for name, part in body.encoder.named_children() if name != "layers"})
+        encoder = cast(nn.Module, self.body.encoder)
+        layers = {f"layer{number}": layer for number, layer in enumerate(cast(nn.ModuleList, encoder.layers), start=1)}
+        around = nn.ModuleDict({name: part for name, part in self.body.named_children() if name != "encoder"})
+        before = nn.ModuleDict({name: part for name, part in encoder.named_children() if name != "layers"})
         found = [
             *(Block(name, part, "backbone", f"body.{name}.") for name, part in around.items()),
             *(Block(name, part, "backbone", f"body.encoder.{name}.") for name, part in before.items()),
@@ -68,7 +70,7 @@ class Heard(Recogniser):
         return [block for block in found if next(block.module.parameters(), None) is not None]
 
     def read_weights(self, folder: Path) -> None:
-        """Take the body's weights from a folder of the library's, which was checked."""
+        """Load the body's weights from a checked folder of the library."""
         from transformers import AutoModel
 
         body = AutoModel.from_pretrained(
@@ -77,7 +79,7 @@ class Heard(Recogniser):
         self.body.load_state_dict(body.state_dict())
 
 
-def _described(model_type: str, layers: int, width: int, heads: int, conv: int) -> dict[str, Any]:
+def _spec(model_type: str, layers: int, width: int, heads: int, conv: int) -> Spec:
     config = {
         "model_type": model_type,
         "num_hidden_layers": layers,
@@ -92,29 +94,27 @@ def _described(model_type: str, layers: int, width: int, heads: int, conv: int) 
     return {"reads": "samples", "moment": 320, "config": config}
 
 
-def wav2vec2(
-    *, layers: LayerCount = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128
-) -> dict[str, Any]:
-    """The options of a new one: `conv` channels of the seven convolutions over samples."""
-    return _described("wav2vec2", layers, width, heads, conv)
+def wav2vec2(*, layers: LayerCount = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128) -> Spec:
+    """Return the options of a new wav2vec 2.0.
+
+    Args:
+        conv: the channels of each of the seven convolutions over samples.
+    """
+    return _spec("wav2vec2", layers, width, heads, conv)
 
 
-def hubert(
-    *, layers: LayerCount = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128
-) -> dict[str, Any]:
-    """Likewise."""
-    return _described("hubert", layers, width, heads, conv)
+def hubert(*, layers: LayerCount = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128) -> Spec:
+    """Return the options of a new HuBERT, see `wav2vec2`."""
+    return _spec("hubert", layers, width, heads, conv)
 
 
-def wavlm(
-    *, layers: LayerCount = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128
-) -> dict[str, Any]:
-    """Likewise."""
-    return _described("wavlm", layers, width, heads, conv)
+def wavlm(*, layers: LayerCount = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128) -> Spec:
+    """Return the options of a new WavLM, see `wav2vec2`."""
+    return _spec("wavlm", layers, width, heads, conv)
 
 
-def described_folder(config: dict[str, Any]) -> dict[str, Any]:
-    """What the network of a library's folder is, likewise."""
+def described_folder(config: Spec) -> Spec:
+    """Return the spec of the network in a folder of the library, from its configuration."""
     if config["model_type"] == "whisper":
         return {"name": "whisper", "reads": "whisper", "moment": 2, "config": config}
     return {"name": config["model_type"], "reads": "samples", "moment": 320, "config": config}

@@ -1,7 +1,7 @@
-"""Whisper: an encoder that hears, and a decoder that writes one token after the other (Radford et al. 2023).
+"""Build Whisper: an audio encoder, and a decoder that generates one token after another (Radford et al. 2023).
 
-The Transformers library's network, new and small on letters of ours, or with pretrained weights and its own tokenizer.
-Shapes: B recordings, T moments of 10 ms, M bands, L tokens, V tokens to choose from.
+The network is the Transformers library's: new and small on our characters, or with pretrained weights and its own tokenizer.
+Inputs are frames of 10 ms.
 """
 
 from __future__ import annotations
@@ -11,43 +11,51 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from tunewright.models.core.network import Block
-from tunewright.models.speech.base import Recogniser, present
+from tunewright.models.core.network import Block, Spec
+from tunewright.models.speech.base import Lengths, Recogniser, Recordings, present
 from tunewright.random import mix
 from tunewright.recipe.schema import LayerCount
 
 Positive = Annotated[int, Field(gt=0)]
-# Silence is so far below the loudest, in units of the features.
+# How far silence is below the loudest frame, in units of the features.
 FLOOR = 2.0
+
+Tokens = Int[Tensor, "batch tokens"]
+States = Float[Tensor, "batch steps features"]
+"""The encoder's output."""
 
 
 class Whisper(Recogniser):
-    """The network of a description, whose "config" is the library's; "start" are the tokens that each text begins with, "end" the
-    one that ends it; only tokens below "words", and the end, are written."""
+    """Build Whisper from its spec.
 
-    def __init__(self, described: dict[str, Any], seed: int) -> None:
-        super().__init__(described)
+    Its "config" is the library's. "start" are the tokens that each text begins with, "end" the token that ends it; only tokens
+    below "words", and the end, are generated.
+    """
+
+    def __init__(self, spec: Spec, seed: int) -> None:
+        super().__init__(spec)
         from transformers import WhisperConfig, WhisperModel
 
-        quiet: dict[str, Any] = {"apply_spec_augment": False, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0}
+        quiet: Spec = {"apply_spec_augment": False, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0}
         config = WhisperConfig(**{**self.facts["config"], **quiet})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(seed, "body"))
             self.body: Any = WhisperModel(config)
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """{"features": [B, T, M], "lengths": [B], "tokens": [B, L]} to logits [B, L, V] of the token that follows each."""
+    def forward(self, inputs: Recordings) -> Float[Tensor, "batch tokens vocab"]:
+        """Compute the logits of the token after each of inputs["tokens"], [batch, tokens]."""
         return self.following(inputs["tokens"], self.heard(inputs))
 
-    def following(self, tokens: Tensor, heard: Tensor) -> Tensor:
-        """[B, L, V]: the logits of the token that follows each of [B, L], with what was heard [B, S, D]."""
-        return self._logits(self._written(tokens, heard))
+    def following(self, tokens: Tokens, heard: States) -> Float[Tensor, "batch tokens vocab"]:
+        """Compute the logits of the token after each given token, from the encoder's output."""
+        return self._logits(self._decode(tokens, heard))
 
-    def heard(self, inputs: dict[str, Tensor]) -> Tensor:
-        """[B, S, D]: what the encoder makes of the recordings, each followed by silence up to the length that it always reads."""
+    def heard(self, inputs: Recordings) -> States:
+        """Encode the recordings, each padded with silence to the encoder's fixed length."""
         features, lengths = inputs["features"], inputs["lengths"]
         longest = 2 * self.body.config.max_source_positions
         there = present(lengths, features.shape[1])
@@ -57,18 +65,18 @@ class Whisper(Recogniser):
         x = torch.cat([x, silent.expand(len(x), longest - x.shape[1], x.shape[2])], 1)
         return self.body.encoder(x.transpose(1, 2)).last_hidden_state
 
-    def _written(self, tokens: Tensor, heard: Tensor, cache: Any = None) -> Tensor:
+    def _decode(self, tokens: Tokens, heard: States, cache: object = None) -> Float[Tensor, "batch tokens features"]:
         found = self.body.decoder(
             input_ids=tokens, encoder_hidden_states=heard, cache=cache, use_cache=cache is not None
         )
         return found.last_hidden_state
 
-    def _logits(self, states: Tensor) -> Tensor:
-        """[..., D] to [..., V]: the output matrix is the embedding's."""
+    def _logits(self, states: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch vocab"]:
+        """Compute logits; the output matrix is the embedding's."""
         return (states @ self.body.decoder.embed_tokens.weight.T).float()
 
-    def dictate(self, inputs: dict[str, Tensor], most: int) -> list[list[int]]:
-        """The tokens of each recording: the likeliest each time, until the end or `most` of them."""
+    def dictate(self, inputs: Recordings, most: int) -> list[list[int]]:
+        """Decode each recording greedily, until the end token or `most` tokens."""
         from transformers import DynamicCache, EncoderDecoderCache
 
         heard = self.heard(inputs)
@@ -79,7 +87,7 @@ class Whisper(Recogniser):
         ended = torch.zeros(len(heard), dtype=torch.bool, device=heard.device)
         most = min(most, self.body.config.max_target_positions - tokens.shape[1])
         for _ in range(most):
-            logits = self._logits(self._written(tokens, heard, cache)[:, -1])
+            logits = self._logits(self._decode(tokens, heard, cache)[:, -1])
             last = logits[:, end].clone()
             logits[:, self.facts["words"] :] = -torch.inf
             logits[:, end] = last
@@ -92,7 +100,7 @@ class Whisper(Recogniser):
         rows = torch.stack(written, 1).tolist() if written else [[] for _ in range(len(heard))]
         return [row[: row.index(end)] if end in row else row for row in rows]
 
-    def moments(self, lengths: Tensor) -> Tensor:
+    def moments(self, lengths: Lengths) -> Lengths:
         return (lengths + 1) // 2
 
     def blocks(self) -> list[Block]:
@@ -114,12 +122,12 @@ class Whisper(Recogniser):
             ]
         return found
 
-    def example(self) -> dict[str, Tensor]:
+    def example(self) -> Recordings:
         tokens = torch.tensor([self.facts["start"]], device=next(self.parameters()).device)
         return {**super().example(), "tokens": tokens}
 
     def read_weights(self, folder: Path) -> None:
-        """Take the weights from a folder of the library's, which was checked."""
+        """Load the weights from a checked folder of the library."""
         from transformers import WhisperModel
 
         body = WhisperModel.from_pretrained(
@@ -134,8 +142,13 @@ def whisper(
     width: Positive = 192,
     heads: Positive = 4,
     seconds: Annotated[int, Field(gt=0, le=30)] = 10,
-) -> dict[str, Any]:
-    """The options of a new one, which writes letters: `layers` of each side, and the longest recording in seconds."""
+) -> Spec:
+    """Return the options of a new Whisper, which generates characters.
+
+    Args:
+        layers: of the encoder and of the decoder.
+        seconds: the length of the longest recording.
+    """
     config = {
         "model_type": "whisper",
         "encoder_layers": layers,
