@@ -1,19 +1,19 @@
-"""The networks that score items, by name."""
+"""List the networks that score items by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
+from tunewright.models.core.network import Spec
 from tunewright.models.hub.untrusted_files import require_memory
 from tunewright.models.recommendation.base import Factors, NeuralFactors, Recommender, Towers, factors, neumf, two_tower
 from tunewright.models.recommendation.sasrec import NextItem, sasrec
 from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Named
 
-# By name: the options with their usual values, and the network.
-RECOMMENDERS: dict[str, tuple[Callable[..., dict[str, Any]], type[Recommender]]] = {
+# The function of its options with their defaults, and the network.
+RECOMMENDERS: dict[str, tuple[Callable[..., Spec], type[Recommender]]] = {
     "factors": (factors, Factors),
     "two_tower": (two_tower, Towers),
     "neumf": (neumf, NeuralFactors),
@@ -21,8 +21,8 @@ RECOMMENDERS: dict[str, tuple[Callable[..., dict[str, Any]], type[Recommender]]]
 }
 
 
-def describe_recommender(named: Named, *, users: int, items: int) -> dict[str, Any]:
-    """The description of the network that a recipe names: {"recommender": {"name", "users", "items", …}}.
+def describe_recommender(named: Named, *, users: int, items: int) -> Spec:
+    """Return the spec of the network that a recipe names: {"recommender": {"name", "users", "items", …}}.
 
     Raises:
         RecipeError: no such network or option.
@@ -33,12 +33,12 @@ def describe_recommender(named: Named, *, users: int, items: int) -> dict[str, A
     return {"recommender": {"name": name, "users": users, "items": items, **chosen}}
 
 
-def build_recommender(described: dict[str, Any], *, seed: int) -> Recommender:
-    """The network of a description.
+def build_recommender(spec: Spec, *, seed: int) -> Recommender:
+    """Build a network from its spec.
 
     Raises:
         ArtifactError: it is larger than the machine's memory.
     """
-    make = partial(RECOMMENDERS[described["recommender"]["name"]][1], described, seed)
+    make = partial(RECOMMENDERS[spec["recommender"]["name"]][1], spec, seed)
     require_memory(make, file=None)
     return make()

@@ -1,28 +1,28 @@
-"""SASRec: the next item from the last ones, by self-attention that looks back alone (Kang and McAuley 2018).
+"""Define SASRec: predict the next item from the last ones by causal self-attention (Kang and McAuley 2018).
 
-Shapes: B users, L the items that are looked at, D the width, I items. Items in sequences are counted from 1; 0 is none, and stands
-in front where a user has fewer.
+Items in sequences are counted from 1; 0 is padding, at the start of shorter sequences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tunewright.models.recommendation.base import Recommender, Vectors
+from tunewright.models.core.network import Spec
+from tunewright.models.recommendation.base import Parts, Recommender, Users, Vectors
 from tunewright.recipe.schema import LayerCount
 
 Positive = Annotated[int, Field(gt=0)]
+Hidden = Float[Tensor, "batch time features"]
 
 
 class Layer(nn.Module):
-    """Attention and two layers at each place, each behind a norm and beside what it adds to (section III-B). [B, L, D] to the
-    same."""
+    """Apply attention and two dense layers, each after a norm and with a residual connection (section III-B)."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Layer(nn.Module):
         self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+    def forward(self, x: Hidden, seen: Bool[Tensor, "batch 1 time time"]) -> Hidden:
         parts = self.query_key_value(self.before(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         found = F.scaled_dot_product_attention(parts[0], parts[1], parts[2], attn_mask=seen)
         x = x + self.dropout(self.mixed(found.transpose(1, 2).flatten(2)))
@@ -40,14 +40,14 @@ class Layer(nn.Module):
 
 
 class NextItem(Recommender):
-    """The network of a description."""
+    """Build SASRec from its spec."""
 
     items: Vectors
     places: Vectors
     dropout: nn.Module
     norm: nn.Module
 
-    def parts(self, facts: dict[str, Any]) -> list[tuple[str, Callable[[], nn.Module]]]:
+    def parts(self, facts: Spec) -> Parts:
         width = facts["width"]
         layers = [
             (f"layer{number}", lambda: Layer(width, facts["heads"], facts["dropout"]))
@@ -65,14 +65,18 @@ class NextItem(Recommender):
     def length(self) -> int:
         return self.spec["recommender"]["length"]
 
-    def forward(self, pairs: Tensor) -> Tensor:
-        """[B, 2, L], items and those that follow them, of which the first are read: to [B, L, D], what is expected next."""
+    def forward(self, pairs: Int[Tensor, "batch 2 time"]) -> Hidden:
+        """Compute a vector of the expected next item at each position.
+
+        Args:
+            pairs: the items, which are the input, and the items that follow them, which are not.
+        """
         items = pairs[:, 0]
         there = items > 0
         x = self.items((items - 1).clamp(min=0)) * there[..., None] + self.places()
         x = self.dropout(x)
         back = torch.ones(items.shape[1], items.shape[1], dtype=torch.bool, device=items.device).tril()
-        # Each place sees itself, so that there is something to look at where nothing was chosen yet.
+        # Each position attends to itself, so that none attends to nothing.
         own = torch.eye(items.shape[1], dtype=torch.bool, device=items.device)
         seen = (back & there[:, None] | own)[:, None]
         for name, part in self.named_children():
@@ -80,11 +84,13 @@ class NextItem(Recommender):
                 x = part(x, seen)
         return self.norm(x)
 
-    def all_scores(self, users: Tensor, history: Tensor | None = None) -> Tensor:
+    def all_scores(
+        self, users: Users, history: Int[Tensor, "batch length"] | None = None
+    ) -> Float[Tensor, "batch items"]:
         assert history is not None
         return self(torch.stack([history, history], 1))[:, -1] @ self.items().T
 
-    def example(self) -> Tensor:
+    def example(self) -> Int[Tensor, "1 2 {self.length}"]:
         return torch.zeros(1, 2, self.length, dtype=torch.int64, device=next(self.parameters()).device)
 
 
@@ -95,6 +101,10 @@ def sasrec(
     heads: Positive = 2,
     length: Positive = 50,
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2,
-) -> dict[str, Any]:
-    """The options: `length`, how many of a user's last items are looked at."""
+) -> Spec:
+    """Return the options of SASRec.
+
+    Args:
+        length: the number of a user's last items that are the input.
+    """
     return {"width": width, "layers": layers, "heads": heads, "length": length, "dropout": dropout}
