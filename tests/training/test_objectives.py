@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
+import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tunewright.data.batches.batch import Batch
+from tunewright.data.manifest import Manifest
+from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError, RecipeError
 from tunewright.random import uniform
 from tunewright.recipe.schema import Train
+from tunewright.training.objectives.class_weights import class_weights, count_classes
 from tunewright.training.objectives.corruption import add_noise, mask
 from tunewright.training.objectives.registry import OBJECTIVES, build_objective
-from tunewright.training.objectives.supervised import (
-    binary_cross_entropy,
-    class_weights,
-    count_classes,
-    cross_entropy,
-    mae,
-    mse,
-)
+from tunewright.training.objectives.supervised import binary_cross_entropy, cross_entropy, mae, mse
 
 CPU = torch.device("cpu")
 CLASSES = ["a", "b", "c"]
 
 
-def prepared(target: list[str | None] | None = None, kind: str | None = "category"):
-    """The part of a prepared data set that an objective looks at."""
-    table = pa.table({"y": pa.array(target or ["a", "b", "c"], pa.string()), "_row": range(len(target or CLASSES))})
-    manifest = SimpleNamespace(target=None if kind is None else "y", target_kind=kind, source="data.csv")
-    return SimpleNamespace(manifest=manifest, table=lambda split, columns=None: {"train": table}[split])
+def prepared(target: list[str] | None = None, kind: str | None = "category") -> Prepared:
+    """Write a prepared data set of training rows with a target."""
+    target = target or CLASSES
+    folder = Path(os.environ["TUNEWRIGHT_CACHE"]) / "test_objectives" / "-".join(target)
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"y": target, "_row": range(len(target))}), folder / "train.parquet")
+    facts = {"fingerprint": "", "source": "data.csv", "format": "csv", "files": [], "columns": [], "input": []}
+    about = {"target": None if kind is None else "y", "target_kind": kind, "target_reason": "", "classes": None}
+    splits = {"train": {"rows": len(target), "file": "train.parquet"}}
+    return Prepared(folder, Manifest(**facts, **about, read=len(target), used=len(target), splits=splits))
 
 
 def build(named, *, classes: list[str] | None = None, data=None, **train):
@@ -416,3 +419,48 @@ def test_a_column_of_outputs_is_not_broadcast() -> None:
     """A column [B, 1] against [B] must not broadcast to [B, B], the classical silent error."""
     outputs, target = torch.randn(9, 1), torch.randn(9)
     torch.testing.assert_close(mse(outputs, target), F.mse_loss(outputs[:, 0], target, reduction="sum"))
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a distribution that adds an objective."""
+    (tmp_path / "added_objectives.py").write_text(
+        """
+from torch.nn import functional as F
+from tunewright.training.objectives.base import NamedObjective, Objective
+from tunewright.training.objectives.supervised import SupervisedLoss
+
+
+def build(labels, *, delta: float = 1.0):
+    def formula(outputs, target, class_weights, smoothing):
+        return F.huber_loss(outputs.reshape(target.shape), target, reduction="sum", delta=delta)
+
+    loss = SupervisedLoss(name="huber", formula=formula, outputs=(1,))
+    return Objective(name="huber", supervised=True, bind=lambda seed, device: loss)
+
+
+HUBER = NamedObjective(name="huber", target="numbers", build=build)
+"""
+    )
+    facts = tmp_path / "added_objectives-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: added-objectives\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[tunewright.objectives]\nhuber = added_objectives:HUBER\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.usefixtures("package")
+def test_an_objective_of_an_installed_package_is_built_checked_and_listed_like_ours() -> None:
+    objective = bound({"huber": {"delta": 2.0}})
+    rows, target = torch.tensor([[3.0], [0.5]]), torch.zeros(2)
+    assert objective.loss_sum(lambda inputs: inputs, batch(rows, target), 0).item() == pytest.approx(
+        2 * (3 - 1) + 0.125
+    )
+    with pytest.raises(RecipeError, match=r"train\.objective\.huber\.delta"):
+        build({"huber": {"delta": "far"}})
+    with pytest.raises(RecipeError) as raised:
+        build("huber", classes=CLASSES)
+    assert "does not fit a target of classes" in str(raised.value)
+    with pytest.raises(RecipeError) as raised:
+        build("cross_entropy")
+    assert "huber" in str(raised.value)

@@ -19,7 +19,7 @@ from tunewright.recipe.schema import Recipe
 from tunewright.recipe.search_space import Choice, choices
 from tunewright.recipe.stages import stage_recipes
 from tunewright.tasks.registry import get_task
-from tunewright.training.objectives.registry import SELF_SUPERVISED
+from tunewright.training.objectives.registry import OBJECTIVES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +86,8 @@ def _selected_by(recipe: Recipe) -> str:
     if task.evaluation is not None:
         return task.evaluation.select or "loss"
     objective = recipe.train.objective
-    unlabelled = objective is not None and parse_named(objective, "train.objective")[0] in SELF_SUPERVISED
-    return "loss" if unlabelled else task.metrics[0]
+    named = OBJECTIVES.get(parse_named(objective, "train.objective")[0]) if objective is not None else None
+    return "loss" if named is not None and named.target is None else task.metrics[0]
 
 
 def _require_searchable(recipe: Path, overrides: list[str], space: Sequence[Choice], loaded: Recipe) -> None:

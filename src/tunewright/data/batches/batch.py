@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ class Batch:
         return self.inputs
 
 
+@runtime_checkable
 class Examples(Protocol):
     """A split of the data, ready to be drawn from in any order."""
 

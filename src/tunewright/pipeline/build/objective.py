@@ -48,7 +48,7 @@ def augmentation_of(
             expected="a task on images or on speech",
             fix="leave train.augment out",
         )
-    if found.mixes and objective.name != "cross_entropy":
+    if found.mixes and not objective.takes_soft_targets:
         raise RecipeError(
             "mixed pictures have shares of several classes, which only cross_entropy takes",
             place="train.augment",

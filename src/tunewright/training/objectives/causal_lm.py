@@ -1,35 +1,34 @@
-"""The loss of a causal language model."""
+"""Define the loss of a causal language model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.batch import Batch, Inputs
 from tunewright.data.batches.packing import IGNORED
 from tunewright.models.hub.hf_network import Transformer
-from tunewright.training.objectives.base import Objective
+from tunewright.training.objectives.base import Objective, Scalar
 from tunewright.training.objectives.chunked_cross_entropy import token_loss_sum
 
 
 @dataclass(frozen=True, kw_only=True)
 class CausalLMLoss:
-    """The cross entropy of each token given those before it, each weighing the same."""
+    """Compute the cross entropy of each token given those before it; all tokens have equal weight."""
 
     z_loss: float
 
     def weight(self, batch: Batch) -> float:
-        """The number of tokens that are to be foretold."""
+        """Return the number of predicted tokens."""
         assert batch.target is not None
         return int((batch.target != IGNORED).sum())
 
-    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
-        """The sum over the batch's tokens, a scalar."""
+    def loss_sum(self, model: Callable[[Inputs], Tensor], batch: Batch, epoch: int) -> Scalar:
+        """Return the sum over the batch's tokens."""
         assert isinstance(model, Transformer) and batch.target is not None
         weight = model.output_weight
         if weight is None:
@@ -42,5 +41,5 @@ class CausalLMLoss:
 
 
 def next_tokens(*, z_loss: float) -> Objective:
-    """A language model: say which token comes next (Bengio et al. 2003); `z_loss` as in `token_loss_sum`."""
+    """Build the objective of a language model, to predict the next token (Bengio et al. 2003); `z_loss` as in `token_loss_sum`."""
     return Objective(name="next_tokens", supervised=False, bind=lambda seed, device: CausalLMLoss(z_loss=z_loss))

@@ -1,45 +1,58 @@
-"""The cross entropy of next tokens, without the logits of all tokens at once.
+"""Compute the cross entropy of next tokens without the logits of all tokens at once.
 
-With V pieces and N tokens the logits are N · V numbers, and so is their gradient: 4,096 tokens and 64,000 pieces make 2 GB.
-Here a chunk of tokens goes through the output matrix at a time, and its part of the gradient is computed at once, so that
-nothing of that size is kept (as in Wijmans et al. 2024, "Cut your losses in large-vocabulary language models", whose
-kernels this does in plain PyTorch).
+With a vocabulary of V and N tokens, the logits and their gradient have N · V entries each: 4,096 tokens and V = 64,000 make 2 GB.
+Here one chunk of tokens at a time goes through the output matrix, and its part of the gradient is computed immediately, so that
+nothing of that size is stored (as in Wijmans et al. 2024, "Cut your losses in large-vocabulary language models", in plain
+PyTorch instead of kernels).
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
 from tunewright.data.batches.packing import IGNORED
+from tunewright.training.objectives.base import Scalar
 
-# Logits in a chunk: 16 MB in float32, which stays near the processor.
+# The logits in a chunk: 16 MB in float32, which fits a processor's cache.
 CHUNK = 2**22
+
+Hidden = Float[Tensor, "tokens features"]
+Weight = Float[Tensor, "vocab features"]
+Targets = Int[Tensor, " tokens"]
+Losses = Float[Tensor, " tokens"]
 
 
 def token_loss_sum(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, z_loss: float = 0.0, dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """Σ over tokens of −log softmax(W h)[target] + z · log²(Σ exp(W h)).
+    hidden: Float[Tensor, "*tokens features"],
+    weight: Weight,
+    targets: Int[Tensor, "*tokens"],
+    *,
+    z_loss: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+) -> Scalar:
+    """Compute Σ over tokens of −log softmax(W h)[target] + z · log²(Σ exp(W h)).
 
     The second term keeps the logits from drifting (Chowdhery et al. 2022, section 5, with z = 1e-4).
 
     Args:
-        hidden: [..., D] states; weight: [V, D]; targets: [...] int64, `IGNORED` where there is none.
-        dtype: what the products of matrices are computed in; sums and exponentials are float32.
+        targets: `IGNORED` where there is none.
+        dtype: the type of the matrix products; sums and exponentials are float32.
     """
     counted = targets != IGNORED
     return _TokenLoss.apply(hidden[counted], weight, targets[counted], z_loss, dtype)  # pyright: ignore
 
 
-def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """−log p of each target [N] float32, and whether the largest logit names it [N] bool; without gradients.
+def token_losses(
+    hidden: Hidden, weight: Weight, targets: Targets, *, dtype: torch.dtype
+) -> tuple[Losses, Bool[Tensor, " tokens"]]:
+    """Compute −log p of each target in float32, and whether it has the largest logit; without gradients.
 
     Args:
-        hidden: [N, D]; weight: [V, D]; targets: [N] int64, none of them `IGNORED`.
+        targets: none of them `IGNORED`.
     """
     losses, right = torch.empty(len(targets), device=hidden.device), torch.empty_like(targets, dtype=torch.bool)
     matrix = weight.to(dtype).t()
@@ -50,25 +63,27 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, *, dtype: torc
     return losses, right
 
 
-def each_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor, *, dtype: torch.dtype) -> Tensor:
-    """−log p of each target [N] float32, to be summed up as one likes: the logits are computed again for the gradient.
+def each_token_loss(hidden: Hidden, weight: Weight, targets: Targets, *, dtype: torch.dtype) -> Losses:
+    """Compute −log p of each target in float32, with gradients, for which the logits are recomputed.
 
     Args:
-        hidden: [N, D]; weight: [V, D]; targets: [N] int64, none of them `IGNORED`.
+        targets: none of them `IGNORED`.
     """
     return _EachTokenLoss.apply(hidden, weight, targets, dtype)  # pyright: ignore
 
 
-def _chunks(tokens: int, pieces: int) -> list[slice]:
-    size = max(1, CHUNK // pieces)
+def _chunks(tokens: int, vocab: int) -> list[slice]:
+    size = max(1, CHUNK // vocab)
     return [slice(start, start + size) for start in range(0, tokens, size)]
 
 
 class _TokenLoss(torch.autograd.Function):
-    """The loss with its gradient, computed in the forward pass: the loss is a sum, so its own gradient is a factor."""
+    """Compute the loss with its gradient in the forward pass: as the loss is a sum, its own gradient is a factor."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: FunctionCtx, hidden: Hidden, weight: Weight, targets: Targets, z_loss: float, dtype: torch.dtype
+    ) -> Scalar:
         for_hidden, for_weight = ctx.needs_input_grad[:2]
         matrix = weight.to(dtype)
         hidden_gradient = torch.empty_like(hidden) if for_hidden else None
@@ -94,23 +109,23 @@ class _TokenLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         (factor,) = gradients
         hidden_gradient, weight_gradient = (None if saved is None else saved * factor for saved in ctx.saved_tensors)
         return hidden_gradient, weight_gradient, None, None, None
 
 
 class _EachTokenLoss(torch.autograd.Function):
-    """A loss for each token. What its gradient is multiplied with is not known in the forward pass, so nothing is kept."""
+    """Compute a loss for each token; the gradients are computed in the backward pass, where their factors are known."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: FunctionCtx, hidden: Hidden, weight: Weight, targets: Targets, dtype: torch.dtype) -> Losses:
         ctx.save_for_backward(hidden, weight, targets)
         ctx.dtype = dtype
         return token_losses(hidden, weight, targets, dtype=dtype)[0]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         hidden, weight, targets = ctx.saved_tensors
         for_hidden, for_weight = ctx.needs_input_grad[:2]
         matrix = weight.to(ctx.dtype)

@@ -1,51 +1,51 @@
-"""Pairs of examples: the encoder learns to give two of one class like features, and two of different classes unlike ones.
+"""Train an encoder on pairs: similar features for two examples of one class, different features for two classes.
 
-Tunstall et al. 2022, "Efficient few-shot learning without prompts" (SetFit), section 3: from N examples come many times
-as many pairs, each example is paired with R of its own class and R of others, and the cosine of the two features is to
-be 1 or 0, by the squared error.
+Tunstall et al. 2022, "Efficient few-shot learning without prompts" (SetFit), section 3: each of the N examples is paired with
+R examples of its class and R of other classes, and the squared error of the cosine similarity to 1 or 0 is minimised.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tunewright.data.batches.batch import Batch, Examples
+from tunewright.data.batches.batch import Batch, Examples, Inputs
 from tunewright.models.core.tap import Tap
 from tunewright.random import uniform
+from tunewright.training.objectives.base import Scalar
 
-# R, over the whole training (Tunstall et al. 2022, section 4.1).
+# R, in the whole training (Tunstall et al. 2022, section 4.1).
 PAIRS = 20
 
 
 def pairs_an_epoch(epochs: int) -> int:
-    """R for one epoch, of each kind, so that all epochs together come to PAIRS."""
+    """Return the R of one epoch, so that all epochs together have PAIRS."""
     return max(1, round(PAIRS / epochs))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairExamples:
-    """Pairs as examples: a batch of B pairs has 2 B inputs, the first of each pair and then the second of each.
+    """Serve pairs as examples: a batch of B pairs has 2 B inputs, the first of each pair and then the second of each.
 
-    Pair i belongs to the example i // (2 each), whose partner is drawn anew in each epoch by (seed, epoch, i): for even i
-    from its own class (itself where it is alone there), for odd i from the others.
+    Pair i belongs to the example i // (2 each). Its partner is a function of (seed, epoch, i): for even i it is drawn from the
+    example's class (the example itself if there is no other), for odd i from the other classes.
     """
 
     examples: Examples
     classes: np.ndarray
-    """[N] class indices; at least two classes."""
+    """[examples] class indices; at least two classes."""
     seed: int
     each: int
-    """Pairs of each kind that an example begins in an epoch."""
+    """The number of pairs of each kind for an example in an epoch."""
 
     augmented: bool = True
-    """What a pair holds changes from epoch to epoch, so nothing computed from it is kept."""
+    """Pairs change from epoch to epoch, so nothing computed from them is cached."""
 
     @property
     def rows(self) -> Tensor:
@@ -65,7 +65,7 @@ class PairExamples:
     def to(self, device: torch.device) -> PairExamples:
         return PairExamples(examples=self.examples.to(device), classes=self.classes, seed=self.seed, each=self.each)
 
-    def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
+    def batch(self, ids: Int[Tensor, " batch"], epoch: int | None = None) -> Batch:
         first, second = self.pairs(ids.numpy(), epoch or 0)
         both = torch.from_numpy(np.concatenate([first, second]))
         found = self.examples.batch(both, epoch)
@@ -74,7 +74,7 @@ class PairExamples:
         return Batch(found.inputs, same.to(device), ids)
 
     def pairs(self, ids: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The positions of both examples of each pair, [B] and [B]."""
+        """Return the positions of both examples of each pair, [batch] and [batch]."""
         first = ids // (2 * self.each)
         drawn = uniform(self.seed, "pairs", epoch, ids, 1)[:, 0]
         second = np.empty_like(first)
@@ -91,16 +91,16 @@ class PairExamples:
 
 @dataclass(frozen=True, kw_only=True)
 class FromPairs:
-    """Σ (cos(u, v) − same)² over pairs, with u and v what flows into `layer`, the network's last."""
+    """Compute Σ (cos(u, v) − same)² over pairs, where u and v are inputs of `layer`, the network's last."""
 
     layer: nn.Module
 
     def weight(self, batch: Batch) -> float:
-        """The number of pairs."""
+        """Return the number of pairs."""
         return batch.ids.shape[0]
 
-    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
-        """The sum of the pairs' losses, a scalar."""
+    def loss_sum(self, model: Callable[[Inputs], Tensor], batch: Batch, epoch: int) -> Scalar:
+        """Return the sum of the pairs' losses."""
         assert batch.target is not None
         with Tap(self.layer) as tap:
             model(batch.inputs)

@@ -1,6 +1,6 @@
-"""How inputs are spoiled for self-supervised pretraining: the network is to give back what was there.
+"""Corrupt inputs for self-supervised pretraining, where the network reconstructs the original.
 
-What happens to an example depends on (seed, epoch, example) alone, whatever the batch it comes in.
+The corruption of an example depends on (seed, epoch, example) alone, not on its batch.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tunewright.errors import RecipeError
@@ -15,24 +16,26 @@ from tunewright.random import normal, uniform
 
 DEFAULT_PATCH = 4
 
+Ids = Int[Tensor, " batch"]
+"""The examples' numbers."""
+
 
 def mask(
-    inputs: Tensor, ids: Tensor, epoch: int, seed: int, *, ratio: float, patch: int | None
-) -> tuple[Tensor, Tensor]:
-    """Hide the same share of each example: random square patches of an image, random entries of anything else.
+    inputs: Float[Tensor, batch * dims], ids: Ids, epoch: int, seed: int, *, ratio: float, patch: int | None
+) -> tuple[Float[Tensor, batch * dims], Bool[Tensor, batch * dims]]:
+    """Hide the same fraction of each example: random square patches of an image, random entries of other inputs.
 
     He et al. 2021, "Masked autoencoders are scalable vision learners", section 3: patches are drawn without
-    replacement, so each example has exactly round(ratio · P) of its P patches hidden, but never none and never all.
+    replacement, so each example has exactly round(ratio · P) of its P patches hidden, but at least one and not all.
     A patch is hidden in all channels.
 
     Args:
-        inputs: [B, C, H, W] images, or [B, ...].
-        ids: [B] int64, the examples' numbers.
-        ratio: the share that is hidden.
-        patch: its side in pixels; None: the largest up to 4 that divides height and width.
+        inputs: images [batch, channels, height, width], or other inputs.
+        ratio: the fraction that is hidden.
+        patch: the side of a patch in pixels; None: the largest up to 4 that divides height and width.
 
     Returns:
-        The inputs with 0 for what is hidden, and a bool mask of the same shape that is true there.
+        The inputs with 0 where they are hidden, and a mask that is true there.
 
     Raises:
         RecipeError: the patch does not divide the image, or there is only one patch or entry.
@@ -59,9 +62,12 @@ def mask(
     return inputs.masked_fill(hidden, 0), hidden
 
 
-def add_noise(inputs: Tensor, ids: Tensor, epoch: int, seed: int, *, std: float) -> Tensor:
-    """Inputs [B, ...] with independent Gaussian noise of standard deviation `std` on each entry (Vincent et al. 2010,
-    "Stacked denoising autoencoders", section 3.3; the idea is that of Vincent et al. 2008); ids as for `mask`.
+def add_noise(
+    inputs: Float[Tensor, batch * dims], ids: Ids, epoch: int, seed: int, *, std: float
+) -> Float[Tensor, batch * dims]:
+    """Add independent Gaussian noise of standard deviation `std` to each entry.
+
+    Vincent et al. 2010, "Stacked denoising autoencoders", section 3.3, after Vincent et al. 2008.
     """
     noise = normal(seed, "denoising", epoch, ids.cpu().numpy(), inputs.shape[1:].numel())
     return torch.from_numpy(noise).to(inputs).reshape(inputs.shape).mul_(std).add_(inputs)
@@ -69,42 +75,48 @@ def add_noise(inputs: Tensor, ids: Tensor, epoch: int, seed: int, *, std: float)
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """What a tokenizer's ids stand for, as far as hiding tokens goes."""
+    """Hold the token ids that masking needs."""
 
     mask: int
     """The id of [MASK]."""
-    ordinary: Tensor
-    """[W] int64: the ids of all but the special tokens."""
-    special: Tensor
-    """[S] int64: the ids of the special tokens."""
+    ordinary: Int[Tensor, " _"]
+    """The ids of all tokens but the special ones."""
+    special: Int[Tensor, " _"]
+    """The ids of the special tokens."""
 
     def to(self, device: torch.device) -> Vocabulary:
         return replace(self, ordinary=self.ordinary.to(device), special=self.special.to(device))
 
 
-def hidden_counts(ordinary: Tensor, ratio: float) -> Tensor:
-    """[B] int64: how many tokens of each text are hidden, round(ratio · n) of its n ordinary ones, but at least one.
+def hidden_counts(ordinary: Bool[Tensor, "batch time"], ratio: float) -> Int[Tensor, " batch"]:
+    """Return how many tokens of each text are hidden: round(ratio · n) of its n ordinary tokens, but at least one.
 
     Args:
-        ordinary: [B, T] bool, true where an ordinary token stands.
+        ordinary: true at ordinary tokens.
     """
     count = ordinary.sum(1)
     return (count * ratio + 0.5).floor().long().clamp(min=1).minimum(count)
 
 
 def mask_tokens(
-    tokens: Tensor, ordinary: Tensor, ids: Tensor, epoch: int, seed: int, *, ratio: float, vocabulary: Vocabulary
-) -> tuple[Tensor, Tensor]:
-    """Hide a share of each text's ordinary tokens: 80 % become [MASK], 10 % a random token, 10 % stay (Devlin et al.
-    2019, section 3.1 and appendix A.1). How many are chosen is exact; which, and what becomes of each, is drawn.
+    tokens: Int[Tensor, "batch time"],
+    ordinary: Bool[Tensor, "batch time"],
+    ids: Ids,
+    epoch: int,
+    seed: int,
+    *,
+    ratio: float,
+    vocabulary: Vocabulary,
+) -> tuple[Int[Tensor, "batch time"], Bool[Tensor, "batch time"]]:
+    """Hide a fraction of each text's ordinary tokens: 80 % become [MASK], 10 % a random token, 10 % stay (Devlin et al.
+    2019, section 3.1 and appendix A.1). The number of chosen tokens is exact; their positions and replacements are random.
 
     Args:
-        tokens: [B, T] int64.
-        ordinary: [B, T] bool, true where an ordinary token stands: never special tokens or padding.
-        ids: [B] int64, the examples' numbers. A text's draws do not depend on how far it is padded.
+        ordinary: true at ordinary tokens, false at special tokens and padding.
+        ids: a text's random numbers do not depend on the length of its padding.
 
     Returns:
-        The tokens with some of them replaced, and which were chosen, [B, T] bool.
+        The tokens with some of them replaced, and which were chosen.
     """
     numbers, width = ids.cpu().numpy(), tokens.shape[1]
     order, fate, other = (
@@ -113,14 +125,14 @@ def mask_tokens(
     )
     rank = order.masked_fill(~ordinary, 2.0).argsort(dim=1, stable=True).argsort(dim=1)
     chosen = rank < hidden_counts(ordinary, ratio)[:, None]
-    # In double precision: a float32 product could round up to the number of words.
+    # In double precision: a float32 product could round up to the number of ordinary tokens.
     random = vocabulary.ordinary[(other.double() * len(vocabulary.ordinary)).long()]
     replaced = torch.where(fate < 0.8, vocabulary.mask, torch.where(fate < 0.9, random, tokens))
     return torch.where(chosen, replaced, tokens), chosen
 
 
 def _patch_side(shape: torch.Size, patch: int | None) -> int:
-    """The side of a patch of one example of this shape; 1 for all but images."""
+    """Return the side of a patch of an example of this shape; 1 for all but images."""
     if len(shape) != 3:
         if patch is None:
             return 1
@@ -128,7 +140,7 @@ def _patch_side(shape: torch.Size, patch: int | None) -> int:
             "a patch is a square of an image, and these inputs are not images",
             place="train.objective.masked.patch",
             found=patch,
-            fix="leave the patch out: single entries are hidden",
+            fix="remove the patch: single entries are hidden",
         )
     _, height, width = shape
     fitting = [side for side in range(1, min(height, width) + 1) if height % side == 0 and width % side == 0]

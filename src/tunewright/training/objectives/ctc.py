@@ -1,35 +1,34 @@
-"""What a recogniser of speech minimises: the letters in their order, wherever in time each of them stands."""
+"""Define connectionist temporal classification (CTC), the loss of the characters in order, without their positions in time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.batch import Batch, Inputs
 from tunewright.models.speech.base import BLANK, Recogniser
-from tunewright.training.objectives.base import Objective
+from tunewright.training.objectives.base import Objective, Scalar
 
-# What fills targets up behind their end.
+# The padding of targets.
 NO_LETTER = -1
 
 
 @dataclass(frozen=True, kw_only=True)
 class FromTranscripts:
-    """Connectionist temporal classification, −log p(letters | sound), with p summed over all ways to stretch the letters and
-    put blanks between them (Graves et al. 2006, section 4)."""
+    """Compute −log p(characters | recording), where p sums over all alignments of characters and blanks with the output steps
+    (Graves et al. 2006, section 4)."""
 
     def weight(self, batch: Batch) -> float:
-        """The number of letters, so that each weighs the same."""
+        """Return the number of characters, so that each has equal weight."""
         assert batch.target is not None
         return int((batch.target != NO_LETTER).sum())
 
-    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
-        """The sum over the batch's recordings, a scalar."""
+    def loss_sum(self, model: Callable[[Inputs], Tensor], batch: Batch, epoch: int) -> Scalar:
+        """Return the sum over the batch's recordings."""
         assert isinstance(model, Recogniser) and batch.target is not None
         found = model(batch.inputs)
         letters = batch.target != NO_LETTER
@@ -40,13 +39,13 @@ class FromTranscripts:
             letters.sum(1),
             blank=BLANK,
             reduction="sum",
-            # A text that is too long for its recording has no way at all: it is counted when the data is looked at.
+            # A text that is too long for its recording has no alignment; the data checks report it.
             zero_infinity=True,
         )
 
 
-def ctc(encoder: Any) -> Objective:
-    """Connectionist temporal classification."""
+def ctc(encoder: object) -> Objective:
+    """Build the CTC objective."""
 
     def bind(seed: int, device: torch.device) -> FromTranscripts:
         return FromTranscripts()

@@ -1,51 +1,71 @@
-"""What recommenders minimise: the items that a user chose are to stand above those that the user did not."""
+"""Define ranking losses: the items that a user chose should score higher than the others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.batch import Batch, Inputs
 from tunewright.errors import RecipeError
 from tunewright.models.recommendation.base import Factors
 from tunewright.models.recommendation.sasrec import NextItem
 from tunewright.random import uniform
-from tunewright.training.objectives.base import Objective
+from tunewright.training.objectives.base import Objective, Scalar
 
-# Of so many pairs of a user and an item those that are not known are written out, 4 bytes each.
+# Up to this many pairs of a user and an item, the pairs that are not in the training data are listed, 4 bytes each.
 WRITTEN_OUT = 2**26
+
+
+@runtime_checkable
+class Interactions(Protocol):
+    """Hold the interactions that ranking losses are built from."""
+
+    users: Sized
+    items: Sized
+    learned: np.ndarray
+    """[pairs, 2]: the pairs of a user and an item in the training data."""
+
+    @property
+    def length(self) -> int:
+        """How many of a user's last items the network takes as input; 0: it scores pairs."""
+        ...
+
+    def keys(self, pairs: np.ndarray) -> np.ndarray:
+        """Return user · items + item of each pair."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class FromPairs:
-    """The Bayesian personalised ranking loss, Σ −log σ(score(u, i) − score(u, j)), with j drawn evenly from the items that the
+    """Compute the Bayesian personalised ranking loss, Σ −log σ(score(u, i) − score(u, j)), with j uniform among the items that the
     user did not choose (Rendle et al. 2009, section 4)."""
 
     seed: int
     chosen: np.ndarray
-    """[M] int64, rising, each once: user · I + item of each pair that is known from training."""
+    """[pairs] int64, increasing and unique: user · items + item of each pair in the training data."""
     users: int
     items: int
     negatives: int
 
     def weight(self, batch: Batch) -> float:
-        """The number of comparisons."""
+        """Return the number of comparisons."""
         return batch.ids.shape[0] * self.negatives
 
-    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
-        """The sum over the batch's comparisons, a scalar."""
+    def loss_sum(self, model: Callable[[Inputs], Tensor], batch: Batch, epoch: int) -> Scalar:
+        """Return the sum over the batch's comparisons."""
         pairs = batch.pixels
         drawn = self.draw(pairs[:, 0], batch.ids.numpy(), epoch)
         if isinstance(model, Factors):
-            # ⟨p, qᵢ⟩ − ⟨p, qⱼ⟩ = ⟨p, qᵢ − qⱼ⟩: a third of the time less.
+            # ⟨p, qᵢ⟩ − ⟨p, qⱼ⟩ = ⟨p, qᵢ − qⱼ⟩ saves a third of the time.
             apart = model.item_vectors(pairs[:, 1:]) - model.item_vectors(drawn)
             margins = (model.user_vectors(pairs[:, 0]).unsqueeze(1) * apart).sum(-1)
         else:
@@ -53,13 +73,13 @@ class FromPairs:
             margins = scores[:, :1] - scores[:, 1:]
         return -F.logsigmoid(margins).sum()
 
-    def draw(self, users: Tensor, ids: np.ndarray, epoch: int) -> Tensor:
-        """[B, negatives] items that the users did not choose, each as likely as any other; of one who chose all, the last.
+    def draw(self, users: Int[Tensor, " batch"], ids: np.ndarray, epoch: int) -> Int[Tensor, "batch {self.negatives}"]:
+        """Draw items uniformly among those that each user did not choose; for a user who chose all, return the last item.
 
-        A function of the example and the epoch alone. The k-th of the n items that are left is looked up where the items that are left of
-        all users can be written out; otherwise it is k + the number of chosen items before it, those aⱼ with aⱼ − j ≤ k.
+        The result depends on the example and the epoch alone. The k-th remaining item is looked up where the remaining items of all
+        users can be listed; otherwise it is k + the number of chosen items before it, those aⱼ with aⱼ − j ≤ k.
         """
-        # In NumPy: a few thousand numbers are soon done by one thread, and waking another takes longer than that.
+        # In NumPy: one thread computes a few thousand numbers in less time than waking another takes.
         starts, left = self._starts
         who = users.cpu().numpy()[:, None]
         place = (uniform(self.seed, "negatives", epoch, ids, self.negatives) * left[who]).astype(np.int64)
@@ -73,40 +93,42 @@ class FromPairs:
 
     @cached_property
     def _starts(self) -> tuple[np.ndarray, np.ndarray]:
-        """[U] where each user's pairs begin among `chosen`, and [U] float64 how many items are left."""
+        """Return for each user where the pairs begin in `chosen`, and how many items remain, as float64."""
         starts = np.searchsorted(self.chosen, np.arange(self.users + 1) * self.items)
         return starts[:-1], (self.items - np.diff(starts)).astype(np.float64)
 
     @cached_property
     def _others(self) -> np.ndarray:
-        """[U · I − M] int32: the items that are left, user by user, each user's in their order; and 0 behind them, where one who chose all
-        may look."""
+        """Return the remaining items of each user in order, as int32, and a final 0 that a user who chose all may read."""
         free = np.ones(self.users * self.items, dtype=bool)
         free[self.chosen] = False
         return np.append((np.flatnonzero(free) % self.items).astype(np.int32), np.int32(0))
 
     @cached_property
     def _gaps(self) -> np.ndarray:
-        """[M]: user · (I + 1) + aⱼ − j, which rises too."""
+        """Return user · (items + 1) + aⱼ − j of each pair, which increases too."""
         user, item = np.divmod(self.chosen, self.items)
         return user * (self.items + 1) + item - (np.arange(len(user)) - self._starts[0][user])
 
 
-def _require_pairs(encoder: Any, name: str) -> None:
-    """Raises RecipeError when the network looks at sequences."""
+def _require_pairs(encoder: Interactions, name: str) -> None:
+    """Raise a RecipeError for a network on sequences."""
     if encoder.length:
         raise RecipeError(
-            "the network learns from what followed what, and not from pairs of users and items",
+            "the network is trained on sequences of items, not on pairs of users and items",
             place="train.objective",
             found=name,
             expected="next_item",
-            fix="leave train.objective out",
+            fix="remove train.objective",
         )
 
 
-def bpr(encoder: Any, *, negatives: Annotated[int, Field(ge=1, le=1000)] = 1) -> Objective:
-    """Bayesian personalised ranking with so many comparisons for each pair."""
+def bpr(encoder: Interactions, *, negatives: Annotated[int, Field(ge=1, le=1000)] = 1) -> Objective:
+    """Build Bayesian personalised ranking.
 
+    Args:
+        negatives: the number of comparisons for each pair.
+    """
     _require_pairs(encoder, "bpr")
 
     def bind(seed: int, device: torch.device) -> FromPairs:
@@ -119,22 +141,25 @@ def bpr(encoder: Any, *, negatives: Annotated[int, Field(ge=1, le=1000)] = 1) ->
 
 @dataclass(frozen=True, kw_only=True)
 class FromOthersInBatch:
-    """The cross entropy of naming each user's item among those of the whole batch (Yi et al. 2019, section 3).
+    """Compute the cross entropy of each user's item among the items of the whole batch (Yi et al. 2019, section 3).
 
-    A popular item stands in a batch more often; log q, the logarithm of its share of the pairs, is taken from its score so
-    that this does not count against it (equation 6). The same item elsewhere in the batch is not held against a user.
+    A popular item is in more batches; log q, the logarithm of its share of the pairs, is subtracted from its score to correct for
+    this (equation 6). The same item elsewhere in the batch does not count as a negative.
     """
 
-    log_share: Tensor
-    """[I]."""
+    log_share: Float[Tensor, " items"]
     temperature: float
 
     def weight(self, batch: Batch) -> float:
-        """The number of pairs."""
+        """Return the number of pairs."""
         return batch.ids.shape[0]
 
-    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
-        """The sum over the batch's pairs, a scalar. Raises RecipeError when the network has no vectors to multiply."""
+    def loss_sum(self, model: Callable[[Inputs], Tensor], batch: Batch, epoch: int) -> Scalar:
+        """Return the sum over the batch's pairs.
+
+        Raises:
+            RecipeError: the network has no vectors to multiply.
+        """
         if not isinstance(model, Factors):
             raise RecipeError(
                 "in_batch compares vectors of users and items, and this network has none",
@@ -150,9 +175,10 @@ class FromOthersInBatch:
         return F.cross_entropy(scores, torch.arange(len(items), device=items.device), reduction="sum")
 
 
-def in_batch(encoder: Any, *, temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0) -> Objective:
-    """A softmax over the items of the batch, corrected for their popularity."""
-
+def in_batch(
+    encoder: Interactions, *, temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+) -> Objective:
+    """Build a softmax over the items of the batch, corrected for their popularity."""
     _require_pairs(encoder, "in_batch")
 
     def bind(seed: int, device: torch.device) -> FromOthersInBatch:
@@ -165,34 +191,39 @@ def in_batch(encoder: Any, *, temperature: Annotated[float, Field(gt=0, allow_in
 
 @dataclass(frozen=True, kw_only=True)
 class FromSequences:
-    """The cross entropy of the item that followed, at each place of a sequence, over all items, or over some that are drawn evenly
-    with those that are wanted in the batch (Kang and McAuley 2018, section III-E; with all items as in Klenitskiy and Vasilev
-    2023, section 3)."""
+    """Compute the cross entropy of the next item at each position of a sequence, over all items or a uniform sample of negatives.
+
+    Kang and McAuley 2018, section III-E; with all items as in Klenitskiy and Vasilev 2023, section 3.
+    """
 
     seed: int
     items: int
     negatives: int | None
 
     def weight(self, batch: Batch) -> float:
-        """The number of items that are asked for."""
+        """Return the number of predicted items."""
         return int((batch.pixels[:, 1] > 0).sum())
 
-    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
-        """The sum over all places, a scalar. Raises RecipeError when the network looks at no sequences."""
+    def loss_sum(self, model: Callable[[Inputs], Tensor], batch: Batch, epoch: int) -> Scalar:
+        """Return the sum over all positions.
+
+        Raises:
+            RecipeError: the network is not one on sequences.
+        """
         if not isinstance(model, NextItem):
             raise RecipeError(
-                "next_item asks what follows a sequence, and this network looks at none",
+                "next_item predicts what follows a sequence, and this network does not take sequences",
                 place="train.objective",
                 found="next_item",
                 expected="bpr, or model.backbone: sasrec",
-                fix="leave train.objective out",
+                fix="remove train.objective",
             )
         wanted = batch.pixels[:, 1]
         asked = wanted > 0
         found, wanted = model(batch.pixels)[asked], wanted[asked] - 1
         if self.negatives is None:
             return F.cross_entropy(found @ model.items().T, wanted, reduction="sum")
-        # The batch's first example names the draw.
+        # The batch's first example determines the sample.
         numbers = uniform(self.seed, "negatives", epoch, batch.ids[:1].numpy(), self.negatives)[0]
         drawn = torch.from_numpy((numbers * self.items).astype(np.int64)).clamp_(max=self.items - 1).to(wanted.device)
         scores = found @ model.items(drawn).T
@@ -201,8 +232,12 @@ class FromSequences:
         return F.cross_entropy(torch.cat([right, scores], 1), torch.zeros_like(wanted), reduction="sum")
 
 
-def next_item(encoder: Any, *, negatives: Annotated[int, Field(ge=1, le=100_000)] | None = None) -> Objective:
-    """What follows a sequence, among all items, or among so many others."""
+def next_item(encoder: Interactions, *, negatives: Annotated[int, Field(ge=1, le=100_000)] | None = None) -> Objective:
+    """Build the prediction of the next item.
+
+    Args:
+        negatives: the number of sampled negatives; None: all items.
+    """
 
     def bind(seed: int, device: torch.device) -> FromSequences:
         return FromSequences(seed=seed, items=len(encoder.items), negatives=negatives)

@@ -1,38 +1,42 @@
-"""Losses of autoencoders: the input is reconstructed from a masked or noisy copy."""
+"""Define the losses of autoencoders, which reconstruct the input from a masked or noisy copy."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunewright.data.batches.batch import Batch
-from tunewright.training.objectives.base import Objective, wrong_size
+from tunewright.data.batches.batch import Batch, Inputs
+from tunewright.training.objectives.base import LabelSettings, NamedObjective, Objective, Scalar, wrong_size
 from tunewright.training.objectives.corruption import add_noise, mask
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionLoss:
-    """The error of giving back the input from a spoiled copy of it; no labels.
+    """Compute the error of reconstructing the input from a corrupted copy, without labels.
 
-    An example's loss is the mean squared error of its hidden entries (`corrupt` gives a mask), or else of all.
+    The loss of an example is the mean squared error over its hidden entries (where `corrupt` returns a mask), or over all.
     """
 
-    corrupt: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor | None]]
-    """(inputs [B, ...], ids [B], epoch) → the spoiled inputs, and a mask, true where the error counts."""
+    corrupt: Callable[
+        [Float[Tensor, batch * dims], Int[Tensor, " batch"], int],
+        tuple[Float[Tensor, batch * dims], Bool[Tensor, batch * dims] | None],
+    ]
+    """(inputs, the examples' numbers, epoch) → the corrupted inputs, and a mask that is true where the error counts."""
 
     def weight(self, batch: Batch) -> float:
-        """The number of examples."""
+        """Return the number of examples."""
         return batch.ids.shape[0]
 
-    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
-        """The sum of the examples' losses, a scalar. The network's output may be flat.
+    def loss_sum(self, model: Callable[[Inputs], Tensor], batch: Batch, epoch: int) -> Scalar:
+        """Return the sum of the examples' losses. The network's output may be flat.
 
         Raises:
             RecipeError: the network's output has another size than its input.
@@ -52,26 +56,31 @@ class ReconstructionLoss:
 
 
 def masked(
+    labels: LabelSettings,
     *,
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5,
     patch: Annotated[int, Field(gt=0)] | None = None,
 ) -> Objective:
-    """A masked autoencoder: give back what was hidden (He et al. 2021, section 3). Options as for `corruption.mask`."""
+    """Build a masked autoencoder: reconstruct what is hidden (He et al. 2021, section 3). Options as for `corruption.mask`."""
 
     def bind(seed: int, device: torch.device) -> ReconstructionLoss:
         return ReconstructionLoss(
             corrupt=lambda inputs, ids, epoch: mask(inputs, ids, epoch, seed, ratio=ratio, patch=patch)
         )
 
-    return Objective(name="masked", supervised=False, bind=bind)
+    return Objective(name=MASKED.name, supervised=False, bind=bind)
 
 
-def denoising(*, std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3) -> Objective:
-    """A denoising autoencoder: give back the input from a noisy copy (Vincent et al. 2008, section 2.3)."""
+def denoising(labels: LabelSettings, *, std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3) -> Objective:
+    """Build a denoising autoencoder: reconstruct the input from a noisy copy (Vincent et al. 2008, section 2.3)."""
 
     def bind(seed: int, device: torch.device) -> ReconstructionLoss:
         return ReconstructionLoss(
             corrupt=lambda inputs, ids, epoch: (add_noise(inputs, ids, epoch, seed, std=std), None)
         )
 
-    return Objective(name="denoising", supervised=False, bind=bind)
+    return Objective(name=DENOISING.name, supervised=False, bind=bind)
+
+
+MASKED = NamedObjective(name="masked", target=None, build=masked)
+DENOISING = NamedObjective(name="denoising", target=None, build=denoising)

@@ -1,47 +1,58 @@
-"""What a network minimises that dictates to itself: the token that comes next, where all before it are the right ones."""
+"""Define the loss of sequence-to-sequence speech recognition: the cross entropy of the next token with teacher forcing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.batch import Batch, Inputs
 from tunewright.models.speech.whisper import Whisper
-from tunewright.training.objectives.base import Objective
+from tunewright.training.objectives.base import Objective, Scalar
 from tunewright.training.objectives.ctc import NO_LETTER, ctc
+
+
+@runtime_checkable
+class Transcripts(Protocol):
+    """Hold the token ids around every transcript."""
+
+    start: list[int]
+    end: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class FromDictation:
-    """The cross entropy of each token and of the end (Sutskever, Vinyals and Le 2014, equation 1)."""
+    """Compute the cross entropy of each token and of the end token (Sutskever, Vinyals and Le 2014, equation 1)."""
 
     start: list[int]
     end: int
 
     def weight(self, batch: Batch) -> float:
-        """The number of tokens, ends included."""
+        """Return the number of tokens, end tokens included."""
         assert batch.target is not None
         return int((batch.target != NO_LETTER).sum()) + len(batch.target)
 
-    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
-        """The sum over the batch's tokens, a scalar."""
+    def loss_sum(self, model: Callable[[Inputs], Tensor], batch: Batch, epoch: int) -> Scalar:
+        """Return the sum over the batch's tokens."""
         assert isinstance(model, Whisper) and batch.target is not None
         read, wanted = beginnings(batch.target, self.start, self.end)
         logits = model({**batch.named, "tokens": read})
         return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=NO_LETTER, reduction="sum")
 
 
-def beginnings(target: Tensor, start: list[int], end: int) -> tuple[Tensor, Tensor]:
-    """What the decoder reads [B, P + L], and what it is to write [B, P + L], `NO_LETTER` where nothing is asked.
+def beginnings(
+    target: Int[Tensor, "batch tokens"], start: list[int], end: int
+) -> tuple[Int[Tensor, "batch start_and_tokens"], Int[Tensor, "batch start_and_tokens"]]:
+    """Return the decoder's input, and the tokens that it should predict, `NO_LETTER` where the loss skips them.
 
     Args:
-        target: [B, L], `NO_LETTER` behind a text's end.
-        start: the P tokens that every text begins with.
+        target: `NO_LETTER` after the end of a text.
+        start: the tokens that every text begins with.
     """
     rows = len(target)
     head = torch.tensor(start, device=target.device).expand(rows, -1)
@@ -52,8 +63,8 @@ def beginnings(target: Tensor, start: list[int], end: int) -> tuple[Tensor, Tens
     return read, torch.cat([nothing[:, 1:], wanted], 1)
 
 
-def dictation(encoder: Any) -> Objective:
-    """The cross entropy of what is dictated."""
+def dictation(encoder: Transcripts) -> Objective:
+    """Build the cross entropy of transcripts."""
 
     def bind(seed: int, device: torch.device) -> FromDictation:
         return FromDictation(start=encoder.start, end=encoder.end)

@@ -1,56 +1,62 @@
-"""Losses of labelled examples."""
+"""Define the losses of labelled examples."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.batch import Batch, Inputs
 from tunewright.errors import RecipeError
-from tunewright.recipe.named import suggest
-from tunewright.training.objectives.base import LossSum, wrong_size
+from tunewright.training.objectives.base import LabelSettings, LossSum, NamedObjective, Objective, Scalar, wrong_size
+from tunewright.training.objectives.class_weights import class_weights, count_classes
 
-if TYPE_CHECKING:
-    from tunewright.data.prepared import Prepared
+Numbers = Real[Tensor, " batch"]
+Outputs = Float[Tensor, "batch 1"] | Float[Tensor, " batch"]
+Weights = Float[Tensor, " classes"]
 
 
-def mse(outputs: Tensor, target: Tensor, class_weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
-    """Σ (z − y)², for outputs z [B, 1] or [B] and target y [B] float."""
+def mse(outputs: Outputs, target: Numbers, class_weights: Weights | None = None, smoothing: float = 0.0) -> Scalar:
+    """Compute Σ (z − y)² for outputs z and targets y."""
     return F.mse_loss(outputs.reshape(target.shape), target, reduction="sum")
 
 
-def mae(outputs: Tensor, target: Tensor, class_weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
-    """Σ |z − y|, for outputs z [B, 1] or [B] and target y [B] float."""
+def mae(outputs: Outputs, target: Numbers, class_weights: Weights | None = None, smoothing: float = 0.0) -> Scalar:
+    """Compute Σ |z − y| for outputs z and targets y."""
     return F.l1_loss(outputs.reshape(target.shape), target, reduction="sum")
 
 
 def cross_entropy(
-    outputs: Tensor, target: Tensor, class_weights: Tensor | None = None, smoothing: float = 0.0
-) -> Tensor:
-    """Σ_examples −Σ_k w_k q_k log softmax(z)_k, for logits z [B, K] and target [B] int64, or [B, K] float32.
+    outputs: Float[Tensor, "batch classes"],
+    target: Int[Tensor, " batch"] | Float[Tensor, "batch classes"],
+    class_weights: Weights | None = None,
+    smoothing: float = 0.0,
+) -> Scalar:
+    """Compute Σ_examples −Σ_k w_k q_k log softmax(z)_k for logits z.
 
-    q is 1 for the right class, else 0; or the target itself, the classes' shares of a mixed example. Label
+    q is 1 for the target class, else 0; or the target itself, the classes' shares of a mixed example. Label
     smoothing ε makes it (1 − ε) q + ε/K (Szegedy et al. 2015, section 7).
     """
     return F.cross_entropy(outputs, target, class_weights, reduction="sum", label_smoothing=smoothing)
 
 
 def binary_cross_entropy(
-    outputs: Tensor, target: Tensor, class_weights: Tensor | None = None, smoothing: float = 0.0
-) -> Tensor:
-    """Σ −w₁ q log σ(z) − w₀ (1 − q) log σ(−z), for logits z [B, 1] or [B] and target [B] int64, 0 or 1.
+    outputs: Outputs | Float[Tensor, "batch classes"],
+    target: Real[Tensor, " batch"] | Real[Tensor, "batch classes"],
+    class_weights: Float[Tensor, " _"] | None = None,
+    smoothing: float = 0.0,
+) -> Scalar:
+    """Compute Σ −w₁ q log σ(z) − w₀ (1 − q) log σ(−z) for logits z and targets 0 or 1.
 
     q is the target, or with label smoothing ε (1 − ε) target + ε/2. It equals the cross entropy of the logits (0, z).
-    Of two logits [B, 2] only their difference z₁ − z₀ counts, so it is the same again.
+    Of two logits only their difference z₁ − z₀ counts, so the result is the same.
 
-    With several labels an example, target [B, K] of 0 and 1 and logits [B, K], an example's loss is the mean over its K
-    labels, as in torch.nn.BCEWithLogitsLoss; the weight [K] of a label counts where the example has it.
+    With several labels per example, the target [batch, classes] is 0 and 1, and an example's loss is the mean over its labels, as
+    in torch.nn.BCEWithLogitsLoss; the weight of a label counts where the example has it.
     """
     if target.dim() == 2:
         q = target.to(outputs.dtype) * (1 - smoothing) + smoothing / 2
@@ -68,39 +74,41 @@ def binary_cross_entropy(
     return low * F.binary_cross_entropy_with_logits(logit, q, reduction="sum", pos_weight=high / low)
 
 
-def _label_weights(target: Tensor, class_weights: Tensor) -> Tensor:
-    """[B, K]: a label's weight where the example has it, else 1."""
+def _label_weights(target: Real[Tensor, "batch classes"], class_weights: Weights) -> Float[Tensor, "batch classes"]:
+    """Return a label's weight where the example has it, else 1."""
     return torch.where(target > 0, class_weights, torch.ones_like(class_weights))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedLoss:
-    """The loss between what the network gives and the labels, ready to be minimised."""
+    """Compute the loss between the network's outputs and the labels."""
 
     name: str
     formula: LossSum
     outputs: tuple[int, ...]
     """The sizes of the network's output that the formula takes."""
-    class_weights: Tensor | None = None
+    multilabel: bool = False
+    """Whether an example has several classes."""
+    class_weights: Weights | None = None
     label_smoothing: float = 0.0
 
     def weight(self, batch: Batch) -> float:
-        """The number of examples; with class weights the sum of w_y, as in torch.nn.CrossEntropyLoss (of Σ_k q_k w_k), or
+        """Return the number of examples; with class weights the sum of w_y, as in torch.nn.CrossEntropyLoss (of Σ_k q_k w_k), or
         with several labels of each example's mean weight."""
         if self.class_weights is None:
             return batch.ids.shape[0]
         assert batch.target is not None
+        if self.multilabel:
+            return _label_weights(batch.target, self.class_weights).mean(1).sum().item()
         if batch.target.dim() == 2:
-            if self.name == "binary_cross_entropy":
-                return _label_weights(batch.target, self.class_weights).mean(1).sum().item()
             return (batch.target @ self.class_weights).sum().item()
         return self.class_weights[batch.target].sum().item()
 
-    def loss_sum(self, model: Callable[[Any], Tensor], batch: Batch, epoch: int) -> Tensor:
-        """The sum of the examples' losses, a scalar.
+    def loss_sum(self, model: Callable[[Inputs], Tensor], batch: Batch, epoch: int) -> Scalar:
+        """Return the sum of the examples' losses.
 
         Raises:
-            RecipeError: the network's output has another size than the target asks for.
+            RecipeError: the network's output does not fit the target.
         """
         assert batch.target is not None
         outputs = model(batch.inputs)
@@ -110,69 +118,73 @@ class SupervisedLoss:
         return self.formula(outputs, batch.target, self.class_weights, self.label_smoothing)
 
 
-def class_weights(
-    setting: str | dict[str, float] | None,
-    classes: Sequence[str],
-    count: Callable[[], Sequence[int]],
-    *,
-    rows: int | None = None,
-) -> Tensor | None:
-    """The classes' weights [K] float32, or None.
+def _of_numbers(name: str, formula: LossSum) -> NamedObjective:
+    """List a loss of numbers, which has no options."""
+    loss = SupervisedLoss(name=name, formula=formula, outputs=(1,))
+    objective = Objective(name=name, supervised=True, bind=lambda seed, device: loss)
 
-    "balanced" is N / (K n_k), with n_k of the N training examples in class k: every class weighs the same in all (King
-    and Zeng 2001, "Logistic regression in rare events data"). With several labels an example it is (N − n_k) / n_k: the
-    examples that have a label weigh as much in all as those that have not. Of a mapping, a class not named weighs 1.
+    def build(labels: LabelSettings) -> Objective:
+        return objective
 
-    Args:
-        rows: N, where an example has several labels; None: it has one class.
+    return NamedObjective(name=name, target="numbers", build=build)
+
+
+def _of_classes(loss: SupervisedLoss, labels: LabelSettings, *, takes_soft_targets: bool = False) -> Objective:
+    """Build an objective with the recipe's class weights and label smoothing."""
+    assert labels.classes is not None
+    classes, prepared = labels.classes, labels.prepared
+    rows = prepared.rows("train") if labels.multilabel else None
+    weights = class_weights(labels.train.class_weights, classes, lambda: count_classes(prepared, classes), rows=rows)
+
+    def bind(seed: int, device: torch.device) -> SupervisedLoss:
+        on_device = weights if weights is None else weights.to(device)
+        return replace(loss, class_weights=on_device, label_smoothing=labels.train.label_smoothing)
+
+    return Objective(name=loss.name, supervised=True, bind=bind, takes_soft_targets=takes_soft_targets)
+
+
+def _build_cross_entropy(labels: LabelSettings) -> Objective:
+    """Build the cross entropy.
 
     Raises:
-        RecipeError: an unknown class, a weight that is not above 0, or nothing to balance a class with.
+        RecipeError: an example has several classes.
     """
-    if setting is None:
-        return None
-    if isinstance(setting, str):
-        counts = count()
-        if 0 in counts:
-            raise RecipeError(
-                f"the class {classes[list(counts).index(0)]!r} has no training row to balance it by",
-                place="train.class_weights",
-                found=setting,
-                fix="write the weights by class, or data.split: {by: stratified}",
-            )
-        if rows is not None:
-            # A label that every example has needs no weight, and cannot get 0.
-            return torch.tensor([(rows - number) / number if number < rows else 1.0 for number in counts])
-        return torch.tensor([sum(counts) / (len(counts) * number) for number in counts])
-    for name, weight in setting.items():
-        if name not in classes:
-            raise RecipeError(
-                "there is no such class",
-                place="train.class_weights",
-                found=name,
-                expected=", ".join(classes[:20]),
-                fix=suggest(name, classes),
-            )
-        if not 0 < weight < math.inf:
-            raise RecipeError(
-                "a class weight must be above 0",
-                place=f"train.class_weights.{name}",
-                found=weight,
-                expected="a number above 0",
-                fix="correct the weight, or leave the class out: it then weighs 1",
-            )
-    return torch.tensor([float(setting.get(name, 1.0)) for name in classes])
+    if labels.multilabel:
+        raise RecipeError(
+            f"{CROSS_ENTROPY.name} is for one class a row, the target has several",
+            place="train.objective",
+            found=CROSS_ENTROPY.name,
+            expected=BINARY_CROSS_ENTROPY.name,
+            fix="remove train.objective",
+        )
+    assert labels.classes is not None
+    loss = SupervisedLoss(name=CROSS_ENTROPY.name, formula=cross_entropy, outputs=(len(labels.classes),))
+    return _of_classes(loss, labels, takes_soft_targets=True)
 
 
-def count_classes(prepared: Prepared, classes: Sequence[str]) -> list[int]:
-    """The number of training examples of each class."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+def _build_binary_cross_entropy(labels: LabelSettings) -> Objective:
+    """Build the binary cross entropy.
 
-    target = prepared.manifest.target
-    assert target is not None
-    column = prepared.table("train", [target])[target]
-    flat = pc.list_flatten(column) if pa.types.is_list(column.type) else column.cast(pa.string())
-    values = flat.value_counts()
-    counts = {entry["values"].as_py(): entry["counts"].as_py() for entry in values}
-    return [counts.get(name, 0) for name in classes]
+    Raises:
+        RecipeError: there are not two classes, and an example has one of them.
+    """
+    assert labels.classes is not None
+    name, count = BINARY_CROSS_ENTROPY.name, len(labels.classes)
+    if labels.multilabel:
+        loss = SupervisedLoss(name=name, formula=binary_cross_entropy, outputs=(count,), multilabel=True)
+        return _of_classes(loss, labels)
+    if count != 2:
+        raise RecipeError(
+            f"{name} is for two classes",
+            place="train.objective",
+            found=f"{count} classes",
+            expected="two classes",
+            fix=f"write train.objective: {CROSS_ENTROPY.name}",
+        )
+    return _of_classes(SupervisedLoss(name=name, formula=binary_cross_entropy, outputs=(1, 2)), labels)
+
+
+MSE = _of_numbers("mse", mse)
+MAE = _of_numbers("mae", mae)
+CROSS_ENTROPY = NamedObjective(name="cross_entropy", target="classes", build=_build_cross_entropy)
+BINARY_CROSS_ENTROPY = NamedObjective(name="binary_cross_entropy", target="classes", build=_build_binary_cross_entropy)
