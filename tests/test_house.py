@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,136 @@ def test_nothing_in_the_source_can_run_foreign_code(path: Path) -> None:
 )
 def test_the_test_above_can_fail(code: str) -> None:
     assert unsafe(code)
+
+
+LONGEST_FUNCTION, MOST_PARAMETERS = 60, 7
+# Functions that are still longer, or take more parameters, than that: only ever remove lines.
+LONG_FUNCTIONS = {
+    "commands.choose:_show",
+    "commands.choose:choose",
+    "commands.explain:explain",
+    "commands.export:export",
+    "commands.init:write_recipe",
+    "commands.plan:print_plan",
+    "commands.tune:tune",
+    "data.checks.recordings:recordings",
+    "data.prepare.prepare:_build",
+    "data.sources.arrays:read_npz",
+    "models.exchange.keras_file:_Reading.take",
+    "pipeline.build.parts:build_parts",
+    "pipeline.results.evaluate_stage:evaluate_stage",
+    "pipeline.summary.data_summary:describe_texts",
+    "pipeline.train.train_stage:train_ingredients",
+    "pipeline.train.validation:validator",
+    "planning.plan:_put_together",
+    "recipe.template:recipe_text",
+    "report.charts:line_chart",
+    "report.charts:whisker_chart",
+    "report.heat_map:heat_map",
+    "run_recipe:run",
+    "serving.app:make_app",
+    "training.distributed.fsdp:shard",
+    "training.loop:train",
+    "training.objectives.registry:build_objective",
+}
+WIDE_FUNCTIONS = {
+    "commands.choose:choose",
+    "commands.explain:explain",
+    "commands.export:_held_against",
+    "commands.plan:print_plan",
+    "commands.privacy_audit:_with_references",
+    "commands.tune:tune",
+    "data.prepare.parquet_writer:manifest_of",
+    "data.prepare.prepare:_build",
+    "data.prepare.prepare:prepare",
+    "hardware.machines:_nvidia",
+    "models.fast_dropout:attention",
+    "models.hub.generate:generate",
+    "models.language.new_encoder:gpt",
+    "models.recommendation.ctr:dcn_v2",
+    "models.recommendation.ctr:deepfm",
+    "models.recommendation.ctr:dlrm",
+    "models.recommendation.ctr:wide_deep",
+    "pipeline.train.few_shot:learn_from_pairs.solve_and_finish",
+    "pipeline.train.finish_stage:finish_stage",
+    "planning.plan:_put_together",
+    "recipe.template:recipe_text",
+    "run_recipe:_carry_out",
+    "run_recipe:run",
+    "training.loop:train",
+    "tuning.trials:help_to_try",
+}
+
+
+def functions(tree: ast.Module) -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Return every function and method of a module with its dotted name."""
+    found: list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]] = []
+
+    def visit(node: ast.AST, prefix: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                found.append((prefix + child.name, child))
+            named = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            visit(child, f"{prefix}{child.name}." if named else prefix)
+
+    visit(tree, "")
+    return found
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Return the names of a function's parameters, without self and cls."""
+    given = function.args
+    every = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
+    return [entry.arg for entry in every if entry is not None and entry.arg not in ("self", "cls")]
+
+
+def test_functions_are_short_and_take_few_parameters() -> None:
+    """The commands of cli.py take an argument for each option, and are exempt from the second rule."""
+    long: set[str] = set()
+    wide: set[str] = set()
+    for path in SOURCE.rglob("*.py"):
+        for name, function in functions(ast.parse(path.read_text(encoding="utf-8"))):
+            place = f"{path.relative_to(SOURCE).with_suffix('').as_posix().replace('/', '.')}:{name}"
+            assert function.end_lineno is not None
+            if function.end_lineno - function.lineno + 1 > LONGEST_FUNCTION:
+                long.add(place)
+            if len(parameters(function)) > MOST_PARAMETERS and path != SOURCE / "cli.py":
+                wide.add(place)
+    assert long <= LONG_FUNCTIONS, sorted(long - LONG_FUNCTIONS)
+    assert wide <= WIDE_FUNCTIONS, sorted(wide - WIDE_FUNCTIONS)
+
+
+def test_lengths_and_parameters_are_counted() -> None:
+    code = "class A:\n    def f(self, a, /, b, *c, d, **e):\n        def g():\n            pass\n"
+    (outer, function), (inner, _) = functions(ast.parse(code))
+    assert (outer, inner) == ("A.f", "A.f.g") and parameters(function) == ["a", "b", "c", "d", "e"]
+
+
+# Rooms for several kinds of input, network or table have files of the same name; so do a command and what it calls.
+PARALLEL = {
+    "__init__", "augmentation", "base", "decode", "encoder", "evaluation", "explain", "export", "modality", "registry",
+    "request", "plan",
+}  # fmt: skip
+# Names that occur in two rooms and should not: only ever remove from it.
+REPEATED = {"chat_template", "decoding", "guard", "limits", "multilabel", "multiple_choice"}
+# Names of files that were replaced by the standard term.
+REPLACED = {
+    "answers", "audit", "bare", "beside", "budget", "columns", "combined", "describe", "dictation", "engine",
+    "explained", "fields", "foreign", "foretelling", "framing", "given", "handed_on", "heard", "hearing", "hidden_tokens",
+    "hint", "hollow", "in_backward", "ingredients", "job", "kept", "liked", "liveness", "narrow", "near_texts",
+    "once_more", "pairs", "part_files", "personal", "picture", "piecewise", "pixels", "plan_division", "plan_table",
+    "preferred", "prefix", "published", "recogniser", "recolour", "rehearsal", "roles", "rows", "run", "selection",
+    "setup", "sharing", "sides", "sound_changes", "spoken", "stopping", "strategy", "surgery", "suspects", "tables",
+    "team", "text_rules", "texts", "together", "token_loss", "tokens", "training", "transformer", "tuned", "usable",
+    "warping", "why", "words", "writing",
+}  # fmt: skip
+
+
+def test_file_names_are_standard_terms_and_unique() -> None:
+    stems = Counter(path.stem for path in SOURCE.rglob("*.py"))
+    assert {stem for stem, count in stems.items() if count > 1} <= PARALLEL | REPEATED
+    tests = {path.stem.removeprefix("test_") for path in (REPOSITORY / "tests").rglob("*.py")}
+    assert not REPLACED & (stems.keys() | tests)
 
 
 def python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
