@@ -21,6 +21,7 @@ def fine_tune(place: Path, name: str, **recipe: Any) -> RunResult:
         "tune": {"freeze": 2},
         "train": {"epochs": 2},
         "eval": {"resamples": 100},
+        "hardware": {"precision": "float32"},
     }
     return run({**plain, **recipe}, base=place, runs=place / "runs", screen=silent())
 

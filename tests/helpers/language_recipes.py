@@ -30,6 +30,7 @@ def language_recipe(folder: Path, **changes: Any) -> dict[str, Any]:
         "data": {"source": "tales.txt"},
         "model": {"backbone": {"gpt": gpt}, "tokenizer": "characters"},
         "train": {"epochs": 2, "batch_size": 8, "lr": 5e-3},
+        "hardware": {"precision": "float32"},
         "eval": {"resamples": 100},
     }
     return {**recipe, **changes}
@@ -52,6 +53,7 @@ def chat_recipe(folder: Path, **changes: Any) -> dict[str, Any]:
             "tokenizer": {"bpe": {"vocabulary": 270}},
         },
         "train": {"epochs": 3, "batch_size": 4, "lr": 1e-2},
+        "hardware": {"precision": "float32"},
         "eval": {"resamples": 100},
         "stages": [
             {

@@ -14,6 +14,8 @@ from tunewright.console import silent
 from tunewright.run_recipe import run
 
 SHORT = {"epochs": 1, "batch_size": 16}
+# Where results are compared: otherwise a measurement decides between float32 and bfloat16.
+FLOAT32: dict[str, Any] = {"hardware": {"precision": "float32"}}
 
 
 def _digits(place: Path) -> dict[str, Any]:
@@ -138,6 +140,6 @@ RECIPES: dict[str, Any] = {
 
 def train_model(place: Path, name: str) -> Path:
     """Train the recipe of that name for one epoch; return the folder of the saved model."""
-    recipe = {"train": SHORT, "eval": {"resamples": 100}, **RECIPES[name](place)}
+    recipe = {"train": SHORT, "eval": {"resamples": 100}, **FLOAT32, **RECIPES[name](place)}
     result = run(recipe, base=place, runs=place / "runs", screen=silent())
     return list(result.stages.values())[-1].folder / "model"

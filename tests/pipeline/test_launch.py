@@ -29,6 +29,11 @@ from tunewright.runs.metrics_log import read_metrics
 QUIET: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
+def on(recipe: dict[str, Any], **hardware: Any) -> dict[str, Any]:
+    """Return the recipe for this hardware, in float32: otherwise each process measures which precision is faster."""
+    return {**recipe, "hardware": {"precision": "float32", **hardware}}
+
+
 def recipes(place: Path) -> list[dict[str, Any]]:
     """A task of each kind: an uneven last batch, accumulation, frozen parts, an adapter; 50 steps or more."""
     texts(place / "texts.jsonl")
@@ -97,13 +102,13 @@ def test_several_processes_train_what_one_does(
     size: int, strategy: str, names: list[str] | None, tmp_path: Path
 ) -> None:
     wanted = [recipe for recipe in recipes(tmp_path) if names is None or recipe["name"] in names]
-    shared = [{**recipe, "hardware": {"strategy": strategy}} for recipe in wanted]
+    shared = [on(recipe, strategy=strategy) for recipe in wanted]
     (tmp_path / "recipes.json").write_text(json.dumps(shared))
     (tmp_path / "followed.py").write_text(FOLLOWED)
     # As where the weights lie on an accelerator, whose checkpoints a thread writes while the training goes on.
     processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "many", "beside" if size == 2 else "")
     for recipe in wanted:
-        run(recipe, base=tmp_path, runs=tmp_path / "one", screen=silent())
+        run(on(recipe), base=tmp_path, runs=tmp_path / "one", screen=silent())
     assert [process.wait(300) for process in processes] == [0] * size
     for recipe in wanted:
         for stage in STAGES.get(recipe["name"], ["pretrain"]):
@@ -149,10 +154,10 @@ def test_processes_that_divide_the_layers_train_what_one_does(
     recipe["model"] = {**recipe["model"], "backbone": {"gpt": {"layers": 1, "width": 32, "heads": 2, **gpt}}}
     if "context" in gpt:
         recipe["model"]["max_length"] = gpt["context"]  # longer than what plain products compute
-    (tmp_path / "recipes.json").write_text(json.dumps([{**recipe, "hardware": hardware}]))
+    (tmp_path / "recipes.json").write_text(json.dumps([on(recipe, **hardware)]))
     (tmp_path / "followed.py").write_text(FOLLOWED)
     processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "many", "parts")
-    run(recipe, base=tmp_path, runs=tmp_path / "one", screen=silent())
+    run(on(recipe), base=tmp_path, runs=tmp_path / "one", screen=silent())
     assert [process.wait(300) for process in processes] == [0] * size
     alone, many = (weights(tmp_path, runs, "writer", "pretrain") for runs in ("one", "many"))
     for name, value in alone.items():
@@ -167,9 +172,9 @@ def test_divided_layers_are_gone_on_with_otherwise(then: tuple[int, dict[str, An
         "train": {"epochs": 40, "batch_size": 2, "checkpoint_steps": 3},
         **CASES["writer"](tmp_path),
     }
-    run({**recipe, "name": "alone"}, base=tmp_path, runs=tmp_path / "alone", screen=silent())
+    run({**on(recipe), "name": "alone"}, base=tmp_path, runs=tmp_path / "alone", screen=silent())
     (tmp_path / "followed.py").write_text(FOLLOWED)
-    (tmp_path / "recipes.json").write_text(json.dumps([{**recipe, "hardware": {"tensor": 2}}]))
+    (tmp_path / "recipes.json").write_text(json.dumps([on(recipe, tensor=2)]))
     processes = started(4, str(tmp_path / "followed.py"), str(tmp_path), "runs")
     checkpoints = tmp_path / "runs" / "writer" / "pretrain" / "checkpoints"
     until = time.monotonic() + 120
@@ -180,7 +185,7 @@ def test_divided_layers_are_gone_on_with_otherwise(then: tuple[int, dict[str, An
         process.wait()
     assert not (tmp_path / "runs" / "writer" / "pretrain" / "summary.json").exists()
     size, hardware = then
-    (tmp_path / "recipes.json").write_text(json.dumps([{**recipe, "hardware": hardware}]))
+    (tmp_path / "recipes.json").write_text(json.dumps([on(recipe, **hardware)]))
     processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "runs")
     assert [process.wait(200) for process in processes] == [0] * size
     expected = weights(tmp_path, "alone", "alone", "pretrain")
@@ -255,15 +260,14 @@ def test_divided_weights_move_as_whole_ones_do_by_every_optimizer(tmp_path: Path
     ]
     writer: dict[str, Any] = {"name": "writer", "train": {"epochs": 3, "batch_size": 2}, **CASES["writer"](tmp_path)}
     writer["stages"] = ["pretrain", {"finetune": {"tune": {"adapter": {"lora": {"dropout": 0.0}}}}}]
-    shared: list[dict[str, Any]] = [{**recipe, "hardware": {"strategy": "fsdp"}} for recipe in wanted]
-    hardware = {"strategy": "fsdp", "precision": "bfloat16", "gradient_checkpointing": True}
-    shared.append({**writer, "hardware": hardware})
+    shared: list[dict[str, Any]] = [on(recipe, strategy="fsdp") for recipe in wanted]
+    shared.append(on(writer, strategy="fsdp", precision="bfloat16", gradient_checkpointing=True))
     (tmp_path / "recipes.json").write_text(json.dumps(shared))
     (tmp_path / "followed.py").write_text(FOLLOWED)
     processes = started(2, str(tmp_path / "followed.py"), str(tmp_path), "many")
-    run({**writer, "hardware": {"precision": "bfloat16"}}, base=tmp_path, runs=tmp_path / "one", screen=silent())
+    run(on(writer, precision="bfloat16"), base=tmp_path, runs=tmp_path / "one", screen=silent())
     for recipe in wanted:
-        run(recipe, base=tmp_path, runs=tmp_path / "one", screen=silent())
+        run(on(recipe), base=tmp_path, runs=tmp_path / "one", screen=silent())
     assert [process.wait(300) for process in processes] == [0, 0]
     for recipe in wanted:
         alone, many = (weights(tmp_path, runs, str(recipe["name"]), "finetune") for runs in ("one", "many"))
@@ -283,9 +287,9 @@ def test_divided_weights_move_as_whole_ones_do_by_every_optimizer(tmp_path: Path
 def test_a_lost_process_ends_the_run_and_another_number_goes_on(numbers: list[Any], tmp_path: Path) -> None:
     """Begun by some, one killed; gone on by others, whole or divided; the weights are those of one that was never stopped."""
     first, size, then, fewer = numbers
-    alone = run({**LONG, "name": "alone"}, runs=tmp_path / "alone", screen=silent())
+    alone = run({**on(LONG), "name": "alone"}, runs=tmp_path / "alone", screen=silent())
     (tmp_path / "followed.py").write_text(FOLLOWED)
-    (tmp_path / "recipes.json").write_text(json.dumps([{**LONG, "hardware": {"strategy": first}}]))
+    (tmp_path / "recipes.json").write_text(json.dumps([on(LONG, strategy=first)]))
     processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "runs", "beside" if size == 4 else "")
     checkpoints = tmp_path / "runs" / "long" / "pretrain" / "checkpoints"
     until = time.monotonic() + 120
@@ -298,7 +302,7 @@ def test_a_lost_process_ends_the_run_and_another_number_goes_on(numbers: list[An
         process.wait()
     assert not (tmp_path / "runs" / "long" / "pretrain" / "summary.json").exists()
     assert any((folder / "model").is_dir() for folder in checkpoints.glob("step-*")) == (first == "fsdp")
-    (tmp_path / "recipes.json").write_text(json.dumps([{**LONG, "hardware": {"strategy": then}}]))
+    (tmp_path / "recipes.json").write_text(json.dumps([on(LONG, strategy=then)]))
     processes = started(fewer, str(tmp_path / "followed.py"), str(tmp_path), "runs")
     assert [process.wait(200) for process in processes] == [0] * fewer
     expected = weights(tmp_path, "alone", "alone", "pretrain")
