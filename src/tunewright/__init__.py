@@ -1,4 +1,4 @@
-"""Tunewright: one recipe from data to a fine-tuned, evaluated and honestly reported model."""
+"""Tunewright: one recipe from data to a pretrained, fine-tuned, evaluated and honestly reported model."""
 
 from __future__ import annotations
 

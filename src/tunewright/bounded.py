@@ -1,7 +1,7 @@
-"""What cannot be judged by looking at it, tried in a process of its own, with bounds on its memory and time.
+"""Run untrusted input through a function in a child process with limits on memory and time.
 
-A chat template, or a tokenizer's regular expressions, may take for ever, fill the memory or crash. What that is, a trial shows; a trial
-that goes wrong ends the child and nothing else. JSON goes in and JSON comes out.
+A chat template, or a tokenizer's regular expressions, may never end, fill the memory or crash. Such a failure ends the child and
+nothing else. Arguments and results are JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from tunewright.files import cache_file, write_json
 from tunewright.limits import TRIAL_BYTES, TRIAL_SECONDS
 
-# One thread each: every thread that libraries start takes memory of the bound.
+# One thread each: every thread of a library takes memory from the limit.
 ONE_THREAD = {
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_NUM_THREADS": "1",
@@ -31,14 +31,14 @@ ONE_THREAD = {
 
 
 class TrialFailed(Exception):
-    """The trial went wrong; says how."""
+    """Report why a trial failed."""
 
 
 def try_bounded(function: Callable[[Any], Any], given: Any) -> Any:
-    """What a module's function returns for `given`, computed in a child process.
+    """Call a module's function with `given` in a child process, and return its result.
 
     Args:
-        function: takes and returns what JSON can hold.
+        function: its argument and result are JSON values.
 
     Raises:
         TrialFailed: it raised an error, crashed, or took more memory or time than TRIAL_BYTES and TRIAL_SECONDS.
@@ -69,10 +69,10 @@ def try_bounded(function: Callable[[Any], Any], given: Any) -> Any:
 
 
 def try_once(function: Callable[[Any], Any], given: Any, content: bytes) -> None:
-    """Try it unless a trial of the same content went well before; that is kept in the cache.
+    """Call `try_bounded` unless the cache records a successful trial of the same content.
 
     Raises:
-        TrialFailed: as `try_bounded`.
+        TrialFailed: as for `try_bounded`.
     """
     name = f"{function.__module__}.{function.__name__}"
     known = cache_file("trials", [name, TRIAL_SECONDS.value, TRIAL_BYTES.value, hashlib.sha256(content).hexdigest()])
@@ -82,19 +82,19 @@ def try_once(function: Callable[[Any], Any], given: Any, content: bytes) -> None
 
 
 def _main(module: str, name: str, seconds: int, size: int) -> None:
-    """The child: bounds first, then the function, then its result on standard output."""
+    """Run in the child: set the limits, call the function, print its result to standard output."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     if not module.startswith("tunewright."):
         raise ValueError(module)
     answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # keep output of libraries out of the result
     try:
         found = {"result": getattr(import_module(module), name)(json.load(sys.stdin))}
     except MemoryError:
         found = {"error": f"it took more than {size / 2**30:.3g} GiB"}
-    except BaseException as error:  # a panic of a library in Rust is no Exception
+    except BaseException as error:  # a panic of a Rust library is not an Exception
         found = {"error": (str(error).strip() or type(error).__name__).splitlines()[0][:500]}
     json.dump(found, answer)
     answer.close()

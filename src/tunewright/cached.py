@@ -1,4 +1,4 @@
-"""A folder of the cache that is made once, and made anew where it is damaged."""
+"""Create folders of the cache once, and recreate damaged ones."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from tunewright.notes import note
 
 
 def cached_folder(place: Path, make: Callable[[Path], None]) -> Path:
-    """The folder with everything that `make` writes into an empty one.
+    """Return a cached folder; create it with `make` if it is missing or damaged.
 
     Args:
-        place: where it lies, by all that its content depends on.
+        place: its path, which contains everything that its content depends on.
+        make: writes the content into an empty folder.
     """
     if place.exists():
         damage = find_damage(place)
         if damage is None:
             return place
-        note(f"{damage}; it is made anew")
+        note(f"{damage}; it is recreated")
     temporary = place.with_name(f".tmp-{place.name}-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -36,7 +37,7 @@ def cached_folder(place: Path, make: Callable[[Path], None]) -> Path:
 
 
 def put_in_place(temporary: Path, place: Path) -> None:
-    """Give a finished folder its name; one that another process has finished meanwhile is kept."""
+    """Rename a finished folder; one that another process has finished in the meantime is kept."""
     if place.exists() and find_damage(place) is not None:
         shutil.rmtree(place)
     try:

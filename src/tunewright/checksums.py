@@ -1,7 +1,7 @@
-"""Checksums of a folder's files, so that what is read back is what was written.
+"""Write and verify checksums of a folder's files.
 
-`checksums.json` holds the size and SHA-256 of each file, and a hash of its own content, which stands for the whole folder.
-A file is hashed once in a process, however often it is opened.
+`checksums.json` has the size and SHA-256 of each file, and a hash of its own content, which identifies the whole folder.
+A file is hashed once per process, however often it is opened.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 from tunewright.files import content_hash, open_record, sha256_file, write_record
 
 CHECKSUMS = "checksums.json"
-# A file that was changed so few seconds ago may change again without another time of change.
+# A file that changed fewer seconds ago may change again with the same mtime.
 JUST_NOW = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """A file that is not what was written."""
+    """Describe a file that differs from what was written."""
 
     file: Path
     problem: str
@@ -34,7 +34,7 @@ class Damage:
 
 
 def write_checksums(folder: Path, *, besides: Collection[str] = ()) -> None:
-    """Write down what the files of a folder hold.
+    """Write the checksums of all files of a folder.
 
     Args:
         besides: names of files that may change later.
@@ -47,10 +47,10 @@ def write_checksums(folder: Path, *, besides: Collection[str] = ()) -> None:
 
 
 def find_damage(folder: Path, *, besides: Collection[str] = ()) -> Damage | None:
-    """What is not as `write_checksums` found it; None when every file is. A folder without checksums is damaged.
+    """Return the first file that differs from its checksum; None if there is none. A folder without checksums is damaged.
 
     Args:
-        besides: endings of files that are not looked at.
+        besides: endings of files that are not checked.
     """
     path = folder / CHECKSUMS
     try:
@@ -65,7 +65,7 @@ def find_damage(folder: Path, *, besides: Collection[str] = ()) -> Damage | None
 
 
 def folder_hash(folder: Path) -> str | None:
-    """One hash for all files with checksums; None for a folder without any, or with damaged ones."""
+    """Return one hash for all files with checksums; None for a folder without checksums, or with damaged ones."""
     try:
         return content_hash(open_record((folder / CHECKSUMS).read_bytes()))
     except (OSError, ValueError):
@@ -73,12 +73,12 @@ def folder_hash(folder: Path) -> str | None:
 
 
 def file_facts(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file."""
+    """Return size and SHA-256 of a file."""
     return {"bytes": path.stat().st_size, "sha256": known_sha256(path)}
 
 
 def file_damage(path: Path, facts: dict[str, Any]) -> Damage | None:
-    """How a file differs from what `file_facts` said of it; None: not at all."""
+    """Compare a file with the result of `file_facts`; None if it is unchanged."""
     if not path.is_file():
         return Damage(file=path, problem="the file is missing")
     if (size := path.stat().st_size) != facts["bytes"]:
@@ -94,7 +94,7 @@ _hashes: dict[tuple[int, ...], str] = {}
 
 
 def known_sha256(path: Path) -> str:
-    """The SHA-256 of a file, hashed once in a process unless it has changed since."""
+    """Return the SHA-256 of a file, hashed once per process unless it has changed."""
     facts = os.stat(path)
     key = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
     if (known := _hashes.get(key)) is not None:

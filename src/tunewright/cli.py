@@ -1,6 +1,6 @@
-"""The command line: one short function for each verb. It holds no logic: each verb is a function that Python can call.
+"""Define the command line: one short function per command, without logic; Python can call the same functions.
 
-Everything is imported inside the verbs, so that `tunewright --help` need not wait for torch.
+Imports are inside the commands, so that `tunewright --help` does not wait for torch.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from tunewright.errors import Stopped, TunewrightError
 
 
 class Interruptible(TyperGroup):
-    """The commands; Ctrl-C and SIGTERM end each of them with a sentence and the exit code of a stop."""
+    """Group the commands; end each of them on Ctrl-C and SIGTERM with a message and exit code 130."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise Stopped(
-                "stopped before it was done", fix="run the same command again: it continues from what was saved"
+                "stopped before it was done", fix="run the same command again: it resumes from what was saved"
             ) from None
 
 
 app = typer.Typer(
     cls=Interruptible,
-    help="From data to a pretrained, fine-tuned, evaluated and honestly reported model, by one recipe.",
+    help="One recipe takes you from data to a pretrained, fine-tuned, evaluated and honestly reported model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -44,21 +44,20 @@ app.add_typer(data_app, name="data")
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes by dotted name, such as train.lr=1e-4.")
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides by dotted name, such as train.lr=1e-4.")
 ]
-Runs = Annotated[Path, typer.Option(help="The folder that holds the runs.")]
-Force = Annotated[bool, typer.Option("--force", help="Start also what cannot fit into memory.")]
+Runs = Annotated[Path, typer.Option(help="The folder of all runs.")]
+Force = Annotated[bool, typer.Option("--force", help="Start even if it cannot fit into memory.")]
 Presidio = Annotated[
-    str | None, typer.Option(metavar="LANGUAGE", help="Presidio looks for personal data too, in this language: en, zh.")
+    str | None,
+    typer.Option(metavar="LANGUAGE", help="Also find personal data with Presidio, in this language: en, zh."),
 ]
-Lang = Annotated[str, typer.Option(help="The page's language: en or zh.")]
+Lang = Annotated[str, typer.Option(help="The language of the page: en or zh.")]
 
 
 @app.command()
 def init(
-    task: Annotated[
-        str, typer.Argument(metavar="TASK", help="What is to be learned; `tunewright init list` shows all.")
-    ],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task; `tunewright init list` shows all tasks.")],
     data: Annotated[str | None, typer.Option(help="Your data: a file, a folder, or a named sample set.")] = None,
     out: Annotated[Path, typer.Option(help="Where to write the recipe.")] = Path("recipe.yaml"),
 ) -> None:
@@ -73,12 +72,12 @@ def data_check(
     recipe: RecipePath,
     overrides: Overrides = None,
     pii: Annotated[
-        bool, typer.Option("--pii", help="Also look for personal data: addresses, numbers, and, as a guess, names.")
+        bool, typer.Option("--pii", help="Also find personal data (PII): addresses, numbers, and, as a guess, names.")
     ] = False,
     presidio: Presidio = None,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Look for what could spoil the result: leaks, duplicates, wrong labels, gaps; and for personal data."""
+    """Check the data for leaks, duplicates, wrong labels and missing values; with --pii also for personal data."""
     from tunewright.commands.data import check_data
 
     check_data(recipe, overrides or [], personal=pii, language=presidio, as_json=json)
@@ -90,10 +89,10 @@ def data_prepare(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Write the splits to this folder instead of the cache.")] = None,
     engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="Who cleans texts: this process, or a Ray cluster's workers.")
+        Literal["local", "ray"], typer.Option(help="Where texts are filtered: in this process, or on a Ray cluster.")
     ] = "local",
 ) -> None:
-    """Read, split and write the data as Parquet; says what was left out."""
+    """Read the data, split it and write it as Parquet; report what was skipped."""
     from tunewright.commands.data import prepare_to
 
     prepare_to(recipe, overrides or [], out, engine)
@@ -102,14 +101,14 @@ def data_prepare(
 @data_app.command("redact")
 def data_redact(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="A csv, tsv, jsonl or txt file.")],
-    out: Annotated[Path, typer.Option(help="The file that gets the text without personal data.")],
+    out: Annotated[Path, typer.Option(help="The output file, without personal data.")],
     mapped: Annotated[
-        Path, typer.Option("--map", help="The file that says what each token stands for; keep it apart.")
+        Path, typer.Option("--map", help="The file that maps each token to its value; store it separately.")
     ],
-    names: Annotated[bool, typer.Option(help="Also what may be a name.")] = True,
+    names: Annotated[bool, typer.Option(help="Also redact what may be a name.")] = True,
     presidio: Presidio = None,
 ) -> None:
-    """Put tokens such as [EMAIL_1] in the place of personal data; the map undoes it."""
+    """Replace personal data by tokens such as [EMAIL_1]; `data restore` reverses it with the map."""
     from tunewright.commands.redact import redact_file
     from tunewright.data.text.presidio import presidio as ask_presidio
 
@@ -121,10 +120,10 @@ def data_redact(
 @data_app.command("restore")
 def data_restore(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `data redact` wrote.")],
-    out: Annotated[Path, typer.Option(help="The file that gets the text as it was.")],
-    mapped: Annotated[Path, typer.Option("--map", help="The map that belongs to it.")],
+    out: Annotated[Path, typer.Option(help="The output file, with the original text.")],
+    mapped: Annotated[Path, typer.Option("--map", help="The map that `data redact` wrote.")],
 ) -> None:
-    """Undo `data redact` with its map."""
+    """Reverse `data redact` with its map."""
     from tunewright.commands.redact import restore_file
 
     restore_file(source, out, mapped)
@@ -134,18 +133,17 @@ def data_restore(
 def design(
     recipe: Annotated[Path | None, typer.Argument(metavar="[RECIPE]", help="The recipe, a YAML file.")] = None,
     overrides: Overrides = None,
-    svg: Annotated[Path | None, typer.Option(help="Write the picture of the network here.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write a diagram of the network here.")] = None,
     compute: Annotated[
-        float | None, typer.Option(help="Without a recipe: FLOPs that a language model may cost, such as 1e18.")
+        float | None,
+        typer.Option(help="Without a recipe: the compute budget of a language model in FLOPs, such as 1e18."),
     ] = None,
-    tokens: Annotated[
-        float | None, typer.Option(help="With --compute: the tokens that there are, such as 2e9.")
-    ] = None,
+    tokens: Annotated[float | None, typer.Option(help="With --compute: the available tokens, such as 2e9.")] = None,
     fit: Annotated[
-        bool, typer.Option("--fit", help="Train small language models of several sizes, and fit a law of your own.")
+        bool, typer.Option("--fit", help="Train small language models of several sizes, and fit a scaling law to them.")
     ] = False,
 ) -> None:
-    """Show the network of each stage: layers, shapes, parameters, FLOPs, what is frozen; or which one a budget is worth."""
+    """Show the network of each stage: layers, shapes, parameters, FLOPs, frozen blocks; or the best size for a compute budget."""
     if compute is not None:
         from tunewright.commands.size import show_sizes
 
@@ -162,7 +160,11 @@ def design(
 
 
 def required(recipe: Path | None, command: str) -> Path:
-    """Raises RecipeError when no recipe is named."""
+    """Return the recipe's path.
+
+    Raises:
+        RecipeError: no recipe is named.
+    """
     from tunewright.errors import RecipeError
 
     if recipe is None:
@@ -178,20 +180,22 @@ def plan(
         str | None, typer.Option(help="Another machine: laptop, a100-80gb, 8xh100, or a file that describes it.")
     ] = None,
     budget: Annotated[
-        list[str] | None, typer.Option(help="What it may need at most: 16GiB, 24h, 50usd; may be given several times.")
+        list[str] | None, typer.Option(help="The most that it may need: 16GiB, 24h, 50usd; may be repeated.")
     ] = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(
-            help="What may change the result to make it fit: lora, 4bit, 8bit, freeze, shorter; several times."
+            help="Changes of the result that are allowed to make it fit: lora, 4bit, 8bit, freeze, shorter; may be repeated."
         ),
     ] = None,
-    write: Annotated[Path | None, typer.Option(help="Write the recipe with the changes that make it fit here.")] = None,
-    probe: Annotated[bool, typer.Option(help="Time real steps of small networks on this machine.")] = True,
+    write: Annotated[Path | None, typer.Option(help="Write the recipe, changed so that it fits, to this file.")] = None,
+    probe: Annotated[bool, typer.Option(help="Time real training steps of small networks on this machine.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
-    history: Annotated[bool, typer.Option("--history", help="Show what plans foretold and what runs took.")] = False,
+    history: Annotated[
+        bool, typer.Option("--history", help="Show predictions of past plans and actual values of their runs.")
+    ] = False,
 ) -> None:
-    """Say what each stage will need: memory, time, operations, disk, energy, rent; and what makes it fit."""
+    """Predict memory, time, FLOPs, disk, energy and cost of each stage, and find settings that fit."""
     if history:
         from tunewright.planning.history import show_history
 
@@ -217,22 +221,22 @@ def choose(
     overrides: Overrides = None,
     candidates: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A name of the catalog, a folder, or a hub id, which is downloaded; may be given several times."
-        ),
+        typer.Option(help="A catalog name, a folder, or a hub id, which is downloaded; may be repeated."),
     ] = None,
     sample: Annotated[
         int | None,
-        typer.Option(min=20, help="Training rows that are looked at: 500, or 100 where there is no target."),
+        typer.Option(min=20, help="Training rows in the sample: by default 500, or 100 for tasks without a target."),
     ] = None,
     tune: Annotated[
         bool,
-        typer.Option("--tune", help="Also fine-tune each on two thirds of these rows, three times: surer, and slower."),
+        typer.Option(
+            "--tune", help="Also fine-tune each on two thirds of these rows, three times: more reliable, and slower."
+        ),
     ] = False,
-    runs: Annotated[Path, typer.Option(help="The folder of past runs, which are learned from.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option(help="The folder of past runs, whose results count as a prior.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the ranking as JSON.")] = False,
 ) -> None:
-    """Rank the pretrained models that the recipe could start from, by what they know of your data, or (--tune) learn from a part of it."""
+    """Rank pretrained models for the recipe by their features on your data, or (--tune) by fine-tuning them on a sample."""
     from tunewright.commands.choose import choose as rank
 
     rank(recipe, overrides or [], names=candidates, sample=sample, tune=tune, runs=runs, as_json=as_json)
@@ -240,7 +244,7 @@ def choose(
 
 @app.command()
 def calibrate() -> None:
-    """Measure this machine for half a minute: what plans reckon with."""
+    """Benchmark this machine, which takes half a minute; plans use the result."""
     from tunewright.hardware.benchmark import calibrate as measure
 
     measure(typer.echo)
@@ -250,7 +254,7 @@ def calibrate() -> None:
 def pretrain(
     recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs"), lang: Lang = "en", force: Force = False
 ) -> None:
-    """Carry out the recipe up to its last pretrain stage."""
+    """Run the recipe up to its last pretrain stage."""
     _carry_out(recipe, overrides, runs, lang, force, "pretrain")
 
 
@@ -258,7 +262,7 @@ def pretrain(
 def finetune(
     recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs"), lang: Lang = "en", force: Force = False
 ) -> None:
-    """Carry out the recipe up to its last finetune stage."""
+    """Run the recipe up to its last finetune stage."""
     _carry_out(recipe, overrides, runs, lang, force, "finetune")
 
 
@@ -266,7 +270,7 @@ def finetune(
 def run(
     recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs"), lang: Lang = "en", force: Force = False
 ) -> None:
-    """Carry out the whole recipe: train, evaluate, report. Goes on where it was stopped."""
+    """Run the whole recipe: train, evaluate, report. Resumes from the newest checkpoint if it was stopped."""
     _carry_out(recipe, overrides, runs, lang, force, None)
 
 
@@ -288,7 +292,7 @@ def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/mnist.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[eval.KEY=VALUE]...")] = None,
 ) -> None:
-    """Measure a finished run's models again, for other metrics or slices."""
+    """Evaluate a finished run's models again, with other metrics or slices."""
     from tunewright.commands.evaluate import evaluate_run
 
     evaluate_run(folder, overrides or [])
@@ -310,7 +314,7 @@ def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="A run folder, or the folder of one of its stages.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another one, evaluated on the same rows.")],
 ) -> None:
-    """Is the difference between two results real?"""
+    """Compare two results on the same test rows: is the difference real?"""
     from tunewright.commands.compare import compare_runs
 
     compare_runs(first, second)
@@ -318,7 +322,7 @@ def compare(
 
 @app.command("lr-find")
 def lr_find(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Try rising learning rates on the first stage and suggest one."""
+    """Suggest a learning rate for the first stage, by a learning rate range test."""
     from tunewright.commands.lr_find import find_learning_rate
 
     find_learning_rate(recipe, overrides or [])
@@ -332,10 +336,10 @@ def predict(
     ],
     form: Annotated[
         Literal["json", "srt", "vtt"],
-        typer.Option("--as", help="json: an object a line; srt or vtt: subtitles of a recording."),
+        typer.Option("--as", help="json: one object per line; srt or vtt: subtitles of a recording."),
     ] = "json",
 ) -> None:
-    """Predict for new data: one JSON object a line, or subtitles."""
+    """Predict for new data: one JSON object per line, or subtitles."""
     from tunewright.inference.model import print_predictions
 
     print_predictions(model, data, form)
@@ -345,33 +349,36 @@ def predict(
 def explain(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model, such as runs/mnist/pretrain/model.")],
     examples: Annotated[
-        list[str] | None, typer.Argument(metavar="EXAMPLE...", help="Files, pictures, texts or JSON, as for predict.")
+        list[str] | None, typer.Argument(metavar="EXAMPLE...", help="Files, images, texts or JSON, as for predict.")
     ] = None,
     method: Annotated[
         str | None,
         typer.Option(
-            help="integrated-gradients, shapley or ablation; attention-rollout as a view; left out: what fits the inputs."
+            help="integrated-gradients, shapley or ablation; attention-rollout as a view; default: by the kind of input."
         ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="The class, item or text that is explained, in place of the model's own answer.")
+        str | None, typer.Option(help="The class, item or text to explain, in place of the model's prediction.")
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Rows of each file that are explained at most.")] = 5,
+    rows: Annotated[int, typer.Option(min=1, help="The most rows to explain per file.")] = 5,
     influence: Annotated[
-        bool, typer.Option("--influence", help="Also name the training rows that speak for and against each answer.")
+        bool,
+        typer.Option("--influence", help="Also name the training rows that support or oppose each prediction most."),
     ] = False,
     suspects: Annotated[
         bool, typer.Option("--suspects", help="Name the training rows whose labels look wrong, in place of examples.")
     ] = False,
     concept: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=FILE: rows that share something; how do answers hang on it? In place of examples."),
+        typer.Option(
+            help="NAME=FILE: rows that share a concept; how much do predictions depend on it? In place of examples."
+        ),
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with the explanations as pictures here.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write an HTML page that draws the explanations here.")] = None,
     lang: Lang = "en",
-    as_json: Annotated[bool, typer.Option("--json", help="Print an object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Say which parts of an input the answer rests on, and whether that holds when they are taken away."""
+    """Explain predictions by the parts of the input, and check whether the explanation is faithful."""
     from tunewright.commands.explain import explain as explain_answers
     from tunewright.commands.explain import name_suspects
     from tunewright.errors import RecipeError
@@ -407,21 +414,21 @@ def tune(
     recipe: RecipePath,
     overrides: Overrides = None,
     trials: Annotated[
-        int, typer.Option(min=1, help="Finished trials that there are to be, earlier ones counted.")
+        int, typer.Option(min=1, help="The number of finished trials to reach, earlier ones included.")
     ] = 20,
     sampler: Annotated[str, typer.Option(help="tpe, random or grid.")] = "tpe",
-    prune: Annotated[bool, typer.Option(help="Let go of trials that are behind others (ASHA).")] = True,
-    hours: Annotated[float | None, typer.Option(min=0, help="Begin no trial after so many hours.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that try at the same time.")] = 1,
+    prune: Annotated[bool, typer.Option(help="Stop trials early that are behind others (ASHA).")] = True,
+    hours: Annotated[float | None, typer.Option(min=0, help="Start no trial after this many hours.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that run trials in parallel.")] = 1,
     seeds: Annotated[
         int,
-        typer.Option(min=0, help="Train and test the winner and the recipe as it is with so many seeds; 0: do not."),
+        typer.Option(min=0, help="Train and test the winner and the unchanged recipe with this many seeds; 0: do not."),
     ] = 3,
-    runs: Annotated[Path, typer.Option(help="The folder that gets the search's folder.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option(help="The folder for the folder of the search.")] = Path("runs"),
     lang: Lang = "en",
     worker: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
-    """Look for better settings on the validation rows, and say whether they really are better."""
+    """Search for better hyperparameters on the validation rows, and test whether they really are better."""
     from tunewright.commands.tune import tune
     from tunewright.console import Console
     from tunewright.tuning.trials import chosen_sampler, help_to_try
@@ -441,18 +448,19 @@ def tune(
 def privacy(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder inside its run.")],
     references: Annotated[
-        int, typer.Option(min=0, help="Train so many models on random halves of the rows (LiRA), 4 or more.")
+        int,
+        typer.Option(min=0, help="Train this many reference models on random halves of the rows (LiRA), 4 or more."),
     ] = 0,
     one_run: Annotated[
-        bool, typer.Option("--one-run", help="Train once more, and say which ε that training exceeds.")
+        bool, typer.Option("--one-run", help="Train once more, and report which ε that training exceeds.")
     ] = False,
     canaries: Annotated[
-        int, typer.Option(min=0, help="Train once more with so many made-up secrets among the texts.")
+        int, typer.Option(min=0, help="Train once more with this many made-up secrets (canaries) among the texts.")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Another one draws other rows.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    seed: Annotated[int, typer.Option(help="The random seed for the choice of rows.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Attack a model: what does it give away about its training data?"""
+    """Audit a model's privacy by attacking it: what does it leak about its training data?"""
     from tunewright.commands.privacy_audit import print_audit
     from tunewright.console import Console
 
@@ -464,10 +472,10 @@ def privacy(
 @app.command()
 def recommend(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model of item-recommendation.")],
-    user: Annotated[str, typer.Argument(metavar="USER", help="The user, as the data names it.")],
-    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many items.")] = 10,
+    user: Annotated[str, typer.Argument(metavar="USER", help="The user's id, as in the data.")],
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="The number of items.")] = 10,
 ) -> None:
-    """Print the items that a user is most likely to choose next, each with its score."""
+    """Recommend the items that a user is most likely to choose next, each with its score."""
     from tunewright.commands.recommend import recommend as print_items
 
     print_items(model, user, count)
@@ -477,13 +485,21 @@ def recommend(
 def chat(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved language model.")],
     temperature: Annotated[
-        float, typer.Option(min=0, help="0: always the likeliest token; 1: as the model has it.")
+        float,
+        typer.Option(
+            min=0, help="The sampling temperature; 0: always the likeliest token (greedy); 1: the model's distribution."
+        ),
     ] = 0.8,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="Draw from the likeliest tokens of this share.")] = 0.95,
-    most: Annotated[int, typer.Option(min=1, help="Tokens in an answer at most.")] = 512,
-    seed: Annotated[int, typer.Option(help="Another one draws other words.")] = 0,
+    top_p: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Sample from the likeliest tokens with this total probability (nucleus sampling)."
+        ),
+    ] = 0.95,
+    most: Annotated[int, typer.Option(min=1, help="The most tokens in an answer.")] = 512,
+    seed: Annotated[int, typer.Option(help="The random seed of the sampling.")] = 0,
 ) -> None:
-    """Write with a language model in the terminal; without a chat template it writes on from your text."""
+    """Chat with a language model in the terminal; without a chat template it continues your text."""
     from tunewright.commands.chat import Drawing
     from tunewright.commands.chat import chat as talk
 
@@ -495,7 +511,7 @@ def merge(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model with an adapter.")],
     out: Annotated[Path, typer.Option(help="The folder for the merged model.")],
 ) -> None:
-    """Work an adapter into the weights, and prove that the model stays the same."""
+    """Merge an adapter into the weights, and verify that the model stays the same."""
     from tunewright.commands.merge import merge_adapter
 
     merge_adapter(model, out)
@@ -507,20 +523,18 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="onnx, int8 (ONNX with weights of 8 bits), torch (torch.export), gguf (llama.cpp) or keras (a .keras file)."
+            help="onnx, int8 (ONNX with 8-bit weights), torch (torch.export), gguf (llama.cpp) or keras (a .keras file)."
         ),
     ] = "onnx",
-    out: Annotated[
-        Path | None, typer.Option(help="The folder that gets it; export beside the model when left out.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The output folder; default: export, next to the model.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Rows to hold it against; the test rows of the model's run when left out.")
+        str | None, typer.Option(help="Rows for the verification; default: the test rows of the model's run.")
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="How far an output may be off, relative to 1 + its size.")
+        float, typer.Option(min=0, help="The largest allowed difference of an output, relative to 1 + its magnitude.")
     ] = 1e-4,
 ) -> None:
-    """Write a model in another form, and prove on real rows that it is the same model."""
+    """Export a model to another format, and verify on real rows that it is the same model."""
     from tunewright.commands.export import export as write_export
     from tunewright.console import Console
 
@@ -531,22 +545,22 @@ def export(
 def serve(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model.")],
     host: Annotated[
-        str, typer.Option(help="Where to listen; another one than this machine needs a token.")
+        str, typer.Option(help="The address to listen on; any other than this machine needs a token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8000,
     token_file: Annotated[
         Path | None,
         typer.Option(
-            help="A file that holds the token which requests have to send as Authorization: Bearer; "
-            "TUNEWRIGHT_TOKEN holds it otherwise."
+            help="A file with the token that requests must send as Authorization: Bearer; "
+            "default: the variable TUNEWRIGHT_TOKEN."
         ),
     ] = None,
 ) -> None:
-    """Serve a model over HTTP, with a page to try it; language models as OpenAI's API has them."""
+    """Serve a model over HTTP, with a page to try it; language models with OpenAI's API."""
     from tunewright.console import Console
     from tunewright.serving.start import serve as start
 
-    with suppress(KeyboardInterrupt):  # how a service is stopped
+    with suppress(KeyboardInterrupt):  # the way to stop a service
         start(model, host=host, port=port, token_file=token_file, screen=Console())
 
 
@@ -555,7 +569,7 @@ def ui(
     runs: Runs = Path("runs"),
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8001,
 ) -> None:
-    """Show all runs on a local page: results, curves as they grow, recipes side by side."""
+    """Show all runs on a local page: results, live learning curves, differences of recipes."""
     from tunewright.console import Console
     from tunewright.serving.start import show_runs
 
@@ -565,7 +579,7 @@ def ui(
 
 @app.command()
 def doctor() -> None:
-    """Look at this installation and machine: versions, hardware, what is missing and how to get it."""
+    """Check this installation and machine: versions, hardware, limits, what is missing and how to install it."""
     from tunewright.commands.doctor import examine
     from tunewright.console import Console
 
@@ -588,8 +602,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """The console script. A user's mistake is a message and exit 2; a failed run is a message and exit 1."""
-    # No Python process that a library starts imports modules of the working folder, which may be a stranger's.
+    """Run the command line. A user's mistake ends with a message and exit code 2, a failed run with a message and exit code 1."""
+    # Python processes that a library starts must not import modules of the working folder, which may be a stranger's.
     os.environ["PYTHONSAFEPATH"] = "1"
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -598,7 +612,7 @@ def main() -> None:
         typer.echo(f"error: {error.message}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader of our output has gone; Python must not complain about it once more while it shuts down.
+        # The reader of our output has gone; Python must not report that again while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live line in a terminal, plain lines elsewhere."""
+"""Print the progress of a run: a live progress bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Protocol
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-# A live line is redrawn so many times a second: more costs training time and nobody reads it.
+# Redraws of the progress bar per second: more would cost training time.
 REDRAWS = 8
 
 
 class StepReporter(Protocol):
-    """Is told after a step: epoch (from 1), step, loss, examples seen, seconds spent."""
+    """Report a step: epoch (from 1), step, loss, examples seen so far, seconds spent."""
 
     def __call__(self, epoch: int, step: int, loss: float, examples: int, seconds: float) -> None: ...
 
 
 @dataclass
 class Console:
-    """The terminal and the run's log.txt."""
+    """Print lines to the terminal and to the run's log.txt."""
 
     console: RichConsole = field(default_factory=lambda: RichConsole(highlight=False, soft_wrap=True))
     log: Callable[[str], None] | None = None
-    """Gets every line too; set once the run folder exists."""
+    """Gets every line too; set when the run folder exists."""
 
     def info(self, line: str = "") -> None:
         self.console.print(line, markup=False)
@@ -41,7 +41,7 @@ class Console:
 
     @contextmanager
     def training(self, title: str, epochs: int, steps: int, done: int) -> Generator[StepReporter]:
-        """A progress bar over all optimiser steps; nothing but the epochs' own lines when not a terminal."""
+        """Show a progress bar over all optimizer steps; outside of a terminal, only the lines of the epochs."""
         if not self.console.is_terminal:
             yield lambda epoch, step, loss, examples, seconds: None
             return
@@ -70,7 +70,7 @@ class Console:
 
     @contextmanager
     def counting(self, title: str) -> Generator[Callable[[int], None]]:
-        """A count of rows while data is prepared."""
+        """Show the number of rows while data is prepared."""
         if not self.console.is_terminal:
             yield lambda rows: None
             return
@@ -79,5 +79,5 @@ class Console:
 
 
 def silent() -> Console:
-    """A screen that shows nothing: for repetitions and for the Python API with `quiet=True`."""
+    """Return a console that prints nothing."""
     return Console(console=RichConsole(quiet=True))

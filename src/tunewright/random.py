@@ -1,10 +1,10 @@
-"""Random numbers as a function of what they are for, never of what was drawn before.
+"""Generate random numbers that depend on their purpose, never on earlier draws.
 
-A number depends on (seed, purpose, epoch, example, position) alone. So it is the same whatever the batch, the order or
-the process, and any step of a training can be computed again.
+A number depends on (seed, purpose, epoch, example, position) alone. So it is independent of the batch, the order and
+the process, and any training step can be reproduced.
 
 Numbers for single examples come from SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
-generators", figure 14), which is a counter that passes through a mixing function: the n-th number needs no others.
+generators", figure 14), a counter followed by a mixing function: the n-th number does not depend on the others.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SECOND_MULTIPLIER = np.uint64(0x94D049BB133111EB)
 
 
 def mix(seed: SupportsIndex, *parts: str | SupportsIndex) -> int:
-    """A 64-bit number for a seed and what it is to be used for; the same in every process and on every machine.
+    """Return a 64-bit seed for a purpose; the same in every process and on every machine.
 
-    Each part is written with its kind and length, so ("ab", "c") and ("a", "bc"), or 1 and "1", give other numbers.
+    Each part is written with its type and length, so ("ab", "c") and ("a", "bc"), or 1 and "1", give different numbers.
 
     Returns:
-        0 ≤ number < 2⁶⁴; `torch.manual_seed` takes all of it.
+        0 ≤ number < 2⁶⁴, the range of `torch.manual_seed`.
     """
     written = "".join(
         f"s{len(part)}:{part}" if isinstance(part, str) else f"i{index(part)};" for part in (seed, *parts)
@@ -42,12 +42,12 @@ def mix(seed: SupportsIndex, *parts: str | SupportsIndex) -> int:
 
 
 def uniform(seed: SupportsIndex, purpose: str, epoch: SupportsIndex, ids: Ids, count: int) -> Float32s:
-    """Uniform numbers in [0, 1), multiples of 2⁻²⁴.
+    """Return uniform numbers in [0, 1), multiples of 2⁻²⁴.
 
     Args:
         purpose: what the numbers are for; another purpose gives independent numbers.
-        ids: [N], one row of numbers for each example.
-        count: numbers for each example.
+        ids: [N], the ids of the examples.
+        count: numbers per example.
 
     Returns:
         [N, count] float32.
@@ -57,7 +57,7 @@ def uniform(seed: SupportsIndex, purpose: str, epoch: SupportsIndex, ids: Ids, c
 
 
 def normal(seed: SupportsIndex, purpose: str, epoch: SupportsIndex, ids: Ids, count: int) -> Float32s:
-    """Numbers from the normal distribution with mean 0 and variance 1; arguments and shape as for `uniform`.
+    """Return numbers from the standard normal distribution; arguments and shape as for `uniform`.
 
     By Box and Muller (1958): with u, v uniform, √(−2 ln u) cos 2πv and √(−2 ln u) sin 2πv are normal and independent.
     One 64-bit number gives u from its upper 32 bits (never 0, so no |z| exceeds 6.66) and v from the 24 bits below.
@@ -72,19 +72,19 @@ def normal(seed: SupportsIndex, purpose: str, epoch: SupportsIndex, ids: Ids, co
 
 
 def permutation(seed: SupportsIndex, purpose: str, epoch: SupportsIndex, n: int) -> NDArray[np.int64]:
-    """The numbers 0 … n − 1 in random order, [n] int64; from Philox, a counter-based generator (Salmon et al. 2011)."""
+    """Return 0 … n − 1 in random order, [n] int64; from Philox, a counter-based generator (Salmon et al. 2011)."""
     return np.random.Generator(np.random.Philox(key=mix(seed, purpose, epoch))).permutation(n)
 
 
 def _hash(key: int, ids: Ids, count: int) -> UInt64s:
-    """[N, count] hashes: each example's row is a SplitMix64 stream of its own, whose start is a hash of its id."""
+    """Return [N, count] hashes: each example has its own SplitMix64 stream, which starts at a hash of its id."""
     starts = _splitmix(np.uint64(key) ^ _splitmix(np.ascontiguousarray(ids).astype(np.uint64)))
     counters = np.arange(1, count + 1, dtype=np.uint64) * GOLDEN_GAMMA
     return _splitmix(starts[:, None] + counters)
 
 
 def _splitmix(state: UInt64s) -> UInt64s:
-    """SplitMix64's mixing function, a bijection of the 64-bit integers; works in place and returns its argument."""
+    """Apply SplitMix64's mixing function, a bijection of the 64-bit integers, in place, and return its argument."""
     state ^= state >> np.uint64(30)
     state *= FIRST_MULTIPLIER
     state ^= state >> np.uint64(27)
