@@ -1,4 +1,4 @@
-"""A recipe with other values at some of its places, as plain data."""
+"""Change values of a recipe by dotted names."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Changes = dict[str, object]
 
 
 def with_changes(recipe: Recipe, changes: Changes) -> Recipe:
-    """The recipe with these values."""
+    """Return the recipe with these values."""
     for block, values in nested(changes).items():
         recipe = recipe.model_copy(update={block: getattr(recipe, block).model_copy(update=values)})
     return recipe
 
 
 def nested(changes: Changes) -> dict[str, dict[str, Any]]:
-    """The same as a recipe writes it."""
+    """Return the changes as nested blocks, as a recipe writes them."""
     found: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
         block, key = name.split(".")

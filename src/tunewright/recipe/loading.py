@@ -1,4 +1,4 @@
-"""From a recipe's text to a validated `Recipe`: defaults filled in, overrides applied, every mistake named with its line."""
+"""Load and validate a recipe: fill in defaults, apply overrides, and report every mistake with its line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunewright.recipe.yaml_text import Lines, read_yaml, read_yaml_file
 
 Defaults = Callable[[str], Mapping[str, Any]]
 
-# What is chosen by name is replaced as a whole: an override `optimizer: sgd` must not inherit adam's options.
+# Components chosen by name are replaced as a whole: an override `optimizer: sgd` must not inherit adam's options.
 REPLACED = {
     "optimizer",
     "objective",
@@ -29,7 +29,7 @@ REPLACED = {
     "tokenizer",
     "decoding",
 }
-# What a stage with a task of its own takes from the recipe.
+# Keys that a stage with its own task takes from the recipe.
 OF_THE_RUN = ("name", "seed", "hardware", "track")
 OF_THE_DATA = ("source", "format", "input", "split", "resize", "limit")
 OF_THE_BACKBONE = ("backbone", "weights", "max_length", "tokenizer")
@@ -37,14 +37,14 @@ KINDS = ("pretrain", "finetune")
 
 
 def load_recipe(path: Path, overrides: Iterable[str] = (), *, defaults: Defaults) -> Recipe:
-    """The recipe in a file.
+    """Load the recipe of a file.
 
     Args:
-        overrides: dotted changes, "train.lr=1e-4".
+        overrides: changes by dotted name, "train.lr=1e-4".
         defaults: a task's default recipe by the task's name; raises RecipeError for an unknown task.
 
     Raises:
-        RecipeError: names the file, each wrong line, what was expected and the nearest good key.
+        RecipeError: names the file, each wrong line, what was expected and the closest valid key.
     """
     value, lines = read_yaml_file(path)
     if not isinstance(value, dict):
@@ -60,12 +60,16 @@ def load_recipe(path: Path, overrides: Iterable[str] = (), *, defaults: Defaults
 
 
 def recipe_from_dict(value: dict[str, Any], overrides: Iterable[str] = (), *, defaults: Defaults) -> Recipe:
-    """The recipe in a dict. Raises RecipeError as `load_recipe` does, with dotted names in place of lines."""
+    """Load the recipe of a dict.
+
+    Raises:
+        RecipeError: as for `load_recipe`, with dotted names in place of lines.
+    """
     return _validate(value, {}, list(overrides), defaults, None)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, block by block; what is chosen by name or is a list is replaced as a whole."""
+    """Merge `over` into `base`, block by block; lists and components chosen by name are replaced as a whole."""
     result = dict(base)
     for key, value in over.items():
         known = result.get(key)
@@ -77,8 +81,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge_stage(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage's changes laid on the recipe. A stage with a source of its own starts with a fresh data block; one with a
-    task of its own has been completed by `_own_task`."""
+    """Merge a stage's changes into the recipe. A stage with its own source starts with an empty data block; one with its
+    own task has been completed by `_own_task`."""
     if "task" in over:
         base = {key: value for key, value in base.items() if key in OF_THE_RUN}
     data = over.get("data")
@@ -101,7 +105,7 @@ def _validate(
 
 
 def _own_task(value: Mapping[str, Any], over: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """What a stage with a task of its own begins with: that task's defaults, and the recipe's data and backbone."""
+    """Return the base of a stage with its own task: that task's defaults, and the recipe's data and backbone."""
     data = {key: entry for key, entry in value.get("data", {}).items() if key in OF_THE_DATA}
     model = {key: entry for key, entry in (value.get("model") or {}).items() if key in OF_THE_BACKBONE}
     run = {key: entry for key, entry in value.items() if key in OF_THE_RUN}
@@ -122,9 +126,9 @@ def _checked_stages(
     defaults: Defaults,
     file: str | None,
 ) -> list[str | dict[str, Any]]:
-    """The stages; those with a task of their own with all that they consist of.
+    """Return the validated stages; those with their own task are completed.
 
-    Each stage's changes must give a sound recipe too, now and not after the stage before has been trained.
+    Each stage must be a valid recipe now, before the previous stage is trained.
     """
     base = {key: entry for key, entry in merge(known, value).items() if key != "stages"}
     found: list[str | dict[str, Any]] = []
@@ -163,7 +167,7 @@ def _checked_stages(
 def _known(
     task: Any, defaults: Defaults, lines: Lines, path: tuple[str | int, ...], file: str | None
 ) -> Mapping[str, Any]:
-    """A task's default recipe; nothing where the task is no name, which the schema will say."""
+    """Return a task's default recipe; nothing if the task is not a name, which the schema reports."""
     if not isinstance(task, str):
         return {}
     try:
@@ -185,7 +189,7 @@ def _stage_problem(
 
 
 def apply_override(value: dict[str, Any], lines: Lines, override: str) -> tuple[dict[str, Any], Lines]:
-    """A copy of the recipe with one override applied; the override stands in for the line of what it changed."""
+    """Return a copy of the recipe with one override applied, and the lines without those of the changed values."""
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -217,7 +221,7 @@ def apply_override(value: dict[str, Any], lines: Lines, override: str) -> tuple[
                 )
             return [put(item, rest) if index == int(step) else item for index, item in enumerate(current)]
         if isinstance(current, str):
-            current = {current: {}}  # `stages.1.train.lr`-like names reach into an entry that was a bare name
+            current = {current: {}}  # names such as `stages.1.train.lr` reach into an entry that was a plain name
             return {key: put(entry, remaining[1:] if key == step else remaining) for key, entry in current.items()}
         inner = current if isinstance(current, dict) else {}
         return {**inner, step: put(inner.get(step), rest)}
@@ -228,7 +232,7 @@ def apply_override(value: dict[str, Any], lines: Lines, override: str) -> tuple[
 
 
 def _require_short(override: str, parts: list[str]) -> None:
-    """An override has the bounds of a recipe."""
+    """Check that an override is within the limits of a recipe."""
     place = f"override {shorten(override)!r}"
     RECIPE_BYTES.require(
         len(override.encode(errors="replace")), "the override is too long", error=RecipeError, place=place
@@ -237,5 +241,5 @@ def _require_short(override: str, parts: list[str]) -> None:
 
 
 def _is_number(part: str) -> bool:
-    """Whether a part of a dotted name counts entries of a list."""
+    """Return whether a part of a dotted name is an index of a list."""
     return part.isascii() and part.isdigit() and len(part) < 10

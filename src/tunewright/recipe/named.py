@@ -1,7 +1,7 @@
-"""Things that a recipe chooses by name, with or without options: `adam`, or `{sgd: {momentum: 0.9}}`.
+"""Parse components that a recipe chooses by name, with or without options: `adam`, or `{sgd: {momentum: 0.9}}`.
 
-Each such thing is a line in an explicit table; what it can be told are the keyword-only parameters of one function, and
-their annotations say which values are allowed.
+Each component is a line in an explicit table; its options are the keyword-only parameters of one function, whose
+annotations define the allowed values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FINITE = ConfigDict(allow_inf_nan=False)
 
 
 def parse_named(value: Named, where: str) -> tuple[str, dict[str, Any]]:
-    """The name and the options of `value`, which stands at `where` in the recipe ("train.optimizer").
+    """Return the name and the options of `value`, which is at `where` in the recipe ("train.optimizer").
 
     Raises:
         RecipeError: it is a mapping with more or fewer than one name, or its options are not a mapping.
@@ -42,10 +42,10 @@ def parse_named(value: Named, where: str) -> tuple[str, dict[str, Any]]:
 
 
 def choose(table: Mapping[str, T], name: str, where: str) -> T:
-    """The entry of `table` with this name.
+    """Return the entry of `table` with this name.
 
     Raises:
-        RecipeError: there is none; says which name comes nearest.
+        RecipeError: there is none; the fix suggests the closest name.
     """
     if name in table:
         return table[name]
@@ -59,13 +59,13 @@ def choose(table: Mapping[str, T], name: str, where: str) -> T:
 
 
 def check_options(function: Callable[..., Any], options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The options, checked against the names and annotations of the function's keyword-only parameters.
+    """Check options against the names and annotations of a function's keyword-only parameters.
 
     Args:
         where: the place of the options in the recipe, "train.optimizer.sgd".
 
     Returns:
-        The options with the types that the function asks for (1 becomes 1.0 where it wants a float).
+        The options, converted to the annotated types (1 becomes 1.0 for a float).
 
     Raises:
         RecipeError: an unknown option, a value of the wrong type or out of range, or an option that is missing.
@@ -88,11 +88,11 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any], wher
         except ValidationError as error:
             reasons = list(dict.fromkeys(entry["msg"] for entry in error.errors()))
             raise RecipeError(
-                "the option has a value that it cannot have",
+                "the value of this option is not allowed",
                 place=f"{where}.{name}",
                 found=value,
                 expected="; ".join(reasons),
-                fix="correct the value, or leave the option out",
+                fix="correct the value, or omit the option",
             ) from error
     missing = [
         name for name, parameter in known.items() if parameter.default is parameter.empty and name not in checked
@@ -108,6 +108,6 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any], wher
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """What to write instead of `name`: the nearest of the known names where one is near, else any of them."""
+    """Suggest a correction for `name`: the closest known name if one is close, else any of them."""
     near = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else "choose one of these"

@@ -1,4 +1,4 @@
-"""The recipe going out: with every default filled in, and as a JSON Schema for editors."""
+"""Write the recipe with every default filled in, and its JSON Schema for editors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunewright.recipe.schema import Recipe
 
 
 def resolved_yaml(recipe: Recipe, given: dict[str, Any]) -> str:
-    """The whole recipe as YAML, block by block, with `# default` behind every line that the user did not write.
+    """Return the whole recipe as YAML, block by block, with `# default` after every line that the user did not write.
 
     Args:
         given: the recipe as the user wrote it.
@@ -23,7 +23,7 @@ def resolved_yaml(recipe: Recipe, given: dict[str, Any]) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """The recipe's JSON Schema (2020-12), with a description of each key."""
+    """Return the recipe's JSON Schema (2020-12), with a description of each key."""
     schema = Recipe.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Tunewright recipe", **schema}
 
@@ -36,7 +36,7 @@ def _entry(name: str, value: Any, given: Any, depth: int) -> list[str]:
         for field in type(value).model_fields:
             lines += _entry(field, getattr(value, field), inner.get(field), depth + 1)
         return lines
-    # JSON is YAML: one line for each value, and no quoting rules of our own.
+    # JSON is YAML: one line per value, without quoting rules of our own.
     line = (
         f"{indent}{name}: {json.dumps(value, ensure_ascii=False, default=lambda block: block.model_dump(mode='json'))}"
     )

@@ -1,4 +1,4 @@
-"""Regular expressions that a recipe gives: short, and matched within a time limit, because some take for ever."""
+"""Match regular expressions of a recipe, with limits on length and time, because some never end."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tunewright.limits import PATTERN_CHARACTERS, PATTERN_MILLISECONDS
 
 
 def matches(pattern: str, names: list[str], place: str) -> set[str]:
-    """The names in which a regular expression finds something.
+    """Return the names that a regular expression matches.
 
     Args:
-        place: where the recipe gives it, such as "tune.freeze".
+        place: its place in the recipe, such as "tune.freeze".
 
     Raises:
-        RecipeError: it is no regular expression, too long, or takes too long.
+        RecipeError: it is not a regular expression, too long, or takes too long.
     """
     PATTERN_CHARACTERS.require(len(pattern), "the pattern is too long", error=RecipeError, place=place)
     try:
@@ -29,7 +29,7 @@ def matches(pattern: str, names: list[str], place: str) -> set[str]:
             "the pattern takes too long to match",
             place=place,
             found=pattern,
-            expected=f"a pattern that is matched with all names within {PATTERN_MILLISECONDS.value:,} ms",
+            expected=f"a pattern that matches all names within {PATTERN_MILLISECONDS.value:,} ms",
             fix="avoid a repetition within a repetition, such as (a+)+",
         ) from None
     except (regex.error, RecursionError, OverflowError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in plain words: one entry for each mistake, with its line and the nearest good key."""
+"""Explain the mistakes of a recipe: one entry each, with its line and the closest valid key."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tunewright.errors import RecipeError, shorten
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.yaml_text import Lines
 
-# Mistakes that a message lists, and those that are looked at for it.
+# The most mistakes that a message lists, and that are read for it.
 MOST_LISTED, MOST_READ = 20, 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One mistake."""
+    """Describe one mistake."""
 
     path: tuple[str | int, ...]
     line: int | None
@@ -30,7 +30,7 @@ class Problem:
     fix: str | None
 
     def below(self, prefix: str) -> Problem:
-        """The same mistake inside another block."""
+        """Return the same mistake inside another block."""
         return replace(self, path=(prefix, *self.path))
 
     @property
@@ -39,7 +39,7 @@ class Problem:
 
 
 def collect(error: ValidationError, value: Any, lines: Lines) -> list[Problem]:
-    """Pydantic's errors as problems, in the order of the lines; the branches of a union become one sentence."""
+    """Convert pydantic's errors to problems, in the order of the lines; the branches of a union become one problem."""
     problems: dict[tuple[str | int, ...], Problem] = {}
     for entry in error.errors(include_url=False)[:MOST_READ]:
         path, found = _locate(entry["loc"], value)
@@ -47,7 +47,7 @@ def collect(error: ValidationError, value: Any, lines: Lines) -> list[Problem]:
         unknown = entry["type"] == "extra_forbidden"
         key = (*path, str(entry["loc"][-1])) if missing and path[-1:] != entry["loc"][-1:] else path
         if key in problems and not unknown:
-            # Another branch of the same union: what may stand here is said once, by the field's own description.
+            # Another branch of the same union: the field's description replaces both.
             known = problems[key]
             problems[key] = replace(known, expected=_describe(path), text="the value does not fit")
             continue
@@ -77,7 +77,7 @@ def collect(error: ValidationError, value: Any, lines: Lines) -> list[Problem]:
 
 
 def explain(problems: list[Problem], file: str | None, lines: Lines | None = None) -> RecipeError:
-    """One error for all the problems; a single one keeps its parts, several are listed one after another."""
+    """Return one error for all problems; a single one keeps its parts, several are listed."""
     if lines is not None:
         problems = [replace(problem, line=_line(lines, problem.path)) for problem in problems]
     if len(problems) == 1:
@@ -107,7 +107,7 @@ def _place(problem: Problem) -> str:
 
 
 def _locate(loc: tuple[str | int, ...], value: Any) -> tuple[tuple[str | int, ...], Any]:
-    """The part of a pydantic location that exists in the data (it also names union branches), and the value there."""
+    """Return the part of a pydantic location that exists in the data (it also names union branches), and the value there."""
     path: list[str | int] = []
     for step in loc:
         entries: dict[Any, Any] = {}
@@ -131,7 +131,7 @@ def _is_field(path: tuple[str | int, ...], step: str | int) -> bool:
 
 
 def _model_at(path: Iterable[str | int]) -> type[BaseModel] | None:
-    """The block that a path leads to, through the schema."""
+    """Return the block of the schema that a path leads to."""
     model: type[BaseModel] | None = Recipe
     for step in path:
         if isinstance(step, int):
@@ -158,7 +158,7 @@ def _unknown_key(path: tuple[str | int, ...], line: int | None) -> Problem:
     if near:
         fix = f"did you mean {near[0]}?"
     else:
-        # A good key in the wrong block is the commonest slip of all.
+        # A valid key in the wrong block is the most frequent mistake.
         elsewhere = [name for name in _all_keys() if name.rpartition(".")[2] == str(key)]
         similar = difflib.get_close_matches(str(key), [name.rpartition(".")[2] for name in _all_keys()], n=1)
         elsewhere = elsewhere or [name for name in _all_keys() if similar and name.rpartition(".")[2] == similar[0]]
@@ -179,7 +179,7 @@ def _all_keys(block: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
 
 
 def _describe(path: tuple[str | int, ...]) -> str:
-    """What may stand at a path, from the schema's own words."""
+    """Describe the allowed values at a path, by the schema's description."""
     names = [step for step in path if not isinstance(step, int)]
     block = _model_at(names[:-1]) if names else None
     if block is None or not names or names[-1] not in block.model_fields:
@@ -200,7 +200,7 @@ def _missing_fix(path: tuple[str | int, ...]) -> str:
 
 
 def _sentence(entry: Any) -> tuple[str, str | None]:
-    """A pydantic error type as a sentence, and what was expected."""
+    """Convert a pydantic error type to a sentence and the expected value."""
     context = entry.get("ctx", {})
     kind: str = entry["type"]
     limits = {
@@ -212,11 +212,11 @@ def _sentence(entry: Any) -> tuple[str, str | None]:
     if kind in limits:
         return "the number is out of range", limits[kind]
     if kind == "limit":
-        return "this is more than is allowed", context["expected"]
+        return "this is above the limit", context["expected"]
     if kind == "path":
         return "this cannot be the path of a file", context["expected"]
     if kind in ("literal_error", "enum"):
-        return "the value is none of those allowed", str(context.get("expected"))
+        return "the value is not one of those allowed", str(context.get("expected"))
     if kind.startswith(("int_", "int")):
         return "this is not a whole number", "a whole number"
     if kind.startswith(("float_", "float", "finite")):
@@ -225,13 +225,13 @@ def _sentence(entry: Any) -> tuple[str, str | None]:
         return "this is neither true nor false", "true or false"
     if kind == "string_pattern_mismatch":
         return (
-            "the name has characters that a folder's name should not have",
+            "the name has characters that are not allowed in a folder name",
             "letters, digits, dots, dashes and underscores",
         )
     if kind.startswith("string"):
         return "this is not text", None
     if kind in ("model_type", "model_attributes_type", "dict_type", "mapping_type"):
-        return "a block of keys was expected here", "key: value, one a line"
+        return "a block of keys was expected here", "key: value, one per line"
     if kind in ("list_type", "tuple_type"):
         return "a list was expected here", None
     if kind in ("too_long", "too_short", "missing_argument"):
@@ -240,7 +240,7 @@ def _sentence(entry: Any) -> tuple[str, str | None]:
 
 
 def _line(lines: Lines, path: tuple[str | int, ...]) -> int | None:
-    """The line of a path, or of the nearest block around it."""
+    """Return the line of a path, or of the closest block around it."""
     for length in range(len(path), 0, -1):
         if path[:length] in lines:
             return lines[path[:length]]

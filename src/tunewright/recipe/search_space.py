@@ -1,4 +1,4 @@
-"""What `tunewright tune` may change: a recipe's `search` block, by dotted names.
+"""Parse the search space of `tunewright tune`: a recipe's `search` block, by dotted names.
 
 search:
   train.lr: {log: [1e-5, 1e-2]}
@@ -21,21 +21,21 @@ KINDS = ("log", "even", "whole")
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One thing that is searched for."""
+    """Define one hyperparameter and its possible values."""
 
     name: str
     kind: Literal["one_of", "log", "even", "whole"]
     values: list[Any]
-    """What it can be; of a range its two ends."""
+    """The possible values; of a range its two ends."""
 
     def override(self, value: Any) -> str:
-        """As it is typed behind a recipe."""
+        """Return the override for this value, as in `tunewright run RECIPE KEY=VALUE`."""
         plain = isinstance(value, str) and value.replace("_", "").replace("-", "").isalnum() and not value[0].isdigit()
         return f"{self.name}={value if plain else json.dumps(value)}"
 
 
 def choices(search: Mapping[str, Any]) -> list[Choice]:
-    """The block as it was meant.
+    """Parse the block.
 
     Raises:
         RecipeError: it is empty, or an entry is neither a list nor a range.
@@ -44,7 +44,7 @@ def choices(search: Mapping[str, Any]) -> list[Choice]:
         raise RecipeError(
             "there is nothing to search for",
             place="search",
-            expected="names and what they may be, such as search: {train.lr: {log: [1e-5, 1e-2]}}",
+            expected="names and their possible values, such as search: {train.lr: {log: [1e-5, 1e-2]}}",
             fix="add a `search` block to the recipe",
         )
     return [_choice(name, value) for name, value in search.items()]
@@ -55,16 +55,16 @@ def _choice(name: str, value: Any) -> Choice:
         return Choice(name=name, kind="one_of", values=list(value))
     if isinstance(value, Mapping) and len(value) == 1:
         (kind, ends), *_ = value.items()
-        sound = isinstance(ends, list) and len(ends) == 2 and all(_is_number(end) for end in ends) and ends[0] < ends[1]
+        valid = isinstance(ends, list) and len(ends) == 2 and all(_is_number(end) for end in ends) and ends[0] < ends[1]
         if (
             kind in KINDS
-            and sound
+            and valid
             and (kind != "log" or ends[0] > 0)
             and (kind != "whole" or all(isinstance(end, int) for end in ends))
         ):
             return Choice(name=name, kind=kind, values=list(ends))
     raise RecipeError(
-        "it is not said what this may be",
+        "the possible values of this entry are not defined",
         place=f"search.{name}",
         found=value,
         expected="a list of two or more values, {log: [low, high]}, {even: [low, high]} or {whole: [low, high]}",

@@ -1,4 +1,4 @@
-"""The stages of a recipe, each as a whole recipe of its own."""
+"""Expand a recipe into its stages, each a complete recipe."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tunewright.recipe.schema import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class StageRecipe:
-    """One training stage."""
+    """Hold one training stage: its name, kind and recipe."""
 
     name: str
-    """The name of its folder: the kind, with a number where a kind comes twice."""
+    """The name of its folder: the kind, with a number if a kind is repeated."""
     kind: Literal["pretrain", "finetune"]
     recipe: Recipe
 
 
 def stage_recipes(recipe: Recipe) -> list[StageRecipe]:
-    """The stages in order, each stage's changes laid on the recipe. The recipe has been validated with its stages."""
+    """Return the stages in order, each with its changes merged into the recipe, which is already validated."""
     base = recipe.model_dump(mode="json", exclude_unset=True, exclude={"stages"})
     found: list[StageRecipe] = []
     for stage in recipe.stages:

@@ -1,4 +1,4 @@
-"""The commented recipe that `tunewright init` writes."""
+"""Write the commented recipe of `tunewright init`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FINETUNE = """\
   - finetune                # adapt the pretrained backbone
 """
 TUNE = """
-# tune: {freeze: none}      # what moves: backbone, embeddings, a number or fraction of blocks; adapter: lora; method: features
+# tune: {freeze: none}      # what is frozen: backbone, embeddings, a number or fraction of blocks; or adapter: lora; method: features
 """
 
 
@@ -36,7 +36,7 @@ def recipe_text(
     by: str,
     stages: list[str],
 ) -> str:
-    """YAML with a comment on each choice and its common alternatives; it loads as it stands."""
+    """Return a valid recipe, with a comment on each choice and its common alternatives."""
     columns = ""
     if name_columns:
         shown = json.dumps(inputs, ensure_ascii=False) if len(inputs) <= 12 else None
@@ -55,14 +55,14 @@ def recipe_text(
     )
     pretrained = stages == ["finetune"]
     others = (
-        "a name of the catalog, a folder, or a hub id such as bert-base-uncased"
+        "a catalog name, a folder, or a hub id such as bert-base-uncased"
         if pretrained
         else "or a named network: mlp, resnet20 … resnet110, resnet18, resnet34, resnet50"
     )
-    warmup = f"  warmup: {train['warmup']}               # the share of all steps\n" if "warmup" in train else ""
+    warmup = f"  warmup: {train['warmup']}               # a fraction of all steps\n" if "warmup" in train else ""
     return f"""\
-# Carried out by: tunewright run RECIPE
-# Every key that is left out has a default; `recipe.resolved.yaml` in the run's folder shows them all.
+# Run it with: tunewright run RECIPE
+# Every key that is omitted has a default; `recipe.resolved.yaml` in the run folder shows them all.
 
 task: {task}
 
@@ -83,8 +83,8 @@ train:
 {early}
 eval:
   metrics: {json.dumps(metrics)}
-  seeds: 1                  # 3 and more give the spread between trainings
-  # target: {{{metrics[0]}: 0.9}}   # missed = exit 1
+  seeds: 1                  # 3 or more give an interval over trainings
+  # target: {{{metrics[0]}: 0.9}}   # missed: exit code 1
 
 stages:
 {FINETUNE if pretrained else PRETRAIN}"""

@@ -1,7 +1,7 @@
-"""YAML as plain data, with the line of every key: safe, bounded, and without the surprises of YAML 1.1.
+"""Read YAML as plain data, with the line of every key: safe, bounded, and without the surprises of YAML 1.1.
 
-Mappings, sequences, text, numbers, true/false and null are all there is. `1e-3` is a number; `yes`, `on` and dates are
-text. Tags are refused; aliases, depth and size are capped.
+Values are mappings, sequences, text, numbers, true/false and null. `1e-3` is a number; `yes`, `on` and dates are
+text. Tags are refused; aliases, depth and size are bounded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][-+]?[0-9]+)?\Z"
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Used for its parser and composer only: values are resolved below. It stops where a bound is passed."""
+    """Parse and compose nodes only (values are resolved below); stop at a limit."""
 
     def __init__(self, stream: str, file: str | None) -> None:
         super().__init__(stream)
@@ -46,10 +46,10 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def read_yaml_file(path: Path) -> tuple[Any, Lines]:
-    """A YAML file as plain data, and the line, counted from 1, of each key and list item.
+    """Read a YAML file as plain data, with the line, counted from 1, of each key and list item.
 
     Raises:
-        RecipeError: the file cannot be read or is not YAML of the plain kind.
+        RecipeError: the file cannot be read or is not plain YAML.
     """
     try:
         raw = read_bounded(path, RECIPE_BYTES, "the recipe is too large", error=RecipeError)
@@ -80,7 +80,7 @@ def read_yaml_file(path: Path) -> tuple[Any, Lines]:
 
 
 def read_yaml(text: str, file: str | None = None) -> tuple[Any, Lines]:
-    """The same for text; `file` is named in errors."""
+    """Read YAML text like `read_yaml_file`; `file` is named in errors."""
     _require_bounded(text, file)
     try:
         node = yaml.compose(text, Loader=partial(_PlainLoader, file=file))  # pyright: ignore
@@ -113,7 +113,7 @@ def read_yaml(text: str, file: str | None = None) -> tuple[Any, Lines]:
 
 
 def _require_bounded(text: str, file: str | None) -> None:
-    """Count values and depth by the fast parser, where it is installed; what is wrong with the text is said later."""
+    """Check the number of values and the depth with the fast parser, if installed; syntax errors are reported later."""
     if (loader := getattr(yaml, "CSafeLoader", None)) is None:
         return
     count = depth = 0
@@ -129,7 +129,7 @@ def _require_bounded(text: str, file: str | None) -> None:
 
 
 class _Reader:
-    """Turns composed nodes into values, noting lines and counting what is read."""
+    """Convert composed nodes to values, and record their lines."""
 
     def __init__(self, file: str | None) -> None:
         self.file = file
@@ -167,7 +167,7 @@ class _Reader:
                 first = self.lines[(*path, key)]
                 raise self._error(
                     key_node,
-                    f"the key {key!r} stands twice (first in line {first})",
+                    f"the key {key!r} is duplicated (first in line {first})",
                     "each key once",
                     "remove one of them",
                 )
@@ -204,7 +204,7 @@ class _Reader:
     def _text(self, node: yaml.ScalarNode) -> str:
         if not node.value.isascii() and any("\ud800" <= character <= "\udfff" for character in node.value):
             raise self._error(
-                node, "this is no Unicode text", "characters, not halves of them", r"remove the \ud800 to \udfff"
+                node, "this is not Unicode text", "characters, not lone surrogates", r"remove the \ud800 to \udfff"
             )
         return node.value
 
