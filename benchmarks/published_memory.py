@@ -248,7 +248,7 @@ def elsewhere() -> Generator[None]:
 def followed(setting: Setting) -> Tracer:
     """One step, gradients and states of the optimiser there from the second on."""
     shape = setting.shape
-    with weights("none"):
+    with weights("meta"):
         # What is computed again by rule is not chosen by the compiler.
         network = Decoder(shape, setting.lora, setting.compiled and setting.recompute != "every second product")
         network.to(torch.bfloat16)
@@ -362,7 +362,7 @@ def _step(setting: Setting, depth: int, micro: int) -> float:
 
 def one_layer(setting: Setting, micro: int) -> float:
     """What a layer makes when it is computed again, beyond its input."""
-    with weights("none"):
+    with weights("meta"):
         layer = Layer(setting.shape, 0, setting.compiled).to(torch.bfloat16)
     hollow(layer)
     angles = torch.zeros(setting.length, setting.shape.width // setting.shape.heads // 2, 2)

@@ -55,7 +55,7 @@ def test_whisper_hears_once_and_writes_token_by_token(tmp_path: Path) -> None:
     place = folder.parent / "export"
     hears, writes = (onnxruntime.InferenceSession(str(place / f"{name}.onnx")) for name in ("encoder", "model"))
     origin = load_origin(folder)
-    network, facts = origin.network.eval(), origin.network.spec["speech"]
+    network, facts = origin.network.eval(), origin.network.spec.facts
     assert isinstance(network, Whisper)
     draw = torch.Generator().manual_seed(1)
     inputs = {"features": torch.randn(2, 120, 80, generator=draw), "lengths": torch.tensor([120, 70])}

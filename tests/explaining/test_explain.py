@@ -31,7 +31,8 @@ from tunewright.explaining.influence import learned_from, suspects
 from tunewright.inference.model import Model, load_model
 from tunewright.inference.read_input import given_pieces
 from tunewright.models.hub.attention_rollout import attention_rollout
-from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer
+from tunewright.models.hub.hf_network import Transformer, TransformerSpec, build_transformer, describe_transformer
+from tunewright.models.hub.purposes import CAUSAL_LM, IMAGE_CLASSIFICATION
 from tunewright.tasks.image.explain import on_patches
 from tunewright.tasks.modalities import questions
 
@@ -370,8 +371,8 @@ def test_attention_of_our_own_language_model_looks_back_alone() -> None:
         vocab_size=20, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=16,
     )  # fmt: skip
-    described = {"purpose": "causal-lm", "config": {**config.to_dict(), "model_type": "llama"}, "head": None}
-    network = build_transformer(described, seed=0)
+    spec = TransformerSpec(purpose=CAUSAL_LM, config={**config.to_dict(), "model_type": "llama"}, head=None)
+    network = build_transformer(spec, seed=0)
     ids = torch.tensor([[3, 1, 4, 1, 5]])
     found = attention_rollout(network, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     assert float(found.sum()) == pytest.approx(1, abs=1e-5)
@@ -380,7 +381,7 @@ def test_attention_of_our_own_language_model_looks_back_alone() -> None:
 
 def test_attention_lies_on_patches_of_a_picture() -> None:
     config = {"model_type": "vit", **IMAGE, "image_size": 32}
-    described = describe_transformer("image-classification", config, head=None, classes=["a", "b"])
+    described = describe_transformer(IMAGE_CLASSIFICATION, config, head=None, classes=["a", "b"])
     network = build_transformer(described, seed=0)
     pixels = torch.rand(1, 3, 32, 32)
     found = attention_rollout(network, pixels)

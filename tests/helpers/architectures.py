@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tiny import SPECIAL, WORDS, tiny_tokenizer
+from tunewright.models.hub.purposes import IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION, Purpose
 
 VOCABULARY = len(SPECIAL) + len(WORDS)
 TEXT: dict[str, Any] = {
@@ -103,9 +104,9 @@ IMAGES: dict[str, tuple[dict[str, Any], str]] = {
 ARCHITECTURES = {**TEXTS, **IMAGES}
 
 
-def purpose_of(kind: str) -> Any:
+def purpose_of(kind: str) -> Purpose:
     """Return the purpose of a classifier of this architecture."""
-    return "text-classification" if kind in TEXTS else "image-classification"
+    return TEXT_CLASSIFICATION if kind in TEXTS else IMAGE_CLASSIFICATION
 
 
 def config_of(kind: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer
+from tunewright.models.hub.purposes import CAUSAL_LM
 from tunewright.models.language.new_encoder import Gpt
 
 SIZES: dict[str, Any] = {"layers": 3, "width": 32, "heads": 4, "context": 40}
@@ -23,7 +24,7 @@ def gpt_network(**sizes: Any) -> Transformer:
         "eos_token_id": 0,
         "pad_token_id": 2,
     }
-    return build_transformer(describe_transformer("causal-lm", config, head=None, classes=None), seed=1)
+    return build_transformer(describe_transformer(CAUSAL_LM, config, head=None, classes=None), seed=1)
 
 
 def random_tokens(count: int = 2, length: int = 20) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def pretrained_network(folder: Path, kind: str, *, head: Any = None, classes: li
     """Save a backbone to the folder and open it as a recipe does, with a new head."""
     backbone = open_backbone(str(make_backbone(folder, kind)), Path("/"))
     described = describe_transformer(purpose_of(kind), backbone.config, head=head, classes=classes)
-    described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
+    described = replace(described, base=backbone.name, base_fingerprint=backbone.fingerprint)
     return load_backbone(weights_folder(backbone), described, seed=1).network
 
 

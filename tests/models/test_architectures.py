@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tunewright.models.core.network import Block, evaluating
 from tunewright.models.hub.adapters import add_adapter
 from tunewright.models.hub.hf_files import continue_from, load_backbone
 from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer
+from tunewright.models.hub.purposes import MASKED_LM, TEXT_CLASSIFICATION
 from tunewright.models.layer_table import layer_table
 from tunewright.models.saved_model import load_network, save_model
 from tunewright.recipe.schema import Tune, Unfreeze
@@ -57,7 +59,7 @@ def test_every_parameter_is_in_one_block_and_the_blocks_are_in_order(kind: str) 
 
 def test_a_tensor_that_two_blocks_share_is_the_first_ones() -> None:
     """The masked-language head's last layer is the embeddings' table."""
-    described = describe_transformer("masked-lm", config_of("bert"), head=None, classes=None)
+    described = describe_transformer(MASKED_LM, config_of("bert"), head=None, classes=None)
     network = build_transformer(described, seed=0)
     blocks = {block.title: block for block in network.blocks()}
     shared = blocks["head.cls"].elsewhere
@@ -231,7 +233,7 @@ def test_layers_of_ones_own_as_the_head(tmp_path: Path, kind: str) -> None:
 
 def test_a_head_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(RecipeError, match="as many outputs"):
-        describe_transformer("text-classification", config_of("bert"), head=[{"dense": 7}], classes=CLASSES)
+        describe_transformer(TEXT_CLASSIFICATION, config_of("bert"), head=[{"dense": 7}], classes=CLASSES)
     with pytest.raises(RecipeError, match=r"model\.head, layer 1"):
         tiny_network("bert", head=[{"conv2d": 3}, {"dense": "auto"}])
 
@@ -331,7 +333,7 @@ def test_weights_in_half_precision_and_in_several_files(tmp_path: Path) -> None:
             (folder / "model.safetensors").unlink()
         assert (folder / "model.safetensors.index.json").exists()
         backbone = open_backbone(str(folder), Path("/"))
-        described = describe_transformer("text-classification", backbone.config, head=None, classes=CLASSES)
+        described = describe_transformer(TEXT_CLASSIFICATION, backbone.config, head=None, classes=CLASSES)
         network = load_backbone(weights_folder(backbone), described, seed=0).network
         assert all(value.dtype == torch.float32 for value in network.parameters())
         for name, value in model.state_dict().items():
@@ -365,7 +367,7 @@ def test_weights_in_the_older_format_are_converted_once(tmp_path: Path, own_cach
     times = [path.stat().st_mtime_ns for path in sorted(converted.iterdir())]
     assert weights_folder(backbone) == converted
     assert [path.stat().st_mtime_ns for path in sorted(converted.iterdir())] == times
-    described = describe_transformer("text-classification", backbone.config, head=None, classes=CLASSES)
+    described = describe_transformer(TEXT_CLASSIFICATION, backbone.config, head=None, classes=CLASSES)
     network = load_backbone(converted, described, seed=0).network
     assert all(torch.equal(network.base.state_dict()[name], value) for name, value in tensors.items())
 
@@ -398,10 +400,10 @@ def test_a_head_that_came_with_the_weights_is_kept_for_the_same_classes_only(tmp
     network = pretrained_network(tmp_path / "base", "roberta")
     save_model(tmp_path / "model", network, {})
     config = json.loads((tmp_path / "model" / "config.json").read_text())
-    same = describe_transformer("text-classification", config, head=None, classes=CLASSES)
+    same = describe_transformer(TEXT_CLASSIFICATION, config, head=None, classes=CLASSES)
     started = load_backbone(tmp_path / "model", same, seed=5)
     assert started.new == [] and torch.equal(logits_of(started.network, "roberta"), logits_of(network, "roberta"))
-    other = describe_transformer("text-classification", config, head=None, classes=["x", "y", "z"])
+    other = describe_transformer(TEXT_CLASSIFICATION, config, head=None, classes=["x", "y", "z"])
     started = load_backbone(tmp_path / "model", other, seed=5)
     assert started.new and all(name.startswith("classifier.") for name in started.new)
     assert not torch.allclose(logits_of(started.network, "roberta"), logits_of(network, "roberta"))
@@ -420,7 +422,7 @@ def test_another_purpose_goes_on_with_what_was_learned(tmp_path: Path, adapter: 
     train_network(network, "bert", Tune(adapter=adapter), epochs=2)
     with evaluating(network), torch.no_grad():
         learned = network.base(**make_inputs("bert"))[0]
-    described = describe_transformer("text-classification", config_of("bert"), head=None, classes=["x", "y"])
+    described = describe_transformer(TEXT_CLASSIFICATION, config_of("bert"), head=None, classes=["x", "y"])
     started = continue_from(network, described, seed=3)
     with evaluating(started.network), torch.no_grad():
         assert torch.allclose(started.network.base(**make_inputs("bert"))[0], learned, atol=1e-5)
@@ -432,7 +434,7 @@ def test_an_adapter_needs_weights_that_are_kept() -> None:
         add_adapter(tiny_network("bert"), "lora", seed=0)
     with pytest.raises(RecipeError, match="fits none") as caught:
         add_adapter(
-            Transformer(tiny_network("bert").model, {**tiny_network("bert").spec, "base": "x"}),
+            Transformer(tiny_network("bert").model, replace(tiny_network("bert").spec, base="x")),
             {"lora": {"target": ["nothing"]}},
             seed=0,
         )

@@ -54,7 +54,7 @@ def test_same_logits_and_gradients(kind: str) -> None:
 @pytest.mark.parametrize("kind", TEXTS)
 def test_without_numbers_the_same_is_narrowed(kind: str) -> None:
     """So that a plan reckons with what the run will do."""
-    with weights("none"):
+    with weights("meta"):
         network = tiny_network(kind)
     hollow(network)
     assert narrow_last_layer(network) is (kind in NARROWED)

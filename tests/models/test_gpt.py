@@ -14,6 +14,7 @@ from tunewright.errors import RecipeError
 from tunewright.models.hub.generate import generate
 from tunewright.models.hub.hf_files import load_backbone, write_transformer
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer, make_config
+from tunewright.models.hub.purposes import CAUSAL_LM
 from tunewright.models.language.gpt import GPT, is_plain
 from tunewright.models.language.new_encoder import Gpt
 
@@ -41,7 +42,7 @@ def test_documents_in_a_row_do_not_see_each_other(kind: str) -> None:
         from transformers import GPT2Config
 
         config = GPT2Config(n_layer=2, n_embd=32, n_head=4, vocab_size=50, n_positions=40).to_dict()
-        network = build_transformer(describe_transformer("causal-lm", config, head=None, classes=None), seed=1).eval()
+        network = build_transformer(describe_transformer(CAUSAL_LM, config, head=None, classes=None), seed=1).eval()
     first, second = random_tokens(1, 8), random_tokens(1, 13)[:, 2:]
     packed = {
         "input_ids": torch.cat([first, second], dim=1),
@@ -78,7 +79,7 @@ def test_it_writes_what_the_library_writes(tmp_path: Path) -> None:
     from transformers import GPT2Config
 
     config = GPT2Config(n_layer=2, n_embd=32, n_head=4, vocab_size=50, n_positions=40).to_dict()
-    other = build_transformer(describe_transformer("causal-lm", config, head=None, classes=None), seed=1).eval()
+    other = build_transformer(describe_transformer(CAUSAL_LM, config, head=None, classes=None), seed=1).eval()
     theirs = other.model.generate(ids, max_new_tokens=9, do_sample=False, eos_token_id=None, pad_token_id=2)  # pyright: ignore
     assert list(generate(other, ids[0].tolist(), end=(), most=9, context=40)) == theirs[0, 6:].tolist()
 
@@ -112,7 +113,7 @@ def test_what_is_no_plain_llama_is_left_to_the_library() -> None:
     ):
         config = {**plain, "vocab_size": 50, **other}
         assert not is_plain(make_config(config))
-        network = build_transformer(describe_transformer("causal-lm", config, head=None, classes=None), seed=1)
+        network = build_transformer(describe_transformer(CAUSAL_LM, config, head=None, classes=None), seed=1)
         assert type(network.core).__name__ == "LlamaForCausalLM"
 
 

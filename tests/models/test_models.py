@@ -156,7 +156,7 @@ def test_inputs_of_another_size() -> None:
     with pytest.raises(RecipeError, match=r"resize: \[28, 28\]"):
         fit_input(dense, (1, 8, 8))
     convolutional = network([{"conv2d": 4}, "global_pool", {"dense": 4}], (1, 28, 28))
-    assert fit_input(convolutional, (1, 8, 8)).spec["input_shape"] == [1, 8, 8]
+    assert fit_input(convolutional, (1, 8, 8)).spec.input_shape == (1, 8, 8)
     with pytest.raises(RecipeError, match="1×28×28"):
         fit_input(convolutional, (3, 28, 28))
 

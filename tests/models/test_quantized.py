@@ -118,7 +118,7 @@ def test_without_numbers_it_has_the_same_memory(kind: Any) -> None:
     """What a plan follows: the real layer's operations, on tensors without numbers."""
     peaks: list[int] = []
     for hollowed in (False, True):
-        with weights("none" if hollowed else "read"):
+        with weights("meta" if hollowed else "pretrained"):
             network = nn.Sequential(nn.Linear(64, 128), nn.Linear(128, 64))
             quantize(network, ["0", "1"], kind)
         if hollowed:
@@ -159,7 +159,7 @@ def test_an_adapter_beside_nf4_learns_and_comes_back(tmp_path: Path, kind: str, 
     rounded = pretrained_network(tmp_path / "base", kind)
     whole = size_of(rounded)
     adapted = add_adapter(rounded, adapter, seed=0, bits="nf4")
-    assert isinstance(adapted, Transformer) and adapted.spec["quantize"] == "nf4"
+    assert isinstance(adapted, Transformer) and adapted.spec.quantize == "nf4"
     plain = copy.deepcopy(adapted)
     restore(plain)
     before = logits_of(adapted, kind)
@@ -230,7 +230,7 @@ def test_a_stage_after_another_may_round_what_that_has_learned(place: Path) -> N
     stages = [{"pretrain": {"tune": {"freeze": 1}}}, {"finetune": {"tune": {"adapter": "lora", "quantize": "nf4"}}}]
     result = fine_tune(place, "after", tune={}, stages=stages)
     saved = load_network(result.stages["finetune"].folder / "model").network
-    assert saved.spec["quantize"] == "nf4"
+    assert saved.spec.quantize == "nf4"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from tunewright.models.core.torch_file import read_old_weights
 from tunewright.models.hub.adapters import add_adapter
 from tunewright.models.hub.hf_files import base_path, load_backbone
 from tunewright.models.hub.hf_network import Transformer, describe_transformer, make_config
+from tunewright.models.hub.purposes import TEXT_CLASSIFICATION
 from tunewright.models.hub.untrusted_files import check_values, require_memory
 from tunewright.models.saved_model import load_network, save_model
 from tunewright.tasks.text.encoder import load_tokenizer
@@ -51,7 +53,7 @@ def open_all(folder: Path) -> Transformer:
     """Everything that a run does with a backbone before it trains."""
     backbone = open_backbone(str(folder), Path("/"))
     load_tokenizer(backbone.folder)
-    described = describe_transformer("text-classification", backbone.config, head=None, classes=CLASSES)
+    described = describe_transformer(TEXT_CLASSIFICATION, backbone.config, head=None, classes=CLASSES)
     return load_backbone(weights_folder(backbone), described, seed=0).network
 
 
@@ -307,8 +309,8 @@ def test_an_adapters_folder_is_no_backbone(folder: Path) -> None:
 def adapter(folder: Path) -> Path:
     """A saved adapter on a sound model, without checksums, as a stranger's."""
     backbone = open_backbone(str(folder), Path("/"))
-    described = describe_transformer("text-classification", backbone.config, head=None, classes=CLASSES)
-    described = {**described, "base": backbone.name, "base_fingerprint": backbone.fingerprint}
+    described = describe_transformer(TEXT_CLASSIFICATION, backbone.config, head=None, classes=CLASSES)
+    described = dataclasses.replace(described, base=backbone.name, base_fingerprint=backbone.fingerprint)
     network = add_adapter(load_backbone(folder, described, seed=0).network, "lora", seed=0)
     save_model(folder.parent / "adapter", network, {})
     (folder.parent / "adapter" / "checksums.json").unlink()

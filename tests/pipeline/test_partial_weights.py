@@ -17,7 +17,8 @@ from small_recipes import RECIPES as CASES
 from tunewright.console import silent
 from tunewright.models.core.meta_weights import hollow, is_meta
 from tunewright.models.core.meta_weights import weights as numbers
-from tunewright.models.hub.hf_network import Transformer, build_transformer
+from tunewright.models.hub.hf_network import Transformer, TransformerSpec, build_transformer
+from tunewright.models.hub.purposes import CAUSAL_LM
 from tunewright.models.hub.sharded_loading import draw, file_name, is_in_files, is_piecewise
 from tunewright.pipeline.build.parts import build_parts
 from tunewright.pipeline.build.prepare_data import prepare_data
@@ -27,7 +28,7 @@ from tunewright.run_recipe import run
 from tunewright.runs.folder import read_json
 
 
-def network(*, tied: bool) -> dict[str, Any]:
+def network(*, tied: bool) -> TransformerSpec:
     config = LlamaConfig(
         hidden_size=32,
         intermediate_size=48,
@@ -37,12 +38,12 @@ def network(*, tied: bool) -> dict[str, Any]:
         vocab_size=90,
         tie_word_embeddings=tied,
     )
-    return {"purpose": "causal-lm", "config": config.to_dict(), "head": None}
+    return TransformerSpec(purpose=CAUSAL_LM, config=config.to_dict(), head=None)
 
 
-def without_numbers(described: dict[str, Any]) -> Transformer:
-    with numbers("none"):
-        made = build_transformer(described, seed=0)
+def without_numbers(spec: TransformerSpec) -> Transformer:
+    with numbers("meta"):
+        made = build_transformer(spec, seed=0)
     hollow(made)
     return made
 
@@ -96,7 +97,7 @@ def test_an_adapter_has_its_numbers_where_the_weights_below_have_none(tmp_path: 
     prepared = prepare_data(loaded, tmp_path, silent())
     whole, parts = (
         build_parts(loaded, prepared, load_origin(model, kind), None, silent(), numbers=kind).network
-        for kind in ("read", "parts")
+        for kind in ("pretrained", "sharded")
     )
     own = dict(parts.named_parameters())
     assert own.keys() == dict(whole.named_parameters()).keys()

@@ -166,7 +166,7 @@ def peaks(recipe: Path, changes: list[str]) -> tuple[dict[str, int], dict[str, i
     loaded, _, _, base, _ = read_recipe(recipe, changes, None)
     (given, *_) = given_stages(stage_recipes(loaded)[:1], base, silent())
     found: list[dict[str, int]] = []
-    for numbers in ("none", "random"):
+    for numbers in ("meta", "random"):
         tracer = rehearse(given.ingredients(given.stage.recipe, numbers), silent()).largest
         found.append({**tracer.peak, "where": tracer.peak_at})
     return found[0], found[1]

@@ -17,6 +17,7 @@ from tunewright.errors import ArtifactError, RecipeError, UserError
 from tunewright.files import open_regular, read_bounded
 from tunewright.limits import LIMITS, RECIPE_BYTES
 from tunewright.models.build import build_network, describe_model
+from tunewright.models.speech.base import SpeechSpec
 from tunewright.models.speech.registry import build_speech, describe_speech
 from tunewright.recipe.loading import load_recipe, recipe_from_dict
 from tunewright.recipe.patterns import matches
@@ -203,7 +204,7 @@ def test_a_network_beyond_the_memory_is_never_made(layers: list[Any]) -> None:
 @pytest.mark.parametrize("options", [{"layers": 10**9}, {"width": 10**9}])
 def test_a_speech_network_beyond_the_memory_is_never_made(options: dict[str, int]) -> None:
     with pytest.raises(UserError):
-        build_speech({"speech": {**describe_speech({"whisper": options}), "moment": 80, "outputs": 30}}, seed=0)
+        build_speech(SpeechSpec({**describe_speech({"whisper": options}), "moment": 80, "outputs": 30}), seed=0)
 
 
 def test_json_is_bounded_in_size_and_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

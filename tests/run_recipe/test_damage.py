@@ -35,6 +35,7 @@ from tunewright.errors import ArtifactError, TunewrightError
 from tunewright.files import refusal, sha256_file, write_record
 from tunewright.inference.model import print_predictions
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
+from tunewright.models.hub.purposes import CAUSAL_LM
 from tunewright.models.language.new_encoder import Gpt
 from tunewright.pipeline.results.predictions import read_predictions
 from tunewright.pipeline.session.precision import set_precision
@@ -478,7 +479,7 @@ def test_a_record_knows_its_own_content(tmp_path: Path) -> None:
 def test_a_precision_that_is_lost_is_not_measured_again(tmp_path: Path) -> None:
     network = build_transformer(
         describe_transformer(
-            "causal-lm",
+            CAUSAL_LM,
             {
                 **Gpt(layers=1, width=32, heads=2).config(),
                 "vocab_size": 50,

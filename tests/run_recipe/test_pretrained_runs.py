@@ -35,7 +35,7 @@ def test_the_same_network_from_random_weights_is_a_control(place: Path, tune: di
     control = stage.folder / "controls" / "from_scratch"
     facts = json.loads((control / "summary.json").read_text())
     assert facts["certificate"]["frozen"] == [] and facts["model"]["parameters"]["frozen"] == 0
-    assert "base" not in load_network(control / "model").network.spec
+    assert load_network(control / "model").network.spec.base is None
     assert stage.summary["model"]["parameters"]["frozen"] > 0
 
 
@@ -97,7 +97,7 @@ def test_adapters_and_full_training_after_one_another(place: Path, own: bool) ->
     result = fine_tune(place, "stages", stages=stages)
     base = result.stages["pretrain"].folder / "model"
     saved = load_network(result.stages["finetune"].folder / "model").network
-    assert saved.spec["base"] == str(base.resolve())
+    assert saved.spec.base == str(base.resolve())
     run_card_code(
         (result.stages["finetune"].folder / "model" / "README.md").read_text(),
         result.stages["finetune"].folder / "model",

@@ -74,7 +74,7 @@ def test_pretrain_then_finetune_with_a_frozen_backbone(tmp_path: Path) -> None:
     )
     before = load_network(result.stages["pretrain"].folder / "model").network
     after = load_network(result.stages["finetune"].folder / "model").network
-    assert before.spec["input_shape"] == [1, 28, 28] and after.spec["input_shape"] == [1, 8, 8]
+    assert before.spec.input_shape == (1, 28, 28) and after.spec.input_shape == (1, 8, 8)
     for name, value in before.backbone.state_dict().items():
         assert torch.equal(value, after.backbone.state_dict()[name]), name
     summary = result.stages["finetune"].summary
@@ -125,7 +125,7 @@ def test_pretraining_without_labels_starts_the_finetune(tmp_path: Path, objectiv
     )
     first, second = result.stages["pretrain"], result.stages["finetune"]
     assert first.summary["evaluation"] is None
-    assert load_network(first.folder / "model").network.spec["outputs"] == 64
+    assert load_network(first.folder / "model").network.spec.outputs == 64
     assert second.summary["evaluation"]["metrics"]["accuracy"]["value"] > 0.8
     with pytest.raises(ArtifactError, match="without labels"):
         tunewright.load_model(first.folder / "model")

@@ -26,6 +26,7 @@ from tunewright.models.backbone import open_backbone
 from tunewright.models.core.layer_features import layer_means
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
 from tunewright.models.hub.model_facts import PUBLISHED
+from tunewright.models.hub.purposes import TEXT_CLASSIFICATION
 from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.stage import StageJob, load_origin
 from tunewright.recipe.loading import load_recipe
@@ -123,7 +124,7 @@ def test_averaged_features_have_the_mean_of_the_layers_inner_products() -> None:
 
 def test_padding_has_no_part_in_a_texts_features(tmp_path: Path) -> None:
     backbone = open_backbone(str(tiny_bert(tmp_path / "bert")), tmp_path)
-    described = describe_transformer("text-classification", backbone.config, head=None, classes=["a", "b"])
+    described = describe_transformer(TEXT_CLASSIFICATION, backbone.config, head=None, classes=["a", "b"])
     network = build_transformer(described, seed=0).eval()
     short = {"input_ids": torch.tensor([[2, 6, 9, 3]]), "attention_mask": torch.ones(1, 4, dtype=torch.int64)}
     long = {

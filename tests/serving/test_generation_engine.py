@@ -25,6 +25,7 @@ from tunewright.inference.model import Model, load_model
 from tunewright.models.hub.batched_decoding import SeparateCaches, SharedCache, decoding_batch
 from tunewright.models.hub.generate import Draw, choose, generate, read, uniforms
 from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer
+from tunewright.models.hub.purposes import CAUSAL_LM
 from tunewright.models.language.new_encoder import Gpt
 from tunewright.serving.app import make_app
 from tunewright.serving.chat_template import ChatTemplate, TemplateError
@@ -430,7 +431,7 @@ def network_of(kind: str) -> Transformer:
         "mamba": MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=50).to_dict(),
     }[kind]  # fmt: skip
     config |= {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 2}
-    network = build_transformer(describe_transformer("causal-lm", config, head=None, classes=None), seed=1).eval()
+    network = build_transformer(describe_transformer(CAUSAL_LM, config, head=None, classes=None), seed=1).eval()
     with torch.no_grad():
         for weight in network.parameters():
             weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 0.2)

@@ -24,6 +24,7 @@ from tunewright.data.prepare.prepare import prepare
 from tunewright.data.text.conversations import Shape, Turn, conversation, recognise
 from tunewright.errors import DataError, RecipeError, UserError
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
+from tunewright.models.hub.purposes import CAUSAL_LM
 from tunewright.models.language.new_encoder import Gpt
 from tunewright.recipe.schema import Data
 from tunewright.run_recipe import run
@@ -123,7 +124,7 @@ def gradients(bins: list[list[int]], accumulate: int, size: int) -> dict[str, Te
         "bos_token_id": 0,
         "eos_token_id": 0,
     }
-    network = build_transformer(describe_transformer("causal-lm", config, head=None, classes=None), seed=1)
+    network = build_transformer(describe_transformer(CAUSAL_LM, config, head=None, classes=None), seed=1)
     conversations = rendered(9)
     examples = ChatExamples(conversations=conversations, numbers=torch.arange(9), bins=bins)
     objective = CausalLMLoss(z_loss=0.0)

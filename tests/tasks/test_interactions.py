@@ -21,6 +21,7 @@ from tunewright.data.prepare.splits import TEST, TRAIN, VALID, within
 from tunewright.data.recommendation.column_roles import time_column
 from tunewright.errors import ArtifactError, DataError, RecipeError
 from tunewright.evaluation.metrics import METRICS, Outcome
+from tunewright.models.recommendation.base import RecommenderSpec
 from tunewright.models.recommendation.embedding_table import Table
 from tunewright.models.recommendation.sasrec import NextItem
 from tunewright.recipe.schema import Data, Split
@@ -162,8 +163,8 @@ def test_what_follows_is_learned(sequential: Any, place: Path) -> None:
 
 
 def test_it_looks_back_alone_and_at_nothing_in_front() -> None:
-    described = {"recommender": {"items": 9, "width": 8, "layers": 2, "heads": 2, "length": 5, "dropout": 0.0}}
-    network = NextItem(described, 0).eval()
+    spec = RecommenderSpec({"items": 9, "width": 8, "layers": 2, "heads": 2, "length": 5, "dropout": 0.0})
+    network = NextItem(spec, 0).eval()
     items = torch.tensor([[0, 0, 3, 4, 5]])
     other = torch.tensor([[0, 0, 3, 4, 9]])
     with torch.no_grad():
@@ -192,7 +193,7 @@ def test_some_items_stand_for_all(place: Path, tmp_path: Path) -> None:
 def test_towers_read_what_is_known_of_both(place: Path, tmp_path: Path) -> None:
     recipe = recipe_for({"two_tower": {"width": 8, "hidden": [16, 8]}}, epochs=3)
     done = run(recipe, base=place, runs=tmp_path, screen=silent()).stages["pretrain"]
-    facts = load_model(done.folder / "model").network.spec["recommender"]
+    facts = load_model(done.folder / "model").network.spec.facts
     assert facts["user_fields"]["counts"] == [1, 1] and facts["item_fields"]["sizes"] == [3]
     network = load_model(done.folder / "model").network
     features = network.get_buffer("item_features")

@@ -31,6 +31,7 @@ from tunewright.evaluation.intervals import bootstrap
 from tunewright.evaluation.metrics import METRICS, Outcome
 from tunewright.files import sha256_file
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
+from tunewright.models.hub.purposes import MASKED_LM
 from tunewright.models.language.masked_positions import WANTED, selection_is_exact
 from tunewright.pipeline.build.parts import build_parts
 from tunewright.pipeline.build.prepare_data import prepare_data
@@ -224,7 +225,7 @@ def test_evaluation_gathers_the_passages_of_a_text(tmp_path: Path) -> None:
     examples = encoder.examples(table, None)
     assert examples.rows.tolist() == [5, 5, 5, 5, 9] and examples.empty == 1 and examples.cut == 0
     network = build_transformer(
-        describe_transformer("masked-lm", CONFIGS["bert"], head=None, classes=None), seed=0
+        describe_transformer(MASKED_LM, CONFIGS["bert"], head=None, classes=None), seed=0
     ).eval()
     outputs, target = hidden_token_outputs(network, None, encoder, table)
     # 20 tokens in passages of 6, 6, 6 and 2: one hidden in each; none in an empty text; one of two.
@@ -276,7 +277,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def masked_lm(name: str, seed: int = 0) -> Any:
-    return build_transformer(describe_transformer("masked-lm", CONFIGS[name], head=None, classes=None), seed=seed)
+    return build_transformer(describe_transformer(MASKED_LM, CONFIGS[name], head=None, classes=None), seed=seed)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

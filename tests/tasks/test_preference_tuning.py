@@ -26,6 +26,7 @@ from tunewright.data.text.preferences import Preference, preference, recognise_p
 from tunewright.errors import DataError, RecipeError, UserError
 from tunewright.files import write_record
 from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer
+from tunewright.models.hub.purposes import CAUSAL_LM
 from tunewright.models.language.new_encoder import Gpt
 from tunewright.run_recipe import run
 from tunewright.tasks.language_model.chat_encoder import ChatExamples
@@ -63,7 +64,7 @@ def network_of(seed: int) -> Transformer:
         "bos_token_id": 0,
         "eos_token_id": 0,
     }
-    return build_transformer(describe_transformer("causal-lm", config, head=None, classes=None), seed=seed)
+    return build_transformer(describe_transformer(CAUSAL_LM, config, head=None, classes=None), seed=seed)
 
 
 def some_pairs() -> PreferenceExamples:

@@ -40,7 +40,7 @@ from tunewright.data.prepare.prepare import prepare
 from tunewright.errors import DataError, RecipeError
 from tunewright.evaluation.metrics import METRICS
 from tunewright.inference.model import print_predictions
-from tunewright.models.speech.base import Recogniser
+from tunewright.models.speech.base import Recogniser, SpeechSpec
 from tunewright.models.speech.registry import build_speech, describe_speech
 from tunewright.models.speech.whisper import Whisper
 from tunewright.recipe.schema import Data, Split
@@ -128,7 +128,7 @@ def test_features_are_the_librarys() -> None:
 def small(outputs: int = 4, **options: Any) -> Recogniser:
     facts = {"channels": 4, "hidden": 24, "layers": 2, **options}
     return build_speech(
-        {"speech": {**describe_speech({"deepspeech": facts}), "width": BANDS, "outputs": outputs}}, seed=0
+        SpeechSpec({**describe_speech({"deepspeech": facts}), "width": BANDS, "outputs": outputs}), seed=0
     )
 
 
@@ -147,7 +147,7 @@ def small(outputs: int = 4, **options: Any) -> Recogniser:
 def test_every_network_hears_a_recording_alike_in_any_batch(named: Any, shape: tuple[int, ...]) -> None:
     facts = describe_speech(named)
     network = build_speech(
-        {"speech": {**facts, "width": shape[1] if len(shape) > 1 else 1, "outputs": 5}}, seed=0
+        SpeechSpec({**facts, "width": shape[1] if len(shape) > 1 else 1, "outputs": 5}), seed=0
     ).eval()
     torch.manual_seed(0)
     short, long = torch.randn(shape), torch.randn(2 * shape[0] + 10, *shape[1:])
@@ -197,7 +197,7 @@ def small_whisper(**marks: Any) -> Whisper:
         "dropout": 0.0,
     }
     facts["config"]["decoder_start_token_id"] = 5
-    network = build_speech({"speech": {**facts, "start": [5], "end": 0, "words": 5, **marks}}, seed=3).eval()
+    network = build_speech(SpeechSpec({**facts, "start": [5], "end": 0, "words": 5, **marks}), seed=3).eval()
     assert isinstance(network, Whisper)
     return network
 

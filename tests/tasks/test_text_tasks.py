@@ -175,7 +175,7 @@ def test_a_number_model_opens_in_transformers_as_a_regression(numbered: Any) -> 
     folder = numbered.stages["finetune"].folder / "model"
     opened = AutoModelForSequenceClassification.from_pretrained(folder)
     assert opened.config.num_labels == 1 and opened.config.problem_type == "regression"
-    assert load_network(folder).network.spec["config"]["id2label"] == {"0": "value"}
+    assert load_network(folder).network.spec.config["id2label"] == {"0": "value"}
 
 
 def test_the_checks_read_pairs_and_numbers(place: Path) -> None:

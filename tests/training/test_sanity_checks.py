@@ -13,6 +13,7 @@ from tunewright.data.batches.examples import TensorExamples
 from tunewright.data.batches.sampler import Batches
 from tunewright.errors import NothingLearned
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
+from tunewright.models.hub.purposes import IMAGE_CLASSIFICATION
 from tunewright.training.gradients import ExactGradient
 from tunewright.training.loop import Callbacks, LoopConfig, train
 from tunewright.training.objectives.base import LossSum
@@ -296,7 +297,7 @@ def test_a_pretrained_network_comes_to_life_under_a_warm_up() -> None:
         "num_channels": 1,
     }
     network = build_transformer(
-        describe_transformer("image-classification", config, head=None, classes=["a", "b"]), seed=0
+        describe_transformer(IMAGE_CLASSIFICATION, config, head=None, classes=["a", "b"]), seed=0
     )
 
     class AsImages(nn.Module):

@@ -134,7 +134,7 @@ def choose(
         )
     sample = sample or (SAMPLE if task.evaluation is None else AS_IT_IS)
     machine = planned_machine(None, screen) if planned else None
-    language = _language(found[0], base) if task.purpose in ("text-classification", "causal-lm") else None
+    language = _language(found[0], base) if task.purpose is not None and not task.purpose.reads_images else None
     past = past_scores(runs, task.name)
     measured: list[Measured | None] = []
     plans: list[StagePlan | None] = []

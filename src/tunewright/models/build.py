@@ -1,8 +1,4 @@
-"""From the recipe's `model` block to plain data that describes a network, and from that to the network.
-
-The description is what a saved model keeps in its config.json: {"backbone": {"layers": […]} or {"name", "options"},
-"head": […], "input_shape": […], "outputs": n}.
-"""
+"""From the recipe's `model` block to the spec of a network of our own layers, and from that to the network."""
 
 from __future__ import annotations
 
@@ -15,14 +11,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from tunewright.errors import RecipeError
+from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.core.layers import LayerMismatch, Shape, build_layer, resolve_auto, seeded
 from tunewright.models.core.mlp import mlp
 from tunewright.models.core.network import SequentialNetwork
+from tunewright.models.core.spec import SequentialSpec
 from tunewright.models.hub.untrusted_files import require_memory
 from tunewright.models.recommendation.ctr import CLICK_MODELS
 from tunewright.models.vision.efficientnet import efficientnet_lite0
 from tunewright.models.vision.resnet import large_resnet, small_resnet
+from tunewright.plugins import Registry
 from tunewright.random import mix
 from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Layer, Model
@@ -36,17 +34,16 @@ RESNETS: dict[str, Callable[..., Sequence[NamedBlock]]] = {
     "resnet34": large_resnet((3, 4, 6, 3), bottleneck=False),
     "resnet50": large_resnet((3, 4, 6, 3), bottleneck=True),
 }
-# Each gives the named blocks of a backbone for an input shape: a layer of the list, or a function that makes a module.
-MODELS: dict[str, Callable[..., Sequence[NamedBlock]]] = {
-    "mlp": mlp,
-    **RESNETS,
-    "efficientnet-lite0": efficientnet_lite0,
-    **CLICK_MODELS,
-}
+# Each gives the named blocks of a backbone for an input shape: a layer of the list, or a function that makes a module. Its
+# keyword-only parameters are the options of `model.backbone`.
+MODELS = Registry[Callable[..., Sequence[NamedBlock]]](
+    "tunewright.models",
+    {"mlp": mlp, **RESNETS, "efficientnet-lite0": efficientnet_lite0, **CLICK_MODELS},
+)
 
 
-def describe_model(model: Model, *, input_shape: Shape, outputs: int) -> dict[str, Any]:
-    """The description of the network that the recipe asks for.
+def describe_model(model: Model, *, input_shape: Shape, outputs: int) -> SequentialSpec:
+    """The spec of the network that the recipe asks for.
 
     Without `head`, the last layer of `layers` is the head; a named backbone gets one dense layer as its head.
 
@@ -70,48 +67,45 @@ def describe_model(model: Model, *, input_shape: Shape, outputs: int) -> dict[st
             )
         head = model.head if model.head is not None else layers[-1:]
         backbone = {"layers": layers if model.head is not None else layers[:-1]}
-    described = {
-        "backbone": backbone,
-        "head": resolve_auto(head, outputs),
-        "input_shape": list(input_shape),
-        "outputs": outputs,
-    }
+    spec = SequentialSpec(
+        backbone=backbone, head=resolve_auto(head, outputs), input_shape=tuple(input_shape), outputs=outputs
+    )
     with torch.device("meta"):
-        assemble(described, lambda name, make: make())
-    return described
+        assemble(spec, lambda name, make: make())
+    return spec
 
 
-def build_network(described: dict[str, Any], *, seed: int) -> SequentialNetwork:
+def build_network(spec: SequentialSpec, *, seed: int) -> SequentialNetwork:
     """The network, with starting weights that depend on the seed and each block's name alone.
 
     Raises:
-        RecipeError: the description does not fit together.
+        RecipeError: the layers do not fit together.
         ArtifactError: the network is larger than the machine's memory.
     """
-    require_memory(lambda: assemble(described, lambda name, make: make()), file=None)
-    return assemble(described, lambda name, make: seeded(mix(seed, name), make))
+    require_memory(lambda: assemble(spec, lambda name, make: make()), file=None)
+    return assemble(spec, lambda name, make: seeded(mix(seed, name), make))
 
 
-def assemble(described: dict[str, Any], make: Callable[[str, Callable[[], nn.Module]], nn.Module]) -> SequentialNetwork:
-    """The network of a description; `make(block name, function)` makes each block."""
-    shape: Shape = tuple(described["input_shape"])
-    given = described["backbone"]
+def assemble(spec: SequentialSpec, make: Callable[[str, Callable[[], nn.Module]], nn.Module]) -> SequentialNetwork:
+    """The network of a spec; `make(block name, function)` makes each block."""
+    shape: Shape = spec.input_shape
+    given = spec.backbone
     if "layers" in given:
         named: Sequence[NamedBlock] = [(layer_name(index, layer), layer) for index, layer in enumerate(given["layers"])]
     else:
         named = named_blocks(given, shape)
     backbone, shape = _sequence("backbone", named, shape, make, "model.layers")
-    head_layers = [(layer_name(index, layer), layer) for index, layer in enumerate(described["head"])]
+    head_layers = [(layer_name(index, layer), layer) for index, layer in enumerate(spec.head)]
     head, shape = _sequence("head", head_layers, shape, make, "model.head")
-    if shape != (described["outputs"],):
+    if shape != (spec.outputs,):
         raise RecipeError(
-            f"the network ends with the shape {list(shape)}, the data asks for [{described['outputs']}]",
+            f"the network ends with the shape {list(shape)}, the data asks for [{spec.outputs}]",
             place="model.head",
-            found=described["head"][-1] if described["head"] else "an empty head",
-            expected=f"{described['outputs']} outputs",
+            found=spec.head[-1] if spec.head else "an empty head",
+            expected=f"{spec.outputs} outputs",
             fix="end the network with {dense: auto}",
         )
-    return SequentialNetwork(backbone, head, described)
+    return SequentialNetwork(backbone, head, spec)
 
 
 def layer_name(index: int, layer: Layer) -> str:
@@ -129,7 +123,21 @@ def shape_after(module: nn.Module, shape: Shape) -> Shape:
 
 
 def named_blocks(given: dict[str, Any], shape: Shape) -> Sequence[NamedBlock]:
+    """The blocks of a backbone of the table.
+
+    Raises:
+        ArtifactError: the package that adds the backbone is not installed.
+        RecipeError: it refuses its options.
+    """
     name, options = given["name"], given["options"]
+    if name not in MODELS:
+        raise ArtifactError(
+            "there is no backbone of this name",
+            place=f"model.backbone.{name}",
+            found=name,
+            expected=", ".join(MODELS),
+            fix="install the package that adds it",
+        )
     try:
         return MODELS[name](shape, **options)
     except LayerMismatch as error:

@@ -77,8 +77,8 @@ class Prefix:
 
     def fingerprint(self, network: Network) -> str:
         """The SHA-256 of all that the kept outputs depend on, but the examples."""
-        described: dict[str, Any] = network.spec.get("config") or network.spec["backbone"]
-        shape = {key: value for key, value in described.items() if key not in OF_THE_HEAD}
+        architecture = network.spec.architecture()
+        shape = {key: value for key, value in architecture.items() if key not in OF_THE_HEAD}
         facts = (torch.__version__, self.slots, shape, getattr(network, "reduced", False))
         digest = hashlib.sha256(repr(facts).encode())
         for block in self.blocks:

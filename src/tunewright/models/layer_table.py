@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
-from tunewright.models.core.network import Inputs, Network, SequentialNetwork, evaluating
+from tunewright.models.core.network import Inputs, Network, evaluating
 from tunewright.models.hub.quantization import size
 
 
@@ -64,7 +64,7 @@ def layer_table(network: Network, inputs: Inputs | None = None) -> list[LayerRow
         hook.remove()
     for title, number in attention.flops.items():
         flops[title] += number
-    titles = _titles(network) if isinstance(network, SequentialNetwork) else {}
+    titles = network.layer_titles()
     return [
         LayerRow(
             block=block.title,
@@ -118,27 +118,6 @@ def _tensor(output: Any) -> Tensor:
     while not isinstance(output, Tensor):
         output = next(iter(output.values())) if isinstance(output, dict) else output[0]
     return output
-
-
-def _titles(network: SequentialNetwork) -> dict[str, str]:
-    described = network.spec
-    titles = {f"backbone.{name}": name.replace("_", " ") for name, _ in network.backbone.named_children()}
-    parts = (
-        ("head", network.head, described["head"]),
-        ("backbone", network.backbone, described["backbone"].get("layers", [])),
-    )
-    for part, sequence, layers in parts:
-        for (name, _), layer in zip(sequence.named_children(), layers):
-            titles[f"{part}.{name}"] = _title(layer)
-    return titles
-
-
-def _title(layer: object) -> str:
-    if not isinstance(layer, dict):
-        return str(layer)
-    (name, value), *options = layer.items()
-    rest = [str(option) if key == "activation" else f"{key} {option}" for key, option in options]
-    return ", ".join([f"{name} {value}", *rest])
 
 
 def _flops(module: nn.Module, inputs: Tensor, output: Tensor) -> int:

@@ -1,14 +1,29 @@
-"""Taking networks apart: a new head on an old backbone, inputs of another size."""
+"""Put a new head on a trained backbone, or fit a network to inputs of another size."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
-from tunewright.errors import RecipeError
+import torch
+
+from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.build import assemble, build_network
 from tunewright.models.core.layers import resolve_auto
-from tunewright.models.core.network import SequentialNetwork
+from tunewright.models.core.network import Network, SequentialNetwork
+from tunewright.models.core.spec import SequentialSpec
 from tunewright.recipe.schema import Layer
+
+
+def require_sequential(network: Network, file: Path | None) -> SequentialNetwork:
+    """Return the network of a saved model, which has to be one of our own layers.
+
+    Raises:
+        ArtifactError: it is another.
+    """
+    if not isinstance(network, SequentialNetwork):
+        raise ArtifactError("the model to start from is none of our own networks", file=file)
+    return network
 
 
 def replace_head(network: SequentialNetwork, head: list[Layer], *, outputs: int, seed: int) -> SequentialNetwork:
@@ -17,9 +32,8 @@ def replace_head(network: SequentialNetwork, head: list[Layer], *, outputs: int,
     Raises:
         RecipeError: the head does not fit the backbone or the number of outputs.
     """
-    described: dict[str, Any] = {**network.spec, "head": resolve_auto(head, outputs), "outputs": outputs}
-    fresh = build_network(described, seed=seed)
-    return SequentialNetwork(network.backbone, fresh.head, described)
+    spec = replace(network.spec, head=resolve_auto(head, outputs), outputs=outputs)
+    return SequentialNetwork(network.backbone, build_network(spec, seed=seed).head, spec)
 
 
 def fit_input(network: SequentialNetwork, shape: tuple[int, ...]) -> SequentialNetwork:
@@ -29,14 +43,14 @@ def fit_input(network: SequentialNetwork, shape: tuple[int, ...]) -> SequentialN
     Raises:
         RecipeError: the network cannot read such inputs.
     """
-    made_for = tuple(network.spec["input_shape"])
+    made_for = network.spec.input_shape
     if shape == made_for:
         return network
     if len(shape) == len(made_for) == 3 and shape[0] == made_for[0]:
-        described = {**network.spec, "input_shape": list(shape)}
-        other = _ghost(described)
+        spec = replace(network.spec, input_shape=shape)
+        other = _on_meta(spec)
         if other is not None and _shapes(other) == _shapes(network):
-            return SequentialNetwork(network.backbone, network.head, described)
+            return SequentialNetwork(network.backbone, network.head, spec)
         fix = f"data: {{resize: [{made_for[1]}, {made_for[2]}]}}"
     elif len(shape) == 3:
         fix = "use images with as many channels, or train from scratch on these"
@@ -51,12 +65,10 @@ def fit_input(network: SequentialNetwork, shape: tuple[int, ...]) -> SequentialN
     )
 
 
-def _ghost(described: dict[str, Any]) -> SequentialNetwork | None:
-    import torch
-
+def _on_meta(spec: SequentialSpec) -> SequentialNetwork | None:
     try:
         with torch.device("meta"):
-            return assemble(described, lambda name, make: make())
+            return assemble(spec, lambda name, make: make())
     except RecipeError:
         return None
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
-from tunewright.pipeline.stage import StartingModel, load_origin
+from tunewright.pipeline.stage import load_origin
 from tunewright.recipe.loading import apply_override, load_recipe, recipe_from_dict
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.yaml_text import read_yaml
+from tunewright.tasks.base.task import StartingModel
 from tunewright.tasks.registry import task_defaults
 
 

@@ -1,4 +1,4 @@
-"""A stage that is to be carried out."""
+"""A stage that is to be trained, and the model that it starts from."""
 
 from __future__ import annotations
 
@@ -8,27 +8,16 @@ from pathlib import Path
 from tunewright.data.prepared import Prepared
 from tunewright.models.backbone import Backbone, named_backbone, new_backbone, open_backbone
 from tunewright.models.core.meta_weights import Weights, weights
-from tunewright.models.core.network import Network
 from tunewright.models.saved_model import load_network
 from tunewright.recipe.schema import Model, Recipe
 from tunewright.recipe.stages import StageRecipe
-from tunewright.tasks.base.task import Preprocessor
+from tunewright.tasks.base.task import StartingModel
 from tunewright.tasks.registry import get_task, load_preprocessor
-
-
-@dataclass(frozen=True)
-class StartingModel:
-    """The model that a stage starts from."""
-
-    network: Network
-    preprocessor: Preprocessor
-    folder: Path | None
-    """Where it was read from; None: it was made here."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageJob:
-    """One stage: where it goes, from what it starts, with which data."""
+    """One stage: its folder, what it starts from, and its data."""
 
     stage: StageRecipe
     folder: Path
@@ -37,7 +26,7 @@ class StageJob:
     prepared: Prepared
     backbone: Backbone | None
     beside: dict[str, Prepared] = field(default_factory=dict)
-    """What the model is measured on besides, by name."""
+    """Other data that the model is evaluated on, by name."""
 
     @property
     def recipe(self) -> Recipe:
@@ -54,14 +43,14 @@ class StageJob:
         """The folder of the model that the stage starts from: the stage's before, or the backbone's; None: there is none."""
         return self.source or (self.backbone.folder if self.backbone is not None else None)
 
-    def origin(self, numbers: Weights = "read") -> StartingModel | None:
-        """The model to start from, loaded; or without memory."""
-        return None if self.source is None else load_origin(self.source, numbers)
+    def origin(self, kind: Weights = "pretrained") -> StartingModel | None:
+        """The model to start from, with its weights or others; None: the stage starts from none."""
+        return None if self.source is None else load_origin(self.source, kind)
 
 
-def load_origin(folder: Path, numbers: Weights = "read") -> StartingModel:
-    """A saved model and its preprocessor."""
-    with weights(numbers):
+def load_origin(folder: Path, kind: Weights = "pretrained") -> StartingModel:
+    """Load a saved model and its preprocessor."""
+    with weights(kind):
         saved = load_network(folder)
     return StartingModel(saved.network, load_preprocessor(saved), folder)
 

@@ -25,7 +25,6 @@ from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
 from tunewright.hardware.memory_tracer import Tracer
 from tunewright.models.core.network import evaluating
 from tunewright.models.frozen_prefix import outputs_of
-from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.recommendation.embedding_table import has_sparse_gradients
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.device import small_numbers_as_zero, threads
@@ -177,10 +176,7 @@ def _told(ready: Session, tracer: Tracer) -> Generator[None]:
             tracer.phase = "loss"
 
     network = ready.network
-    causal = isinstance(network, Transformer) and network.spec["purpose"] == "causal-lm"
-    hooks = [
-        (network.base if causal and isinstance(network, Transformer) else network).register_forward_hook(loss_begins)
-    ]
+    hooks = [network.last_module.register_forward_hook(loss_begins)]
     for parameter in network.parameters():
         if parameter.requires_grad:
             hooks.append(

@@ -25,7 +25,6 @@ from tunewright.recipe.changes import Changes, with_changes
 from tunewright.recipe.named import choose, parse_named
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.text.encoder import TokenEncoder
-from tunewright.training.distributed.tensor_parallel import can_be_divided
 
 UNITS = {
     "gib": ("memory", 2**30),
@@ -101,7 +100,7 @@ def find_strategy(
     looked_at: list[Option] = []
     risky = [choose(RISKY, name, "--allow") for name in allowed]
     recipe = given.stage.recipe
-    ingredients = given.ingredients(recipe, "none")
+    ingredients = given.ingredients(recipe, "meta")
     keeping = _keeping(recipe, ingredients, machine)
     more = [found for change in risky if (found := change(recipe, ingredients))]
     for changes in _ways(keeping, more):
@@ -215,7 +214,7 @@ def _more_devices(
     ways = list(keeping)
     if strategy == "ddp" and recipe.hardware.strategy == "auto" and not obstacles(ingredients, divided=True):
         ways += [{**changes, "hardware.strategy": "fsdp"} for changes in keeping]
-    divisible = can_be_divided(ingredients.network)
+    divisible = bool(ingredients.network.tensor_parallel_plan())
     for times in TIMES:
         count = machine.devices * times
         if _held(plan) / times > min(limits.memory, machine.memory):

@@ -11,7 +11,6 @@ from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.memory import tensor_bytes
 from tunewright.pipeline.strategies.auto_strategy import strategy_for
 from tunewright.planning.dry_run import Rehearsal
-from tunewright.training.distributed.fsdp import layers_of, travels_in
 
 # What devices divide among them where each does not hold the whole.
 DIVIDED = ("weights", "gradients", "optimiser")
@@ -62,7 +61,7 @@ def division(ingredients: StageParts, rehearsal: Rehearsal, machine: Hardware, r
 def gathered(network: Network) -> int:
     """Bytes of a divided network that are whole on a device at once: the layer that is computed and the one that is fetched meanwhile, all
     that is in no layer, and the gradients of one of them on their way, in float32."""
-    layers = [block.parameters().values() for block in layers_of(network)]
+    layers = [block.parameters().values() for block in network.shardable_blocks()]
     inside = {id(value) for layer in layers for value in layer}
     rest = [value for value in network.parameters() if id(value) not in inside]
     largest = max((sum(value.numel() for value in layer) for layer in layers), default=0)
@@ -72,7 +71,7 @@ def gathered(network: Network) -> int:
 
 def _travelling(network: Network) -> int:
     """Bytes of a weight on its way."""
-    dtype = travels_in(network)
+    dtype = network.communication_dtype
     return FLOAT32 if dtype is None else dtype.itemsize
 
 

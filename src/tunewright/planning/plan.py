@@ -125,7 +125,7 @@ def given_stages(
         given = PlanInput(stage=stage, prepared=data, start=start, backbone=backbone)
         yield given
         if number + 1 < len(stages):
-            start = given.ingredients(stage.recipe, "none")
+            start = given.ingredients(stage.recipe, "meta")
 
 
 def planned_machine(on: str | None, screen: Console, cards: int = 1) -> Hardware:
@@ -169,7 +169,7 @@ def plan_stage(given: PlanInput, machine: Hardware, *, probe: bool, screen: Cons
     """
     recipe = _shared_out(given.stage.recipe, machine)
     forget_peak()
-    ingredients = given.ingredients(recipe, "none")
+    ingredients = given.ingredients(recipe, "meta")
     if ingredients.tune.method not in (None, "gradient"):
         return None
     narrowed: set[str] = set()
@@ -200,7 +200,7 @@ def plan_stage(given: PlanInput, machine: Hardware, *, probe: bool, screen: Cons
         others = all(estimated(part, machine) < STEP for part in passes)
         real, precision = _timed(given, recipe, ingredients.encoded, others=others)
         if precision != rehearsal.ready.precision:
-            ingredients = given.ingredients(with_changes(recipe, {"hardware.precision": precision}), "none")
+            ingredients = given.ingredients(with_changes(recipe, {"hardware.precision": precision}), "meta")
             rehearsal = rehearse(ingredients, silent())
     return _put_together(given.stage.name, ingredients, rehearsal, real, machine, before, encoding, free, narrowed)
 

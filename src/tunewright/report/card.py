@@ -219,7 +219,7 @@ def _opening(stage: Stage) -> str:
         return "The model has a head of its own, which no class of Transformers has: Tunewright opens it.\n\n" + ours
     if kind is None or library not in ("transformers", "peft"):
         return ours
-    text = opening.get("purpose") != "image-classification"
+    text = opening.get("tokenizer") is True
     lines = _with_peft(opening, kind) if library == "peft" else _with_transformers(kind)
     if text:
         lines = [
@@ -246,7 +246,7 @@ def _with_peft(opening: Mapping[str, Any], kind: str) -> list[str]:
         f"from transformers import {kind}",
     ]
     lines += ["", f'folder = Path("{FOLDER}")']
-    if opening.get("purpose") in ("masked-lm", "causal-lm"):
+    if opening.get("named_classes") is False:
         lines.append(f"base = {kind}.from_pretrained({base})")
     else:
         lines += [

@@ -8,9 +8,9 @@ from pathlib import Path
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.evaluation.metrics import METRICS
 from tunewright.evaluation.rank_scores import standardised
+from tunewright.models.families import BESIDE
 from tunewright.models.hub.catalog import BACKBONES
 from tunewright.models.hub.model_facts import PUBLISHED, Published
-from tunewright.models.saved_model import BESIDE
 from tunewright.recipe.changes import Changes, with_changes
 from tunewright.recipe.loading import load_recipe
 from tunewright.recipe.named import parse_named

@@ -27,10 +27,10 @@ from tunewright.models.core.layer_features import layer_means
 from tunewright.models.core.network import evaluating
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.results.evaluate_stage import predict_split
-from tunewright.pipeline.stage import StageJob, StartingModel, load_origin
+from tunewright.pipeline.stage import StageJob, load_origin
 from tunewright.pipeline.train.retrain import learned_from
 from tunewright.random import mix, permutation
-from tunewright.tasks.base.task import Task
+from tunewright.tasks.base.task import StartingModel, Task
 from tunewright.tasks.registry import get_task
 from tunewright.training.linear_probe import held_out_logits, held_out_numbers
 
@@ -208,8 +208,7 @@ def _source(origin: StartingModel | None, shape: tuple[int, ...]) -> torch.nn.Mo
     target = origin.preprocessor.target if origin is not None else None
     if origin is None or target is None or target.classes is None or target.several:
         return None
-    same = tuple(origin.network.spec.get("input_shape", shape)) == tuple(shape)
-    return origin.network.eval() if same else None
+    return origin.network.eval() if origin.network.spec.accepts(tuple(shape)) else None
 
 
 def averaged(layers: list[np.ndarray]) -> np.ndarray:

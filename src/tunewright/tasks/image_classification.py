@@ -1,5 +1,6 @@
 """Which of K classes does this picture show?"""
 
+from tunewright.models.hub.purposes import IMAGE_CLASSIFICATION
 from tunewright.tasks.base.task import Task, Title
 from tunewright.tasks.image.encoder import fit_pixels, frame_pictures, load_pixels
 
@@ -9,7 +10,7 @@ TASK = Task(
     title=Title(en="image classification", zh="图像分类"),
     hub_task="image-classification",
     target_kind="category",
-    purpose="image-classification",
+    purpose=IMAGE_CLASSIFICATION,
     frame=frame_pictures,
     fit_inputs=fit_pixels,
     load_inputs=load_pixels,

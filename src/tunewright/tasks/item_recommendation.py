@@ -10,7 +10,7 @@ from tunewright.models.recommendation.base import Towers
 from tunewright.models.recommendation.registry import build_recommender, describe_recommender
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.base.task import Evaluation, Started, Task, Title
+from tunewright.tasks.base.task import Evaluation, StartingModel, Task, Title
 from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder, fit_interactions, load_interactions
 from tunewright.tasks.recommendation.ranking_evaluation import (
     ranked_users,
@@ -23,18 +23,16 @@ from tunewright.training.objectives.ranking import RANKINGS
 
 
 def recommender(
-    recipe: Recipe, inputs: InteractionEncoder, backbone: Backbone | None, start: Started | None
+    recipe: Recipe, inputs: InteractionEncoder, backbone: Backbone | None, start: StartingModel | None
 ) -> tuple[Network, str | None]:
     """A network of ours that scores items, or that of a stage before."""
     if start is not None:
         return start.network, None
-    described = describe_recommender(
-        recipe.model.backbone or "factors", users=len(inputs.users), items=len(inputs.items)
-    )
+    spec = describe_recommender(recipe.model.backbone or "factors", users=len(inputs.users), items=len(inputs.items))
     for side, about in inputs.about.items():
         fields = {"sizes": [field.size for field in about.fields], "counts": [field.count for field in about.fields]}
-        described["recommender"][f"{side}_fields"] = fields
-    network = build_recommender(described, seed=mix(recipe.seed, "weights"))
+        spec.facts[f"{side}_fields"] = fields
+    network = build_recommender(spec, seed=mix(recipe.seed, "weights"))
     if not isinstance(network, Towers):
         return network, None
     for side, about in inputs.about.items():

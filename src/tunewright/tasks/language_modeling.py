@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from tunewright.models.hub.purposes import CAUSAL_LM
 from tunewright.tasks.base.task import Evaluation, Task, Title
 from tunewright.tasks.language_model.encoder import CausalEncoder, fit_causal, load_causal
 from tunewright.tasks.language_model.evaluation import continued, frequencies, next_token_outputs, written
@@ -26,7 +27,7 @@ TASK = Task(
     title=Title(en="language modelling", zh="语言建模"),
     hub_task="text-generation",
     target_kind=None,
-    purpose="causal-lm",
+    purpose=CAUSAL_LM,
     fit_inputs=fit_causal,
     load_inputs=load_causal,
     default_model={"backbone": "gpt"},

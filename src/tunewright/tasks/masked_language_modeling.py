@@ -10,6 +10,7 @@ from pydantic import Field
 from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError
 from tunewright.models.backbone import Backbone
+from tunewright.models.hub.purposes import MASKED_LM
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.base.task import Evaluation, Task, Title
 from tunewright.tasks.text.encoder import TextEncoder, fit_tokens, load_tokens
@@ -52,7 +53,7 @@ TASK = Task(
     title=Title(en="masked language modelling", zh="掩码语言建模"),
     hub_task="fill-mask",
     target_kind=None,
-    purpose="masked-lm",
+    purpose=MASKED_LM,
     fit_inputs=fit_passages,
     load_inputs=load_tokens,
     default_model={"backbone": "minilm"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tunewright.models.hub.purposes import CAUSAL_LM
 from tunewright.tasks.base.task import Evaluation, Task, Title
 from tunewright.tasks.language_model.chat_evaluation import answered
 from tunewright.tasks.language_model.preference_encoder import fit_preferences, load_preferences
@@ -14,7 +15,7 @@ TASK = Task(
     title=Title(en="preference tuning", zh="偏好微调"),
     hub_task="text-generation",
     target_kind=None,
-    purpose="causal-lm",
+    purpose=CAUSAL_LM,
     fit_inputs=fit_preferences,
     load_inputs=load_preferences,
     default_model={"backbone": "gpt"},

@@ -7,12 +7,12 @@ from tunewright.data.audio.features import WIDTHS
 from tunewright.errors import RecipeError
 from tunewright.models.backbone import Backbone, weights_folder
 from tunewright.models.core.network import Network
-from tunewright.models.speech.base import Recogniser
+from tunewright.models.speech.base import Recogniser, SpeechSpec
 from tunewright.models.speech.registry import build_speech, describe_speech
 from tunewright.models.speech.wav2vec2 import LIBRARY_KINDS, described_folder
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.base.task import Evaluation, Started, Task, Title
+from tunewright.tasks.base.task import Evaluation, StartingModel, Task, Title
 from tunewright.tasks.speech.encoder import SpeechEncoder
 from tunewright.tasks.speech.evaluation import listened, transcribed, transcription_baselines, transcription_outputs
 from tunewright.tasks.speech.fit_encoder import fit_recordings, load_recordings
@@ -21,7 +21,7 @@ from tunewright.training.objectives.seq2seq import TRANSCRIPTIONS
 
 
 def recogniser(
-    recipe: Recipe, inputs: SpeechEncoder, backbone: Backbone | None, start: Started | None
+    recipe: Recipe, inputs: SpeechEncoder, backbone: Backbone | None, start: StartingModel | None
 ) -> tuple[Network, str | None]:
     """A network that hears, or that of a stage before; with a new head where other letters are to be learned.
 
@@ -30,7 +30,8 @@ def recogniser(
     """
     seed, sizes = mix(recipe.seed, "weights"), {"width": WIDTHS[inputs.reads], "outputs": inputs.outputs}
     if start is not None and isinstance(start.network, Recogniser):
-        if start.inputs.letters == inputs.letters:
+        known: SpeechEncoder = start.preprocessor.inputs  # pyright: ignore[reportAssignmentType]
+        if known.letters == inputs.letters:
             return start.network, None
         return _with_new_head(start.network, inputs, sizes, seed)
     kind = None if backbone is None else backbone.config.get("model_type")
@@ -50,7 +51,7 @@ def recogniser(
     facts |= sizes
     if isinstance(inputs, Seq2SeqSpeechEncoder):
         facts |= {**inputs.facts(), "config": configured(facts["config"], inputs)}
-    network = build_speech({"speech": facts}, seed=seed)
+    network = build_speech(SpeechSpec(facts), seed=seed)
     if backbone is None or recipe.model.weights == "random":
         return network, None
     network.read_weights(weights_folder(backbone))
@@ -71,7 +72,7 @@ def _with_new_head(
             expected="the letters that it was trained with",
             fix="train a new one, or fine-tune a deepspeech, which gets a new head",
         )
-    fresh = build_speech({"speech": {**network.facts, **sizes}}, seed=seed)
+    fresh = build_speech(SpeechSpec({**network.facts, **sizes}), seed=seed)
     kept = {name: value for name, value in network.state_dict().items() if not name.startswith("head.")}
     fresh.load_state_dict(kept, strict=False)
     return fresh, f"new head: {len(inputs.letters)} letters are to be learned, others than before"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tunewright.models.hub.purposes import CAUSAL_LM
 from tunewright.tasks.base.task import Evaluation, Task, Title
 from tunewright.tasks.language_model.chat_encoder import fit_chat, load_chat
 from tunewright.tasks.language_model.chat_evaluation import answer_baselines, answer_outputs, answered, answers_by_byte
@@ -13,7 +14,7 @@ TASK = Task(
     title=Title(en="supervised fine-tuning", zh="监督微调"),
     hub_task="text-generation",
     target_kind=None,
-    purpose="causal-lm",
+    purpose=CAUSAL_LM,
     fit_inputs=fit_chat,
     load_inputs=load_chat,
     default_model={"backbone": "gpt"},

@@ -1,5 +1,6 @@
 """Which of K classes does this text, or this pair of texts, belong to?"""
 
+from tunewright.models.hub.purposes import TEXT_CLASSIFICATION
 from tunewright.tasks.base.task import Task, Title
 from tunewright.tasks.text.encoder import fit_tokens, load_tokens
 
@@ -9,7 +10,7 @@ TASK = Task(
     title=Title(en="text classification", zh="文本分类"),
     hub_task="text-classification",
     target_kind="category",
-    purpose="text-classification",
+    purpose=TEXT_CLASSIFICATION,
     fit_inputs=fit_tokens,
     load_inputs=load_tokens,
     default_model={"backbone": "minilm"},

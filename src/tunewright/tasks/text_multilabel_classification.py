@@ -4,6 +4,7 @@ A task of its own, and not a guess of text-classification from the data: whether
 the loss, the metrics and what a prediction is, so it stands in the recipe.
 """
 
+from tunewright.models.hub.purposes import TEXT_CLASSIFICATION
 from tunewright.tasks import text_classification
 from tunewright.tasks.base.task import Task, Title
 from tunewright.tasks.text.encoder import fit_tokens, load_tokens
@@ -14,7 +15,7 @@ TASK = Task(
     title=Title(en="text classification with several labels", zh="多标签文本分类"),
     hub_task="text-classification",
     target_kind="labels",
-    purpose="text-classification",
+    purpose=TEXT_CLASSIFICATION,
     fit_inputs=fit_tokens,
     load_inputs=load_tokens,
     default_model={"backbone": "minilm"},

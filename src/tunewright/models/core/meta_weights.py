@@ -33,31 +33,31 @@ NUMBERS_ARE_WANTED = (
     UnsupportedOperatorException,
 )
 
-Weights = Literal["read", "random", "none", "parts"]
-"""The weights of a new network: as recipe and files say; random in place of a file's; meta; meta except for an adapter's, where each
-process gets its shard of the others later."""
-_numbers: ContextVar[Weights] = ContextVar("numbers", default="read")
+Weights = Literal["pretrained", "random", "meta", "sharded"]
+"""What the weights of a new network are. pretrained: as recipe and files say. random: also where files would say. meta: none, on the
+meta device. sharded: likewise, but an adapter's are real; each process loads its shard of the others later."""
+_weights: ContextVar[Weights] = ContextVar("weights", default="pretrained")
 
 
 @contextmanager
-def weights(numbers: Weights) -> Generator[None]:
-    """Set which weights networks built within get. `hollow` prepares meta weights for computing."""
-    token = _numbers.set(numbers)
+def weights(kind: Weights) -> Generator[None]:
+    """Give the networks that are made within this kind of weights. `hollow` makes those on the meta device fit to compute with."""
+    token = _weights.set(kind)
     try:
         with nullcontext() if memory_is_taken() else torch.device("meta"):
             yield
     finally:
-        _numbers.reset(token)
+        _weights.reset(token)
 
 
 def weights_are_read() -> bool:
-    """Return whether pretrained weights are read from their files."""
-    return _numbers.get() == "read"
+    """Whether pretrained weights are read from their files."""
+    return _weights.get() == "pretrained"
 
 
 def memory_is_taken() -> bool:
-    """Return whether networks built here have data in memory."""
-    return _numbers.get() in ("read", "random")
+    """Whether what is made here has values, and so takes memory."""
+    return _weights.get() in ("pretrained", "random")
 
 
 # A module's parameters or buffers by name.

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from tunewright.models.core.meta_weights import hollowed
+from tunewright.models.core.spec import NetworkSpec, SequentialSpec
+from tunewright.recipe.schema import Layer
 
 # One tensor, or several by name: {"input_ids": [batch, time], "attention_mask": [batch, time]}.
 Inputs = Tensor | dict[str, Tensor]
-Spec = dict[str, Any]
-"""Plain data, as a JSON file holds it, from which a network or a part of one can be made again."""
+# A part of a layer with its matrices, each divided by rows (0) or by columns (1).
+TensorParallelPart = tuple[nn.Module, list[tuple[nn.Linear, int]]]
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,15 @@ class Block:
 
 
 class Network(nn.Module, ABC):
-    """Define a network that can be frozen by blocks, saved, and made again."""
+    """A network that can be frozen by blocks, saved, and made again.
 
-    spec: Spec
-    """What the same network can be made from."""
+    What differs from one kind to another is asked here, so that nobody else need know the kind.
+    """
+
+    @property
+    @abstractmethod
+    def spec(self) -> NetworkSpec:
+        """What the same network can be made from again."""
 
     @abstractmethod
     def blocks(self) -> list[Block]:
@@ -55,9 +64,40 @@ class Network(nn.Module, ABC):
     def example(self) -> Inputs:
         """Return inputs of zeros, a batch of one."""
 
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether the network draws random numbers while it trains."""
+        return any(isinstance(module, nn.Dropout | nn.Dropout2d) for module in self.modules())
+
+    @property
+    def last_module(self) -> nn.Module:
+        """The module whose output the loss is computed from."""
+        return self
+
     def rate_of(self, name: str) -> float:
         """Return the factor on the learning rate of a parameter; 1 unless the architecture has a rule."""
         return 1.0
+
+    def layer_titles(self) -> dict[str, str]:
+        """How blocks are called in a table, by their titles, where not by the class of their module."""
+        return {}
+
+    def shardable_blocks(self) -> list[Block]:
+        """The blocks that are certain to be called as a whole, so that each can be gathered by itself: the layers of a stack."""
+        return [block for block in self.blocks() if block.parameters() and re.search(r"\.\d+$", block.name)]
+
+    def tensor_parallel_plan(self) -> list[TensorParallelPart]:
+        """The parts of the layers that processes can compute together; none: the network is not made for it."""
+        return []
+
+    @property
+    def communication_dtype(self) -> torch.dtype | None:
+        """The type in which a sharded layer's weights are sent; None: their own."""
+        return None
+
+    def whole_facts(self) -> dict[str, Any]:
+        """Attributes, as JSON, that can be found out on the whole network but not on a shard of it."""
+        return {}
 
 
 @contextmanager
@@ -82,11 +122,15 @@ class SequentialNetwork(Network):
         spec: what `build_network` makes the same network from.
     """
 
-    def __init__(self, backbone: nn.Sequential, head: nn.Sequential, spec: Spec) -> None:
+    def __init__(self, backbone: nn.Sequential, head: nn.Sequential, spec: SequentialSpec) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.spec = spec
+        self._spec = spec
+
+    @property
+    def spec(self) -> SequentialSpec:
+        return self._spec
 
     def forward(self, inputs: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Compute the outputs, the logits of a classifier."""
@@ -104,4 +148,23 @@ class SequentialNetwork(Network):
         ]
 
     def example(self) -> Float[Tensor, "1 ..."]:
-        return next(self.parameters()).new_zeros(1, *self.spec["input_shape"])
+        return next(self.parameters()).new_zeros(1, *self.spec.input_shape)
+
+    def layer_titles(self) -> dict[str, str]:
+        titles = {f"backbone.{name}": name.replace("_", " ") for name, _ in self.backbone.named_children()}
+        layers = {"head": self.spec.head, "backbone": self.spec.backbone.get("layers", [])}
+        for part, sequence in (("head", self.head), ("backbone", self.backbone)):
+            for (name, _), layer in zip(sequence.named_children(), layers[part]):
+                titles[f"{part}.{name}"] = _layer_title(layer)
+        return titles
+
+    def shardable_blocks(self) -> list[Block]:
+        return [block for block in self.blocks() if block.parameters()]
+
+
+def _layer_title(layer: Layer) -> str:
+    if not isinstance(layer, dict):
+        return str(layer)
+    (name, value), *options = layer.items()
+    rest = [str(option) if key == "activation" else f"{key} {option}" for key, option in options]
+    return ", ".join([f"{name} {value}", *rest])

@@ -23,6 +23,7 @@ from tunewright.models.build import assemble, named_blocks
 from tunewright.models.core.layers import ACTIVATIONS, LastOutput, Shape, build_layer, split_layer
 from tunewright.models.core.network import SequentialNetwork
 from tunewright.models.core.safe_weights import write_weights
+from tunewright.models.core.spec import SequentialSpec
 from tunewright.models.exchange.keras_untrusted import keras, open_foreign
 from tunewright.recipe.schema import Layer
 
@@ -51,11 +52,11 @@ def write_keras(network: SequentialNetwork, path: Path) -> Any:
         ArtifactError: it has a part that Keras has no layer for.
     """
     library = keras()
-    shape: Shape = tuple(network.spec["input_shape"])
-    given = network.spec["backbone"]
+    shape: Shape = network.spec.input_shape
+    given = network.spec.backbone
     layers = given["layers"] if "layers" in given else [layer for _, layer in named_blocks(given, shape)]
     writing = _Writing()
-    for block, layer in zip(network.blocks(), [*layers, *network.spec["head"]], strict=True):
+    for block, layer in zip(network.blocks(), [*layers, *network.spec.head], strict=True):
         if callable(layer) or split_layer(layer)[0] not in WRITERS:
             raise ArtifactError(
                 "Keras has no layer for a part of this network",
@@ -69,7 +70,7 @@ def write_keras(network: SequentialNetwork, path: Path) -> Any:
             _activate(writing, activation)
         with torch.device("meta"):
             _, shape = build_layer(layer, shape, block.title)
-    first = tuple(network.spec["input_shape"])
+    first = network.spec.input_shape
     model = library.Sequential([library.Input((*first[1:], first[0]) if len(first) == 3 else first), *writing.layers])
     for layer, weights in zip(model.layers, writing.weights, strict=True):
         layer.set_weights([value.detach().cpu().numpy() for value in weights])
@@ -227,17 +228,17 @@ def keras_backbone(path: Path) -> Path:
 
     def convert(folder: Path) -> None:
         network = read_keras(path)
-        shape = network.spec["input_shape"]
+        shape = network.spec.input_shape
         if len(shape) != 3:
             raise ArtifactError(
-                "the network reads no pictures", file=path, found=shape, expected="[height, width, channels]"
+                "the network reads no pictures", file=path, found=list(shape), expected="[height, width, channels]"
             )
         write_weights(folder / "model.safetensors", network.state_dict())
         size = {"height": shape[1], "width": shape[2]}
         scaling = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": False}
         write_json(folder / "preprocessor_config.json", {"do_resize": True, "size": size, "resample": 2, **scaling})
-        layers = network.spec["backbone"]["layers"]
-        facts = {"num_channels": shape[0], "image_size": shape[1:]}
+        layers = network.spec.backbone["layers"]
+        facts = {"num_channels": shape[0], "image_size": list(shape[1:])}
         write_json(folder / "config.json", {"model_type": KIND, "layers": layers, **facts})
 
     return cached_folder(cache_dir() / "converted" / f"keras-{VERSION}-{known_sha256(path)}", convert)
@@ -254,13 +255,13 @@ def read_keras(path: Path) -> SequentialNetwork:
     for layer in model.layers:
         reading.take(layer)
     shape = reading.first
-    described = {
-        "backbone": {"layers": reading.layers[:-1]},
-        "head": reading.layers[-1:],
-        "input_shape": [shape[2], *shape[:2]] if len(shape) == 3 else list(shape),
-        "outputs": model.output_shape[-1],
-    }
-    network = assemble(described, lambda name, make: make())
+    spec = SequentialSpec(
+        backbone={"layers": reading.layers[:-1]},
+        head=reading.layers[-1:],
+        input_shape=(shape[2], *shape[:2]) if len(shape) == 3 else tuple(shape),
+        outputs=model.output_shape[-1],
+    )
+    network = assemble(spec, lambda name, make: make())
     blocks = [*network.backbone.children(), *network.head.children()]
     with torch.no_grad():
         for block, weights in zip(blocks, reading.weights, strict=True):

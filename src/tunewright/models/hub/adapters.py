@@ -1,8 +1,9 @@
-"""Adapters: a few new numbers in or beside the frozen weights, by peft; and BitFit, which trains the biases alone."""
+"""Adapters: a few new weights in or beside the frozen ones, by peft; and BitFit, which trains the biases alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +17,7 @@ from tunewright.models.core.layers import is_linear
 from tunewright.models.core.network import Network, evaluating
 from tunewright.models.core.safe_weights import read_tensors
 from tunewright.models.hub.hf_files import base_path, load_backbone
-from tunewright.models.hub.hf_network import Transformer, first_line, quiet, seeded_library
+from tunewright.models.hub.hf_network import Transformer, TransformerSpec, first_line, quiet, seeded_library
 from tunewright.models.hub.quantization import Kind, nothing_fetched, quantize
 from tunewright.random import mix
 from tunewright.recipe.named import check_options, choose, parse_named
@@ -139,7 +140,7 @@ def add_adapter(network: Network, adapter: Named, *, seed: int, bits: Kind | Non
             found=name,
             fix="use tune.freeze for this network, or tune.adapter: bitfit",
         )
-    if "base" not in network.spec:
+    if network.spec.base is None:
         raise RecipeError(
             "an adapter belongs to weights that are kept somewhere, and these are random",
             place="tune.adapter",
@@ -150,11 +151,11 @@ def add_adapter(network: Network, adapter: Named, *, seed: int, bits: Kind | Non
     targets = _targets(network, config.target, name)
     head = [block.name for block in network.blocks() if block.part == "head" and block.parameters()]
 
-    core, described = network.core, {**network.spec, "adapter": adapter}
+    core, spec = network.core, replace(network.spec, adapter=adapter)
     if bits is not None:
         quantize(core, _targets(network, "linear", name), bits)
         core.float()  # the rest, which may have been read in the type that it was saved in
-        described["quantize"] = bits
+        spec = replace(spec, quantize=bits)
 
     def make() -> nn.Module:
         with quiet():
@@ -162,12 +163,12 @@ def add_adapter(network: Network, adapter: Named, *, seed: int, bits: Kind | Non
 
     adapted = seeded_library(mix(seed, "adapter"), make)
     written = adapted.peft_config["default"]  # pyright: ignore
-    written.base_model_name_or_path = base_path(network.spec["base"])
-    if network.spec["purpose"] == "text-classification":
-        written.task_type = "SEQ_CLS"
+    written.base_model_name_or_path = base_path(network.spec.base)
+    if network.purpose.adapter_type is not None:
+        written.task_type = network.purpose.adapter_type
     else:
         written.auto_mapping = {"base_model_class": type(core).__name__, "parent_library": type(core).__module__}
-    found = Transformer(adapted, described)
+    found = Transformer(adapted, spec)
     _require_pass(found, name)
     return found
 
@@ -186,7 +187,7 @@ def _require_pass(network: Transformer, adapter: str) -> None:
         ) from None
 
 
-def read_adapter(folder: Path, described: dict[str, Any], base: Path) -> Transformer:
+def read_adapter(folder: Path, spec: TransformerSpec, base: Path) -> Transformer:
     """A saved adapter on the weights that it belongs to.
 
     The adapter is made anew from our own description, as it was for the training; of peft's files the tensors are read.
@@ -197,10 +198,10 @@ def read_adapter(folder: Path, described: dict[str, Any], base: Path) -> Transfo
     Raises:
         ArtifactError: a file is damaged, or was changed to name other code or other weights.
     """
-    plain = {key: value for key, value in described.items() if key not in ("adapter", "quantize")}
-    bits = described.get("quantize")
-    started = load_backbone(base, plain, seed=0, as_saved=bits is not None)
-    network = add_adapter(started.network, described["adapter"], seed=0, bits=bits)
+    assert spec.adapter is not None
+    whole = replace(spec, adapter=None, quantize=None)
+    loaded = load_backbone(base, whole, seed=0, as_saved=spec.quantize is not None)
+    network = add_adapter(loaded.network, spec.adapter, seed=0, bits=spec.quantize)
     assert isinstance(network, Transformer)
     model: Any = network.model
     path = folder / "adapter_model.safetensors"
@@ -213,7 +214,7 @@ def read_adapter(folder: Path, described: dict[str, Any], base: Path) -> Transfo
             f"the weights do not fit the adapter: {len(wrong)} tensors differ",
             file=path,
             found=", ".join(wrong[:4]),
-            expected=f"the {len(wanted)} tensors of {described['adapter']}",
+            expected=f"the {len(wanted)} tensors of {spec.adapter}",
             fix="restore the file from a copy, or train again",
         )
     peft().set_peft_model_state_dict(model, tensors)

@@ -26,7 +26,7 @@ def narrow_last_layer(network: Network) -> bool:
     It is tried on texts of different lengths: where anything else comes out, or nothing is saved, all stays as it was. Of a network without
     numbers only shapes can be compared.
     """
-    if not isinstance(network, Transformer) or network.spec["purpose"] != "text-classification":
+    if not isinstance(network, Transformer) or not network.purpose.reads_one_token:
         return False
     layers = [block.module for block in network.blocks() if block.part == "backbone"]
     last = next((layer for layer in reversed(layers) if isinstance(getattr(layer, ATTENTION, None), nn.Module)), None)

@@ -1,4 +1,4 @@
-"""Weights of the Transformers library: reading a pretrained model's, going on from another network's, saving."""
+"""Build a network of the Transformers library on weights: random ones, a folder's, or another network's; and save it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import nn
 
 from tunewright.errors import ArtifactError
 from tunewright.models.core.meta_weights import has_no_numbers
+from tunewright.models.core.network import Network
 from tunewright.models.core.safe_weights import load_weights, read_tensors
 from tunewright.models.hub.catalog import BACKBONES, catalog_folder
 from tunewright.models.hub.hf_network import (
-    NAMES_TOKENS,
     Transformer,
+    TransformerSpec,
     build_transformer,
     first_line,
     from_config,
     implementation,
     make_config,
-    model_class,
     put_head,
     quiet,
     seeded_library,
@@ -39,8 +39,8 @@ OWN_WEIGHTS = "own.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Started:
-    """A network on pretrained weights."""
+class LoadedNetwork:
+    """A network, and what its weights lacked or had too much of."""
 
     network: Transformer
     new: list[str]
@@ -49,25 +49,80 @@ class Started:
     """The tensors of the pretrained part that the architecture has no place for."""
 
 
-def load_backbone(folder: Path, described: dict[str, Any], *, seed: int, as_saved: bool = False) -> Started:
-    """The network of a description with the weights of a folder; a head that the folder lacks is random by the seed.
+def build(
+    spec: TransformerSpec, weights: Path | Transformer | None, *, seed: int, as_saved: bool = False
+) -> LoadedNetwork:
+    """Build the network of a spec.
 
     Args:
-        as_saved: numbers stay in the type that the files have, such as bfloat16; otherwise they become float32.
+        weights: a folder with safetensors; another network, whose pretrained part is taken over, and its head too where it is
+            the same; None: random by the seed.
+        as_saved: as for `load_backbone`.
 
     Raises:
         ArtifactError: the weights cannot be read, or do not fit the architecture.
     """
-    config = make_config(described["config"])
-    purpose = described["purpose"]
+    match weights:
+        case Transformer() if spec.is_same_network(weights.spec):
+            return LoadedNetwork(network=merged(weights), new=[], unused=[])
+        case Transformer():
+            return continue_from(weights, spec, seed=seed)
+        case Path():
+            return load_backbone(weights, spec, seed=seed, as_saved=as_saved)
+        case None:
+            return LoadedNetwork(network=build_transformer(spec, seed=seed), new=[], unused=[])
+
+
+def require_transformer(network: Network, file: Path | None) -> Transformer:
+    """Return the network of a saved model, which has to be one of the Transformers library.
+
+    Raises:
+        ArtifactError: it is another.
+    """
+    if not isinstance(network, Transformer):
+        raise ArtifactError(
+            "the model to start from is no model of the Transformers library",
+            file=file,
+            fix="leave model.backbone out, or start from another model",
+        )
+    return network
+
+
+def load_backbone(folder: Path, spec: TransformerSpec, *, seed: int, as_saved: bool = False) -> LoadedNetwork:
+    """The network of a spec with the weights of a folder; a head that the folder lacks is random by the seed.
+
+    Args:
+        as_saved: weights stay in the type that the files have, such as bfloat16; otherwise they become float32.
+
+    Raises:
+        ArtifactError: the weights cannot be read, or do not fit the architecture.
+    """
     # Of a configuration of its own: the library notes in it what a network was made in.
-    ghost = make_config(described["config"])
-    require_memory(lambda: from_config(purpose, ghost), weights_bytes(folder) if as_saved else None)
+    ghost = make_config(spec.config)
+    require_memory(lambda: from_config(spec.purpose, ghost), weights_bytes(folder) if as_saved else None)
+    model, info = _read_model(folder, spec, seed, as_saved)
+    network = Transformer(model, spec)
+    other = {name: f"{name}: {list(given)} for {list(wanted)}" for name, given, wanted in info["mismatched_keys"]}
+    _require_fit(network, info["missing_keys"], other, folder)
+    new = {*info["missing_keys"], *other}
+    if spec.head is not None:
+        place = put_head(network, spec.head, seed)
+        new = {name for name in model.state_dict() if name in new or name.startswith(f"{place}.")}
+    elif (head := _head(network)) and not new.issuperset(head) and not _same_classes(folder, spec):
+        fresh = build_transformer(spec, seed=seed).core.state_dict()
+        model.load_state_dict({name: fresh[name] for name in head}, strict=False)
+        new |= head
+    return LoadedNetwork(network=network, new=sorted(new), unused=_unused(network, info["unexpected_keys"]))
+
+
+def _read_model(folder: Path, spec: TransformerSpec, seed: int, as_saved: bool) -> tuple[nn.Module, dict[str, Any]]:
+    """The library's model, and what it says of the tensors that it found."""
+    config = make_config(spec.config)
     found: dict[str, Any] = {}
 
     def make() -> nn.Module:
         with quiet():
-            model, info = model_class(purpose, config).from_pretrained(
+            model, info = spec.purpose.model_class(config).from_pretrained(
                 folder,
                 config=config,
                 local_files_only=True,
@@ -80,7 +135,7 @@ def load_backbone(folder: Path, described: dict[str, Any], *, seed: int, as_save
         return model
 
     try:
-        model = seeded_library(seed, make)
+        return seeded_library(seed, make), found
     except Exception as error:
         raise ArtifactError(
             f"the weights cannot be read: {first_line(error)}",
@@ -88,33 +143,21 @@ def load_backbone(folder: Path, described: dict[str, Any], *, seed: int, as_save
             expected=f"the weights of a {config.model_type}",
             fix="restore the folder from a copy, or take another backbone",
         ) from None
-    network = Transformer(model, described)
-    other = {name: f"{name}: {list(given)} for {list(wanted)}" for name, given, wanted in found["mismatched_keys"]}
-    _require_fit(network, found["missing_keys"], other, folder)
-    new = {*found["missing_keys"], *other}
-    if described["head"] is not None:
-        place = put_head(network, described["head"], seed)
-        new = {name for name in model.state_dict() if name in new or name.startswith(f"{place}.")}
-    elif (head := _head(network)) and not new.issuperset(head) and not _same_classes(folder, described):
-        fresh = build_transformer(described, seed=seed).core.state_dict()
-        model.load_state_dict({name: fresh[name] for name in head}, strict=False)
-        new |= head
-    return Started(network=network, new=sorted(new), unused=_unused(network, found["unexpected_keys"]))
 
 
-def continue_from(origin: Transformer, described: dict[str, Any], *, seed: int) -> Started:
+def continue_from(origin: Transformer, spec: TransformerSpec, *, seed: int) -> LoadedNetwork:
     """A network for another purpose or other classes on the weights that `origin` has learned; the head is new.
 
     Raises:
         ArtifactError: the two are of different architectures.
     """
-    network = build_transformer(described, seed=seed)
+    network = build_transformer(spec, seed=seed)
     learned, wanted = merged(origin).base.state_dict(), network.base.state_dict()
     fitting = {name: value for name, value in learned.items() if name in wanted and wanted[name].shape == value.shape}
     missing = [f"{network.base_name}.{name}" for name in wanted if name not in fitting]
     _require_fit(network, missing, {}, None)
     network.base.load_state_dict(fitting, strict=False)
-    return Started(network=network, new=sorted([*missing, *_head(network)]), unused=[])
+    return LoadedNetwork(network=network, new=sorted([*missing, *_head(network)]), unused=[])
 
 
 def merged(network: Transformer) -> Transformer:
@@ -128,7 +171,7 @@ def merged(network: Transformer) -> Transformer:
             network.model.set_submodule(name, trained["default"])
     with quiet():
         core = network.model.merge_and_unload()  # pyright: ignore[reportCallIssue]
-    return Transformer(core, {key: network.spec[key] for key in ("purpose", "config", "head")})
+    return Transformer(core, network.spec.without_adapter())
 
 
 def _head(network: Transformer) -> set[str]:
@@ -153,12 +196,12 @@ def _unused(network: Transformer, unexpected: Iterable[str]) -> list[str]:
     )
 
 
-def _same_classes(folder: Path, described: dict[str, Any]) -> bool:
+def _same_classes(folder: Path, spec: TransformerSpec) -> bool:
     """Whether a head that came with the weights tells the very classes apart that are asked for."""
-    if described["purpose"] in NAMES_TOKENS:
+    if spec.purpose.names_tokens:
         return True
     known = read_json(folder / "config.json", "a pretrained model").get("id2label")
-    return known == described["config"]["id2label"]
+    return known == spec.config["id2label"]
 
 
 def _require_fit(network: Transformer, missing: Iterable[str], other: dict[str, str], folder: Path | None) -> None:
@@ -190,7 +233,7 @@ def write_transformer(folder: Path, network: Transformer) -> None:
             network.model.save_pretrained(folder, save_embedding_layers=False)  # pyright: ignore[reportCallIssue]
         (folder / "README.md").unlink(missing_ok=True)  # the card is written by the evaluation
         return
-    if network.spec["head"] is not None:
+    if network.spec.head is not None:
         tensors = {name: value.detach().cpu().contiguous() for name, value in network.core.state_dict().items()}
         save_file(tensors, folder / OWN_WEIGHTS, metadata={"format": "pt"})
         return
@@ -202,17 +245,17 @@ def write_transformer(folder: Path, network: Transformer) -> None:
             network.core.save_pretrained(folder)
 
 
-def read_transformer(folder: Path, described: dict[str, Any]) -> Transformer:
+def read_transformer(folder: Path, spec: TransformerSpec) -> Transformer:
     """What `write_transformer` wrote of a whole model.
 
     Raises:
         ArtifactError: it is damaged, or a tensor is missing.
     """
-    if described["head"] is not None:
-        network = build_transformer(described, seed=0)
+    if spec.head is not None:
+        network = build_transformer(spec, seed=0)
         load_weights(network.core, read_tensors(folder / OWN_WEIGHTS), folder / OWN_WEIGHTS)
         return network
-    started = load_backbone(folder, described, seed=0)
+    started = load_backbone(folder, spec, seed=0)
     if started.new:
         raise ArtifactError(
             f"{len(started.new)} tensors of the model are missing or of another shape",

@@ -9,9 +9,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,19 +19,81 @@ from torch import Tensor, nn
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.core.layers import LayerMismatch, Shape, build_layer, resolve_auto, seeded
 from tunewright.models.core.meta_weights import is_meta
-from tunewright.models.core.network import Block, Inputs, Network, evaluating
+from tunewright.models.core.network import Block, Inputs, Network, TensorParallelPart, evaluating
+from tunewright.models.core.spec import NetworkSpec
+from tunewright.models.hub.find_blocks import has_content, leaf_blocks
+from tunewright.models.hub.purposes import Purpose, read_purpose
+from tunewright.models.hub.quantization import Kind
 from tunewright.models.hub.untrusted_files import check_values, drop_choices, require_memory
 from tunewright.models.language.masked_positions import WANTED, selected
 from tunewright.random import mix
-from tunewright.recipe.schema import Layer
+from tunewright.recipe.schema import Layer, Named
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-Purpose = Literal["text-classification", "image-classification", "masked-lm", "causal-lm"]
-# Those that name tokens: their head belongs to the architecture.
-NAMES_TOKENS = ("masked-lm", "causal-lm")
 EXAMPLE_TOKENS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerSpec(NetworkSpec):
+    """A network of the Transformers library: its purpose, its configuration and what stands around it."""
+
+    family: ClassVar[str] = "purpose"
+
+    purpose: Purpose
+    config: dict[str, Any]
+    """The architecture's config.json: sizes, vocabulary, and the names of the classes."""
+    head: list[Layer] | None
+    """Layers of one's own in place of the last one of the architecture's head; None: the architecture's."""
+    base: str | None = None
+    """The pretrained model that the weights come from, and an adapter belongs to; None: there is none."""
+    base_fingerprint: str | None = None
+    """The SHA-256 of its configuration and weights."""
+    input_shape: tuple[int, ...] | None = None
+    """Of the images that it was trained with, which need not be the configuration's; None: the configuration's, or a text."""
+    adapter: Named | None = None
+    quantize: Kind | None = None
+    """In how few bits the backbone's matrices are kept under the adapter."""
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        shape = values.get("input_shape")
+        fields: dict[str, Any] = {
+            **values,
+            "purpose": read_purpose(values["purpose"]),
+            "input_shape": None if shape is None else tuple(shape),
+        }
+        return cls(**fields)
+
+    def to_json(self) -> dict[str, Any]:
+        shape = None if self.input_shape is None else list(self.input_shape)
+        more = {
+            "base": self.base,
+            "base_fingerprint": self.base_fingerprint,
+            "input_shape": shape,
+            "adapter": self.adapter,
+            "quantize": self.quantize,
+        }
+        known = {name: value for name, value in more.items() if value is not None}
+        return {"purpose": self.purpose.to_json(), "config": self.config, "head": self.head, **known}
+
+    def architecture(self) -> dict[str, Any]:
+        return self.config
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        return self.input_shape in (None, shape)
+
+    def from_scratch(self) -> Self:
+        return replace(self, base=None, base_fingerprint=None, adapter=None, quantize=None)
+
+    def without_adapter(self) -> Self:
+        """Return the whole network whose weights the adapter was merged into."""
+        return replace(self.from_scratch(), input_shape=None)
+
+    def is_same_network(self, other: TransformerSpec) -> bool:
+        """Whether the weights of the one are those of the other, head and all."""
+        return (self.purpose, self.config, self.head) == (other.purpose, other.config, other.head)
 
 
 class Transformer(Network):
@@ -39,13 +101,12 @@ class Transformer(Network):
 
     Args:
         model: the library's model with its head, or peft's around it.
-        described: {"purpose", "config", "head"}: what `build_transformer` makes the same network from.
     """
 
-    def __init__(self, model: nn.Module, described: dict[str, Any]) -> None:
+    def __init__(self, model: nn.Module, spec: TransformerSpec) -> None:
         super().__init__()
         self.model = model
-        self.spec = described
+        self._spec = spec
         self.reduced = False
         """Compute in bfloat16 where that is safe (autocast); the weights stay float32."""
         self.selects = True
@@ -53,10 +114,19 @@ class Transformer(Network):
         self._ordered: list[tuple[nn.Module, float]] = []
         """What `_order` found for these modules: a pass of a large network takes seconds."""
 
-    def forward(self, inputs: Inputs) -> Tensor:
-        """Token ids and mask [B, T], or pixels [B, C, H, W], to logits [B, K], float32.
+    @property
+    def spec(self) -> TransformerSpec:
+        return self._spec
 
-        Of a masked language model [B, T, V], or [M, V] where the inputs name the M positions that are WANTED.
+    @property
+    def purpose(self) -> Purpose:
+        return self.spec.purpose
+
+    def forward(self, inputs: Inputs) -> Inputs:
+        """Token ids and mask [B, T], or pixels [B, C, H, W], to what the purpose's head makes, float32: logits [B, K] of a
+        classification, [B, T, V] of a language model, [B, T] by name of the starts and ends of answers.
+
+        Of a masked language model [M, V] where the inputs name the M positions that are WANTED.
         """
         if isinstance(inputs, dict) and WANTED in inputs:
             wanted = inputs[WANTED]
@@ -67,7 +137,9 @@ class Transformer(Network):
                 return self(plain)[0]
         named = {"pixel_values": inputs} if isinstance(inputs, Tensor) else self._as_read(inputs)
         with self.autocast(next(iter(named.values())).device):
-            return self.model(**named).logits.float()
+            output = self.model(**named)
+            made = {name: getattr(output, name).float() for name in self.purpose.outputs}
+        return made if len(made) > 1 else next(iter(made.values()))
 
     def hidden(self, inputs: dict[str, Tensor]) -> Tensor:
         """What the head gets, of the same inputs: [B, T, D]."""
@@ -103,20 +175,57 @@ class Transformer(Network):
         self.core.config.eos_token_id = value
         if (settings := getattr(self.core, "generation_config", None)) is not None:
             settings.eos_token_id = value
-        self.spec = {**self.spec, "config": {**self.spec["config"], "eos_token_id": value}}
+        self._spec = replace(self.spec, config={**self.spec.config, "eos_token_id": value})
+
+    def trained_on(self, shape: tuple[int, ...]) -> None:
+        """Note the shape of the images that it is trained with.
+
+        Raises:
+            ValueError, RuntimeError: it cannot read them.
+        """
+        self._spec = replace(self.spec, input_shape=shape)
+        self.blocks()
+
+    @property
+    def is_stochastic(self) -> bool:
+        # Some architectures call the function and have no module for it; the rate is then in their configuration.
+        return True
+
+    @property
+    def last_module(self) -> nn.Module:
+        # The loss of a next token is computed piece by piece from what the output matrix gets.
+        return self.base if self.purpose.generates else self
+
+    @property
+    def is_gpt(self) -> bool:
+        """Whether the library's model is our own implementation."""
+        from tunewright.models.language.gpt import GPT  # lazily, as all that imports the library
+
+        return isinstance(self.core, GPT)
+
+    def tensor_parallel_plan(self) -> list[TensorParallelPart]:
+        core: Any = self.core
+        return core.tensor_parallel_plan() if self.is_gpt and not self.adapted else []
+
+    @property
+    def communication_dtype(self) -> torch.dtype | None:
+        # The norms of other models do not compute with weights in bfloat16 everywhere.
+        return torch.bfloat16 if self.reduced and self.is_gpt else None
+
+    def whole_facts(self) -> dict[str, Any]:
+        # Seen in float32 on the whole network, for the shards may come in bfloat16.
+        return {"has_plain_head": self.has_plain_head} if self.purpose.generates else {}
 
     def rate_of(self, name: str) -> float:
         rule = getattr(self.core, "rate_of", None)
         return 1.0 if rule is None else rule(name)
 
     def _as_read(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Several documents in a row, as the library's models want them told: a mask and positions."""
-        if "document" not in inputs:
+        """Several documents in a row as the library's models expect them: a mask and positions."""
+        if "document" not in inputs or self.is_gpt:
             return inputs
-        from tunewright.models.language.gpt import GPT, within_documents  # lazily, as all that imports the library
+        from tunewright.models.language.gpt import within_documents  # lazily, as all that imports the library
 
-        if isinstance(self.core, GPT):
-            return inputs
         mask = within_documents(inputs["document"])
         return {"input_ids": inputs["input_ids"], "attention_mask": mask, "position_ids": inputs["position"]}
 
@@ -156,8 +265,8 @@ class Transformer(Network):
             shape: of the example: (tokens,) or (C, H, W); None: a short text, or an image of the usual size.
         """
         device = next(self.parameters()).device
-        if self.spec["purpose"] == "image-classification":
-            size = shape or self.spec.get("input_shape") or image_shape(self.core.config)
+        if self.purpose.reads_images:
+            size = shape or self.spec.input_shape or image_shape(self.core.config)
             return torch.zeros(1, *size, device=device)
         # Token 1 and not 0: where 0 stands for padding a position would be left out.
         ids = torch.ones(1, *(shape or (EXAMPLE_TOKENS,)), dtype=torch.int64, device=device)
@@ -166,8 +275,8 @@ class Transformer(Network):
     def blocks(self) -> list[Block]:
         core, base = self.core, self.base
         parts: dict[Literal["backbone", "head"], list[tuple[str, nn.Module]]] = {
-            "backbone": _leaves(base),
-            "head": [(name, part) for name, part in core.named_children() if part is not base and _has_content(part)],
+            "backbone": leaf_blocks(base),
+            "head": [(name, part) for name, part in core.named_children() if part is not base and has_content(part)],
         }
         names = {id(module): name for name, module in self.named_modules()}
         order = self._order([module for found in parts.values() for _, module in found])
@@ -232,18 +341,17 @@ def quiet() -> Generator[None]:
         logging.set_verbosity(level)
 
 
-def build_transformer(described: dict[str, Any], *, seed: int) -> Transformer:
-    """The network of a description, with random weights that depend on the seed alone.
+def build_transformer(spec: TransformerSpec, *, seed: int) -> Transformer:
+    """The network of a spec, with random weights that depend on the seed alone.
 
     Raises:
         ArtifactError: the installed library does not know the architecture, or it does not fit into memory.
     """
-    config = make_config(described["config"])
-    purpose = described["purpose"]
-    require_memory(lambda: from_config(purpose, config))
-    network = Transformer(seeded_library(seed, lambda: from_config(purpose, config)), described)
-    if described["head"] is not None:
-        put_head(network, described["head"], seed)
+    config = make_config(spec.config)
+    require_memory(lambda: from_config(spec.purpose, config))
+    network = Transformer(seeded_library(seed, lambda: from_config(spec.purpose, config)), spec)
+    if spec.head is not None:
+        put_head(network, spec.head, seed)
     return network
 
 
@@ -255,16 +363,17 @@ def from_config(purpose: Purpose, config: PretrainedConfig) -> nn.Module:
     """
     try:
         with quiet():
-            found = model_class(purpose, config)
-            return found.from_config(config, **implementation()) if found is auto_class(purpose) else found(config)
+            found = purpose.model_class(config)
+            auto = found is purpose.find_auto_class()
+            return found.from_config(config, **implementation()) if auto else found(config)
     except Exception as error:
         raise cannot_make(config, purpose, error) from None
 
 
-def cannot_make(config: PretrainedConfig, purpose: str, error: Exception) -> ArtifactError:
+def cannot_make(config: PretrainedConfig, purpose: Purpose, error: Exception) -> ArtifactError:
     """What to say where the library does not make a model."""
     return ArtifactError(
-        f"the Transformers library cannot make a model for {purpose} of this: {first_line(error)}",
+        f"the Transformers library cannot make a model for {purpose.name} of this: {first_line(error)}",
         found=config.model_type,
         expected="an architecture with a model for this purpose, whose packages are installed",
         fix="take another backbone",
@@ -283,8 +392,8 @@ def describe_transformer(
     head: list[Layer] | None,
     classes: list[str] | None,
     several: bool = False,
-) -> dict[str, Any]:
-    """The description of a network for a purpose.
+) -> TransformerSpec:
+    """The spec of a network for a purpose.
 
     Args:
         config: the backbone's config.json.
@@ -293,7 +402,7 @@ def describe_transformer(
         several: an example has any number of the classes.
     """
     changed = dict(config)
-    if purpose not in NAMES_TOKENS:
+    if not purpose.names_tokens:
         names = classes or ["value"]
         changed["id2label"] = {str(index): name for index, name in enumerate(names)}
         changed["label2id"] = {name: index for index, name in enumerate(names)}
@@ -311,7 +420,7 @@ def describe_transformer(
                 expected=f"{{dense: {outputs}}}",
                 fix="end the head with {dense: auto}",
             )
-    return {"purpose": purpose, "config": changed, "head": head}
+    return TransformerSpec(purpose=purpose, config=changed, head=head)
 
 
 def make_config(values: dict[str, Any]) -> PretrainedConfig:
@@ -339,27 +448,6 @@ def make_config(values: dict[str, Any]) -> PretrainedConfig:
         raise ArtifactError(
             f"the configuration does not fit {kind}: {first_line(error)}", fix="check its config.json"
         ) from None
-
-
-def auto_class(purpose: str) -> Any:
-    """The library's class that picks the architecture's class for a purpose."""
-    import transformers
-
-    return {
-        "text-classification": transformers.AutoModelForSequenceClassification,
-        "image-classification": transformers.AutoModelForImageClassification,
-        "masked-lm": transformers.AutoModelForMaskedLM,
-        "causal-lm": transformers.AutoModelForCausalLM,
-    }[purpose]
-
-
-def model_class(purpose: str, config: PretrainedConfig) -> Any:
-    """What opens a folder of this configuration: our own class where it is a plain Llama, else the library's."""
-    if purpose != "causal-lm":
-        return auto_class(purpose)
-    from tunewright.models.language.gpt import GPT, is_plain
-
-    return GPT if is_plain(config) else auto_class(purpose)
 
 
 def implementation() -> dict[str, Any]:
@@ -411,42 +499,3 @@ def put_head(network: Transformer, layers: list[Layer], seed: int) -> str:
             _, shape = build_layer(layer, shape, where)
     setattr(parent, name.rpartition(".")[2], nn.Sequential(*made))
     return name
-
-
-def _has_content(module: nn.Module) -> bool:
-    """Whether a module is worth a block: it has parameters or randomness."""
-    return any(True for _ in module.parameters()) or any(isinstance(m, nn.Dropout) for m in module.modules())
-
-
-def _leaves(module: nn.Module, path: str = "") -> list[tuple[str, nn.Module]]:
-    """The blocks below a module: the members of stacks one by one, anything else whole."""
-    found: list[tuple[str, nn.Module]] = []
-    for name, child in module.named_children():
-        where = f"{path}{name}"
-        if not _has_content(child):
-            continue
-        if _is_stack(child, module) or _holds_stack(child):
-            found += _leaves(child, f"{where}.")
-        else:
-            found.append((where, child))
-    return found
-
-
-def _is_stack(module: nn.Module, parent: nn.Module) -> bool:
-    """Layers of one kind, one after the other: a list, or within a stage such as ResNet's a sequence."""
-    if not isinstance(module, nn.ModuleList) and not (isinstance(module, nn.Sequential) and _is_stage(parent)):
-        return False
-    return len({type(member) for member in module}) == 1 or not _is_stage(parent)
-
-
-def _is_stage(module: nn.Module) -> bool:
-    return type(module).__name__.endswith("Stage")
-
-
-def _holds_stack(module: nn.Module) -> bool:
-    """A container such as BertEncoder, or a stage such as ResNetStage; not a layer that holds small lists of its own."""
-    if any(True for _ in module.parameters(recurse=False)):
-        return False
-    if not _is_stage(module) and not type(module).__name__.endswith(("Encoder", "Transformer", "Model")):
-        return False
-    return any(_is_stack(child, module) for child in module.children())

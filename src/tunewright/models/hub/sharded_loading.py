@@ -26,9 +26,7 @@ _AROUND = re.compile(
 
 def is_piecewise(network: Network) -> bool:
     """Whether a network is a gpt whose weights are saved under its own names."""
-    from tunewright.models.language.gpt import GPT  # lazily, as all that imports the library
-
-    return isinstance(network, Transformer) and isinstance(network.core, GPT) and network.spec["head"] is None
+    return isinstance(network, Transformer) and network.is_gpt and network.spec.head is None
 
 
 def file_name(network: Network, name: str) -> str:

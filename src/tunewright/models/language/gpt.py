@@ -298,6 +298,16 @@ class GPT(PreTrainedModel):
         grows = name.endswith("proj.weight") or name == "lm_head.weight"
         return 1 / width_ratio(self.config) if grows else 1.0
 
+    def tensor_parallel_plan(self) -> list[tuple[nn.Module, list[tuple[nn.Linear, int]]]]:
+        """Attention and feed-forward part of each layer with its matrices: 0 where one is divided by rows, 1 by columns."""
+        found: list[tuple[nn.Module, list[tuple[nn.Linear, int]]]] = []
+        for layer in self.model.layers:
+            attention: Any = layer.self_attn
+            feed: Any = layer.mlp
+            first = [(attention.q_proj, 0), (attention.k_proj, 0), (attention.v_proj, 0), (attention.o_proj, 1)]
+            found += [(attention, first), (feed, [(feed.gate_proj, 0), (feed.up_proj, 0), (feed.down_proj, 1)])]
+        return found
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if module in self.starts:

@@ -14,7 +14,7 @@ from pydantic import Field
 from tunewright.cached import cached_folder
 from tunewright.errors import RecipeError
 from tunewright.files import cache_dir, write_json
-from tunewright.models.core.network import Spec
+from tunewright.models.core.spec import Facts
 from tunewright.recipe.named import check_options
 from tunewright.recipe.schema import LayerCount
 
@@ -25,7 +25,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class NewEncoder(Protocol):
     """Hold the options of a new network."""
 
-    def config(self) -> Spec:
+    def config(self) -> Facts:
         """Return the values of a config.json; the vocabulary size comes from the tokenizer.
 
         Raises:
@@ -47,7 +47,7 @@ class Bert:
     positions: Positive = 512
     dropout: Share = 0.1
 
-    def config(self) -> Spec:
+    def config(self) -> Facts:
         _require_divisible("bert", self.width, self.heads)
         return {
             "model_type": "bert",
@@ -79,7 +79,7 @@ class Gpt:
     base_width: Positive | None = None
     """For muP, the width of the network for which the learning rate was chosen, with heads of the same size."""
 
-    def config(self) -> Spec:
+    def config(self) -> Facts:
         self._check()
         return {
             "model_type": "llama",
@@ -132,7 +132,7 @@ def _require_divisible(name: str, width: int, heads: int) -> None:
 ENCODERS: dict[str, Callable[..., NewEncoder]] = {"bert": Bert, "gpt": Gpt}
 
 
-def encoder_folder(name: str, options: Spec) -> Path:
+def encoder_folder(name: str, options: Facts) -> Path:
     """Return a cached folder with the configuration of a new network.
 
     Raises:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tunewright.models.core.layers import seeded
-from tunewright.models.core.network import Block, Network, Spec
+from tunewright.models.core.network import Block, Network
+from tunewright.models.core.spec import Facts, NetworkSpec
 from tunewright.models.recommendation.ctr import Embeddings
 from tunewright.models.recommendation.embedding_table import Table
 from tunewright.random import mix
@@ -40,17 +42,38 @@ class Vectors(nn.Module):
         return self.table(numbers)
 
 
+@dataclass(frozen=True)
+class RecommenderSpec(NetworkSpec):
+    """A network that gives every item a score."""
+
+    family: ClassVar[str] = "recommender"
+
+    facts: dict[str, Any]
+    """{"name", "users", "items", …}: which of `models/recommendation/registry.py`'s, its sizes and its own options."""
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        return cls(values[cls.family])
+
+    def to_json(self) -> dict[str, Any]:
+        return {self.family: self.facts}
+
+
 class Recommender(Network):
     """Define the interface of recommenders. The blocks that are frozen or trained are the modules of `parts`."""
 
-    def __init__(self, spec: Spec, seed: int) -> None:
+    def __init__(self, spec: RecommenderSpec, seed: int) -> None:
         super().__init__()
-        self.spec = spec
-        for name, make in self.parts(spec["recommender"]):
+        self._spec = spec
+        for name, make in self.parts(spec.facts):
             self.add_module(name, seeded(mix(seed, name), make))
 
+    @property
+    def spec(self) -> RecommenderSpec:
+        return self._spec
+
     @abstractmethod
-    def parts(self, facts: Spec) -> Parts:
+    def parts(self, facts: Facts) -> Parts:
         """Return names and makers of the blocks.
 
         Args:
@@ -96,7 +119,7 @@ class Factors(Recommender):
     users: nn.Module
     items: nn.Module
 
-    def parts(self, facts: Spec) -> Parts:
+    def parts(self, facts: Facts) -> Parts:
         return [(part, lambda part=part: _vectors(facts, part, facts["width"])) for part in ("users", "items")]
 
     def user_vectors(self, users: Users) -> Float[Tensor, "batch features"]:
@@ -127,15 +150,15 @@ class Towers(Factors):
     user_features: Tensor
     item_features: Tensor
 
-    def __init__(self, spec: Spec, seed: int) -> None:
+    def __init__(self, spec: RecommenderSpec, seed: int) -> None:
         super().__init__(spec, seed)
-        facts = spec["recommender"]
+        facts = spec.facts
         for side in SIDES:
             columns = sum(facts.get(f"{side}_fields", {}).get("counts", []))
             table = torch.zeros(facts[f"{side}s"], columns, dtype=torch.int32)
             self.register_buffer(f"{side}_features", table)
 
-    def parts(self, facts: Spec) -> Parts:
+    def parts(self, facts: Facts) -> Parts:
         sizes = [facts["width"], *facts["hidden"]]
         known = {side: facts.get(f"{side}_fields") for side in SIDES}
         abouts: Parts = [
@@ -176,7 +199,7 @@ class NeuralFactors(Recommender):
     deep: nn.Module
     out: nn.Module
 
-    def parts(self, facts: Spec) -> Parts:
+    def parts(self, facts: Facts) -> Parts:
         width, hidden = facts["width"], facts["hidden"]
         # Both kinds of vectors are concatenated in one table, for a single look-up.
         return [
@@ -206,7 +229,7 @@ class NeuralFactors(Recommender):
         return self.out(torch.cat([left * right, self.deep(both)], dim=-1)).squeeze(-1)
 
 
-def _vectors(facts: Spec, part: str, width: int) -> Vectors:
+def _vectors(facts: Facts, part: str, width: int) -> Vectors:
     return Vectors(facts[part], width, facts.get("rows"), facts.get("sparse", False))
 
 
@@ -217,7 +240,7 @@ def _perceptron(sizes: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def factors(*, width: Positive = 64, rows: Positive | None = None, sparse: bool = False) -> Spec:
+def factors(*, width: Positive = 64, rows: Positive | None = None, sparse: bool = False) -> Facts:
     """Return the options of a matrix factorisation; `rows` and `sparse`, here and below, are for large tables: see `Table`."""
     return {"width": width, "rows": rows, "sparse": sparse}
 
@@ -229,7 +252,7 @@ def two_tower(
     features: bool = True,
     rows: Positive | None = None,
     sparse: bool = False,
-) -> Spec:
+) -> Facts:
     """Return the options of two towers.
 
     Args:
@@ -245,6 +268,6 @@ def neumf(
     hidden: tuple[Positive, ...] = (64, 32),
     rows: Positive | None = None,
     sparse: bool = False,
-) -> Spec:
+) -> Facts:
     """Return the options of NeuMF."""
     return {"width": width, "hidden": list(hidden), "rows": rows, "sparse": sparse}

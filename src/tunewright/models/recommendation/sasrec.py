@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tunewright.models.core.network import Spec
+from tunewright.models.core.spec import Facts
 from tunewright.models.recommendation.base import Parts, Recommender, Users, Vectors
 from tunewright.recipe.schema import LayerCount
 
@@ -47,7 +47,7 @@ class NextItem(Recommender):
     dropout: nn.Module
     norm: nn.Module
 
-    def parts(self, facts: Spec) -> Parts:
+    def parts(self, facts: Facts) -> Parts:
         width = facts["width"]
         layers = [
             (f"layer{number}", lambda: Layer(width, facts["heads"], facts["dropout"]))
@@ -63,7 +63,7 @@ class NextItem(Recommender):
 
     @property
     def length(self) -> int:
-        return self.spec["recommender"]["length"]
+        return self.spec.facts["length"]
 
     def forward(self, pairs: Int[Tensor, "batch 2 time"]) -> Hidden:
         """Compute a vector of the expected next item at each position.
@@ -101,7 +101,7 @@ def sasrec(
     heads: Positive = 2,
     length: Positive = 50,
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2,
-) -> Spec:
+) -> Facts:
     """Return the options of SASRec.
 
     Args:

@@ -6,13 +6,16 @@ input's frames), classes: the characters and the blank.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from tunewright.models.core.network import Block, Network, Spec
+from tunewright.models.core.network import Block, Network
+from tunewright.models.core.spec import NetworkSpec
 
 # The class that stands for no character.
 BLANK = 0
@@ -22,8 +25,25 @@ Recordings = dict[str, Tensor]
 """{"features": [batch, time, bands], or [batch, time] for a network on waveforms, "lengths": [batch]}."""
 
 
+@dataclass(frozen=True)
+class SpeechSpec(NetworkSpec):
+    """A speech model."""
+
+    family: ClassVar[str] = "speech"
+
+    facts: dict[str, Any]
+    """{"name", "reads", "width", "outputs", …}: which of `models/speech/registry.py`'s, what it reads, and its own options."""
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        return cls(values[cls.family])
+
+    def to_json(self) -> dict[str, Any]:
+        return {self.family: self.facts}
+
+
 class Recogniser(Network):
-    """Map recordings to log probabilities [batch, steps, classes].
+    """A speech model.
 
     The output for a recording does not depend on the other recordings in the batch.
 
@@ -31,14 +51,17 @@ class Recogniser(Network):
         spec: {"speech": {"name", "reads", "width", "outputs", …}}.
     """
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: SpeechSpec) -> None:
         super().__init__()
-        self.spec = spec
+        self._spec = spec
 
     @property
-    def facts(self) -> Spec:
-        """Return the part of `spec` about speech."""
-        return self.spec["speech"]
+    def spec(self) -> SpeechSpec:
+        return self._spec
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return self.spec.facts
 
     def moments(self, lengths: Lengths) -> Lengths:
         """Return the number of output steps for each number of input frames."""

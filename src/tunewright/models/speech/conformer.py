@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tunewright.models.core.layers import seeded
-from tunewright.models.core.network import Spec
-from tunewright.models.speech.base import Lengths, Recogniser, Recordings, present
+from tunewright.models.core.spec import Facts
+from tunewright.models.speech.base import Lengths, Recogniser, Recordings, SpeechSpec, present
 from tunewright.random import mix
 from tunewright.recipe.schema import LayerCount
 
@@ -103,7 +103,7 @@ class Layer(nn.Module):
 class Conformer(Recogniser):
     """Build a Conformer from its spec."""
 
-    def __init__(self, spec: Spec, seed: int) -> None:
+    def __init__(self, spec: SpeechSpec, seed: int) -> None:
         super().__init__(spec)
         facts = self.facts
         width = facts["hidden"]
@@ -148,7 +148,7 @@ def conformer(
     kernel: Annotated[int, Field(gt=0)] = 15,
     moment: Literal[2, 4] = 2,
     features: Literal["log_mel", "mfcc"] = "log_mel",
-) -> Spec:
+) -> Facts:
     """Return the options of a Conformer.
 
     Args:

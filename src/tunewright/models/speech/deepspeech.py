@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tunewright.models.core.layers import seeded
-from tunewright.models.core.network import Spec
-from tunewright.models.speech.base import Lengths, Recogniser, Recordings, present
+from tunewright.models.core.spec import Facts
+from tunewright.models.speech.base import Lengths, Recogniser, Recordings, SpeechSpec, present
 from tunewright.models.speech.onnx_gru import gru
 from tunewright.random import mix
 from tunewright.recipe.schema import LayerCount
@@ -96,7 +96,7 @@ class Lookahead(nn.Module):
 class DeepSpeech(Recogniser):
     """Build Deep Speech 2 from its spec."""
 
-    def __init__(self, spec: Spec, seed: int) -> None:
+    def __init__(self, spec: SpeechSpec, seed: int) -> None:
         super().__init__(spec)
         facts = self.facts
         bands, channels, hidden = facts["width"], facts["channels"], facts["hidden"]
@@ -146,7 +146,7 @@ def deepspeech(
     cell: Literal["gru", "lstm"] = "gru",
     ahead: Annotated[int, Field(ge=0)] = 0,
     features: Literal["log_mel", "mfcc"] = "log_mel",
-) -> Spec:
+) -> Facts:
     """Return the options of Deep Speech 2.
 
     Args:

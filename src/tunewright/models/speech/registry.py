@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 
 from tunewright.errors import RecipeError
-from tunewright.models.core.network import Spec
+from tunewright.models.core.spec import Facts
 from tunewright.models.hub.untrusted_files import require_memory
-from tunewright.models.speech.base import Recogniser
+from tunewright.models.speech.base import Recogniser, SpeechSpec
 from tunewright.models.speech.conformer import Conformer, conformer
 from tunewright.models.speech.deepspeech import DeepSpeech, deepspeech
 from tunewright.models.speech.wav2vec2 import WaveformCTC, hubert, wav2vec2, wavlm
@@ -16,8 +16,8 @@ from tunewright.models.speech.whisper import Whisper, whisper
 from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Named
 
-# The function of its options, and the class that builds it from a spec and a seed.
-SPEECH_MODELS: dict[str, tuple[Callable[..., Spec], Callable[[Spec, int], Recogniser]]] = {
+# Its options, and the class that builds it from them and a seed.
+SPEECH_MODELS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[SpeechSpec, int], Recogniser]]] = {
     "deepspeech": (deepspeech, DeepSpeech),
     "conformer": (conformer, Conformer),
     "wav2vec2": (wav2vec2, WaveformCTC),
@@ -27,7 +27,7 @@ SPEECH_MODELS: dict[str, tuple[Callable[..., Spec], Callable[[Spec, int], Recogn
 }
 
 
-def describe_speech(named: Named) -> Spec:
+def describe_speech(named: Named) -> Facts:
     """Return the spec of the recipe's network, {"name", "reads", …}, without the number of bands and outputs.
 
     Raises:
@@ -39,14 +39,14 @@ def describe_speech(named: Named) -> Spec:
     return {"name": name, **chosen}
 
 
-def build_speech(spec: Spec, *, seed: int) -> Recogniser:
-    """Build a network from its spec, {"speech": …}.
+def build_speech(spec: SpeechSpec, *, seed: int) -> Recogniser:
+    """The network of a spec.
 
     Raises:
         RecipeError: its options do not fit each other.
         ArtifactError: it is larger than the machine's memory.
     """
-    name = spec["speech"]["name"]
+    name = spec.facts["name"]
     make = partial(SPEECH_MODELS[name][1], spec, seed)
     try:
         require_memory(make, file=None)

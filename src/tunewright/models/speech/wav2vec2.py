@@ -16,8 +16,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tunewright.models.core.layers import seeded
-from tunewright.models.core.network import Block, Spec
-from tunewright.models.speech.base import Lengths, Recogniser, Recordings, present
+from tunewright.models.core.network import Block
+from tunewright.models.core.spec import Facts
+from tunewright.models.speech.base import Lengths, Recogniser, Recordings, SpeechSpec, present
 from tunewright.random import mix
 from tunewright.recipe.schema import LayerCount
 
@@ -30,7 +31,7 @@ WITHOUT_AUGMENTATION = {"apply_spec_augment": False, "mask_time_prob": 0.0, "mas
 class WaveformCTC(Recogniser):
     """Build one of these networks from its spec, whose "config" is the library's."""
 
-    def __init__(self, spec: Spec, seed: int) -> None:
+    def __init__(self, spec: SpeechSpec, seed: int) -> None:
         super().__init__(spec)
         from transformers import AutoConfig, AutoModel
 
@@ -79,7 +80,7 @@ class WaveformCTC(Recogniser):
         self.body.load_state_dict(body.state_dict())
 
 
-def _spec(model_type: str, layers: int, width: int, heads: int, conv: int) -> Spec:
+def _spec(model_type: str, layers: int, width: int, heads: int, conv: int) -> Facts:
     config = {
         "model_type": model_type,
         "num_hidden_layers": layers,
@@ -94,7 +95,7 @@ def _spec(model_type: str, layers: int, width: int, heads: int, conv: int) -> Sp
     return {"reads": "samples", "moment": 320, "config": config}
 
 
-def wav2vec2(*, layers: LayerCount = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128) -> Spec:
+def wav2vec2(*, layers: LayerCount = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128) -> Facts:
     """Return the options of a new wav2vec 2.0.
 
     Args:
@@ -103,17 +104,17 @@ def wav2vec2(*, layers: LayerCount = 4, width: Positive = 256, heads: Positive =
     return _spec("wav2vec2", layers, width, heads, conv)
 
 
-def hubert(*, layers: LayerCount = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128) -> Spec:
+def hubert(*, layers: LayerCount = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128) -> Facts:
     """Return the options of a new HuBERT, see `wav2vec2`."""
     return _spec("hubert", layers, width, heads, conv)
 
 
-def wavlm(*, layers: LayerCount = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128) -> Spec:
+def wavlm(*, layers: LayerCount = 4, width: Positive = 256, heads: Positive = 4, conv: Positive = 128) -> Facts:
     """Return the options of a new WavLM, see `wav2vec2`."""
     return _spec("wavlm", layers, width, heads, conv)
 
 
-def described_folder(config: Spec) -> Spec:
+def described_folder(config: Facts) -> Facts:
     """Return the spec of the network in a folder of the library, from its configuration."""
     if config["model_type"] == "whisper":
         return {"name": "whisper", "reads": "whisper", "moment": 2, "config": config}

@@ -15,8 +15,9 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from tunewright.models.core.network import Block, Spec
-from tunewright.models.speech.base import Lengths, Recogniser, Recordings, present
+from tunewright.models.core.network import Block
+from tunewright.models.core.spec import Facts
+from tunewright.models.speech.base import Lengths, Recogniser, Recordings, SpeechSpec, present
 from tunewright.random import mix
 from tunewright.recipe.schema import LayerCount
 
@@ -36,11 +37,11 @@ class Whisper(Recogniser):
     below "words", and the end, are generated.
     """
 
-    def __init__(self, spec: Spec, seed: int) -> None:
+    def __init__(self, spec: SpeechSpec, seed: int) -> None:
         super().__init__(spec)
         from transformers import WhisperConfig, WhisperModel
 
-        quiet: Spec = {"apply_spec_augment": False, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0}
+        quiet: Facts = {"apply_spec_augment": False, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0}
         config = WhisperConfig(**{**self.facts["config"], **quiet})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(seed, "body"))
@@ -142,7 +143,7 @@ def whisper(
     width: Positive = 192,
     heads: Positive = 4,
     seconds: Annotated[int, Field(gt=0, le=30)] = 10,
-) -> Spec:
+) -> Facts:
     """Return the options of a new Whisper, which generates characters.
 
     Args:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from tunewright.models.core.meta_weights import Weights, weights
-from tunewright.models.saved_model import fresh_network
+from tunewright.models.families import build
 from tunewright.pipeline.build.parts import StageParts
-from tunewright.pipeline.stage import StartingModel
+from tunewright.tasks.base.task import StartingModel
 
 
-def as_if_trained(start: StageParts | StartingModel, numbers: Weights = "random") -> StartingModel:
+def as_if_trained(start: StageParts | StartingModel, kind: Weights = "random") -> StartingModel:
     """What a stage finds that begins with another one's network, or with a saved one: random weights in its place, or none."""
-    with weights(numbers):
-        network = fresh_network(start.network.spec, seed=0)
+    with weights(kind):
+        network = build(start.network.spec, seed=0)
     return StartingModel(network, start.preprocessor, start.folder if isinstance(start, StartingModel) else None)

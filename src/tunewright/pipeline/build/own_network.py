@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 
 from tunewright.console import Console
-from tunewright.errors import ArtifactError
 from tunewright.models.backbone import Backbone, weights_folder
 from tunewright.models.build import build_network, describe_model
 from tunewright.models.core.layers import resolve_auto
 from tunewright.models.core.meta_weights import weights_are_read
 from tunewright.models.core.network import SequentialNetwork
-from tunewright.models.replace_head import fit_input, replace_head
-from tunewright.models.saved_model import load_backbone_weights
+from tunewright.models.families import load_backbone_weights
+from tunewright.models.replace_head import fit_input, replace_head, require_sequential
 from tunewright.pipeline.build.pretrained_network import same_target
-from tunewright.pipeline.stage import StartingModel
 from tunewright.random import mix
 from tunewright.recipe.schema import Model, Recipe
-from tunewright.tasks.base.task import Preprocessor, Task
+from tunewright.tasks.base.task import Preprocessor, StartingModel, Task
 from tunewright.tasks.recommendation.categorical_encoder import FieldEncoder
 from tunewright.training.objectives.base import Objective
 
@@ -28,9 +26,9 @@ def own_network(
     origin: StartingModel | None,
     backbone: Backbone | None,
     objective: Objective,
-    screen: Console,
+    console: Console,
 ) -> SequentialNetwork:
-    """A network of ours: new, with or without pretrained weights, or the source's with its own head or a new one."""
+    """Return a network of our own layers: new, with or without pretrained weights, or the starting model's with its head or a new one."""
     inputs, target = preprocessor.inputs, preprocessor.target
     outputs = target.outputs if target else math.prod(inputs.input_shape)
     block = _model_block(recipe.model, preprocessor.task, supervised=objective.supervised)
@@ -40,16 +38,16 @@ def own_network(
         layers, head = backbone.config["layers"], block.head or [{"dense": "auto"}]
         block = block.model_copy(update={"backbone": None, "layers": layers, "head": head})
     if origin is None:
-        described = describe_model(block, input_shape=inputs.input_shape, outputs=outputs)
-        network = build_network(described, seed=mix(recipe.seed, "weights"))
+        spec = describe_model(block, input_shape=inputs.input_shape, outputs=outputs)
+        network = build_network(spec, seed=mix(recipe.seed, "weights"))
         if backbone is not None and weights_are_read():
             load_backbone_weights(network, weights_folder(backbone))
         return network
-    return _adapt(origin, block, preprocessor, outputs, recipe.seed, screen)
+    return _adapt(origin, block, preprocessor, outputs, recipe.seed, console)
 
 
 def _model_block(model: Model, task: Task, *, supervised: bool) -> Model:
-    """The recipe's model block, completed by the task's default; without labels the head is a decoder."""
+    """Return the recipe's model block, completed by the task's default; without labels the head is a decoder."""
     if model.layers is None and model.backbone is None:
         default = Model(**task.default_model)
         model = default.model_copy(update={"head": model.head or default.head, "weights": model.weights})
@@ -60,14 +58,12 @@ def _model_block(model: Model, task: Task, *, supervised: bool) -> Model:
 
 
 def _adapt(
-    origin: StartingModel, block: Model, preprocessor: Preprocessor, outputs: int, seed: int, screen: Console
+    origin: StartingModel, block: Model, preprocessor: Preprocessor, outputs: int, seed: int, console: Console
 ) -> SequentialNetwork:
-    """The source's backbone with its own head where that fits, or with the new one."""
-    if not isinstance(origin.network, SequentialNetwork):
-        raise ArtifactError("the model to start from is none of our own networks", file=origin.folder)
-    network = fit_input(origin.network, preprocessor.inputs.input_shape)
+    """Return the starting model's backbone with its own head where that fits, or with the new one."""
+    network = fit_input(require_sequential(origin.network, origin.folder), preprocessor.inputs.input_shape)
     head = block.head or (block.layers[-1:] if block.layers else [{"dense": "auto"}])
-    if same_target(origin.preprocessor, preprocessor) and resolve_auto(head, outputs) == network.spec["head"]:
+    if same_target(origin.preprocessor, preprocessor) and resolve_auto(head, outputs) == network.spec.head:
         return network
-    screen.info(f"new head on the pretrained backbone: {head}, {outputs} outputs")
+    console.info(f"new head on the pretrained backbone: {head}, {outputs} outputs")
     return replace_head(network, head, outputs=outputs, seed=mix(seed, "weights"))

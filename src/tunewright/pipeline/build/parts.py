@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import pyarrow.compute as pc
-from torch import nn
 
 from tunewright.console import Console
 from tunewright.data.audio.augmentation import SoundChanges
@@ -29,10 +28,9 @@ from tunewright.pipeline.build.own_network import own_network
 from tunewright.pipeline.build.pretrained_network import pretrained_network
 from tunewright.pipeline.build.privacy_rules import private_recipe, require_private
 from tunewright.pipeline.build.tuning_default import chosen_tune, usual_lr
-from tunewright.pipeline.stage import StartingModel
 from tunewright.recipe.schema import Recipe, Tune
 from tunewright.tasks.base.targets import fit_target
-from tunewright.tasks.base.task import InputEncoder, Preprocessor, Started, Task
+from tunewright.tasks.base.task import InputEncoder, Preprocessor, StartingModel, Task
 from tunewright.tasks.language_model.chat_encoder import ChatEncoder
 from tunewright.tasks.language_model.encoder import CausalEncoder
 from tunewright.tasks.registry import get_task
@@ -57,7 +55,7 @@ class StageParts:
     """The peak learning rate: the recipe's, or the usual one."""
     augmentation: Augmentation | SoundChanges | None
     """How training pictures or recordings are changed."""
-    numbers: Weights = "read"
+    numbers: Weights = "pretrained"
     """What the network's weights are."""
     encoded: dict[str, Examples | None] = field(default_factory=dict)
 
@@ -80,7 +78,7 @@ def build_parts(
     backbone: Backbone | None,
     screen: Console,
     *,
-    numbers: Weights = "read",
+    numbers: Weights = "pretrained",
 ) -> StageParts:
     """Build everything from a stage's recipe.
 
@@ -129,8 +127,7 @@ def build_parts(
     few = few_examples(recipe, task, prepared)
     with weights(numbers):
         if task.network is not None:
-            start = None if origin is None else Started(origin.network, origin.preprocessor.inputs)
-            network, note = task.network(recipe, inputs, backbone, start)
+            network, note = task.network(recipe, inputs, backbone, origin)
             tune = recipe.tune
             if note is not None:
                 screen.info(note)
@@ -146,12 +143,12 @@ def build_parts(
         lr = recipe.train.lr or default_lr(recipe.train.optimizer)
     if isinstance(inputs, ChatEncoder) and isinstance(network, Transformer):
         network.end_at(inputs.ends)
-    if numbers == "parts":
+    if numbers == "sharded":
         hollow(network)
     if tune.adapter is not None:
-        with weights("read" if numbers == "parts" else numbers):
+        with weights("pretrained" if numbers == "sharded" else numbers):
             network = add_adapter(network, tune.adapter, seed=recipe.seed, bits=tune.quantize)
-    if numbers == "none":
+    if numbers == "meta":
         hollow(network)
     return StageParts(
         recipe=recipe,
@@ -185,14 +182,6 @@ def encode_split(prepared: Prepared, preprocessor: Preprocessor, split: str) -> 
         return preprocessor.inputs.stored(prepared, split)
     table = prepared.table(split)
     return preprocessor.inputs.examples(table, preprocessor.target.encode(table) if preprocessor.target else None)
-
-
-def is_stochastic(network: nn.Module) -> bool:
-    """Whether the network draws random numbers while it trains."""
-    # Some architectures call the function and have no module for it; the rate is then in their configuration.
-    return isinstance(network, Transformer) or any(
-        isinstance(module, nn.Dropout | nn.Dropout2d) for module in network.modules()
-    )
 
 
 def _input_encoder(

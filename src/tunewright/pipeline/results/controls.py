@@ -14,8 +14,8 @@ from tunewright.console import Console, silent
 from tunewright.errors import RecipeError
 from tunewright.evaluation.paired_comparison import compare_predictions
 from tunewright.files import write_record
-from tunewright.models.hub.hf_network import Transformer
-from tunewright.models.saved_model import fresh_network, load_network
+from tunewright.models.families import build
+from tunewright.models.saved_model import load_network
 from tunewright.pipeline.build.parts import build_parts
 from tunewright.pipeline.results.evaluate_stage import evaluate_stage
 from tunewright.pipeline.results.predictions import read_predictions
@@ -30,9 +30,6 @@ TITLES = {
     "from_scratch": "the same network from random weights, nothing frozen",
     "head_only": "the same head alone, on the raw inputs",
 }
-
-# What the description of a network says of pretrained weights, which the same network from random ones has none of.
-OF_PRETRAINED = ("base", "base_fingerprint", "adapter")
 
 
 def run_controls(job: StageJob, screen: Console) -> None:
@@ -84,11 +81,7 @@ def _control_stage(job: StageJob, name: str) -> Any:
 
 def _train_control(job: StageJob, control: StageJob, name: str, screen: Console) -> None:
     network = load_network(job.folder / "model").network
-    described = network.spec
-    if isinstance(network, Transformer):
-        described = {key: value for key, value in described.items() if key not in OF_PRETRAINED}
-    elif name == "head_only":
-        described = {**described, "backbone": {"layers": ["flatten"]}}
+    spec = network.spec.head_only() if name == "head_only" else network.spec.from_scratch()
     ingredients = build_parts(job.recipe, job.prepared, job.origin(), job.backbone, silent())
-    fresh = fresh_network(described, seed=mix(job.recipe.seed, "control", name))
+    fresh = build(spec, seed=mix(job.recipe.seed, "control", name))
     train_ingredients(control, replace(ingredients, network=fresh, tune=Tune()), screen)

@@ -37,7 +37,7 @@ def prepare_beside(recipe: Recipe, base: Path, screen: Console) -> dict[str, Pre
     if not recipe.eval.beside:
         return {}
     task = get_task(recipe.task)
-    if task.purpose != "causal-lm":
+    if task.purpose is None or not task.purpose.generates:
         raise RecipeError(
             "only a language model can be measured on other texts and questions",
             place="eval.beside",

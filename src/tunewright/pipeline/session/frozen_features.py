@@ -15,7 +15,7 @@ from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
 from tunewright.models.core.meta_weights import has_no_numbers
 from tunewright.models.core.network import Network, evaluating
 from tunewright.models.frozen_prefix import AfterPrefix, Prefix, as_inputs, cut, frozen_blocks, outputs_of
-from tunewright.models.hub.hf_network import NAMES_TOKENS, Transformer
+from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.layer_table import LayerRow
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.training.freezing import TrainablePlan, never_moves
@@ -119,8 +119,6 @@ def frozen_part(
     network, recipe = ingredients.network, ingredients.recipe
     if not recipe.hardware.prefix_cache or recipe.train.epochs < 2 or examples.augmented:
         return None
-    if isinstance(network, Transformer) and network.spec["purpose"] in NAMES_TOKENS:
-        return None  # what the tokens are changes from epoch to epoch
     if not ingredients.objective.supervised:
         return None
     still = {movement.block.title for movement in movements if never_moves(movement)}

@@ -92,7 +92,7 @@ def _place(network: Transformer, batch_size: int) -> Path:
     device = next(network.parameters()).device
     known = (
         VERSION,
-        network.spec["config"],
+        network.spec.config,
         batch_size,
         _machine(device),
         torch.get_num_threads(),

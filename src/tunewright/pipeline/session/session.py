@@ -22,7 +22,7 @@ from tunewright.models.fast_dropout import quicken_dropout
 from tunewright.models.hub.first_token_only import narrow_last_layer
 from tunewright.models.layer_table import LayerRow, layer_table
 from tunewright.models.recommendation.embedding_table import has_sparse_gradients
-from tunewright.pipeline.build.parts import StageParts, is_stochastic
+from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.device import choose_device, suitable_threads
 from tunewright.pipeline.session.frozen_features import ComputedExamples, FrozenPart, frozen_part
 from tunewright.pipeline.session.memory import LARGE, give_back, save_memory, weight_bytes
@@ -81,7 +81,7 @@ class Session:
             gradient=gradient,
             penalty=penalty_of(self.optimizer, self.recipe),
             clip_norm=self.recipe.train.clip_norm,
-            seed=self.recipe.seed if is_stochastic(self.network) else None,
+            seed=self.recipe.seed if self.network.is_stochastic else None,
             updates_in_backward=self.recipe.hardware.optimizer_in_backward,
         )
 

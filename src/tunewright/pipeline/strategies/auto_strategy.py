@@ -21,7 +21,6 @@ from tunewright.training import freezing
 from tunewright.training.distributed.dtensors import divided_alike
 from tunewright.training.distributed.fsdp import shard
 from tunewright.training.distributed.process_group import ProcessGroup
-from tunewright.training.distributed.tensor_parallel import can_be_divided
 
 # Of float32 weights, what else a training keeps: gradients and AdamW's two running means.
 KEPT = 4
@@ -137,7 +136,7 @@ def require_layers(ingredients: StageParts, processes: int) -> None:
         "penalties are not added up over divided layers": bool(penalties.l1 or penalties.l2),
         f"{processes} processes are no multiple of it": processes % count != 0,
     }
-    if can_be_divided(network):
+    if network.tensor_parallel_plan():
         config = network.core.config  # pyright: ignore
         for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
             size = getattr(config, name)

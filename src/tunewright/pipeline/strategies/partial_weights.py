@@ -27,9 +27,12 @@ def is_read_in_parts(job: StageJob, team: ProcessGroup) -> bool:
     Raises:
         RecipeError: several processes cannot train this, or not so.
     """
-    if job.recipe.hardware.strategy == "ddp" or get_task(job.recipe.task).purpose != "causal-lm":
+    purpose = get_task(job.recipe.task).purpose
+    if job.recipe.hardware.strategy == "ddp" or purpose is None or not purpose.generates:
         return False
-    ingredients = build_parts(job.recipe, job.prepared, job.origin("parts"), job.backbone, silent(), numbers="parts")
+    ingredients = build_parts(
+        job.recipe, job.prepared, job.origin("sharded"), job.backbone, silent(), numbers="sharded"
+    )
     network = ingredients.network
     if not is_piecewise(network) or settle(ingredients, team).recipe.hardware.strategy != "fsdp":
         return False

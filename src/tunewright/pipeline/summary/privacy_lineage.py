@@ -15,8 +15,8 @@ from tunewright.console import Console
 from tunewright.data.prepared import Prepared
 from tunewright.errors import ArtifactError
 from tunewright.models.backbone import Backbone
+from tunewright.models.families import BESIDE
 from tunewright.models.hub.catalog import BACKBONES
-from tunewright.models.saved_model import BESIDE
 from tunewright.pipeline.stage import StageJob
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import StageRecipe

@@ -11,9 +11,9 @@ import torch
 from tunewright.data.prepared import Prepared
 from tunewright.models.core.network import Inputs, Network
 from tunewright.models.diagram import network_svg
-from tunewright.models.hub.hf_network import Transformer, auto_class
+from tunewright.models.families import BESIDE
+from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.layer_table import layer_table
-from tunewright.models.saved_model import BESIDE
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.stage import StageJob
 from tunewright.runs.folder import read_json
@@ -75,8 +75,8 @@ def describe_network(
     total = sum(row.parameters for row in rows)
     still = total - sum(moving.values())
     if isinstance(network, Transformer):
-        title = f"{network.spec['config']['model_type']}, {len(rows)} blocks"
-        if (bits := network.spec.get("quantize")) is not None:
+        title = f"{network.spec.config['model_type']}, {len(rows)} blocks"
+        if (bits := network.spec.quantize) is not None:
             title += f", matrices in {bits}"
     else:
         title = ", ".join(row.kind for row in rows) if len(rows) <= 12 else f"{len(rows)} blocks"
@@ -109,22 +109,23 @@ def describe_opening(network: Network, made_from: dict[str, Any] | None) -> dict
     facts: dict[str, Any] = {"library": "tunewright", "made_from": made_from}
     if not isinstance(network, Transformer):
         return facts
-    facts["purpose"] = network.spec["purpose"]
-    facts["own_head"] = network.spec["head"] is not None
+    facts["tokenizer"] = not network.purpose.reads_images
+    facts["named_classes"] = not network.purpose.names_tokens
+    facts["own_head"] = network.spec.head is not None
     if facts["own_head"]:
         return facts
-    facts["class"] = auto_class(network.spec["purpose"]).__name__
+    facts["class"] = network.purpose.auto_class
     facts["library"] = "peft" if network.adapted else "transformers"
     if network.adapted:
         base = network.model.peft_config["default"].base_model_name_or_path  # pyright: ignore
-        on_hub = made_from is not None and network.spec["base"] == made_from["name"]
+        on_hub = made_from is not None and network.spec.base == made_from["name"]
         facts["base"] = made_from["hub"] if made_from is not None and on_hub and made_from["hub"] else base
-        facts["quantize"] = network.spec.get("quantize")
+        facts["quantize"] = network.spec.quantize
     return facts
 
 
 def _reads_text(network: Network) -> bool:
-    return isinstance(network, Transformer) and network.spec["purpose"] != "image-classification"
+    return isinstance(network, Transformer) and not network.purpose.reads_images
 
 
 def _example(ingredients: StageParts) -> Inputs:

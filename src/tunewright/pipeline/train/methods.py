@@ -35,7 +35,7 @@ def learn_stage(job: StageJob, screen: Console, watch: EpochCallback | None = No
         Stopped: a stop was asked for; a checkpoint was written.
     """
     together = current_group()
-    numbers: Weights = "parts" if together is not None and is_read_in_parts(job, together) else "read"
+    numbers: Weights = "sharded" if together is not None and is_read_in_parts(job, together) else "pretrained"
     ingredients = build_parts(job.recipe, job.prepared, job.origin(numbers), job.backbone, screen, numbers=numbers)
     if ingredients.tune.method in (None, "gradient"):
         train_ingredients(job, ingredients, screen, watch=watch)

@@ -96,12 +96,12 @@ def train_ingredients(
         private = private_training(job, ingredients, ready, ready.objective, screen)
         gradient = private.gradient
     leads = together is None or together.is_writer
-    from_parts = ingredients.numbers == "parts"  # the network is whole in no process
+    from_parts = ingredients.numbers == "sharded"  # the network is whole in no process
     before = fingerprint(ready.network) if leads and not from_parts else {}
     whole_movements = ready.movements
     in_parts = together is not None and recipe.hardware.strategy == "fsdp"
     if together is not None and together.is_writer:
-        others = "parts" if from_parts else "none" if in_parts else "read"
+        others = "sharded" if from_parts else "meta" if in_parts else "pretrained"
         together.broadcast(_order(job, ready, others))  # now that what is kept on disk is there
     rows = together
     if together is not None and in_parts:

@@ -22,7 +22,7 @@ from tunewright.evaluation.baselines import Baseline
 from tunewright.evaluation.metrics import Kind
 from tunewright.models.backbone import Backbone
 from tunewright.models.core.network import Network
-from tunewright.models.hub.hf_network import Purpose
+from tunewright.models.hub.purposes import Purpose
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.base.targets import TargetEncoder
 from tunewright.training.objectives.base import Objective
@@ -30,14 +30,6 @@ from tunewright.training.privacy.lineage import Statistic
 
 # For each text (or whatever a table's row is): outputs [N, K] and targets [N] that the metrics of a kind want.
 Measured = tuple[np.ndarray, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Started:
-    """A model to start from: its network, and the encoder that it was trained with."""
-
-    network: Network
-    inputs: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +145,7 @@ class Task:
     objectives: dict[str, Callable[..., Objective]] | None = None
     """What can be minimised, by name, each made from the input encoder and the recipe's options; None: what fits the
     target, of `training/objectives/registry.py`."""
-    network: Callable[[Recipe, Any, Backbone | None, Started | None], tuple[Network, str | None]] | None = None
+    network: Callable[[Recipe, Any, Backbone | None, StartingModel | None], tuple[Network, str | None]] | None = None
     """(recipe, encoder, pretrained backbone, model to start from) → a network of the task's own kind, and what is to be said of it;
     None: a layer list or a named backbone with a head."""
     augment: Callable[[Sequence[str | dict[str, Any]], int], Any] | None = None
@@ -185,3 +177,13 @@ class Preprocessor:
     def to_json(self) -> dict[str, Any]:
         target = self.target.to_json() if self.target else None
         return {"task": self.task.name, "inputs": self.inputs.to_json(), "target": target}
+
+
+@dataclass(frozen=True)
+class StartingModel:
+    """The model that a stage starts from."""
+
+    network: Network
+    preprocessor: Preprocessor
+    folder: Path | None
+    """Where it was read from; None: it was made here."""

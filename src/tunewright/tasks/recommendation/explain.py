@@ -39,7 +39,7 @@ def explain_recommendation(
     if network.length == 0:
         raise ArtifactError(
             "this network knows a user by a vector of their own, and looks at nothing that they chose",
-            found=network.spec["recommender"].get("name", type(network).__name__),
+            found=network.spec.facts.get("name", type(network).__name__),
             expected="a network that reads what was chosen before",
             fix="model: {backbone: sasrec}",
         )

@@ -11,7 +11,7 @@ from tunewright.tasks.base.export_case import HandedOn, Trial
 
 def export_recommender(network: Recommender, count: int) -> Trial:
     """Users by number, and made-up histories where the network looks at one."""
-    facts = network.spec["recommender"]
+    facts = network.spec.facts
     draw = np.random.default_rng(0)
     users = torch.from_numpy(draw.integers(0, facts.get("users", 1), count))
     if not network.length:

@@ -208,7 +208,7 @@ def fit_interactions(
     columns = [user, item, *([time] if time is not None else [])]
     train = prepared.table("train", columns)
     users, items = (known.users, known.items) if known else (_values(train[user]), _values(train[item]))
-    options = describe_recommender(recipe.model.backbone or "factors", users=0, items=0)["recommender"]
+    options = describe_recommender(recipe.model.backbone or "factors", users=0, items=0).facts
     empty = np.zeros((0, 2), np.int64)
     bare = InteractionEncoder(
         user=user,

@@ -9,7 +9,6 @@ bfloat16 (autocast), as in one process, the weights of a gpt's layers travel so 
 from __future__ import annotations
 
 import copy
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,8 +19,7 @@ from torch import Tensor, distributed, nn
 
 from tunewright.data.batches.batch import Batch
 from tunewright.models.core.meta_weights import is_meta
-from tunewright.models.core.network import Block, Network, SequentialNetwork
-from tunewright.models.hub.hf_network import Transformer
+from tunewright.models.core.network import Network
 from tunewright.training.distributed.dtensors import is_sharded
 from tunewright.training.distributed.process_group import ProcessGroup
 from tunewright.training.objectives.base import StepObjective
@@ -67,9 +65,8 @@ def shard(
     from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
     divided = _without_numbers(network)
-    if isinstance(network, Transformer) and network.spec["purpose"] == "causal-lm":
-        # Seen in float32 on the whole network, for the parts may come in bfloat16.
-        divided.has_plain_head = team.broadcast(team.is_writer and network.has_plain_head)
+    for name, value in team.broadcast(network.whole_facts() if team.is_writer else {}).items():
+        setattr(divided, name, value)
     meshes = init_device_mesh(team.device.type, (team.size // tensor, tensor), mesh_dim_names=("rows", "tensor"))
     mesh = meshes["rows"]
     policy: dict[str, Any] = {"offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(), "mesh": mesh}
@@ -79,9 +76,9 @@ def shard(
         divide_layers(divided, meshes["tensor"])
         policy["shard_placement_fn"] = other_dimension
     travel = MixedPrecisionPolicy(
-        param_dtype=travels_in(divided), reduce_dtype=torch.float32, cast_forward_inputs=False
+        param_dtype=divided.communication_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    for block in layers_of(divided):
+    for block in divided.shardable_blocks():
         fully_shard(block.module, **policy, mp_policy=travel)
     whole = Sharded(divided)
     fully_shard(whole, **policy)
@@ -104,21 +101,6 @@ def shard(
     # Nobody adds to a layer's output in place here, which is what it warns of.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     return whole, replace(team, rank=mesh.get_local_rank(), size=mesh.size(), group=mesh.get_group())
-
-
-def layers_of(network: Network) -> list[Block]:
-    """What is gathered by itself: only what is sure to be called as a whole, the layers of a stack and all of a network that is one sequence."""
-    blocks = [block for block in network.blocks() if block.parameters()]
-    return [block for block in blocks if isinstance(network, SequentialNetwork) or re.search(r"\.\d+$", block.name)]
-
-
-def travels_in(network: Network) -> torch.dtype | None:
-    """The type of a layer's weights on their way; None: their own."""
-    from tunewright.models.language.gpt import GPT  # lazily, as all that imports the library
-
-    # The norms of other models do not compute with weights in bfloat16 everywhere.
-    reduced = isinstance(network, Transformer) and network.reduced and isinstance(network.core, GPT)
-    return torch.bfloat16 if reduced else None
 
 
 def _without_numbers(network: Network) -> Network:

@@ -9,24 +9,15 @@ The model file knows nothing of it. Weights are DTensors; while a part computes,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 from tunewright.models.core.network import Network
-from tunewright.models.hub.hf_network import Transformer
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
-
-
-def can_be_divided(network: Network) -> bool:
-    """Whether a network is a gpt without an adapter."""
-    from tunewright.models.language.gpt import GPT  # lazily, as all that imports the library
-
-    return isinstance(network, Transformer) and isinstance(network.model, GPT)
 
 
 def narrow_layers(network: Network, count: int) -> set[str]:
@@ -37,14 +28,14 @@ def narrow_layers(network: Network, count: int) -> set[str]:
     """
     names = {id(layer): f"{name}.weight" for name, layer in network.named_modules()}
     narrowed: set[str] = set()
-    for part, matrices in _halves(network):
+    for part, matrices in network.tensor_parallel_plan():
         for layer, dimension in matrices:
             whole = layer.weight
             piece = whole.detach().narrow(dimension, 0, whole.shape[dimension] // count).clone()
             layer.weight = nn.Parameter(piece, whole.requires_grad)
             narrowed.add(names[id(layer)])
-        if hasattr(part, "shared"):
-            part.shared //= count
+        if (shared := getattr(part, "shared", None)) is not None:
+            part.shared = shared // count
             part.register_forward_pre_hook(_mask_of_own_heads)
     return narrowed
 
@@ -54,7 +45,7 @@ def divide_layers(network: Network, mesh: DeviceMesh) -> None:
     from torch.distributed.tensor import DTensor, Shard  # takes long to load, and who trains alone needs none of it
 
     narrow_layers(network, mesh.size())
-    for part, matrices in _halves(network):
+    for part, matrices in network.tensor_parallel_plan():
         for layer, dimension in matrices:
             piece = layer.weight
             divided = DTensor.from_local(piece.detach(), mesh, [Shard(dimension)], run_check=False)
@@ -67,15 +58,6 @@ def other_dimension(parameter: nn.Parameter) -> Any:
     from torch.distributed.tensor import DTensor, Shard
 
     return Shard(1 - parameter.placements[0].dim) if isinstance(parameter, DTensor) else None  # pyright: ignore
-
-
-def _halves(network: Network) -> Iterator[tuple[Any, list[tuple[nn.Linear, int]]]]:
-    """Attention and feed-forward part of each layer: its matrices, and whether each is divided by rows (0) or by columns (1)."""
-    assert isinstance(network, Transformer)
-    for layer in network.base.layers:  # pyright: ignore
-        attention, feed = layer.self_attn, layer.mlp
-        yield attention, [(attention.q_proj, 0), (attention.k_proj, 0), (attention.v_proj, 0), (attention.o_proj, 1)]
-        yield feed, [(feed.gate_proj, 0), (feed.up_proj, 0), (feed.down_proj, 1)]
 
 
 def _mask_of_own_heads(attention: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
