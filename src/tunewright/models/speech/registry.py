@@ -17,7 +17,7 @@ from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Named
 
 # Its options, and the class that builds it from them and a seed.
-SPEECH_MODELS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[SpeechSpec, int], Recogniser]]] = {
+SPEECH_MODELS: dict[str, tuple[Callable[..., Facts], Callable[[SpeechSpec, int], Recogniser]]] = {
     "deepspeech": (deepspeech, DeepSpeech),
     "conformer": (conformer, Conformer),
     "wav2vec2": (wav2vec2, WaveformCTC),
