@@ -138,7 +138,7 @@ def test_nothing_but_plain_values_and_known_objects_is_named(theirs: Path, place
 
 def test_a_layer_that_is_registered_by_another_name_is_refused(theirs: Path) -> None:
     for changes in ({"registered_name": "evil>Dense"}, {"module": "evil"}, {"class_name": "TorchModuleWrapper"}):
-        with pytest.raises(ArtifactError, match="layer 5 is not known here"):
+        with pytest.raises(ArtifactError, match="layer 5 is not supported"):
             read_keras(
                 configured(theirs, lambda config, changes=changes: config["config"]["layers"][-1].update(changes))
             )
@@ -232,7 +232,7 @@ def test_weights_that_lie_elsewhere_are_refused(theirs: Path, how: str) -> None:
         else:
             file.create_dataset(name, shape, h5py.string_dtype())
 
-    with pytest.raises(ArtifactError, match="point elsewhere"):
+    with pytest.raises(ArtifactError, match="point to another file"):
         read_keras(weighted(theirs, change))
 
 

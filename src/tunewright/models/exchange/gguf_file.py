@@ -1,4 +1,4 @@
-"""A Llama with its byte-level tokenizer as a GGUF file, which llama.cpp opens; written by the `gguf` package."""
+"""Write a Llama with its byte-level tokenizer as a GGUF file for llama.cpp, with the `gguf` package."""
 
 from __future__ import annotations
 
@@ -27,24 +27,32 @@ NAMES = {
     "model.layers.{}.mlp.up_proj.weight": "blk.{}.ffn_up.weight",
     "model.layers.{}.mlp.down_proj.weight": "blk.{}.ffn_down.weight",
 }
-# llama.cpp knows ways to cut texts by name: digits one by one, then as GPT-2.
+# llama.cpp knows pre-tokenizers by name: single digits, then as GPT-2.
 CUT = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel"}]}
 CUT_NAME = "smollm"
-# The key of the hash of the model that a file was made from.
+# The key of the hash of the exported model.
 ORIGIN = "tunewright.model_sha256"
 
+# Objects of packages that are imported late: the library's configuration of a plain Llama and its tokenizer, and a GGUFWriter.
+Config = Any
+Tokenizer = Any
+Writer = Any
+TokenizerFile = dict[str, Any]
+"""A tokenizer.json."""
 
-def write_gguf(path: Path, config: Any, weights: dict[str, Tensor], tokenizer: Any, origin: str | None) -> None:
-    """Write the file, all numbers as float32; llama.cpp's own tool makes smaller ones of it.
+
+def write_gguf(
+    path: Path, config: Config, weights: dict[str, Tensor], tokenizer: Tokenizer, origin: str | None
+) -> None:
+    """Write the file with all weights as float32, which llama.cpp's own tool can quantize.
 
     Args:
         config: a plain Llama's.
         weights: by the library's names.
-        tokenizer: the library's.
-        origin: the hash of the model that it is made from.
+        origin: the hash of the model that is exported.
 
     Raises:
-        ArtifactError: the tokenizer cuts texts in a way that llama.cpp has no name for.
+        ArtifactError: llama.cpp has no name for the tokenizer's pre-tokenizer.
     """
     import gguf
 
@@ -78,8 +86,8 @@ def write_gguf(path: Path, config: Any, weights: dict[str, Tensor], tokenizer: A
     writer.close()
 
 
-def read_gguf(path: Path, config: Any) -> dict[str, Tensor]:
-    """The weights of such a file by the library's names."""
+def read_gguf(path: Path, config: Config) -> dict[str, Tensor]:
+    """Read the weights of such a file, by the library's names."""
     import gguf
 
     found: dict[str, Tensor] = {}
@@ -96,35 +104,42 @@ def read_gguf(path: Path, config: Any) -> dict[str, Tensor]:
 
 
 def named(weights: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """The same weights by GGUF's names. Raises ArtifactError for weights that no plain Llama has."""
+    """Rename weights to GGUF's names.
+
+    Raises:
+        ArtifactError: a plain Llama has no such weight.
+    """
     known = {ours.format(layer): theirs.format(layer) for layer in range(layers) for ours, theirs in NAMES.items()}
     if strange := [name for name in weights if name not in known]:
         raise ArtifactError(
-            "GGUF files are written of plain Llamas", found=", ".join(strange[:3]), expected="the weights of a Llama"
+            "only Llama-architecture models can be exported to GGUF",
+            found=", ".join(strange[:3]),
+            expected="the weights of a Llama",
         )
     return {known[name]: value for name, value in weights.items()}
 
 
 def turned(weight: np.ndarray, heads: int) -> np.ndarray:
-    """The rows of each head's queries or keys in the order in which llama.cpp turns them: pairs side by side, not half and half."""
+    """Reorder the rows of each head's queries or keys for llama.cpp, which rotates adjacent pairs and not the two halves."""
     rows, columns = weight.shape
     return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
 def turned_back(weight: np.ndarray, heads: int) -> np.ndarray:
-    """The inverse of `turned`."""
+    """Compute the inverse of `turned`."""
     rows, columns = weight.shape
     return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
-def _heads(name: str, config: Any) -> int | None:
-    """How many heads' rows a weight holds that are turned; None for all others."""
+def _heads(name: str, config: Config) -> int | None:
+    """Return the number of heads in a weight whose rows are reordered; None for other weights."""
     if name.endswith("attn_q.weight"):
         return config.num_attention_heads
     return config.num_key_value_heads if name.endswith("attn_k.weight") else None
 
 
-def _require_known(told: dict[str, Any]) -> None:
+def _require_known(told: TokenizerFile) -> None:
+    """Check that llama.cpp tokenizes as this tokenizer does."""
     cut = told["pre_tokenizer"] or {}
     parts = [part.get("type") for part in cut.get("pretokenizers", [])]
     digits = next((part for part in cut.get("pretokenizers", []) if part.get("type") == "Digits"), {})
@@ -138,7 +153,8 @@ def _require_known(told: dict[str, Any]) -> None:
         )
 
 
-def _add_tokenizer(writer: Any, told: dict[str, Any], tokenizer: Any, config: Any) -> None:
+def _add_tokenizer(writer: Writer, told: TokenizerFile, tokenizer: Tokenizer, config: Config) -> None:
+    """Write the vocabulary, the merges, the special tokens and the chat template."""
     import gguf
 
     by_id = {number: piece for piece, number in told["model"]["vocab"].items()}

@@ -1,7 +1,7 @@
-"""Networks that are lists of layers, as `.keras` files and back: by Keras itself, computing with torch.
+"""Convert networks that are lists of layers to `.keras` files and back, with Keras on the torch backend.
 
-Pictures are [channels, height, width] here and [height, width, channels] there; what is flattened is put into our order first. Only layers
-with the same meaning on both sides are known.
+Images are [channels, height, width] here and [height, width, channels] in Keras, and are permuted before they are flattened.
+Only layers with the same meaning on both sides are supported.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from tunewright.cached import cached_folder
@@ -24,32 +25,46 @@ from tunewright.models.core.layers import ACTIVATIONS, LastOutput, Shape, build_
 from tunewright.models.core.network import SequentialNetwork
 from tunewright.models.core.safe_weights import write_weights
 from tunewright.models.core.spec import SequentialSpec
-from tunewright.models.exchange.keras_untrusted import keras, open_foreign
+from tunewright.models.exchange.keras_untrusted import Config, KerasLayer, KerasModel, keras, open_foreign
 from tunewright.recipe.schema import Layer
 
-# The slope of our leaky_relu; Keras's own is another.
+# The slope of our leaky_relu; Keras has another default.
 LEAKY = 0.01
-# What a converted file's config.json calls itself, and the number that a change of the conversion raises.
+# The model type in a converted file's config.json, and the version of the conversion.
 KIND, VERSION = "keras", 1
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass
 class _Writing:
-    """The Keras layers so far, with the weights that each gets."""
+    """Collect Keras layers, with the weights of each."""
 
-    layers: list[Any] = field(default_factory=list)
+    layers: list[KerasLayer] = field(default_factory=list)
     weights: list[list[Tensor]] = field(default_factory=list)
 
-    def add(self, layer: Any, *weights: Tensor | None) -> None:
+    def add(self, layer: KerasLayer, *weights: Tensor | None) -> None:
         self.layers.append(layer)
         self.weights.append([value for value in weights if value is not None])
 
 
-def write_keras(network: SequentialNetwork, path: Path) -> Any:
-    """Write the network as a `.keras` file; gives the Keras model, read back from it.
+@dataclass(frozen=True)
+class _Part:
+    """Hold one of our layers: its module, its input's shape, and its value and options in the recipe."""
+
+    module: nn.Module
+    shape: Shape
+    value: Any
+    options: Config
+
+
+Writer = Callable[[_Writing, _Part], None]
+
+
+def write_keras(network: SequentialNetwork, path: Path) -> KerasModel:
+    """Write a network as a `.keras` file, and return the Keras model that is read back from it.
 
     Raises:
-        ArtifactError: it has a part that Keras has no layer for.
+        ArtifactError: a part of it has no Keras layer.
     """
     library = keras()
     shape: Shape = network.spec.input_shape
@@ -65,9 +80,9 @@ def write_keras(network: SequentialNetwork, path: Path) -> Any:
                 fix="--to onnx takes any network",
             )
         kind, value, options = split_layer(layer)
-        WRITERS[kind](writing, block.module, shape, value[0] if value else None, options)
+        WRITERS[kind](writing, _Part(block.module, shape, value[0] if value else None, options))
         if (activation := options.get("activation")) is not None:
-            _activate(writing, activation)
+            _activate(writing, cast(str, activation))
         with torch.device("meta"):
             _, shape = build_layer(layer, shape, block.title)
     first = network.spec.input_shape
@@ -78,16 +93,16 @@ def write_keras(network: SequentialNetwork, path: Path) -> Any:
     return library.saving.load_model(path, compile=False, safe_mode=True)
 
 
-def applied(model: Any, inputs: Tensor) -> Tensor:
-    """A Keras model's outputs for inputs in our order."""
+def applied(model: KerasModel, inputs: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+    """Compute a Keras model's outputs for inputs in our order of dimensions."""
     there = inputs.permute(0, 2, 3, 1) if inputs.dim() == 4 else inputs
     return torch.from_numpy(np.array(model(there.contiguous(), training=False).detach().cpu()))
 
 
-def _conv2d(writing: _Writing, module: nn.Module, shape: Shape, filters: Any, options: dict[str, Any]) -> None:
-    layers, conv = keras().layers, _inner(module, nn.Conv2d)
+def _conv2d(writing: _Writing, part: _Part) -> None:
+    layers, conv = keras().layers, _inner(part.module, nn.Conv2d)
     padding, stride = conv.padding[0], conv.stride[0]
-    # What Keras calls same pads one side more where it strides.
+    # With strides, Keras's "same" pads one side more than the other.
     same = padding > 0 and stride == 1 and 2 * padding == conv.kernel_size[0] - 1
     if padding and not same:
         writing.add(layers.ZeroPadding2D(padding))
@@ -97,74 +112,78 @@ def _conv2d(writing: _Writing, module: nn.Module, shape: Shape, filters: Any, op
     writing.add(made, conv.weight.permute(2, 3, 1, 0), conv.bias)
 
 
-def _dense(writing: _Writing, module: nn.Module, shape: Shape, units: Any, options: dict[str, Any]) -> None:
-    linear = _inner(module, nn.Linear)
+def _dense(writing: _Writing, part: _Part) -> None:
+    linear = _inner(part.module, nn.Linear)
     made = keras().layers.Dense(linear.out_features, use_bias=linear.bias is not None)
     writing.add(made, linear.weight.T, linear.bias)
 
 
-def _flatten(writing: _Writing, module: nn.Module, shape: Shape, value: Any, options: dict[str, Any]) -> None:
-    if len(shape) == 3:
+def _flatten(writing: _Writing, part: _Part) -> None:
+    if len(part.shape) == 3:
         writing.add(keras().layers.Permute((3, 1, 2)))
     writing.add(keras().layers.Flatten())
 
 
-def _pool(kind: str) -> Callable[..., None]:
-    def write(writing: _Writing, module: nn.Module, shape: Shape, size: Any, options: dict[str, Any]) -> None:
-        writing.add(getattr(keras().layers, kind)(size or 2, options.get("stride") or size or 2))
+def _pool(kind: str) -> Writer:
+    def write(writing: _Writing, part: _Part) -> None:
+        size = part.value or 2
+        writing.add(getattr(keras().layers, kind)(size, part.options.get("stride") or size))
 
     return write
 
 
-def _global_pool(writing: _Writing, module: nn.Module, shape: Shape, value: Any, options: dict[str, Any]) -> None:
+def _global_pool(writing: _Writing, part: _Part) -> None:
     writing.add(keras().layers.GlobalAveragePooling2D())
 
 
-def _batch_norm(writing: _Writing, module: nn.Module, shape: Shape, value: Any, options: dict[str, Any]) -> None:
+def _batch_norm(writing: _Writing, part: _Part) -> None:
+    module = part.module
     assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
     made = keras().layers.BatchNormalization(momentum=1 - (module.momentum or 0.0), epsilon=module.eps)
     writing.add(made, module.weight, module.bias, module.running_mean, module.running_var)
 
 
-def _layer_norm(writing: _Writing, module: nn.Module, shape: Shape, value: Any, options: dict[str, Any]) -> None:
+def _layer_norm(writing: _Writing, part: _Part) -> None:
+    module = part.module
     assert isinstance(module, nn.LayerNorm)
-    picture = len(shape) == 3
-    made = keras().layers.LayerNormalization(axis=[1, 2, 3] if picture else -1, epsilon=module.eps)
+    image = len(part.shape) == 3
+    made = keras().layers.LayerNormalization(axis=[1, 2, 3] if image else -1, epsilon=module.eps)
     weights = (module.weight, module.bias)
-    writing.add(made, *(value.permute(1, 2, 0) for value in weights) if picture else weights)
+    writing.add(made, *(value.permute(1, 2, 0) for value in weights) if image else weights)
 
 
-def _group_norm(writing: _Writing, module: nn.Module, shape: Shape, value: Any, options: dict[str, Any]) -> None:
+def _group_norm(writing: _Writing, part: _Part) -> None:
+    module = part.module
     assert isinstance(module, nn.GroupNorm)
     writing.add(keras().layers.GroupNormalization(module.num_groups, epsilon=module.eps), module.weight, module.bias)
 
 
-def _dropout(writing: _Writing, module: nn.Module, shape: Shape, rate: Any, options: dict[str, Any]) -> None:
-    writing.add(keras().layers.Dropout(rate))
+def _dropout(writing: _Writing, part: _Part) -> None:
+    writing.add(keras().layers.Dropout(part.value))
 
 
-def _embedding(writing: _Writing, module: nn.Module, shape: Shape, size: Any, options: dict[str, Any]) -> None:
-    table = _inner(module, nn.Embedding)
+def _embedding(writing: _Writing, part: _Part) -> None:
+    table = _inner(part.module, nn.Embedding)
     writing.add(keras().layers.Embedding(table.num_embeddings, table.embedding_dim), table.weight)
 
 
-def _recurrent(kind: str) -> Callable[..., None]:
-    def write(writing: _Writing, module: nn.Module, shape: Shape, units: Any, options: dict[str, Any]) -> None:
-        assert isinstance(module, LastOutput)
-        layers, own = keras().layers, module.recurrent
-        both, sequences = own.bidirectional, module.sequences
-        made = getattr(layers, kind)(units, return_sequences=sequences or both)
+def _recurrent(kind: str) -> Writer:
+    def write(writing: _Writing, part: _Part) -> None:
+        assert isinstance(part.module, LastOutput)
+        layers, own = keras().layers, part.module.recurrent
+        both, sequences = own.bidirectional, part.module.sequences
+        made = getattr(layers, kind)(part.value, return_sequences=sequences or both)
         weights = [value for suffix in ("", "_reverse")[: 1 + both] for value in _gates(own, suffix, kind)]
         writing.add(layers.Bidirectional(made) if both else made, *weights)
-        if both and not sequences:  # ours is what both say of the last step; Keras's is where each of them ends
-            writing.add(layers.Cropping1D((shape[0] - 1, 0)))
+        if both and not sequences:  # ours is both directions' output at the last step, Keras's each one's last output
+            writing.add(layers.Cropping1D((part.shape[0] - 1, 0)))
             writing.add(layers.Flatten())
 
     return write
 
 
 def _gates(own: nn.Module, suffix: str, kind: str) -> list[Tensor]:
-    """A direction's weights as Keras has them: its GRU has the update gate first, its LSTM one bias."""
+    """Return a direction's weights in Keras's format: its GRU has the update gate first, its LSTM one bias."""
 
     def ordered(value: Tensor) -> Tensor:
         reset, update, new = value.chunk(3)
@@ -177,12 +196,12 @@ def _gates(own: nn.Module, suffix: str, kind: str) -> list[Tensor]:
     return [ordered(inward).T, ordered(recurrent).T, torch.stack([ordered(value) for value in biases])]
 
 
-def _reshape(writing: _Writing, module: nn.Module, shape: Shape, to: Any, options: dict[str, Any]) -> None:
+def _reshape(writing: _Writing, part: _Part) -> None:
     layers = keras().layers
-    if len(shape) == 3:
+    if len(part.shape) == 3:
         writing.add(layers.Permute((3, 1, 2)))
-    writing.add(layers.Reshape(tuple(to)))
-    if len(to) == 3:
+    writing.add(layers.Reshape(tuple(part.value)))
+    if len(part.value) == 3:
         writing.add(layers.Permute((2, 3, 1)))
 
 
@@ -191,16 +210,16 @@ def _activate(writing: _Writing, name: str) -> None:
     writing.add(layers.LeakyReLU(negative_slope=LEAKY) if name == "leaky_relu" else layers.Activation(name))
 
 
-def _activation(name: str) -> Callable[..., None]:
-    return lambda writing, module, shape, value, options: _activate(writing, name)
+def _activation(name: str) -> Writer:
+    return lambda writing, part: _activate(writing, name)
 
 
-def _inner(module: nn.Module, kind: type[Any]) -> Any:
-    """The part of that kind: a layer with an activation is a sequence."""
+def _inner(module: nn.Module, kind: type[M]) -> M:
+    """Find the module of a kind: a layer with an activation is a sequence."""
     return next(part for part in module.modules() if isinstance(part, kind))
 
 
-WRITERS: dict[str, Callable[[_Writing, nn.Module, Shape, Any, dict[str, Any]], None]] = {
+WRITERS: dict[str, Writer] = {
     "flatten": _flatten,
     "dense": _dense,
     "conv2d": _conv2d,
@@ -220,10 +239,10 @@ WRITERS: dict[str, Callable[[_Writing, nn.Module, Shape, Any, dict[str, Any]], N
 
 
 def keras_backbone(path: Path) -> Path:
-    """A folder in the cache with what a fine-tune needs of a `.keras` file that reads pictures, from 0 to 1.
+    """Convert a `.keras` file of a network on images, with values from 0 to 1, and return the cached folder.
 
     Raises:
-        ArtifactError: it cannot be taken over, or reads no pictures.
+        ArtifactError: it cannot be converted, or is not a network on images.
     """
 
     def convert(folder: Path) -> None:
@@ -231,7 +250,7 @@ def keras_backbone(path: Path) -> Path:
         shape = network.spec.input_shape
         if len(shape) != 3:
             raise ArtifactError(
-                "the network reads no pictures", file=path, found=list(shape), expected="[height, width, channels]"
+                "the network does not take images", file=path, found=list(shape), expected="[height, width, channels]"
             )
         write_weights(folder / "model.safetensors", network.state_dict())
         size = {"height": shape[1], "width": shape[2]}
@@ -245,10 +264,10 @@ def keras_backbone(path: Path) -> Path:
 
 
 def read_keras(path: Path) -> SequentialNetwork:
-    """The network in somebody's `.keras` file, with its weights; its last dense layer is the head.
+    """Read the network in an untrusted `.keras` file, with its weights; its last dense layer is the head.
 
     Raises:
-        ArtifactError: it is no such file, no chain of layers, or has a layer that is not known here.
+        ArtifactError: the file is of another format, is no sequence of layers, or has an unsupported layer.
     """
     model = open_foreign(path)
     reading = _Reading(path, tuple(model.input_shape[1:]))
@@ -272,7 +291,7 @@ def read_keras(path: Path) -> SequentialNetwork:
 
 
 class _Reading:
-    """Our layers so far, with the weights of each, in the order of their state_dict."""
+    """Collect our layers, with the weights of each, in the order of their state_dict."""
 
     def __init__(self, path: Path, first: Shape) -> None:
         self.path = path
@@ -281,15 +300,19 @@ class _Reading:
         self.weights: list[list[np.ndarray]] = []
         self.padding = 0
         self.channels_first = False
-        # After a picture was flattened in Keras's order: where each of our values stands there.
+        # After an image was flattened in Keras's order: the position there of each of our values.
         self.order: np.ndarray | None = None
 
-    def add(self, layer: Layer, *weights: Any) -> None:
+    def add(self, layer: Layer, *weights: np.ndarray) -> None:
         self.layers.append(layer)
-        self.weights.append([np.asarray(value) for value in weights])
+        self.weights.append(list(weights))
 
-    def take(self, layer: Any) -> None:
-        """One layer more."""
+    def take(self, layer: KerasLayer) -> None:
+        """Convert the next layer.
+
+        Raises:
+            ArtifactError: it is not supported.
+        """
         kind, config = type(layer).__name__, layer.get_config()
         weights = [np.asarray(value) for value in layer.get_weights()]
         if config.get("data_format") == "channels_first":
@@ -304,7 +327,24 @@ class _Reading:
             )
         elif kind == "Conv2D":
             self.take_conv2d(layer, config, weights)
-        elif kind == "Flatten":
+        elif kind == "BatchNormalization":
+            if not (config["center"] and config["scale"]):
+                raise self.refused(layer, "no scale or no center", "both")
+            if self.order is not None:
+                weights = [value[self.order] for value in weights]
+            self.add({"batch_norm": None, "momentum": 1 - config["momentum"], "eps": config["epsilon"]}, *weights)
+        elif kind == "LayerNormalization" and len(layer.input.shape) < 4 and self.order is None:
+            self.add({"layer_norm": None, "eps": config["epsilon"]}, *weights)
+        elif kind == "GroupNormalization":
+            self.add({"group_norm": config["groups"], "eps": config["epsilon"]}, *weights)
+        elif kind == "Embedding":
+            self.add({"embedding": config["output_dim"], "vocabulary": config["input_dim"]}, *weights)
+        else:
+            self.take_plain(layer, kind, config)
+
+    def take_plain(self, layer: KerasLayer, kind: str, config: Config) -> None:
+        """Convert a layer without weights."""
+        if kind == "Flatten":
             shape = tuple(layer.input.shape[1:])
             if len(shape) == 3 and not self.channels_first:
                 self.order = np.arange(np.prod(shape)).reshape(shape).transpose(2, 0, 1).ravel()
@@ -316,20 +356,8 @@ class _Reading:
                 raise self.refused(layer, config, "square windows and padding: valid")
             name = "max_pool" if kind == "MaxPooling2D" else "avg_pool"
             self.add({name: sizes[0].pop(), "stride": sizes[1].pop()})
-        elif kind == "BatchNormalization":
-            if not (config["center"] and config["scale"]):
-                raise self.refused(layer, "no scale or no center", "both")
-            if self.order is not None:
-                weights = [value[self.order] for value in weights]
-            self.add({"batch_norm": None, "momentum": 1 - config["momentum"], "eps": config["epsilon"]}, *weights)
-        elif kind == "LayerNormalization" and len(layer.input.shape) < 4 and self.order is None:
-            self.add({"layer_norm": None, "eps": config["epsilon"]}, *weights)
-        elif kind == "GroupNormalization":
-            self.add({"group_norm": config["groups"], "eps": config["epsilon"]}, *weights)
         elif kind == "Dropout":
             self.add({"dropout": config["rate"]})
-        elif kind == "Embedding":
-            self.add({"embedding": config["output_dim"], "vocabulary": config["input_dim"]}, *weights)
         elif kind == "GlobalAveragePooling2D":
             self.add("global_pool")
         elif kind == "ReLU" and config.get("max_value") is None and not config.get("negative_slope"):
@@ -343,7 +371,7 @@ class _Reading:
         elif kind == "Permute" and tuple(config["dims"]) == (3, 1, 2):
             self.channels_first = True
         elif kind == "Rescaling" and not self.layers and abs(config["scale"] * 255 - 1) < 1e-3 and not config["offset"]:
-            pass  # bytes become numbers from 0 to 1, as they do here
+            pass  # bytes are scaled to 0 to 1, as they are here
         elif (
             kind == "Reshape" and len(layer.input.shape) == 2 and len(config["target_shape"]) < 3 and self.order is None
         ):
@@ -353,8 +381,8 @@ class _Reading:
         else:
             raise self.refused(layer, kind, "one that means the same here")
 
-    def take_conv2d(self, layer: Any, config: dict[str, Any], weights: list[np.ndarray]) -> None:
-        """Cross-correlation: kernels [h, w, in, out] there."""
+    def take_conv2d(self, layer: KerasLayer, config: Config, weights: list[np.ndarray]) -> None:
+        """Convert a convolution, whose kernels are [height, width, in, out] in Keras."""
         sizes = {*config["kernel_size"]}, {*config["strides"]}, {*config["dilation_rate"]}
         same, size = config["padding"] == "same", next(iter(sizes[0]))
         strange = any(len(size) > 1 for size in sizes) or sizes[2] != {1} or config["groups"] != 1
@@ -366,16 +394,16 @@ class _Reading:
         made["bias"] = config["use_bias"]
         self.add(self.with_activation(made, layer), weights[0].transpose(3, 2, 0, 1), *weights[1:])
 
-    def with_activation(self, made: dict[str, Any], layer: Any) -> Layer:
-        """The layer with its own activation; softmax is left out: every loss here is computed from logits."""
+    def with_activation(self, made: Config, layer: KerasLayer) -> Layer:
+        """Add the layer's activation; softmax is skipped, as every loss here is computed from logits."""
         name = layer.get_config()["activation"]
         if name in ("linear", "softmax"):
             return made
-        if name not in ACTIVATIONS or name == "leaky_relu":  # Keras's has another slope
+        if name not in ACTIVATIONS or name == "leaky_relu":  # its slope differs
             raise self.refused(layer, name, ", ".join(ACTIVATIONS))
         return {**made, "activation": name}
 
-    def refused(self, layer: Any, found: Any, expected: str) -> ArtifactError:
+    def refused(self, layer: KerasLayer, found: object, expected: str) -> ArtifactError:
         return ArtifactError(
-            f"the layer {layer.name} cannot be taken over", file=self.path, found=found, expected=expected
+            f"the layer {layer.name} cannot be converted", file=self.path, found=found, expected=expected
         )

@@ -1,8 +1,8 @@
-"""Somebody else's `.keras` file as a Keras model, without letting the file name any code.
+"""Open an untrusted `.keras` file as a Keras model, without running any code that the file names.
 
-The file is a zip with a configuration and an HDF5 file of weights. Keras makes objects of whatever the configuration names,
-and HDF5 can point to other files. So both are read here first, within bounds; what reaches Keras are layers that are known,
-with plain values, and arrays that lie in the file itself.
+The file is a zip with a configuration and an HDF5 file of weights. Keras builds objects of whatever the configuration names, and
+HDF5 can point to other files. Therefore both are read here first, within limits. Keras gets only known layers with plain values,
+and arrays that are stored in the file itself.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tunewright.errors import ArtifactError
 from tunewright.files import cache_dir
 from tunewright.limits import KERAS_CONFIG, KERAS_WEIGHTS, LAYER_OUTPUTS, Limit
 
-# The layers that are read, by their names in a file.
+# The supported layers, by their names in a file.
 LAYERS = [
     *("InputLayer", "Rescaling", "Dense", "Conv2D", "Flatten", "MaxPooling2D", "AveragePooling2D"),
     *("GlobalAveragePooling2D", "BatchNormalization", "LayerNormalization", "GroupNormalization", "Dropout", "ReLU"),
     *("LeakyReLU", "Activation", "Softmax", "Permute", "ZeroPadding2D", "Embedding", "Reshape"),
 ]
-# What a layer may name besides: how it was trained, which does not matter for what it computes, and its number type.
+# The objects that a layer's configuration may contain: they matter for training, not for what it computes.
 INNER = {
     "keras": {"DTypePolicy"},
     "keras.initializers": {
@@ -37,7 +37,7 @@ INNER = {
     "keras.regularizers": {"L1", "L2", "L1L2", "OrthogonalRegularizer"},
     "keras.constraints": {"MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm"},
 }
-# The keys under which they stand; Keras's own defaults take their place.
+# The keys of these objects; Keras's defaults replace them.
 INNER_KEYS = ("dtype", "_initializer", "_regularizer", "_constraint")
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 DAMAGED = (
@@ -54,19 +54,27 @@ DAMAGED = (
 )
 
 
-def keras() -> Any:
-    """The library, computing with torch."""
+# Keras is an optional package without types.
+KerasLibrary = Any
+KerasModel = Any
+KerasLayer = Any
+Config = dict[str, Any]
+"""A layer's configuration, as in a JSON file."""
+
+
+def keras() -> KerasLibrary:
+    """Import the library with torch as its backend."""
     os.environ.setdefault("KERAS_BACKEND", "torch")
     import keras
 
     return keras
 
 
-def open_foreign(path: Path) -> Any:
-    """The Keras model in somebody's `.keras` file, with its weights.
+def open_foreign(path: Path) -> KerasModel:
+    """Open an untrusted `.keras` file as a Keras model with its weights.
 
     Raises:
-        ArtifactError: it is no such file, no chain of known layers, names code or other files, or is too large.
+        ArtifactError: the file is of another format, is no sequence of known layers, names code or other files, or is too large.
     """
     config = _plain_config(path)
     (cache_dir() / "converted").mkdir(parents=True, exist_ok=True)
@@ -76,7 +84,7 @@ def open_foreign(path: Path) -> Any:
         held = _count_weights(weights, path)
         try:
             library = keras()
-            with library.device("meta"):  # sizes alone, before memory is taken for them
+            with library.device("meta"):  # only sizes, before memory is allocated
                 _require_size(library.saving.deserialize_keras_object(config, safe_mode=True), held, path)
             model = library.saving.deserialize_keras_object(config, safe_mode=True)
             model.load_weights(weights)
@@ -88,8 +96,8 @@ def open_foreign(path: Path) -> Any:
     return model
 
 
-def _plain_config(path: Path) -> dict[str, Any]:
-    """The network's configuration: layers that are known, each with plain values alone."""
+def _plain_config(path: Path) -> Config:
+    """Read the network's configuration: known layers with plain values only."""
     try:
         config = json.loads(_read(path, CONFIG, KERAS_CONFIG))
         layers = config["config"]["layers"]
@@ -99,14 +107,14 @@ def _plain_config(path: Path) -> dict[str, Any]:
         plain = [_plain_layer(layer) for layer in layers]
     except DAMAGED as error:
         raise ArtifactError(
-            f"the file is no network of Keras: {error}", file=path, expected="a .keras file with a chain of layers"
+            f"the file is not a Keras network: {error}", file=path, expected="a .keras file with a chain of layers"
         ) from None
     if chain != ("keras", "Sequential", None):
         raise ArtifactError("the network is no chain of layers", file=path, found=chain[1], expected="keras.Sequential")
     for number, (module, kind, registered) in enumerate(named, start=1):
         if module != "keras.layers" or kind not in LAYERS or registered is not None:
             raise ArtifactError(
-                f"layer {number} is not known here",
+                f"layer {number} is not supported",
                 file=path,
                 found=f"{module}.{kind}",
                 expected=", ".join(LAYERS),
@@ -126,8 +134,8 @@ def _plain_config(path: Path) -> dict[str, Any]:
     return {"module": "keras", "class_name": "Sequential", "registered_name": None, "config": network}
 
 
-def _objects(value: Any) -> list[dict[str, Any]]:
-    """Everything in a value that is not plain; each should be an object of Keras, whose own values stand under `config`."""
+def _objects(value: object) -> list[Config]:
+    """Return everything in a value that is not plain; each should be an object of Keras with its own values in `config`."""
     if isinstance(value, list):
         return [found for entry in value for found in _objects(entry)]
     if not isinstance(value, dict):
@@ -137,8 +145,8 @@ def _objects(value: Any) -> list[dict[str, Any]]:
     return [value, *_objects(others), *_objects(list(own.values()) if isinstance(own, dict) else own)]
 
 
-def _is_known(value: dict[str, Any]) -> bool:
-    """Whether an object is one of Keras's own that are known here, by its exact names, with an ordinary configuration."""
+def _is_known(value: Config) -> bool:
+    """Return whether an object is one of Keras's supported objects, by its exact names, with an ordinary configuration."""
     module, kind = value.get("module"), value.get("class_name")
     return (
         isinstance(module, str)
@@ -149,14 +157,14 @@ def _is_known(value: dict[str, Any]) -> bool:
     )
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     if isinstance(value, list):
         return all(_is_plain(entry) for entry in value)
     return value is None or isinstance(value, str | int | float)
 
 
-def _plain_layer(layer: dict[str, Any]) -> dict[str, Any]:
-    """A layer with its plain values."""
+def _plain_layer(layer: Config) -> Config:
+    """Return a layer with its plain values only."""
     values = {
         key: value
         for key, value in layer["config"].items()
@@ -166,7 +174,7 @@ def _plain_layer(layer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(path: Path, name: str, limit: Limit) -> bytes:
-    """A file of the zip, as long as it really is and not as it says."""
+    """Read a file of the zip up to a limit, whatever size the archive declares."""
     with zipfile.ZipFile(path) as archive, archive.open(name) as file:
         content = file.read(limit.value + 1)
     limit.require(len(content), f"{name} is too long", error=ArtifactError, file=path)
@@ -174,7 +182,7 @@ def _read(path: Path, name: str, limit: Limit) -> bytes:
 
 
 def _unpack(path: Path, target: Path) -> None:
-    """The file of the weights, as `_read` reads, beside the network."""
+    """Extract the file of the weights, up to a limit."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(WEIGHTS) as file, target.open("wb") as copy:
             while piece := file.read(2**20):
@@ -185,11 +193,11 @@ def _unpack(path: Path, target: Path) -> None:
 
 
 def _count_weights(weights: Path, path: Path) -> int:
-    """How many numbers the arrays hold, after all of them were seen to lie in the file itself."""
+    """Count the weights in the arrays, after checking that all arrays are stored in the file itself."""
     import h5py
 
     count, size = 0, 0
-    links: list[tuple[str, Any]] = []
+    links: list[tuple[str, object]] = []
     try:
         with h5py.File(weights, "r") as file:
             file.visititems_links(lambda name, link: links.append((name, link)))
@@ -204,7 +212,7 @@ def _count_weights(weights: Path, path: Path) -> int:
                     or found.dtype.kind not in "fiu"
                 ):
                     raise ArtifactError(
-                        "the weights point elsewhere, or are no numbers",
+                        "the weights point to another file, or are not numeric",
                         file=path,
                         place=name,
                         expected="arrays of numbers in the file itself",
@@ -217,7 +225,8 @@ def _count_weights(weights: Path, path: Path) -> int:
     return count
 
 
-def _require_size(model: Any, held: int, path: Path) -> None:
+def _require_size(model: KerasModel, held: int, path: Path) -> None:
+    """Check that a model has no more weights than the file holds, and no layer with too large an output."""
     if (wanted := model.count_params()) > held:
         raise ArtifactError(
             "the configuration asks for more weights than the file holds", file=path, found=wanted, expected=f"{held:,}"
