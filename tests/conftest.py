@@ -1,4 +1,4 @@
-"""What all tests share: a cache of their own, one thread, real data."""
+"""Give all tests a cache of their own, one thread, and run-time checks of shapes and types."""
 
 from __future__ import annotations
 
@@ -8,11 +8,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 
 # Before torch is imported: two test processes share two cores. One cache for all: the data is prepared once.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TUNEWRIGHT_CACHE"] = str(Path(tempfile.gettempdir()) / f"tunewright-tests-{os.getuid()}")
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Checks every argument and return value in these rooms, tensor shapes included. An int is a float, as for a type checker.
+ROOMS = ("core", "exchange", "language", "recommendation", "speech", "vision")
+install_import_hook(
+    [
+        *(f"tunewright.models.{room}" for room in ROOMS),
+        "tunewright.training.objectives",
+        "tunewright.training.optimizers",
+    ],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Optimisers by name, decoupled weight decay for all of them, and their state as plain tensors.
+"""Build optimisers by name, all with decoupled weight decay, and convert their state to plain tensors.
 
 `weight_decay` λ is decoupled for every optimiser: θ ← θ − η λ θ before the step, with η the learning rate of that step
 (Loshchilov and Hutter 2017, "Decoupled weight decay regularization", section 2, in PyTorch's convention, where λ is
@@ -9,7 +9,7 @@ multiplied by η). What PyTorch's SGD, Adam, Adagrad and RMSprop call weight_dec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -21,21 +21,21 @@ from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Named
 from tunewright.training.distributed.dtensors import is_sharded
 from tunewright.training.freezing import INSIDE
-from tunewright.training.optimizers.adam_8bit import Adam8bit, fresh_state
+from tunewright.training.optimizers.adam_8bit import Adam8bit
+from tunewright.training.optimizers.groups import Group, Groups
 from tunewright.training.optimizers.muon import Muon
 from tunewright.training.optimizers.rowwise_adagrad import RowwiseAdagrad
 from tunewright.training.optimizers.without_compiler import bare
 
-Groups = Sequence[dict[str, Any]]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-# Where PyTorch has the whole step in one kernel; elsewhere it takes one kernel for each operation (foreach).
+# Where PyTorch has one kernel for the whole step; elsewhere it has one kernel per operation (foreach).
 FUSED_DEVICES = {"cpu", "cuda", "mps"}
 
 
 def sgd(groups: Groups, lr: float, *, momentum: Decay = 0.0, nesterov: bool = False) -> Optimizer:
-    """v ← μ v + g, θ ← θ − η v; with Nesterov θ ← θ − η (g + μ v) (Sutskever et al. 2013, section 2, as in PyTorch)."""
+    """Update v ← μ v + g, θ ← θ − η v; with Nesterov θ ← θ − η (g + μ v) (Sutskever et al. 2013, section 2, as in PyTorch)."""
     if nesterov and momentum == 0:
         raise RecipeError(
             "nesterov needs a momentum",
@@ -49,7 +49,7 @@ def sgd(groups: Groups, lr: float, *, momentum: Decay = 0.0, nesterov: bool = Fa
 
 
 def adam(groups: Groups, lr: float, *, betas: tuple[Decay, Decay] = (0.9, 0.999), eps: Epsilon = 1e-8) -> Optimizer:
-    """θ ← θ − η m̂ / (√v̂ + ε) with m, v the running means of g and g², m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ).
+    """Update θ ← θ − η m̂ / (√v̂ + ε) with m, v the running means of g and g², m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ).
 
     Kingma and Ba 2014, algorithm 1. As weight decay is decoupled in any case, `adam` and `adamw` are the same.
     """
@@ -57,24 +57,24 @@ def adam(groups: Groups, lr: float, *, betas: tuple[Decay, Decay] = (0.9, 0.999)
 
 
 def adagrad(groups: Groups, lr: float, *, eps: Epsilon = 1e-10) -> Optimizer:
-    """s ← s + g², θ ← θ − η g / (√s + ε) (Duchi, Hazan and Singer 2011, section 1.1, diagonal form)."""
+    """Update s ← s + g², θ ← θ − η g / (√s + ε) (Duchi, Hazan and Singer 2011, section 1.1, diagonal form)."""
     return bare(Adagrad)(groups, lr, eps=eps, fused=_on(groups, {"cpu"}) and _whole(groups))
 
 
 def rmsprop(groups: Groups, lr: float, *, alpha: Decay = 0.99, momentum: Decay = 0.0, eps: Epsilon = 1e-8) -> Optimizer:
-    """s ← α s + (1 − α) g², v ← μ v + g / (√s + ε), θ ← θ − η v (Tieleman and Hinton 2012, lecture 6.5)."""
+    """Update s ← α s + (1 − α) g², v ← μ v + g / (√s + ε), θ ← θ − η v (Tieleman and Hinton 2012, lecture 6.5)."""
     return bare(RMSprop)(groups, lr, alpha=alpha, momentum=momentum, eps=eps, foreach=True)
 
 
 def muon(
     groups: Groups, lr: float, *, momentum: Decay = 0.95, betas: tuple[Decay, Decay] = (0.9, 0.95), eps: Epsilon = 1e-8
 ) -> Optimizer:
-    """Matrices inside the network by their orthogonalised momentum, the rest by AdamW: see `training/optimizers/muon.py`.
+    """Update matrices inside the network with their orthogonalised momentum, the rest with AdamW: see `training/optimizers/muon.py`.
 
     Raises:
-        RecipeError: there is no such matrix.
+        RecipeError: there is no such matrix, or no other parameter.
     """
-    parts: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    parts: dict[bool, list[Group]] = {True: [], False: []}
     for group in groups:
         for inside, found in parts.items():
             chosen = [value for value, is_inside in zip(group["params"], group[INSIDE]) if is_inside is inside]
@@ -82,7 +82,7 @@ def muon(
                 found.append({**group, "params": chosen, INSIDE: [inside] * len(chosen)})
     if not parts[True] or not parts[False]:
         raise RecipeError(
-            "muon moves the matrices between embeddings and head, and leaves the rest to AdamW; here is only one of both",
+            "muon updates the matrices between embeddings and head, and AdamW the rest; this network has only one of the two",
             place="train.optimizer",
             found="muon",
             expected="a network with layers between, trained as a whole",
@@ -94,12 +94,12 @@ def muon(
 def adamw_8bit(
     groups: Groups, lr: float, *, betas: tuple[Decay, Decay] = (0.9, 0.999), eps: Epsilon = 1e-8
 ) -> Optimizer:
-    """AdamW with its running means in 8 bits: see `training/optimizers/adam_8bit.py`."""
+    """Apply AdamW with its moments in 8 bits: see `training/optimizers/adam_8bit.py`."""
     return bare(Adam8bit)(groups, lr, betas, eps)
 
 
 def rowwise_adagrad(groups: Groups, lr: float, *, eps: Epsilon = 1e-10) -> Optimizer:
-    """Adagrad with one number for each row, for large tables: see `training/optimizers/rowwise_adagrad.py`."""
+    """Apply Adagrad with one accumulator per row, for large tables: see `training/optimizers/rowwise_adagrad.py`."""
     return RowwiseAdagrad(groups, lr, eps)
 
 
@@ -126,7 +126,7 @@ USUAL_LR = {
 
 
 def default_lr(named: Named) -> float:
-    """The learning rate that the optimiser's users usually begin with.
+    """Return the usual learning rate of an optimiser.
 
     Raises:
         RecipeError: no such optimiser.
@@ -136,11 +136,11 @@ def default_lr(named: Named) -> float:
 
 
 def build_optimizer(named: Named, groups: Groups, lr: float, weight_decay: float) -> Optimizer:
-    """The optimiser that the recipe names.
+    """Build the optimiser that the recipe names.
 
     Args:
-        groups: each with `params`, and with an `lr` of its own where that is not `lr`.
-        weight_decay: λ of the decoupled weight decay; a parameter without a gradient is not decayed either.
+        groups: each with `params`, and with its own `lr` where it differs.
+        weight_decay: λ of the decoupled weight decay; a parameter without a gradient is not decayed.
 
     Raises:
         RecipeError: no such optimiser or option, or a value that it cannot have.
@@ -162,13 +162,13 @@ def _on(groups: Groups, devices: set[str]) -> bool:
 
 
 def _whole(groups: Groups) -> bool:
-    """Of divided parameters PyTorch has the whole step in one kernel for AdamW alone."""
+    """Return whether no parameter is sharded: of the fused kernels only AdamW's takes sharded parameters."""
     return not any(is_sharded(parameter) for group in groups for parameter in group["params"])
 
 
 @torch.no_grad()
 def _decay(optimizer: Optimizer, weight_decay: float) -> None:
-    """θ ← (1 − η λ) θ for each parameter that the coming step moves."""
+    """Compute θ ← (1 − η λ) θ for each parameter that the next step updates."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter.grad is not None:
@@ -176,15 +176,15 @@ def _decay(optimizer: Optimizer, weight_decay: float) -> None:
 
 
 def state_tensors(optimizer: Optimizer, names: Sequence[str]) -> dict[str, Tensor]:
-    """All that the optimiser remembers as a flat dict: no pickle is needed to keep it.
+    """Return the optimiser's state as a flat dict of tensors, which can be saved without pickle.
 
-    The tensors are the optimiser's own, not copies; the next step changes them. Learning rates follow from the recipe and the step.
+    The tensors are not copies; the next step changes them. Learning rates are not part of it: they follow from recipe and step.
 
     Args:
         names: the parameters' names, group after group.
 
     Returns:
-        "state/NAME/KEY" for each tensor of each parameter's state, step counters too.
+        "state/NAME/KEY" for each tensor of each parameter's state, step counters included.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in zip(names, _parameters(optimizer), strict=True):
@@ -195,19 +195,15 @@ def state_tensors(optimizer: Optimizer, names: Sequence[str]) -> dict[str, Tenso
 
 
 def state_bytes(optimizer: Optimizer) -> int:
-    """The size of an optimiser's state once it has moved every parameter."""
-    likes = (
-        _like(key, parameter, optimizer)
-        for parameter in _parameters(optimizer)
-        for key in _state_keys(optimizer, parameter)
-    )
+    """Return the size of an optimiser's state in bytes, once it has updated every parameter."""
+    likes = (value for parameter in _parameters(optimizer) for value in _state_like(optimizer, parameter).values())
     return sum(value.numel() * value.element_size() for value in likes)
 
 
 def load_state_tensors(optimizer: Optimizer, names: Sequence[str], tensors: dict[str, Tensor]) -> None:
-    """Put back what `state_tensors` took out; afterwards each step is the same to the last bit.
+    """Restore what `state_tensors` returned, so that the next steps are bit for bit the same.
 
-    The tensors are copied. The optimiser is left as it was when an error is raised.
+    The tensors are copied. When an error is raised, the optimiser does not change.
 
     Raises:
         ArtifactError: the state is not that of this optimiser over these parameters.
@@ -220,59 +216,54 @@ def load_state_tensors(optimizer: Optimizer, names: Sequence[str], tensors: dict
             raise _mismatch("it has an entry that belongs to no trained parameter", found=entry)
         found[name][key] = tensors[entry]
     for name, state in found.items():
-        keys = _state_keys(optimizer, parameters[name])
-        # Only Adagrad has a state before its first step; of the others a parameter that never moved has none.
-        if set(state) != keys and (state or isinstance(optimizer, Adagrad)):
-            raise _mismatch(f"{name}: another optimiser's", found=_list(state), expected=_list(keys))
+        likes = _state_like(optimizer, parameters[name])
+        # Only Adagrad has a state before its first step; in the others a parameter without an update has none.
+        if set(state) != set(likes) and (state or isinstance(optimizer, Adagrad)):
+            raise _mismatch(f"{name}: another optimiser's", found=_list(state), expected=_list(likes))
         for key, value in state.items():
-            like = _like(key, parameters[name], optimizer)
+            like = likes[key]
             if value.shape != like.shape or value.dtype != like.dtype:
                 raise _mismatch(f"{name}: {key} is of another shape or type", found=_form(value), expected=_form(like))
 
     for name, parameter in parameters.items():
         optimizer.state.pop(parameter, None)
         if state := found[name]:
-            optimizer.state[parameter] = {key: _copy(key, value, parameter, optimizer) for key, value in state.items()}
+            likes = _state_like(optimizer, parameter)
+            # Laid out like the parameter; PyTorch needs step counters on the CPU, unless the step is fused.
+            device = parameter.device if optimizer.defaults.get("fused") else "cpu"
+            optimizer.state[parameter] = {
+                key: value.to(device, copy=True) if key == "step" else torch.empty_like(likes[key]).copy_(value)
+                for key, value in state.items()
+            }
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _state_keys(optimizer: Optimizer, parameter: Tensor) -> set[str]:
-    """What the optimiser remembers of a parameter that it has moved at least once."""
-    if isinstance(optimizer, Muon):
-        return {"momentum_buffer"} if id(parameter) in optimizer.matrices() else {"step", "exp_avg", "exp_avg_sq"}
-    momentum = {"momentum_buffer"} if optimizer.defaults.get("momentum") else set[str]()
-    if isinstance(optimizer, Adam8bit):
-        return set(fresh_state(parameter))
-    if isinstance(optimizer, SGD):
-        return momentum
-    if isinstance(optimizer, AdamW):
-        return {"step", "exp_avg", "exp_avg_sq"}
-    if isinstance(optimizer, Adagrad):
-        return {"step", "sum"}
-    if isinstance(optimizer, RowwiseAdagrad):
-        return {"sum"}
-    return {"step", "square_avg"} | momentum
+@runtime_checkable
+class OwnState(Protocol):
+    """Describe an optimiser that says itself what its state is."""
+
+    def state_like(self, parameter: Tensor) -> dict[str, Tensor]: ...
 
 
-def _copy(key: str, value: Tensor, parameter: Tensor, optimizer: Optimizer) -> Tensor:
-    """A copy laid out like the parameter; PyTorch wants step counters on the CPU, unless the step is fused."""
-    if key == "step":
-        return value.to(parameter.device if optimizer.defaults.get("fused") else "cpu", copy=True)
-    return torch.empty_like(_like(key, parameter, optimizer)).copy_(value)
+# The state of PyTorch's optimisers, besides the momentum.
+STATE: dict[type[Optimizer], tuple[str, ...]] = {
+    SGD: (),
+    AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    Adagrad: ("step", "sum"),
+    RMSprop: ("step", "square_avg"),
+}
 
 
-def _like(key: str, parameter: Tensor, optimizer: Optimizer) -> Tensor:
-    """A tensor of the shape and type that a part of a parameter's state has."""
-    if key == "step":
-        return torch.zeros(())
-    if isinstance(optimizer, Adam8bit):
-        return fresh_state(parameter)[key]
-    if isinstance(optimizer, RowwiseAdagrad):
-        return parameter.new_empty(len(parameter) if parameter.dim() else 1)
-    return parameter
+def _state_like(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """Return tensors of the shape and type of a parameter's state, once it was updated."""
+    if isinstance(optimizer, OwnState):
+        return optimizer.state_like(parameter)
+    names = next(names for kind, names in STATE.items() if isinstance(optimizer, kind))
+    momentum = ("momentum_buffer",) if optimizer.defaults.get("momentum") else ()
+    return {name: torch.zeros(()) if name == "step" else parameter for name in (*names, *momentum)}
 
 
 def _list(keys: Iterable[str]) -> str:

@@ -1,38 +1,50 @@
-"""Adagrad with one number for each row of a table in place of one for each of its numbers (as in Gupta et al. 2014, section 3.2).
+"""Implement Adagrad with one accumulator per row of a table instead of one per entry (as in Gupta et al. 2014, section 3.2).
 
-s ← s + mean over the row of g², θ ← θ − η g / (√s + ε). Rows without a gradient stay as they are, so that a step takes as long as what
-was looked up, however large the table. A vector has a number for each of its elements: there it is Adagrad.
+s ← s + mean over the row of g², θ ← θ − η g / (√s + ε). Rows without a gradient do not change, so that the time of a step depends
+on the rows that were looked up and not on the size of the table. A vector has an accumulator per element, as in Adagrad.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 
+from tunewright.training.optimizers.groups import Group
+
 
 class RowwiseAdagrad(Optimizer):
-    """For dense and sparse gradients."""
+    """Update parameters with dense or sparse gradients."""
 
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, eps: float) -> None:
+    def __init__(self, groups: Iterable[Group], lr: float, eps: float) -> None:
         super().__init__(list(groups), {"lr": lr, "eps": eps, "weight_decay": 0.0})
 
-    def step(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  there is no closure here
+    def step(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  it takes no closure
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 state = self.state[parameter]
                 if not state:
-                    state["sum"] = parameter.new_zeros(len(parameter) if parameter.dim() else 1)
-                self._move(parameter, parameter.grad, state["sum"], group["lr"], group["eps"])
+                    state["sum"] = torch.zeros_like(self.state_like(parameter)["sum"])
+                self._update(parameter, parameter.grad, state["sum"], group["lr"], group["eps"])
+
+    def state_like(self, parameter: Tensor) -> dict[str, Tensor]:
+        """Return tensors of the shape and type of a parameter's state."""
+        return {"sum": parameter.new_empty(len(parameter) if parameter.dim() else 1)}
 
     @staticmethod
     @torch.no_grad()
-    def _move(parameter: Tensor, gradient: Tensor, sums: Tensor, lr: float, eps: float) -> None:
+    def _update(
+        parameter: Float[Tensor, "*shape"],
+        gradient: Float[Tensor, "*shape"],
+        sums: Float[Tensor, " _"],
+        lr: float,
+        eps: float,
+    ) -> None:
         if not gradient.is_sparse:
             flat = gradient.reshape(len(sums), -1)
             sums += flat.square().mean(1)
