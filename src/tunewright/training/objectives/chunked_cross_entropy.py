@@ -105,7 +105,7 @@ class _TokenLoss(torch.autograd.Function):
                 hidden_gradient[part] = slope @ matrix
             if weight_gradient is not None:
                 weight_gradient += slope.t() @ states
-        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        ctx.save_for_backward(hidden_gradient, weight_gradient)  # pyright: ignore  None is allowed
         return total
 
     @staticmethod

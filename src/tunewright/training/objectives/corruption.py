@@ -21,8 +21,8 @@ Ids = Int[Tensor, " batch"]
 
 
 def mask(
-    inputs: Float[Tensor, batch * dims], ids: Ids, epoch: int, seed: int, *, ratio: float, patch: int | None
-) -> tuple[Float[Tensor, batch * dims], Bool[Tensor, batch * dims]]:
+    inputs: Float[Tensor, " batch *dims"], ids: Ids, epoch: int, seed: int, *, ratio: float, patch: int | None
+) -> tuple[Float[Tensor, " batch *dims"], Bool[Tensor, " batch *dims"]]:
     """Hide the same fraction of each example: random square patches of an image, random entries of other inputs.
 
     He et al. 2021, "Masked autoencoders are scalable vision learners", section 3: patches are drawn without
@@ -63,8 +63,8 @@ def mask(
 
 
 def add_noise(
-    inputs: Float[Tensor, batch * dims], ids: Ids, epoch: int, seed: int, *, std: float
-) -> Float[Tensor, batch * dims]:
+    inputs: Float[Tensor, " batch *dims"], ids: Ids, epoch: int, seed: int, *, std: float
+) -> Float[Tensor, " batch *dims"]:
     """Add independent Gaussian noise of standard deviation `std` to each entry.
 
     Vincent et al. 2010, "Stacked denoising autoencoders", section 3.3, after Vincent et al. 2008.

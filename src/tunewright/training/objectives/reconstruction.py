@@ -26,8 +26,8 @@ class ReconstructionLoss:
     """
 
     corrupt: Callable[
-        [Float[Tensor, batch * dims], Int[Tensor, " batch"], int],
-        tuple[Float[Tensor, batch * dims], Bool[Tensor, batch * dims] | None],
+        [Float[Tensor, " batch *dims"], Int[Tensor, " batch"], int],
+        tuple[Float[Tensor, " batch *dims"], Bool[Tensor, " batch *dims"] | None],
     ]
     """(inputs, the examples' numbers, epoch) → the corrupted inputs, and a mask that is true where the error counts."""
 
