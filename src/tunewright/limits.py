@@ -214,6 +214,15 @@ MODEL_CARD_BYTES = Limit(
 TEXT_LINE = Limit(name="text_line", default=256 << 20, unit="bytes", about="a line of a text file")
 JSON_LINE = Limit(name="json_line", default=32 << 20, unit="bytes", about="a line of a JSON-lines file")
 TABLE_ROW = Limit(name="table_row", default=8 << 20, unit="bytes", about="a row of a CSV, TSV or atomic file")
+STRUCTURE_DEPTH = Limit(
+    name="structure_depth", default=16, unit="levels", about="lists and records within each other in a cell"
+)
+STRUCTURE_FIELDS = Limit(
+    name="structure_fields", default=1_000, unit="fields", about="the different fields of a column of records"
+)
+STRUCTURE_VALUES = Limit(
+    name="structure_values", default=1_000_000, unit="values", about="the values in a cell of lists or records"
+)
 COLUMNS = Limit(name="columns", default=100_000, unit="columns", about="the columns of a table")
 EMPTY_CELLS = Limit(
     name="empty_cells", default=50_000_000, unit="cells", about="empty cells in JSON lines with different keys"

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tunewright.data.manifest import Column, Kind
+from tunewright.data.manifest import Column, Kind, TargetKind
 from tunewright.data.source import ROW
+from tunewright.data.structure import is_list_of_names
 from tunewright.errors import DataError
 from tunewright.recipe.schema import Data
 
@@ -25,6 +26,10 @@ LONG = 200
 NUMBER = r"^\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*$"
 TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
 TARGET_NAMES = ("label", "target", "class", "y", "category", "outcome")
+# The same of lists and records.
+STRUCTURE_NAMES = ("tags", "ner_tags", "labels", "spans", "entities", "objects", "boxes", "annotations", *TARGET_NAMES)
+# Kinds that are the target only of a task that wants them.
+NO_TARGETS: tuple[Kind, ...] = ("image", "array", "structure")
 
 
 @dataclass
@@ -82,6 +87,19 @@ def _count_numbers(present: pa.ChunkedArray) -> int:
         return pc.sum(pc.is_finite(numbers)).as_py()
     except pa.ArrowInvalid:
         return pc.sum(pc.match_substring_regex(present, NUMBER)).as_py()
+
+
+def settle_lists(known: Mapping[str, Column], kind: TargetKind | None) -> dict[str, Column]:
+    """Return the columns of a source as a task reads them: lists of names are the labels of a row, in no order and each once,
+    unless the task predicts lists or records."""
+    if kind == "structure":
+        return dict(known)
+    return {
+        name: Column(name=name, kind="labels")
+        if column.kind == "structure" and is_list_of_names(column.form)
+        else column
+        for name, column in known.items()
+    }
 
 
 def infer_columns(
@@ -144,20 +162,20 @@ def possible_targets(data: Data, columns: Mapping[str, Column], declared: str | 
         return {declared}
     inputs = set(data.input or ())
     open_to = [
-        name
-        for name in names
-        if name not in inputs and not (name in columns and columns[name].kind in ("image", "array"))
+        name for name in names if name not in inputs and not (name in columns and columns[name].kind in NO_TARGETS)
     ]
     return {name for name in open_to if name.lower() in TARGET_NAMES} | set(open_to[-1:])
 
 
 def choose_target(
-    data: Data, columns: dict[str, Column], declared: str | None, file: str, *, several: bool = False
+    data: Data, columns: dict[str, Column], declared: str | None, file: str, kind: TargetKind
 ) -> tuple[str, str]:
     """The target column, and the reason in words.
 
     Args:
-        several: rows have several labels: a column of lists is the target before one with a fitting name.
+        declared: the target that the source itself names.
+        kind: what the task predicts. Of several labels a row, a column of lists is the target before one with a fitting name;
+            of lists and records, only such a column is chosen where there is one.
 
     Raises:
         DataError: the recipe names one that is not there, or none can be the target.
@@ -176,14 +194,16 @@ def choose_target(
         if data.target not in columns:
             raise missing_column("data.target", data.target, names, file)
         return data.target, "named in the recipe"
-    if declared is not None:
-        return declared, "the source says so"
     inputs = set(data.input or ())
-    candidates = [name for name in names if name not in inputs and columns[name].kind not in ("image", "array")]
-    lists = [name for name in candidates if columns[name].kind == "labels"]
-    if several and len(lists) == 1:
-        return lists[0], "it is the only column of lists"
-    for wanted in TARGET_NAMES:
+    candidates = [name for name in names if name not in inputs and columns[name].kind not in NO_TARGETS]
+    fitting = [name for name in names if name not in inputs and columns[name].kind == kind]
+    if declared is not None and (kind != "structure" or declared in fitting or not fitting):
+        return declared, "the source says so"
+    if kind in ("labels", "structure") and len(fitting) == 1:
+        return fitting[0], "it is the only column of lists"
+    if kind == "structure" and fitting:
+        candidates = fitting
+    for wanted in STRUCTURE_NAMES if kind == "structure" else TARGET_NAMES:
         for name in candidates:
             if name.lower() == wanted:
                 return name, f"it is named {name!r}"
@@ -200,6 +220,8 @@ def choose_target(
 
 def choose_inputs(data: Data, columns: dict[str, Column], target: str | None, file: str) -> list[str]:
     """The input columns: those that the recipe names, or all but the target and what only serves the split.
+
+    Lists and records are inputs by themselves only beside a target of their kind, as words are beside their tags.
 
     Raises:
         DataError: the recipe names one that is not there, or the target itself.
@@ -219,7 +241,9 @@ def choose_inputs(data: Data, columns: dict[str, Column], target: str | None, fi
     if data.input:
         return list(data.input)
     images = [name for name, column in columns.items() if column.kind == "image" and name != target]
-    return images or [name for name in columns if name not in (target, data.split.column)]
+    skipped = () if target is not None and columns[target].kind == "structure" else ("structure",)
+    others = [name for name in columns if name not in (target, data.split.column)]
+    return images or [name for name in others if columns[name].kind not in skipped]
 
 
 def missing_column(where: str, name: str, names: list[str], file: str) -> DataError:

@@ -6,13 +6,16 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-Kind = Literal["number", "category", "text", "time", "image", "array", "labels", "audio"]
+from tunewright.data.structure import Form
+
+Kind = Literal["number", "category", "text", "time", "image", "array", "labels", "structure", "audio"]
+TargetKind = Literal["category", "number", "labels", "structure"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column. An image is stored as height × width × channels bytes, an array as float32 numbers, labels as a list,
-    a recording as the bytes of its int16 samples."""
+    """One column. An image is stored as height × width × channels bytes, an array as float32 numbers, labels as a list of
+    texts, a structure as Arrow's lists and structs, a recording as the bytes of its int16 samples."""
 
     name: str
     kind: Kind
@@ -21,6 +24,8 @@ class Column:
     """image: (height, width, channels); array: the shape of one cell."""
     separator: str | None = None
     """labels: the sign that divides the cells in the source; None where they are lists there."""
+    form: Form = None
+    """structure: what each cell holds, as `data/structure.py` writes it."""
     framed: bool = False
     """image: it was given the size that the network reads when it was prepared."""
 
@@ -49,7 +54,7 @@ class Manifest:
     columns: list[Column]
     input: list[str]
     target: str | None
-    target_kind: Literal["category", "number", "labels"] | None
+    target_kind: TargetKind | None
     target_reason: str
     classes: list[str] | None
     read: int

@@ -152,7 +152,7 @@ class Mixed(Block):
 
     source: PathText
     """A file, a folder, a named sample set, or hub:owner/name."""
-    format: Literal["csv", "tsv", "jsonl", "parquet", "text", "hub"] | None = None
+    format: str | None = None
     """Default: detected from the source."""
     input: str = "text"
     """The column with the texts."""
@@ -167,10 +167,9 @@ class Data(Block):
 
     source: PathText
     """A file, a folder, a named sample set, or hub:owner/name."""
-    format: (
-        Literal["csv", "tsv", "jsonl", "parquet", "images", "idx", "npz", "text", "hub", "atomic", "speech"] | None
-    ) = None
-    """Default: detected from the source."""
+    format: str | None = None
+    """csv, tsv, jsonl, parquet, images, idx, npz, text, conll, hub, atomic, speech, or the format of an installed package. Default:
+    detected from the source."""
     input: Names | None = None
     """The input column or columns. Default: every column but the target."""
     target: str | Annotated[list[str], Field(min_length=2)] | None = None

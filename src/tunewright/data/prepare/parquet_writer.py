@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 
 from tunewright.checksums import file_facts
 from tunewright.data.column_types import Seen, sort_classes
-from tunewright.data.manifest import Column, Manifest, Rejects
+from tunewright.data.manifest import Column, Manifest, Rejects, TargetKind
 from tunewright.data.prepare import splits
-from tunewright.data.prepare.target_column import TargetKind
 from tunewright.data.prepared import load_prepared
 from tunewright.data.source import Source
 from tunewright.errors import DataError

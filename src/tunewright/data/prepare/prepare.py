@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,19 +27,21 @@ from tunewright.data.column_types import (
     infer_columns,
     missing_column,
     possible_targets,
+    settle_lists,
 )
-from tunewright.data.manifest import Column, Rejects
+from tunewright.data.manifest import Column, Rejects, TargetKind
 from tunewright.data.prepare import splits
 from tunewright.data.prepare.cleaning import look_at
 from tunewright.data.prepare.executor import Engine
+from tunewright.data.prepare.json_cells import read_json_cells
 from tunewright.data.prepare.multilabel import join_flags
 from tunewright.data.prepare.parquet_writer import Writer, manifest_of
 from tunewright.data.prepare.row_filter import PARTS, all_rows, limited, usable_rows
 from tunewright.data.prepare.target_column import (
-    TargetKind,
     labels_column,
     rating_column,
     require_few_classes,
+    structure_column,
     target_column,
     without_strata,
 )
@@ -48,7 +51,7 @@ from tunewright.data.recommendation.implicit_feedback import judge
 from tunewright.data.recommendation.k_core import keep_core
 from tunewright.data.source import ROW, Source
 from tunewright.data.sources.open import locate, open_source
-from tunewright.errors import DataError, RunFailed
+from tunewright.errors import ArtifactError, DataError, RunFailed
 from tunewright.files import cache_dir, identity_of, write_atomic
 from tunewright.recipe.schema import Data, Split
 
@@ -56,7 +59,7 @@ if TYPE_CHECKING:
     from tunewright.data.image.resize_crop import Framing
 
 # Raised when the way data is prepared changes, so that no run uses what an older version prepared.
-VERSION = 1
+VERSION = 2
 # Splits that divide the rows of each group.
 BY_EACH = ("within", "last")
 # With fewer voices than these a split by voice would often leave one of its parts empty.
@@ -100,6 +103,13 @@ def prepare(
     if out is None and shortcut is not None and (found := _follow(shortcut)) is not None:
         return found
     source = open_source(data, base, framing)
+    if not source.files and source.content is None:
+        raise ArtifactError(
+            f"the format {source.format} does not say what its data is, so a change of it would not be noticed",
+            file=data.source,
+            expected="the files that were read, or a hash of the content",
+            fix="ask the package that adds the format to give Source.files or Source.content",
+        )
     fingerprint = _hash([settings, source.content, [known_sha256(file) for file in source.files]])
     folder = out if out is not None else cache_dir() / "prepared" / fingerprint
     if out is not None and out.exists() and any(out.iterdir()):
@@ -135,6 +145,9 @@ def _build(
         source = judge(source, rating_column(data), data.liked, data.source)
     if data.core is not None:
         source = keep_core(source, data, data.core)
+    if target_kind == "structure":
+        source = read_json_cells(source, data.limit)
+    source = replace(source, known=settle_lists(source.known, target_kind))
     columns, seen = infer_columns(
         all_rows(source, data.limit),
         dict(source.known),
@@ -143,12 +156,14 @@ def _build(
     notes: list[str] = []
     target, reason = (None, "not wanted: the data is used without labels")
     if target_kind is not None:
-        target, reason = choose_target(data, columns, source.target, data.source, several=target_kind == "labels")
+        target, reason = choose_target(data, columns, source.target, data.source, target_kind)
         if target_kind == "labels":
             rows = all_rows(source, data.limit)
             columns[target], how = labels_column(columns[target], rows, data)
             reason = f"the columns {', '.join(flags)}, named in the recipe" if flags else f"{reason}; {how}"
             data, notes = without_strata(data)
+        elif target_kind == "structure":
+            columns[target] = structure_column(columns[target], data)
         else:
             columns[target] = target_column(columns[target], target_kind, seen.get(target), data)
     inputs = choose_inputs(data, columns, target, data.source)
@@ -173,6 +188,7 @@ def _build(
                 else f"data.split.column: NAME OF THE {data.split.by.upper()}",
             )
         raise missing_column("data.split.column", data.split.column, list(columns), data.source)
+    _require_plain_split(data, columns, target)
     used = {*inputs, target, data.split.column, data.split.order} - {None}
 
     rejects = Rejects()
@@ -208,6 +224,23 @@ def _build(
         ) from error
     finally:
         writer.abandon()
+
+
+def _require_plain_split(data: Data, columns: dict[str, Column], target: str | None) -> None:
+    """Raise DataError where rows are to be divided by a column of lists or records."""
+    by = {"data.split.column": data.split.column, "data.split.order": data.split.order}
+    if data.split.by == "stratified":
+        by["data.split.by"] = target
+    for place, name in by.items():
+        if name is not None and columns[name].kind in ("labels", "structure"):
+            raise DataError(
+                f"rows cannot be divided by {name!r}, whose cells are lists or records",
+                file=data.source,
+                place=place,
+                found=f"by: {data.split.by}",
+                expected="a column with one plain value a row" if place != "data.split.by" else "by: random",
+                fix="data.split: {by: random}, or name another column",
+            )
 
 
 def _usual_split(split: Split, source: Source, columns: dict[str, Column], seen: dict[str, Seen]) -> Split:

@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 from tunewright.data.manifest import Column, Rejects
 from tunewright.data.prepare.multilabel import as_lists, split_cells
 from tunewright.data.source import ROW, Source
+from tunewright.data.structure import count_not_finite, count_values
 from tunewright.errors import shorten
+from tunewright.limits import STRUCTURE_VALUES
 
 PARTS = ("train", "all", "valid", "test")
 
@@ -39,6 +41,11 @@ def usable_rows(
                 keep &= ~bad
         elif column.kind == "labels":
             stored[name] = as_lists(values) if column.separator is None else split_cells(values, column.separator)
+        elif column.kind == "structure":
+            stored[name] = values
+            for bad, reason, fix in _unusable(values) if name in used else ():
+                _reject(table, bad & keep, name, f"{name} {reason}", rejects, fix)
+                keep &= ~bad
         elif column.kind not in ("image", "array", "audio"):
             stored[name] = values.cast(pa.string())
         else:
@@ -72,6 +79,18 @@ def _numbers(values: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
     if not (good_cells | missing).all():
         numbers = pc.if_else(finite, numbers, None)
     return numbers, ~good_cells & ~missing
+
+
+def _unusable(values: pa.ChunkedArray) -> Iterator[tuple[np.ndarray, str, str]]:
+    """The structured cells that cannot be used, [N] bool, each time with the reason and the fix."""
+    cells = values.combine_chunks()
+    most = STRUCTURE_VALUES.value
+    yield (
+        count_values(cells) > most,
+        f"holds more than {most:,} values",
+        f"divide these rows, or, if you trust them, set {STRUCTURE_VALUES.variable} to a larger number",
+    )
+    yield count_not_finite(cells) > 0, "holds a number that is not finite", "correct these cells"
 
 
 def _reject(table: pa.Table, bad: np.ndarray, name: str, reason: str, rejects: Rejects, fix: str) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Literal
 
 import pyarrow as pa
 
 from tunewright.data.column_types import Seen
-from tunewright.data.manifest import Column
+from tunewright.data.manifest import Column, TargetKind
 from tunewright.data.prepare.multilabel import find_separator
 from tunewright.errors import DataError
 from tunewright.limits import CLASS_NAME, CLASSES
 from tunewright.recipe.schema import Data
 
-TargetKind = Literal["category", "number", "labels"]
 MOST_CLASSES = 10_000
 
 
@@ -44,7 +42,7 @@ def labels_column(column: Column, rows: Iterator[pa.Table], data: Data) -> tuple
     """
     if column.kind == "labels":
         return column, "its cells are lists"
-    if column.kind in ("image", "array", "time"):
+    if column.kind in ("image", "array", "time", "structure"):
         raise DataError(
             f"the target {column.name!r} holds no classes",
             file=data.source,
@@ -65,18 +63,37 @@ def without_strata(data: Data) -> tuple[Data, list[str]]:
     return data.model_copy(update={"split": split}), [note]
 
 
+def structure_column(column: Column, data: Data) -> Column:
+    """The target as lists or records.
+
+    Raises:
+        DataError: its cells hold something else.
+    """
+    if column.kind == "structure":
+        return column
+    raise DataError(
+        f"the target {column.name!r} does not hold lists or records",
+        file=data.source,
+        place=f"column {column.name!r}",
+        found=column.kind,
+        expected='a list or record in each cell, such as ["O", "B-PER"]; in a CSV file written as JSON',
+        fix="name another column with data.target",
+    )
+
+
 def target_column(column: Column, kind: TargetKind, seen: Seen | None, data: Data) -> Column:
     """The target as the task wants it.
 
     Raises:
         DataError: numbers are wanted and there is text, or classes are wanted and there are measurements.
     """
-    if column.kind == "labels":
+    if column.kind in ("labels", "structure"):
+        lists = "take task: text-multilabel-classification, or " if column.kind == "labels" else ""
         raise DataError(
-            f"the target {column.name!r} holds lists",
+            f"the target {column.name!r} holds lists or records",
             file=data.source,
             expected="one number a row" if kind == "number" else "one class a row",
-            fix="take task: text-multilabel-classification, or name another column with data.target",
+            fix=f"{lists}name another column with data.target",
         )
     if kind == "number":
         if column.kind != "number":

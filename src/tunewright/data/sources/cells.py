@@ -13,7 +13,9 @@ from tunewright.data.image.resize_crop import Framing
 from tunewright.data.manifest import Column, Rejects
 from tunewright.data.source import image_column
 from tunewright.data.sources.images import UNREADABLE, decode
+from tunewright.data.structure import INTEGER, STRING, Form, arrow_type, form_of_type
 from tunewright.errors import DataError
+from tunewright.limits import STRUCTURE_DEPTH
 
 
 def is_picture_type(kind: pa.DataType) -> bool:
@@ -53,32 +55,58 @@ def decode_cells(
     return image_column(column.name, pixels)
 
 
-def name_labels(cells: pa.ChunkedArray, names: list[str]) -> pa.Array:
-    """Class numbers as class names; a number below 0 means that there is none.
+# The names of class numbers: of a cell, or of the fields of its records.
+Names = list[str] | dict[str, "Names"]
+
+
+def names_of(feature: Any, depth: int = 0) -> Names | None:
+    """The names in a feature as the datasets library writes it in JSON, inside lists and records too; None: there are none."""
+    if depth > 2 * STRUCTURE_DEPTH.value:  # a list and what it holds are a level each
+        return None
+    if isinstance(feature, list):  # a list of what its only entry says
+        return names_of(feature[0], depth + 1) if len(feature) == 1 else None
+    if not isinstance(feature, dict):
+        return None
+    kind = feature.get("_type")
+    if kind == "ClassLabel":
+        names = feature.get("names")
+        return [str(name) for name in names] if isinstance(names, list) else None
+    if isinstance(kind, str):
+        return names_of(feature.get("feature"), depth + 1)
+    found = {name: names_of(inner, depth + 1) for name, inner in feature.items()}
+    return {name: names for name, names in found.items() if names is not None} or None
+
+
+def named_form(form: Form, names: Names) -> Form:
+    """The form of cells once their class numbers are names."""
+    if isinstance(form, list):
+        return [named_form(form[0], names)]
+    if isinstance(form, dict) and isinstance(names, dict):
+        return {name: named_form(inner, names[name]) if name in names else inner for name, inner in form.items()}
+    return STRING if form == INTEGER else form
+
+
+def name_labels(cells: pa.ChunkedArray, names: Names) -> pa.Array:
+    """Class numbers as class names, wherever they are in a cell; a number below 0 means that there is none.
 
     Raises:
         DataError: a number has no name.
     """
-    return pa.array([_named(index, names) for index in cells.to_pylist()], pa.string())
+    kind = arrow_type(named_form(form_of_type(cells.type), names))
+    return pa.array([_named(cell, names) for cell in cells.to_pylist()], kind)
 
 
-def name_label_lists(cells: pa.ChunkedArray, names: list[str]) -> pa.Array:
-    """Lists of class numbers as lists of class names.
-
-    Raises:
-        DataError: a number has no name.
-    """
-    named = [None if cell is None else [_named(index, names) for index in cell] for cell in cells.to_pylist()]
-    return pa.array(named, pa.list_(pa.string()))
-
-
-def _named(index: Any, names: list[str]) -> str | None:
+def _named(value: Any, names: Names) -> Any:
+    if isinstance(value, list):
+        return [_named(entry, names) for entry in value]
+    if isinstance(value, dict):
+        return {name: _named(entry, names[name]) if name in names else entry for name, entry in value.items()}
     try:
-        return None if index is None or index < 0 else names[index]
-    except (IndexError, TypeError):
+        return None if value is None or value < 0 else names[value]
+    except (IndexError, TypeError, KeyError):
         raise DataError(
             "a class has no name",
-            found=index,
+            found=value,
             expected=f"a number from 0 to {len(names) - 1}: the data names {len(names):,} classes",
             fix="correct the numbers, or name all classes where the data was written",
         ) from None

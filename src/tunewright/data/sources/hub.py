@@ -9,16 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from tunewright.data.image.resize_crop import Framing
-from tunewright.data.manifest import Column, Rejects
-from tunewright.data.source import BATCH_ROWS, Source, with_rows
-from tunewright.data.sources.cells import decode_cells, name_label_lists, name_labels, named_cells
+from tunewright.data.manifest import Rejects
+from tunewright.data.source import Source
+from tunewright.data.sources.arrow_columns import ArrowColumns, arrow_columns
+from tunewright.data.sources.cells import named_cells
 from tunewright.data.sources.guard import Guard
-from tunewright.data.sources.images import BATCH_IMAGES, picture_column, pictures_at_once
-from tunewright.data.sources.parquet import is_label_list, plain
+from tunewright.data.sources.images import BATCH_IMAGES
 from tunewright.errors import DataError
 from tunewright.files import files_below, open_regular
 from tunewright.inside import require_inside
@@ -105,29 +104,25 @@ def _source(loaded: Any, format: str, name: str, framing: Framing | None) -> Sou
             fix="save the part that you want by itself",
         )
     sample = next(iter(named.values()))
-    images = [column for column, feature in sample.features.items() if type(feature).__name__ == "Image"]
-    labels = {
-        column: list(feature.names)
-        for column, feature in sample.features.items()
-        if type(feature).__name__ == "ClassLabel"
-    }
-    lists = {
-        column: getattr(inner, "names", None)
-        for column, feature in sample.features.items()
-        if (inner := getattr(feature, "feature", None)) is not None
-        and is_label_list(sample.features.arrow_schema.field(column).type)
-    }
-    known: dict[str, Column] = {column: Column(name=column, kind="labels") for column in lists}
-    for column in images:
-        cells = (cell for part in named.values() for cell in named_cells(_tables(part, BATCH_IMAGES), column))
-        known[column] = picture_column(column, cells, framing, name)
+    columns = arrow_columns(
+        sample.features.arrow_schema,
+        sample.features.to_dict(),
+        framing,
+        lambda column: (cell for part in named.values() for cell in named_cells(_tables(part, BATCH_IMAGES), column)),
+        name,
+    )
     first, batches = 1, {}
     for part, value in named.items():
-        batches[part] = partial(_batches, value, known, framing, labels, lists, first)
+        batches[part] = partial(_batches, value, columns, first)
         first += len(value)
     content = "".join(str(getattr(value, "_fingerprint", "")) for value in named.values())
-    target = next(iter(labels), None) if len(labels) == 1 else None
-    return Source(format=format, parts=batches, known=known, target=target, content=f"{name}:{content}:{first}")
+    return Source(
+        format=format,
+        parts=batches,
+        known=columns.known,
+        target=columns.target,
+        content=f"{name}:{content}:{first}",
+    )
 
 
 def _tables(part: Any, rows: int) -> Iterator[pa.Table]:
@@ -136,28 +131,7 @@ def _tables(part: Any, rows: int) -> Iterator[pa.Table]:
         yield raw[start : start + rows]
 
 
-def _batches(
-    part: Any,
-    known: Mapping[str, Column],
-    framing: Framing | None,
-    labels: Mapping[str, list[str]],
-    lists: Mapping[str, list[str] | None],
-    first: int,
-    rejects: Rejects,
-) -> Iterator[pa.Table]:
-    pictures = [column for column in known.values() if column.kind == "image"]
-    for table in _tables(part, pictures_at_once(pictures) if pictures else BATCH_ROWS):
-        columns: dict[str, Any] = {}
-        keep = np.ones(table.num_rows, dtype=bool)
-        for column in table.column_names:
-            if (names := lists.get(column)) is not None:
-                columns[column] = name_label_lists(table[column], names)
-            elif column in known and column not in lists:
-                columns[column] = decode_cells(table[column], known[column], framing, first, keep, rejects)
-            elif column in labels:
-                columns[column] = name_labels(table[column], labels[column])
-            else:
-                columns[column] = plain(table.select([column]))[column]
-        numbered = with_rows(pa.table(columns), first)
+def _batches(part: Any, columns: ArrowColumns, first: int, rejects: Rejects) -> Iterator[pa.Table]:
+    for table in _tables(part, columns.rows_at_once):
+        yield columns.read(table, first, rejects)
         first += table.num_rows
-        yield numbered if keep.all() else numbered.filter(pa.array(keep))

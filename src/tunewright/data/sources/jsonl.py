@@ -1,10 +1,10 @@
-"""JSON lines: one object a line; numbers stay numbers, lists of plain values stay lists, everything else is text."""
+"""JSON lines: one object a line; lists and records keep their structure, everything else is text."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import pyarrow as pa
 from tunewright.data.lines import BATCH_BYTES, numbered_lines
 from tunewright.data.manifest import Column, Rejects
 from tunewright.data.source import ROW, Source
+from tunewright.data.structure import CommonForm, Form, arrow_type, describe, fit, form_of, is_structured
 from tunewright.data.text.conversations import is_turns
 from tunewright.errors import DataError, shorten
 from tunewright.limits import COLUMNS, EMPTY_CELLS, JSON_LINE
@@ -34,7 +35,8 @@ def read_jsonl(path: Path, format: str) -> Source:
         DataError: there is not one good object in it.
     """
     names: dict[str, None] = {}
-    excess: Counter[str] = Counter()  # lists less single values
+    excess: Counter[str] = Counter()  # structured values less plain ones
+    common: defaultdict[str, CommonForm] = defaultdict(CommonForm)
     filled = 0
     for number, record, _ in _records(path, Rejects()):
         names.update(dict.fromkeys(record))
@@ -43,8 +45,11 @@ def read_jsonl(path: Path, format: str) -> Source:
         EMPTY_CELLS.require(
             number * len(names) - filled, "the lines have too few keys in common", file=path, place=f"line {number}"
         )
-        excess.update({key: 1 if _is_list(value) else -1 for key, value in record.items() if value is not None})
-    lists = {name for name in names if excess[name] > 0}
+        for key, value in record.items():
+            if value is not None:
+                excess[key] += 1 if (structured := _is_structured(value)) else -1
+                if structured:
+                    common[key].add(form_of(value))
     if not names:
         raise DataError(
             "the file holds no JSON object",
@@ -52,45 +57,71 @@ def read_jsonl(path: Path, format: str) -> Source:
             expected='lines such as {"text": "…", "label": "…"}',
             fix="check the file",
         )
-    known = {name: Column(name=name, kind="labels") for name in names if name in lists}
-    return Source(format="jsonl", parts={"all": partial(_batches, path, list(names), lists)}, files=[path], known=known)
+    forms = {name: common[name].form for name in names if excess[name] > 0}
+    known = {name: Column(name=name, kind="structure", form=form) for name, form in forms.items()}
+    return Source(format="jsonl", parts={"all": partial(_batches, path, list(names), forms)}, files=[path], known=known)
 
 
-def _batches(path: Path, names: list[str], lists: set[str], rejects: Rejects) -> Iterator[pa.Table]:
+def _batches(path: Path, names: list[str], forms: dict[str, Form], rejects: Rejects) -> Iterator[pa.Table]:
     held: list[tuple[int, dict[str, Any]]] = []
     most = min(BATCH_LINES, max(1, BATCH_CELLS // len(names)))
     size = 0
     for number, record, length in _records(path, rejects):
-        odd = [key for key, value in record.items() if value is not None and _is_list(value) != (key in lists)]
-        if odd:
-            is_list = _is_list(record[odd[0]])
-            rejects.add(
-                "a list where most lines hold one value" if is_list else "one value where most lines hold a list",
-                f"line {number}: {odd[0]!r} holds {shorten(record[odd[0]], 60)}",
-                f"write it as the other lines do in {path.name}",
-            )
+        try:
+            cells = {key: _cell(key, value, forms) for key, value in record.items() if value is not None}
+        except Misfit as error:
+            rejects.add(error.reason, f"line {number}: {error}", f"write it as the other lines do in {path.name}")
             continue
-        held.append((number, record))
+        held.append((number, cells))
         size += length
         if len(held) >= most or size > BATCH_BYTES:
-            yield _table(held, names, lists)
+            yield _table(held, names, forms)
             held, size = [], 0
     if held:
-        yield _table(held, names, lists)
+        yield _table(held, names, forms)
 
 
-def _table(held: list[tuple[int, dict[str, Any]]], names: list[str], lists: set[str]) -> pa.Table:
+def _table(held: list[tuple[int, dict[str, Any]]], names: list[str], forms: dict[str, Form]) -> pa.Table:
     columns = {
-        name: pa.array([_cells(record.get(name)) for _, record in held], pa.list_(pa.string()))
-        if name in lists
-        else pa.array([_cell(record.get(name)) for _, record in held], pa.string())
+        name: pa.array(
+            [record.get(name) for _, record in held], arrow_type(forms[name]) if name in forms else pa.string()
+        )
         for name in names
     }
     return pa.table({**columns, ROW: pa.array([line for line, _ in held], pa.int64())})
 
 
-def _cell(value: Any) -> str | None:
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+class Misfit(ValueError):
+    """A value that is not of its column's form."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def _cell(key: str, value: Any, forms: dict[str, Form]) -> Any:
+    """A value as its column stores it.
+
+    Raises:
+        Misfit: most lines hold something else.
+    """
+    if _is_structured(value) != (key in forms):
+        noun = "a list" if isinstance(value, list) else "a record"
+        usual = describe(forms.get(key))
+        reason = (
+            f"one value where most lines hold {usual}" if key in forms else f"{noun} where most lines hold one value"
+        )
+        raise Misfit(reason, f"{key!r} holds {shorten(value, 60)}")
+    if key not in forms:
+        return _plain(value)
+    try:
+        return fit(value, forms[key])
+    except ValueError as error:
+        raise Misfit(f"the structure of {key!r} is not that of most lines", f"{key!r}: {error}") from None
+
+
+def _plain(value: Any) -> str | None:
+    if value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -99,22 +130,21 @@ def _cell(value: Any) -> str | None:
     return value if isinstance(value, str) else repr(value)
 
 
-def _cells(value: list[Any] | None) -> list[str] | None:
-    return None if value is None else [cell for entry in value if (cell := _cell(entry)) is not None]
+def _is_structured(value: Any) -> bool:
+    """A list or a record; a conversation's turns are kept together as JSON text."""
+    return is_structured(value) and not is_turns(value)
 
 
-def _is_list(value: Any) -> bool:
-    """A list of plain values; a conversation's turns are kept together as JSON text."""
-    return isinstance(value, list) and not is_turns(value)
-
-
-def _is_nested(value: Any) -> bool:
-    """A mapping, or a list with anything in it that has no plain text, but the turns of a conversation."""
+def _problem(value: Any) -> str | None:
+    """Why a value cannot be stored; None: it can."""
     if is_turns(value):
-        return _is_deep(value)
-    if isinstance(value, list):
-        return not all(isinstance(entry, str | int | float) for entry in value)
-    return isinstance(value, dict)
+        return f"it is nested deeper than {MOST_DEPTH} levels" if _is_deep(value) else None
+    try:
+        if is_structured(value):
+            form_of(value)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _is_deep(value: Any) -> bool:
@@ -143,13 +173,10 @@ def _records(path: Path, rejects: Rejects) -> Iterator[tuple[int, dict[str, Any]
             if not isinstance(record, dict):
                 rejects.add("not a JSON object", f"line {number}: {shorten(record, 60)}", fix)
                 continue
-            nested = [key for key, value in record.items() if _is_nested(value)]
-            if nested:
-                rejects.add(
-                    "a nested value",
-                    f"line {number}: {nested[0]!r} holds {shorten(record[nested[0]], 60)}",
-                    f"flatten it to plain values in {path.name}",
-                )
+            bad = next(((key, why) for key, value in record.items() if (why := _problem(value)) is not None), None)
+            if bad is not None:
+                key, why = bad
+                rejects.add("a list or record that cannot be stored", f"line {number}: {key!r}: {why}", fix)
                 continue
             if any(half in raw for half in HALVES):
                 _require_whole_characters(record, path, number)

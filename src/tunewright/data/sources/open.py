@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,100 +15,130 @@ from tunewright.data.sources.sample_sets import SAMPLE_SETS, open_sample, sample
 from tunewright.errors import DataError, RecipeError
 from tunewright.files import files_below, regular
 from tunewright.inside import require_inside
+from tunewright.plugins import Registry
+from tunewright.recipe.named import choose
 from tunewright.recipe.schema import Data, Mixed
 
 if TYPE_CHECKING:
     from tunewright.data.image.resize_crop import Framing
 
-Reader = Callable[[Path, Data, "Framing | None"], Source]
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRequest:
+    """What a reader is to open."""
+
+    name: str
+    """`data.source`, without `FORMAT:` before it."""
+    path: Path
+    """The same as a path, counted from the recipe's folder."""
+    by_scheme: bool
+    """`data.source` was FORMAT:NAME: the name is no path."""
+    data: Data
+    framing: Framing | None
+    """How pictures in files get one size; None: they have one."""
 
 
-def _delimited(path: Path, data: Data, framing: Framing | None) -> Source:
+@dataclass(frozen=True, kw_only=True)
+class SourceFormat:
+    """A kind of data that can be read: a line of SOURCES, or the entry point of a package in the group `tunewright.sources`."""
+
+    read: Callable[[SourceRequest], Source]
+    """Raises DataError where there is nothing that can be read. The source names its files, or has a hash of its content."""
+    files: bool = True
+    """Whether a file can be of this format."""
+    folders: bool = True
+    """The same of a folder."""
+    names: bool = False
+    """Whether `data.source: FORMAT:NAME` is data of this format that is no path, such as a data set of a service."""
+    endings: tuple[str, ...] = ()
+    """Endings of files that are of this format unless the recipe says otherwise; of built-in formats only."""
+
+
+def _delimited(request: SourceRequest, format: str) -> Source:
     from tunewright.data.sources.delimited import read_delimited
 
-    return read_delimited(path, data.format or detect(path, data))
+    return read_delimited(request.path, format)
 
 
-def _jsonl(path: Path, data: Data, framing: Framing | None) -> Source:
+def _jsonl(request: SourceRequest) -> Source:
     from tunewright.data.sources.jsonl import read_jsonl
 
-    return read_jsonl(path, "jsonl")
+    return read_jsonl(request.path, "jsonl")
 
 
-def _parquet(path: Path, data: Data, framing: Framing | None) -> Source:
+def _parquet(request: SourceRequest) -> Source:
     from tunewright.data.sources.parquet import read_parquet
 
-    return read_parquet(path, "parquet", framing=framing)
+    return read_parquet(request.path, "parquet", framing=request.framing)
 
 
-def _images(path: Path, data: Data, framing: Framing | None) -> Source:
+def _images(request: SourceRequest) -> Source:
     from tunewright.data.sources.images import read_images
 
-    return read_images(path, labelled=data.labelled, framing=framing)
+    return read_images(request.path, labelled=request.data.labelled, framing=request.framing)
 
 
-def _idx(path: Path, data: Data, framing: Framing | None) -> Source:
+def _idx(request: SourceRequest) -> Source:
     from tunewright.data.sources.arrays import read_idx
 
-    return read_idx(path, labelled=data.labelled)
+    return read_idx(request.path, labelled=request.data.labelled)
 
 
-def _npz(path: Path, data: Data, framing: Framing | None) -> Source:
+def _npz(request: SourceRequest) -> Source:
     from tunewright.data.sources.arrays import read_npz
 
-    return read_npz(path, labelled=data.labelled)
+    return read_npz(request.path, labelled=request.data.labelled)
 
 
-def _text(path: Path, data: Data, framing: Framing | None) -> Source:
+def _text(request: SourceRequest) -> Source:
     from tunewright.data.sources.text import read_text
 
-    return read_text(path)
+    return read_text(request.path)
 
 
-def _saved(path: Path, data: Data, framing: Framing | None) -> Source:
-    from tunewright.data.sources.hub import read_saved
+def _conll(request: SourceRequest) -> Source:
+    from tunewright.data.sources.conll import read_conll
 
-    return read_saved(path, framing=framing)
+    return read_conll(request.path)
 
 
-def _atomic(path: Path, data: Data, framing: Framing | None) -> Source:
+def _hub(request: SourceRequest) -> Source:
+    from tunewright.data.sources.hub import read_hub, read_saved
+
+    if request.by_scheme:
+        return read_hub(request.name, framing=request.framing)
+    return read_saved(request.path, framing=request.framing)
+
+
+def _atomic(request: SourceRequest) -> Source:
     from tunewright.data.sources.atomic import read_atomic
 
-    return read_atomic(path)
+    return read_atomic(request.path)
 
 
-def _speech(path: Path, data: Data, framing: Framing | None) -> Source:
+def _speech(request: SourceRequest) -> Source:
     from tunewright.data.sources.speech import read_speech
 
-    return read_speech(path)
+    return read_speech(request.path)
 
 
 # Each imports its library when it is used: a table of numbers needs no image decoder.
-SOURCES: dict[str, Reader] = {
-    "csv": _delimited,
-    "tsv": _delimited,
-    "jsonl": _jsonl,
-    "parquet": _parquet,
-    "images": _images,
-    "idx": _idx,
-    "npz": _npz,
-    "text": _text,
-    "hub": _saved,
-    "atomic": _atomic,
-    "speech": _speech,
+BUILTIN: dict[str, SourceFormat] = {
+    "csv": SourceFormat(read=partial(_delimited, format="csv"), folders=False, endings=(".csv",)),
+    "tsv": SourceFormat(read=partial(_delimited, format="tsv"), folders=False, endings=(".tsv", ".tab")),
+    "jsonl": SourceFormat(read=_jsonl, folders=False, endings=(".jsonl", ".ndjson")),
+    "parquet": SourceFormat(read=_parquet, endings=(".parquet",)),
+    "images": SourceFormat(read=_images, files=False),
+    "idx": SourceFormat(read=_idx),
+    "npz": SourceFormat(read=_npz, folders=False, endings=(".npz",)),
+    "text": SourceFormat(read=_text, folders=False, endings=(".txt",)),
+    "conll": SourceFormat(read=_conll, folders=False, endings=(".conll", ".iob", ".iob2", ".bio")),
+    "hub": SourceFormat(read=_hub, files=False, names=True),
+    "atomic": SourceFormat(read=_atomic, files=False),
+    "speech": SourceFormat(read=_speech),
 }
-ENDINGS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".npz": "npz",
-    ".txt": "text",
-}
-FILES_ONLY = {"csv", "tsv", "jsonl", "npz", "text"}
-FOLDERS_ONLY = {"images", "hub", "atomic"}
+SOURCES: Registry[SourceFormat] = Registry("tunewright.sources", BUILTIN)
+ENDINGS = {ending: name for name, format in BUILTIN.items() for ending in format.endings}
 
 
 def open_source(data: Data, base: Path, framing: Framing | None = None) -> Source:
@@ -125,10 +157,10 @@ def open_source(data: Data, base: Path, framing: Framing | None = None) -> Sourc
         from tunewright.data.image.resize_crop import Framing
 
         framing = Framing(size=data.resize, scale_to=data.resize)
-    if name.startswith("hub:"):
-        from tunewright.data.sources.hub import read_hub
-
-        return read_hub(name.removeprefix("hub:"), framing=framing)
+    scheme, colon, rest = name.partition(":")
+    if colon and scheme in SOURCES and SOURCES[scheme].names:
+        request = SourceRequest(name=rest, path=base / rest, by_scheme=True, data=data, framing=framing)
+        return _with_sides(SOURCES[scheme].read(request), data, base)
     path = base / name
     exists = os.path.exists(path)  # unlike Path.exists, False for a name that is too long
     if name in SAMPLE_SETS and not exists:
@@ -139,27 +171,44 @@ def open_source(data: Data, base: Path, framing: Framing | None = None) -> Sourc
             "there is no such file, folder or sample set",
             file=path if "\0" not in name else None,
             found=name,
-            expected=f"a path, hub:OWNER/NAME, or one of {', '.join(SAMPLE_SETS)}",
+            expected=f"a path, hub:OWNER/NAME, or one of {', '.join(SAMPLE_SETS)}{_added_schemes()}",
             fix=f"did you mean {near[0]}?"
             if near
             else "check data.source; a relative path counts from the recipe's folder",
         )
     if not path.is_dir():
         regular(path)
-    format = data.format or detect(path, data)
-    if (path.is_dir() and format in FILES_ONLY) or (path.is_file() and format in FOLDERS_ONLY):
+    source = _read(SourceRequest(name=name, path=path, by_scheme=False, data=data, framing=framing))
+    if path.is_dir():
+        require_inside(((file, None) for file in source.files), path, path)
+    return _with_sides(source, data, base)
+
+
+def _read(request: SourceRequest) -> Source:
+    """The source of a file or folder.
+
+    Raises:
+        RecipeError: there is no format of the recipe's name.
+        DataError: files or folders are never of this format, or it cannot be read.
+    """
+    path = request.path
+    name = request.data.format or detect(path)
+    format = choose(SOURCES, name, "data.format")
+    if not (format.folders if path.is_dir() else format.files):
         what = "folder" if path.is_dir() else "file"
         raise DataError(
-            f"{format} data is not a {what}",
+            f"{name} data is not a {what}",
             file=path,
             found=f"a {what}",
             expected="a file" if what == "folder" else "a folder",
             fix="check data.source and data.format",
         )
-    source = SOURCES[format](path, data, framing)
-    if path.is_dir():
-        require_inside(((file, None) for file in source.files), path, path)
-    return _with_sides(source, data, base)
+    return format.read(request)
+
+
+def _added_schemes() -> str:
+    """The formats of installed packages, for an error."""
+    return "".join(f", {name}:NAME" for name in SOURCES if name not in BUILTIN)
 
 
 def _with_sides(source: Source, data: Data, base: Path) -> Source:
@@ -179,8 +228,9 @@ def locate(data: Data, base: Path) -> list[Path] | None:
     if sides:
         found = [locate(one, base) for one in [data.model_copy(update={"users": None, "items": None}), *sides]]
         return None if None in found else [file for files in found for file in files or []]
-    if data.source.startswith("hub:") or "\0" in data.source:
-        return None
+    scheme, colon, _ = data.source.partition(":")
+    if (colon and scheme in SOURCES) or "\0" in data.source or (data.format or "csv") not in BUILTIN:
+        return None  # a package's format may read more than the file that is named
     path = base / data.source
     if os.path.isdir(path):  # unlike Path.is_dir, False for a name that is too long
         # A class or a part may be a link to a folder elsewhere.
@@ -216,7 +266,7 @@ def _alone(one: Mixed) -> Data:
     return Data(source=one.source, format=one.format, labelled=False)
 
 
-def detect(path: Path, data: Data) -> str:
+def detect(path: Path) -> str:
     """The format of a file by its ending, of a folder by what is in it.
 
     Raises:
@@ -243,5 +293,5 @@ def detect(path: Path, data: Data) -> str:
         file=path,
         found=path.suffix or "no ending",
         expected=", ".join(ENDINGS),
-        fix="say it: data.format: csv",
+        fix=f"set data.format to one of {', '.join(SOURCES)}",
     )

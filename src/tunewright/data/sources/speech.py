@@ -68,7 +68,7 @@ def read_speech(path: Path) -> Source:
     files: list[tuple[Path, str]] = []
     for part in source.parts.values():
         for rows in part(Rejects()):
-            names = rows.column_names
+            names = [name for name in rows.column_names if name != AUDIO or pa.types.is_string(rows[AUDIO].type)]
             if AUDIO in names:
                 named = zip(rows[AUDIO].to_pylist(), rows[ROW].to_pylist(), strict=True)
                 files += [(table.parent / name, f"row {row}") for name, row in named if name]

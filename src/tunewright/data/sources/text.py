@@ -23,7 +23,7 @@ def read_text(path: Path) -> Source:
     Raises:
         DataError: now for the first line, or when it is read: a line is not UTF-8 text, or the file is cut short.
     """
-    next(_lines(path), None)
+    next(text_lines(path), None)
     known = {COLUMN: Column(name=COLUMN, kind="text")}
     return Source(format="text", parts={"all": partial(_batches, path)}, files=[path], known=known)
 
@@ -32,7 +32,7 @@ def _batches(path: Path, rejects: Rejects) -> Iterator[pa.Table]:
     numbers: list[int] = []
     texts: list[str] = []
     size = 0
-    for number, text in _lines(path):
+    for number, text in text_lines(path):
         if not text.strip():
             rejects.add("a blank line", f"line {number}", "nothing need be done: a blank line holds no text")
             continue
@@ -49,7 +49,7 @@ def _table(numbers: list[int], texts: list[str]) -> pa.Table:
     return pa.table({COLUMN: pa.array(texts, pa.string()), ROW: pa.array(numbers, pa.int64())})
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Each line with its number, without its end."""
     for number, raw in numbered_lines(path, TEXT_LINE):
         try:
