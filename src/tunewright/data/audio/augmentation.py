@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tunewright.data.image.augmentation import parse_step
+from tunewright.data.augmentation_step import parse_step
 from tunewright.random import mix
 from tunewright.recipe.named import check_options, choose
 

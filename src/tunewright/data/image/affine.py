@@ -8,6 +8,11 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 
+def identity(count: int) -> np.ndarray:
+    """[count, 2, 3] maps that move nothing."""
+    return np.tile(np.eye(2, 3), (count, 1, 1))
+
+
 def sample(images: Tensor, maps: np.ndarray, *, border: bool = False) -> Tensor:
     """Each picture's pixel at (x, y) is taken from the map of (x, y), bilinear.
 

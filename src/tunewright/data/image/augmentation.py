@@ -9,9 +9,8 @@ Pictures are [B, C, H, W] float32 in [0, 1], grey or RGB. RandAugment's single c
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -20,10 +19,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from tunewright.data.augmentation_step import parse_step
 from tunewright.data.image import color_ops as recolour
-from tunewright.data.image.affine import sample
-from tunewright.data.image.randaugment import CHANGES, LARGEST
-from tunewright.errors import RecipeError
+from tunewright.data.image.affine import identity, sample
+from tunewright.data.image.boxes import Boxes
+from tunewright.data.image.randaugment import CHANGES, GEOMETRY, LARGEST
 from tunewright.random import uniform
 from tunewright.recipe.named import check_options, choose
 
@@ -53,8 +53,21 @@ class Draw:
         return uniform(self.seed, f"augment {purpose}", self.epoch, self.ids.numpy(), count).astype(np.float64)
 
 
-# (pictures, draw, what its random numbers are for) → changed pictures of the same shape.
-Change = Callable[[Tensor, Draw, str], Tensor]
+def _unmoved(draw: Draw, purpose: str, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    return iter(())
+
+
+@dataclass(frozen=True)
+class Change:
+    """A step that changes pictures one by one."""
+
+    images: Callable[[Tensor, Draw, str], Tensor]
+    """(pictures, draw, what its random numbers are for) → changed pictures of the same shape."""
+    maps: Callable[[Draw, str, tuple[int, int]], Iterator[np.ndarray]] = _unmoved
+    """(draw, the same purpose, (height, width)) → the maps [B, 2, 3] from places of the changed pictures to those of the pictures,
+    one after the other, as `affine.sample` takes them; none where all stays in its place."""
+
+
 # (pictures, their partners, draw, purpose) → mixed pictures, and the share [B] that is left of the first.
 Mix = Callable[[Tensor, Tensor, Draw, str], tuple[Tensor, Tensor]]
 
@@ -66,7 +79,14 @@ def flip(*, chance: Share = 0.5, vertical: bool = False) -> Change:
         chosen = draw.uniform(purpose, 1)[:, 0] < chance
         return torch.where(chosen[:, None, None, None], images.flip(2 if vertical else 3), images)
 
-    return change
+    def maps(draw: Draw, purpose: str, size: tuple[int, int]) -> Iterator[np.ndarray]:
+        chosen = (draw.uniform(purpose, 1)[:, 0] < chance).cpu().numpy()
+        axis = 1 if vertical else 0
+        found = identity(len(chosen))
+        found[chosen, axis, axis] = -1
+        yield found
+
+    return Change(change, maps)
 
 
 def crop(*, padding: Annotated[int, Field(gt=0, le=1000)] = 4) -> Change:
@@ -81,7 +101,13 @@ def crop(*, padding: Annotated[int, Field(gt=0, le=1000)] = 4) -> Change:
         which = torch.arange(batch, device=images.device)[:, None, None]
         return padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
-    return change
+    def maps(draw: Draw, purpose: str, size: tuple[int, int]) -> Iterator[np.ndarray]:
+        down, right = (np.floor(draw.numbers(purpose, 2) * (2 * padding + 1)) - padding).T
+        found = identity(len(down))
+        found[:, 0, 2], found[:, 1, 2] = 2 * right / size[1], 2 * down / size[0]
+        yield found
+
+    return Change(change, maps)
 
 
 def resized_crop(
@@ -94,7 +120,7 @@ def resized_crop(
         ratio: the part is at most so many times as wide as high, or as high as wide; its logarithm is uniform.
     """
 
-    def change(images: Tensor, draw: Draw, purpose: str) -> Tensor:
+    def maps(draw: Draw, purpose: str, size: tuple[int, int]) -> Iterator[np.ndarray]:
         numbers = draw.numbers(purpose, 4)
         area = scale + (1 - scale) * numbers[:, 0]
         form = np.exp((2 * numbers[:, 1] - 1) * math.log(ratio))
@@ -104,9 +130,12 @@ def resized_crop(
         x = (2 * numbers[:, 2] - 1) * (1 - width)
         y = (2 * numbers[:, 3] - 1) * (1 - height)
         zero = np.zeros_like(x)
-        return sample(images, np.stack([width, zero, x, zero, height, y], axis=1).reshape(-1, 2, 3), border=True)
+        yield np.stack([width, zero, x, zero, height, y], axis=1).reshape(-1, 2, 3)
 
-    return change
+    def change(images: Tensor, draw: Draw, purpose: str) -> Tensor:
+        return sample(images, next(maps(draw, purpose, (images.shape[2], images.shape[3]))), border=True)
+
+    return Change(change, maps)
 
 
 def color(*, brightness: Strength = 0.4, contrast: Strength = 0.4, saturation: Strength = 0.4) -> Change:
@@ -118,7 +147,7 @@ def color(*, brightness: Strength = 0.4, contrast: Strength = 0.4, saturation: S
         images = recolour.contrast(images, 1 + contrast * numbers[:, 1])
         return recolour.saturation(images, 1 + saturation * numbers[:, 2])
 
-    return change
+    return Change(change)
 
 
 def randaugment(
@@ -126,11 +155,15 @@ def randaugment(
 ) -> Change:
     """`n` changes drawn from fourteen, one after the other, each with magnitude `m` of 10 (Cubuk et al. 2020, figure 2)."""
 
-    def change(images: Tensor, draw: Draw, purpose: str) -> Tensor:
+    def rounds(draw: Draw, purpose: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of each round which change every example gets, and with which sign."""
         numbers = draw.numbers(purpose, 2 * n)
         for round in range(n):
             kinds = (numbers[:, 2 * round] * len(CHANGES)).astype(np.int64)
-            signs = np.where(numbers[:, 2 * round + 1] < 0.5, -1.0, 1.0)
+            yield kinds, np.where(numbers[:, 2 * round + 1] < 0.5, -1.0, 1.0)
+
+    def change(images: Tensor, draw: Draw, purpose: str) -> Tensor:
+        for kinds, signs in rounds(draw, purpose):
             images = images.clone()
             for kind, function in enumerate(CHANGES.values()):
                 chosen = np.flatnonzero(kinds == kind)
@@ -139,7 +172,16 @@ def randaugment(
                     images[where] = function(images[where], m / LARGEST, signs[chosen])
         return images
 
-    return change
+    def maps(draw: Draw, purpose: str, size: tuple[int, int]) -> Iterator[np.ndarray]:
+        for kinds, signs in rounds(draw, purpose):
+            found = identity(len(kinds))
+            for kind, name in enumerate(CHANGES):
+                if name in GEOMETRY:
+                    chosen = np.flatnonzero(kinds == kind)
+                    found[chosen] = GEOMETRY[name](size, m / LARGEST, signs[chosen])
+            yield found
+
+    return Change(change, maps)
 
 
 def mixup(*, alpha: Shape = 0.2) -> Mix:
@@ -206,8 +248,19 @@ class Augmentation:
     def change(self, images: Tensor, draw: Draw) -> Tensor:
         """The pictures after all changes but the mixing."""
         for purpose, function in self.changes:
-            images = function(images, draw, purpose)
+            images = function.images(images, draw, purpose)
         return images
+
+    def move(self, boxes: Boxes, draw: Draw, size: tuple[int, int]) -> Boxes:
+        """The boxes of the pictures that `change` gives with the same draw; see `boxes.py` for those that are dropped.
+
+        Args:
+            size: (height, width) of the pictures.
+        """
+        for purpose, function in self.changes:
+            for maps in function.maps(draw, purpose, size):
+                boxes = boxes.moved(maps, size)
+        return boxes
 
     def partners(self, draw: Draw, count: int) -> Tensor:
         """[B] int64 on the CPU: for each example, another of the `count` examples (or by chance itself)."""
@@ -248,30 +301,6 @@ def build_augmentation(steps: Sequence[str | dict[str, Any]], *, seed: int, clas
     if not changes and not mixes:
         return None
     return Augmentation(changes=tuple(changes), mixes=tuple(mixes), seed=seed, classes=classes)
-
-
-def parse_step(
-    step: str | dict[str, Any], where: str, known: Mapping[str, Callable[..., Any]]
-) -> tuple[str, dict[str, Any]]:
-    """A step's name and options: a name, {name: options}, or {name: value of its first option}.
-
-    Raises:
-        RecipeError: it is neither, or there is no such name.
-    """
-    if isinstance(step, str):
-        return step, {}
-    if len(step) != 1:
-        raise RecipeError(
-            "each step of the list has one name",
-            place=where,
-            found=step,
-            expected="flip, {crop: 4}, or {randaugment: {n: 2, m: 9}}",
-            fix="write one step a line",
-        )
-    ((name, value),) = step.items()
-    if isinstance(value, dict):
-        return name, value
-    return name, {next(iter(inspect.signature(choose(known, name, "train.augment")).parameters)): value}
 
 
 def _beta(alpha: float, numbers: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The fourteen changes that RandAugment draws from (Cubuk et al. 2020, "RandAugment", figure 2).
 
 Each takes pictures [B, C, H, W] float32 in [0, 1], the share of the largest magnitude (0 to 1), and a sign [B] for those
-that go two ways. The ranges are those of AutoAugment (Cubuk et al. 2019, table 6).
+that go two ways; those that move what is in the picture give the map that it is sampled through. The ranges are those of AutoAugment (Cubuk et al. 2019, table 6).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ ENHANCE = 0.9
 POSTERIZE_BITS = 4
 
 Function = Callable[[Tensor, float, np.ndarray], Tensor]
+# ((height, width), share, sign [B]) → maps [B, 2, 3] for `affine.sample`.
+Geometry = Callable[[tuple[int, int], float, np.ndarray], np.ndarray]
 
 
 def identity(images: Tensor, share: float, sign: np.ndarray) -> Tensor:
@@ -51,36 +53,36 @@ def equalize(images: Tensor, share: float, sign: np.ndarray) -> Tensor:
     return torch.where(step > 0, spread, images.flatten(2)).reshape(images.shape)
 
 
-def rotate(images: Tensor, share: float, sign: np.ndarray) -> Tensor:
+def rotate(size: tuple[int, int], share: float, sign: np.ndarray) -> np.ndarray:
     """Turned by up to 30 degrees."""
     angle = np.deg2rad(DEGREES * share * sign)
-    aspect = images.shape[3] / images.shape[2]
+    aspect = size[1] / size[0]
     cosine, sine, zero = np.cos(angle), np.sin(angle), np.zeros_like(sign)
-    return sample(images, _maps(cosine, sine / aspect, zero, -sine * aspect, cosine, zero))
+    return _maps(cosine, sine / aspect, zero, -sine * aspect, cosine, zero)
 
 
-def shear_x(images: Tensor, share: float, sign: np.ndarray) -> Tensor:
+def shear_x(size: tuple[int, int], share: float, sign: np.ndarray) -> np.ndarray:
     """Rows shifted sideways by up to 0.3 of their distance from the middle."""
-    one, zero, aspect = np.ones_like(sign), np.zeros_like(sign), images.shape[3] / images.shape[2]
-    return sample(images, _maps(one, SHEAR * share * sign / aspect, zero, zero, one, zero))
+    one, zero, aspect = np.ones_like(sign), np.zeros_like(sign), size[1] / size[0]
+    return _maps(one, SHEAR * share * sign / aspect, zero, zero, one, zero)
 
 
-def shear_y(images: Tensor, share: float, sign: np.ndarray) -> Tensor:
+def shear_y(size: tuple[int, int], share: float, sign: np.ndarray) -> np.ndarray:
     """Columns shifted up or down by up to 0.3 of their distance from the middle."""
-    one, zero, aspect = np.ones_like(sign), np.zeros_like(sign), images.shape[3] / images.shape[2]
-    return sample(images, _maps(one, zero, zero, SHEAR * share * sign * aspect, one, zero))
+    one, zero, aspect = np.ones_like(sign), np.zeros_like(sign), size[1] / size[0]
+    return _maps(one, zero, zero, SHEAR * share * sign * aspect, one, zero)
 
 
-def translate_x(images: Tensor, share: float, sign: np.ndarray) -> Tensor:
+def translate_x(size: tuple[int, int], share: float, sign: np.ndarray) -> np.ndarray:
     """Shifted sideways by up to 0.45 of the width."""
     one, zero = np.ones_like(sign), np.zeros_like(sign)
-    return sample(images, _maps(one, zero, 2 * SHIFT * share * sign, zero, one, zero))
+    return _maps(one, zero, 2 * SHIFT * share * sign, zero, one, zero)
 
 
-def translate_y(images: Tensor, share: float, sign: np.ndarray) -> Tensor:
+def translate_y(size: tuple[int, int], share: float, sign: np.ndarray) -> np.ndarray:
     """Shifted up or down by up to 0.45 of the height."""
     one, zero = np.ones_like(sign), np.zeros_like(sign)
-    return sample(images, _maps(one, zero, zero, zero, one, 2 * SHIFT * share * sign))
+    return _maps(one, zero, zero, zero, one, 2 * SHIFT * share * sign)
 
 
 def solarize(images: Tensor, share: float, sign: np.ndarray) -> Tensor:
@@ -110,21 +112,38 @@ def sharpness(images: Tensor, share: float, sign: np.ndarray) -> Tensor:
     return recolour.sharpness(images, _factor(images, share, sign))
 
 
+# The changes that move what is in the picture.
+GEOMETRY: dict[str, Geometry] = {
+    "rotate": rotate,
+    "shear_x": shear_x,
+    "shear_y": shear_y,
+    "translate_x": translate_x,
+    "translate_y": translate_y,
+}
+
+
+def _sampled(geometry: Geometry) -> Function:
+    def change(images: Tensor, share: float, sign: np.ndarray) -> Tensor:
+        return sample(images, geometry((images.shape[2], images.shape[3]), share, sign))
+
+    return change
+
+
 CHANGES: dict[str, Function] = {
     "identity": identity,
     "autocontrast": autocontrast,
     "equalize": equalize,
-    "rotate": rotate,
+    "rotate": _sampled(rotate),
     "solarize": solarize,
     "color": color,
     "posterize": posterize,
     "contrast": contrast,
     "brightness": brightness,
     "sharpness": sharpness,
-    "shear_x": shear_x,
-    "shear_y": shear_y,
-    "translate_x": translate_x,
-    "translate_y": translate_y,
+    "shear_x": _sampled(shear_x),
+    "shear_y": _sampled(shear_y),
+    "translate_x": _sampled(translate_x),
+    "translate_y": _sampled(translate_y),
 }
 
 

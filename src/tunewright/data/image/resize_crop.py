@@ -12,6 +12,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from PIL import Image, ImageOps
 
+from tunewright.data.image.boxes import Boxes
+
 Filter = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 PILLOW = {
     "nearest": Image.Resampling.NEAREST,
@@ -52,9 +54,18 @@ class Framing:
         if image.size != (width, height):
             image = image.resize((width, height), PILLOW[self.filter])
         if (height, width) != self.size:
-            top, left = (self.size[0] - height + 1) // 2, (self.size[1] - width + 1) // 2
+            top, left = self._offset(height, width)
             image = image.crop((-left, -top, self.size[1] - left, self.size[0] - top))
         return np.asarray(image, dtype=np.uint8).reshape(*self.size, -1)
+
+    def _offset(self, height: int, width: int) -> tuple[int, int]:
+        """Where the upper left corner of a scaled picture lies in the frame; negative where it is cut off."""
+        return (self.size[0] - height + 1) // 2, (self.size[1] - width + 1) // 2
+
+    def boxes(self, boxes: Boxes, height: int, width: int) -> Boxes:
+        """The boxes of a picture of this size, in the frame; see `boxes.py` for those that are dropped."""
+        scaled = self.scaled(height, width)
+        return boxes.resized((scaled[0] / height, scaled[1] / width), self._offset(*scaled), self.size)
 
     def batch(self, pixels: np.ndarray) -> np.ndarray:
         """Pictures [N, H, W, C] uint8 of one size as [N, *size, C] uint8, each as `picture` gives it."""
