@@ -60,7 +60,7 @@ def measure(path: Path) -> dict[str, object]:
     return {
         "rows_read": manifest.read,
         "rows_used": manifest.used,
-        "left_out": [f"{entry.count}: {entry.reason}" for entry in manifest.left_out],
+        "left_out": [f"{entry.count}: {entry.reason}" for entry in manifest.skipped],
         "csv_megabytes": round(path.stat().st_size / 1e6),
         "parquet_megabytes": round(sum(part["bytes"] for part in manifest.splits.values()) / 1e6),
         "seconds": round(seconds, 2),

@@ -99,7 +99,7 @@ def test_test_rows_that_were_learned_from_are_named(tmp_path: Path) -> None:
     found = audit(trained.stages["pretrain"].folder / "model", screen=silent())
     assert {leak["code"] for leak in found.leaked} >= {"test-in-train"}
     assert any(
-        line.startswith("leaked: ") and "test rows stand exactly in the training" in line for line in lines_of(found)
+        line.startswith("leaked: ") and "test rows are exactly in the training" in line for line in lines_of(found)
     )
 
 

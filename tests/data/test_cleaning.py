@@ -1,4 +1,4 @@
-"""Corpora: the rules, near duplicates, contamination, and that what is left out is counted and named."""
+"""Corpora: the rules, near duplicates, contamination, and that what is skipped is counted and named."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def prepared_of(folder: Path, texts: list[str], engine: Engine = "local", **clea
     return prepare(data, seed=0, target_kind=None, base=folder, engine=engine, out=out)
 
 
-def test_what_is_left_out_is_counted_under_its_reason_and_named(tmp_path: Path) -> None:
+def test_what_is_skipped_is_counted_under_its_reason_and_named(tmp_path: Path) -> None:
     texts = [prose(seed) for seed in range(100)]
     plain = prepared_of(tmp_path, texts)
     test_row = plain.table("test")["_row"][0].as_py()
@@ -148,12 +148,12 @@ def test_what_is_left_out_is_counted_under_its_reason_and_named(tmp_path: Path) 
     for place, text in zip(places, ["short.", leak, texts[first - 1] + " the end", BROKEN["stop_words"]], strict=True):
         texts[place] = text
     found = prepared_of(tmp_path, texts, rules=["gopher"], near_duplicates=True, contamination=True)
-    reasons = {entry.reason.split(":")[0]: entry for entry in found.manifest.left_out}
+    reasons = {entry.reason.split(":")[0]: entry for entry in found.manifest.skipped}
     assert {name: entry.count for name, entry in reasons.items()} == {
         "gopher, least_words": 1,
         "gopher, stop_words": 1,
         "nearly the same as an earlier text": 1,
-        "a run of 13 words of a validation or test text stands in it": 1,
+        "it contains 13 consecutive words of a validation or test text": 1,
     }
     assert reasons["nearly the same as an earlier text"].examples[0].startswith(f"row {places[2] + 1}: 'as row {first}")
     assert found.manifest.used == 96 and found.manifest.read == 100

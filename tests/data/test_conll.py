@@ -59,7 +59,7 @@ def test_tabs_keep_spaces_inside_tokens_and_the_last_line_needs_no_end(tmp_path:
 def test_a_sentence_with_a_wrong_line_is_skipped_and_named(tmp_path: Path) -> None:
     path = tmp_path / "t.conll"
     path.write_text("a O\nb O\n\n" * 30 + "c O\nd\ne O\n\nf O extra\n\n")
-    (entry,) = read(path).manifest.left_out
+    (entry,) = read(path).manifest.skipped
     assert entry.count == 2 and "token and tag" in entry.reason
     assert entry.examples == ["line 92: 1 column instead of 2: 'd'", "line 95: 3 columns instead of 2: 'f O extra'"]
 

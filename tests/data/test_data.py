@@ -58,7 +58,7 @@ def test_tables_say_the_same_in_every_format(tmp_path: Path, format: str) -> Non
     found = prepared(write_wine(tmp_path, format))
     table = everything(found)
     assert found.manifest.format == format
-    assert (found.manifest.read, found.manifest.used, found.manifest.left_out) == (178, 178, [])
+    assert (found.manifest.read, found.manifest.used, found.manifest.skipped) == (178, 178, [])
     assert found.manifest.classes == ["cultivar 0", "cultivar 1", "cultivar 2"]
     assert table["alcohol"].to_pylist() == [row["alcohol"] for row in wine_rows()]
     assert table["_row"].to_pylist() == list(range(1, 179))
@@ -185,7 +185,7 @@ def test_columns_get_their_kind(tmp_path: Path) -> None:
         "label": "category",
     }
     assert found.manifest.used == 99
-    assert found.manifest.left_out[0].count == 1 and "fifty" in found.manifest.left_out[0].examples[0]
+    assert found.manifest.skipped[0].count == 1 and "fifty" in found.manifest.skipped[0].examples[0]
 
 
 def test_numeric_classes_are_in_numeric_order(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_numeric_classes_are_in_numeric_order(tmp_path: Path) -> None:
 def test_missing_targets_are_counted_and_named(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("x,label\n" + "".join(f"{i},{'' if i in (3, 9, 27, 81) else i % 2}\n" for i in range(100)))
-    entry = prepared(path).manifest.left_out[0]
+    entry = prepared(path).manifest.skipped[0]
     assert entry.count == 4 and len(entry.examples) == 3 and "row 4" in entry.examples[0]
 
 

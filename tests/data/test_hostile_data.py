@@ -95,16 +95,16 @@ def test_text_files_of_strangers(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("depth", [100, 500, 900, 930, 960, 990, 100_000])
-def test_deep_json_is_left_out_and_named(tmp_path: Path, depth: int) -> None:
+def test_deep_json_is_skipped_and_named(tmp_path: Path, depth: int) -> None:
     path = tmp_path / "a.jsonl"
     deep = "[" * depth + "]" * depth
     turns = f'{{"messages": [{{"role": "user", "content": "hi", "x": {deep}}}], "label": "a"}}\n'
     path.write_text(GOOD_LINES + f'{{"x": {deep}, "label": "a"}}\n' + turns)
     manifest = read(path).manifest
-    assert manifest.used == 60 and sum(entry.count for entry in manifest.left_out) == 2
+    assert manifest.used == 60 and sum(entry.count for entry in manifest.skipped) == 2
 
 
-def test_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
+def test_numbers_that_are_none_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(GOOD_LINES + '{"x": 1e400, "label": "a"}\n{"x": 1' + "0" * 5000 + ', "label": "a"}\n')
     assert read(path).manifest.used == 60

@@ -368,7 +368,7 @@ def test_broken_pictures_are_counted_and_named(tmp_path: Path) -> None:
     content = (folder / "light" / "001.png").read_bytes()
     (folder / "light" / "001.png").write_bytes(content[: len(content) // 2])
     found = prepared(folder, Framing(size=(8, 8), scale_to=8))
-    (left,) = found.manifest.left_out
+    (left,) = found.manifest.skipped
     assert (left.count, found.manifest.used, found.manifest.read) == (2, 18, 20)
     assert "000.png" in left.examples[0] and "001.png" in left.examples[1]
 
@@ -412,7 +412,7 @@ def test_pictures_in_parquet(tmp_path: Path, form: str) -> None:
     found = prepared(tmp_path / "t.parquet")
     assert found.manifest.classes == (["cat", "dog"] if form == "struct" else ["0", "1"])
     assert found.manifest.column("picture").shape == (10, 12, 3) and found.manifest.input == ["picture"]
-    (left,) = found.manifest.left_out
+    (left,) = found.manifest.skipped
     assert left.count == 2 and left.examples[0].startswith("row 6") and left.examples[1].startswith("row 10")
     train = found.table("train")
     pixels = column_array(train, found.manifest.column("picture"))

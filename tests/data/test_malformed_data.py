@@ -83,13 +83,13 @@ def test_malformed_csv(tmp_path: Path, name: str) -> None:
         (GOOD_CSV + "inf,2,a\n", "x is not a number", 1, "row 61"),
     ],
 )
-def test_rows_left_out_of_a_csv_are_counted_and_named(
+def test_rows_skipped_of_a_csv_are_counted_and_named(
     tmp_path: Path, content: str, reason: str, count: int, named: str
 ) -> None:
     path = tmp_path / "data.csv"
     path.write_text(content)
     manifest = read(path).manifest
-    (entry,) = manifest.left_out
+    (entry,) = manifest.skipped
     assert reason in entry.reason and entry.count == count and named in " ".join(entry.examples) and entry.fix
     assert manifest.used == 60 and manifest.read == 60 + count
 
@@ -132,7 +132,7 @@ def test_no_such_source(tmp_path: Path) -> None:
     assert "format" in refused(tmp_path / "file.xyz").message
     with pytest.raises(DataError):
         read(Path("hub:nobody/nothing"))
-    with pytest.raises(ValidationError, match="no path"):  # a recipe cannot name it at all
+    with pytest.raises(ValidationError, match="not a path"):  # a recipe cannot name it at all
         read(Path("a\0b"))
 
 
@@ -157,7 +157,7 @@ def test_bad_lines_of_jsonl_are_counted_and_named(tmp_path: Path, line: str) -> 
     path = tmp_path / "data.jsonl"
     path.write_bytes(GOOD_JSONL.encode() + line.encode("latin-1") + b"\n")
     manifest = read(path).manifest
-    assert manifest.used == 60 and manifest.left_out[0].count == 1 and "line 61" in manifest.left_out[0].examples[0]
+    assert manifest.used == 60 and manifest.skipped[0].count == 1 and "line 61" in manifest.skipped[0].examples[0]
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "{}\n", "{\n", "3\n4\n", '{"x": 1}\n', '{"label": "a"}\n'])
@@ -307,7 +307,7 @@ def test_pictures_that_cannot_be_read_are_counted_and_named(tmp_path: Path, name
         # The header of a damaged picture may still give a size, then another one than all others.
         assert "different sizes" in error.message and "broken.png" in error.message
         return
-    assert manifest.used == 40 and manifest.left_out[0].count == 1 and "broken.png" in manifest.left_out[0].examples[0]
+    assert manifest.used == 40 and manifest.skipped[0].count == 1 and "broken.png" in manifest.skipped[0].examples[0]
 
 
 def test_folders_that_are_no_data(tmp_path: Path) -> None:
@@ -352,6 +352,6 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path, format: str) -> None:
         path.write_bytes(damaged(FUZZED[format], seed))
         try:
             manifest = read(path).manifest
-            assert manifest.read == manifest.used + sum(entry.count for entry in manifest.left_out)
+            assert manifest.read == manifest.used + sum(entry.count for entry in manifest.skipped)
         except DataError as error:
             assert error.exit_code == 2 and path.name in error.message

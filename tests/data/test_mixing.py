@@ -129,7 +129,7 @@ def test_a_model_learns_from_a_mix(place: Path) -> None:
     [
         (data_of(input=None), "reads one column of texts"),
         (data_of(mix=[{"source": "books.jsonl"}]), "no column 'text'"),
-        (data_of(mix=[{"source": "web.txt"}]), "stands twice"),
+        (data_of(mix=[{"source": "web.txt"}]), "occurs twice"),
         (data_of(mix=[{"source": "nowhere.txt"}]), "no such file"),
         (data_of(mix=[{"source": "imdb"}]), "divided in different ways|no such file"),
     ],

@@ -168,7 +168,7 @@ def test_rows_of_another_structure_are_skipped_counted_and_named(
 ) -> None:
     for format in ("jsonl", "csv"):
         prepared = read(write(tmp_path, format, [{**records()[0], column: value}]), target="tags")
-        (entry,) = prepared.manifest.left_out
+        (entry,) = prepared.manifest.skipped
         assert entry.count == 1 and prepared.manifest.used == ROWS
         assert "61" in entry.examples[0] and column in entry.examples[0] + entry.reason and entry.fix
         if format == "jsonl":
@@ -178,7 +178,7 @@ def test_rows_of_another_structure_are_skipped_counted_and_named(
 def test_parquet_numbers_that_are_not_finite_and_missing_targets_are_skipped(tmp_path: Path) -> None:
     extra = [{**records()[0], "boxes": [{"bbox": [1, np.inf], "label": "x"}]}, {**records()[0], "tags": None}]
     prepared = read(write(tmp_path, "parquet", extra))
-    assert {entry.reason: entry.examples[0][:6] for entry in prepared.manifest.left_out} == {
+    assert {entry.reason: entry.examples[0][:6] for entry in prepared.manifest.skipped} == {
         "boxes holds a number that is not finite": "row 61",
         "the target 'tags' is missing": "row 62",
     }
@@ -313,7 +313,7 @@ def test_what_is_beyond_the_bounds_is_skipped_and_named(
     else:
         path.write_text("x\n" + "".join('"' + json.dumps(cell).replace('"', '""') + '"\n' for cell in column))
     manifest = read(path).manifest
-    (entry,) = manifest.left_out
+    (entry,) = manifest.skipped
     assert (entry.count, manifest.used) == (HOSTILE[case], len(column) - HOSTILE[case])
     assert "61" in entry.examples[0] or case == "a new field in each record"
 
@@ -322,5 +322,5 @@ def test_half_of_a_character_in_a_cell_is_named(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     column = hostile("half of a character")
     path.write_text("x\n" + "".join('"' + json.dumps(cell).replace('"', '""') + '"\n' for cell in column))
-    (entry,) = read(path).manifest.left_out
+    (entry,) = read(path).manifest.skipped
     assert entry.count == 1 and "row 61" in entry.examples[0]

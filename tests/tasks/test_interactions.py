@@ -80,7 +80,7 @@ def test_the_core_is_what_holds_itself(tmp_path: Path) -> None:
     manifest = prepare(data, seed=0, target_kind=None, base=tmp_path)
     kept = {f"{row['user']},{row['item']}" for row in manifest.table("train").to_pylist()}
     assert kept == {"a,x", "a,y", "b,x", "b,y"}
-    (left_out,) = manifest.manifest.left_out
+    (left_out,) = manifest.manifest.skipped
     assert left_out.count == 4 and "fewer than 2 interactions" in left_out.reason
     with pytest.raises(DataError, match="no user and no item has 3"):
         prepare(data.model_copy(update={"core": 3}), seed=0, target_kind=None, base=tmp_path)

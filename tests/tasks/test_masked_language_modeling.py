@@ -642,7 +642,7 @@ def test_plain_text_is_read_line_by_line(tmp_path: Path) -> None:
         table = prepared.table("train")
         assert table["text"].to_pylist() == ["one two", "three, four", "fünf 六"]
         assert table["_row"].to_pylist() == [1, 3, 5]
-        (blank,) = prepared.manifest.left_out
+        (blank,) = prepared.manifest.skipped
         assert (blank.reason, blank.count, blank.examples) == ("a blank line", 2, ["line 2", "line 4"])
 
 

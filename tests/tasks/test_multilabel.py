@@ -88,7 +88,7 @@ def test_lists_in_jsonl_and_parquet(tmp_path: Path) -> None:
     )
     found = read(tmp_path / "t.jsonl")
     assert {row: sorted(names) for row, names in sets(found).items()} == EXPECTED
-    left_out = {entry.reason: entry.examples[0] for entry in found.manifest.left_out}
+    left_out = {entry.reason: entry.examples[0] for entry in found.manifest.skipped}
     assert "row 61" in left_out["the target 'tags' is missing"]
     assert "line 62" in left_out["one value where most lines hold a list"]
     texts = [f"words {i}" for i in range(len(ROWS))]
@@ -123,7 +123,7 @@ def test_a_column_of_0_and_1_for_each_label(tmp_path: Path) -> None:
     found = read(tmp_path / "t.csv", target=names)
     assert {row: sorted(labels) for row, labels in sets(found).items()} == EXPECTED
     assert found.manifest.input == ["text"] and "named in the recipe" in found.manifest.target_reason
-    (left_out,) = found.manifest.left_out
+    (left_out,) = found.manifest.skipped
     assert left_out.count == 2 and "'film' is neither 0 nor 1" in left_out.reason
     assert "row 61: '2'" in left_out.examples[0] and "row 62: empty" in left_out.examples[1]
     with pytest.raises(DataError, match="did you mean 'film'"):

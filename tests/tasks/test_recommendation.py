@@ -81,7 +81,7 @@ def test_ratings_become_yes_and_no(place: Path) -> None:
     data = Data(source="films", target="rating", liked={"at_least": 4, "not_at_most": 2})  # pyright: ignore
     manifest = prepare(data, seed=0, target_kind="category", base=place).manifest
     assert manifest.classes == ["no", "yes"]
-    (left_out,) = manifest.left_out
+    (left_out,) = manifest.skipped
     assert "neither liked nor disliked" in left_out.reason and left_out.count + manifest.used == USERS * 14
     with pytest.raises(DataError, match="it is not said which column"):
         prepare(Data(source="films", liked={"at_least": 4}), seed=0, target_kind="category", base=place)  # pyright: ignore

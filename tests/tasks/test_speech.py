@@ -553,7 +553,7 @@ def test_what_cannot_be_heard_is_counted(place: Path) -> None:
     manifest = prepare(
         Data(source="some.csv", format="speech", labelled=False), seed=0, target_kind=None, base=place
     ).manifest
-    (left_out,) = manifest.left_out
+    (left_out,) = manifest.skipped
     assert (manifest.used, left_out.count) == (39, 3) and "no such file" in left_out.examples[0]
 
 

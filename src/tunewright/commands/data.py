@@ -88,7 +88,7 @@ def show_prepared(name: str, prepared: Prepared, screen: Console) -> None:
     """Rows read, used and left out; columns; splits; where it lies."""
     manifest = prepared.manifest
     screen.info(f"{name}: {manifest.source} ({manifest.format}), {manifest.read:,} rows read, {manifest.used:,} used")
-    for entry in manifest.left_out:
+    for entry in manifest.skipped:
         screen.warning(f"{entry.count:,} left out: {entry.reason}: {'; '.join(entry.examples)}. {entry.fix}")
     if manifest.target is not None:
         classes = f", {len(manifest.classes)} classes" if manifest.classes else ""

@@ -1,4 +1,4 @@
-"""What each column means: numbers, categories, text or times, seen from all of its values; and which one is the target."""
+"""Infer what each column holds (numbers, categories, text or times) from all of its values, and choose the target."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunewright.data.structure import is_list_of_names
 from tunewright.errors import DataError
 from tunewright.recipe.schema import Data
 
-# A column is a number when at least this share of its values is; the other rows are left out, and named.
+# A column is a number when at least this share of its values is; the other rows are skipped, and named.
 NUMBER_SHARE = 0.95
 MOST_CATEGORIES = 100
 # Different values that are remembered of a column that can be the target.
@@ -74,7 +74,7 @@ class Seen:
 
 
 def _short(value: str) -> str:
-    """The value, or what stands for a long one and no other: many long texts need not be kept in memory."""
+    """The value, or a prefix and hash of a long one: many long texts need not be kept in memory."""
     if len(value) <= LONG:
         return value
     return f"{value[:LONG]}… {hashlib.blake2b(value.encode(), digest_size=16).hexdigest()}"
@@ -116,9 +116,9 @@ def infer_columns(
     for table in tables:
         if not names:
             names = [name for name in table.column_names if name != ROW]
-            likely = targets([*known, *(name for name in names if name not in known)])
+            candidates = targets([*known, *(name for name in names if name not in known)])
             looked_at = [name for name in names if name not in known or known[name].kind == "number"]
-            seen = {name: Seen(tracked=TRACKED if name in likely else MOST_CATEGORIES) for name in looked_at}
+            seen = {name: Seen(tracked=TRACKED if name in candidates else MOST_CATEGORIES) for name in looked_at}
         elif other := set(names) ^ (set(table.column_names) - {ROW}):
             raise DataError(
                 "the parts of the data have different columns",
@@ -142,9 +142,9 @@ def _kind(seen: Seen) -> Kind:
         return "number"
     if seen.times >= NUMBER_SHARE * seen.present:
         return "time"
-    few = seen.distinct is not None and len(seen.distinct) <= MOST_CATEGORIES
-    # Few values that come again are categories; few rows of free text are not.
-    if few and (len(seen.distinct or ()) <= max(2, seen.present // 2) or seen.characters / seen.present <= 20):
+    small = seen.distinct is not None and len(seen.distinct) <= MOST_CATEGORIES
+    # Few values that recur are categories; few rows of free text are not.
+    if small and (len(seen.distinct or ()) <= max(2, seen.present // 2) or seen.characters / seen.present <= 20):
         return "category"
     return "text"
 

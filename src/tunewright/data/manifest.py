@@ -1,4 +1,4 @@
-"""What is known of prepared data: its columns, what was left out and why, how it was split."""
+"""Describe prepared data: its columns, the rows that were skipped and why, how it was split."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Column:
     form: Form = None
     """structure: what each cell holds, as `data/structure.py` writes it."""
     framed: bool = False
-    """image: it was given the size that the network reads when it was prepared."""
+    """image: it was resized to the size that the network reads when it was prepared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class SkippedRows:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All that is to be known about prepared data besides the rows."""
+    """Everything about prepared data but its rows."""
 
     fingerprint: str
     """The hash of everything that the result depends on."""
@@ -59,7 +59,7 @@ class Manifest:
     classes: list[str] | None
     read: int
     used: int
-    left_out: list[SkippedRows] = field(default_factory=list)
+    skipped: list[SkippedRows] = field(default_factory=list)
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     """For each split its rows, file and sha256."""
     split_rule: str = ""
@@ -75,8 +75,8 @@ class Manifest:
     def from_json(cls, value: dict[str, Any]) -> Manifest:
         facts: dict[str, Any] = dict(value)
         columns = [Column(**_with_shape(entry)) for entry in facts.pop("columns")]
-        left_out = [SkippedRows(**entry) for entry in facts.pop("left_out")]
-        return cls(**facts, columns=columns, left_out=left_out)
+        skipped = [SkippedRows(**entry) for entry in facts.pop("skipped")]
+        return cls(**facts, columns=columns, skipped=skipped)
 
     def column(self, name: str) -> Column:
         """The column of that name; KeyError when there is none."""
@@ -88,7 +88,7 @@ class Manifest:
 
 
 class Rejects:
-    """Counts what is left out while data is read, and keeps three examples of each reason."""
+    """Count the rows that are skipped while data is read, and keep three examples of each reason."""
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[int, list[str], str]] = {}

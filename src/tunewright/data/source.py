@@ -1,4 +1,4 @@
-"""What a source of data is: parts that can be streamed as Arrow batches, again and again."""
+"""Define a source of data: parts that can be streamed as Arrow batches, any number of times."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Source:
     """Data that can be streamed.
 
     parts: "all", or the parts that the source itself is divided into: "train", "valid", "test". Each gives tables of at
-    most BATCH_ROWS rows with an int64 column `_row`, the row's number in the source counted from 1, and notes what it
-    leaves out.
+    most BATCH_ROWS rows with an int64 column `_row`, the row's number in the source counted from 1, and notes the rows
+    that it skips.
     """
 
     format: str

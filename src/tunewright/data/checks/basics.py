@@ -10,7 +10,7 @@ from tunewright.data.checks.material import Material
 
 
 def rows_read(material: Material) -> list[Finding]:
-    """Rows read and used, and each reason for which some were left out."""
+    """Rows read and used, and each reason for which some were skipped."""
     manifest = material.manifest
     parts = ", ".join(f"{split} {material.prepared.rows(split):,}" for split in manifest.splits)
     found = [
@@ -21,13 +21,13 @@ def rows_read(material: Material) -> list[Finding]:
             count=manifest.used,
         )
     ]
-    for entry in manifest.left_out:
+    for entry in manifest.skipped:
         unreadable = "cannot be read" in entry.reason
         found.append(
             Finding(
-                code="unreadable" if unreadable else "left-out",
+                code="unreadable" if unreadable else "skipped-rows",
                 severity="warning",
-                title=f"{entry.count:,} rows were left out: {entry.reason}",
+                title=f"{entry.count:,} rows were skipped: {entry.reason}",
                 count=entry.count,
                 examples=entry.examples,
                 fix=entry.fix,
@@ -71,7 +71,7 @@ def missing_values(material: Material) -> list[Finding]:
             title=f"{len(gaps)} input columns have empty cells; {gaps[0].name!r} most, {share:.1%}",
             count=sum(column.missing for column in gaps),
             examples=[f"{column.name}: {column.missing:,} of {manifest.used:,} empty" for column in gaps[:3]],
-            fix="nothing need be done: numbers get the mean and a mark; leave a nearly empty column out with data.input",
+            fix="nothing need be done: numbers get the mean and a mark; exclude a nearly empty column with data.input",
         )
     ]
 
@@ -92,7 +92,7 @@ def constant_columns(material: Material) -> list[Finding]:
             title=f"{len(names)} input columns have the same value in every row",
             count=len(names),
             examples=[f"{name}: {material.table[name][0].as_py()!r}" for name in names[:3]],
-            fix=f"they tell nothing; leave {names[0]!r} out with data.input",
+            fix=f"they hold no information; exclude {names[0]!r} with data.input",
         )
     ]
 
@@ -132,7 +132,7 @@ def class_balance(material: Material) -> list[Finding]:
                     examples=absent[:3],
                     fix=f"tunewright run {material.recipe} data.split.by=stratified, or give more rows of these classes"
                     if labels is not None
-                    else "give more rows of these classes, or leave them out of the target",
+                    else "give more rows of these classes, or remove them from the target",
                 )
             )
     return found

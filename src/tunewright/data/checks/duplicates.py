@@ -1,4 +1,4 @@
-"""Rows that stand twice, exactly or nearly, and rows of the test that the training has seen."""
+"""Find duplicate rows, exact or near, and test rows that are also in the training split."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def near_duplicates(material: Material) -> list[Finding]:
 
 
 def leaks(prepared: Prepared, seed: int) -> list[Finding]:
-    """Rows of test and validation that stand in the training, exactly or nearly."""
+    """Rows of test and validation that are also in the training split, exactly or nearly."""
     material = Material(prepared, seed, "RECIPE")
     found = exact_duplicates(material) + near_duplicates(material)
     return [finding for finding in found if finding.code.endswith("-train")]  # as `_leaked` calls them
@@ -108,7 +108,7 @@ def _leaked(material: Material, groups: list[list[int]], how: str, code: str) ->
                     severity="problem"
                     if len(shared) > 0.01 * rows or (how == "exactly" and len(shared) > 0.001 * rows)
                     else "warning",
-                    title=f"{len(shared):,} of {rows:,} {split} rows stand {how} in the training split: the result will look better than it is",
+                    title=f"{len(shared):,} of {rows:,} {split} rows are {how} in the training split: the result will look better than it is",
                     count=len(shared),
                     examples=[f"{material.name_row(a)} and {material.name_row(b)}" for a, b in shared[:3]],
                     fix=f"remove the repetitions, or tunewright run {material.recipe} data.split.by=group data.split.column=COLUMN",

@@ -45,7 +45,7 @@ def recordings(material: Material) -> list[Finding]:
         (
             silent,
             "silent-recordings",
-            "nothing is to be heard (below −60 dB)",
+            "it is silent (below −60 dB)",
             "leave these rows out, or restore their files",
         ),
         (

@@ -1,4 +1,4 @@
-"""Interactions that were learned from although they came after those that are foretold."""
+"""Find training interactions that are later than those of the test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tunewright.recipe.schema import Data
 
 
 def known_future(material: Material) -> list[Finding]:
-    """Where rows say who, what and when: users of whom a row to be foretold is older than one that is learned from."""
+    """Users of whom a test row is older than a training row, where rows have a user, an item and a time."""
     manifest = material.manifest
     names = [column.name for column in manifest.columns]
     data = Data(source=manifest.source)
@@ -35,8 +35,8 @@ def known_future(material: Material) -> list[Finding]:
         Finding(
             code="known-future",
             severity="warning",
-            title=f"{late.sum() / asked.sum():.0%} of the test rows, of {those:,} users, are older than a row that the same user's "
-            "training has: what is foretold is partly the past",
+            title=f"{late.sum() / asked.sum():.0%} of the test rows, of {those:,} users, are older than a training row of the same "
+            "user: the model partly predicts the past",
             count=int(late.sum()),
             examples=[material.name_row(int(place)) for place in places[:3]],
             fix=f"data.split: {{by: within, order: {time}}}, or {{by: time, column: {time}}}",

@@ -1,7 +1,7 @@
-"""Leave out of a corpus what is not worth learning from: by rules, near duplicates, and what the evaluation texts hold.
+"""Remove texts from a corpus: those that break a quality rule, near duplicates, and texts that contain evaluation texts.
 
-The rows stream through twice, once to see which texts are alike and which are the evaluation's, once to leave rows out; each
-that is left out is counted under its reason, and three are named.
+The rows stream through twice, once to find near duplicates and the passages of evaluation texts, once to skip rows; each
+skipped row is counted under its reason, and three are named.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tunewright.recipe.schema import Clean
 Divided = tuple[pa.Table, np.ndarray]
 
 
-# Of a text its bands, and the passages of one of validation or test; None where nothing is to be held against it.
+# The MinHash bands of a text, and its passages if it is in validation or test; None where they are not needed.
 Marks = tuple[np.ndarray | None, np.ndarray | None]
 
 
 @dataclass
 class Cleaning:
-    """What was found in a first pass, for the second."""
+    """What the first pass found, for the second."""
 
     clean: Clean
     column: str
@@ -56,13 +56,13 @@ class Cleaning:
                     continue
                 keep[index] = False
                 text = shorten(table[self.column][index].as_py() or "", 40)
-                said, detail, fix = self._said(broken, place + index, text)
-                rejects.add(said, f"row {rows[index]}: {detail or text!r}", fix)
+                reason, detail, fix = self._reason(broken, place + index, text)
+                rejects.add(reason, f"row {rows[index]}: {detail or text!r}", fix)
             place += table.num_rows
             yield table.filter(pa.array(keep)), assigned[keep]
 
-    def _said(self, broken: str | None, place: int, text: str) -> tuple[str, str, str]:
-        """Why a text is left out: what is said of all such, more about this one, and how to have it otherwise."""
+    def _reason(self, broken: str | None, place: int, text: str) -> tuple[str, str, str]:
+        """Why a text is skipped: the reason, details of this text, and the setting that keeps it."""
         if broken is not None:
             name = broken.split(":")[0].split(", ")[1]
             return broken, "", f"data.clean.limits: {{{name}: null}} switches this rule off, a number changes it"
@@ -70,10 +70,10 @@ class Cleaning:
             fix = "data.clean.near_duplicates: false keeps them"
             return "nearly the same as an earlier text", f"as row {self.first[place]}: {shorten(text, 30)}", fix
         fix = "data.clean.contamination: false keeps them, and the result looks better than it is"
-        return "a run of 13 words of a validation or test text stands in it", "", fix
+        return "it contains 13 consecutive words of a validation or test text", "", fix
 
 
-def look_at(clean: Clean, column: str, divided: Iterable[Divided], engine: Engine) -> Cleaning:
+def find_repeats(clean: Clean, column: str, divided: Iterable[Divided], engine: Engine) -> Cleaning:
     """The first pass.
 
     Args:

@@ -52,7 +52,7 @@ def worked(engine: Engine, work: Callable[[S, P], R], shared: S, pieces: Iterabl
 
 def _ray() -> Any:
     """Ray, joined to the cluster that RAY_ADDRESS names, or else to workers that are started here."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage data is sent
     try:
         ray = import_module("ray")
     except ImportError:

@@ -1,7 +1,7 @@
 """A target with several classes in each row: a list in each cell, text divided by a sign, or a column of 0 and 1 for each.
 
 All three are stored as lists of texts. A row may have no class at all: an empty list, only zeros, or an empty text. A cell
-that is missing where others hold lists or zeros and ones is no answer, and its row is left out.
+that is missing where others hold lists or zeros and ones is no answer, and its row is skipped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tunewright.recipe.schema import Data
 LABELS = pa.list_(pa.string())
 # Tried in this order; a comma last, since names have commas inside them.
 SEPARATORS = ("|", ";", ",")
-# A sign divides cells when it stands in at least this share of those that are not empty.
+# A separator must occur in at least this share of the cells that are not empty.
 SHARE = 0.02
 JOINED = "labels"
 ON, OFF = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
@@ -39,10 +39,10 @@ class Separator:
 
 
 def find_separator(data: Data, name: str, tables: Iterable[pa.Table], file: str) -> Separator:
-    """The sign that divides the cells of a column: the recipe's, or the one that stands in them.
+    """The sign that divides the cells of a column: the recipe's, or the one that occurs in them.
 
     Raises:
-        DataError: the recipe names none, and none stands in the cells.
+        DataError: the recipe names none, and none occurs in the cells.
     """
     wanted = data.separator
     counts = dict.fromkeys([wanted] if wanted is not None else SEPARATORS, 0)
@@ -74,7 +74,7 @@ def split_cells(values: pa.ChunkedArray, sign: str) -> pa.ChunkedArray:
 
 
 def as_lists(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Lists of anything plain as lists of trimmed texts, each once, in the order in which they stand; nulls stay."""
+    """Lists of anything plain as lists of trimmed texts, each once, in their order; nulls stay."""
     cells = [
         None if cell is None else list(dict.fromkeys(name for entry in cell if entry is not None and (name := _name(entry))))
         for cell in values.to_pylist()

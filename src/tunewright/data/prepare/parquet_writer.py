@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from tunewright.checksums import file_facts
 from tunewright.data.column_types import Seen, sort_classes
-from tunewright.data.manifest import Column, Manifest, Rejects, TargetKind
+from tunewright.data.manifest import Column, Manifest, Rejects, SkippedRows, TargetKind
 from tunewright.data.prepare import splits
 from tunewright.data.prepared import load_prepared
 from tunewright.data.source import Source
@@ -106,10 +106,10 @@ def manifest_of(
 ) -> Manifest:
     """What is to be known of the rows that were written. Raises DataError when a split that the recipe asks for has none."""
     writer.close()
-    left_out = rejects.summary()
+    skipped = rejects.summary()
     rows = {name: count for name, count in writer.rows.items() if count}
     official = set(source.parts)
-    _require_rows(writer.rows, data, official, left_out)
+    _require_rows(writer.rows, data, official, skipped)
     classes, notes = None, list(notes)
     if target is not None and target_kind in ("category", "labels"):
         by_split = {name: writer.classes[name] for name in rows}
@@ -131,9 +131,9 @@ def manifest_of(
         target_kind=target_kind,
         target_reason=reason,
         classes=classes,
-        read=sum(rows.values()) + sum(entry.count for entry in left_out),
+        read=sum(rows.values()) + sum(entry.count for entry in skipped),
         used=sum(rows.values()),
-        left_out=left_out,
+        skipped=skipped,
         splits={name: _file_facts(writer.temporary / f"{name}.parquet", count) for name, count in rows.items()},
         split_rule=splits.describe(_drawn(data.split, target), official),
         notes=notes,
@@ -151,12 +151,12 @@ def _file_facts(path: Path, rows: int) -> dict[str, Any]:
     return {"rows": rows, "file": path.name, **file_facts(path)}
 
 
-def _require_rows(rows: dict[str, int], data: Data, official: set[str], left_out: list[Any]) -> None:
+def _require_rows(rows: dict[str, int], data: Data, official: set[str], skipped: list[SkippedRows]) -> None:
     """Raises DataError when a split that the recipe asks for would be empty."""
     wanted = {"train": True, "valid": data.split.valid > 0, "test": data.split.test > 0}
     for name, needed in wanted.items():
         if needed and rows[name] == 0:
-            reasons = "; ".join(f"{entry.count} left out: {entry.reason} ({entry.examples[0]})" for entry in left_out)
+            reasons = "; ".join(f"{entry.count} skipped: {entry.reason} ({entry.examples[0]})" for entry in skipped)
             raise DataError(
                 f"the {name} split would be empty" if sum(rows.values()) else "no usable row is left",
                 file=data.source,

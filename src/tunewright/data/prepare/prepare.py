@@ -31,7 +31,7 @@ from tunewright.data.column_types import (
 )
 from tunewright.data.manifest import Column, Rejects, TargetKind
 from tunewright.data.prepare import splits
-from tunewright.data.prepare.cleaning import look_at
+from tunewright.data.prepare.cleaning import find_repeats
 from tunewright.data.prepare.executor import Engine
 from tunewright.data.prepare.json_cells import read_json_cells
 from tunewright.data.prepare.multilabel import join_flags
@@ -47,7 +47,7 @@ from tunewright.data.prepare.target_column import (
 )
 from tunewright.data.prepared import Prepared, load_prepared
 from tunewright.data.recommendation.column_roles import role_columns, speaker_column
-from tunewright.data.recommendation.implicit_feedback import judge
+from tunewright.data.recommendation.implicit_feedback import binarize
 from tunewright.data.recommendation.k_core import keep_core
 from tunewright.data.source import ROW, Source
 from tunewright.data.sources.open import locate, open_source
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 VERSION = 2
 # Splits that divide the rows of each group.
 BY_EACH = ("within", "last")
-# With fewer voices than these a split by voice would often leave one of its parts empty.
+# With fewer speakers than these a split by speaker would often leave one of its parts empty.
 FEW_SPEAKERS = 10
 
 
@@ -85,15 +85,15 @@ def prepare(
         base: the folder from which a relative `data.source` counts.
         framing: how pictures in files get one size; None: by `data.resize`, or they have one.
         out: write to this folder, which must be new or empty, instead of the cache.
-        engine: who looks at the texts of `data.clean`; the result is the same.
-        progress: is told from time to time how many rows were written.
+        engine: where the texts of `data.clean` are processed; the result is the same.
+        progress: gets the number of rows that were written, from time to time.
 
     Raises:
         DataError: the data cannot be read or used, or a split would be empty.
         RunFailed: the result cannot be written.
     """
     settings = {
-        "data": data.model_dump(mode="json", exclude={"disjoint"}),  # which says nothing of the rows themselves
+        "data": data.model_dump(mode="json", exclude={"disjoint"}),  # which does not change the rows
         "seed": seed,
         "target": target_kind,
         "framing": framing.to_json() if framing else None,
@@ -117,7 +117,7 @@ def prepare(
             "the folder is not empty", file=out, expected="a new or empty folder", fix="choose another --out"
         )
     if data.mix:
-        data = data.model_copy(update={"limit": None})  # each of the sources has had its own
+        data = data.model_copy(update={"limit": None})  # the limits of the sources are applied already
     prepared = (load_prepared(folder) if out is None else None) or _build(
         source, data, seed, target_kind, fingerprint, folder, engine, progress
     )
@@ -142,7 +142,7 @@ def _build(
         source = join_flags(source, data.source, flags)
         data = data.model_copy(update={"target": source.target})
     if data.liked is not None:
-        source = judge(source, rating_column(data), data.liked, data.source)
+        source = binarize(source, rating_column(data), data.liked, data.source)
     if data.core is not None:
         source = keep_core(source, data, data.core)
     if target_kind == "structure":
@@ -205,7 +205,7 @@ def _build(
 
         cleaning = None
         if data.clean is not None:
-            cleaning = look_at(data.clean, _cleaned_column(columns, inputs, data), divided(Rejects()), engine)
+            cleaning = find_repeats(data.clean, _cleaned_column(columns, inputs, data), divided(Rejects()), engine)
         rows = divided(rejects)
         for kept, assigned in cleaning.kept(rows, rejects) if cleaning is not None else rows:
             writer.write(kept, assigned)
@@ -244,12 +244,12 @@ def _require_plain_split(data: Data, columns: dict[str, Column], target: str | N
 
 
 def _usual_split(split: Split, source: Source, columns: dict[str, Column], seen: dict[str, Seen]) -> Split:
-    """How rows are divided where the recipe does not say: at random, but no voice stands on both sides of a split."""
+    """How rows are divided where the recipe does not say: at random, but no speaker is in two splits."""
     speaker = speaker_column(columns)
     if source.format != "speech" or speaker is None:
         return split.model_copy(update={"by": "random"})
-    voices = seen[speaker].distinct if speaker in seen else None
-    if voices is not None and len(voices) < FEW_SPEAKERS:
+    speakers = seen[speaker].distinct if speaker in seen else None
+    if speakers is not None and len(speakers) < FEW_SPEAKERS:
         return split.model_copy(update={"by": "random"})
     return split.model_copy(update={"by": "group", "column": speaker})
 

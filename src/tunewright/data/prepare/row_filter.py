@@ -22,7 +22,7 @@ PARTS = ("train", "all", "valid", "test")
 def usable_rows(
     table: pa.Table, columns: dict[str, Column], used: set[Any], target: str | None, rejects: Rejects
 ) -> pa.Table:
-    """The rows that can be used, with every column as its kind is stored; what is left out is counted and named."""
+    """The rows that can be used, with every column as its kind is stored; skipped rows are counted and named."""
     keep = np.ones(table.num_rows, dtype=bool)
     stored: dict[str, Any] = {ROW: table[ROW]}
     for name, column in columns.items():
@@ -36,7 +36,7 @@ def usable_rows(
                     name,
                     f"{name} is not a number",
                     rejects,
-                    f"correct these cells, or leave {name!r} out of data.input",
+                    f"correct these cells, or remove {name!r} from data.input",
                 )
                 keep &= ~bad
         elif column.kind == "labels":

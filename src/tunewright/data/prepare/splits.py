@@ -161,7 +161,7 @@ def by_time(split: Split, values: np.ndarray) -> ByTime:
 
 
 def describe(split: Split, official: set[str]) -> str:
-    """The rule in one sentence, to stand beside every number."""
+    """The rule in one sentence, shown with every result."""
     ways: dict[str | None, str] = {
         "random": "at random",
         "stratified": "at random within each class",

@@ -34,11 +34,11 @@ def role_columns(data: Data, names: Iterable[str]) -> tuple[str | None, str | No
     """
     known = list(names)
     found: list[str | None] = []
-    for role, given, usual in (("user", data.user, USER_NAMES), ("item", data.item, ITEM_NAMES)):
-        if given is not None and given not in known:
-            raise missing_column(f"data.{role}", given, known, data.source)
+    for role, named, usual in (("user", data.user, USER_NAMES), ("item", data.item, ITEM_NAMES)):
+        if named is not None and named not in known:
+            raise missing_column(f"data.{role}", named, known, data.source)
         fitting = [name for wanted in usual for name in known if name.lower() == wanted]
-        found.append(given or next(iter(fitting), None))
+        found.append(named or next(iter(fitting), None))
     if found[0] is not None and found[0] == found[1]:
         raise DataError(
             "one column cannot say both who and what",

@@ -17,8 +17,8 @@ from tunewright.recipe.schema import Liked
 NO, YES = "no", "yes"
 
 
-def judge(source: Source, column: str, liked: Liked, file: str) -> Source:
-    """The source with "yes" and "no" in place of a column of numbers; rows that are neither are left out and counted.
+def binarize(source: Source, column: str, liked: Liked, file: str) -> Source:
+    """The source with "yes" and "no" in place of a column of numbers; rows that are neither are skipped and counted.
 
     Raises:
         DataError: there is no such column.
@@ -29,13 +29,13 @@ def judge(source: Source, column: str, liked: Liked, file: str) -> Source:
         raise missing_column("data.target", column, names, file)
     return replace(
         source,
-        parts={name: partial(_judged, batches, column, liked) for name, batches in source.parts.items()},
+        parts={name: partial(_binarized, batches, column, liked) for name, batches in source.parts.items()},
         known={**source.known, column: Column(name=column, kind="category")},
         target=column,
     )
 
 
-def _judged(batches: Batches, column: str, liked: Liked, rejects: Rejects) -> Iterator[pa.Table]:
+def _binarized(batches: Batches, column: str, liked: Liked, rejects: Rejects) -> Iterator[pa.Table]:
     for table in batches(rejects):
         values = _numbers(table[column])
         yes, no = values >= liked.at_least, values < liked.at_least
@@ -44,8 +44,8 @@ def _judged(batches: Batches, column: str, liked: Liked, rejects: Rejects) -> It
         _note(table, column, np.isnan(values), "holds no number", rejects)
         _note(table, column, ~np.isnan(values) & ~yes & ~no, "is neither liked nor disliked", rejects)
         place = table.column_names.index(column)
-        judged = table.set_column(place, column, pa.array(np.where(yes, YES, NO)))
-        yield judged.filter(pa.array(yes | no))
+        binarized = table.set_column(place, column, pa.array(np.where(yes, YES, NO)))
+        yield binarized.filter(pa.array(yes | no))
 
 
 def _numbers(cells: pa.ChunkedArray) -> np.ndarray:

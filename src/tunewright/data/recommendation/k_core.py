@@ -20,7 +20,7 @@ from tunewright.recipe.schema import Data
 
 def keep_core(source: Source, data: Data, least: int) -> Source:
     """The source without users and items that have fewer than `least` interactions, over and over until none has; rows are
-    counted as left out. What a source calls its test is filtered alike.
+    counted as skipped. What a source calls its test is filtered alike.
 
     Raises:
         DataError: it is not seen who and what there is, or nothing is left.
@@ -44,12 +44,12 @@ def keep_core(source: Source, data: Data, least: int) -> Source:
         values.append(encoded.dictionary)
     kept = np.ones(len(numbers[0]), bool)
     while True:
-        few = np.zeros(len(kept), bool)
+        rare = np.zeros(len(kept), bool)
         for places, names in zip(numbers, values, strict=True):
-            few |= np.bincount(places[kept], minlength=len(names))[places] < least
-        if not (few & kept).any():
+            rare |= np.bincount(places[kept], minlength=len(names))[places] < least
+        if not (rare & kept).any():
             break
-        kept &= ~few
+        kept &= ~rare
     if not kept.any():
         raise DataError(
             f"no user and no item has {least} interactions with those that have as many",

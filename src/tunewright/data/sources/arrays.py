@@ -26,7 +26,7 @@ IDX_PARTS = {"train": "train", "t10k": "test", "test": "test", "valid": "valid"}
 NPZ_SPLITS = {"all": "", "train": "_train", "valid": "_valid", "test": "_test"}
 NPZ_NAMES = {f"{what}{ending}" for what in "xy" for ending in NPZ_SPLITS.values()}
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-# Bytes from the end of a zip archive in which the end of its directory stands, and of the shortest entry there.
+# Bytes from the end of a zip archive that hold the end of its directory, and of the shortest entry there.
 ZIP_TAIL = 1 << 17
 ZIP_ENTRY = 47
 CHUNK = 1 << 20
@@ -143,7 +143,7 @@ def read_idx(path: Path, *, labelled: bool) -> Source:
             raise DataError(
                 "the images have no file of labels",
                 file=file,
-                expected=f"{prefix}-labels-idx1-ubyte beside it",
+                expected=f"{prefix}-labels-idx1-ubyte in the same folder",
                 fix="add the file, or set data.labelled: false",
             )
         pairs[IDX_PARTS.get(prefix, "all")] = (file, labels if labelled else None)
@@ -213,7 +213,7 @@ def read_npz(path: Path, *, labelled: bool) -> Source:
         inputs, labels = arrays[f"x{ending}"], arrays.get(f"y{ending}")
         if labelled and labels is None:
             raise DataError(
-                f"there is no y{ending} beside x{ending}",
+                f"x{ending} has no y{ending}",
                 file=path,
                 found=", ".join(arrays),
                 expected=f"y{ending}",

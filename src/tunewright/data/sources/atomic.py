@@ -56,7 +56,7 @@ def read_atomic(folder: Path) -> Source:
     for file in sides.values():
         if file.key not in interactions.kinds:
             raise DataError(
-                f"{file.key!r} stands first in {file.path.name}, and the interactions have no such column",
+                f"{file.key!r} is the first column of {file.path.name}, and the interactions have no such column",
                 file=interactions.path,
                 found=", ".join(interactions.kinds),
                 fix="let the first column be the one that joins them",
@@ -86,7 +86,7 @@ def _header(path: Path) -> _File:
         name, _, kind = entry.rpartition(":")
         if name and name in kinds:
             raise DataError(
-                f"the column name {name!r} stands twice",
+                f"the column name {name!r} occurs twice",
                 file=path,
                 place="line 1",
                 expected="a name of its own for each column",
@@ -101,7 +101,7 @@ def _header(path: Path) -> _File:
                 place="line 1",
                 found=first[:80],
                 expected="NAME:TYPE for each column, of the types token, token_seq and float",
-                fix="correct the line, or leave the column out",
+                fix="correct the line, or remove the column",
             )
     return _File(path=path, kinds=kinds)
 

@@ -31,7 +31,7 @@ def read_delimited(path: Path, format: str) -> Source:
     """A CSV or TSV file, gzipped or not; its first line names the columns.
 
     Raises:
-        DataError: no header, names that stand twice, another encoding than UTF-8.
+        DataError: no header, duplicate column names, another encoding than UTF-8.
     """
     delimiter = "\t" if format == "tsv" else ","
     names = _header(path, delimiter)
@@ -58,7 +58,7 @@ def _header(path: Path, delimiter: str) -> list[str]:
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(
-            f"the column name {twice[0]!r} stands twice",
+            f"the column name {twice[0]!r} occurs twice",
             file=path,
             place="line 1",
             found=delimiter.join(names),
@@ -154,7 +154,7 @@ def _require_text(path: Path) -> str:
 
 
 def _line_of(path: Path, place: int) -> int:
-    """The line in which the byte at a place stands, counted from 1."""
+    """The line of the byte at an offset, counted from 1."""
     number = 1
     with open_text(path) as file:
         while place > 0 and (chunk := file.read(min(BLOCK_BYTES, place))):

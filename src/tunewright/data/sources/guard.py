@@ -76,16 +76,16 @@ class Guard:
         if number := self._process.stdout.read(8):
             return int.from_bytes(number, "little")
         self._ended = True
-        told = self._process.stderr.read()
+        message = self._process.stderr.read()
         if status := self._process.wait():
-            self._raise(status, told)
+            self._raise(status, message)
         return None
 
-    def _raise(self, status: int, told: bytes) -> None:
+    def _raise(self, status: int, message: bytes) -> None:
         try:
-            facts: list[Any] = json.loads(told)
+            facts: list[Any] = json.loads(message)
         except ValueError:
-            facts = [None, told.decode(errors="replace")]
+            facts = [None, message.decode(errors="replace")]
         file, found = facts
         if status == decoding.COLUMNS:
             COLUMNS.require(found, "the table has too many columns", file=file)

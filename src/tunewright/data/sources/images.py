@@ -92,7 +92,7 @@ def picture_column(
     """How pictures are stored: in one size and with one number of channels, both seen from their headers.
 
     Args:
-        pictures: a name for people, and a file or its bytes; what cannot be read is passed over here, and left out later.
+        pictures: a name for people, and a file or its bytes; what cannot be read is ignored here, and skipped later.
 
     Raises:
         DataError: not one can be read, or they have different sizes and there is no framing.

@@ -192,7 +192,7 @@ def _require_whole_characters(record: dict[str, Any], path: Path, number: int) -
             json.dumps([key, value], ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise DataError(
-                "half of a character stands alone, which is no text",
+                "half of a surrogate pair stands alone, which is not text",
                 file=path,
                 place=f"line {number}, column {key!r}",
                 found=f"\\u{ord(error.object[error.start]):04x}",

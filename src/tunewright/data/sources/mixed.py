@@ -44,11 +44,11 @@ def mix_sources(parts: Sequence[Named]) -> Source:
                 place="data.mix",
                 found="; ".join(f"{one.name}: {', '.join(sorted(one.source.parts))}" for one in (first, part)),
                 expected="all of them with test rows of their own, or none",
-                fix="leave one out, or keep its texts in a file of your own",
+                fix="remove one, or keep its texts in a file of your own",
             )
     if len({part.name for part in parts}) < len(parts):
         raise DataError(
-            "a source stands twice in the mix",
+            "a source occurs twice in the mix",
             place="data.mix",
             found=", ".join(part.name for part in parts),
             fix="give it once, with another weight",

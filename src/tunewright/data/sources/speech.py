@@ -85,13 +85,13 @@ def read_speech(path: Path) -> Source:
     return replace(
         source,
         format="speech",
-        parts={name: partial(_heard, part, table.parent) for name, part in source.parts.items()},
+        parts={name: partial(_with_recordings, part, table.parent) for name, part in source.parts.items()},
         files=[table, *(file for file in dict.fromkeys(file for file, _ in files) if _is_file(file))],
         known={**source.known, **known},
     )
 
 
-def _heard(batches: Batches, folder: Path, rejects: Rejects) -> Iterator[pa.Table]:
+def _with_recordings(batches: Batches, folder: Path, rejects: Rejects) -> Iterator[pa.Table]:
     for table in batches(rejects):
         start = 0
         sounds: list[bytes | None] = []
@@ -130,7 +130,7 @@ def _with_sound(table: pa.Table, sounds: list[bytes | None]) -> pa.Table:
     keep = [sound is not None for sound in sounds]
     seconds = [len(sound or b"") / SAMPLE_BYTES / RATE for sound in sounds]
     place = table.column_names.index(AUDIO)
-    heard = table.set_column(place, AUDIO, pa.array(sounds, pa.binary()))
-    if SECONDS in heard.column_names:
-        heard = heard.drop_columns([SECONDS])
-    return heard.append_column(SECONDS, pa.array(seconds, pa.float64())).filter(pa.array(keep))
+    decoded = table.set_column(place, AUDIO, pa.array(sounds, pa.binary()))
+    if SECONDS in decoded.column_names:
+        decoded = decoded.drop_columns([SECONDS])
+    return decoded.append_column(SECONDS, pa.array(seconds, pa.float64())).filter(pa.array(keep))

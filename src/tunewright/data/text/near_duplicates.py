@@ -102,7 +102,7 @@ class NearTexts:
             same = np.flatnonzero(values[order][1:] == values[order][:-1])
             for index in same:
                 one, other = root(int(order[index])), root(int(order[index + 1]))
-                # The earlier one stands for both.
+                # The earlier one represents both.
                 first[max(one, other)] = min(one, other)
         return {self._places[i]: self._places[root(i)] for i in range(count) if root(i) != i}
 
@@ -124,7 +124,7 @@ class Passages:
         self._parts = []
 
     def in_text(self, text: str) -> bool:
-        """Whether one of them stands in a text."""
+        """Whether a text contains one of them."""
         found = passages_of(text) if len(self._known) else None
         if found is None:
             return False

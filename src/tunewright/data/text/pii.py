@@ -191,19 +191,19 @@ RULES: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
 
 
 def token_of(kind: str, number: int) -> str:
-    """What stands in a redacted text: [EMAIL_1]; no sign that CSV or JSON would have to escape."""
+    """The placeholder in a redacted text: [EMAIL_1]; no sign that CSV or JSON would have to escape."""
     word = "".join(sign for sign in kind.split(" (")[0].upper() if sign.isalnum() or sign == " ").replace(" ", "_")
     return f"[{word}_{number}]"
 
 
 @dataclass
 class Redaction:
-    """Which token stands for what: the same value has the same token throughout."""
+    """The token of each value: the same value has the same token throughout."""
 
     tokens: dict[str, str]
-    """From the token to what it stands for."""
+    """From the token to its value."""
     counts: dict[str, int] = field(default_factory=dict)
-    """How many different values of each kind were given a token."""
+    """How many different values of each kind have a token."""
 
     def __post_init__(self) -> None:
         self._known = {value: token for token, value in self.tokens.items()}

@@ -1,7 +1,7 @@
-"""Presidio beside the rules of our own: names, places and dates by a spaCy model, and numbers of many countries.
+"""Find personal data by Presidio in addition to our own rules: names, places and dates by a spaCy model, and numbers of many countries.
 
 Neither Presidio nor spaCy comes with Tunewright. The spaCy model is one that is installed; nothing is downloaded. Without one only
-what Presidio knows by patterns is found, which the caller is told.
+what Presidio knows by patterns is found, which the caller gets to know.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def presidio(language: str, say: Callable[[str], None]) -> Finder:
 
     Args:
         language: two letters, such as en or zh.
-        say: is told which model looks for names.
+        say: gets a sentence about which model looks for names.
 
     Raises:
         RecipeError: Presidio is not installed.

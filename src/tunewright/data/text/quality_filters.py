@@ -1,6 +1,6 @@
 """Which texts of a web corpus are worth learning from: the rules of two published corpora, each with its threshold.
 
-A text that breaks a rule is left out and counted under that rule. Every threshold can be changed or switched off by its name,
+A text that breaks a rule is skipped and counted under that rule. Every threshold can be changed or switched off by its name,
 `data.clean.limits`. Sources: Rae et al. 2021, "Scaling language models: methods, analysis & insights from training Gopher",
 section A.1.1 and table A1; Penedo et al. 2024, "The FineWeb datasets", section 3.6.
 
@@ -153,12 +153,12 @@ RULES: dict[str, dict[str, Rule]] = {
             says=f"fewer than {{limit:g}} of the words {', '.join(sorted(STOP_WORDS))}",
         ),
         "repeated_lines": Rule(
-            measure=_repeated_lines, limit=0.3, says="more than {limit:.0%} of the lines stand twice"
+            measure=_repeated_lines, limit=0.3, says="more than {limit:.0%} of the lines are duplicates"
         ),
         "repeated_line_characters": Rule(
             measure=_repeated_line_characters,
             limit=0.2,
-            says="more than {limit:.0%} of the characters are in lines that stand twice",
+            says="more than {limit:.0%} of the characters are in duplicate lines",
         ),
         "commonest_2": Rule(
             measure=_commonest(2), limit=0.2, says="one run of 2 words is more than {limit:.0%} of the text"
@@ -180,7 +180,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "line_characters_twice": Rule(
             measure=_repeated_line_characters,
             limit=0.1,
-            says="more than {limit:.0%} of the characters are in lines that stand twice",
+            says="more than {limit:.0%} of the characters are in duplicate lines",
         ),
         "short_lines": Rule(
             measure=_lines_with(lambda line: len(line) < 30),

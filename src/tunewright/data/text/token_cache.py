@@ -36,7 +36,7 @@ def token_file(key: str, parts: Iterable[tuple[list[np.ndarray], np.ndarray]], *
     """The set of that key, written where it is not there yet, or not whole.
 
     Args:
-        parts: texts with their row numbers, a few at a time; texts without tokens are left out.
+        parts: texts with their row numbers, a few at a time; texts without tokens are skipped.
         pieces: how many tokens there are to choose from.
     """
     folder = cache_dir() / "tokens" / key

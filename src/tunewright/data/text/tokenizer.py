@@ -113,7 +113,7 @@ class TokenizerFacts:
     bytes_per_token: float
     """UTF-8 bytes of the texts for each token, special ones not counted: more is shorter."""
     unknown_rate: float
-    """The share of the tokens that stand for what it does not know."""
+    """The share of the tokens that are unknown tokens."""
     texts: int
     """How many texts were measured."""
     longest: list[str]
@@ -139,7 +139,7 @@ def wordpiece(*, vocabulary: Size | None = None, lowercase: bool = True) -> Trai
             trainers.WordPieceTrainer(
                 vocab_size=size,
                 min_frequency=LEAST,
-                special_tokens=[*style.special, *inside],  # given before, so that their ids do not depend on chance
+                special_tokens=[*style.special, *inside],  # listed first, so that their ids are fixed
                 initial_alphabet=first,
                 limit_alphabet=len(first),
                 show_progress=False,
@@ -241,9 +241,9 @@ def build_trainer(named: Named) -> Trainer:
     Raises:
         RecipeError: no such tokenizer or option.
     """
-    name, given = parse_named(named, PLACE)
+    name, options = parse_named(named, PLACE)
     function = choose(TOKENIZERS, name, PLACE)
-    return function(**check_options(function, given, f"{PLACE}.{name}"))
+    return function(**check_options(function, options, f"{PLACE}.{name}"))
 
 
 def trained_tokenizer(

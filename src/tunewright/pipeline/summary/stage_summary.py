@@ -29,7 +29,7 @@ def describe_data(prepared: Prepared) -> dict[str, Any]:
         "rows": {split: prepared.rows(split) for split in ("train", "valid", "test")},
         "read": manifest.read,
         "used": manifest.used,
-        "left_out": [asdict(entry) for entry in manifest.left_out],
+        "left_out": [asdict(entry) for entry in manifest.skipped],
         "input": manifest.input,
         "target": manifest.target,
         "target_reason": manifest.target_reason,
