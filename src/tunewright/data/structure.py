@@ -7,7 +7,7 @@ record, and null where no value has been seen. `[{"bbox": ["number"], "label": "
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -145,7 +145,7 @@ class CommonForm:
         return self._forms[int(np.argmax(self._counts))] if self._forms else None
 
 
-def fit(value: Any, form: Form, place: str = "") -> Any:
+def fit(value: object, form: Form, place: str = "") -> object:
     """Return a value of JSON as its column stores it: numbers as float, absent fields as None.
 
     Args:
@@ -167,7 +167,7 @@ def fit(value: Any, form: Form, place: str = "") -> Any:
         return {name: fit(record.get(name), inner, f"{place}.{name}") for name, inner in form.items()}
     found = None if is_structured(value) else _plain_form(value)
     if found == INTEGER and form == NUMBER:
-        return float(value)
+        return float(cast("int", value))
     if found is None or found != form:
         raise ValueError(f"{place.lstrip('.') or 'the cell'} holds {shorten(value, 30)!r} instead of {describe(form)}")
     return value

@@ -1,12 +1,14 @@
-"""What is wrong with recordings: too loud, silent, of another rate, with other words than the table says, voices on both sides."""
+"""Find faulty recordings: too loud, silent, of another sample rate, with a wrong transcript, or speakers in several splits."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from tunewright.data.audio.decode import CLIPPED, RATE
-from tunewright.data.checks.finding import Finding
+from tunewright.data.checks.finding import Finding, Severity
 from tunewright.data.checks.material import Material
 from tunewright.data.recommendation.column_roles import speaker_column
 from tunewright.data.sources.speech import AUDIO
@@ -22,6 +24,18 @@ NARROW = 0.62
 MOST = 20_000
 
 
+@dataclass(frozen=True)
+class _Problem:
+    """Something wrong with some of the recordings that were looked at."""
+
+    where: np.ndarray
+    """[N] bool."""
+    code: str
+    what: str
+    fix: str
+    severity: Severity = "problem"
+
+
 def recordings(material: Material) -> list[Finding]:
     """Recordings that were too loud for their format, silent ones, those whose high half of the spectrum is empty among others
     that have one, and those with more or fewer letters a second than anybody says."""
@@ -32,63 +46,69 @@ def recordings(material: Material) -> list[Finding]:
     facts = np.stack([_measured(cell.as_py()) for cell in taken[AUDIO]])
     limit, loudness, seconds, reach = facts.T
     silent = loudness < SILENT
+    found = _sound_problems(limit, silent, reach)
+    if TEXT in taken.column_names:
+        found += _text_problems(taken[TEXT].to_pylist(), seconds, silent)
+    return [
+        Finding(
+            code=problem.code,
+            severity=problem.severity,
+            title=f"{problem.where.sum():,} recordings: {problem.what}",
+            count=int(problem.where.sum()),
+            examples=[material.name_row(int(place)) for place in places[problem.where][:3]],
+            fix=problem.fix,
+        )
+        for problem in found
+        if problem.where.any()
+    ]
+
+
+def _sound_problems(limit: np.ndarray, silent: np.ndarray, reach: np.ndarray) -> list[_Problem]:
     narrow = ~silent & (reach < NARROW)
     if narrow.sum() == (~silent).sum():
         narrow[:] = False  # all of them are so
-    found = [
-        (
+    return [
+        _Problem(
             limit > CLIPPED,
             "clipped-recordings",
             f"more than {CLIPPED:.0%} of the samples are at the format's limit: the recording was too loud",
-            "record these again, softer, or leave them out",
+            "record these again at a lower level, or remove them",
         ),
-        (
-            silent,
-            "silent-recordings",
-            "it is silent (below −60 dB)",
-            "leave these rows out, or restore their files",
+        _Problem(
+            silent, "silent-recordings", "they are silent (below −60 dB)", "remove these rows, or restore their files"
         ),
-        (
+        _Problem(
             narrow,
             "narrow-recordings",
             f"nothing is above {RATE / 2 * NARROW:,.0f} Hz: recorded at about half of {RATE:,} samples a second, unlike the others",
             "keep both kinds in training and test alike, or record again",
         ),
     ]
-    if TEXT in taken.column_names:
-        letters = np.array([len("".join((text or "").split())) for text in taken[TEXT].to_pylist()])
-        rates = letters / np.maximum(seconds, 1e-3)
-        found += [
-            (
-                letters == 0,
-                "recordings-without-words",
-                "the table has no words for the recording",
-                "write them, or leave the rows out",
-            ),
-            (
-                rates > MOST_LETTERS,
-                "too-many-letters",
-                f"more than {MOST_LETTERS:g} letters a second: the words are another recording's, or its rate is wrong",
-                "check these rows' words and files",
-            ),
-            (
-                (rates < LEAST_LETTERS) & (letters > 0) & ~silent,
-                "too-few-letters",
-                f"fewer than {LEAST_LETTERS:g} letters a second: words are missing, or much of it is silence",
-                "check these rows' words, or cut the silence away",
-            ),
-        ]
+
+
+def _text_problems(texts: list[str | None], seconds: np.ndarray, silent: np.ndarray) -> list[_Problem]:
+    letters = np.array([len("".join((text or "").split())) for text in texts])
+    rates = letters / np.maximum(seconds, 1e-3)
     return [
-        Finding(
-            code=code,
-            severity="warning" if code == "too-few-letters" else "problem",
-            title=f"{where.sum():,} recordings: {what}",
-            count=int(where.sum()),
-            examples=[material.name_row(int(place)) for place in places[where][:3]],
-            fix=fix,
-        )
-        for where, code, what, fix in found
-        if where.any()
+        _Problem(
+            letters == 0,
+            "recordings-without-words",
+            "the table has no words for the recording",
+            "write them, or remove the rows",
+        ),
+        _Problem(
+            rates > MOST_LETTERS,
+            "too-many-letters",
+            f"more than {MOST_LETTERS:g} letters a second: the words are another recording's, or its rate is wrong",
+            "check these rows' words and files",
+        ),
+        _Problem(
+            (rates < LEAST_LETTERS) & (letters > 0) & ~silent,
+            "too-few-letters",
+            f"fewer than {LEAST_LETTERS:g} letters a second: words are missing, or much of it is silence",
+            "check these rows' words, or cut the silence away",
+            "warning",
+        ),
     ]
 
 

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tunewright.checksums import file_facts
-from tunewright.data.column_types import Seen, sort_classes
-from tunewright.data.manifest import Column, Manifest, Rejects, SkippedRows, TargetKind
+from tunewright.data.column_types import sort_classes
+from tunewright.data.manifest import Column, Manifest, Rejects, SkippedRows
 from tunewright.data.prepare import splits
+from tunewright.data.prepare.layout import Layout
 from tunewright.data.prepared import load_prepared
-from tunewright.data.source import Source
 from tunewright.errors import DataError
 from tunewright.files import sweep, sync_file, sync_folder, write_record
 from tunewright.recipe.schema import Data, Split
@@ -90,28 +90,16 @@ class Writer:
         shutil.rmtree(self.temporary, ignore_errors=True)
 
 
-def manifest_of(
-    source: Source,
-    data: Data,
-    fingerprint: str,
-    columns: dict[str, Column],
-    seen: dict[str, Seen],
-    inputs: list[str],
-    target: str | None,
-    target_kind: TargetKind | None,
-    reason: str,
-    writer: Writer,
-    rejects: Rejects,
-    notes: list[str],
-) -> Manifest:
-    """What is to be known of the rows that were written. Raises DataError when a split that the recipe asks for has none."""
+def manifest_of(layout: Layout, fingerprint: str, writer: Writer, rejects: Rejects) -> Manifest:
+    """Describe the rows that were written. Raises DataError when a split that the recipe asks for has none."""
+    source, data, target = layout.source, layout.data, layout.target
     writer.close()
     skipped = rejects.summary()
     rows = {name: count for name, count in writer.rows.items() if count}
     official = set(source.parts)
     _require_rows(writer.rows, data, official, skipped)
-    classes, notes = None, list(notes)
-    if target is not None and target_kind in ("category", "labels"):
+    classes, notes = None, list(layout.notes)
+    if target.class_column is not None:
         by_split = {name: writer.classes[name] for name in rows}
         classes = sort_classes({value for values in by_split.values() for value in values})
         for name, values in by_split.items():
@@ -125,17 +113,17 @@ def manifest_of(
         source=data.source,
         format=source.format,
         files=[{"path": str(file), **file_facts(file)} for file in source.files],
-        columns=[replace(column, missing=writer.missing[name]) for name, column in columns.items()],
-        input=inputs,
-        target=target,
-        target_kind=target_kind,
-        target_reason=reason,
+        columns=[replace(column, missing=writer.missing[name]) for name, column in layout.columns.items()],
+        input=layout.inputs,
+        target=target.column,
+        target_kind=target.kind,
+        target_reason=target.reason,
         classes=classes,
         read=sum(rows.values()) + sum(entry.count for entry in skipped),
         used=sum(rows.values()),
         skipped=skipped,
         splits={name: _file_facts(writer.temporary / f"{name}.parquet", count) for name, count in rows.items()},
-        split_rule=splits.describe(_drawn(data.split, target), official),
+        split_rule=splits.describe(_drawn(data.split, target.column), official),
         notes=notes,
         licence=source.licence,
         citation=source.citation,

@@ -10,60 +10,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING
 
 from tunewright.checksums import known_sha256
-from tunewright.data.column_types import (
-    Seen,
-    choose_inputs,
-    choose_target,
-    infer_columns,
-    missing_column,
-    possible_targets,
-    settle_lists,
-)
 from tunewright.data.manifest import Column, Rejects, TargetKind
-from tunewright.data.prepare import splits
-from tunewright.data.prepare.cleaning import find_repeats
+from tunewright.data.prepare.assigners import assigners
+from tunewright.data.prepare.cleaning import Divided, find_repeats
 from tunewright.data.prepare.executor import Engine
-from tunewright.data.prepare.json_cells import read_json_cells
-from tunewright.data.prepare.multilabel import join_flags
+from tunewright.data.prepare.layout import Layout, plan_layout
 from tunewright.data.prepare.parquet_writer import Writer, manifest_of
-from tunewright.data.prepare.row_filter import PARTS, all_rows, limited, usable_rows
-from tunewright.data.prepare.target_column import (
-    labels_column,
-    rating_column,
-    require_few_classes,
-    structure_column,
-    target_column,
-    without_strata,
-)
+from tunewright.data.prepare.row_filter import PARTS, limited, usable_rows
+from tunewright.data.prepare.target_column import require_few_classes
 from tunewright.data.prepared import Prepared, load_prepared
-from tunewright.data.recommendation.column_roles import role_columns, speaker_column
-from tunewright.data.recommendation.implicit_feedback import binarize
-from tunewright.data.recommendation.k_core import keep_core
-from tunewright.data.source import ROW, Source
 from tunewright.data.sources.open import locate, open_source
 from tunewright.errors import ArtifactError, DataError, RunFailed
 from tunewright.files import cache_dir, identity_of, write_atomic
-from tunewright.recipe.schema import Data, Split
+from tunewright.recipe.schema import Data
 
 if TYPE_CHECKING:
     from tunewright.data.image.resize_crop import Framing
 
 # Raised when the way data is prepared changes, so that no run uses what an older version prepared.
 VERSION = 2
-# Splits that divide the rows of each group.
-BY_EACH = ("within", "last")
-# With fewer speakers than these a split by speaker would often leave one of its parts empty.
-FEW_SPEAKERS = 10
 
 
 def prepare(
@@ -92,7 +61,7 @@ def prepare(
         DataError: the data cannot be read or used, or a split would be empty.
         RunFailed: the result cannot be written.
     """
-    settings = {
+    settings: dict[str, object] = {
         "data": data.model_dump(mode="json", exclude={"disjoint"}),  # which does not change the rows
         "seed": seed,
         "target": target_kind,
@@ -119,7 +88,7 @@ def prepare(
     if data.mix:
         data = data.model_copy(update={"limit": None})  # the limits of the sources are applied already
     prepared = (load_prepared(folder) if out is None else None) or _build(
-        source, data, seed, target_kind, fingerprint, folder, engine, progress
+        plan_layout(source, data, target_kind), seed, fingerprint, folder, engine, progress
     )
     if shortcut is not None and out is None:
         write_atomic(shortcut, fingerprint)
@@ -127,95 +96,18 @@ def prepare(
 
 
 def _build(
-    source: Source,
-    data: Data,
-    seed: int,
-    target_kind: TargetKind | None,
-    fingerprint: str,
-    folder: Path,
-    engine: Engine,
-    progress: Callable[[int], None] | None,
+    layout: Layout, seed: int, fingerprint: str, folder: Path, engine: Engine, progress: Callable[[int], None] | None
 ) -> Prepared:
-    """Both passes, in a temporary folder that gets its name when all of it is written."""
-    flags = data.target if target_kind == "labels" and isinstance(data.target, list) else None
-    if flags is not None:
-        source = join_flags(source, data.source, flags)
-        data = data.model_copy(update={"target": source.target})
-    if data.liked is not None:
-        source = binarize(source, rating_column(data), data.liked, data.source)
-    if data.core is not None:
-        source = keep_core(source, data, data.core)
-    if target_kind == "structure":
-        source = read_json_cells(source, data.limit)
-    source = replace(source, known=settle_lists(source.known, target_kind))
-    columns, seen = infer_columns(
-        all_rows(source, data.limit),
-        dict(source.known),
-        partial(possible_targets, data, source.known, source.target),
-    )
-    notes: list[str] = []
-    target, reason = (None, "not wanted: the data is used without labels")
-    if target_kind is not None:
-        target, reason = choose_target(data, columns, source.target, data.source, target_kind)
-        if target_kind == "labels":
-            rows = all_rows(source, data.limit)
-            columns[target], how = labels_column(columns[target], rows, data)
-            reason = f"the columns {', '.join(flags)}, named in the recipe" if flags else f"{reason}; {how}"
-            data, notes = without_strata(data)
-        elif target_kind == "structure":
-            columns[target] = structure_column(columns[target], data)
-        else:
-            columns[target] = target_column(columns[target], target_kind, seen.get(target), data)
-    inputs = choose_inputs(data, columns, target, data.source)
-    if data.split.by is None:
-        data = data.model_copy(update={"split": _usual_split(data.split, source, columns, seen)})
-    if data.split.by in BY_EACH and data.split.column is None:
-        data = data.model_copy(
-            update={"split": data.split.model_copy(update={"column": role_columns(data, columns)[0]})}
-        )
-    if data.split.order is not None and data.split.order not in columns:
-        raise missing_column("data.split.order", data.split.order, list(columns), data.source)
-    if data.split.by in ("group", "time", *BY_EACH) and (data.split.column or "") not in columns:
-        if data.split.column is None:
-            raise DataError(
-                f"a split by {data.split.by} needs a column",
-                file=data.source,
-                place="data.split",
-                found="no column",
-                expected=", ".join(columns),
-                fix="data.user: NAME OF THE COLUMN THAT SAYS WHO"
-                if data.split.by in BY_EACH
-                else f"data.split.column: NAME OF THE {data.split.by.upper()}",
-            )
-        raise missing_column("data.split.column", data.split.column, list(columns), data.source)
-    _require_plain_split(data, columns, target)
-    used = {*inputs, target, data.split.column, data.split.order} - {None}
-
+    """Write the rows to a temporary folder that gets its name when all of it is written."""
     rejects = Rejects()
-    writer = Writer(folder, columns, target if target_kind in ("category", "labels") else None)
+    writer = Writer(folder, layout.columns, layout.target.class_column)
     try:
-
-        def divided(rejects: Rejects) -> Iterator[tuple[pa.Table, np.ndarray]]:
-            assigners = _assigners(source, data, seed, target, columns, used)  # which count as they go
-            for part in PARTS:
-                if part in source.parts:
-                    for table in limited(source.parts[part](rejects), data.limit):
-                        kept = usable_rows(table, columns, used, target, rejects)
-                        yield kept, assigners[part](kept)
-
-        cleaning = None
-        if data.clean is not None:
-            cleaning = find_repeats(data.clean, _cleaned_column(columns, inputs, data), divided(Rejects()), engine)
-        rows = divided(rejects)
-        for kept, assigned in cleaning.kept(rows, rejects) if cleaning is not None else rows:
+        for kept, assigned in _kept(layout, seed, rejects, engine):
             writer.write(kept, assigned)
-            require_few_classes(writer.classes, target, data.source)
+            require_few_classes(writer.classes, layout.target.column, layout.data.source)
             if progress is not None:
                 progress(sum(writer.rows.values()) + rejects.count)
-        manifest = manifest_of(
-            source, data, fingerprint, columns, seen, inputs, target, target_kind, reason, writer, rejects, notes
-        )
-        return Prepared(folder, writer.finish(manifest))
+        return Prepared(folder, writer.finish(manifest_of(layout, fingerprint, writer, rejects)))
     except OSError as error:
         raise RunFailed(
             f"the prepared data could not be written: {error}",
@@ -226,32 +118,24 @@ def _build(
         writer.abandon()
 
 
-def _require_plain_split(data: Data, columns: dict[str, Column], target: str | None) -> None:
-    """Raise DataError where rows are to be divided by a column of lists or records."""
-    by = {"data.split.column": data.split.column, "data.split.order": data.split.order}
-    if data.split.by == "stratified":
-        by["data.split.by"] = target
-    for place, name in by.items():
-        if name is not None and columns[name].kind in ("labels", "structure"):
-            raise DataError(
-                f"rows cannot be divided by {name!r}, whose cells are lists or records",
-                file=data.source,
-                place=place,
-                found=f"by: {data.split.by}",
-                expected="a column with one plain value a row" if place != "data.split.by" else "by: random",
-                fix="data.split: {by: random}, or name another column",
-            )
+def _kept(layout: Layout, seed: int, rejects: Rejects, engine: Engine) -> Iterator[Divided]:
+    """The rows that are written, each with its split."""
+    clean = layout.data.clean
+    if clean is None:
+        return _divided(layout, seed, rejects)
+    column = _cleaned_column(layout.columns, layout.inputs, layout.data)
+    cleaning = find_repeats(clean, column, _divided(layout, seed, Rejects()), engine)
+    return cleaning.kept(_divided(layout, seed, rejects), rejects)
 
 
-def _usual_split(split: Split, source: Source, columns: dict[str, Column], seen: dict[str, Seen]) -> Split:
-    """How rows are divided where the recipe does not say: at random, but no speaker is in two splits."""
-    speaker = speaker_column(columns)
-    if source.format != "speech" or speaker is None:
-        return split.model_copy(update={"by": "random"})
-    speakers = seen[speaker].distinct if speaker in seen else None
-    if speakers is not None and len(speakers) < FEW_SPEAKERS:
-        return split.model_copy(update={"by": "random"})
-    return split.model_copy(update={"by": "group", "column": speaker})
+def _divided(layout: Layout, seed: int, rejects: Rejects) -> Iterator[Divided]:
+    """The rows that can be used, each with its split."""
+    source, found = layout.source, assigners(layout, seed)
+    for part in PARTS:
+        if part in source.parts:
+            for table in limited(source.parts[part](rejects), layout.data.limit):
+                kept = usable_rows(table, layout.columns, layout.used, layout.target.column, rejects)
+                yield kept, found[part](kept)
 
 
 def _cleaned_column(columns: dict[str, Column], inputs: list[str], data: Data) -> str:
@@ -273,58 +157,7 @@ def _cleaned_column(columns: dict[str, Column], inputs: list[str], data: Data) -
     return texts[0]
 
 
-def _assigners(
-    source: Source, data: Data, seed: int, target: str | None, columns: dict[str, Column], used: set[Any]
-) -> dict[str, splits.Assign]:
-    """For each part of the source, what divides its rows."""
-    official = set(source.parts)
-    test = 0.0 if "test" in official else data.split.test
-    valid = 0.0 if "valid" in official else data.split.valid
-    if data.split.by == "group":
-        drawn: splits.Assign = splits.ByGroup(seed, valid, test, data.split.column or "")
-    elif data.split.by == "time":
-        ignored = Rejects()
-        times = [
-            splits.time_values(usable_rows(table, columns, used, target, ignored)[data.split.column or ""])
-            for part in ("train", "all")
-            if part in official
-            for table in limited(source.parts[part](ignored), data.limit)
-        ]
-        drawn = splits.by_time(data.split.model_copy(update={"valid": valid, "test": test}), np.concatenate(times))
-    elif data.split.by in BY_EACH:
-        drawn = _within(
-            source, data, seed, valid, test, lambda table: usable_rows(table, columns, used, target, Rejects())
-        )
-    else:
-        drawn = splits.Strata(seed, valid, test, target if data.split.by == "stratified" else None)
-    return {
-        "train": drawn,
-        "all": drawn,
-        "valid": lambda table: np.full(table.num_rows, splits.VALID, dtype=np.int8),
-        "test": lambda table: np.full(table.num_rows, splits.TEST, dtype=np.int8),
-    }
-
-
-def _within(
-    source: Source, data: Data, seed: int, valid: float, test: float, usable: Callable[[pa.Table], pa.Table]
-) -> splits.Within:
-    groups: list[pa.Array] = []
-    rows: list[np.ndarray] = []
-    times: list[np.ndarray] = []
-    for part in ("train", "all"):
-        for table in limited(source.parts[part](Rejects()), data.limit) if part in source.parts else ():
-            kept = usable(table)
-            groups += kept[data.split.column or ""].cast(pa.string()).fill_null("").chunks
-            rows.append(np.asarray(kept[ROW]))
-            if data.split.order is not None:
-                times.append(splits.time_values(kept[data.split.order]))
-    order = np.concatenate(times) if times else None
-    numbers = pc.dictionary_encode(pa.chunked_array(groups, pa.string()).combine_chunks()).indices.to_numpy()
-    shares = data.split.model_copy(update={"valid": valid, "test": test})
-    return splits.within(shares, seed, numbers, np.concatenate(rows), order)
-
-
-def _shortcut(data: Data, settings: dict[str, Any], base: Path) -> Path | None:
+def _shortcut(data: Data, settings: dict[str, object], base: Path) -> Path | None:
     """Where the fingerprint is remembered by the files' names and identities, so that they need not be read again."""
     files = locate(data, base)
     if files is None:
@@ -345,5 +178,5 @@ def _follow(shortcut: Path) -> Prepared | None:
     return found if found is not None and found.manifest.fingerprint == name else None
 
 
-def _hash(value: Any) -> str:
+def _hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]

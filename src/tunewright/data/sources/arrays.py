@@ -210,31 +210,7 @@ def read_npz(path: Path, *, labelled: bool) -> Source:
     parts: dict[str, Batches] = {}
     first, known = 1, None
     for part, ending in present.items():
-        inputs, labels = arrays[f"x{ending}"], arrays.get(f"y{ending}")
-        if labelled and labels is None:
-            raise DataError(
-                f"x{ending} has no y{ending}",
-                file=path,
-                found=", ".join(arrays),
-                expected=f"y{ending}",
-                fix="add it, or set data.labelled: false",
-            )
-        if inputs.ndim < 2 or not inputs.size or inputs.dtype.kind not in "uifb":
-            raise DataError(
-                f"x{ending} cannot be used",
-                file=path,
-                found=f"shape {list(inputs.shape)}, type {inputs.dtype}",
-                expected="[N, …] numbers",
-                fix="reshape it",
-            )
-        if labelled and labels is not None and (labels.ndim != 1 or len(labels) != len(inputs)):
-            raise DataError(
-                f"x{ending} and y{ending} differ in number",
-                file=path,
-                found=f"{list(labels.shape)}",
-                expected=f"[{len(inputs)}]",
-                fix="one label for each input",
-            )
+        inputs = _npz_inputs(arrays, ending, path)
         image = inputs.dtype == np.uint8 and inputs.ndim in (3, 4)
         shaped = inputs.reshape(*inputs.shape[:3], -1) if image else inputs
         if known is not None and known.shape != shaped.shape[1:]:
@@ -247,14 +223,49 @@ def read_npz(path: Path, *, labelled: bool) -> Source:
             )
         known = Column(name="image" if image else "x", kind="image" if image else "array", shape=shaped.shape[1:])
         columns = {known.name: image_column("image", shaped) if image else array_column(shaped)}
-        if labelled and labels is not None:
-            columns["label"] = _label_texts(labels, path, f"y{ending}")
+        if labelled:
+            columns["label"] = _npz_labels(arrays, ending, len(inputs), path)
         parts[part] = from_arrays(columns, first)
         first += len(inputs)
     assert known is not None
     return Source(
         format="npz", parts=parts, files=[path], known={known.name: known}, target="label" if labelled else None
     )
+
+
+def _npz_inputs(arrays: dict[str, np.ndarray], ending: str, path: Path) -> np.ndarray:
+    inputs = arrays[f"x{ending}"]
+    if inputs.ndim < 2 or not inputs.size or inputs.dtype.kind not in "uifb":
+        raise DataError(
+            f"x{ending} cannot be used",
+            file=path,
+            found=f"shape {list(inputs.shape)}, type {inputs.dtype}",
+            expected="[N, …] numbers",
+            fix="reshape it",
+        )
+    return inputs
+
+
+def _npz_labels(arrays: dict[str, np.ndarray], ending: str, count: int, path: Path) -> pa.Array:
+    """The labels of a part, for `count` inputs."""
+    labels = arrays.get(f"y{ending}")
+    if labels is None:
+        raise DataError(
+            f"x{ending} has no y{ending}",
+            file=path,
+            found=", ".join(arrays),
+            expected=f"y{ending}",
+            fix="add it, or set data.labelled: false",
+        )
+    if labels.ndim != 1 or len(labels) != count:
+        raise DataError(
+            f"x{ending} and y{ending} differ in number",
+            file=path,
+            found=f"{list(labels.shape)}",
+            expected=f"[{count}]",
+            fix="one label for each input",
+        )
+    return _label_texts(labels, path, f"y{ending}")
 
 
 def _label_texts(labels: np.ndarray, path: Path, name: str) -> pa.Array:

@@ -59,7 +59,7 @@ def decode_cells(
 Names = list[str] | dict[str, "Names"]
 
 
-def names_of(feature: Any, depth: int = 0) -> Names | None:
+def names_of(feature: object, depth: int = 0) -> Names | None:
     """The names in a feature as the datasets library writes it in JSON, inside lists and records too; None: there are none."""
     if depth > 2 * STRUCTURE_DEPTH.value:  # a list and what it holds are a level each
         return None
@@ -96,20 +96,21 @@ def name_labels(cells: pa.ChunkedArray, names: Names) -> pa.Array:
     return pa.array([_named(cell, names) for cell in cells.to_pylist()], kind)
 
 
-def _named(value: Any, names: Names) -> Any:
+def _named(value: object, names: Names) -> object:
     if isinstance(value, list):
         return [_named(entry, names) for entry in value]
     if isinstance(value, dict):
         return {name: _named(entry, names[name]) if name in names else entry for name, entry in value.items()}
-    try:
-        return None if value is None or value < 0 else names[value]
-    except (IndexError, TypeError, KeyError):
-        raise DataError(
-            "a class has no name",
-            found=value,
-            expected=f"a number from 0 to {len(names) - 1}: the data names {len(names):,} classes",
-            fix="correct the numbers, or name all classes where the data was written",
-        ) from None
+    if value is None or (isinstance(value, int) and value < 0):
+        return None
+    if isinstance(value, int) and isinstance(names, list) and value < len(names):
+        return names[value]
+    raise DataError(
+        "a class has no name",
+        found=value,
+        expected=f"a number from 0 to {len(names) - 1}: the data names {len(names):,} classes",
+        fix="correct the numbers, or name all classes where the data was written",
+    )
 
 
 def _content(cell: Any) -> bytes | None:

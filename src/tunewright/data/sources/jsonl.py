@@ -99,7 +99,7 @@ class Misfit(ValueError):
         self.reason = reason
 
 
-def _cell(key: str, value: Any, forms: dict[str, Form]) -> Any:
+def _cell(key: str, value: object, forms: dict[str, Form]) -> object:
     """A value as its column stores it.
 
     Raises:
@@ -120,7 +120,7 @@ def _cell(key: str, value: Any, forms: dict[str, Form]) -> Any:
         raise Misfit(f"the structure of {key!r} is not that of most lines", f"{key!r}: {error}") from None
 
 
-def _plain(value: Any) -> str | None:
+def _plain(value: object) -> str | None:
     if value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool):
@@ -130,12 +130,12 @@ def _plain(value: Any) -> str | None:
     return value if isinstance(value, str) else repr(value)
 
 
-def _is_structured(value: Any) -> bool:
+def _is_structured(value: object) -> bool:
     """A list or a record; a conversation's turns are kept together as JSON text."""
     return is_structured(value) and not is_turns(value)
 
 
-def _problem(value: Any) -> str | None:
+def _problem(value: object) -> str | None:
     """Why a value cannot be stored; None: it can."""
     if is_turns(value):
         return f"it is nested deeper than {MOST_DEPTH} levels" if _is_deep(value) else None
@@ -147,7 +147,7 @@ def _problem(value: Any) -> str | None:
     return None
 
 
-def _is_deep(value: Any) -> bool:
+def _is_deep(value: object) -> bool:
     """Whether it is nested deeper than JSON can be written again wherever it is read."""
     level = [value]
     for _ in range(MOST_DEPTH):

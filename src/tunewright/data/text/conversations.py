@@ -63,7 +63,7 @@ def recognise(names: Iterable[str]) -> Shape | None:
     return None
 
 
-def is_turns(value: Any) -> bool:
+def is_turns(value: object) -> bool:
     """Whether a value of JSON is a list of turns."""
     return (
         isinstance(value, list)

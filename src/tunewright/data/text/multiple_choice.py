@@ -11,7 +11,6 @@ import json
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 QUESTIONS = ("question", "prompt")
 CHOICES, ANSWER = "choices", "answer"
@@ -33,7 +32,7 @@ def recognise_questions(names: Iterable[str]) -> tuple[str, str, str] | None:
     return (asked, CHOICES, ANSWER) if asked and {CHOICES, ANSWER} <= known else None
 
 
-def question(asked: Any, choices: Any, answer: Any) -> Question:
+def question(asked: object, choices: object, answer: object) -> Question:
     """The question of a row's three cells.
 
     Raises:
@@ -51,7 +50,7 @@ def question(asked: Any, choices: Any, answer: Any) -> Question:
     return Question(asked, texts, _place(str(answer).strip(), texts))
 
 
-def _texts(choices: Any) -> list[str]:
+def _texts(choices: object) -> list[str]:
     if isinstance(choices, str):
         try:
             choices = json.loads(choices)
