@@ -264,7 +264,7 @@ def test_what_the_system_makes_up_is_an_empty_file(tmp_path: Path) -> None:
         assert file.read() == b""
     (tmp_path / "a.csv").symlink_to("/proc/self/mem")
     refused(tmp_path / "a.csv", "empty")
-    with pytest.raises(ValidationError, match="no path"):  # a recipe cannot name it at all
+    with pytest.raises(ValidationError, match="not a path"):  # a recipe cannot name it at all
         read(tmp_path / ("a" * 300 + ".csv"))
 
 
