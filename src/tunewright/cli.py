@@ -431,12 +431,12 @@ def tune(
     """Search for better hyperparameters on the validation rows, and test whether they really are better."""
     from tunewright.commands.tune import tune
     from tunewright.console import Console
-    from tunewright.tuning.trials import chosen_sampler, help_to_try
+    from tunewright.tuning.trials import parse_sampler, run_worker
 
-    chosen = chosen_sampler(sampler)
+    chosen = parse_sampler(sampler)
     given = overrides or []
     if worker:
-        help_to_try(recipe, given, number=worker, trials=trials, sampler=chosen, prune=prune, hours=hours, runs=runs)
+        run_worker(recipe, given, number=worker, trials=trials, sampler=chosen, prune=prune, hours=hours, runs=runs)
         return
     tune(
         recipe, given, trials=trials, sampler=chosen, prune=prune, hours=hours, workers=workers, seeds=seeds, runs=runs,

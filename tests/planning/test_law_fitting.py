@@ -47,7 +47,7 @@ def test_too_few_points_are_refused() -> None:
 
 def test_a_law_wants_a_language_model_from_nothing(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("task: tabular-classification\ndata: {source: wine}\n")
-    with pytest.raises(RecipeError, match="begin from nothing"):
+    with pytest.raises(RecipeError, match="trained from scratch"):
         fit_own_law(tmp_path / "recipe.yaml", [], screen=silent())
 
 

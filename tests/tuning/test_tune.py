@@ -76,7 +76,7 @@ def test_what_cannot_be_searched(changes: dict[str, Any], place: str | None, tmp
         tune(written(tmp_path, **changes), [], trials=1, runs=tmp_path / "runs", screen=silent())
     assert place is None or caught.value.place == place
     with pytest.raises(RecipeError, match="no such sampler"):
-        tuning.chosen_sampler("tea")
+        tuning.parse_sampler("tea")
 
 
 def test_it_finds_what_is_better_and_tests_it(tmp_path: Path) -> None:

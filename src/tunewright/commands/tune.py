@@ -1,8 +1,8 @@
-"""`tunewright tune`: look for better settings on the validation rows alone, then hold the best against the recipe as it is.
+"""Run `tunewright tune`: search for better hyperparameters on the validation rows, then test the winner against the unchanged recipe.
 
-Trials are Optuna's and stand in a file, `study.db`; what a trial trains is a run's stages without their evaluation. A search that was
-killed goes on: finished trials count, and one that was cut short is taken up at its newest checkpoint. No trial ever sees a test row;
-those are looked at once, when the winner and the recipe as it is are trained with several seeds.
+Optuna stores the trials in `study.db`; a trial trains a run's stages without their evaluation. A search that was
+killed can be resumed: finished trials count, and an interrupted one continues from its newest checkpoint. No trial sees a test row;
+the test is evaluated once, when the winner and the unchanged recipe are trained with several seeds.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from tunewright.report.tuning import TrialShown, Tuned, tuning_page
 from tunewright.tuning.search import Search, open_search
 from tunewright.tuning.trials import (
     Sampler,
-    as_in_recipe,
-    grid_of,
+    format_settings,
+    from_optuna,
+    full_grid,
     open_study,
-    settings_shown,
+    resume_trials,
+    run_trials,
     start_worker,
-    take_up,
-    try_out,
 )
-from tunewright.tuning.verify_winner import hold_against
+from tunewright.tuning.verify_winner import verify_winner
 from tunewright.units import duration
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ def tune(
     """Search, then compare.
 
     Args:
-        trials: finished ones that there are to be, those of an earlier call counted.
-        prune: let go of trials that are behind others after as many epochs.
-        hours: no trial is begun after so many hours of this call.
-        workers: processes that try at the same time.
-        seeds: how often the winner and the recipe as it is are trained and tested; 0: neither.
+        trials: the number of finished trials to reach, those of earlier calls included.
+        prune: stop trials that are behind others after the same number of epochs.
+        hours: no trial is started after this many hours of this call.
+        workers: processes that run trials in parallel.
+        seeds: how often the winner and the unchanged recipe are trained and tested; 0: neither.
         lang: the language of the page, "en" or "zh".
 
     Raises:
@@ -71,28 +71,28 @@ def tune(
         raise RecipeError("tuning needs Optuna, which is not installed", fix='pip install "tunewright[tune]"')
     search = open_search(recipe, overrides, runs, screen)
     study = open_study(search, sampler, prune)
-    grid = grid_of(search) if sampler == "grid" else []
+    grid = full_grid(search) if sampler == "grid" else []
     trials = min(trials, len(grid)) if grid else trials
-    _foretell(search, trials, hours, workers, runs, screen)
-    take_up(study, search, grid, screen)
+    _predict_time(search, trials, hours, workers, runs, screen)
+    resume_trials(study, search, grid, screen)
     children = [start_worker(search, number, trials, sampler, prune, hours) for number in range(1, workers)]
     try:
-        try_out(study, search, trials, hours, screen)
+        run_trials(study, search, trials, hours, screen)
     finally:
         for child in children:
             child.wait()
     done = [trial for trial in study.trials if trial.value is not None and trial.state.name == "COMPLETE"]
     if not done:
         raise ArtifactError(
-            "no trial was finished", file=search.folder, fix="look at the notes above; more trials, or a smaller search"
+            "no trial was finished", file=search.folder, fix="see the notes above; try more trials, or a smaller search"
         )
     best = study.best_trial
     screen.info(
-        f"best of {len(study.trials)} trials: {search.metric} {best.value:.4f} on the validation rows with {settings_shown(best.params)}"
+        f"best of {len(study.trials)} trials: {search.metric} {best.value:.4f} on the validation rows with {format_settings(best.params)}"
     )
-    winner = [choice.override(as_in_recipe(choice, best.params[choice.name])) for choice in search.space]
+    winner = [choice.override(from_optuna(choice, best.params[choice.name])) for choice in search.space]
     write_atomic(search.folder / "overrides.txt", "\n".join(winner) + "\n")
-    held = hold_against(search, winner, seeds, screen) if seeds else None
+    held = verify_winner(search, winner, seeds, screen) if seeds else None
     tuned = Tuned(
         name=search.folder.name,
         metric=search.metric,
@@ -113,8 +113,8 @@ def tune(
     return tuned
 
 
-def _foretell(search: Search, trials: int, hours: float | None, workers: int, runs: Path, screen: Console) -> None:
-    """Say what the trials will take, by the plan of the recipe as it is.
+def _predict_time(search: Search, trials: int, hours: float | None, workers: int, runs: Path, screen: Console) -> None:
+    """Predict the time of the trials, by the plan of the unchanged recipe.
 
     Raises:
         RecipeError: a trial cannot fit into memory.
@@ -125,16 +125,16 @@ def _foretell(search: Search, trials: int, hours: float | None, workers: int, ru
         return
     each = sum(plan.seconds.middle for plan in plans.values())
     screen.info(
-        f"plan: about {duration(each)} of training a trial, {duration(each * trials / workers)} for {trials}; "
-        "less where trials are cut short, more where the search makes the network larger"
+        f"plan: about {duration(each)} of training per trial, {duration(each * trials / workers)} for {trials}; "
+        "less if trials are pruned, more if the search makes the network larger"
     )
     if hours is not None and each * trials / workers > 3600 * hours:
         screen.warning(f"about {int(3600 * hours * workers / each):,} of {trials} trials fit into {hours:g} hours")
 
 
 def _importance(study: Study) -> dict[str, float]:
-    """How much of the differences between trials each setting explains (functional ANOVA, Hutter et al. 2014); empty where trials are
-    too few to say."""
+    """Return the importance of each hyperparameter (functional ANOVA, Hutter et al. 2014); empty if there are too few
+    trials."""
     import optuna
 
     try:

@@ -1,8 +1,8 @@
-"""`tunewright design RECIPE --fit`: train small networks of several sizes here, and fit a scaling law to what they come to.
+"""Run `tunewright design RECIPE --fit`: train small networks of several sizes, and fit a scaling law to their losses.
 
-Each size is trained once, at a constant learning rate, and its validation loss after each epoch is a point: a token that is read up to four times
-is worth about as much as a new one (Muennighoff et al. 2023, section 6). The learning rate is that of the smallest, carried to the
-others by muP.
+Each size is trained once, at a constant learning rate, and its validation loss after each epoch is a point: a token that is repeated up to four
+times is worth about as much as a new one (Muennighoff et al. 2023, section 6). The learning rate is that of the smallest size,
+transferred to the others by muP.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from tunewright.report.reading import read_run
 from tunewright.run_recipe import run
 from tunewright.units import duration
 
-# Layers and width; heads of 32.
+# Layers and width; the head dimension is 32.
 SHAPES = ((2, 64), (3, 96), (4, 128), (5, 192))
 HEAD = 32
 EPOCHS = 4
-# For these budgets the law's answer is shown, each so many times what was spent on the largest training here.
+# Budgets for which the optimum is shown, as multiples of the compute of the largest training here.
 BEYOND = (1, 10, 100)
 
 
@@ -37,7 +37,7 @@ def fit_own_law(recipe: Path, overrides: list[str], *, screen: Console | None = 
     """Train, fit, and print the law with its intervals.
 
     Raises:
-        RecipeError: the recipe does not train a `gpt` from nothing as its first stage.
+        RecipeError: the recipe does not train a `gpt` from scratch as its first stage.
     """
     screen = screen or Console()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
@@ -46,7 +46,7 @@ def fit_own_law(recipe: Path, overrides: list[str], *, screen: Console | None = 
     with tempfile.TemporaryDirectory() as folder:
         changes = [[*overrides, *_changes(shape, options)] for shape in SHAPES]
         seconds = sum(plan(recipe, part, probe=False, screen=silent())[0].seconds.middle for part in changes)
-        screen.info(f"{len(SHAPES)} sizes are trained for {EPOCHS} epochs each: {duration(seconds)} by the plan")
+        screen.info(f"{len(SHAPES)} sizes are trained for {EPOCHS} epochs each: about {duration(seconds)}, by the plan")
         for (layers, width), part in zip(SHAPES, changes):
             done = run(recipe, overrides=part, base=base, runs=folder, until="pretrain", screen=silent())
             points += _points(done.folder, layers, width)
@@ -60,7 +60,7 @@ def _options(task: str, backbone: Any) -> dict[str, Any]:
     name, options = parse_named(backbone, "model.backbone") if backbone is not None else (None, {})
     if task != "language-modeling" or name != "gpt":
         raise RecipeError(
-            "a law is fitted to language models that begin from nothing",
+            "a scaling law is fitted to language models that are trained from scratch",
             place="--fit",
             found=f"task: {task}, backbone: {name}",
             expected="task: language-modeling, backbone: gpt",
@@ -87,7 +87,7 @@ def _changes(shape: tuple[int, int], options: dict[str, Any]) -> list[str]:
 
 
 def _points(folder: Path, layers: int, width: int) -> list[Point]:
-    """The validation loss after each epoch, and the tokens that were read until then."""
+    """Return the validation loss after each epoch, and the number of tokens read so far."""
     (stage,) = read_run(folder).stages
     tokens = stage.summary["texts"]["tokens"]
     return [
@@ -102,10 +102,10 @@ def _show(found: Fit, points: list[Point], screen: Console) -> None:
         low, high = found.interval(name)
         screen.info(f"{said} = {getattr(law, name):.3f} [{low:.3f}, {high:.3f}]")
     screen.info(
-        f"A = {law.a:.4g}, B = {law.b:.4g}; the {len(points)} losses are met within {found.error:.4f} on the average"
+        f"A = {law.a:.4g}, B = {law.b:.4g}; the law fits the {len(points)} losses with a mean error of {found.error:.4f}"
     )
     spent = EACH * max(point.parameters * point.tokens for point in points)
-    table = Table(title="what a budget is worth by it", title_justify="left", box=None, pad_edge=False)
+    table = Table(title="the best size for a budget by this law", title_justify="left", box=None, pad_edge=False)
     for heading in ("FLOPs", "parameters", "tokens", "loss"):
         table.add_column(heading, justify="right")
     for times in BEYOND:
@@ -116,5 +116,5 @@ def _show(found: Fit, points: list[Point], screen: Console) -> None:
         table.add_row(f"{times * spent:.2g}", shown, f"{tokens:.3g}", f"{law.loss(size, tokens):.3f}")
     screen.console.print(table)
     screen.warning(
-        "so few and so small trainings say little of large ones: far beyond the sizes tried here the published laws are the safer guide"
+        "few and small trainings say little about large ones: far beyond the sizes trained here the published laws are the safer guide"
     )

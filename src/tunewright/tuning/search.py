@@ -1,4 +1,4 @@
-"""A search for better settings before its first trial: what is searched, on which data, and by which result trials are compared."""
+"""Open a hyperparameter search: its search space, its data, and the metric that compares trials."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tunewright.training.objectives.registry import OBJECTIVES
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A search before its first trial."""
+    """Hold what all trials of a search share."""
 
     recipe: Path
     overrides: list[str]
@@ -39,10 +39,10 @@ class Search:
 
 
 def open_search(recipe: Path, overrides: list[str], runs: Path, screen: Console) -> Search:
-    """What the recipe asks for, and its data.
+    """Read the search space, prepare the data, and create the folder of the search.
 
     Raises:
-        RecipeError: it cannot be searched so.
+        RecipeError: the recipe cannot be searched.
     """
     loaded, _, _, base, name = read_recipe(recipe, overrides, None)
     space = choices(loaded.search)
@@ -51,18 +51,18 @@ def open_search(recipe: Path, overrides: list[str], runs: Path, screen: Console)
     last = stages[-1].recipe
     if any(stage.recipe.privacy is not None for stage in stages):
         raise RecipeError(
-            "each trial on the training rows would spend ε again, and nothing would add them up",
+            "each trial on the training rows would spend ε again, which is not accounted for",
             place="search",
             found="a recipe with privacy",
-            fix="choose settings on public data of the same kind",
+            fix="choose hyperparameters on public data of the same kind",
         )
     prepared = [prepare_data(stage.recipe, base, screen) for stage in stages]
     if prepared[-1].rows("valid") == 0:
         raise RecipeError(
-            "trials are held against each other on validation rows, and there are none",
+            "trials are compared on validation rows, and there are none",
             place="data.split.valid",
             found=0,
-            expected="a share above 0",
+            expected="a fraction above 0",
             fix="data.split: {valid: 0.1}",
         )
     metric = _selected_by(last)
@@ -79,7 +79,7 @@ def open_search(recipe: Path, overrides: list[str], runs: Path, screen: Console)
 
 
 def _selected_by(recipe: Recipe) -> str:
-    """The validation result that a training keeps its best weights by, and that trials are held against each other by."""
+    """Return the validation metric that selects the best weights of a training and compares trials."""
     task = get_task(recipe.task)
     if recipe.train.select is not None:
         return recipe.train.select
@@ -91,14 +91,14 @@ def _selected_by(recipe: Recipe) -> str:
 
 
 def _require_searchable(recipe: Path, overrides: list[str], space: Sequence[Choice], loaded: Recipe) -> None:
-    """Each value that is named, and both ends of each range, must fit the recipe's schema now, not in the tenth trial."""
+    """Check each value, and both ends of each range, against the recipe's schema now, not in the tenth trial."""
     for choice in space:
         if choice.name.split(".")[0] in ("data", "eval", "search", "seed"):
             raise RecipeError(
-                "trials that differ in data or evaluation cannot be held against each other",
+                "trials that differ in data or evaluation cannot be compared",
                 place=f"search.{choice.name}",
                 expected="a key of model, tune or train",
-                fix="take it out",
+                fix="remove it from search",
             )
         for value in choice.values:
             read_recipe(recipe, [*overrides, choice.override(value)], None)

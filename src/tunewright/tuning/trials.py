@@ -1,4 +1,4 @@
-"""The trials of a search: Optuna's, in a file, each a training of the recipe's stages without their evaluation."""
+"""Run the trials of a search with Optuna; each trains the recipe's stages without their evaluation."""
 
 from __future__ import annotations
 
@@ -32,53 +32,56 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 Sampler = Literal["tpe", "random", "grid"]
-# ASHA lets a third of the trials go on from each rung to the next (Li et al. 2020, "A system for massively parallel hyperparameter
-# tuning"); a training of fewer epochs than this has no rungs worth the name.
+# ASHA promotes a third of the trials from each rung to the next (Li et al. 2020, "A system for massively parallel hyperparameter
+# tuning"); trainings of fewer epochs than RUNGS_FROM are not pruned.
 FACTOR, RUNGS_FROM = 3, 4
-# Seconds that a second process waits for the file of trials.
+# Seconds that a process waits for a lock of the database.
 PATIENCE = 60
 
 
-class LetGo(Exception):
-    """A trial that is not worth its remaining epochs."""
+class Pruned(Exception):
+    """Stop a trial that is not worth its remaining epochs."""
 
 
-def chosen_sampler(name: str) -> Sampler:
-    """The sampler of that name. Raises RecipeError when there is none."""
+def parse_sampler(name: str) -> Sampler:
+    """Return the sampler of this name.
+
+    Raises:
+        RecipeError: there is none.
+    """
     if name not in get_args(Sampler):
         raise RecipeError(
             "there is no such sampler", place="--sampler", found=name, expected=", ".join(get_args(Sampler)),
-            fix="leave --sampler out",
+            fix="omit --sampler",
         )  # fmt: skip
     return name  # pyright: ignore[reportReturnType]  seen above
 
 
 def open_study(search: Search, sampler: Sampler, prune: bool, worker: int = 0) -> Study:
-    """Optuna's, with the trials that the file has.
+    """Open or create Optuna's study in the folder of the search.
 
     Raises:
-        ArtifactError: the file is damaged.
+        ArtifactError: its database is damaged.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = (search.folder / "study.db").resolve()
     try:
-        _require_whole(path)
+        _require_intact(path)
         storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": PATIENCE}})
         direction = "maximize" if search.greater else "minimize"
         study = optuna.create_study(study_name="tune", storage=storage, load_if_exists=True, direction=direction)
         _ = study.trials
     except Exception as error:
         raise ArtifactError(
-            f"the file of trials cannot be read: {first_line(error)}",
+            f"the database of trials cannot be read: {first_line(error)}",
             file=path,
-            expected="a whole database of trials",
-            fix="restore it from a copy, or remove it: then all trials are made again",
+            expected="an intact database of trials",
+            fix="restore it from a copy, or delete it: then all trials are repeated",
         ) from error
-    seed = (
-        mix(search.seed, "sampler", worker, len(study.trials)) % 2**32
-    )  # who goes on, or helps, must not draw what was drawn before
+    # A resumed or parallel search must not repeat the draws of the first one.
+    seed = mix(search.seed, "sampler", worker, len(study.trials)) % 2**32
     study.sampler = _sampler(sampler, seed)
     rungs = prune and search.epochs >= RUNGS_FROM
     study.pruner = (
@@ -89,8 +92,12 @@ def open_study(search: Search, sampler: Sampler, prune: bool, worker: int = 0) -
     return study
 
 
-def _require_whole(path: Path) -> None:
-    """Let SQLite look through its own file, where there is one. Raises sqlite3.DatabaseError or ValueError when it is damaged."""
+def _require_intact(path: Path) -> None:
+    """Check SQLite's file, if it exists.
+
+    Raises:
+        sqlite3.DatabaseError, ValueError: it is damaged.
+    """
     if not path.exists():
         return
     with closing(sqlite3.connect(path, timeout=PATIENCE)) as database:
@@ -105,12 +112,16 @@ def _sampler(sampler: Sampler, seed: int) -> BaseSampler:
     if sampler != "tpe":
         return optuna.samplers.RandomSampler(seed=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna calls these options experimental at each start
+        warnings.simplefilter("ignore")  # Optuna warns that these options are experimental
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True, multivariate=True)
 
 
-def grid_of(search: Search) -> list[dict[str, Any]]:
-    """All combinations of the lists."""
+def full_grid(search: Search) -> list[dict[str, Any]]:
+    """Return all combinations of the lists of values.
+
+    Raises:
+        RecipeError: a range has no list of values.
+    """
     ranges = [choice.name for choice in search.space if choice.kind != "one_of"]
     if ranges:
         raise RecipeError(
@@ -118,20 +129,19 @@ def grid_of(search: Search) -> list[dict[str, Any]]:
             place=f"search.{ranges[0]}",
             found="a range",
             expected="a list",
-            fix="write the values out, or --sampler tpe",
+            fix="list the values, or use --sampler tpe",
         )
     names = [choice.name for choice in search.space]
-    values = [[_plain(value) for value in choice.values] for choice in search.space]
+    values = [[_to_optuna(value) for value in choice.values] for choice in search.space]
     return [dict(zip(names, found)) for found in itertools.product(*values)]
 
 
-def take_up(study: Study, search: Search, grid: list[dict[str, Any]], screen: Console) -> None:
-    """Trials that a killed process left are begun again with the same settings; the first of all is the recipe as it is, or a
-    grid's in their order."""
+def resume_trials(study: Study, search: Search, grid: list[dict[str, Any]], screen: Console) -> None:
+    """Queue again the trials that a killed process left; in a new study, queue the unchanged recipe, or the grid in order."""
     import optuna
 
     if not study.trials:
-        usual = _as_it_is(search)
+        usual = _recipe_values(search)
         for params in grid or ([usual] if usual is not None else []):
             study.enqueue_trial(params)
         return
@@ -142,15 +152,15 @@ def take_up(study: Study, search: Search, grid: list[dict[str, Any]], screen: Co
         if trial.state == optuna.trial.TrialState.WAITING
     ]
     for trial in open_trials:
-        if trial.params not in waiting:  # first: a kill between the two must not lose it
+        if trial.params not in waiting:  # before `tell`: a kill between the two must not lose the trial
             study.enqueue_trial(trial.params)
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     finished = sum(trial.state.is_finished() for trial in study.trials) - len(open_trials)
-    screen.info(f"going on with {search.folder}: {finished} trials are finished, {len(open_trials)} were cut short")
+    screen.info(f"resuming {search.folder}: {finished} trials are finished, {len(open_trials)} were interrupted")
 
 
-def _as_it_is(search: Search) -> dict[str, Any] | None:
-    """The recipe's own values, where each lies within the search."""
+def _recipe_values(search: Search) -> dict[str, Any] | None:
+    """Return the recipe's own values; None if one is outside of the search space."""
     loaded = read_recipe(search.recipe, search.overrides, None)[0].model_dump(mode="json")
     found: dict[str, Any] = {}
     for choice in search.space:
@@ -166,12 +176,12 @@ def _as_it_is(search: Search) -> dict[str, Any] | None:
         )
         if not inside:
             return None
-        found[choice.name] = _plain(value) if choice.kind == "one_of" else value
+        found[choice.name] = _to_optuna(value) if choice.kind == "one_of" else value
     return found
 
 
-def try_out(study: Study, search: Search, trials: int, hours: float | None, screen: Console) -> None:
-    """Trials, until so many are finished, by whomever, or so many hours are over."""
+def run_trials(study: Study, search: Search, trials: int, hours: float | None, screen: Console) -> None:
+    """Run trials until `trials` are finished, by all processes, or `hours` have passed."""
     import optuna
 
     until = None if hours is None else time.monotonic() + 3600 * hours
@@ -180,46 +190,46 @@ def try_out(study: Study, search: Search, trials: int, hours: float | None, scre
         < trials
     ):
         if until is not None and time.monotonic() > until:
-            screen.warning(f"{hours:g} hours are over: no further trial is begun")
+            screen.warning(f"{hours:g} hours have passed: no further trial is started")
             return
         trial = study.ask()
         params = {choice.name: _suggested(trial, choice) for choice in search.space}
         try:
-            value = _carried_out(search, trial, params)
-        except LetGo as reason:
+            value = _run_trial(search, trial, params)
+        except Pruned as reason:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            screen.info(f"trial {trial.number}: {settings_shown(params)}: let go ({reason})")
+            screen.info(f"trial {trial.number}: {format_settings(params)}: pruned ({reason})")
             continue
         except (Diverged, NothingLearned) as error:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            screen.info(f"trial {trial.number}: {settings_shown(params)}: {error.problem}")
+            screen.info(f"trial {trial.number}: {format_settings(params)}: {error.problem}")
             continue
         study.tell(trial, value)
-        screen.info(f"trial {trial.number}: {settings_shown(params)}: {search.metric} {value:.4f}")
+        screen.info(f"trial {trial.number}: {format_settings(params)}: {search.metric} {value:.4f}")
 
 
 def _suggested(trial: Trial, choice: Choice) -> Any:
-    """A value as it stands in the recipe. Optuna keeps lists and mappings as their text."""
+    """Ask Optuna for a value, and return it as in the recipe. Optuna stores lists and mappings as text."""
     if choice.kind == "one_of":
-        found = trial.suggest_categorical(choice.name, [_plain(value) for value in choice.values])
-        return as_in_recipe(choice, found)
+        found = trial.suggest_categorical(choice.name, [_to_optuna(value) for value in choice.values])
+        return from_optuna(choice, found)
     low, high = choice.values
     if choice.kind == "whole":
         return trial.suggest_int(choice.name, low, high)
     return trial.suggest_float(choice.name, low, high, log=choice.kind == "log")
 
 
-def as_in_recipe(choice: Choice, kept: Any) -> Any:
-    """What Optuna keeps, as the recipe has it."""
-    return next(value for value in choice.values if _plain(value) == kept) if choice.kind == "one_of" else kept
+def from_optuna(choice: Choice, kept: Any) -> Any:
+    """Convert a value that Optuna stores to that of the recipe."""
+    return next(value for value in choice.values if _to_optuna(value) == kept) if choice.kind == "one_of" else kept
 
 
-def _plain(value: Any) -> Any:
+def _to_optuna(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else json.dumps(value)
 
 
-def _carried_out(search: Search, trial: Trial, params: dict[str, Any]) -> float:
-    """Train the stages; the validation result that the last one was chosen by. What a trial trained is gone afterwards."""
+def _run_trial(search: Search, trial: Trial, params: dict[str, Any]) -> float:
+    """Train the stages of a trial, delete them, and return the best validation result of the last one."""
     overrides = [*search.overrides, *(choice.override(params[choice.name]) for choice in search.space)]
     loaded = read_recipe(search.recipe, overrides, None)[0]
     place = search.folder / "trials" / hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:16]
@@ -232,7 +242,7 @@ def _carried_out(search: Search, trial: Trial, params: dict[str, Any]) -> float:
             return
         trial.report(value, epoch)
         if epoch < search.epochs and trial.should_prune():
-            raise LetGo(f"{search.metric} {value:.4f} after epoch {epoch}")
+            raise Pruned(f"{search.metric} {value:.4f} after epoch {epoch}")
 
     try:
         for index, (stage, data) in enumerate(zip(stages, search.prepared, strict=True)):
@@ -243,15 +253,15 @@ def _carried_out(search: Search, trial: Trial, params: dict[str, Any]) -> float:
                 learn_stage(job, silent(), watch if index == len(stages) - 1 else None)
             source = folder / "model"
         best = read_json(place / stages[-1].name / "summary.json", "a trial")["training"].get("best")
-    except (LetGo, Diverged, NothingLearned):
+    except (Pruned, Diverged, NothingLearned):
         shutil.rmtree(place, ignore_errors=True)
         raise
     if best is None:
         raise RecipeError(
-            "this way of learning leaves no validation result to compare trials by",
+            "this training method gives no validation result to compare trials by",
             place="tune.method",
-            expected="training by gradients",
-            fix="write what moves, such as tune: {freeze: none}",
+            expected="training with gradients",
+            fix="set what is trained, such as tune: {freeze: none}",
         )
     shutil.rmtree(place, ignore_errors=True)
     assert best["metric"] == search.metric
@@ -261,7 +271,7 @@ def _carried_out(search: Search, trial: Trial, params: dict[str, Any]) -> float:
 def start_worker(
     search: Search, number: int, trials: int, sampler: str, prune: bool, hours: float | None
 ) -> subprocess.Popen[bytes]:
-    """One more process that tries; it writes no report."""
+    """Start one more process that runs trials; it writes no report."""
     words = ["tune", str(search.recipe), *search.overrides, f"--trials={trials}", f"--sampler={sampler}", "--seeds=0"]
     words += (
         [f"--runs={search.folder.parent}", f"--worker={number}"]
@@ -271,7 +281,7 @@ def start_worker(
     return subprocess.Popen([sys.executable, "-P", "-m", "tunewright", *words], stdout=subprocess.DEVNULL)
 
 
-def help_to_try(
+def run_worker(
     recipe: Path,
     overrides: list[str],
     *,
@@ -282,13 +292,13 @@ def help_to_try(
     hours: float | None,
     runs: Path,
 ) -> None:
-    """What a second process does: trials, and nothing else."""
+    """Run trials in a worker process, without a report."""
     search = open_search(recipe, overrides, runs, silent())
-    try_out(open_study(search, sampler, prune, number), search, trials, hours, silent())
+    run_trials(open_study(search, sampler, prune, number), search, trials, hours, silent())
 
 
-def settings_shown(params: dict[str, Any]) -> str:
-    """For people."""
+def format_settings(params: dict[str, Any]) -> str:
+    """Format hyperparameters for people."""
     return ", ".join(
-        f"{name} {f'{value:.3g}' if isinstance(value, float) else _plain(value)}" for name, value in params.items()
+        f"{name} {f'{value:.3g}' if isinstance(value, float) else _to_optuna(value)}" for name, value in params.items()
     )

@@ -1,4 +1,4 @@
-"""The winner of a search held against the recipe as it is: both trained with as many seeds, and tested."""
+"""Verify the winner of a search: train and test it and the unchanged recipe with several seeds."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tunewright.runs.folder import read_json
 from tunewright.tuning.search import Search
 
 
-def hold_against(search: Search, winner: list[str], seeds: int, screen: Console) -> dict[str, Any]:
-    """The winner and the recipe as it is, each trained with as many seeds and tested; the difference seed by seed."""
+def verify_winner(search: Search, winner: list[str], seeds: int, screen: Console) -> dict[str, Any]:
+    """Train and test the winner and the unchanged recipe with `seeds` seeds each; return and write the paired difference."""
     found: dict[str, list[float]] = {}
-    for name, more in (("as it is", []), ("tuned", winner)):
+    for name, more in (("unchanged", []), ("tuned", winner)):
         screen.info(f"{name}: {seeds} seeds")
         overrides = [*search.overrides, *more, f"eval.seeds={seeds}", f"name={'default' if not more else 'tuned'}"]
         place = search.folder / "held" / hashlib.sha256("\n".join(more).encode()).hexdigest()[:12]
@@ -34,11 +34,11 @@ def hold_against(search: Search, winner: list[str], seeds: int, screen: Console)
         found[name] = several or [summary["evaluation"]["metrics"][metric]["value"]]
         found.setdefault("metric", [metric])  # pyright: ignore[reportArgumentType]
     metric = str(found.pop("metric")[0])
-    difference = over_seeds([b - a for a, b in zip(found["as it is"], found["tuned"], strict=True)])
+    difference = over_seeds([b - a for a, b in zip(found["unchanged"], found["tuned"], strict=True)])
     screen.info(_sentence(metric, difference))
     held = {
         "metric": metric,
-        "as_it_is": found["as it is"],
+        "as_it_is": found["unchanged"],
         "tuned": found["tuned"],
         "difference": difference.to_json(),
     }
@@ -47,7 +47,7 @@ def hold_against(search: Search, winner: list[str], seeds: int, screen: Console)
 
 
 def _finished(place: Path) -> Path | None:
-    """A run that was finished there before."""
+    """Return the folder of a run that is finished in `place`, if any."""
     runs = [path.parent for path in place.glob("*/run.json")]
     return next((folder for folder in runs if read_json(folder / "run.json", "a run").get("complete")), None)
 
@@ -56,9 +56,9 @@ def _sentence(metric: str, difference: Estimate) -> str:
     value, low, high = difference.value, difference.low, difference.high
     assert value is not None
     if low is None or high is None:
-        return f"tuned against as it is: {metric} {value:+.4f} on the test rows, of one seed: no interval"
+        return f"tuned against unchanged: {metric} {value:+.4f} on the test rows, of one seed: no interval"
     if low <= 0 <= high:
         verdict = "no real difference"
     else:
         verdict = "better" if (low > 0) == METRICS[metric].greater_is_better else "worse"
-    return f"tuned against as it is: {verdict}: {metric} {value:+.4f} [{low:+.4f}, {high:+.4f}] on the test rows over seeds"
+    return f"tuned against unchanged: {verdict}: {metric} {value:+.4f} [{low:+.4f}, {high:+.4f}] on the test rows over seeds"
