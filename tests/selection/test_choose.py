@@ -32,7 +32,7 @@ from tunewright.pipeline.stage import StageJob, load_origin
 from tunewright.recipe.loading import load_recipe
 from tunewright.recipe.stages import stage_recipes
 from tunewright.selection.candidates import past_scores
-from tunewright.selection.probing import averaged, folds_of, paired
+from tunewright.selection.probing import average_layers, make_folds, paired_outcomes
 from tunewright.tasks.language_model.chat_evaluation import answers_by_byte
 from tunewright.tasks.registry import TASKS, task_defaults
 
@@ -115,7 +115,7 @@ def test_the_documents_say_what_the_benchmark_found() -> None:
 def test_averaged_features_have_the_mean_of_the_layers_inner_products() -> None:
     rng = np.random.default_rng(0)
     layers = [rng.normal(size=(20, 7)), 100 * rng.normal(size=(20, 50)) + 3, np.ones((20, 4))]
-    found = averaged(layers)
+    found = average_layers(layers)
     centred = [layer - layer.mean(0) for layer in layers[:2]]
     mean = sum(layer @ layer.T / np.square(layer).sum(1).mean() for layer in centred) / 3
     assert np.allclose(found @ found.T, mean, atol=1e-8)
@@ -177,7 +177,7 @@ def test_the_verb_ranks_models_and_says_what_it_does_not_know(
     assert best is not None and random is not None
     assert best.leep is not None and random.leep is None
     assert best.probe.low < best.probe.value < best.probe.high
-    assert "no result" in capsys.readouterr().out
+    assert "not a result" in capsys.readouterr().out
     choose(recipe, [], names=names[:1], sample=50, runs=tmp_path / "none", planned=False, as_json=True)
     (entry,) = json.loads(capsys.readouterr().out)
     assert entry["name"] == names[0] and entry["prior"] is None
@@ -247,7 +247,7 @@ def test_a_short_fine_tune_tells_most(
         assert entry.to_json()["tuned"]["value"] == estimate.value
     first, second = ranked[0].measured, ranked[1].measured
     assert first is not None and second is not None
-    assert np.array_equal(paired(first, second)[0].target, paired(first, second)[1].target)
+    assert np.array_equal(paired_outcomes(first, second)[0].target, paired_outcomes(first, second)[1].target)
     assert not list(temporary.iterdir())
     shown = capsys.readouterr().out
     assert "accuracy, fine-tuned" in shown and "few rows" in shown
@@ -260,16 +260,16 @@ def test_groups_stay_together_while_candidates_are_fine_tuned(tmp_path: Path) ->
     data = {"source": "rows.csv", "target": "label", "split": {"test": 0.2, "by": "group", "column": "patient"}}
     job, table = folded(tmp_path, {"task": "tabular-classification", "data": data})
     patients = np.array(table["patient"].to_pylist())
-    folds = folds_of(job, table)
+    folds = make_folds(job, table)
     assert sorted(np.concatenate([held for _, held in folds])) == list(range(table.num_rows))
     for learned, held in folds:
         assert not {*patients[learned]} & {*patients[held]}
-    with pytest.raises(RecipeError, match="in turns"):
-        folds_of(job, table.slice(0, 4))  # of one patient
+    with pytest.raises(RecipeError, match="into folds"):
+        make_folds(job, table.slice(0, 4))  # of one patient
     data = {"source": "digits", "limit": 300}
     job, table = folded(tmp_path, {"task": "image-classification", "data": data})
     digits = np.array(table[job.prepared.manifest.target].to_pylist())
-    for learned, held in folds_of(job, table):
+    for learned, held in make_folds(job, table):
         assert np.ptp([np.mean(digits[held] == digit) - np.mean(digits[learned] == digit) for digit in range(10)]) < 0.1
 
 
@@ -304,7 +304,7 @@ def test_without_a_target_models_show_what_they_can_do(
     assert first is not None and second is not None and first.logme is None
     assert models[ranked[0].candidate.name] == f"{learned}" and (first.probe.value or 0) < (second.probe.value or 0)
     shown = capsys.readouterr().out
-    assert metric in shown and "untrained" in shown and "LogME" not in shown
+    assert metric in shown and "zero-shot" in shown and "LogME" not in shown
     (tuned,) = choose(
         path, ["train.epochs=1"], names=[*models][:1], sample=30, tune=True, runs=tmp_path / "none", planned=False
     )
@@ -329,7 +329,11 @@ def test_answers_are_counted_by_their_bytes(tmp_path: Path) -> None:
         ({}, ["./nowhere"], "no such folder"),
         ({"task": "tabular-classification", "data": {"source": "wine"}}, None, "has no pretrained model"),
         ({"privacy": {"epsilon": 3}}, ["resnet20"], "without privacy"),
-        ({"task": "masked-language-modeling", "data": {"source": "x.txt"}, "model": {}}, ["minilm"], "can be compared"),
+        (
+            {"task": "masked-language-modeling", "data": {"source": "x.txt"}, "model": {}},
+            ["minilm"],
+            "cannot be compared",
+        ),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], names: list[str] | None, match: str) -> None:

@@ -1,8 +1,8 @@
-"""`tunewright choose`: which pretrained model should this recipe start from?
+"""Run `tunewright choose`: rank the pretrained models that a recipe could start from.
 
-What each candidate knows of a sample of the training rows (`selection/probing.py`) is shown beside what is published and what past runs have
-shown. A bare score of features can order models worse than a fixed order does, so the fixed order stands beside, and what cannot be told apart
-is said to be so.
+Each candidate's scores on a sample of the training rows (`selection/probing.py`) are shown with published facts and the results of past runs.
+Feature scores alone can rank models worse than a fixed order does, so the fixed order is shown as well, and ties are
+reported.
 """
 
 from __future__ import annotations
@@ -34,37 +34,37 @@ from tunewright.selection.probing import (
     NEIGHBOURS,
     RESAMPLES,
     Measured,
-    fine_tuned,
+    fine_tune_folds,
     measure,
-    metric_of,
-    paired,
-    sample_of,
+    paired_outcomes,
+    sample_rows,
+    zero_training_metric,
 )
 from tunewright.tasks.registry import get_task
 from tunewright.units import duration, size_of
 
-# Training rows that are looked at; of texts and recordings that a network goes through as it is.
-SAMPLE, AS_IT_IS = 500, 100
-LANGUAGES = {"zh": "Chinese", "en": "a language of letters"}
-# Texts with so large a share of Chinese characters are Chinese.
+# Rows of the sample: for scores of features, and for zero-shot evaluation.
+SAMPLE, ZERO_SHOT_SAMPLE = 500, 100
+LANGUAGES = {"zh": "Chinese", "en": "a language with an alphabet"}
+# Texts with a larger fraction of Chinese characters are Chinese.
 HAN, CHINESE = re.compile(r"[\u3400-\u9fff]"), 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """A candidate in its place."""
+    """Hold a ranked candidate with its scores and plan."""
 
     candidate: Candidate
     score: float
-    """The combined one; only its order means something."""
+    """The combined score; only its order is meaningful."""
     prior: float | None
-    """What is known beforehand, in standard deviations; None: nothing."""
+    """The prior score, in standard deviations; None: unknown."""
     measured: Measured | None
     plan: StagePlan | None
     why_not: str | None
-    """Why it was not measured, or not fine-tuned."""
+    """Why it was not evaluated, or not fine-tuned."""
     against_first: Difference | None
-    """Its probe's metric less that of the first candidate, on the same rows."""
+    """Its probe's metric minus that of the first candidate, on the same rows."""
 
     def to_json(self) -> dict[str, Any]:
         facts, found, plan = self.candidate.published, self.measured, self.plan
@@ -99,26 +99,26 @@ def choose(
     as_json: bool = False,
     screen: Console | None = None,
 ) -> list[Ranked]:
-    """Rank the models that a recipe could start from, the best first; those that were not measured come last.
+    """Rank the models that a recipe could start from, the best first; those that were not evaluated come last.
 
     Args:
-        names: of the catalog, folders, or hub ids, which are then downloaded; None: the catalog's for the task.
-        sample: training rows that are looked at; None: 500, or 100 where there is no target.
-        tune: also fine-tune each on parts of the sample, and measure it on the rest.
-        runs: the folder of past runs, which are learned from.
+        names: catalog names, folders, or hub ids, which are then downloaded; None: the catalog's for the task.
+        sample: training rows to use; None: 500, or 100 for tasks without a target.
+        tune: also fine-tune each on parts of the sample, and evaluate it on the rest.
+        runs: the folder of past runs, whose results are priors.
         planned: also plan the fine-tune of each, for its memory and time.
 
     Raises:
-        RecipeError: nothing of the task says before a training how good a model is, or the training is to be private.
+        RecipeError: models cannot be compared for this task before training, or the recipe is private.
     """
     screen = silent() if as_json else screen or Console()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     found = candidates_for(loaded, names)
     task = get_task(found[0].stage.recipe.task)
-    metric = metric_of(task)
+    metric = zero_training_metric(task)
     if metric is None:
         raise RecipeError(
-            f"nothing that a model does before it is trained for {task.name} can be compared with another's",
+            f"models cannot be compared for {task.name} before they are trained",
             place="task",
             found=task.name,
             expected="a target, or language-modeling, supervised-fine-tuning or speech-recognition",
@@ -126,13 +126,13 @@ def choose(
         )
     if (privacy := found[0].stage.recipe.privacy) is not None:
         raise RecipeError(
-            "which model suits the training rows best would be found out without privacy, and the choice would tell of them",
+            "choosing a model by the training rows is not private: the choice reveals something about them",
             place="privacy",
             found=f"ε = {privacy.epsilon:g}",
-            expected="a recipe without it",
+            expected="a recipe without privacy",
             fix="choose on public data of the same kind (data.source=…), then train privately",
         )
-    sample = sample or (SAMPLE if task.evaluation is None else AS_IT_IS)
+    sample = sample or (SAMPLE if task.evaluation is None else ZERO_SHOT_SAMPLE)
     machine = planned_machine(None, screen) if planned else None
     language = _language(found[0], base) if task.purpose is not None and not task.purpose.reads_images else None
     past = past_scores(runs, task.name)
@@ -140,9 +140,9 @@ def choose(
     plans: list[StagePlan | None] = []
     reasons: list[str | None] = []
     for candidate in found:
-        if candidate.at_hand:
-            screen.info(f"looking at {candidate.name}")
-        one, plan, reason = _look(candidate, base, sample, machine, tune, screen)
+        if candidate.local:
+            screen.info(f"evaluating {candidate.name}")
+        one, plan, reason = _evaluate(candidate, base, sample, machine, tune, screen)
         measured.append(one)
         plans.append(plan)
         reasons.append(reason)
@@ -154,22 +154,22 @@ def choose(
     return ranked
 
 
-def _look(
+def _evaluate(
     candidate: Candidate, base: Path, sample: int, machine: Hardware | None, tune: bool, screen: Console
 ) -> tuple[Measured | None, StagePlan | None, str | None]:
-    if not candidate.at_hand:
-        return None, None, "not here; named by --candidates it is downloaded and measured"
+    if not candidate.local:
+        return None, None, "not on this machine; --candidates NAME downloads and evaluates it"
     recipe = candidate.stage.recipe
     try:
         prepared = prepare_data(recipe, base, silent())
         backbone, origin = recipe_backbone(recipe, base), given_origin(recipe, base)
         given = PlanInput(stage=candidate.stage, prepared=prepared, start=origin, backbone=backbone)
-        ingredients = build_parts(recipe, prepared, origin, backbone, silent())
+        parts = build_parts(recipe, prepared, origin, backbone, silent())
         plan = plan_stage(given, machine, probe=False, screen=silent()) if machine is not None else None
-        rows = sample_of(prepared, recipe.seed, sample)
-        one = measure(ingredients, origin, rows)
+        rows = sample_rows(prepared, recipe.seed, sample)
+        one = measure(parts, origin, rows)
     except TunewrightError as error:
-        return None, None, f"was not measured: {error.message.splitlines()[0]}"
+        return None, None, f"was not evaluated: {error.message.splitlines()[0]}"
     if not tune:
         return one, plan, None
     if plan is not None and not plan.fits:
@@ -177,7 +177,7 @@ def _look(
     source = given_weights(recipe, base)
     job = StageJob(stage=candidate.stage, folder=base, source=source, prepared=prepared, backbone=backbone)
     try:
-        return replace(one, tuned=fine_tuned(job, rows, screen)), plan, None
+        return replace(one, tuned=fine_tune_folds(job, rows, screen)), plan, None
     except TunewrightError as error:
         return one, plan, f"was not fine-tuned: {error.message.splitlines()[0]}"
 
@@ -213,7 +213,7 @@ def _rank(
         one = measured[index]
         against = None
         if one is not None and first is not None and one is not first:
-            against = paired_bootstrap(METRICS[metric], *paired(one, first), resamples=RESAMPLES, seed=0)
+            against = paired_bootstrap(METRICS[metric], *paired_outcomes(one, first), resamples=RESAMPLES, seed=0)
         ranked.append(
             Ranked(
                 candidate=found[index],
@@ -229,7 +229,7 @@ def _rank(
 
 
 def scores_of(measured: list[Any], prior: list[float | None], metric: str) -> dict[str, list[float | None]]:
-    """What `combined` joins: for each score the candidates' values, the greater the better."""
+    """Return the candidates' values of each score, greater is better, as `combined` takes them."""
     sign = 1 if METRICS[metric].greater_is_better else -1
 
     def reached(found: Any) -> float | None:
@@ -247,7 +247,7 @@ def scores_of(measured: list[Any], prior: list[float | None], metric: str) -> di
 
 
 def _language(candidate: Candidate, base: Path) -> str:
-    """zh where many characters of the texts are Chinese, else en: no finer than the catalog needs."""
+    """Return zh if many characters of the texts are Chinese, else en."""
     prepared = prepare_data(candidate.stage.recipe, base, silent())
     table = prepared.table("train", prepared.manifest.input).slice(0, SAMPLE)
     text = "".join(str(value) for column in table.columns for value in column.to_pylist())
@@ -260,8 +260,8 @@ def _reads(candidate: Candidate, language: str | None) -> bool:
 
 
 def priors(found: list[Candidate], past: dict[str, float], language: str | None) -> list[float | None]:
-    """The static order: published scores of one measure, standardised, and what past runs say; the mean of both. What is
-    published of a model counts where it reads the language of the texts."""
+    """Return the prior scores: the mean of published scores on one benchmark, standardised, and scores of past runs. Published
+    scores count for models that were pretrained on the language of the texts."""
     facts = [candidate.published if _reads(candidate, language) else None for candidate in found]
     values: list[list[float]] = [[] for _ in found]
     for measure_name in {fact.measure for fact in facts if fact is not None and fact.measure is not None}:
@@ -284,7 +284,7 @@ def _show(ranked: list[Ranked], metric: str, screen: Console, language: str | No
         heads = (
             "candidate",
             *tuned,
-            f"{metric} of a probe" if by_features else f"{metric}, untrained",
+            f"{metric} of a probe" if by_features else f"{metric}, zero-shot",
             *scores,
             "prior",
         )
@@ -298,20 +298,21 @@ def _show(ranked: list[Ranked], metric: str, screen: Console, language: str | No
             for entry in measured
             if entry.measured
         ]
-        screen.console.print(_table("the best first", heads, rows))
+        screen.console.print(_table("ranking", heads, rows))
     heads = ("candidate", "parameters", "memory", "training", "licence", "reads", "published")
-    screen.console.print(_table("what is known", heads, [_known(entry) for entry in ranked]))
+    screen.console.print(_table("facts", heads, [_known(entry) for entry in ranked]))
     for entry in ranked:
-        if entry.why_not is not None and entry.candidate.at_hand:
+        if entry.why_not is not None and entry.candidate.local:
             screen.warning(f"{entry.candidate.name} {entry.why_not}")
     if language is not None and (others := [e.candidate.name for e in ranked if not _reads(e.candidate, language)]):
         screen.warning(
             f"the texts are in {LANGUAGES[language]}, which these were not pretrained on: {', '.join(others)}"
         )
-    away = [entry.candidate.name for entry in ranked if not entry.candidate.at_hand]
+    away = [entry.candidate.name for entry in ranked if not entry.candidate.local]
     if away:
         screen.info(
-            "not measured, as they are not here (--candidates NAME downloads one and measures it): " + ", ".join(away)
+            "not evaluated, because they are not on this machine (--candidates NAME downloads and evaluates one): "
+            + ", ".join(away)
         )
     if not measured:
         return
@@ -327,21 +328,19 @@ def _show(ranked: list[Ranked], metric: str, screen: Console, language: str | No
         screen.info(f"by {by} these cannot be told apart from it: {', '.join(tied)}")
     known = sorted((entry for entry in ranked if entry.prior is not None), key=lambda entry: -(entry.prior or 0))
     if known:
-        screen.info(
-            "the static order, by what is known beforehand: " + ", ".join(entry.candidate.name for entry in known)
-        )
+        screen.info("the static ranking, by the prior alone: " + ", ".join(entry.candidate.name for entry in known))
     if tuned:
-        screen.info("what few rows make of a model is a hint too: of all of them a larger one may learn more")
+        screen.info("fine-tuning on a few rows is a hint too: a larger model may learn more from all of them")
     elif by_features:
         screen.info(
-            "a score of features is a hint and no result: on the standard benchmark such scores alone order models worse "
+            "a feature score is a hint, not a result: on the standard benchmark such scores alone rank models worse "
             "than a fixed order does (mean weighted τ 0.57 against 0.91)"
         )
     else:
-        screen.info("what a model does before it is trained is a hint and no result: a larger one may learn more")
+        screen.info("a zero-shot score is a hint, not a result: a larger model may learn more")
     if not tuned:
-        screen.info("surer, and slower: --tune, which fine-tunes each of them on these rows")
-    screen.info(f"published facts are of {LOOKED_UP}")
+        screen.info("more reliable, and slower: --tune, which fine-tunes each of them on these rows")
+    screen.info(f"published facts were looked up on {LOOKED_UP}")
 
 
 def _table(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:

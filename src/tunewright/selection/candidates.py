@@ -1,4 +1,4 @@
-"""The models that a recipe could start from: those of the catalog for its task, folders and hub ids; and how each is named."""
+"""List the models that a recipe could start from: those of the catalog for its task, folders and hub ids."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from tunewright.tasks.registry import get_task, task_defaults
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A model to start from."""
+    """Describe a model to start from."""
 
     name: str
-    """As the command line or the catalog names it."""
+    """Its name on the command line or in the catalog."""
     stage: StageRecipe
-    """The recipe's last stage, beginning with it."""
+    """The recipe's last stage, starting from this model."""
     published: Published | None
-    at_hand: bool
-    """Whether it can be opened without a download from a hub."""
+    local: bool
+    """Whether it can be opened without a download from a hub, or was named by the user."""
 
     @property
     def key(self) -> str:
-        """What it is called in past runs."""
-        return started_from(self.stage.recipe, Path("."))
+        """Return its name in past runs."""
+        return starting_model_name(self.stage.recipe, Path("."))
 
 
 def candidates_for(recipe: Recipe, names: list[str] | None) -> list[Candidate]:
-    """The candidates that are named, or else those that are published for the recipe's task, and the recipe's own.
+    """Return the candidates of these names; without names, the catalog's for the recipe's task, and the recipe's own.
 
     Raises:
-        RecipeError: nothing is known for the task, or a name is neither a folder nor a model.
+        RecipeError: the catalog has no model for the task, or a name is neither a folder nor a model.
     """
     stage = stage_recipes(recipe)[-1]
     if names:
@@ -76,7 +76,7 @@ def _candidate(stage: StageRecipe, name: str, *, wanted: bool) -> Candidate:
     if local and not here.is_dir() and name not in BACKBONES:
         recipe = with_changes(recipe, {"model.weights": "random"})
     return Candidate(
-        name=name, stage=replace(stage, recipe=recipe), published=PUBLISHED.get(name), at_hand=local or wanted
+        name=name, stage=replace(stage, recipe=recipe), published=PUBLISHED.get(name), local=local or wanted
     )
 
 
@@ -87,8 +87,8 @@ def _is_own(folder: Path) -> bool:
         return False
 
 
-def started_from(recipe: Recipe, base: Path) -> str:
-    """The name of the model that a stage's recipe begins with: the backbone's, or the folder's whole path."""
+def starting_model_name(recipe: Recipe, base: Path) -> str:
+    """Return the name of the model that a stage's recipe starts from: the backbone's, or the folder's full path."""
     weights = recipe.model.weights
     if weights not in (None, "pretrained", "random"):
         return str((base / weights).resolve())
@@ -100,8 +100,8 @@ def started_from(recipe: Recipe, base: Path) -> str:
 
 
 def past_scores(runs: Path, task: str) -> dict[str, float]:
-    """What past runs say of models by name: by how many standard deviations each was above the others on the same data,
-    averaged over data sets. Only data on which several models were fine-tuned says anything."""
+    """Return scores of models in past runs by name: standardised over the models on the same data, and averaged over data
+    sets. Only data on which several models were fine-tuned counts."""
     reached: dict[tuple[str, str], dict[str, float]] = {}
     for folder in sorted(path.parent for path in runs.glob("*/run.json")):
         if (result := _result(folder, task)) is not None:
@@ -117,12 +117,12 @@ def past_scores(runs: Path, task: str) -> dict[str, float]:
 
 
 def _result(folder: Path, task: str) -> tuple[tuple[str, str], str, float] | None:
-    """(data and metric, model, what it reached on the test) of a run's last stage; None of a run that cannot be read."""
+    """Return (data and metric, model, test result) of a run's last stage; None for a run that cannot be read."""
     try:
         run = Run(folder)
         stage = stage_recipes(load_recipe(run.recipe, [], defaults=task_defaults))[-1]
         summary = read_json(run.stage_folder(stage.name) / "summary.json", "a stage")
-        name = started_from(stage.recipe, Path(run.told("base")))
+        name = starting_model_name(stage.recipe, Path(run.told("base")))
     except (ArtifactError, RecipeError, KeyError, OSError):
         return None
     metric = METRICS[get_task(task).metrics[0]]

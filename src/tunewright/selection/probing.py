@@ -1,7 +1,7 @@
-"""What a network that no stage has trained yet knows of a task: by its features, or as it is, and by what a part of the rows teaches it.
+"""Score a pretrained network for a task before training: by its features or zero-shot, and by fine-tuning on a sample.
 
-Where there is a target, its features of a sample of the training rows are held against it by scores that need no training. Where there is none,
-it does at once what it is measured by: a language model foretells the texts, a recogniser writes down what it hears.
+For tasks with a target, its features of a sample of the training rows get transferability scores, which need no training. Other tasks are
+evaluated zero-shot: a language model predicts the texts, a speech model transcribes the recordings.
 """
 
 from __future__ import annotations
@@ -43,76 +43,76 @@ FOLDS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What is seen of a candidate. Of one that is measured as it is there are no scores of features."""
+    """Hold the scores of a candidate. One that is evaluated zero-shot has no scores of features."""
 
     outcome: Outcome
-    """The held-out answers of a linear probe on its features, or its own."""
+    """Held-out predictions of a linear probe on its features, or its own zero-shot predictions."""
     probe: Estimate
-    """The metric of these answers."""
+    """The metric of these predictions."""
     neighbours: float | None = None
     logme: float | None = None
     h_score: float | None = None
     """None: the target has no classes."""
     leep: float | None = None
-    """None: the candidate names no classes of its own."""
+    """None: the candidate does not predict classes itself."""
     tuned: tuple[Outcome, Estimate] | None = None
-    """The answers, and their metric, of what was fine-tuned on the sample's other rows; None: nothing was."""
+    """Held-out predictions, and their metric, after fine-tuning on the sample's other rows; None: not fine-tuned."""
 
 
-def paired(one: Measured, other: Measured) -> tuple[Outcome, Outcome]:
-    """The answers of both to the same rows in the same order: those of what was fine-tuned, where both were."""
+def paired_outcomes(one: Measured, other: Measured) -> tuple[Outcome, Outcome]:
+    """Return the predictions of both on the same rows in the same order; after fine-tuning, if both were fine-tuned."""
     if one.tuned is not None and other.tuned is not None:
         return one.tuned[0], other.tuned[0]
     return one.outcome, other.outcome
 
 
-def metric_of(task: Task) -> Metric | None:
-    """By what models are compared before they are trained for a task; None: there is nothing that would be fair."""
+def zero_training_metric(task: Task) -> Metric | None:
+    """Return the metric that compares models before training for a task; None: there is no fair one."""
     if task.evaluation is None:
         return METRICS[task.metrics[0]] if task.target_kind is not None else None
     return METRICS[task.evaluation.zero_shot[0]] if task.evaluation.zero_shot is not None else None
 
 
-def sample_of(prepared: Prepared, seed: int, rows: int) -> pa.Table:
-    """So many training rows at most, the same for each candidate."""
+def sample_rows(prepared: Prepared, seed: int, rows: int) -> pa.Table:
+    """Return at most `rows` random training rows, the same for each candidate."""
     table = prepared.table("train")
     return table.take(np.sort(permutation(seed, "choose", 0, table.num_rows)[:rows]))
 
 
-def measure(ingredients: StageParts, origin: StartingModel | None, table: pa.Table) -> Measured:
-    """What a network knows of rows of its task."""
-    if ingredients.task.evaluation is not None:
-        return _as_it_is(ingredients, table)
-    return _by_features(ingredients, origin, table)
+def measure(parts: StageParts, origin: StartingModel | None, table: pa.Table) -> Measured:
+    """Score a network on rows of its task."""
+    if parts.task.evaluation is not None:
+        return _zero_shot(parts, table)
+    return _by_features(parts, origin, table)
 
 
-def _as_it_is(ingredients: StageParts, table: pa.Table) -> Measured:
-    examination, metric = ingredients.task.evaluation, metric_of(ingredients.task)
-    assert examination is not None and examination.zero_shot is not None and metric is not None
-    _, measured = examination.zero_shot
-    outcome = Outcome(*measured(ingredients.network, ingredients.preprocessor.inputs, table))
-    found = bootstrap([metric], outcome, resamples=RESAMPLES, seed=ingredients.recipe.seed)
+def _zero_shot(parts: StageParts, table: pa.Table) -> Measured:
+    evaluation, metric = parts.task.evaluation, zero_training_metric(parts.task)
+    assert evaluation is not None and evaluation.zero_shot is not None and metric is not None
+    _, measured = evaluation.zero_shot
+    outcome = Outcome(*measured(parts.network, parts.preprocessor.inputs, table))
+    found = bootstrap([metric], outcome, resamples=RESAMPLES, seed=parts.recipe.seed)
     return Measured(outcome=outcome, probe=found[metric.name])
 
 
-def _by_features(ingredients: StageParts, origin: StartingModel | None, table: pa.Table) -> Measured:
-    """The scores of its features."""
-    recipe, target = ingredients.recipe, ingredients.preprocessor.target
+def _by_features(parts: StageParts, origin: StartingModel | None, table: pa.Table) -> Measured:
+    """Score a network by its features."""
+    recipe, target = parts.recipe, parts.preprocessor.target
     assert target is not None
     encoded = target.encode(table)
-    examples = ingredients.preprocessor.inputs.examples(table, encoded)
-    source = _source(origin, ingredients.preprocessor.inputs.input_shape)
+    examples = parts.preprocessor.inputs.examples(table, encoded)
+    source = _source_classifier(origin, parts.preprocessor.inputs.input_shape)
 
-    def looked_at(inputs: Any) -> list[torch.Tensor]:
+    def layer_outputs(inputs: Any) -> list[torch.Tensor]:
         named = [] if source is None else [source(inputs).softmax(1)]
-        return [*layer_means(ingredients.network, inputs), *named]
+        return [*layer_means(parts.network, inputs), *named]
 
-    with evaluating(ingredients.network), torch.inference_mode():
-        layers = [found.double().numpy() for found in of_all(examples, BATCH, looked_at)]
+    with evaluating(parts.network), torch.inference_mode():
+        layers = [found.double().numpy() for found in of_all(examples, BATCH, layer_outputs)]
     named = None if source is None else layers.pop()
-    features = averaged(layers)
+    features = average_layers(layers)
     truth = target.truth(encoded)
-    metric = METRICS[ingredients.task.metrics[0]]
+    metric = METRICS[parts.task.metrics[0]]
     with_one = np.concatenate([features, np.ones((len(features), 1))], 1)
     if target.classes is not None and not target.several:
         matrix = one_hot(truth)
@@ -124,7 +124,7 @@ def _by_features(ingredients: StageParts, origin: StartingModel | None, table: p
         matrix = np.asarray(truth, dtype=np.float64).reshape(len(truth), -1)
         scaled = (matrix - matrix.mean(0)) / np.maximum(matrix.std(0), 1e-12)
         outputs = held_out_numbers(features, matrix, seed=recipe.seed)
-        # Several labels: above 1/2 is yes, which the metrics read as a logit above 0.
+        # Multi-label: an output above 1/2 is yes, which the metrics read as a logit above 0.
         outcome = Outcome(outputs - 0.5, truth) if target.several else Outcome(outputs[:, 0], truth)
         close = -float(((nearest(features, scaled, NEIGHBOURS) - scaled) ** 2).mean())
         matrix = scaled
@@ -139,14 +139,14 @@ def _by_features(ingredients: StageParts, origin: StartingModel | None, table: p
     )
 
 
-def fine_tuned(job: StageJob, table: pa.Table, screen: Console) -> tuple[Outcome, Estimate]:
-    """What fine-tuning makes of a candidate: it learns from two thirds of the rows, as its stage says, and is measured on the last
-    third, three times; each row is foretold once, by a network that did not see it. It takes as many steps as on all of the rows.
+def fine_tune_folds(job: StageJob, table: pa.Table, screen: Console) -> tuple[Outcome, Estimate]:
+    """Fine-tune a candidate on two thirds of the rows, as its stage says, and evaluate it on the last third, three times; each row
+    is predicted once, by a network that did not see it. Training takes as many steps as on all rows.
 
-    Neither validation nor test rows have a part in it, so a stage that would stop early goes on to its last epoch.
+    Validation and test rows are not used, so early stopping is off.
     """
     task = get_task(job.recipe.task)
-    metric = metric_of(task)
+    metric = zero_training_metric(task)
     assert metric is not None
     epochs = math.ceil(job.recipe.train.epochs * FOLDS / (FOLDS - 1))
     train = job.recipe.train.model_copy(update={"epochs": epochs, "early_stopping": None})
@@ -154,7 +154,7 @@ def fine_tuned(job: StageJob, table: pa.Table, screen: Console) -> tuple[Outcome
     alone = replace(job.prepared, manifest=replace(job.prepared.manifest, splits={}))
     job = replace(job, stage=stage, prepared=alone)
     answers: list[tuple[np.ndarray, np.ndarray]] = []
-    for number, (learned, held) in enumerate(folds_of(job, table)):
+    for number, (learned, held) in enumerate(make_folds(job, table)):
         screen.info(f"  fine-tuning on {len(learned):,} of {table.num_rows:,} rows, {number + 1} of {FOLDS}")
         rows = {"train": table.take(learned), "test": table.take(held)}
         with learned_from(job, rows, mix(job.recipe.seed, "choose", number) % 2**32) as again:
@@ -170,9 +170,9 @@ def fine_tuned(job: StageJob, table: pa.Table, screen: Console) -> tuple[Outcome
     return outcome, found[metric.name]
 
 
-def folds_of(job: StageJob, table: pa.Table) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The places of the rows to learn from and of those that are held out, each row being held out once. Classes are divided evenly; what
-    the split keeps together, such as a speaker's recordings, stays together.
+def make_folds(job: StageJob, table: pa.Table) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the indices of training rows and held-out rows of each fold; each row is held out once. Folds are stratified by
+    class; groups of the split, such as a speaker's recordings, stay together.
 
     Raises:
         RecipeError: there are fewer groups than folds.
@@ -186,11 +186,11 @@ def folds_of(job: StageJob, table: pa.Table) -> list[tuple[np.ndarray, np.ndarra
         groups = [str(value) for value in table[split.column].to_pylist()]
         if (count := len(set(groups))) < FOLDS:
             raise RecipeError(
-                "the rows of a sample cannot be held out in turns",
+                "the sample cannot be divided into folds by group",
                 place="data.split.column",
                 found=f"{count} of {split.column!r} among {table.num_rows:,} rows",
                 expected=f"{FOLDS} or more",
-                fix="a larger --sample, or leave --tune out",
+                fix="use a larger --sample, or omit --tune",
             )
         return list(GroupKFold(FOLDS, shuffle=True, random_state=seed).split(places, groups=groups))
     classes: list[str] = []
@@ -198,24 +198,24 @@ def folds_of(job: StageJob, table: pa.Table) -> list[tuple[np.ndarray, np.ndarra
         classes = [str(value) for value in table[manifest.target].to_pylist()]
     if max(Counter(classes).values(), default=0) >= FOLDS:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of a class with fewer rows than folds
+            warnings.simplefilter("ignore", UserWarning)  # warns of a class with fewer rows than folds
             return list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(places, classes))
     return list(KFold(FOLDS, shuffle=True, random_state=seed).split(places))
 
 
-def _source(origin: StartingModel | None, shape: tuple[int, ...]) -> torch.nn.Module | None:
-    """The whole network that a candidate was trained as, where it names classes and reads inputs of this shape."""
+def _source_classifier(origin: StartingModel | None, shape: tuple[int, ...]) -> torch.nn.Module | None:
+    """Return the candidate's complete classifier, if it predicts classes and its input shape is the same."""
     target = origin.preprocessor.target if origin is not None else None
     if origin is None or target is None or target.classes is None or target.several:
         return None
     return origin.network.eval() if origin.network.spec.accepts(tuple(shape)) else None
 
 
-def averaged(layers: list[np.ndarray]) -> np.ndarray:
-    """[N, at most N]: features whose inner products are the mean of the layers' own.
+def average_layers(layers: list[np.ndarray]) -> np.ndarray:
+    """Return features [N, at most N] whose inner products are the mean of the layers' inner products.
 
-    Layers differ in width, so their features cannot be averaged, but their rows' inner products can, once each layer is centred
-    and has rows of mean squared length 1. The result is given in its principal directions, the largest first.
+    Layers differ in width, so their features cannot be average_layers, but their rows' inner products can, after each layer is centred
+    and scaled to rows of mean squared length 1. The result is in its principal directions, the largest first.
     """
     found: list[np.ndarray] = []
     for layer in layers:
