@@ -1,4 +1,4 @@
-"""`tunewright run`: every stage that the recipe names, in order, evaluated and reported; going on where it was killed."""
+"""Run all stages of a recipe in order, evaluate and report them; resume a run that was killed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tunewright.runs.folder import Run, open_run, read_json, read_or_forget
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """A finished stage: its folder, and the numbers that its summary.json holds."""
+    """Hold a finished stage: its folder, and its summary."""
 
     folder: Path
     summary: dict[str, Any]
@@ -44,7 +44,7 @@ class StageResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a run left behind."""
+    """Hold the result of a run: its folder, its stages and its report."""
 
     folder: Path
     stages: dict[str, StageResult] = field(default_factory=dict)
@@ -63,23 +63,23 @@ def run(
     lang: str = "en",
     screen: Console | None = None,
 ) -> RunResult:
-    """Carry out a recipe: train each stage, evaluate it, write the report.
+    """Run a recipe: train each stage, evaluate it, write the report.
 
-    The same recipe on the same data goes on where it was stopped or killed. A finished run is never touched: running
-    its recipe again makes a new folder.
+    The same recipe on the same data resumes where it was stopped or killed. A finished run is never modified: running
+    its recipe again creates a new folder.
 
     Args:
-        recipe: a recipe file, the same thing as a dict, or a `Recipe`.
-        overrides: dotted changes, such as "train.lr=1e-4".
-        base: the folder from which relative data paths count; the recipe file's folder, or the current one.
-        runs: the folder that gets the run's folder.
+        recipe: a recipe file, a dict with the same content, or a `Recipe`.
+        overrides: changes by dotted name, such as "train.lr=1e-4".
+        base: the folder of relative data paths; default: the recipe file's folder, or the current one.
+        runs: the folder of all runs.
         until: stop after the last stage of this kind, "pretrain" or "finetune".
-        plan: first say what each stage will need, and hold it against what it then took.
-        force: with `plan`, start also what cannot fit into memory.
+        plan: first predict what each stage will need, and compare it with what the stage took.
+        force: with `plan`, start even if a stage cannot fit into memory.
         lang: the report's language, "en" or "zh".
 
     Raises:
-        UserError: recipe or data are wrong, or it was planned and cannot fit.
+        UserError: the recipe or the data is wrong, or the plan does not fit.
         RunFailed: training diverged, was stopped, or a target of `eval.target` was missed.
     """
     screen = screen or Console()
@@ -94,7 +94,7 @@ def run(
         "base": str(base.resolve()),
         "command": command_of(recipe, overrides or []),
     }
-    # By how many processes it is trained, how they share it and who watches is no other run: it may go on otherwise.
+    # Changing the number of processes, the strategy or the trackers does not change the run's identity.
     other = {"hardware": {"devices", "nodes", "strategy", "tensor", "offload"}, "track": True}
     resolved = loaded.model_dump(mode="json", exclude=other)
     with resumable(Path(runs) / name):
@@ -107,7 +107,7 @@ def run(
         known = identify(resolved, stages, [*prepared, *others], backbones, base)
         with open_run(Path(runs), name, known, files, record, screen.warning) as (opened, goes_on):
             screen.log = opened.log
-            screen.info(f"{'going on with' if goes_on else 'run'} {opened.folder}")
+            screen.info(f"{'resuming' if goes_on else 'run'} {opened.folder}")
             if read_or_forget(opened.folder / "environment.json", "a run's environment") is None:
                 write_record(opened.folder / "environment.json", describe_environment(base, prepared))
             if plans:
@@ -117,7 +117,7 @@ def run(
 
 
 def _require_stages(stages: list[StageRecipe], recipe: Recipe, until: str | None) -> None:
-    """See what can be seen in the recipe alone of all its stages, before the first of them is trained."""
+    """Check all stages as far as the recipe alone allows, before the first of them is trained."""
     if until is not None and until not in {stage.kind for stage in stages}:
         raise RecipeError(
             f"the recipe has no {until} stage",
@@ -191,5 +191,5 @@ def _carry_out(
 
 
 def with_seed(stage: StageRecipe, seed: int) -> StageRecipe:
-    """The stage with another seed for everything but the split, which was prepared with the recipe's own."""
+    """Return the stage with another seed for everything but the split, which uses the recipe's own seed."""
     return StageRecipe(name=stage.name, kind=stage.kind, recipe=stage.recipe.model_copy(update={"seed": seed}))

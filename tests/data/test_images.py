@@ -563,7 +563,7 @@ def test_a_killed_run_with_augmentation_ends_the_same(tmp_path: Path, monkeypatc
     assert list((tmp_path / "killed").rglob("step-*"))
     again = run(KILLED, runs=tmp_path / "killed", screen=silent())
     files = [sha256_file(r.stages["pretrain"].folder / "model" / "model.safetensors") for r in (whole, again)]
-    assert files[0] == files[1] and "going on" in (again.folder / "log.txt").read_text()
+    assert files[0] == files[1] and "resuming" in (again.folder / "log.txt").read_text()
 
 
 # EfficientNet

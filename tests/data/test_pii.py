@@ -199,7 +199,7 @@ def test_a_file_is_redacted_and_restored(tmp_path: Path, name: str, text: str) -
 def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a@example.com\n")
     (tmp_path / "b.txt").write_text("mine\n")
-    with pytest.raises(UserError, match="there already"):
+    with pytest.raises(UserError, match="already exists"):
         redact_file(tmp_path / "a.txt", tmp_path / "b.txt", tmp_path / "map.json")
     assert (tmp_path / "b.txt").read_text() == "mine\n" and not (tmp_path / "map.json").exists()
 

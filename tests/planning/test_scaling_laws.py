@@ -79,8 +79,8 @@ def test_a_budget_on_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
     show_sizes(None, 1e17, 1e8)
     said = capsys.readouterr().out
     assert "muennighoff" in said and "model: {backbone: {gpt: {layers:" in said and "extrapolated" in said
-    assert "bytes a parameter" in said and "GFLOP/s" in said
+    assert "bytes per parameter" in said and "GFLOP/s" in said
     with pytest.raises(RecipeError, match="without a recipe"):
         show_sizes(Path("r.yaml"), 1e17, None)
-    with pytest.raises(RecipeError, match="nothing can be said"):
+    with pytest.raises(RecipeError, match="out of range"):
         show_sizes(None, -1.0, None)

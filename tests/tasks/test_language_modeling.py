@@ -211,7 +211,7 @@ def test_any_causal_model_goes_on_with_an_adapter_that_is_merged(tmp_path: Path)
         expected = adapted({"input_ids": ids})
         assert torch.allclose(whole({"input_ids": ids}), expected, atol=1e-4)
         assert torch.allclose(hub_causal_lm(tmp_path / "merged")(input_ids=ids).logits, expected, atol=1e-4)
-    with pytest.raises(UserError, match="there already"):
+    with pytest.raises(UserError, match="folder already exists"):
         merge_adapter(folder, tmp_path / "merged", silent())
     with pytest.raises(ArtifactError, match="no adapter"):
         merge_adapter(tmp_path / "merged", tmp_path / "again", silent())

@@ -668,7 +668,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"model": {"backbone": {"bert": {"width": 30, "heads": 4}}}}, "heads do not divide", "recipe"),
     ({"model": {"backbone": {"bert": {"depth": 3}}}}, "no such option", "recipe"),
     ({"train": {"objective": "masked"}}, "no objective of this name", "recipe"),
-    ({"train": {"objective": {"masked_tokens": {"ratio": 1.5}}}}, "cannot have", "recipe"),
+    ({"train": {"objective": {"masked_tokens": {"ratio": 1.5}}}}, "not allowed", "recipe"),
     ({"train": {"label_smoothing": 0.1}}, "is for classes", "recipe"),
     ({"eval": {"metrics": ["accuracy"]}}, "no metric of this name for tokens", "recipe"),
     (

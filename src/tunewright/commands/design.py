@@ -1,4 +1,4 @@
-"""`tunewright design`: the network of each stage, its sizes and costs, and what of it will be trained."""
+"""Run `tunewright design`: show the network of each stage, its sizes and costs, and what is trained."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tunewright.training.freezing import resolve_movement
 def show_design(
     recipe: Path, overrides: list[str], svg: Path | None, *, screen: Console | None = None
 ) -> list[dict[str, Any]]:
-    """Print each stage's layer table; nothing is trained. Returns the "model" part of each stage's summary."""
+    """Print each stage's layer table without training, and return the "model" part of each stage's summary."""
     screen = screen or Console()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     stages = stage_recipes(loaded)
@@ -38,7 +38,7 @@ def show_design(
         if svg is not None:
             path = svg if len(stages) == 1 else svg.with_name(f"{svg.stem}-{stage.name}{svg.suffix}")
             write_atomic(path, facts["svg"])
-            screen.info(f"picture: {path}")
+            screen.info(f"diagram: {path}")
         described.append(facts)
         if number + 1 < len(stages):
             origin = as_if_trained(ingredients)
@@ -64,14 +64,14 @@ def _table(title: str, facts: dict[str, Any]) -> Table:
         )
     parameters = facts["parameters"]
     frozen = f"{parameters['frozen']:,} frozen" if parameters["frozen"] else ""
-    table.add_row("in all", "", "", f"{parameters['total']:,}", f"{facts['flops_per_example']:,}", frozen, style="bold")
+    table.add_row("total", "", "", f"{parameters['total']:,}", f"{facts['flops_per_example']:,}", frozen, style="bold")
     if facts["flops_of"] is not None:
         table.caption, table.caption_justify = f"FLOPs: one forward pass of {facts['flops_of']}", "left"
     return table
 
 
 def _movement(layer: dict[str, Any]) -> str:
-    """Frozen, or the learning rate, from when on, and how many parameters if not all."""
+    """Describe whether a layer is frozen or from when on it is trained, its learning rate, and how many parameters if not all."""
     if not layer["trained"]:
         return "frozen"
     parts = [f"lr {layer['lr']:.2g}"]

@@ -1,4 +1,4 @@
-"""`tunewright doctor`: what this machine has, what is missing, and how to get it."""
+"""Run `tunewright doctor`: check this installation and machine, and show how to install what is missing."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from tunewright.console import Console
 from tunewright.files import cache_dir
 from tunewright.limits import LIMITS
 
-# What each extra is for.
+# The purpose of each extra.
 EXTRAS = {
     "hub": "data sets of the Hugging Face hub",
-    "privacy": "training with differential privacy",
-    "tune": "the search for settings",
-    "quantize": "frozen matrices of 4 bits and optimisers of 8",
-    "export": "ONNX files",
-    "serve": "a model as a service, and the page of all runs",
+    "privacy": "differentially private training",
+    "tune": "hyperparameter search",
+    "quantize": "4-bit quantization and 8-bit optimizers",
+    "export": "export to ONNX and GGUF",
+    "serve": "the HTTP service, and the page of all runs",
 }
 ROOM = 10 * 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at."""
+    """Report one check."""
 
     what: str
     found: str
     fix: str | None = None
     needed: bool = True
-    """Whether nothing works without it."""
+    """Whether Tunewright needs it."""
 
 
 def findings() -> Iterator[Finding]:
-    """Versions, packages, hardware and room, one after the other."""
+    """Yield the checks of versions, packages, hardware, disk and limits."""
     yield Finding(what="Python", found=sys.version.split()[0])
     for requirement in _required(None):
         yield _package(requirement, "pip install --upgrade tunewright")
@@ -50,14 +50,12 @@ def findings() -> Iterator[Finding]:
         names = ", ".join(found.what for found in wrong)
         fix = f'pip install "tunewright[{extra}]"' if wrong else None
         yield Finding(
-            what=f"{purpose} [{extra}]", found=f"missing: {names}" if wrong else "there", fix=fix, needed=False
+            what=f"{purpose} [{extra}]", found=f"missing: {names}" if wrong else "installed", fix=fix, needed=False
         )
     cards = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         cards.append("Apple's")
-    yield Finding(
-        what="accelerators", found=", ".join(cards) or "none: networks are computed by the processor", needed=False
-    )
+    yield Finding(what="accelerators", found=", ".join(cards) or "none: networks run on the processor", needed=False)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     yield Finding(
         what="processor",
@@ -81,7 +79,7 @@ def findings() -> Iterator[Finding]:
 
 
 def _required(extra: str | None) -> list[Requirement]:
-    """What the package says it needs: by itself, or for an extra."""
+    """Return the requirements of the package, or of one of its extras."""
     found: list[Requirement] = []
     for line in requires("tunewright") or []:
         requirement = Requirement(line)
@@ -104,13 +102,15 @@ def _package(requirement: Requirement, fix: str) -> Finding:
 
 
 def examine(screen: Console) -> bool:
-    """Print what was found; whether everything that is needed is there."""
-    sound = True
+    """Print all checks; return whether everything that is needed is installed."""
+    complete = True
     for found in findings():
         mark = "ok  " if found.fix is None else "FIX " if found.needed else "    "
         screen.info(f"{mark} {found.what:<46} {found.found}")
         if found.fix is not None:
             screen.info(f"       {found.fix}")
-            sound = sound and not found.needed
-    screen.info(f"tunewright {distribution('tunewright').version}: " + ("ready" if sound else "something is missing"))
-    return sound
+            complete = complete and not found.needed
+    screen.info(
+        f"tunewright {distribution('tunewright').version}: " + ("ready" if complete else "something is missing")
+    )
+    return complete

@@ -1,4 +1,4 @@
-"""`tunewright init TASK --data PATH`: look at the data and write a commented recipe for it."""
+"""Run `tunewright init TASK --data PATH`: inspect the data and write a commented recipe for it."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from tunewright.recipe.schema import Data, Split
 from tunewright.recipe.template import recipe_text
 from tunewright.tasks.registry import TASKS, get_task
 
-# What a recipe says until the user names the model that a task goes on with.
+# A placeholder for the trained model that a task starts from.
 A_MODEL = "runs/NAME/finetune/model"
 
 
 def write_recipe(task: str, source: str | None, out: Path) -> str:
-    """Write the recipe; returns what to say about it.
+    """Write the recipe, and return a message about it.
 
     Args:
         task: a task's name; "list" lists them and writes nothing.
 
     Raises:
-        UserError: there is no such task, the data cannot be used, or the file is there already.
+        UserError: there is no such task, the data cannot be used, or the file already exists.
     """
     if task == "list":
         return "\n".join(f"{name:<24} {known.summary}" for name, known in TASKS.items())
     chosen = get_task(task)
     if out.exists():
         raise UserError(
-            "the file is there already, and is not overwritten",
+            "the file already exists, and is not overwritten",
             file=out,
             expected="a new file",
             fix="choose another --out",
         )
     if source is None:
-        # Texts serve without their labels, too.
+        # Labelled texts can be used without their labels, too.
         wanted = (task, "text-classification") if chosen.target_kind is None else (task,)
         source = next((name for kind in wanted for name, s in SAMPLE_SETS.items() if s.task == kind), None)
     if source is None:
@@ -57,7 +57,7 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
     )
     prepared = prepare(data, seed=0, target_kind=chosen.target_kind, base=Path("."))
     manifest = prepared.manifest
-    # A path in a recipe counts from the recipe's own folder.
+    # A path in a recipe is relative to the recipe's folder.
     known = source in SAMPLE_SETS and not Path(source).exists()
     path = source if known or source.startswith("hub:") else _from(out, source)
     classes = f", {len(manifest.classes)} classes" if manifest.classes else ""
@@ -69,7 +69,7 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
         reason=manifest.target_reason,
         classes=classes,
         inputs=_inputs(manifest),
-        # Conversations, and who chose what, are found by the names of their columns.
+        # The columns of conversations and interactions are found by their names.
         name_columns=chosen.kind not in ("answers", "preferences", "ranking", "transcripts")
         and manifest.format not in ("images", "idx", "npz", "sample", "text"),
         model=json.dumps(
@@ -82,12 +82,12 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
     )
     write_atomic(out, text)
     target = f", target {manifest.target!r} ({manifest.target_reason})" if manifest.target else ""
-    then = f"in it, put the model's folder in the place of {A_MODEL}\n" if chosen.needs_trained_model else ""
+    then = f"in it, replace {A_MODEL} by the model's folder\n" if chosen.needs_trained_model else ""
     return f"{out}: {manifest.used:,} rows{target}\n{then}next: tunewright data check {out}, then tunewright run {out}"
 
 
 def _inputs(manifest: Manifest) -> list[str]:
-    """The columns to name: of data without a target, which is text, the first column of texts."""
+    """Return the input columns to name: for unlabelled texts, the first column of texts."""
     texts = [column.name for column in manifest.columns if column.kind == "text" and column.name in manifest.input]
     return texts[:1] if manifest.target is None and texts else manifest.input
 

@@ -1,4 +1,4 @@
-"""`tunewright merge`: work an adapter into the weights, with the proof that the model stays the same."""
+"""Run `tunewright merge`: merge an adapter into the weights, and verify that the model stays the same."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.saved_model import load_network, save_model
 from tunewright.tasks.registry import load_preprocessor
 
-# Rounding differs where W x + B A x becomes (W + B A) x: relative to 1 + the logits' size.
+# Rounding differs between W x + B A x and (W + B A) x: relative to 1 + the logits' magnitude.
 TOLERANCE = 1e-3
 TRIED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Merged:
-    """What became of an adapter."""
+    """Report a merged adapter."""
 
     folder: Path
     difference: float
-    """The largest difference of a logit between both models, on made-up inputs."""
+    """The largest difference of a logit between both models, on synthetic inputs."""
 
 
 def merge_adapter(folder: Path, out: Path, screen: Console | None = None) -> Merged:
-    """Write the model with its adapter worked in; it opens without peft and without the base.
+    """Write the model with its adapter merged; it opens without peft and without the base.
 
     Raises:
         ArtifactError: the model has no adapter.
-        UserError: the folder to write is there already.
-        RunFailed: both models do not give the same.
+        UserError: the output folder already exists.
+        RunFailed: the outputs of both models differ.
     """
     screen = screen or Console()
     if out.exists():
-        raise UserError("the folder is there already", file=out, fix="name another one, or remove it")
+        raise UserError("the folder already exists", file=out, fix="name another one, or delete it")
     saved = load_network(folder)
     network = saved.network
     if not isinstance(network, Transformer) or not network.adapted:
@@ -50,17 +50,17 @@ def merge_adapter(folder: Path, out: Path, screen: Console | None = None) -> Mer
             expected="a model that was trained with tune.adapter: lora or ia3",
             fix="use the folder as it is",
         )
-    inputs = made_up(network)
+    inputs = synthetic_inputs(network)
     before = _logits(network, inputs)
     whole = merged(network)
     after = _logits(whole, inputs)
     difference = (after - before).abs()
     if not bool((difference <= TOLERANCE * (1 + before.abs())).all()):
         raise RunFailed(
-            "the merged model gives something else",
+            "the merged model gives other outputs than the model with its adapter",
             found=f"a logit differs by {float(difference.max()):.3g}",
-            expected=f"at most {TOLERANCE:g} of its size",
-            fix="keep the adapter; this is a mistake in the adapter's own code: please report it",
+            expected=f"at most {TOLERANCE:g} of its magnitude",
+            fix="keep the adapter; this is a bug in the adapter's code: please report it",
         )
     load_preprocessor(saved).inputs.write(out)
     save_model(out, whole, saved.extra)
@@ -69,8 +69,8 @@ def merge_adapter(folder: Path, out: Path, screen: Console | None = None) -> Mer
     return found
 
 
-def made_up(network: Transformer) -> Inputs:
-    """Inputs that look like nothing in particular, the same each time."""
+def synthetic_inputs(network: Transformer) -> Inputs:
+    """Return synthetic inputs, the same each time."""
     example = network.example()
     if isinstance(example, Tensor):
         return torch.linspace(-2, 2, TRIED * example.numel()).reshape(TRIED, *example.shape[1:])

@@ -1,4 +1,4 @@
-"""Personal data in what a recipe reads, and in files: `data check --pii`, `data redact`, `data restore`."""
+"""Find, redact and restore personal data: `data check --pii`, `data redact`, `data restore`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ WRITTEN = (".csv", ".tsv", ".jsonl", ".txt")
 
 
 def check_personal(prepared: Prepared, besides: Finder | None = None) -> list[Finding]:
-    """What personal data stands in the columns of text, by kind and column; values are shown masked.
+    """Report personal data in the text columns, by kind and column, with masked values.
 
     Args:
-        besides: what finds more than the rules.
+        besides: finds more than the rules.
     """
     found: dict[tuple[str, str], list[tuple[str, int, Personal]]] = {}
     rows: dict[tuple[str, str], set[tuple[str, int]]] = {}
@@ -62,18 +62,18 @@ def check_personal(prepared: Prepared, besides: Finder | None = None) -> list[Fi
 def redact_file(
     source: Path, out: Path, mapped: Path, *, names: bool = True, besides: Finder | None = None
 ) -> dict[str, int]:
-    """Write a file of text with a token in the place of each piece of personal data, and apart from it what each stands for.
+    """Write a text file with a token in place of each piece of personal data, and a map of the tokens to another file.
 
     Returns:
-        How many different values there are of each kind.
+        The number of distinct values of each kind.
 
     Raises:
-        DataError: a file is there already, or the source is of a kind that is not rewritten.
+        DataError: a file already exists, or the format of the source is not supported.
     """
     redaction = Redaction({})
     text = _rewritten(source, lambda value: redaction.redact(value, names=names, besides=besides))
     _require_free(out, mapped)
-    # Only its owner may read the map: it undoes all.
+    # Only its owner may read the map: it reverses the redaction.
     os.close(os.open(mapped, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     mapped.write_text(json.dumps(redaction.tokens, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     write_atomic(out, text)
@@ -81,10 +81,10 @@ def redact_file(
 
 
 def restore_file(source: Path, out: Path, mapped: Path) -> None:
-    """Write a redacted file as it was.
+    """Write the original text of a redacted file.
 
     Raises:
-        DataError: the file is there already, or of a kind that is not rewritten.
+        DataError: the file already exists, or its format is not supported.
         ArtifactError: the map is missing or damaged.
     """
     redaction = Redaction(read_json(mapped, "a map of `data redact`"))
@@ -96,11 +96,11 @@ def restore_file(source: Path, out: Path, mapped: Path) -> None:
 def _rewritten(source: Path, change: Callable[[str], str]) -> str:
     if source.suffix.lower() not in WRITTEN:
         raise DataError(
-            "only files of text are rewritten",
+            "only text files can be redacted",
             file=source,
-            found=source.suffix or "no ending",
+            found=source.suffix or "no extension",
             expected="csv, tsv, jsonl or txt",
-            fix="write the table as one of these first",
+            fix="convert the file to one of these first",
         )
     try:
         with open_regular(source) as file:
@@ -114,13 +114,13 @@ def _rewritten(source: Path, change: Callable[[str], str]) -> str:
         try:
             value = json.loads(line) if line.strip() else None
         except ValueError as error:
-            raise DataError("the line is no JSON", file=source, place=f"line {number}", found=error) from error
+            raise DataError("the line is not JSON", file=source, place=f"line {number}", found=error) from error
         lines.append(line if value is None else json.dumps(_within(value, change), ensure_ascii=False))
     return "".join(f"{line}\n" for line in lines)
 
 
 def _within(value: Any, change: Callable[[str], str]) -> Any:
-    """JSON with each text in it changed; names of fields stay."""
+    """Apply `change` to each text in a JSON value; keys stay."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list):
@@ -131,4 +131,4 @@ def _within(value: Any, change: Callable[[str], str]) -> Any:
 def _require_free(*files: Path) -> None:
     for file in files:
         if file.exists():
-            raise DataError("this file is there already", file=file, fix="choose another name")
+            raise DataError("this file already exists", file=file, fix="choose another name")

@@ -1,4 +1,4 @@
-"""`tunewright design --compute`: which language model so many FLOPs are worth, by scaling laws."""
+"""Run `tunewright design --compute`: find the best language model for a compute budget, by scaling laws."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tunewright.hardware.rates import product_rate
 from tunewright.planning.compute_optimal import HEAD, Size, shape_for, sizes
 from tunewright.planning.scaling_laws import EACH
 
-# Four bytes each for the weight, its gradient, and Adam's two means (Rajbhandari et al. 2020, section 3.1).
-EACH_HOLDS = 16
-# The width of the small network whose learning rate a large one takes.
+# Four bytes each for the weight, its gradient, and Adam's two moments (Rajbhandari et al. 2020, section 3.1).
+BYTES_PER_PARAMETER = 16
+# The width of the small network whose learning rate is transferred.
 PROXY = 256
-# Less than this no published law was fitted on, and more than this none either.
+# The range of compute on which the published laws were fitted.
 FITTED = (6e18, 3e21)
 LEAST, MOST = 1e9, 1e30
 
@@ -24,20 +24,18 @@ LEAST, MOST = 1e9, 1e30
 def show_sizes(
     recipe: Path | None, compute: float, tokens: float | None, *, screen: Console | None = None
 ) -> list[Size]:
-    """Print what each law says, a shape, and the line for a recipe.
+    """Print the optimum of each law, a shape, and the line for a recipe.
 
     Raises:
-        RecipeError: a recipe is named too, or a number cannot be.
+        RecipeError: a recipe is named too, or a number is out of range.
     """
     screen = screen or Console()
     if recipe is not None:
-        raise RecipeError(
-            "a budget is looked at without a recipe", found=str(recipe), fix="leave the recipe or --compute out"
-        )
+        raise RecipeError("--compute works without a recipe", found=str(recipe), fix="omit the recipe or --compute")
     for name, value, least in (("--compute", compute, LEAST), ("--tokens", tokens, 1.0)):
         if value is not None and not least <= value <= MOST:
             raise RecipeError(
-                "nothing can be said of this number",
+                "the number is out of range",
                 place=name,
                 found=value,
                 expected=f"{least:g} to {MOST:g}",
@@ -45,7 +43,7 @@ def show_sizes(
             )
     found = sizes(compute, tokens)
     table = Table(title=f"{compute:.3g} FLOPs, C = {EACH} N D", title_justify="left", box=None, pad_edge=False)
-    for heading in ("law", "parameters N", "tokens D", "epochs", "loss, nats a token"):
+    for heading in ("law", "parameters N", "tokens D", "epochs", "loss, nats per token"):
         table.add_column(heading, justify="left" if heading == "law" else "right")
     for size in found:
         row = (f"{size.parameters:.3g}", f"{size.tokens:.3g}", f"{size.epochs:.3g}", f"{size.loss:.3f}")
@@ -59,20 +57,20 @@ def show_sizes(
         f"\nmodel: {{backbone: {{gpt: {{layers: {shape.layers}, width: {shape.width}, heads: {shape.heads}}}}}}}"
     )
     screen.info(
-        f"its learning rate from a small one: find the best for {{gpt: {{layers: {shape.layers}, width: {PROXY}, heads: {PROXY // HEAD}, "
+        f"learning rate transfer: find the best rate for {{gpt: {{layers: {shape.layers}, width: {PROXY}, heads: {PROXY // HEAD}, "
         f"tied: false, base_width: {PROXY}}}}}, then write tied: false and base_width: {PROXY} into the large one. By muP (Yang and Hu "
-        f"et al. 2022, table 3, for Adam) the matrices' rate is then divided by {shape.width / PROXY:g}, width / base_width, as is "
-        "what the output starts with; the rest stays"
+        f"et al. 2022, table 3, for Adam) the matrices' rate is then divided by {shape.width / PROXY:g}, width / base_width, and so is "
+        "the initial output; everything else is unchanged"
     )
     rate = product_rate()
     screen.info(
-        f"to learn with Adam in float32 it holds {EACH_HOLDS * shape.parameters / 2**30:,.2f} GiB, {EACH_HOLDS} bytes a parameter, and "
-        f"activations; this machine multiplies at {rate / 1e9:,.0f} GFLOP/s at most, so it would take {_days(compute / rate)} or more"
+        f"training with Adam in float32 needs {BYTES_PER_PARAMETER * shape.parameters / 2**30:,.2f} GiB, {BYTES_PER_PARAMETER} bytes per parameter, plus "
+        f"activations; this machine reaches at most {rate / 1e9:,.0f} GFLOP/s, so it would take {_days(compute / rate)} or more"
     )
     if not FITTED[0] <= compute <= FITTED[1]:
         screen.warning(
             f"the laws were fitted on runs of {FITTED[0]:.0e} to {FITTED[1]:.0e} FLOPs on English web text: here they are "
-            "extrapolated, and your texts and tokenizer have a loss of their own"
+            "extrapolated, and the loss on your texts with your tokenizer differs"
         )
     return found
 
