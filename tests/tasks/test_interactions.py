@@ -268,7 +268,7 @@ def test_only_recommenders_recommend(place: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a,b\n" + "\n".join(f"{row % 7},{'xy'[row % 2]}" for row in range(60)) + "\n")
     recipe = {"task": "tabular-classification", "data": {"source": "rows.csv", "target": "b"}, "train": {"epochs": 1}}
     done = run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent()).stages["pretrain"]
-    with pytest.raises(ArtifactError, match="recommends nothing"):
+    with pytest.raises(ArtifactError, match="does not recommend"):
         recommend(done.folder / "model", "u3", 3)
 
 

@@ -1,4 +1,4 @@
-"""`tunewright chat`: write with a saved language model in the terminal; its words appear as they are chosen."""
+"""Run `tunewright chat`: chat with a saved language model in the terminal; the text is streamed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tunewright.models.hub.generate import generate
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.tasks.language_model.encoder import CausalTextEncoder
 
-# A character of several bytes that is not complete yet is decoded to this.
+# An incomplete character of several bytes is decoded to this.
 UNFINISHED = "\ufffd"
 PROMPT = "> "
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """How the next token is chosen; as in `generate`."""
+    """Configure sampling; as in `generate`."""
 
     temperature: float = 0.8
     top_p: float = 0.95
@@ -36,19 +36,19 @@ def chat(
     lines: Iterable[str] | None = None,
     write: Callable[[str], Any] = sys.stdout.write,
 ) -> None:
-    """Answer each line; a model without a chat template writes on from it instead.
+    """Answer each line; a model without a chat template continues it instead.
 
     Args:
-        lines: what the person says; None: asked for in the terminal.
+        lines: the user's turns; None: read from the terminal.
 
     Raises:
-        ArtifactError: it is no language model.
+        ArtifactError: it is not a language model.
     """
     model = load_model(folder)
     network, encoder = model.network, model.preprocessor.inputs
     if not isinstance(network, Transformer) or not isinstance(encoder, CausalTextEncoder):
         raise ArtifactError(
-            f"a model for {model.preprocessor.task.name} does not write",
+            f"a model for {model.preprocessor.task.name} does not generate text",
             file=folder,
             expected="a language model",
             fix="use `tunewright predict` with it",
@@ -75,7 +75,7 @@ def chat(
 
 
 def pieces(network: Transformer, encoder: CausalTextEncoder, ids: list[int], drawing: Drawing) -> Iterator[str]:
-    """What is written after `ids`, in whole characters."""
+    """Yield the generated text after `ids`, in whole characters."""
     text = Detokenizer(encoder.tokenizer)
     chosen = generate(
         network,
@@ -93,20 +93,20 @@ def pieces(network: Transformer, encoder: CausalTextEncoder, ids: list[int], dra
 
 
 class Detokenizer:
-    """The text of tokens that come one at a time, in whole characters.
+    """Decode a stream of tokens to text, in whole characters.
 
-    How a token is written can depend on the one before it, so the last ones that were written out are decoded once more
-    with what is new; all the tokens before them are not.
+    The text of a token can depend on the previous one, so the tokens of the last piece are decoded again with the new
+    ones; earlier tokens are not.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.known: list[int] = []
-        """Tokens that were written out last, decoded again for what follows them."""
+        """Tokens of the last piece, decoded again with what follows."""
         self.fresh: list[int] = []
 
     def add(self, token: int) -> str:
-        """What the token adds to the text; nothing while a character is not complete."""
+        """Return the text that a token adds; empty while a character is incomplete."""
         self.fresh.append(token)
         before, text = self._text(self.known), self._text(self.known + self.fresh)
         if len(text) <= len(before) or text.endswith(UNFINISHED):
@@ -119,14 +119,14 @@ class Detokenizer:
 
 
 def ends(network: Transformer, encoder: CausalTextEncoder) -> set[int]:
-    """The tokens that end what is written: the tokenizer's, and those that the model's own settings name."""
+    """Return the end tokens: the tokenizer's, and those of the model's generation config."""
     settings = getattr(network.core, "generation_config", None)
     named = getattr(settings, "eos_token_id", None)
     return {encoder.end, *([named] if isinstance(named, int) else named or [])}
 
 
 def asked() -> Iterator[str]:
-    """Lines of the terminal until it is closed, or of whatever stands in its place."""
+    """Yield lines of the terminal until it is closed, or of standard input."""
     if not sys.stdin.isatty():
         yield from sys.stdin
         return

@@ -1,4 +1,4 @@
-"""`tunewright recommend`: the items for one user, as lines."""
+"""Run `tunewright recommend`: print the items for one user."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tunewright.tasks.recommendation.ranking_evaluation import recommended
 
 
 def recommend(folder: Path, user: str, count: int, screen: Console | None = None) -> None:
-    """Print rank, item and score of the best items that the user has not chosen; a note where nothing is known of the user.
+    """Print rank, item and score of the best items that the user has not chosen; a note if the user is unknown.
 
     Raises:
-        ArtifactError: the model recommends nothing.
+        ArtifactError: it is not a model of item-recommendation.
     """
     screen = screen or Console()
     model = load_model(folder)
     encoder = model.preprocessor.inputs
     if not isinstance(encoder, InteractionEncoder):
         raise ArtifactError(
-            "this model recommends nothing",
+            "this model does not recommend items",
             file=folder,
             found=model.preprocessor.task.name,
             expected="a model of item-recommendation",
