@@ -1,4 +1,4 @@
-"""`tunewright compare A B`: is the difference between two results real?"""
+"""Run `tunewright compare A B`: is the difference between two results real?"""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tunewright.runs.folder import Run, damage_beside
 
 
 def compare_runs(first: Path, second: Path, *, screen: Console | None = None) -> dict[str, Difference]:
-    """Compare two runs, or two stages, by every metric that both were measured by.
+    """Compare two runs, or two stages, by every metric of both.
 
     Raises:
-        UserError: one is no evaluated run, or they were measured on different rows.
+        UserError: one is not an evaluated run, or they were evaluated on different rows.
     """
     screen = screen or Console()
     a, b = load_result(first), load_result(second)
@@ -33,12 +33,12 @@ def compare_runs(first: Path, second: Path, *, screen: Console | None = None) ->
 
 
 def load_result(path: Path) -> Predictions:
-    """The predictions in a stage's folder; of a run folder, those of its last evaluated stage."""
+    """Return the predictions in a stage's folder; of a run folder, those of its last evaluated stage."""
     if not (path / "run.json").exists():
         return read_predictions(path)
     stages = Run(path).told("stages")
     for stage in reversed(stages):
-        # One whose predictions were lost is refused, and none before it is taken in its place.
+        # A stage with lost predictions is refused, not replaced by an earlier one.
         if (path / stage / PREDICTIONS_FILE).exists() or damage_beside(path / stage, PREDICTIONS_FILE) is not None:
             return read_predictions(path / stage)
     raise ArtifactError(

@@ -1,4 +1,4 @@
-"""`tunewright evaluate RUN`: measure a run's models again, by other metrics, slices or resamples; nothing is trained."""
+"""Run `tunewright evaluate RUN`: evaluate a run's models again, with other metrics, slices or resamples; nothing is trained."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tunewright.tasks.registry import get_task, task_defaults
 
 
 def evaluate_run(folder: Path, overrides: list[str], *, screen: Console | None = None) -> None:
-    """Measure every trained stage of a run again and write its report.
+    """Evaluate every trained stage of a run again and write its report.
 
     Raises:
-        RecipeError: an override that is not about `eval`.
-        ArtifactError: the folder is no run, or nothing in it is trained yet.
+        RecipeError: an override that does not change `eval`.
+        ArtifactError: the folder is not a run, or nothing in it is trained yet.
         TargetMissed: a target of `eval.target` was not reached.
     """
     screen = screen or Console()
@@ -36,7 +36,7 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Console | None =
     other = [override for override in overrides if not override.startswith("eval.")]
     if other:
         raise RecipeError(
-            "only `eval` can be changed once a model is trained",
+            "only `eval` can be changed after training",
             place=f"override {other[0]!r}",
             expected="eval.KEY=VALUE",
             fix="for anything else, run the recipe with the override",
@@ -59,7 +59,7 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Console | None =
             seeded = with_seed(stage, recipe.seed + replica)
             place = run.stage_folder(stage.name, replica=replica)
             prepared = prepare_data(stage.recipe, base, screen)
-            # Only such tasks look back at what the stage began with.
+            # Only such tasks also evaluate the model that the stage started from.
             looks_back = get_task(stage.recipe.task).evaluation is not None
             backbone = recipe_backbone(stage.recipe, base) if looks_back else None
             job = StageJob(
@@ -84,6 +84,6 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Console | None =
 
 
 def _forget_controls(stage: Path) -> None:
-    """Take what was measured out of the summaries of a stage's controls: they are to be measured again."""
+    """Delete the results from the summaries of a stage's ablations, so that they are evaluated again."""
     for path in stage.glob("controls/*/summary.json"):
         write_record(path, unmeasured(read_json(path, "a control's summary")))
