@@ -1,4 +1,4 @@
-"""`tunewright data check` and `tunewright data prepare`."""
+"""Run `tunewright data check` and `tunewright data prepare`."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def check_data(
     as_json: bool,
     screen: Console | None = None,
 ) -> None:
-    """Print what could spoil the result, for the data of each stage; and what personal data there is, where asked for.
+    """Print problems of the data of each stage, and personal data on request.
 
     Args:
-        language: that Presidio is to look for personal data in too; None: it is not asked.
+        language: the language in which Presidio looks for personal data too; None: without Presidio.
     """
     screen = screen or Console()
     besides = None if language is None else presidio(language, (silent() if as_json else screen).info)
@@ -55,10 +55,10 @@ def check_data(
 
 
 def _check_conversations(prepared: Prepared, stage: Recipe, base: Path, screen: Console) -> None:
-    """Write every training conversation, or pair of answers, by the template, and show the first.
+    """Render every training conversation, or pair of answers, with the template, and show the first.
 
     Raises:
-        DataError: a conversation and the template, or the context, do not fit together.
+        DataError: a conversation does not fit the template or the context.
     """
     encoder = get_task(stage.task).fit_inputs(prepared, stage, recipe_backbone(stage, base), None)
     assert isinstance(encoder, SupervisedChatEncoder | PreferenceEncoder)
@@ -71,13 +71,13 @@ def _check_conversations(prepared: Prepared, stage: Recipe, base: Path, screen: 
 def prepare_to(
     recipe: Path, overrides: list[str], out: Path | None, engine: Engine = "local", *, screen: Console | None = None
 ) -> list[Prepared]:
-    """Prepare the data of each stage, and say what was read and what was left out."""
+    """Prepare the data of each stage, and report what was read and what was skipped."""
     screen = screen or Console()
     found: list[Prepared] = []
     for name, stage, base in _stages(recipe, overrides):
         folder = None if out is None else out if len(_stages(recipe, overrides)) == 1 else out / name
         if engine != "local" and stage.data.clean is None:
-            screen.warning(f"{name}: there is no data.clean in the recipe, so nothing is left for {engine} to do")
+            screen.warning(f"{name}: the recipe has no data.clean, so there is nothing to distribute with {engine}")
         prepared = prepare_data(stage, base, screen, folder, engine)
         show_prepared(name, prepared, screen)
         found.append(prepared)
@@ -85,11 +85,11 @@ def prepare_to(
 
 
 def show_prepared(name: str, prepared: Prepared, screen: Console) -> None:
-    """Rows read, used and left out; columns; splits; where it lies."""
+    """Print the rows read, used and skipped, the columns, the splits and the folder."""
     manifest = prepared.manifest
     screen.info(f"{name}: {manifest.source} ({manifest.format}), {manifest.read:,} rows read, {manifest.used:,} used")
     for entry in manifest.skipped:
-        screen.warning(f"{entry.count:,} left out: {entry.reason}: {'; '.join(entry.examples)}. {entry.fix}")
+        screen.warning(f"{entry.count:,} skipped: {entry.reason}: {'; '.join(entry.examples)}. {entry.fix}")
     if manifest.target is not None:
         classes = f", {len(manifest.classes)} classes" if manifest.classes else ""
         screen.info(f"  target {manifest.target!r} ({manifest.target_kind}{classes}): {manifest.target_reason}")
