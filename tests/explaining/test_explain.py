@@ -557,7 +557,7 @@ def test_json_and_page_hold_the_whole_explanation(
     assert second["answer"].startswith("bad")
     html = page.read_text()
     assert "good" in html and "<b>" not in html and "<script" not in html
-    with pytest.raises(UserError, match="there already"):
+    with pytest.raises(UserError, match="already exists"):
         explain(texts[0], ["x"], html=page)
 
 

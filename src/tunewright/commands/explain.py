@@ -1,4 +1,4 @@
-"""`tunewright explain`: why did the model answer so? Each explanation carries its own check, and says where it fails."""
+"""Run `tunewright explain`: explain predictions, with a check of each explanation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tunewright.pipeline.results.explanations import Explanation, explain_rows
 from tunewright.report.explanation import explanation_page
 from tunewright.report.translations import Words, report_language
 
-# Rows of a file that are explained unless more are asked for: each takes hundreds of passes through the network.
+# The default number of rows per file: each takes hundreds of passes through the network.
 ROWS = 5
 SHOWN = 10
 
@@ -41,23 +41,23 @@ def explain(
     as_json: bool = False,
     screen: Console | None = None,
 ) -> list[Explanation]:
-    """Explain a saved model's answers.
+    """Explain a saved model's predictions.
 
     Args:
-        examples: what `predict` takes: files, pictures, texts, JSON.
-        method: a name of `METHODS` or `VIEWS`; None: the one that fits the inputs.
-        target: the class, item or text that is explained; None: the model's own answer.
-        rows: of each file at most so many.
-        influence: also name the training rows that speak most for and against each answer.
-        html: a page with the explanations as pictures is written here, in the language `lang`.
+        examples: as for `predict`: files, images, texts, JSON.
+        method: a name of `METHODS` or `VIEWS`; None: by the kind of input.
+        target: the class, item or text to explain; None: the model's prediction.
+        rows: the most rows per file.
+        influence: also name the training rows that support and oppose each prediction most.
+        html: the file for a page that draws the explanations, in the language `lang`.
 
     Raises:
-        UserError: the method does not fit, there is no such class, or the page's file is there already.
+        UserError: the method does not fit, there is no such class, or the page's file already exists.
     """
     screen = silent() if as_json else screen or Console()
     words = Words(report_language(lang))
     if html is not None and html.exists():
-        raise UserError("this file is there already", file=html, place="--html", fix="choose another name")
+        raise UserError("this file already exists", file=html, place="--html", fix="choose another name")
     known = [*METHODS, *VIEWS]
     if method is not None and method not in known:
         raise RecipeError("there is no such method", place="--method", found=method, expected=", ".join(known))
@@ -104,17 +104,17 @@ def _show(one: Explanation, screen: Console) -> None:
     for unit in np.argsort(-np.abs(found.scores), kind="stable")[:SHOWN].tolist():
         screen.info(f"  {explained.units[unit]:<{width}}  {found.scores[unit]:+.4f}")
     if len(explained.units) > SHOWN:
-        screen.info(f"  and {len(explained.units) - SHOWN:,} more with less")
+        screen.info(f"  and {len(explained.units) - SHOWN:,} more with smaller scores")
     if found.facts.get("view"):
-        screen.info("  a view: where attention comes to lie, whatever the answer")
+        screen.info("  a view: where attention ends up, independent of the answer")
     if not found.converged:
         facts = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in found.facts.items())
         screen.warning(f"NOT CONVERGED ({facts}): the scores are rough")
     worse = checked.percentile
     said = (
-        f"without the first units the answer falls by {checked.comprehensiveness:.3g}, more than for "
-        f"{worse['comprehensiveness']:.0%} of orders by lot; with them alone by {checked.sufficiency:.3g}, less than for "
-        f"{worse['sufficiency']:.0%}; deletion does more than {worse['deletion']:.0%}"
+        f"removing the top-ranked features lowers the score by {checked.comprehensiveness:.3g}, more than "
+        f"{worse['comprehensiveness']:.0%} of random rankings; keeping them alone lowers it by {checked.sufficiency:.3g}, less than "
+        f"{worse['sufficiency']:.0%}; deletion lowers it more than {worse['deletion']:.0%}"
     )
     if checked.faithful:
         screen.info(f"  checked: {said}")
@@ -123,7 +123,7 @@ def _show(one: Explanation, screen: Console) -> None:
 
 
 def name_suspects(folder: Path, *, as_json: bool = False, screen: Console | None = None) -> list[dict[str, Any]]:
-    """The training rows of a classifier whose labels look wrong, the most suspicious first."""
+    """Print and return the training rows of a classifier whose labels look wrong, the most suspicious first."""
     found = show_suspects(learned_from(folder, load_model(folder)), silent() if as_json else screen or Console())
     if as_json:
         for entry in found:
