@@ -1,4 +1,4 @@
-"""`tunewright lr-find`: try rising learning rates for a few hundred steps and suggest one.
+"""Run `tunewright lr-find`: try rising learning rates for a few hundred steps and suggest one.
 
 The learning-rate range test of Smith (2017, "Cyclical Learning Rates", section 3.3): the rate grows exponentially from
 step to step; the suggestion is where the smoothed loss falls fastest, as in fastai. The steps are those of the training
@@ -33,7 +33,7 @@ GIVE_UP = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """The learning rate at the steepest descent, and the trace behind it."""
+    """Hold the learning rate at the steepest descent, and the trace of the test."""
 
     lr: float
     trace: list[tuple[float, float]]
@@ -41,13 +41,13 @@ class Suggestion:
 
 
 def find_learning_rate(recipe: Path, overrides: list[str], *, screen: Console | None = None) -> Suggestion:
-    """Run the range test on the recipe's first stage; nothing is saved, no weights are kept."""
+    """Run the learning rate range test on the recipe's first stage; nothing is saved."""
     screen = screen or Console()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     stage = stage_recipes(loaded)[0].recipe
     if stage.privacy is not None:
         raise RecipeError(
-            "the test itself learns from the training rows without privacy, and its suggestion would tell of them",
+            "the range test trains on the rows without privacy, and its suggestion reveals something about them",
             place="privacy",
             found=f"ε = {stage.privacy.epsilon:g}",
             fix="try learning rates on public data of the same kind",
@@ -84,9 +84,9 @@ def _range_test(session: Session) -> Suggestion:
 
 
 def steepest(trace: list[tuple[float, float]]) -> float:
-    """The learning rate at which the loss falls most for each unit of log learning rate.
+    """Return the learning rate at which the loss falls most per unit of log learning rate.
 
-    The first tenth is passed over: there the smoothed loss has seen too few steps to mean anything.
+    The first tenth is skipped: there the smoothed loss is an average of too few steps.
     """
     start = max(1, len(trace) // 10)
     slopes = [

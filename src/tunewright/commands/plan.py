@@ -1,4 +1,4 @@
-"""The plan of a recipe as tables or JSON, with what makes a stage fit where it does not."""
+"""Run `tunewright plan`: print the plan of a recipe as tables or JSON, with settings that make a stage fit."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def print_plan(
     as_json: bool = False,
     screen: Console | None = None,
 ) -> list[StagePlan]:
-    """Plan a recipe; where a stage does not fit or keep to the budget, look for what makes it do so.
+    """Plan a recipe; if a stage does not fit into memory or the budget, search for settings that make it fit.
 
     Args:
         on: another machine, as for `plan`.
-        budgets: as `parse_budgets` reads them. Memory is meant for each stage, time and money for all together.
-        allowed: what may change the result, by the names of `strategy.RISKY`.
-        write: gets the recipe with the changes that were found.
-        as_json: the plans as JSON on standard output, and nothing else.
+        budgets: as for `parse_budgets`. Memory is per stage, time and cost are for all stages together.
+        allowed: changes of the result that may be tried, by the names of `RISKY`.
+        write: the file for the recipe with the changes.
+        as_json: print only the plans, as JSON.
 
     Raises:
-        RecipeError: the recipe, a budget or a name is wrong, or `write` is there already.
+        RecipeError: the recipe, a budget or a name is wrong, or `write` already exists.
     """
     screen = silent() if as_json else screen or Console()
     limits = parse_budgets(budgets or [])
@@ -77,7 +77,7 @@ def print_plan(
         screen.console.print(_options(made, looked_at, left))
         if option is None:
             screen.warning(
-                f"{made.stage}: nothing that was tried fits"
+                f"{made.stage}: none of the tried settings fits"
                 + ("" if allowed else "; --allow lora, 4bit, 8bit, freeze or shorter tries more")
             )
             continue
@@ -110,15 +110,15 @@ def _options(made: StagePlan, looked_at: list[Option], limits: Limits) -> Table:
 
 
 def _said(changes: Changes) -> str:
-    return ", ".join(f"{name}={json.dumps(value)}" for name, value in changes.items()) or "as it is"
+    return ", ".join(f"{name}={json.dumps(value)}" for name, value in changes.items()) or "unchanged"
 
 
 def _require_place(write: Path, recipe: Path) -> None:
     if write.exists():
-        raise RecipeError("this file is there already", file=write, place="--write", fix="choose another name")
+        raise RecipeError("this file already exists", file=write, place="--write", fix="choose another name")
     if write.resolve().parent != recipe.resolve().parent:
         raise RecipeError(
-            "names of files in a recipe count from its folder",
+            "file names in a recipe are relative to its folder",
             place="--write",
             found=write,
             expected=f"a file in {recipe.resolve().parent}",
@@ -127,7 +127,7 @@ def _require_place(write: Path, recipe: Path) -> None:
 
 
 def _write(recipe: Path, overrides: list[str], changes: dict[str, Changes], write: Path, screen: Console) -> None:
-    """The recipe with each stage's changes among the stage's own, but `hardware`, which is all stages'; comments are not kept."""
+    """Write the recipe with each stage's changes in that stage, and `hardware` for all stages; comments are lost."""
     if not changes:
         screen.info(f"{write} is not written: there is nothing to change")
         return
@@ -138,7 +138,7 @@ def _write(recipe: Path, overrides: list[str], changes: dict[str, Changes], writ
         if name.startswith(HARDWARE):
             place = name.removeprefix(HARDWARE)
             known = hardware.get(place)
-            # As many devices as the stage that wants most.
+            # As many devices as the stage that needs most.
             hardware[place] = max(value, known) if isinstance(value, int) and isinstance(known, int) else value
     if hardware:
         given = {**given, "hardware": {**(given.get("hardware") or {}), **hardware}}
