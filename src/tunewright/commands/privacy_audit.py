@@ -1,6 +1,6 @@
-"""`tunewright privacy MODEL`: what a trained model gives away about its training data, by attacks that are carried out.
+"""Run `tunewright privacy MODEL`: attack a trained model to find out what it leaks about its training data.
 
-An attack that finds nothing proves nothing: each stands with what it could have found.
+An attack that finds nothing proves nothing: each is reported with what it could have found.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from tunewright.runs.folder import read_json
 from tunewright.tasks.base.task import Preprocessor
 from tunewright.tasks.language_model.encoder import CausalEncoder
 
-# Rows of each kind that are attacked at most; one loss is computed for each.
+# The most rows of each kind to attack; one loss is computed for each.
 MOST = 2000
-# Of the rows that a coin put in or left out, the share that is guessed: the surest ones.
+# The share of the randomly included or excluded rows that is guessed: the most certain ones.
 GUESSED = 0.2
-# Extraction: so many texts, their first tokens as a prompt, and how many tokens have to come word for word.
+# Extraction: the number of texts, of prompt tokens, and of tokens that must be reproduced verbatim.
 TEXTS, PROMPT, WORD_FOR_WORD = 100, 16, 16
-# Secrets that were not inserted, against which one that was is ranked.
+# Secrets that were not inserted, among which an inserted one is ranked.
 RANKED = 1000
 DIGITS = 8
-# Fewer reference models tell too little of how scores spread.
+# Fewer reference models are too few to estimate the spread of scores.
 FEWEST = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What was tried, and what came of it; every part that was not asked for is None."""
+    """Hold the results of the attacks; those that were not requested are None."""
 
     rows: dict[str, int]
     loss: dict[str, Any]
@@ -62,12 +62,12 @@ class Audit:
     canaries: dict[str, Any] | None
     extraction: dict[str, Any] | None
     leaked: list[dict[str, Any]]
-    """Rows of test or validation that stand in the training too, exactly or nearly: of these any attack, and the result itself,
-    says too much."""
+    """Rows of test or validation that are in the training split too, exactly or nearly: for these any attack, and the result
+    itself, is too optimistic."""
     claimed: dict[str, Any] | None
     """The ε and δ that the stage was trained with."""
     promised: list[str]
-    """What is promised of the model, over all stages that it comes from; empty: nothing, and nobody said so."""
+    """The privacy guarantees of the model, over all stages that it comes from; empty: none was claimed."""
 
 
 def audit(
@@ -76,23 +76,23 @@ def audit(
     """Attack a saved model.
 
     Args:
-        references: train so many models of the same recipe on random halves of the rows, at least 4; 0: none.
-        one_run: train once more, with a fifth of the rows put in or left out by coins, and say which ε that training exceeds.
-        canaries: train once more with so many made-up secrets among the texts.
+        references: the number of models of the same recipe to train on random halves of the rows, at least 4; 0: none.
+        one_run: train once more, with a fifth of the rows included or excluded at random, and estimate a lower bound of ε.
+        canaries: train once more with this many made-up secrets among the texts.
 
     Raises:
-        UserError: the model stands in no run, has no rows that it did not learn from, or cannot be audited so.
+        UserError: the model is not in a run, there are no held-out rows, or it cannot be audited in this way.
     """
     if 0 < references < FEWEST:
         raise RecipeError(
-            "so few reference models say nothing", place="--references", found=references, expected=f"{FEWEST} or more"
+            "there are too few reference models", place="--references", found=references, expected=f"{FEWEST} or more"
         )
     origin = provenance(folder)
     prepared = origin.data()
     other = next((split for split in ("test", "valid") if prepared.rows(split)), None)
     if other is None:
         raise RecipeError(
-            "there are no rows that the model did not learn from",
+            "there are no held-out rows",
             place="data.split",
             expected="a test or validation split",
             fix="train with data.split: {test: 0.1}",
@@ -118,18 +118,18 @@ def audit(
 
 
 class _Losses:
-    """The loss of single rows, by the stage's own objective."""
+    """Compute the loss of single rows, by the stage's own objective."""
 
     def __init__(self, origin: Provenance, prepared: Prepared) -> None:
         self.origin, self.prepared = origin, prepared
 
     def of(self, network: Network, preprocessor: Preprocessor, table: pa.Table) -> np.ndarray:
-        """[N] float64: each row's mean loss; larger ones are less likely to be members."""
+        """Return each row's mean loss, [N] float64; rows with larger losses are less likely to be members."""
         recipe = self.origin.stage.recipe
         objective = objective_of(recipe, preprocessor.task, preprocessor.inputs, self.prepared)
         bound = objective.bind(recipe.seed, torch.device("cpu"))
         whole = _examples(preprocessor, table)
-        # Where texts are packed, each is looked at by itself.
+        # Packed texts are evaluated one by one.
         each = len(whole) == table.num_rows
         found = np.zeros(table.num_rows)
         with evaluating(network), torch.no_grad():
@@ -147,7 +147,7 @@ def _examples(preprocessor: Preprocessor, table: pa.Table) -> Examples:
 
 
 def _chosen(prepared: Prepared, split: str, seed: int) -> pa.Table:
-    """At most MOST rows of a split, by lot."""
+    """Return at most MOST random rows of a split."""
     table = prepared.table(split)
     return table.take(np.sort(permutation(seed, "audit", 0, table.num_rows)[:MOST]))
 
@@ -159,7 +159,7 @@ def _chosen(prepared: Prepared, split: str, seed: int) -> pa.Table:
 def trained_on(
     origin: Provenance, prepared: Prepared, train: pa.Table, seed: int
 ) -> Generator[tuple[Network, Preprocessor, dict[str, Any]]]:
-    """The stage's model if it had learned from these rows, with another seed, and its summary."""
+    """Train the stage's model on these rows instead, with another seed; yield it with its summary."""
     job = origin.job(Path(), prepared)
     with learned_from(job, {"train": train}, mix(seed, "audit") % 2**32) as again:
         loaded = load_origin(again.folder / "model")
@@ -176,7 +176,7 @@ def _with_references(
     seed: int,
     screen: Console,
 ) -> dict[str, Any]:
-    """Each reference model learns from a random half of the attacked rows, and from no other."""
+    """Attack with reference models, each trained on a random half of the attacked rows and no others."""
     pool = pa.concat_tables([members, others])
     losses = _Losses(origin, prepared)
     inside = np.stack(
@@ -205,7 +205,7 @@ def _one_run(
     inside = np.random.default_rng(mix(seed, "coins")).random(len(tossed)) < 0.5
     keep = np.ones(table.num_rows, bool)
     keep[tossed[~inside]] = False
-    screen.info(f"training once more: of {len(tossed):,} rows each is in by a coin")
+    screen.info(f"training once more: each of {len(tossed):,} rows is included at random")
     with trained_on(origin, prepared, table.filter(pa.array(keep)), mix(seed, "one run")) as (
         network,
         inputs,
@@ -233,12 +233,12 @@ def _one_run(
 
 
 def _canaries(origin: Provenance, prepared: Prepared, count: int, seed: int, screen: Console) -> dict[str, Any]:
-    """One training with made-up secrets among the texts, and how far each stands out."""
+    """Train with made-up secrets among the texts, and measure the exposure of each."""
     column = prepared.manifest.input[0]
     if origin.stage.recipe.task != "language-modeling":
         raise RecipeError(
-            "secrets are inserted among the texts of a language model", place="--canaries", found=origin.stage.recipe.task,
-            expected="task: language-modeling", fix="leave --canaries out",
+            "canaries are inserted among the texts of a language model", place="--canaries", found=origin.stage.recipe.task,
+            expected="task: language-modeling", fix="omit --canaries",
         )  # fmt: skip
     draw = np.random.default_rng(mix(seed, "canaries"))
     table = prepared.table("train")
@@ -274,7 +274,7 @@ def _canaries(origin: Provenance, prepared: Prepared, count: int, seed: int, scr
 def _extraction(
     network: Network, preprocessor: Preprocessor, prepared: Prepared, other: str, seed: int
 ) -> dict[str, Any] | None:
-    """Of how many texts the likeliest continuation is the text itself, of those that were learned from and of others (Carlini et al.
+    """Count the texts that greedy decoding reproduces verbatim, among training texts and held-out texts (Carlini et al.
     2023, "Quantifying memorization across neural language models", section 3)."""
     encoder = preprocessor.inputs
     if not isinstance(encoder, CausalEncoder) or not isinstance(network, Transformer):
@@ -304,7 +304,7 @@ def _extraction(
 def print_audit(
     folder: Path, *, references: int, one_run: bool, canaries: int, seed: int, as_json: bool, screen: Console
 ) -> None:
-    """The audit in words, or as JSON."""
+    """Run the audit, and print it as text or JSON."""
     found = audit(
         folder,
         references=references,
@@ -321,21 +321,21 @@ def print_audit(
 
 
 def lines_of(found: Audit) -> list[str]:
-    """For people."""
-    lines = [_attack_line("by its loss alone", found.loss)]
+    """Format the audit for people."""
+    lines = [_attack_line("by the loss alone", found.loss)]
     if found.ratio is not None:
         lines.append(_attack_line(f"with {found.ratio['models']} reference models (LiRA)", found.ratio))
     if (one := found.one_run) is not None:
         lines.append(
             f"one-run audit: {one['right']:,} of {one['guesses']:,} guesses right, so this training's ε is at least {one['epsilon_at_least']:.2f} "
-            f"(95 % certain, δ = {one['delta']:.2g}); with all right it could have shown {one['could_show']:.2f}"
+            f"(95 % confidence, δ = {one['delta']:.2g}); with all guesses right it could have shown {one['could_show']:.2f}"
         )
         if one["broken"]:
             lines.append("BROKEN: that is more than the ε that the training claims; please report it")
     if (inserted := found.canaries) is not None:
         lines.append(
-            f"made-up secrets: mean exposure {inserted['mean']:.1f} bits of at most {inserted['highest_that_could_be']:.1f}; "
-            f"{inserted['by_chance']:.1f} where nothing is remembered"
+            f"canaries: mean exposure {inserted['mean']:.1f} bits of at most {inserted['highest_that_could_be']:.1f}; "
+            f"{inserted['by_chance']:.1f} if nothing is memorised"
         )
     if (extracted := found.extraction) is not None:
         parts = [
@@ -344,16 +344,16 @@ def lines_of(found: Audit) -> list[str]:
             if isinstance(facts, dict)
         ]
         lines.append(
-            f"extraction: from their first {extracted['prompt_tokens']} tokens it writes the next {extracted['tokens']} word for word of "
+            f"extraction: from their first {extracted['prompt_tokens']} tokens it reproduces the next {extracted['tokens']} verbatim for "
             + " and ".join(parts)
         )
     if found.claimed is not None:
         lines.append(
             f"this stage was trained with differential privacy: ε = {found.claimed['epsilon']:.3g}, δ = {found.claimed['delta']:.2g}"
         )
-    lines += [f"promised: {line}" for line in found.promised]
+    lines += [f"guarantee: {line}" for line in found.promised]
     lines += [f"leaked: {leak['title']}, such as {leak['examples'][0]}" for leak in found.leaked] or [
-        "no row of test or validation stands in the training, exactly or nearly"
+        "no test or validation row is in the training split, exactly or nearly"
     ]
     lines.append("an attack that finds nothing proves nothing")
     return lines
@@ -361,7 +361,7 @@ def lines_of(found: Audit) -> list[str]:
 
 def _attack_line(how: str, found: dict[str, Any]) -> str:
     shares = [
-        f"{share:.1%} of members at {float(rate):.1%} false alarms"
+        f"{share:.1%} of members at a false positive rate of {float(rate):.1%}"
         for rate, share in found["found"].items()
         if share is not None
     ]
