@@ -1,8 +1,8 @@
-"""`tunewright export MODEL`: the model in another form, and the proof that it is still the same model.
+"""Run `tunewright export MODEL`: export a model to another format, and verify that it is still the same model.
 
-Whatever is written is opened again by the library that is meant to open it, and held against the model on real rows: the largest
-and mean difference of an output, the metric before and after, size and time. It stands in export.json beside the file. What is
-further off than its tolerance is a failed run, and nothing is left behind.
+Each file is opened by the library that is meant to open it, and compared with the model on real rows: the largest
+and mean difference of an output, the metric before and after, size and time. The result is in export.json next to the file. A difference
+above the tolerance is a failed run, and no file is written.
 """
 
 from __future__ import annotations
@@ -57,27 +57,27 @@ FILES: dict[str, str] = {
     "gguf": "model.gguf",
     "keras": "model.keras",
 }
-# Rows that the copy is held against, and how many at once.
+# Rows of the verification, and its batch size.
 TRIED, AT_ONCE = 256, 8
 # Passes whose median is the latency.
 PASSES = 20
-# A single number in float32; and, of a metric, what int8 may cost: one point.
+# The tolerance of an output in float32, and the loss of a metric above which int8 is flagged: one point.
 TOLERANCE, POINT = 1e-4, 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What was written, and how it differs from the model."""
+    """Report an exported file, and how it differs from the model."""
 
     form: str
     file: str
     model_sha256: str | None
-    """The hash of the model's folder, as its checksums.json has it; None: it has none."""
+    """The hash of the model's folder, from its checksums.json; None: it has none."""
     inputs: dict[str, dict[str, Any]]
-    """Of each input its type and shape; null stands for an axis of any size."""
+    """The type and shape of each input; null is a dynamic axis."""
     rows: int
     largest_difference: float
-    """Of an output, relative to 1 + its size."""
+    """Of an output, relative to 1 + its magnitude."""
     mean_difference: float
     tolerance: float | None
     same_answer: float
@@ -89,7 +89,7 @@ class Exported:
     """The median of a pass over one row."""
     milliseconds_after: float
     flagged: str | None
-    """What a user has to know before using it."""
+    """A warning for users of the file."""
 
 
 def export(
@@ -101,15 +101,15 @@ def export(
     tolerance: float = TOLERANCE,
     screen: Console,
 ) -> Exported:
-    """Write a saved model in another form, and prove it.
+    """Export a saved model to another format, and verify it.
 
     Args:
-        out: the folder that gets the file and its export.json; MODEL/../export when left out.
-        data: rows to try it with; the test rows of the model's own run when left out.
+        out: the folder for the file and its export.json; default: MODEL/../export.
+        data: rows for the verification; default: the test rows of the model's own run.
 
     Raises:
-        UserError: no such form, no rows, or files of the same name are there.
-        RunFailed: the copy gives something else.
+        UserError: unknown format, no rows, or the files already exist.
+        RunFailed: the outputs of the exported model differ.
     """
     chosen = _chosen_form(form)
     out = out or folder.parent / "export"
@@ -117,11 +117,11 @@ def export(
     origin = load_origin(folder)
     files = (path, _ear(path)) if isinstance(origin.network, Whisper) else (path,)
     proof = out / f"{chosen}.export.json"
-    # With its proof, but without one of its files, it is an export that was killed: it is made again.
+    # export.json without one of its files: the export was killed, and is repeated.
     interrupted = proof.exists() and not all(file.exists() for file in files)
     for file in files:
         if file.exists() and not interrupted:
-            raise UserError("the file is there already", file=file, fix="name another folder with --out, or remove it")
+            raise UserError("the file already exists", file=file, fix="name another folder with --out, or delete it")
     network = (
         merged(origin.network) if isinstance(origin.network, Transformer) and origin.network.adapted else origin.network
     )
@@ -129,9 +129,7 @@ def export(
     trial = handed_on(network, origin.preprocessor, _rows(folder, origin.preprocessor, data, screen))
     trial = replace(trial, origin=folder_hash(folder))
     if trial.count < 2:
-        raise UserError(
-            "a copy is held against the model on two rows at least", found=f"{trial.count} rows", fix="--data MORE.csv"
-        )
+        raise UserError("the verification needs at least two rows", found=f"{trial.count} rows", fix="--data MORE.csv")
     out.mkdir(parents=True, exist_ok=True)
     sweep(out)
     place = out / f".tmp-{os.getpid()}"
@@ -142,11 +140,11 @@ def export(
         found = _held_against(chosen, path.name, trial, again, written, folder, origin.preprocessor, tolerance)
         if found.tolerance is not None and not found.largest_difference <= found.tolerance:
             raise RunFailed(
-                f"the copy as {chosen} gives something else than the model",
+                f"the outputs of the exported {chosen} model differ from the model's",
                 file=path,
                 found=f"a difference of {found.largest_difference:.3g} on {found.rows} rows",
                 expected=f"at most {found.tolerance:g}",
-                fix="nothing was written; --tolerance allows more where that is what you want",
+                fix="nothing was written; if the difference is acceptable, raise --tolerance",
             )
         write_json(proof, asdict(found))
         for file in place.iterdir():
@@ -155,15 +153,15 @@ def export(
         shutil.rmtree(place, ignore_errors=True)
     for line in lines_of(found):
         screen.info(line)
-    screen.info(f"{path}, with its proof in {chosen}.export.json")
+    screen.info(f"{path}, verified in {chosen}.export.json")
     return found
 
 
 def lines_of(found: Exported) -> list[str]:
     """For people."""
     lines = [
-        f"{found.form}: on {found.rows} rows the largest difference is {found.largest_difference:.2g}, {found.same_answer:.2%} of answers are the same; "
-        f"{found.bytes_before / 2**20:.1f} to {found.bytes_after / 2**20:.1f} MiB, {found.milliseconds_before:.2f} to {found.milliseconds_after:.2f} ms a row"
+        f"{found.form}: on {found.rows} rows the largest difference is {found.largest_difference:.2g}, {found.same_answer:.2%} of predictions are the same; "
+        f"{found.bytes_before / 2**20:.1f} to {found.bytes_after / 2**20:.1f} MiB, {found.milliseconds_before:.2f} to {found.milliseconds_after:.2f} ms per row"
     ]
     if (metric := found.metric) is not None:
         lines.append(f"{metric['name']}: {metric['before']:.4f} before, {metric['after']:.4f} after")
@@ -175,7 +173,7 @@ def lines_of(found: Exported) -> list[str]:
 def _chosen_form(form: str) -> Form:
     if form not in get_args(Form):
         raise RecipeError(
-            "there is no such form", place="--to", found=form, expected=", ".join(get_args(Form)), fix="--to onnx"
+            "there is no such format", place="--to", found=form, expected=", ".join(get_args(Form)), fix="--to onnx"
         )
     needed = {
         "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -187,7 +185,7 @@ def _chosen_form(form: str) -> Form:
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise RecipeError(
-            f"this form needs {', '.join(missing)}, not installed here",
+            f"this format needs {', '.join(missing)}, which is not installed",
             place="--to",
             fix=f'pip install "tunewright[{"keras" if form == "keras" else "export"}]"',
         )
@@ -195,30 +193,28 @@ def _chosen_form(form: str) -> Form:
 
 
 def _rows(folder: Path, preprocessor: Preprocessor, data: str | None, screen: Console) -> pa.Table:
-    """Real rows to try the copy with."""
+    """Return real rows for the verification."""
     if data is not None:
         rejects = Rejects()
         tables = [piece.table for piece in given_pieces(data, preprocessor.inputs, rejects)]
         if not tables:
-            raise DataError(
-                "not one row can be read", file=data, found="; ".join(left_out(rejects)), fix="check the file"
-            )
+            raise DataError("no row can be read", file=data, found="; ".join(left_out(rejects)), fix="check the file")
         return pa.concat_tables(tables).slice(0, TRIED)
     prepared = provenance(folder).data()
     split = prepared.measured_split
-    screen.info(f"held against {min(TRIED, prepared.rows(split)):,} rows of the {split} split")
+    screen.info(f"verified on {min(TRIED, prepared.rows(split)):,} rows of the {split} split")
     return prepared.table(split).slice(0, TRIED)
 
 
 def _make_plain(network: Network) -> None:
-    """What only hastens training here is undone: a file of operations holds nothing of it."""
+    """Undo what only speeds up training and cannot be exported."""
     network.eval()
     for module in network.modules():
         if type(module) is QuickDropout:
             module.__class__ = torch.nn.Dropout
 
 
-# One writer for each form: it writes the file, and gives what opens it again
+# One writer for each format: it writes the file, and returns the function that runs it
 
 
 def _onnx(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
@@ -226,14 +222,14 @@ def _onnx(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
 
 
 def _int8(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
-    """The weights of products in 8 bits, their inputs rounded to 8 bits while it computes (dynamic quantisation)."""
+    """Write 8-bit weights of matrix products, whose inputs are quantized at run time (dynamic quantization)."""
     return _graphs(trial, path, _small_graph)
 
 
 def _graphs(
     trial: Trial, path: Path, write: Callable[[nn.Module, Named, Free, Path], None]
 ) -> Callable[[Named], Tensor]:
-    """One file for the whole network; of Whisper one that hears, once for a recording, and one that writes, once for each token."""
+    """Write one file for the whole network; for Whisper an encoder, run once per recording, and a decoder, run once per token."""
     network, inputs, free = trial.module.network, trial.longest, trial.free
     if not isinstance(network, Whisper):
         write(trial.module, inputs, free, path)
@@ -253,7 +249,7 @@ def _graphs(
 
 
 def _stamp(path: Path, trial: Trial) -> None:
-    """Name the model in the metadata of an ONNX file."""
+    """Write the model's hash into the metadata of an ONNX file."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False)
@@ -262,17 +258,17 @@ def _stamp(path: Path, trial: Trial) -> None:
 
 
 def _facts(trial: Trial) -> dict[str, str]:
-    """What a file says of the model that it was made from."""
+    """Return the metadata that identify the exported model."""
     return {} if trial.origin is None else {ORIGIN: trial.origin}
 
 
 def _ear(path: Path) -> Path:
-    """The file that hears, beside the one that writes."""
+    """Return the path of the encoder file, next to the decoder's."""
     return path.with_name(f"encoder{path.name.removeprefix('model')}")
 
 
 class _Part(nn.Module):
-    """What of a network is computed at once, with its inputs as one list."""
+    """Compute a part of a network, with its inputs as one list."""
 
     def __init__(self, network: nn.Module, compute: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -284,7 +280,7 @@ class _Part(nn.Module):
 
 def _graph(module: nn.Module, inputs: Named, free: Free, path: Path) -> None:
     with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        warnings.simplefilter("ignore")  # torch's exporter warns of its own
+        warnings.simplefilter("ignore")  # warnings of torch's exporter
         program = torch.onnx.export(
             module,
             tuple(inputs.values()),
@@ -340,11 +336,11 @@ def _torch(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
 
 
 def _gguf(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
-    """The file, and the network with the weights that stand in it, read back."""
+    """Write the file, and run the network with the weights that are read back."""
     network = trial.module.network
     if not isinstance(network, Transformer) or trial.tokenizer is None or not is_plain(network.core.config):
         raise ArtifactError(
-            "GGUF files are written of language models with the architecture of Llama",
+            "only Llama-architecture models can be exported to GGUF",
             found=type(network).__name__ if not isinstance(network, Transformer) else network.core.config.model_type,
             expected="backbone: gpt, or a plain Llama",
             fix="--to onnx",
@@ -365,7 +361,7 @@ def _keras(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
     network = trial.module.network
     if not isinstance(network, SequentialNetwork):
         raise ArtifactError(
-            "files of Keras are written of networks that are lists of layers",
+            "only networks that are lists of layers can be exported to Keras",
             found=type(network).__name__,
             expected="model.layers in the recipe",
             fix="--to onnx",
@@ -375,7 +371,7 @@ def _keras(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
 
 
 def _passed_through(module: Callable[..., Tensor]) -> Callable[[Named], Tensor]:
-    """What a module gives for inputs by name, in their order."""
+    """Return a function that calls a module with named inputs, in their order."""
 
     def run(inputs: Named) -> Tensor:
         with torch.no_grad():
@@ -385,7 +381,7 @@ def _passed_through(module: Callable[..., Tensor]) -> Callable[[Named], Tensor]:
 
 
 def _shapes(free: Free) -> tuple[tuple[dict[int, Any], ...]]:
-    """The free axes as torch's exporter wants them told, for a network whose inputs come as one list."""
+    """Return the dynamic axes in the form of torch's exporter, for a network whose inputs are one list."""
     return (tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in free.values()),)
 
 
@@ -398,7 +394,7 @@ WRITERS: dict[str, Callable[[Trial, Path], Callable[[Named], Tensor]]] = {
 }
 
 
-# The proof
+# The verification
 
 
 def _held_against(
@@ -420,7 +416,7 @@ def _held_against(
         inputs = trial.batch(ids.tolist())
         there = inputs["attention_mask"].bool() if "attention_mask" in inputs else None
         a, b = model(inputs).float(), again(inputs).float()
-        if there is not None and a.dim() == 3:  # behind a text's end nothing is promised
+        if there is not None and a.dim() == 3:  # outputs of padding may differ
             a, b = a[there], b[there]
         difference = (a - b).abs() / (1 + a.abs())
         largest, mean = max(largest, float(difference.max())), mean + float(difference.mean()) * len(ids)
@@ -434,7 +430,7 @@ def _held_against(
     if form == "int8":
         lost = abs(metric["before"] - metric["after"]) if metric is not None else 1 - same / total
         if lost > POINT:
-            flagged = f"8 bits cost more than one point here ({lost:.3f}); do not use this file without looking"
+            flagged = f"8-bit weights cost more than one point here ({lost:.3f}); check this file before you use it"
     return Exported(
         form=form,
         file=name,
@@ -463,7 +459,7 @@ def _held_against(
 def _metric(
     trial: Trial, preprocessor: Preprocessor, before: list[Tensor], after: list[Tensor]
 ) -> dict[str, Any] | None:
-    """The task's first metric on the tried rows, with the model and with the copy."""
+    """Return the task's first metric on the verified rows, of the model and of the exported file."""
     target = preprocessor.target
     if target is None or trial.target is None:
         return None
