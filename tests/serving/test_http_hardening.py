@@ -325,12 +325,12 @@ def test_odd_requests_are_refused_properly(model: Model) -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b'{"inputs": [{"size": NaN}]}', "NaN is no JSON"),
-        (b'{"inputs": [{"size": -Infinity}]}', "Infinity is no JSON"),
+        (b'{"inputs": [{"size": NaN}]}', "NaN is not JSON"),
+        (b'{"inputs": [{"size": -Infinity}]}', "Infinity is not JSON"),
         (b'{"inputs": [{"size": 1e999}]}', "too large"),
         (b'{"inputs": [{"size": 9223372036854775808}]}', "64 bits"),
         (b'{"inputs": [{"size": ' + b"9" * 100_000 + b"}]}", "64 bits"),
-        (b'{"inputs": [1], "inputs": [2]}', "stands twice"),
+        (b'{"inputs": [1], "inputs": [2]}', "is duplicated"),
         (b'{"inputs": ["\\ud800"]}', "surrogate"),
         (b'{"\\uDC00": 1}', "surrogate"),
         (b"[" * 100_000, "nested"),
@@ -338,8 +338,8 @@ def test_odd_requests_are_refused_properly(model: Model) -> None:
         (b"[" * 100_000 + b"]" * 100_000, "nested"),
         (b"[" + b"[]," * 3_000_000 + b"[]]", "1,000,000 values"),
         (b"\xff\xfe{\x00}\x00", "UTF-8"),
-        (b'\xef\xbb\xbf{"inputs": [1]}', "no JSON"),
-        (b"", "no JSON"),
+        (b'\xef\xbb\xbf{"inputs": [1]}', "not JSON"),
+        (b"", "not JSON"),
     ],
 )  # fmt: skip
 def test_json_that_readers_disagree_about_is_refused(model: Model, body: bytes, words: str) -> None:
@@ -472,7 +472,7 @@ def test_tokens_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("TUNEWRIGHT_TOKEN", "other")
     assert read_token(None, screen) == "other"
     monkeypatch.setenv("TUNEWRIGHT_TOKEN", "")
-    with pytest.raises(UserError, match="no token"):
+    with pytest.raises(UserError, match="empty or invalid"):
         read_token(None, screen)
     monkeypatch.delenv("TUNEWRIGHT_TOKEN")
     assert read_token(None, screen) is None

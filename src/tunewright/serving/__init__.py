@@ -1,1 +1,1 @@
-"""A saved model as a service: batching, limits, the routes, and one page to try it."""
+"""Serve a saved model over HTTP: batching, limits, routes, and a page to try it."""

@@ -1,4 +1,4 @@
-"""The routes of `tunewright serve`. What a request names is never opened: rows, texts and contents of files are all that it can give."""
+"""Define the routes of `tunewright serve`. A request contains rows, texts or file contents; nothing that it names is opened."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SOUNDS = (
 
 
 def make_app(model: Model, *, name: str, token: str | None = None, limits: Limits | None = None) -> FastAPI:
-    """The service of a model.
+    """Return the app that serves a model.
 
     Args:
         token: what a request's `Authorization: Bearer` has to say; None: anybody is answered.
@@ -85,14 +85,14 @@ def make_app(model: Model, *, name: str, token: str | None = None, limits: Limit
 
     @app.get("/health")
     async def health() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
-        """Whether the server is alive."""
+        """Report that the server is alive."""
         return {"status": "alive", "model": name, "task": model.preprocessor.task.name}
 
     @app.get("/ready")
     async def ready() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
-        """Whether what computes the answers came by within the last second."""
+        """Report whether the inference thread was active within the last second."""
         if not all(worker.is_responsive() for worker in workers):
-            raise Refused(503, "the model has been at one batch for more than a second", "ask again in a moment")
+            raise Refused(503, "the current batch has taken more than a second", "try again in a moment")
         return {"status": "ready"}
 
     @app.get("/metrics", include_in_schema=False)
@@ -101,7 +101,7 @@ def make_app(model: Model, *, name: str, token: str | None = None, limits: Limit
 
     @app.post("/predict", openapi_extra=_body_of(model))
     async def predict(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        """Answers for rows, texts, a picture or a recording."""
+        """Predict for rows, texts, an image or a recording."""
         _require_type(request, _types(kind_of(model)))
         table, reading, left_out = await asyncio.to_thread(_table, model, await request.body(), limits)
         answers = await _waited(batcher.submit(table, reading), limits)
@@ -120,7 +120,7 @@ def make_app(model: Model, *, name: str, token: str | None = None, limits: Limit
 
 
 def _add_pages(app: FastAPI, model: Model, name: str) -> None:
-    """The pages for people."""
+    """Add the pages for people."""
 
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
@@ -132,16 +132,16 @@ def _add_pages(app: FastAPI, model: Model, name: str) -> None:
 
 
 class Passes:
-    """How many rows a pass of the network had, and how long it took."""
+    """Measure the rows and the time of each batch."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.sizes = Histogram(
             "tunewright_batch_rows",
-            "Rows in a pass",
+            "Rows in a batch",
             buckets=[1, 2, 4, 8, 16, 32, 64, 128, 256, 1024],
             registry=registry,
         )
-        self.seconds = Histogram("tunewright_pass_seconds", "Seconds of a pass", registry=registry)
+        self.seconds = Histogram("tunewright_pass_seconds", "Seconds of a batch", registry=registry)
 
     def seen(self, rows: int, seconds: float) -> None:
         self.sizes.observe(rows)
@@ -149,7 +149,7 @@ class Passes:
 
 
 class Requests:
-    """How requests were answered, by path: those of `app`; all that strangers make up is "other"."""
+    """Count responses by path: those of `app`; all unknown paths are "other"."""
 
     def __init__(self, registry: CollectorRegistry, app: FastAPI) -> None:
         self.app = app
@@ -167,7 +167,7 @@ class Requests:
 
 
 def _answer_errors(app: FastAPI) -> None:
-    """Every error in the one form that clients know."""
+    """Return every error in the same format."""
 
     @app.exception_handler(Refused)
     async def refused(_request: Request, error: Refused) -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -175,17 +175,17 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def unknown(_request: Request, error: HTTPException) -> Response:  # pyright: ignore[reportUnusedFunction]
-        response = Refused(error.status_code, error.detail, "GET /docs lists what there is").response
+        response = Refused(error.status_code, error.detail, "GET /docs lists the routes").response
         response.headers.update(error.headers or {})
         return response
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_request: Request, _error: ClientDisconnect) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return Response(status_code=400)  # to nobody
+        return Response(status_code=400)  # nobody receives it
 
     @app.exception_handler(Exception)
     async def failed(_request: Request, _error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return Refused(500, "the server failed", "its log says why").response
+        return Refused(500, "the server failed", "see its log").response
 
 
 def _require_type(request: Request, types: tuple[str, ...]) -> None:
@@ -199,20 +199,20 @@ def _require_type(request: Request, types: tuple[str, ...]) -> None:
 
 
 def _types(kind: str) -> tuple[str, ...]:
-    """The Content-Types that /predict takes."""
+    """Return the Content-Types that /predict accepts."""
     return {"picture": PICTURES, "sound": SOUNDS}.get(kind, (JSON,))
 
 
 def _written(found: dict[str, Any]) -> bytes:
-    """The JSON of an answer; NaN and infinity are no answer."""
+    """Return the JSON of an answer; NaN and infinity are errors."""
     try:
         return json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
     except ValueError:
-        raise Refused(500, "the model answers with a number that is not finite", "send smaller numbers") from None
+        raise Refused(500, "the model's output is not finite", "send smaller numbers") from None
 
 
 def kind_of(model: Model) -> str:
-    """What the page shows: picture, sound, user, chat, text or rows."""
+    """Return the kind of the page: picture, sound, user, chat, text or rows."""
     inputs = model.preprocessor.inputs
     if isinstance(inputs, PixelEncoder):
         return "picture"
@@ -239,7 +239,7 @@ async def _waited(answer: Future[list[dict[str, Any]]], limits: Limits) -> list[
 def _table(
     model: Model, body: bytes, limits: Limits
 ) -> tuple[pa.Table, Callable[[pa.Table], list[dict[str, Any]]], list[str]]:
-    """The rows of a request, what answers them, and what was left out."""
+    """Return the rows of a request, the function that answers them, and the skipped rows."""
     inputs = model.preprocessor.inputs
     if isinstance(inputs, PixelEncoder):
         try:
@@ -259,7 +259,7 @@ def _table(
 
 @dataclass(frozen=True)
 class Reading:
-    """What answers pictures that are framed alike: where two are equal, their rows go through the network together."""
+    """Answer images with the same preprocessing: equal ones share a batch."""
 
     model: Model
     inputs: Any
@@ -308,7 +308,7 @@ def _rows(
 
 
 def _require_small(records: list[dict[str, Any]], limits: Limits) -> None:
-    """Refuse rows whose table would be far larger than what was sent, and texts that would keep the network's thread."""
+    """Refuse rows whose table would be far larger than the request, and texts that would block the inference thread."""
     columns = len({name for record in records for name in record})
     if columns > limits.columns or columns * len(records) > limits.values:
         raise Refused(
@@ -322,12 +322,12 @@ def _require_small(records: list[dict[str, Any]], limits: Limits) -> None:
             raise Refused(
                 413,
                 f"row {number}: a text has {longest:,} characters",
-                f"send at most {limits.text:,} characters a text",
+                f"send at most {limits.text:,} characters per text",
             )
 
 
 def _record(entry: Any, model: Model, number: int) -> dict[str, Any]:
-    """One row. Only what is written in the request itself is read."""
+    """Return one row. Only the content of the request itself is read."""
     inputs = model.preprocessor.inputs
     if isinstance(entry, dict) and entry and all(isinstance(key, str) for key in entry):
         return {key: value for key, value in entry.items() if key != ROW}
@@ -340,13 +340,13 @@ def _record(entry: Any, model: Model, number: int) -> dict[str, Any]:
             return dict(zip(columns, values))
     raise Refused(
         422,
-        f"input {number} is no row",
+        f"input {number} is not a row",
         "send each as {column: value}" + (", or as a text" if isinstance(inputs, TokenEncoder) else ""),
     )
 
 
 def _body_of(model: Model) -> dict[str, Any]:
-    """What /predict takes, for the OpenAPI page."""
+    """Return the schema of /predict for the API documentation."""
     kind = kind_of(model)
     binary = {"schema": {"type": "string", "format": "binary"}}
     if kind in ("picture", "sound"):

@@ -1,4 +1,4 @@
-"""Requests that come at the same time are answered in one pass of the network."""
+"""Batch concurrent requests into one pass of the network."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pyarrow as pa
 
 from tunewright.serving.limits import LAST_SECONDS
 
-# What answers rows: a table in, an answer for each row out.
+# A function from a table to one answer per row.
 Answer = Callable[[pa.Table], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """The rows of one request."""
+    """Hold the rows of one request."""
 
     table: pa.Table
     answer: Answer
@@ -28,7 +28,7 @@ class Job:
 
 
 class Batcher:
-    """One thread that answers: what is waiting when it is free goes together, up to `most` rows.
+    """Answer requests in one thread, with all waiting requests in a batch, up to `most` rows.
 
     Nobody waits for others to come: a lone request is answered at once, and while it is, the next batch gathers.
 
@@ -40,26 +40,26 @@ class Batcher:
         self.most, self.seen = most, seen
         self.waiting: queue.Queue[Job | None] = queue.Queue()
         self.began: float | None = None
-        """When the present pass began, by the monotonic clock; None while there is none."""
+        """When the current pass started, by the monotonic clock; None if there is none."""
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.thread.start()
 
     def submit(self, table: pa.Table, answer: Answer) -> Future[list[dict[str, Any]]]:
-        """The answers to a table's rows, once they are there."""
+        """Return the answers to a table's rows."""
         job = Job(table, answer)
         self.waiting.put(job)
         return job.done
 
     def is_responsive(self, seconds: float = 1.0) -> bool:
-        """Whether the thread is there to answer, and has been at the present pass for no longer than that."""
+        """Return whether the thread is alive, and the current pass takes no longer than that."""
         began = self.began
         return self.thread.is_alive() and (began is None or time.monotonic() - began <= seconds)
 
     def begin_stop(self) -> None:
-        """Nothing: what is waiting is still answered, which takes a moment."""
+        """Do nothing: waiting requests are still answered, which takes a moment."""
 
     def stop(self, seconds: float = LAST_SECONDS) -> None:
-        """Answer what is waiting, and end; a pass that takes longer than that is left to itself."""
+        """Answer waiting requests, and end; do not wait longer than that for the current pass."""
         self.waiting.put(None)
         self.thread.join(seconds)
 
@@ -93,8 +93,8 @@ class Batcher:
         started = time.perf_counter()
         try:
             answers = jobs[0].answer(pa.concat_tables([job.table for job in jobs]))
-        except Exception as error:  # of whatever kind: it is the request's answer, and the thread goes on
-            if len(jobs) > 1:  # one that cannot be answered must not spoil the others'
+        except Exception as error:  # of any kind: it becomes the answer, and the thread continues
+            if len(jobs) > 1:  # a request that fails must not affect the others
                 for job in jobs:
                     self._answer_one(job)
                 return

@@ -1,4 +1,4 @@
-"""One thread beside the event loop, with a bounded queue before it."""
+"""Run blocking calls in one thread outside of the event loop, with a bounded queue."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Found = TypeVar("Found")
 
 
 class ExecutorFull(Exception):
-    """As many calls wait as may."""
+    """Report that the queue is full."""
 
 
 class BoundedExecutor:
-    """Run calls one after the other in a thread of its own.
+    """Run calls sequentially in a separate thread.
 
     Args:
         name: of the thread.
@@ -29,7 +29,7 @@ class BoundedExecutor:
         self.stopped = False
 
     async def run(self, call: Callable[[], Found]) -> Found:
-        """What a call returns or raises.
+        """Run a call, and return or raise what it returns or raises.
 
         Raises:
             ExecutorFull: there is no room for it, or the executor was stopped.
@@ -43,12 +43,12 @@ class BoundedExecutor:
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            if self.stopped:  # it was dropped by `stop`, not by who waits for it
+            if self.stopped:  # cancelled by `stop`, not by its caller
                 raise ExecutorFull from None
             raise
 
     def stop(self) -> None:
-        """Drop what waits; what is running ends by itself."""
+        """Cancel waiting calls; the running one finishes."""
         self.stopped = True
         self.pool.shutdown(wait=False, cancel_futures=True)
 

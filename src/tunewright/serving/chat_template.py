@@ -1,4 +1,4 @@
-"""Chat templates in a process of their own.
+"""Render chat templates in a separate process.
 
 A chat template is a program that comes with a model. The sandbox of the Transformers library keeps it from files and the
 network, but not from running forever or filling the memory; a process can be bounded in both, and killed.
@@ -19,16 +19,16 @@ from typing import Any
 
 from tunewright.limits import PROMPT_CHARACTERS, TEMPLATE_BYTES, TEMPLATE_SECONDS
 
-# Seconds until a new process has imported the library.
+# Seconds for a new process to import the library.
 START_SECONDS = 30
 
 
 class TemplateError(Exception):
-    """The template does not render the conversation."""
+    """Report that the template cannot render a conversation."""
 
 
 class ChatTemplate:
-    """The chat template of a tokenizer. One conversation is rendered at a time."""
+    """Render conversations with a tokenizer's chat template, one at a time."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.setup: dict[str, Any] = {
@@ -42,7 +42,7 @@ class ChatTemplate:
         self.process: subprocess.Popen[bytes] | None = None
 
     def render(self, messages: list[dict[str, str]]) -> str:
-        """The conversation as the model reads it, up to where its answer begins.
+        """Render a conversation up to the start of the model's answer.
 
         Raises:
             TemplateError: the template refuses it, or takes too much time or memory.
@@ -103,7 +103,7 @@ class ChatTemplate:
 
 
 def _serve() -> None:
-    """Render what comes on standard input, until it is closed."""
+    """Render conversations from standard input, until it is closed."""
     import resource
     import signal
 
@@ -113,7 +113,7 @@ def _serve() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (setup["bytes"], setup["bytes"]))
     print("{}", flush=True)
     for line in sys.stdin:
-        signal.alarm(2 * setup["seconds"])  # ends the process, should the parent no longer be there to do so
+        signal.alarm(2 * setup["seconds"])  # ends the process if the parent is gone
         try:
             texts, _ = render_jinja_template(
                 conversations=[json.loads(line)["messages"]],
@@ -126,7 +126,7 @@ def _serve() -> None:
             answer = {"text": texts[0]}
         except MemoryError:
             answer = {"error": f"it takes more than {setup['bytes']:,} bytes (limit template_bytes)"}
-        except Exception as error:  # a template is a program, and raises what it likes
+        except Exception as error:  # a template is a program, and may raise anything
             answer = {"error": (str(error).strip().splitlines() or [type(error).__name__])[0][:500]}
         signal.alarm(0)
         print(json.dumps(answer), flush=True)

@@ -1,4 +1,4 @@
-"""The page of `/docs`: every route with what it takes, written from the OpenAPI schema; no script, nothing from elsewhere."""
+"""Write the page of `/docs` from the OpenAPI schema, without scripts and external files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunewright.report.style import style_sheet
 
 
 def docs_page(schema: dict[str, Any], address: str) -> str:
-    """The page for a service's OpenAPI schema.
+    """Return the page for a service's OpenAPI schema.
 
     Args:
         address: the service as the reader reached it, such as http://127.0.0.1:8000.
@@ -45,7 +45,7 @@ def _route(address: str, path: str, method: str, route: dict[str, Any]) -> str:
 
 
 def _fields(schema: dict[str, Any]) -> str:
-    """A table of an object's fields, and the whole schema to unfold."""
+    """Return a table of an object's fields, and the whole schema, folded."""
     if "properties" not in schema:
         return ""
     needed = schema.get("required", [])
@@ -84,7 +84,7 @@ def _default(field: dict[str, Any]) -> str:
 
 
 def _example(address: str, content: dict[str, Any]) -> Iterator[str]:
-    """A command that asks, for a route with a body."""
+    """Return an example command for a route with a body."""
     if not content:
         return
     kind = next(iter(content))

@@ -1,4 +1,4 @@
-"""The generation engine: one thread that writes all texts, by continuous batching.
+"""Generate all texts in one thread, by continuous batching.
 
 Requests wait in a bounded queue. Between two tokens the thread lets waiting ones join the batch, drops those that were
 cancelled or are past their deadline, reads a part of a new prompt, and then makes one step for all texts of the batch. What
@@ -30,43 +30,43 @@ from tunewright.models.hub.generate import Draw, choose, read, uniforms
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.tasks.language_model.encoder import CausalTextEncoder
 
-# Tokens of new prompts that are read between two steps of the batch.
+# Tokens of new prompts that are processed between two steps of the batch (chunked prefill).
 PREFILL_TOKENS = 256
-# Seconds after which an idle thread shows that it is alive.
+# Seconds between heartbeats of an idle thread.
 IDLE_SECONDS = 0.2
-# Seconds that a request waits beyond its deadline for the thread to say that it is over.
+# Seconds after its deadline that a request waits for the thread to end it.
 GRACE = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """One text to be written."""
+    """Define one text to generate."""
 
     ids: list[int]
     drawing: Drawing
     stop: tuple[str, ...] = ()
-    """Texts at which it ends; they are not part of it."""
+    """Stop texts, which are not part of the output."""
     bias: dict[int, float] = field(default_factory=dict[int, float])
-    """What is added to the logits of tokens."""
+    """Values added to the logits of tokens."""
     presence_penalty: float = 0.0
-    """What is subtracted from the logits of the tokens that were written before."""
+    """The value subtracted from the logits of tokens that were generated before."""
     frequency_penalty: float = 0.0
-    """The same for each time that they were written."""
+    """The value subtracted for each time that they were generated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What was added to a text, and why it ended, if it did."""
+    """Hold a new piece of a text, and the reason if the text ended."""
 
     index: int
     text: str
     tokens: int
-    """How many tokens were generated so far; one that ended the text is counted."""
+    """The number of tokens generated so far, including an end token."""
     reason: Literal["stop", "length"] | None = None
 
 
 class GenerationError(Exception):
-    """A text that could not be written to its end."""
+    """Report that a text could not be completed."""
 
     def __init__(self, status: int, code: str, problem: str) -> None:
         self.status, self.code = status, code
@@ -74,11 +74,11 @@ class GenerationError(Exception):
 
 
 class QueueFull(Exception):
-    """As many texts wait as may."""
+    """Report that the queue is full."""
 
 
 class Generation:
-    """The texts of one request, as they are written. It belongs to an event loop."""
+    """Hold the texts of one request while they are generated. It belongs to an event loop."""
 
     def __init__(self, count: int, seconds: float) -> None:
         self.loop = asyncio.get_running_loop()
@@ -87,28 +87,28 @@ class Generation:
         self.seconds = seconds
         self.deadline = time.monotonic() + seconds
         self.cancelled = False
-        """The thread looks at it at each token."""
+        """Checked by the thread at each token."""
         self.timer = self.loop.call_later(seconds + GRACE, self.events.put_nowait, self.late())
 
     def late(self) -> GenerationError:
-        """What is said of it past its deadline."""
+        """Return the error after the deadline."""
         problem = f"the text was not finished within {self.seconds:g} s; ask for fewer tokens with max_tokens"
         return GenerationError(408, "deadline_exceeded", problem)
 
     def cancel(self) -> None:
-        """Stop writing, and end the stream of events with an error."""
+        """Stop generating, and end the stream of events with an error."""
         self.timer.cancel()
         if not self.cancelled:
             self.cancelled = True
             self.events.put_nowait(None)
 
     def put(self, event: Written | GenerationError) -> None:
-        """Hand over an event from another thread."""
-        with suppress(RuntimeError):  # the loop is closed: nobody reads any more
+        """Pass an event from another thread."""
+        with suppress(RuntimeError):  # the loop is closed: there is no reader
             self.loop.call_soon_threadsafe(self.events.put_nowait, event)
 
     async def __aiter__(self) -> AsyncIterator[Written]:
-        """Events until each text is finished or the request is cancelled; what came meanwhile is handed out together.
+        """Yield events until each text is finished or the request is cancelled; pending events are yielded together.
 
         Raises:
             GenerationError: a text cannot be finished.
@@ -127,7 +127,7 @@ class Generation:
 
 
 def _merged(events: list[Written | GenerationError | None]) -> list[Written | GenerationError | None]:
-    """The same with the additions to each text joined into one."""
+    """Join the pieces of each text into one event."""
     found: list[Written | GenerationError | None] = []
     places: dict[int, int] = {}
     for event in events:
@@ -144,14 +144,14 @@ def _merged(events: list[Written | GenerationError | None]) -> list[Written | Ge
 
 
 class StopTexts:
-    """Hold back what may be the beginning of a text at which writing ends."""
+    """Hold back text that may be the start of a stop text."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self.stops = stops
         self.held = ""
 
     def add(self, text: str) -> tuple[str, bool]:
-        """What can be shown now, and whether writing ends."""
+        """Return the text that can be shown now, and whether a stop text was reached."""
         self.held += text
         places = [place for stop in self.stops if (place := self.held.find(stop)) >= 0]
         if places:
@@ -161,21 +161,21 @@ class StopTexts:
         return shown, False
 
     def _begun(self, stop: str) -> int:
-        """How many of the last characters are the first ones of `stop`."""
+        """Return how many of the last characters are the first ones of `stop`."""
         longest = min(len(stop) - 1, len(self.held))
         return next((size for size in range(longest, 0, -1) if self.held.endswith(stop[:size])), 0)
 
 
 class Sequence:
-    """One text in work."""
+    """Hold the state of one text in progress."""
 
     def __init__(self, prompt: Prompt, index: int, request: Generation, tokenizer: Any) -> None:
         self.prompt, self.index, self.request = prompt, index, request
         self.known = list(prompt.ids)
-        """The tokens that the network knows of or is about to read."""
+        """Tokens that the network has processed or will process next."""
         self.cache: Any = None
         self.read = 0
-        """How many of them were read, while the prompt is being read."""
+        """How many of them are processed, during prefill."""
         self.counts: dict[int, int] = {}
         self.generated = 0
         self.uniforms = uniforms(prompt.drawing.seed, 0, prompt.drawing.most)
@@ -184,17 +184,17 @@ class Sequence:
 
     @property
     def over(self) -> bool:
-        """Whether nobody waits for it any longer."""
+        """Return whether the request is cancelled."""
         return self.request.cancelled or time.monotonic() > self.request.deadline
 
     @property
     def is_adjusted(self) -> bool:
-        """Whether the request has biases or penalties."""
+        """Return whether the request has biases or penalties."""
         prompt = self.prompt
         return bool(prompt.bias or prompt.presence_penalty or prompt.frequency_penalty)
 
     def adjusted(self, logits: Tensor) -> Tensor:
-        """The logits [V] with the request's biases and penalties."""
+        """Return the logits [V] with the request's biases and penalties."""
         prompt = self.prompt
         changes = dict(prompt.bias)
         if prompt.presence_penalty or prompt.frequency_penalty:
@@ -208,13 +208,13 @@ class Sequence:
 
     @property
     def draw(self) -> Draw:
-        """How its next token is chosen."""
+        """Return the sampling settings."""
         drawing = self.prompt.drawing
         uniform = self.uniforms[self.generated]
         return Draw(temperature=drawing.temperature, top_p=drawing.top_p, uniform=uniform)
 
     def take(self, token: int, end: set[int]) -> bool:
-        """Add the token that was chosen, and hand over what it adds to the text; whether the text goes on."""
+        """Add the sampled token, and send the text that it adds; return whether the text continues."""
         drawing = self.prompt.drawing
         self.generated += 1
         self.counts[token] = self.counts.get(token, 0) + 1
@@ -230,7 +230,7 @@ class Sequence:
 
 
 class Engine:
-    """The thread that writes, and the queue before it."""
+    """Run the generation thread and its queue."""
 
     def __init__(self, network: Transformer, encoder: CausalTextEncoder) -> None:
         self.network, self.encoder = network.eval(), encoder
@@ -245,7 +245,7 @@ class Engine:
         self.beat = float("-inf")
         self.thread = threading.Thread(target=self._work, name="generation", daemon=True)
         self.thread.start()
-        atexit.register(self.stop)  # a thread that is inside torch while the interpreter ends would abort the process
+        atexit.register(self.stop)  # a thread inside torch at interpreter exit would abort the process
 
     def submit(self, prompts: list[Prompt], seconds: float) -> Generation:
         """Queue the texts of a request, all or none; called in its event loop.
@@ -266,7 +266,7 @@ class Engine:
         return request
 
     def is_responsive(self, seconds: float = 1.0) -> bool:
-        """Whether the thread came by within the last seconds."""
+        """Return whether the thread was active within the last seconds."""
         return self.thread.is_alive() and time.monotonic() - self.beat < seconds
 
     def stop(self, seconds: float = 2.0) -> None:
@@ -282,7 +282,7 @@ class Engine:
             self.changed.notify()
 
     def _work(self) -> None:
-        # One core is left to the event loop.
+        # Leave one core to the event loop.
         torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 1) - 1)))
         with torch.inference_mode():
             batch = decoding_batch(self.network, self.encoder.limit)
@@ -299,7 +299,7 @@ class Engine:
             sequence.request.put(_stopping())
 
     def _admit(self, batch: DecodingBatch) -> bool:
-        """Drop what nobody waits for, let others take the free slots; whether there is anything to do."""
+        """Drop cancelled texts, and fill free slots; return whether there is anything to do."""
         for row in reversed(range(len(self.active))):
             if self.active[row].over:
                 _tell_late(self.active[row])
@@ -314,20 +314,20 @@ class Engine:
         return bool(self.active or self.prefilling)
 
     def _has_room_for(self, sequence: Sequence) -> bool:
-        """Whether there is a free slot, and the cache's rows, all as long as the longest, stay within their bound."""
+        """Return whether there is a free slot, and the cache's rows, all as long as the longest, stay within the limit."""
         texts = [*self.active, *self.prefilling, sequence]
         longest = max(len(text.prompt.ids) + text.prompt.drawing.most for text in texts)
         tokens = len(texts) * min(longest, self.encoder.limit)
         return len(texts) == 1 or (len(texts) <= self.slots and tokens <= self.cached)
 
     def _leave(self, batch: DecodingBatch, row: int) -> None:
-        """Free a row; the last one takes its place, as in the batch."""
+        """Free a row; the last one replaces it, as in the batch."""
         batch.leave(row)
         self.active[row] = self.active[-1]
         self.active.pop()
 
     def _prefill(self, batch: DecodingBatch) -> None:
-        """Read so many tokens of new prompts, the first that came first; what was read joins the batch."""
+        """Process a chunk of new prompts, in order of arrival; finished prompts join the batch."""
         budget = PREFILL_TOKENS
         while self.prefilling and budget > 0:
             sequence = self.prefilling[0]
@@ -349,18 +349,18 @@ class Engine:
                     batch.join(sequence.cache, ids)
                     self.active.append(sequence)
                     sequence.cache = None
-            except Exception as error:  # of whatever kind: it is this text's, and the others go on
+            except Exception as error:  # of any kind: it ends this text, and the others continue
                 if self.prefilling and self.prefilling[0] is sequence:
                     self.prefilling.popleft()
                 sequence.request.put(_failure(error))
 
     def _decode(self, batch: DecodingBatch) -> None:
-        """One more token of each text."""
+        """Generate one more token of each text."""
         if not self.active:
             return
         try:
             logits = batch.step([sequence.known[-1] for sequence in self.active])
-        except Exception as error:  # such as memory that ran out: whose fault it is cannot be told
+        except Exception as error:  # such as out of memory: the cause cannot be attributed to one text
             for row in reversed(range(len(self.active))):
                 self.active[row].request.put(_failure(error))
                 self._leave(batch, row)
@@ -374,10 +374,8 @@ class Engine:
                 self._read_again(sequence)
 
     def _take(self, sequences: list[Sequence], logits: Tensor) -> list[bool]:
-        """Choose the next token of each text from its logits [B, V]; whether each goes on."""
-        finite = (
-            logits.amax(1).isfinite().tolist()
-        )  # no NaN, no infinity; a single −∞ is a token that the model excludes
+        """Sample the next token of each text from its logits [B, V]; return whether each continues."""
+        finite = logits.amax(1).isfinite().tolist()  # neither NaN nor infinity; −∞ is a token that the model excludes
         if any(sequence.is_adjusted for sequence in sequences):
             logits = torch.stack([sequence.adjusted(row) for sequence, row in zip(sequences, logits)])
         goes_on: list[bool] = []
@@ -390,7 +388,7 @@ class Engine:
         return goes_on
 
     def _read_again(self, sequence: Sequence) -> None:
-        """Where the context is full its older half is forgotten and the rest read again, as `generate` does."""
+        """If the context is full, drop its older half and process the rest again, as `generate` does."""
         sequence.known = sequence.known[-(self.encoder.limit // 2) :]
         sequence.cache, sequence.read = None, 0
         self.prefilling.append(sequence)

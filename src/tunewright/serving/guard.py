@@ -1,4 +1,4 @@
-"""Who is let in, and what a request may cost until it is answered."""
+"""Authenticate requests, and limit their cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tunewright.serving.limits import Limits, Refused
 
 
 class Guard:
-    """Asks for the token, and bounds bodies in size and time and requests in number.
+    """Check the token, and limit the size and time of bodies and the number of requests.
 
     A request takes one of the places for requests in progress once its body is there: what only drips in, and what has no
     body to wait for, keeps nobody out.
@@ -66,14 +66,14 @@ class Guard:
         if self.token is not None and scope["path"] not in self.open_to_all and not has_token(headers, self.token):
             return Refused(401, "the token is missing or wrong", "send the header Authorization: Bearer TOKEN")
         if headers.get("content-encoding", "identity").strip().lower() != "identity":
-            return Refused(415, "the body is compressed", "send it as it is, without Content-Encoding")
+            return Refused(415, "the body is compressed", "send it uncompressed, without Content-Encoding")
         if int(headers.get("content-length", 0)) > self.limits.body:
             return _too_long(self.limits)
         return None
 
 
 class Arrival:
-    """What one request sends, counted."""
+    """Count the bytes of one request."""
 
     def __init__(self, guard: Guard, receive: Receive) -> None:
         self.guard, self._receive = guard, receive
@@ -81,7 +81,7 @@ class Arrival:
         self.size, self.has_place, self.is_complete = 0, False, False
 
     async def receive(self) -> Message:
-        """The next part of the request.
+        """Receive the next part of the request.
 
         Raises:
             Refused: it is too long or too slow, or there are too many requests.
@@ -114,7 +114,7 @@ class Arrival:
             raise Refused(503, "too many large requests at the same time", "try again in a moment")
 
     def release(self) -> None:
-        """Give back what the request took."""
+        """Release the capacity of the request."""
         self.guard.held -= self.size
         self.guard.running -= self.has_place
 
@@ -124,7 +124,7 @@ def _too_long(limits: Limits) -> Refused:
 
 
 def has_token(headers: Headers, token: bytes) -> bool:
-    """Whether a request's one Authorization header holds the token, compared in constant time."""
+    """Return whether a request's only Authorization header has the token, compared in constant time."""
     given = [value for name, value in headers.raw if name.lower() == b"authorization"]
     if len(given) != 1:
         return False

@@ -1,4 +1,4 @@
-"""The server below the routes: how many connections it keeps, and how long it waits for what they send and read."""
+"""Run the HTTP server with limits on connections and deadlines for clients."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from tunewright.errors import UserError
 from tunewright.serving.limits import LAST_SECONDS, Limits
 
-# Connections that wait to be accepted.
+# Connections waiting to be accepted.
 WAITING = 512
-# Parts of a body that may be of any size; beyond them they have so many bytes on average.
+# The number of body parts of any size; further parts must have this many bytes on average.
 FREE_PARTS, SMALL_PART = 1000, 64
-# Seconds that an idle connection is kept for the next request.
+# Seconds that an idle connection stays open.
 IDLE_SECONDS = 5
-# Seconds for a closed connection to take the rest of its response.
+# Seconds for a closed connection to receive the rest of its response.
 FLUSH_SECONDS = 5
 
 
 def listen(app: ASGIApp, *, host: str, port: int, limits: Limits, begin_stop: Callable[[], None]) -> None:
-    """Answer requests until Ctrl-C or SIGTERM; what is in progress then is still answered.
+    """Serve an app until Ctrl-C or SIGTERM; requests in progress are still answered.
 
     Args:
         begin_stop: called at the signal, so that open streams come to an end.
@@ -54,7 +54,7 @@ def listen(app: ASGIApp, *, host: str, port: int, limits: Limits, begin_stop: Ca
 
 
 class Server(uvicorn.Server):
-    """Accepts few connections in a turn of the event loop, while many may wait for that in the kernel."""
+    """Accept few connections per iteration of the event loop, while many may wait in the kernel."""
 
     def __init__(self, config: uvicorn.Config, begin_stop: Callable[[], None]) -> None:
         super().__init__(config)
@@ -67,11 +67,11 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or []:
-            listener.listen(WAITING)  # asyncio has set it to the backlog, which is also what it accepts in a turn
+            listener.listen(WAITING)  # asyncio set it to the backlog, which is also the number accepted per iteration
 
 
 def options(limits: Limits) -> dict[str, Any]:
-    """How uvicorn keeps to the limits. Connections get at most half of the file descriptors that the process may open."""
+    """Configure uvicorn with the limits. Connections get at most half of the process's file descriptors."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limits = replace(limits, connections=min(limits.connections, descriptors // 2))
     return {
@@ -81,7 +81,7 @@ def options(limits: Limits) -> dict[str, Any]:
         "server_header": False,
         "access_log": False,
         "log_level": "error",
-        # So many are accepted in a turn of the event loop, and it takes some turns to close one that is too many.
+        # This many are accepted per iteration of the event loop; closing one too many takes several iterations.
         "backlog": max(1, min(128, descriptors // 16)),
         "timeout_keep_alive": IDLE_SECONDS,
         "timeout_graceful_shutdown": LAST_SECONDS,
@@ -89,7 +89,7 @@ def options(limits: Limits) -> dict[str, Any]:
 
 
 class Connection(h11.Connection):
-    """Refuses a body that comes in crumbs: each costs the event loop as much as a large part does."""
+    """Refuse a body in too many small parts: each costs the event loop as much as a large one."""
 
     parts, size = 0, 0
 
@@ -101,12 +101,12 @@ class Connection(h11.Connection):
             self.parts += 1
             self.size += len(event.data)
             if self.parts > FREE_PARTS and self.size < self.parts * SMALL_PART:
-                raise h11.RemoteProtocolError("the body comes in too many small parts")
+                raise h11.RemoteProtocolError("the body arrives in too many small parts")
         return event
 
 
 class BoundedProtocol(H11Protocol):
-    """A connection with deadlines: for a request's headers to arrive, and for the client to read its response.
+    """Handle a connection with deadlines for a request's headers, and for the client to read its response.
 
     Where there are more connections than may be, the one whose request has been on its way longest makes room.
     """
@@ -116,18 +116,18 @@ class BoundedProtocol(H11Protocol):
         self.conn = Connection(h11.SERVER)
         self.limits = limits
         self.since = self.loop.time()
-        """When the wait for the present request began."""
+        """When the wait for the current request started."""
         self.headers_deadline: asyncio.TimerHandle | None = None
         self.reader_deadline: asyncio.TimerHandle | None = None
 
     @property
     def is_arriving(self) -> bool:
-        """Whether the client still owes (the rest of) a request."""
+        """Return whether (the rest of) a request is still to arrive."""
         return self.is_between_requests or self.cycle.more_body
 
     @property
     def is_between_requests(self) -> bool:
-        """Whether no request is being answered."""
+        """Return whether no request is being answered."""
         return cast(Any, self.cycle) is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -152,7 +152,7 @@ class BoundedProtocol(H11Protocol):
             self._headers_are_there()
 
     def send_400_response(self, msg: str) -> None:
-        """Say what is wrong; where the request has been answered already, close."""
+        """Send an error; if the request has been answered already, close."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
         else:
@@ -186,7 +186,7 @@ class BoundedProtocol(H11Protocol):
             self.headers_deadline = None
 
     def _end(self) -> None:
-        """Close the connection: where a request has begun to arrive, with the reason."""
+        """Close the connection, with the reason if a request has started to arrive."""
         if self.transport.is_closing():
             self.transport.abort()
             return

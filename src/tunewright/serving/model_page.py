@@ -1,4 +1,4 @@
-"""One page to try a model in a browser. It talks to its own server alone."""
+"""Write the page to try a model in a browser, which talks to its own server alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ document.addEventListener('drop', event => { event.preventDefault(); sendFile(ev
 
 
 def try_page(name: str, kind: str) -> str:
-    """The page for a model that reads this kind of input; it runs SCRIPT."""
+    """Return the page for a model with this kind of input; it runs SCRIPT."""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">

@@ -1,4 +1,4 @@
-"""What clients of OpenAI's API expect: chat, completions and embeddings, as far as the model has them."""
+"""Serve OpenAI's API: chat, completions and embeddings, as far as the model supports them."""
 
 from __future__ import annotations
 
@@ -41,43 +41,43 @@ from tunewright.tasks.text.encoder import TokenEncoder
 
 Asked = TypeVar("Asked", bound=Honoured)
 Body = Callable[[Request], Awaitable[bytes]]
-# Bytes of JSON that a character takes at most, escaped; and bytes for all else in a request.
+# The most bytes of an escaped character in JSON; and bytes for everything else in a request.
 ESCAPED, REST = 6, 2**16
-# Seconds after which a client is asked to come again when there is no room.
+# Seconds after which a client should retry if the queue is full.
 RETRY_AFTER = "1"
-# Seconds beyond a stream's deadline in which its client may read what is left.
+# Seconds after a stream's deadline for its client to read the rest.
 LAST_SECONDS = 5.0
-# What is noted of a request whose client did not wait for the answer.
+# The status that is counted for a request whose client disconnected.
 CLIENT_LEFT = 499
 
 
 class ApiError(Exception):
-    """A request that is not answered, as OpenAI's API says it."""
+    """Refuse a request in the format of OpenAI's API."""
 
     def __init__(self, status: int, problem: str, *, param: str | None = None, code: str | None = None) -> None:
         self.status, self.problem, self.param, self.code = status, problem, param, code
         super().__init__(problem)
 
     def body(self) -> dict[str, Any]:
-        """The JSON that clients read."""
+        """Return the JSON of the error."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         return {"error": {"message": self.problem, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        """The whole answer."""
+        """Return the response."""
         headers = {"Retry-After": RETRY_AFTER} if self.status == 503 else None
         return JSONResponse(self.body(), status_code=self.status, headers=headers)
 
 
 class Worker(Protocol):
-    """What works beside the event loop."""
+    """Define a worker outside of the event loop."""
 
     def is_responsive(self) -> bool:
-        """Whether it answers within a second."""
+        """Return whether it responds within a second."""
         ...
 
     def begin_stop(self) -> None:
-        """End soon what is in progress; what comes now is refused."""
+        """End requests in progress soon; refuse new ones."""
         ...
 
     def stop(self) -> None:
@@ -86,7 +86,7 @@ class Worker(Protocol):
 
 
 def add_openai(app: FastAPI, model: Model, *, name: str, limits: Limits, body: Body) -> Worker | None:
-    """Add the routes that the model can answer; what works for them, if it is any."""
+    """Add the routes that the model supports; return their worker, if any."""
     network, encoder = model.network, model.preprocessor.inputs
     if not isinstance(network, Transformer) or not isinstance(encoder, TokenEncoder):
         return None
@@ -108,14 +108,14 @@ def add_openai(app: FastAPI, model: Model, *, name: str, limits: Limits, body: B
 
         @app.post("/v1/chat/completions", openapi_extra=request_body(ChatRequest))
         async def chat(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-            """The assistant's next turn."""
+            """Generate the assistant's next turn."""
             content = await _content(request, body)
             wanted, prompts = await writer.prepared(lambda: writer.read_chat(content, template))
             return await writer.answer(request, wanted, prompts, "chatcmpl")
 
     @app.post("/v1/completions", openapi_extra=request_body(CompletionRequest))
     async def complete(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        """How the texts go on."""
+        """Continue the texts."""
         content = await _content(request, body)
         wanted, prompts = await writer.prepared(lambda: writer.read_completion(content))
         return await writer.answer(request, wanted, prompts, "cmpl")
@@ -124,11 +124,11 @@ def add_openai(app: FastAPI, model: Model, *, name: str, limits: Limits, body: B
 
 
 class Writer:
-    """Answers requests for text: reads them in a thread beside the event loop, and hands them to the engine."""
+    """Answer requests for text: parse and tokenize them in a separate thread, and pass them to the engine."""
 
     def __init__(self, name: str, network: Transformer, encoder: CausalTextEncoder, limits: Limits) -> None:
         self.name, self.encoder, self.limits = name, encoder, limits
-        encoder.tokenizer("", add_special_tokens=False)  # sets it up once, so that threads share it unchanged
+        encoder.tokenizer("", add_special_tokens=False)  # initialises it once, so that threads share it unchanged
         self.vocabulary = network.core.config.get_text_config().vocab_size
         self.engine = Engine(network, encoder)
         self.reader = BoundedExecutor("tokenize", PREPARATION_QUEUE.value)
@@ -147,11 +147,11 @@ class Writer:
             self.template.stop()
 
     async def prepared(self, read: Callable[[], tuple[GenerationRequest, list[list[int]]]]) -> Any:
-        """What `read` makes of a request, beside the event loop."""
+        """Run `read` on a request outside of the event loop."""
         return await _beside(self.reader, read)
 
     def read_chat(self, content: bytes, template: ChatTemplate) -> tuple[GenerationRequest, list[list[int]]]:
-        """A request and the tokens of its conversation."""
+        """Return a request and the tokens of its conversation."""
         wanted = _parsed(ChatRequest, content, self.name)
         turns = [message.to_turn() for message in wanted.messages]
         _require(PROMPT_CHARACTERS, sum(len(turn["content"]) for turn in turns), "the conversation", "messages", 413)
@@ -164,7 +164,7 @@ class Writer:
         return wanted, [self._tokens(text, "messages")]
 
     def read_completion(self, content: bytes) -> tuple[GenerationRequest, list[list[int]]]:
-        """A request and the tokens of its prompts."""
+        """Return a request and the tokens of its prompts."""
         wanted = _parsed(CompletionRequest, content, self.name)
         _require(PROMPT_CHARACTERS, sum(map(len, wanted.prompts)), "the prompt", "prompt", 413)
         _require(CHOICES, len(wanted.prompts), "there are too many prompts: the request", "prompt", 400)
@@ -173,11 +173,11 @@ class Writer:
     async def answer(
         self, request: Request, wanted: GenerationRequest, prompts: list[list[int]], kind: str
     ) -> Response:
-        """The texts that were asked for, whole or as a stream."""
+        """Return the generated texts, complete or as a stream."""
         texts = [self._text(wanted, ids, choice) for ids in prompts for choice in range(self._choices(wanted, prompts))]
         for text in texts:
             if not text.ids:
-                raise ApiError(400, "there is no text to go on from; send one")
+                raise ApiError(400, "the prompt is empty; send a text")
             self._require_fits(text.ids, "messages" if kind == "chatcmpl" else "prompt")
         try:
             generation = self.engine.submit(texts, self.limits.seconds)
@@ -229,12 +229,12 @@ class Writer:
     def _token(self, name: str) -> int:
         if not (name.isascii() and name.isdigit() and len(name) < 19 and int(name) < self.vocabulary):
             raise ApiError(
-                400, f"logit_bias: {name[:40]!r} is no token; there are 0 to {self.vocabulary - 1}", param="logit_bias"
+                400, f"logit_bias: {name[:40]!r} is not a token; ids are 0 to {self.vocabulary - 1}", param="logit_bias"
             )
         return int(name)
 
     def _tokens(self, text: str, param: str) -> list[int]:
-        """The tokens of a text; one that cannot fit is refused before others wait for it."""
+        """Tokenize a text; refuse one that cannot fit before others wait for it."""
         ids = self.encoder.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         self._require_fits(ids, param)
         return ids
@@ -244,7 +244,7 @@ class Writer:
         if len(ids) > context:
             raise ApiError(
                 400,
-                f"the model reads at most {context:,} tokens at once, these are {len(ids):,}; send less",
+                f"the context of the model is {context:,} tokens, the prompt has {len(ids):,}; send less",
                 param=param,
                 code="context_length_exceeded",
             )
@@ -253,7 +253,7 @@ class Writer:
 
 @dataclass
 class Answer:
-    """The texts of a request as they grow, and how the API writes them."""
+    """Collect the texts of a request, and format them for the API."""
 
     facts: dict[str, Any]
     chat: bool
@@ -264,13 +264,13 @@ class Answer:
     reasons: dict[int, str | None] = field(default_factory=dict[int, Any])
 
     def add(self, event: Any) -> None:
-        """Note what was added to a text."""
+        """Add a piece to a text."""
         self.texts[event.index] = self.texts.get(event.index, "") + event.text
         self.tokens[event.index] = event.tokens
         self.reasons[event.index] = event.reason
 
     def usage(self) -> dict[str, int]:
-        """Tokens that were read and generated."""
+        """Return the numbers of prompt and generated tokens."""
         generated = sum(self.tokens.values())
         return {
             "prompt_tokens": self.prompt_tokens,
@@ -279,7 +279,7 @@ class Answer:
         }
 
     def whole(self) -> dict[str, Any]:
-        """All at once."""
+        """Return the complete response."""
         choices: list[dict[str, Any]] = []
         for index in range(self.count):
             text = self.texts[index]
@@ -291,12 +291,12 @@ class Answer:
         return {**self.facts, "object": kind, "choices": choices, "usage": self.usage()}
 
     def chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
-        """A part of a stream."""
+        """Return an event of a stream."""
         kind = "chat.completion.chunk" if self.chat else "text_completion"
         return _event({**self.facts, "object": kind, "choices": choices, **more})
 
     def choice(self, index: int, text: str, reason: str | None, *, first: bool = False) -> dict[str, Any]:
-        """What is new in a text."""
+        """Return the event for a new piece of a text."""
         if not self.chat:
             return {"index": index, "text": text, "finish_reason": reason, "logprobs": None}
         delta = {"role": "assistant", "content": ""} if first else {"content": text} if text else {}
@@ -308,7 +308,7 @@ def _event(value: dict[str, Any]) -> bytes:
 
 
 class EventStream(Response):
-    """Texts as server-sent events, each piece as soon as it is there.
+    """Stream texts as server-sent events, each piece as soon as it is generated.
 
     The status is sent with the first piece, so that a request that fails before it gets an error of its own.
     """
@@ -342,7 +342,7 @@ class EventStream(Response):
                     await Response(status_code=CLIENT_LEFT)(scope, receive, send)
 
     async def _parts(self) -> AsyncIterator[bytes | ApiError]:
-        """The events, or an error as the last one."""
+        """Yield the events, with an error as the last one if generation fails."""
         answer, usage = self.answer, {"usage": None} if self.with_usage else {}
         known: set[int] = set()
         try:
@@ -367,7 +367,7 @@ class EventStream(Response):
 
 @asynccontextmanager
 async def _watched(receive: Receive, generation: Generation) -> AsyncGenerator[None]:
-    """In which a generation is cancelled as soon as its client leaves, and in any case at the end."""
+    """Cancel a generation when its client disconnects, and at the end."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -383,7 +383,7 @@ async def _watched(receive: Receive, generation: Generation) -> AsyncGenerator[N
 
 
 class Embedder:
-    """Answers requests for the vectors of texts, one request after the other."""
+    """Answer requests for embeddings, one after the other."""
 
     def __init__(self, name: str, network: Transformer, encoder: TokenEncoder, limits: Limits) -> None:
         self.name, self.network, self.encoder, self.limits = name, network.eval(), encoder, limits
@@ -400,7 +400,7 @@ class Embedder:
         self.executor.stop()
 
     def answer(self, content: bytes, until: float) -> dict[str, Any]:
-        """The vectors that a request wants."""
+        """Return the embeddings of a request."""
         wanted = _parsed(EmbeddingRequest, content, self.name)
         _require(PROMPT_CHARACTERS, sum(map(len, wanted.texts)), "the input", "input", 413)
         data: list[dict[str, Any]] = []
@@ -422,7 +422,7 @@ class Embedder:
         return {"object": "list", "data": data, "model": self.name, "usage": usage}
 
     def _embedded(self, text: str) -> tuple[np.ndarray, int]:
-        """[D], and the number of tokens read."""
+        """Return the embedding [D] of a text, and its number of tokens."""
         ids = self.encoder.tokenizer(text, truncation=True, max_length=self.encoder.max_length, return_tensors="pt")
         inputs = {"input_ids": ids["input_ids"], "attention_mask": ids["attention_mask"]}
         count = int(inputs["attention_mask"].sum())
@@ -435,7 +435,7 @@ class Embedder:
 def _add_embeddings(app: FastAPI, embedder: Embedder, body: Body) -> Embedder:
     @app.post("/v1/embeddings", openapi_extra=request_body(EmbeddingRequest))
     async def embeddings(request: Request) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        """The mean of the last layer's states over each text's tokens."""
+        """Return the mean of the last layer's hidden states over each text's tokens."""
         content = await _content(request, body)
         until = time.monotonic() + embedder.limits.seconds
         return await _beside(embedder.executor, lambda: embedder.answer(content, until))
@@ -454,7 +454,7 @@ async def _beside(executor: BoundedExecutor, call: Callable[[], Found]) -> Found
 
 
 async def _content(request: Request, body: Body) -> bytes:
-    """The request's JSON, no longer than the characters that a prompt may have."""
+    """Read the request's JSON, whose size is limited by that of a prompt."""
     try:
         content = await body(request)
     except Refused as error:
@@ -470,7 +470,7 @@ async def _content(request: Request, body: Body) -> bytes:
 
 
 def _parsed(kind: type[Asked], content: bytes, name: str) -> Asked:
-    """The request.
+    """Parse and validate the request.
 
     Raises:
         ApiError: a field is not as the API has it, or not supported; or it asks for another model.
@@ -485,9 +485,7 @@ def _parsed(kind: type[Asked], content: bytes, name: str) -> Asked:
         raise ApiError(400, f"{place or 'the body'}: {problem}", param=place or None) from None
     wanted = getattr(found, "model", None)
     if wanted not in (None, "", name):
-        raise ApiError(
-            404, f"there is no model {wanted[:100]!r} here, only {name!r}", param="model", code="model_not_found"
-        )
+        raise ApiError(404, f"there is no model {wanted[:100]!r}, only {name!r}", param="model", code="model_not_found")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The requests of OpenAI's API, as far as they are honoured. Any other field is refused by its name; none is ignored."""
+"""Define the supported requests of OpenAI's API. Any other field is refused by name; none is ignored."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ StopText = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class Honoured(BaseModel):
-    """A request, or a part of one, of which each field is honoured or refused."""
+    """Define a request, or a part of one, whose fields are honoured or refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     only_defaults: ClassVar[dict[str, tuple[Any, ...]]] = {}
-    """Fields of the API without support here, and the values that ask for nothing."""
+    """Unsupported fields of the API, and the values that have no effect."""
 
     @model_validator(mode="before")
     @classmethod
@@ -34,13 +34,13 @@ class Honoured(BaseModel):
                     "{field} is not supported; leave it out or send {accepted}",
                     {"field": name, "accepted": " or ".join(map(json.dumps, accepted))},
                 )
-        # A null is the API's way to leave a field out.
+        # In this API, null means that a field is omitted.
         kept = {key: entry for key, entry in value.items() if key not in cls.only_defaults}
         return {key: entry for key, entry in kept.items() if entry is not None or key not in cls.model_fields}
 
 
 def _joined(value: Any) -> Any:
-    """Parts of text as one text, with line breaks between them; other values as they are."""
+    """Join text parts with line breaks; return other values unchanged."""
     if not isinstance(value, list):
         return value
     for part in value:
@@ -51,7 +51,7 @@ def _joined(value: Any) -> Any:
 
 
 class Message(Honoured):
-    """One turn of a conversation."""
+    """Define one turn of a conversation."""
 
     only_defaults = {
         "name": (None,),
@@ -66,19 +66,19 @@ class Message(Honoured):
     content: Annotated[str, BeforeValidator(_joined)]
 
     def to_turn(self) -> dict[str, str]:
-        """As chat templates know it: what OpenAI calls the developer is the system."""
+        """Return the role for chat templates: OpenAI's developer is the system."""
         return {"role": "system" if self.role == "developer" else self.role, "content": self.content}
 
 
 class StreamOptions(Honoured):
-    """What a stream is to have beside the text."""
+    """Define the options of a stream."""
 
     only_defaults = {"include_obfuscation": (None, False)}
     include_usage: bool = False
 
 
 class GenerationRequest(Honoured):
-    """What requests for a conversation's next turn and for a text's continuation have in common."""
+    """Define the common fields of chat and text completions."""
 
     common_defaults: ClassVar[dict[str, tuple[Any, ...]]] = {
         "logprobs": (None, False),
@@ -99,26 +99,26 @@ class GenerationRequest(Honoured):
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
     user: str | None = None
-    """Accepted without effect: nothing here depends on who asks."""
+    """Accepted without effect: answers do not depend on the user."""
 
     @property
     def most(self) -> int | None:
-        """Tokens to be generated at most."""
+        """Return the most tokens to generate."""
         return self.max_tokens
 
     @property
     def most_field(self) -> str:
-        """The field that says so."""
+        """Return the name of the field that sets it."""
         return "max_tokens"
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The texts at which writing ends."""
+        """Return the stop texts."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
 
 class ChatRequest(GenerationRequest):
-    """A conversation to be answered."""
+    """Define a chat completion: a conversation to answer."""
 
     only_defaults = {
         **GenerationRequest.common_defaults,
@@ -160,7 +160,7 @@ class ChatRequest(GenerationRequest):
 
 
 class CompletionRequest(GenerationRequest):
-    """Texts to be continued."""
+    """Define a text completion: texts to continue."""
 
     only_defaults = {
         **GenerationRequest.common_defaults,
@@ -172,12 +172,12 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def prompts(self) -> list[str]:
-        """Each text to be continued."""
+        """Return the texts to continue."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
 class EmbeddingRequest(Honoured):
-    """Texts whose vectors are wanted."""
+    """Define a request for embeddings."""
 
     only_defaults = {"dimensions": (None,)}
     model: str | None = None
@@ -187,15 +187,15 @@ class EmbeddingRequest(Honoured):
 
     @property
     def texts(self) -> list[str]:
-        """Each text to be embedded."""
+        """Return the texts to embed."""
         return [self.input] if isinstance(self.input, str) else self.input
 
 
 def request_body(kind: type[BaseModel]) -> dict[str, Any]:
-    """What the API's page says of a request."""
+    """Return the schema of a request for the API documentation."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     inner = schema.pop("$defs", {})
     text = json.dumps(schema)
-    for name, part in inner.items():  # few and flat: written out where they are used
+    for name, part in inner.items():  # few and flat: inlined
         text = text.replace(json.dumps({"$ref": f"#/components/schemas/{name}"}), json.dumps(part))
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": json.loads(text)}}}}

@@ -1,4 +1,4 @@
-"""A run's folder as `ui` reads it: files inside of it and nothing else, whatever its run.json says."""
+"""Read a run's folder for `ui`: only files inside of it, regardless of its run.json."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tunewright.runs.folder import read_json
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder with a run.json; no link in it is followed, nor one that stands for it."""
+    """Read a folder with a run.json; links to it or in it are not followed."""
 
     path: Path
 
     def file(self, *parts: str, most: Limit) -> Path | None:
-        """A file by the names of the folders that it lies in and its own; None where there is none.
+        """Return a file by the names of its folders and its own; None if it does not exist.
 
         Raises:
             ArtifactError: it lies behind a link, is no file (a device or a pipe never ends), or is too large.
@@ -37,18 +37,18 @@ class RunFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         if not stat.S_ISREG(found.st_mode):
-            raise ArtifactError("it is no file", file=path, expected="a file of the run", fix="remove it")
+            raise ArtifactError("it is not a file", file=path, expected="a file of the run", fix="remove it")
         most.require(found.st_size, "the file is too large to be shown", error=ArtifactError, file=path)
         return path
 
     def changed(self, *parts: str) -> float:
-        """When a file was changed; 0 where there is none."""
+        """Return when a file was changed; 0 if it does not exist."""
         path = self.path.joinpath(*parts)
         return path.lstat().st_mtime if path.exists() else 0
 
     @property
     def record(self) -> dict[str, Any]:
-        """run.json.
+        """Read run.json.
 
         Raises:
             ArtifactError: it is missing or damaged.
@@ -57,7 +57,7 @@ class RunFolder:
 
     @property
     def stages(self) -> list[str]:
-        """The stages that run.json names, each the name of a folder in this one.
+        """Return the stages of run.json, each the name of a folder in this one.
 
         Raises:
             ArtifactError: one names another place, or there are too many.
@@ -69,7 +69,7 @@ class RunFolder:
         names = list(dict.fromkeys(stage for entry in listed if (stage := words_of(entry))))
         if strange := [name for name in names if Path(name).name != name or name == ".." or "\0" in name]:
             raise ArtifactError(
-                "a stage names another place than a folder of its run",
+                "a stage refers to a folder outside of its run",
                 file=self.path / "run.json",
                 found=strange[0],
                 expected="names such as pretrain",

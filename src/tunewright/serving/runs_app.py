@@ -1,4 +1,4 @@
-"""`tunewright ui`: all runs of a folder on a local page, read from their files alone.
+"""Serve the page of `tunewright ui`: all runs of a folder, read from their files alone.
 
 The files may be a stranger's: what cannot be read is said of its run, and the other runs are shown.
 """
@@ -29,9 +29,9 @@ from tunewright.serving.run_folder import RunFolder
 from tunewright.serving.runs_page import runs_page, runs_script
 from tunewright.serving.same_origin import POLICY, SameOrigin, page_response
 
-# A run whose files changed so many seconds ago is going on.
+# A run whose files changed fewer seconds ago is in progress.
 ALIVE = 90
-# Points of a curve at most, and curves of a stage: more cannot be seen.
+# The most points of a curve, and curves of a stage.
 POINTS, CURVES = 400, 50
 UNREADABLE = (ArtifactError, OSError, ValueError, RecursionError)
 
@@ -40,14 +40,14 @@ Found = TypeVar("Found")
 
 @dataclass
 class Known:
-    """What was read of a run, and when its files had changed."""
+    """Hold the cached line of a run, and the times of its files."""
 
     stamp: float
     facts: dict[str, Any]
 
 
 def make_ui(runs: Path) -> FastAPI:
-    """The page's server."""
+    """Return the app of the page."""
     app = FastAPI(title="Tunewright: runs", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     # No page from elsewhere may reach it under a name of its own (DNS rebinding).
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL)
@@ -89,7 +89,7 @@ def make_ui(runs: Path) -> FastAPI:
             raise HTTPException(422, _sentence(error)) from None
         if path is None:
             raise HTTPException(404, "this run has no report yet")
-        # The report may be a stranger's: it runs nothing, and what it links to learns nothing.
+        # The report may be a stranger's: it cannot run scripts, and sends no referrer.
         policy = f"sandbox; {REPORT_POLICY}; frame-ancestors 'none'"
         return FileResponse(path, media_type="text/html", headers={POLICY: policy})
 
@@ -97,25 +97,25 @@ def make_ui(runs: Path) -> FastAPI:
 
 
 def _json(found: Any) -> Response:
-    """JSON in ASCII: a stranger's text may hold half a character, which no UTF-8 has."""
+    """Return JSON in ASCII: a stranger's text may have lone surrogates, which UTF-8 cannot encode."""
     return Response(json.dumps(found, allow_nan=False), media_type="application/json")
 
 
 def _folders(runs: Path) -> dict[str, RunFolder]:
-    """The runs by name; bytes of a name that are no UTF-8 are escaped."""
+    """Return the runs by name; bytes of a name that are not UTF-8 are escaped."""
     paths = [path.parent for path in runs.glob("*/run.json")]
     return {path.name.encode("utf-8", "backslashreplace").decode(): RunFolder(path) for path in paths}
 
 
 def _folder(runs: Path, name: str) -> RunFolder:
-    """A run's folder: one of those that are listed, and no other."""
+    """Return a run's folder, if it is one of the listed runs."""
     if (folder := _folders(runs).get(name)) is None:
         raise HTTPException(404, "there is no such run")
     return folder
 
 
 def _or(read: Callable[[], Found], otherwise: Found, problems: list[str]) -> Found:
-    """What `read` finds; where it finds what cannot be read, that goes to `problems`."""
+    """Return the result of `read`; add its error to `problems`."""
     try:
         return read()
     except UNREADABLE as error:
@@ -131,7 +131,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _listed(name: str, folder: RunFolder, known: dict[str, Known]) -> dict[str, Any]:
-    """A run in one line; only what changed is read again."""
+    """Return the table row of a run; only changed files are read again."""
     try:
         stages = folder.stages
         places = [("run.json",), *((stage, file) for stage in stages for file in ("summary.json", "metrics.jsonl"))]
@@ -177,7 +177,7 @@ def _recipe(folder: RunFolder) -> list[str]:
 
 
 def _curves(folder: RunFolder, stage: str) -> dict[str, Any]:
-    """A stage's losses and validation results, thinned."""
+    """Return a stage's losses and validation results, thinned."""
     path = folder.file(stage, "metrics.jsonl", most=SHOWN_METRICS)
     lines = read_metrics(path) if path is not None else []
     epochs = [entry for entry in lines if entry.get("kind") == "epoch"]
@@ -202,7 +202,7 @@ def _points(entries: list[dict[str, Any]], value: Any) -> list[list[float]]:
 
 
 def _plan(folder: RunFolder) -> list[dict[str, Any]]:
-    """Of each stage the seconds that were foretold and those that it took."""
+    """Return the predicted and actual seconds of each stage."""
     path = folder.file("plan.json", most=SHOWN_FILE)
     if path is None:
         return []

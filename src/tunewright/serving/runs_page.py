@@ -1,4 +1,4 @@
-"""The page of `tunewright ui`: a table of runs that keeps itself up to date, and beside it the curves of those that are chosen."""
+"""Write the page of `tunewright ui`: a live table of runs, and the curves of the selected ones."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ svg.curve { width: 100%; height: auto } svg.curve text { font: 11px var(--sans);
 
 
 def runs_script() -> str:
-    """What the page runs."""
+    """Return the script of the page."""
     return files("tunewright.serving").joinpath("runs.js").read_text(encoding="utf-8")
 
 
 def runs_page(lang: str) -> str:
-    """The page; everything on it comes from its own server."""
+    """Return the page, which loads everything from its own server."""
     words = WORDS[lang]
     columns = ("run", "task", "data", "model", "result", "time", "status")
     right = ("result", "time")

@@ -1,4 +1,4 @@
-"""Nothing of another site: its pages cannot ask, cannot frame ours, and ours load nothing from elsewhere."""
+"""Isolate the service from other sites: their pages cannot send requests or frame ours, and ours load nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tunewright.serving.limits import Refused
 
 POLICY = "Content-Security-Policy"
-# Every response has these, unless it has its own.
+# Default headers of every response.
 SAFE = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -24,7 +24,7 @@ SAFE = {
 
 
 class SameOrigin:
-    """Refuses what a page of another site asks for, and gives every response the headers in SAFE."""
+    """Refuse requests from pages of other sites, and add the headers in SAFE to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -42,14 +42,18 @@ class SameOrigin:
             await send(message)
 
         if is_cross_site(scope["method"], Headers(scope=scope)):
-            refusal = Refused(403, "a page of another site asked", "ask from a page of this server, or from a program")
+            refusal = Refused(
+                403,
+                "the request comes from a page of another site",
+                "send it from a page of this server, or from a program",
+            )
             await refusal.response(scope, receive, safely)
         else:
             await self.app(scope, receive, safely)
 
 
 def is_cross_site(method: str, headers: Headers) -> bool:
-    """Whether a browser says that another site's page asks; a link to a page of ours may be followed from anywhere."""
+    """Return whether the headers show a request from another site's page; links to our pages may be followed from anywhere."""
     host = headers.get("host", "").lower()
     if any(_host_of(origin) != host for origin in headers.getlist("origin")):
         return True
@@ -60,7 +64,7 @@ def is_cross_site(method: str, headers: Headers) -> bool:
 
 
 def _host_of(origin: str) -> str | None:
-    """Host and port of an origin; None where it has none, as "null" has."""
+    """Return host and port of an origin; None if it has none, such as "null"."""
     try:
         return urlsplit(origin).netloc.lower() or None
     except ValueError:
@@ -68,7 +72,7 @@ def _host_of(origin: str) -> str | None:
 
 
 def page_response(html: str, script: str | None = None) -> HTMLResponse:
-    """A page that may run `script`, which stands in it, and nothing else."""
+    """Return a page that may run its inline `script`, and nothing else."""
     scripts = f"script-src '{_digest(script)}'; connect-src 'self'; " if script is not None else ""
     rest = "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     return HTMLResponse(html, headers={POLICY: f"default-src 'none'; {scripts}{rest}"})

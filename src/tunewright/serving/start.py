@@ -1,4 +1,4 @@
-"""`tunewright serve MODEL`: a saved model as a service on this machine."""
+"""Run `tunewright serve MODEL` and `tunewright ui`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tunewright.inference.model import load_model
 from tunewright.report.reading import words_of
 from tunewright.runs.folder import read_json
 
-# The environment variable that holds the token.
+# The environment variable of the token.
 TOKEN = "TUNEWRIGHT_TOKEN"
-# Bytes of a file that holds a token.
+# The most bytes of a token file.
 TOKEN_SIZE = 4096
 
 
 def serve(folder: Path, *, host: str, port: int, token_file: Path | None, screen: Console) -> None:
-    """Answer requests until Ctrl-C or SIGTERM; what is in progress then is still answered.
+    """Serve a model until Ctrl-C or SIGTERM; requests in progress are still answered.
 
     Args:
         token_file: holds what requests have to send; None: TUNEWRIGHT_TOKEN does, or nobody has to send anything.
@@ -33,11 +33,11 @@ def serve(folder: Path, *, host: str, port: int, token_file: Path | None, screen
     token = read_token(token_file, screen)
     if token is None and host not in ("127.0.0.1", "localhost", "::1"):
         raise UserError(
-            "other machines could use the model, and nobody has to say who they are",
+            "other machines could use the model without a token",
             place="--host",
             found=host,
             expected="127.0.0.1, or a token",
-            fix=f"set {TOKEN}, or name a file with --token-file; requests then have to send what it holds",
+            fix=f"set {TOKEN}, or name a file with --token-file; requests then have to send it",
         )
     from tunewright.serving.app import make_app
     from tunewright.serving.limits import Limits
@@ -48,13 +48,13 @@ def serve(folder: Path, *, host: str, port: int, token_file: Path | None, screen
     screen.info(f"{name} at http://{host}:{port}: a page to try it; /predict, /docs, /health, /ready, /metrics")
     limits = Limits()
     app = make_app(model, name=name, token=token, limits=limits)
-    # What is loaded stays: were it searched for garbage again and again, all answers would wait for tenths of a second.
+    # Exclude loaded objects from garbage collection, which would delay answers by tenths of a second.
     gc.freeze()
     listen(app, host=host, port=port, limits=limits, begin_stop=app.state.begin_stop)
 
 
 def read_token(file: Path | None, screen: Console) -> str | None:
-    """The token that a file or else the environment holds; None where neither is given.
+    """Read the token from a file, or else from the environment; None without either.
 
     Raises:
         UserError: there is no token in it, or one that no request can send.
@@ -71,7 +71,7 @@ def read_token(file: Path | None, screen: Console) -> str | None:
             f"the token cannot be read: {error.strerror}", file=file, place="--token-file", fix="name a readable file"
         ) from None
     if stat.S_ISREG(mode) and mode & 0o077:
-        screen.warning(f"others on this machine can read the token; chmod 600 {file}")
+        screen.warning(f"other users of this machine can read the token; chmod 600 {file}")
     return _checked_token(content.decode("utf-8", "surrogateescape"), str(file))
 
 
@@ -79,7 +79,7 @@ def _checked_token(given: str, place: str) -> str:
     token = given.strip()
     if not token or len(token) > TOKEN_SIZE or any(sign.isspace() or sign < " " for sign in token):
         raise UserError(
-            "there is no token that a request could send",
+            "the token is empty or invalid",
             place=place,
             expected=f"one line of 1 to {TOKEN_SIZE:,} letters and digits",
             fix='python -c "import secrets; print(secrets.token_urlsafe())" makes one',
@@ -90,22 +90,24 @@ def _checked_token(given: str, place: str) -> str:
 def _require_installed() -> None:
     missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
     if missing:
-        raise RecipeError(f"this needs {', '.join(missing)}, not installed here", fix='pip install "tunewright[serve]"')
+        raise RecipeError(
+            f"this needs {', '.join(missing)}, which is not installed", fix='pip install "tunewright[serve]"'
+        )
 
 
 def name_of(folder: Path) -> str:
-    """What a service calls the model: its run's name and stage, or its folder's."""
+    """Return the model's name in the service: its run's name and stage, or its folder's."""
     place = folder.resolve()
     summary = place.parent / "summary.json"
     name = place.name
     if name == "model" and summary.exists():
         stage = words_of(read_json(summary, "a stage").get("stage")) or place.parent.name
         name = f"{place.parent.parent.name}-{stage}"
-    return name.encode("utf-8", "backslashreplace").decode()  # a folder's name may hold bytes that are no UTF-8
+    return name.encode("utf-8", "backslashreplace").decode()  # a folder's name may contain bytes that are not UTF-8
 
 
 def show_runs(runs: Path, port: int, screen: Console) -> None:
-    """All runs of a folder on a local page, until Ctrl-C.
+    """Serve a local page of all runs in a folder, until Ctrl-C.
 
     Raises:
         UserError: there is no such folder, or what a service is made of is not installed.

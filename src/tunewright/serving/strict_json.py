@@ -1,4 +1,4 @@
-"""The JSON of a request, read strictly: what another reader would understand differently is refused."""
+"""Parse the JSON of requests strictly: refuse what parsers interpret differently."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LARGEST = 2**63
 
 
 def parse_json(body: bytes, limits: Limits) -> Any:
-    """The value of a JSON text in UTF-8.
+    """Parse a JSON text in UTF-8.
 
     Raises:
         Refused: it is no JSON, is nested too deeply or too large, or holds what JSON has not (NaN, lone surrogates) or
@@ -25,16 +25,16 @@ def parse_json(body: bytes, limits: Limits) -> Any:
         given = json.loads(
             body.decode(), object_pairs_hook=_object, parse_int=_whole, parse_float=_number, parse_constant=_constant
         )
-        if b"\\ud" in body.lower():  # only an escape can make half a character
+        if b"\\ud" in body.lower():  # only an escape can give a lone surrogate
             json.dumps(given, ensure_ascii=False).encode()
     except RecursionError:
         raise Refused(400, "the JSON is nested too deeply", "send fewer levels of brackets") from None
     except UnicodeEncodeError:
-        raise Refused(400, "a text holds half a surrogate pair", "escape both halves, or send UTF-8") from None
+        raise Refused(400, "a text has a lone surrogate", "escape both halves, or send UTF-8") from None
     except UnicodeDecodeError as error:
         raise Refused(400, f"the body is not UTF-8 at byte {error.start:,}", "send the JSON as UTF-8") from None
     except ValueError as error:
-        raise Refused(400, f"the body is no JSON: {error}", "correct it") from None
+        raise Refused(400, f"the body is not JSON: {error}", "correct it") from None
     return given
 
 
@@ -43,7 +43,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise Refused(400, f"the key {shorten(twice, 60)!r} stands twice in one object", "send each key once")
+        raise Refused(400, f"the key {shorten(twice, 60)!r} is duplicated in an object", "send each key once")
     return found
 
 
@@ -60,4 +60,4 @@ def _number(text: str) -> float:
 
 
 def _constant(text: str) -> Any:
-    raise Refused(400, f"{text} is no JSON", "send null for a missing value")
+    raise Refused(400, f"{text} is not JSON", "send null for a missing value")
