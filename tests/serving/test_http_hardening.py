@@ -465,7 +465,7 @@ def test_tokens_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pyte
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
     for content in (b"", b" \n", b"two words", b"a\nb", b"x" * 5000):
         file.write_bytes(content)
-        with pytest.raises(UserError, match="no token"):
+        with pytest.raises(UserError, match="empty or invalid"):
             read_token(file, screen)
     with pytest.raises(UserError, match="cannot be read"):
         read_token(tmp_path / "none", screen)
