@@ -28,7 +28,7 @@ from tunewright.recipe.schema import Tune
 from tunewright.run_recipe import run
 from tunewright.tasks.registry import get_task
 from tunewright.training.linear_probe import FOLDS, NEVER, fit_logistic, last_layer, write_layer
-from tunewright.training.objectives.contrastive import FromPairs, PairExamples, pairs_an_epoch
+from tunewright.training.objectives.contrastive import ContrastiveLoss, PairExamples, pairs_an_epoch
 
 SETTINGS = {"eval": {"resamples": 100}, "hardware": {"threads": 1, "precision": "float32"}}
 
@@ -247,7 +247,7 @@ def test_the_loss_is_the_squared_error_of_the_cosine() -> None:
         seed=0,
         each=1,
     )
-    objective = FromPairs(layer=layer)
+    objective = ContrastiveLoss(layer=layer)
     batch = pairs.batch(torch.tensor([0, 1]), 0)  # (0, 1), which are alike, and (0, 2)
     expected = (np.sqrt(0.5) - 1) ** 2 + 0.0
     assert objective.loss_sum(layer, batch, 0).item() == pytest.approx(expected, abs=1e-6)
@@ -284,14 +284,14 @@ def test_a_killed_contrastive_run_ends_with_the_same_bits(place: Path, tmp_path:
         try:
             from tunewright.training.objectives import contrastive as pairs
 
-            real, calls = pairs.FromPairs.loss_sum, iter(range(10**9))
+            real, calls = pairs.ContrastiveLoss.loss_sum, iter(range(10**9))
 
             def deadly(*arguments: Any) -> Any:
                 if next(calls) == kill_at:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return real(*arguments)
 
-            pairs.FromPairs.loss_sum = deadly  # type: ignore[method-assign]
+            pairs.ContrastiveLoss.loss_sum = deadly  # type: ignore[method-assign]
             torch.set_num_threads(1)
             carry_out(place, runs, **CONTRASTIVE)
         finally:

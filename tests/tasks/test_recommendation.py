@@ -28,7 +28,7 @@ from tunewright.run_recipe import run
 from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder
 from tunewright.tasks.recommendation.ranking_evaluation import _ease, _flags, rank, ranking_baselines
 from tunewright.training.objectives import ranking
-from tunewright.training.objectives.ranking import FromPairs, in_batch
+from tunewright.training.objectives.ranking import PairwiseLoss, in_batch
 
 USERS, ITEMS, KINDS = 40, 24, 4
 
@@ -239,7 +239,7 @@ def test_ease_is_the_ridge_regression_without_the_item_itself() -> None:
 
 def test_the_loss_and_its_negatives() -> None:
     chosen = np.array(sorted(user * 5 + item for user in range(3) for item in range(5) if item != user))
-    objective = FromPairs(seed=0, chosen=chosen, users=3, items=5, negatives=2)
+    objective = PairwiseLoss(seed=0, chosen=chosen, users=3, items=5, negatives=2)
     users = torch.arange(3).repeat(20)
     pairs = torch.stack([users, (users + 1) % 5], dim=1)
     drawn = objective.draw(users, np.arange(60), epoch=0)
@@ -266,12 +266,12 @@ def test_negatives_are_even_among_what_was_not_chosen(written_out: int, monkeypa
     draw = np.random.default_rng(0)
     sets = [sorted(draw.permutation(12)[:size].tolist()) for size in (0, 1, 5, 11, 12)]
     chosen = np.array([user * 12 + item for user, items in enumerate(sets) for item in items])
-    objective = FromPairs(seed=0, chosen=chosen, users=5, items=12, negatives=4)
+    objective = PairwiseLoss(seed=0, chosen=chosen, users=5, items=12, negatives=4)
     users = torch.arange(5).repeat(2000)
     drawn = objective.draw(users, np.arange(10_000), epoch=3)
     assert torch.equal(drawn, objective.draw(users, np.arange(10_000), epoch=3))
     monkeypatch.setattr(ranking, "WRITTEN_OUT", 2**26 - written_out)
-    again = FromPairs(seed=0, chosen=chosen, users=5, items=12, negatives=4)
+    again = PairwiseLoss(seed=0, chosen=chosen, users=5, items=12, negatives=4)
     assert torch.equal(drawn, again.draw(users, np.arange(10_000), epoch=3)), "looked up or counted, the same items"
     assert not torch.equal(drawn, objective.draw(users, np.arange(10_000), epoch=4))
     for user, items in enumerate(sets):

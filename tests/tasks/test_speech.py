@@ -48,7 +48,7 @@ from tunewright.run_recipe import run
 from tunewright.runs.metrics_log import read_metrics
 from tunewright.tasks.speech.encoder import SpeechEncoder, SpeechExamples
 from tunewright.tasks.speech.evaluation import errors_of
-from tunewright.training.objectives.ctc import NO_LETTER, FromTranscripts
+from tunewright.training.objectives.ctc import NO_LETTER, CTCLoss
 from tunewright.training.objectives.seq2seq import beginnings
 
 
@@ -431,7 +431,7 @@ def test_the_loss_is_the_sum_over_all_ways() -> None:
         if [letter for letter, _ in itertools.groupby(way) if letter] == letters
     )
     batch = Batch({"features": features, "lengths": lengths}, torch.tensor([[*letters, NO_LETTER]]), torch.tensor([0]))
-    objective = FromTranscripts()
+    objective = CTCLoss()
     assert objective.weight(batch) == 2
     assert objective.loss_sum(network, batch, 0).item() == pytest.approx(-math.log(ways), rel=1e-4)
 

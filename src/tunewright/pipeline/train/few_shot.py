@@ -26,7 +26,7 @@ from tunewright.training import freezing
 from tunewright.training.freeze_certificate import fingerprint
 from tunewright.training.linear_probe import Fit, fit_logistic, last_layer, take_features, write_layer
 from tunewright.training.objectives.base import Objective
-from tunewright.training.objectives.contrastive import FromPairs, PairExamples, pairs_an_epoch
+from tunewright.training.objectives.contrastive import ContrastiveLoss, PairExamples, pairs_an_epoch
 from tunewright.training.objectives.supervised import SupervisedLoss
 from tunewright.training.state import State
 
@@ -85,7 +85,7 @@ def learn_from_pairs(job: StageJob, ingredients: StageParts, screen: Console) ->
         each=pairs_an_epoch(job.recipe.train.epochs),
     )
     screen.info(f"{job.stage.name}: {len(pairs):,} pairs an epoch, then a logistic regression on the features")
-    objective = Objective(name="contrastive", supervised=True, bind=lambda seed, device: FromPairs(layer=layer))
+    objective = Objective(name="contrastive", supervised=True, bind=lambda seed, device: ContrastiveLoss(layer=layer))
     paired = replace(ingredients, objective=objective, encoded={"train": pairs, "valid": None})
 
     def solve_and_finish(

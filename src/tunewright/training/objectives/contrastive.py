@@ -90,7 +90,7 @@ class PairExamples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromPairs:
+class ContrastiveLoss:
     """Compute Σ (cos(u, v) − same)² over pairs, where u and v are inputs of `layer`, the network's last."""
 
     layer: nn.Module

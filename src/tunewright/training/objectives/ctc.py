@@ -18,7 +18,7 @@ NO_LETTER = -1
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromTranscripts:
+class CTCLoss:
     """Compute −log p(characters | recording), where p sums over all alignments of characters and blanks with the output steps
     (Graves et al. 2006, section 4)."""
 
@@ -47,7 +47,7 @@ class FromTranscripts:
 def ctc(encoder: object) -> Objective:
     """Build the CTC objective."""
 
-    def bind(seed: int, device: torch.device) -> FromTranscripts:
-        return FromTranscripts()
+    def bind(seed: int, device: torch.device) -> CTCLoss:
+        return CTCLoss()
 
     return Objective(name="ctc", supervised=False, bind=bind)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,7 +41,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 Sums = Float[Tensor, "pairs 2"]
 """π or π₀ of the chosen answer and of the rejected one."""
-Counts = Int[Tensor, "pairs 2"]
+Counts = Real[Tensor, "pairs 2"]
 """T, likewise."""
 Losses = Float[Tensor, " pairs"]
 # (π, T, π₀) → the loss of each pair.
@@ -76,7 +76,7 @@ def _difference(values: Sums) -> Losses:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromPreferences:
+class PreferenceLoss:
     """Compute the loss of pairs, which have equal weight."""
 
     formula: PairLoss
@@ -131,7 +131,7 @@ def refer(model: nn.Module, examples: Examples) -> Sums:
 
 
 def _objective(name: str, formula: PairLoss, *, refers: bool) -> Objective:
-    loss = FromPreferences(formula=formula)
+    loss = PreferenceLoss(formula=formula)
     return Objective(name=name, supervised=False, bind=lambda seed, device: loss, refer=refer if refers else None)
 
 

@@ -45,7 +45,7 @@ class Interactions(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromPairs:
+class PairwiseLoss:
     """Compute the Bayesian personalised ranking loss, Σ −log σ(score(u, i) − score(u, j)), with j uniform among the items that the
     user did not choose (Rendle et al. 2009, section 4)."""
 
@@ -131,16 +131,16 @@ def bpr(encoder: Interactions, *, negatives: Annotated[int, Field(ge=1, le=1000)
     """
     _require_pairs(encoder, "bpr")
 
-    def bind(seed: int, device: torch.device) -> FromPairs:
+    def bind(seed: int, device: torch.device) -> PairwiseLoss:
         keys = np.unique(encoder.keys(encoder.learned))
         sizes = {"users": len(encoder.users), "items": len(encoder.items)}
-        return FromPairs(seed=seed, chosen=keys, negatives=negatives, **sizes)
+        return PairwiseLoss(seed=seed, chosen=keys, negatives=negatives, **sizes)
 
     return Objective(name="bpr", supervised=False, bind=bind)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromOthersInBatch:
+class InBatchLoss:
     """Compute the cross entropy of each user's item among the items of the whole batch (Yi et al. 2019, section 3).
 
     A popular item is in more batches; log q, the logarithm of its share of the pairs, is subtracted from its score to correct for
@@ -181,16 +181,16 @@ def in_batch(
     """Build a softmax over the items of the batch, corrected for their popularity."""
     _require_pairs(encoder, "in_batch")
 
-    def bind(seed: int, device: torch.device) -> FromOthersInBatch:
+    def bind(seed: int, device: torch.device) -> InBatchLoss:
         counts = np.bincount(encoder.learned[:, 1], minlength=len(encoder.items))
         share = torch.from_numpy(np.maximum(counts, 1) / len(encoder.learned)).float().to(device)
-        return FromOthersInBatch(log_share=share.log(), temperature=temperature)
+        return InBatchLoss(log_share=share.log(), temperature=temperature)
 
     return Objective(name="in_batch", supervised=False, bind=bind)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromSequences:
+class NextItemLoss:
     """Compute the cross entropy of the next item at each position of a sequence, over all items or a uniform sample of negatives.
 
     Kang and McAuley 2018, section III-E; with all items as in Klenitskiy and Vasilev 2023, section 3.
@@ -239,8 +239,8 @@ def next_item(encoder: Interactions, *, negatives: Annotated[int, Field(ge=1, le
         negatives: the number of sampled negatives; None: all items.
     """
 
-    def bind(seed: int, device: torch.device) -> FromSequences:
-        return FromSequences(seed=seed, items=len(encoder.items), negatives=negatives)
+    def bind(seed: int, device: torch.device) -> NextItemLoss:
+        return NextItemLoss(seed=seed, items=len(encoder.items), negatives=negatives)
 
     return Objective(name="next_item", supervised=False, bind=bind)
 

@@ -26,7 +26,7 @@ class Transcripts(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromDictation:
+class Seq2SeqLoss:
     """Compute the cross entropy of each token and of the end token (Sutskever, Vinyals and Le 2014, equation 1)."""
 
     start: list[int]
@@ -66,8 +66,8 @@ def beginnings(
 def dictation(encoder: Transcripts) -> Objective:
     """Build the cross entropy of transcripts."""
 
-    def bind(seed: int, device: torch.device) -> FromDictation:
-        return FromDictation(start=encoder.start, end=encoder.end)
+    def bind(seed: int, device: torch.device) -> Seq2SeqLoss:
+        return Seq2SeqLoss(start=encoder.start, end=encoder.end)
 
     return Objective(name="dictation", supervised=False, bind=bind)
 
