@@ -15,7 +15,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TUNEWRIGHT_CACHE"] = str(Path(tempfile.gettempdir()) / f"tunewright-tests-{os.getuid()}")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-# Checks every argument and return value in these rooms, tensor shapes included. An int is a float, as for a type checker.
+# Checks every argument and return value in these rooms, tensor shapes included.
 ROOMS = ("core", "exchange", "language", "recommendation", "speech", "vision")
 install_import_hook(
     [
@@ -23,7 +23,7 @@ install_import_hook(
         "tunewright.training.objectives",
         "tunewright.training.optimizers",
     ],
-    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+    "shape_checks.checked",
 )
 
 
