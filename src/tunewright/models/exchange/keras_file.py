@@ -101,7 +101,7 @@ def applied(model: KerasModel, inputs: Shaped[Tensor, "batch ..."]) -> Float[Ten
 
 def _conv2d(writing: _Writing, part: _Part) -> None:
     layers, conv = keras().layers, _inner(part.module, nn.Conv2d)
-    padding, stride = conv.padding[0], conv.stride[0]
+    padding, stride = cast(int, conv.padding[0]), conv.stride[0]
     # With strides, Keras's "same" pads one side more than the other.
     same = padding > 0 and stride == 1 and 2 * padding == conv.kernel_size[0] - 1
     if padding and not same:
@@ -114,7 +114,7 @@ def _conv2d(writing: _Writing, part: _Part) -> None:
 
 def _dense(writing: _Writing, part: _Part) -> None:
     linear = _inner(part.module, nn.Linear)
-    made = keras().layers.Dense(linear.out_features, use_bias=linear.bias is not None)
+    made = keras().layers.Dense(linear.out_features, use_bias=linear.bias is not None)  # pyright: ignore  torch's type has no None
     writing.add(made, linear.weight.T, linear.bias)
 
 

@@ -23,7 +23,7 @@ def bare(kind: type[Optimizer]) -> type[Any]:
     plain_step = inspect.unwrap(kind.step)
 
     def step(self: Optimizer) -> None:
-        for hook in self._optimizer_step_pre_hooks.values():
+        for hook in self._optimizer_step_pre_hooks.values():  # pyright: ignore[reportPrivateUsage]
             hook(self, (), {})
         with torch.no_grad():
             plain_step(self)
