@@ -296,7 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="recipe,data,model,folder,request")
     parser.add_argument("--match", default="")
-    parser.add_argument("--most", type=int, help="tries of each kind", default=5 if QUICK else None)
+    parser.add_argument("--most", type=int, help="tries of each kind", default=2 if QUICK else None)
     options = parser.parse_args()
     kinds = options.only.split(",")
 

@@ -41,7 +41,7 @@ LARGE: dict[str, Any] = {
     "task": "language-modeling",
     "data": {"source": "words.txt", "split": {"valid": 0, "test": 0.1}},
     "model": {
-        "backbone": {"gpt": {"layers": 1 if QUICK else 12, "width": 768, "heads": 12, "context": 64}},
+        "backbone": {"gpt": {"layers": 1 if QUICK else 12, "width": 48 if QUICK else 768, "heads": 12, "context": 64}},
         "tokenizer": "characters",
     },
     "train": {"epochs": 1, "batch_size": 4},
