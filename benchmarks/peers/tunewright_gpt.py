@@ -20,15 +20,15 @@ learn, train = run.learn_stage, training.train
 times: dict[str, list[float]] = {"prepared": [], "fit": []}
 
 
-def learning(*arguments: Any) -> None:
+def learning(*arguments: Any, **options: Any) -> None:
     times["prepared"].append(time.perf_counter())
-    learn(*arguments)
+    learn(*arguments, **options)
 
 
-def looping(*arguments: Any) -> Any:
+def looping(*arguments: Any, **options: Any) -> Any:
     times["prepared"].append(time.perf_counter())
     times["fit"].append(time.perf_counter())
-    state = train(*arguments)
+    state = train(*arguments, **options)
     times["fit"].append(time.perf_counter())
     return state
 
