@@ -17,7 +17,7 @@ def work(settings: dict[str, Any]) -> None:
     from tunewright.run_recipe import run
 
     place = Path(settings["recipe"])
-    carried_out(lambda: run(place, runs=place.parent / "runs"))
+    carried_out(lambda group: run(place, runs=place.parent / "runs", group=group))
 
 
 if __name__ == "__main__":

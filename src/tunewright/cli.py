@@ -283,7 +283,9 @@ def _carry_out(
     if (code := start_here(recipe, overrides or [], sys.argv[1:])) is not None:
         sys.exit(code)
     carried_out(
-        lambda: carry_out(recipe, overrides=overrides, runs=runs, until=until, plan=True, force=force, lang=lang)
+        lambda group: carry_out(
+            recipe, overrides=overrides, runs=runs, until=until, plan=True, force=force, lang=lang, group=group
+        )
     )
 
 

@@ -32,6 +32,7 @@ from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import StageRecipe, stage_recipes
 from tunewright.report.page import write_report
 from tunewright.runs.folder import Run, open_run, read_json, read_or_forget
+from tunewright.training.distributed.process_group import ProcessGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,7 @@ def run(
     force: bool = False,
     lang: str = "en",
     screen: Console | None = None,
+    group: ProcessGroup | None = None,
 ) -> RunResult:
     """Run a recipe: train each stage, evaluate it, write the report.
 
@@ -77,6 +79,7 @@ def run(
         plan: first predict what each stage will need, and compare it with what the stage took.
         force: with `plan`, start even if a stage cannot fit into memory.
         lang: the report's language, "en" or "zh".
+        group: the processes that train together, of which this is the first; see `carried_out`.
 
     Raises:
         UserError: the recipe or the data is wrong, or the plan does not fit.
@@ -113,7 +116,9 @@ def run(
             if plans:
                 planned = {name: {**asdict(made), "fits": made.fits} for name, made in plans.items()}
                 write_record(opened.folder / "plan.json", {"stages": planned})
-            return _carry_out(opened, loaded, stages, prepared, beside, backbones, plans, base, until, lang, screen)
+            return _carry_out(
+                opened, loaded, stages, prepared, beside, backbones, plans, base, until, lang, screen, group
+            )
 
 
 def _require_stages(stages: list[StageRecipe], recipe: Recipe, until: str | None) -> None:
@@ -141,6 +146,7 @@ def _carry_out(
     until: str | None,
     lang: str,
     screen: Console,
+    group: ProcessGroup | None,
 ) -> RunResult:
     for stage, backbone in zip(stages, backbones, strict=True):
         require_controls(stage.recipe, backbone is not None and not backbone.own)
@@ -161,7 +167,15 @@ def _carry_out(
         for stage, data, others, backbone in list(zip(stages, prepared, beside, backbones, strict=True))[:last]:
             seeded = with_seed(stage, recipe.seed + replica)
             folder = opened.stage_folder(stage.name, replica=replica)
-            job = StageJob(stage=seeded, folder=folder, source=source, prepared=data, backbone=backbone, beside=others)
+            job = StageJob(
+                stage=seeded,
+                folder=folder,
+                source=source,
+                prepared=data,
+                backbone=backbone,
+                beside=others,
+                group=group,
+            )
             if not is_learned(folder):
                 learn_stage(job, screen)
                 if replica == 0 and stage.name in plans:

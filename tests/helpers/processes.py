@@ -15,9 +15,9 @@ FOLLOWED = """
 import json, sys
 from pathlib import Path
 from tunewright.models.core.meta_weights import is_meta
-from tunewright.pipeline.strategies import auto_strategy as sharing
+from tunewright.pipeline.strategies import sharded as sharing
 from tunewright.pipeline.train import train_stage as training
-from tunewright.pipeline.train import validation
+from tunewright.pipeline.strategies import validation
 from tunewright.console import silent
 from tunewright.run_recipe import run
 from tunewright.pipeline.train.launch import carried_out
@@ -35,7 +35,7 @@ if "parts" in sys.argv[3:]:
         assert all(is_meta(value) or "lora" in name for name, value in network.named_parameters())
         return shard(network, team, **options)
     sharing.shard = watched
-carried_out(lambda: [run(recipe, base=place, runs=place / sys.argv[2], screen=silent()) for recipe in json.loads((place / "recipes.json").read_text())])
+carried_out(lambda group: [run(recipe, base=place, runs=place / sys.argv[2], screen=silent(), group=group) for recipe in json.loads((place / "recipes.json").read_text())])
 """
 
 

@@ -16,7 +16,7 @@ import torch
 from tunewright import run_recipe as carrying_out
 from tunewright.console import silent
 from tunewright.files import sha256_file
-from tunewright.pipeline.strategies import private
+from tunewright.pipeline.strategies import private, single
 from tunewright.pipeline.train import finish_stage as ending
 from tunewright.run_recipe import run
 from tunewright.runs.folder import read_json
@@ -34,7 +34,7 @@ RECIPE: dict[str, Any] = {
 
 # (module, function): the process dies when it is called; each is one moment after the last step.
 MOMENTS = {
-    "before the best weights": (ending, "load_best"),
+    "before the best weights": (single, "load_best"),
     "before the model": (ending, "save_model"),
     "before the certificate": (ending, "show_certificate"),
     "before the summary": (ending, "write_record"),

@@ -13,6 +13,7 @@ from tunewright.recipe.schema import Model, Recipe
 from tunewright.recipe.stages import StageRecipe
 from tunewright.tasks.base.task import StartingModel
 from tunewright.tasks.registry import get_task, load_preprocessor
+from tunewright.training.distributed.process_group import ProcessGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class StageJob:
     backbone: Backbone | None
     beside: dict[str, Prepared] = field(default_factory=dict)
     """Other data that the model is evaluated on, by name."""
+    group: ProcessGroup | None = None
+    """The processes that train the stage together; None: this one trains it alone."""
 
     @property
     def recipe(self) -> Recipe:

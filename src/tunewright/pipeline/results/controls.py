@@ -21,7 +21,7 @@ from tunewright.pipeline.results.evaluate_stage import evaluate_stage
 from tunewright.pipeline.results.predictions import read_predictions
 from tunewright.pipeline.stage import StageJob
 from tunewright.pipeline.train.methods import is_learned
-from tunewright.pipeline.train.train_stage import train_ingredients
+from tunewright.pipeline.train.train_stage import train_stage
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe, Tune
 from tunewright.runs.folder import read_json
@@ -84,4 +84,4 @@ def _train_control(job: StageJob, control: StageJob, name: str, screen: Console)
     spec = network.spec.head_only() if name == "head_only" else network.spec.from_scratch()
     ingredients = build_parts(job.recipe, job.prepared, job.origin(), job.backbone, silent())
     fresh = build(spec, seed=mix(job.recipe.seed, "control", name))
-    train_ingredients(control, replace(ingredients, network=fresh, tune=Tune()), screen)
+    train_stage(control, replace(ingredients, network=fresh, tune=Tune()), screen)

@@ -33,7 +33,7 @@ from tunewright.recipe.schema import Recipe
 from tunewright.tasks.language_model.preference_encoder import PreferenceExamples
 from tunewright.tasks.speech.encoder import SpeechExamples
 from tunewright.training import freezing
-from tunewright.training.distributed.process_group import current_group
+from tunewright.training.distributed.process_group import ProcessGroup
 from tunewright.training.gradients import GradientEstimator
 from tunewright.training.objectives.base import StepObjective
 from tunewright.training.optimizers.registry import build_optimizer
@@ -72,6 +72,12 @@ class Session:
         """What the optimiser remembers by now."""
         return [value for entry in self.optimizer.state.values() for value in entry.values() if torch.is_tensor(value)]
 
+    @property
+    def parameter_names(self) -> list[str]:
+        """The names of the optimiser's parameters, group after group."""
+        names = {id(parameter): name for name, parameter in self.network.named_parameters()}
+        return [names[id(value)] for group in self.optimizer.param_groups for value in group["params"]]
+
     def module(self, gradient: GradientEstimator) -> TrainModule:
         """How a step is taken with this estimate of the gradient."""
         return TrainModule(
@@ -86,19 +92,27 @@ class Session:
         )
 
 
-def open_session(ingredients: StageParts, folder: Path | None, screen: Console, *, free: int | None = None) -> Session:
+def open_session(
+    ingredients: StageParts,
+    folder: Path | None,
+    screen: Console,
+    *,
+    free: int | None = None,
+    group: ProcessGroup | None = None,
+) -> Session:
     """Put everything in its place.
 
     Args:
         folder: the stage's, which keeps what was decided once; None: nothing is kept.
         free: bytes of memory that there are, on a machine that is not this one; None: what is free here.
+        group: the processes that each take a part of every batch; None: this one takes all.
 
     Raises:
         UserError: recipe, data and network do not fit together.
     """
     recipe = ingredients.recipe
     network = ingredients.network
-    if current_group() is not None and recipe.hardware.strategy == "fsdp":
+    if group is not None and recipe.hardware.strategy == "fsdp":
         device = choose_device(recipe)  # which gets its part of the network later
     elif has_no_numbers(network):
         device = torch.device("cpu")  # where a network without numbers is thought to be, whatever the machine has
@@ -132,7 +146,7 @@ def open_session(ingredients: StageParts, folder: Path | None, screen: Console, 
         frozen=frozen,
         train=train,
         valid=valid,
-        batches=training_batches(recipe, train),
+        batches=training_batches(recipe, train, group),
         objective=ingredients.objective.bind(recipe.seed, device),
         optimizer=training_optimizer(recipe, network, groups, ingredients.lr),
         precision=precision,
@@ -181,12 +195,11 @@ def penalty_of(optimizer: Optimizer, recipe: Recipe) -> Callable[[], Tensor] | N
     return lambda: penalty([value for value in parameters if value.requires_grad], l1=terms.l1, l2=terms.l2)
 
 
-def training_batches(recipe: Recipe, examples: Examples) -> Batches:
+def training_batches(recipe: Recipe, examples: Examples, group: ProcessGroup | None) -> Batches:
     """How a stage's epochs are cut up."""
-    found = current_group()
     return Batches(
-        part=found.rank if found else 0,
-        parts=found.size if found else 1,
+        part=group.rank if group else 0,
+        parts=group.size if group else 1,
         examples=examples,
         batch_size=recipe.train.batch_size,
         accumulate=recipe.train.accumulate,

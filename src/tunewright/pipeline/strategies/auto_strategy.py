@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +13,8 @@ from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.recommendation.embedding_table import has_sparse_gradients
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.memory import free_memory, weight_bytes
-from tunewright.pipeline.session.session import Session, training_optimizer
 from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Recipe, Tune
-from tunewright.training import freezing
-from tunewright.training.distributed.dtensors import divided_alike
-from tunewright.training.distributed.fsdp import shard
 from tunewright.training.distributed.process_group import ProcessGroup
 
 # Of float32 weights, what else a training keeps: gradients and AdamW's two running means.
@@ -52,31 +47,6 @@ def settle(ingredients: StageParts, team: ProcessGroup) -> StageParts:
                 chosen["gradient_checkpointing"] = True
     hardware = recipe.hardware.model_copy(update=chosen)
     return replace(ingredients, recipe=recipe.model_copy(update={"hardware": hardware}))
-
-
-def divided(
-    ready: Session, ingredients: StageParts, team: ProcessGroup, fill: Callable[[Network], None] | None
-) -> tuple[Session, ProcessGroup]:
-    """The same stage with a divided copy of the network, and this process among those that have other rows than it. Collective;
-    where nothing fills it, the first process keeps the whole network, on the processor."""
-    recipe = ready.recipe
-    tensor, offload = recipe.hardware.tensor, recipe.hardware.offload
-    whole, rows = shard(ready.network, team, tensor=tensor, offload=offload, fill=fill)
-    movements = freezing.resolve_movement(whole.network, ingredients.tune)
-    groups = [
-        {**group, "params": alike}
-        for group in freezing.parameter_groups(movements, ingredients.lr)
-        for alike in divided_alike(group["params"])
-    ]
-    ready = replace(
-        ready,
-        network=whole.network,
-        model=whole,
-        movements=movements,
-        batches=replace(ready.batches, in_step=True, part=rows.rank, parts=rows.size),
-        optimizer=training_optimizer(recipe, whole.network, groups, ingredients.lr),
-    )
-    return ready, rows
 
 
 def strategy_for(recipe: Recipe, tune: Tune, network: Network, free: float) -> str:

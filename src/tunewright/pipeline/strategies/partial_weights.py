@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from tunewright.console import silent
+from tunewright.console import Console, silent
 from tunewright.models.backbone import weights_folder
 from tunewright.models.core.meta_weights import is_meta
 from tunewright.models.core.network import Network
@@ -21,25 +22,31 @@ from tunewright.training.distributed.dtensors import local_shard
 from tunewright.training.distributed.process_group import ProcessGroup
 
 
-def is_read_in_parts(job: StageJob, team: ProcessGroup) -> bool:
-    """Whether a team divides a stage's network, and each process can get its own part: of a gpt that is new, or whose files have it whole.
+def never_materialised_parts(job: StageJob, console: Console) -> StageParts | None:
+    """The parts of a stage whose processes each get their own shards: of a gpt that is new, or whose files have it whole.
+
+    Returns:
+        None where some process needs the whole network.
 
     Raises:
         RecipeError: several processes cannot train this, or not so.
     """
     purpose = get_task(job.recipe.task).purpose
-    if job.recipe.hardware.strategy == "ddp" or purpose is None or not purpose.generates:
-        return False
-    ingredients = build_parts(
-        job.recipe, job.prepared, job.origin("sharded"), job.backbone, silent(), numbers="sharded"
-    )
-    network = ingredients.network
-    if not is_piecewise(network) or settle(ingredients, team).recipe.hardware.strategy != "fsdp":
-        return False
+    if job.group is None or job.recipe.hardware.strategy == "ddp" or purpose is None or not purpose.generates:
+        return None
+    lines: list[str] = []
+    quiet = replace(silent(), log=lines.append)
+    parts = build_parts(job.recipe, job.prepared, job.origin("sharded"), job.backbone, quiet, numbers="sharded")
+    network = parts.network
+    if not is_piecewise(network) or settle(parts, job.group).recipe.hardware.strategy != "fsdp":
+        return None
     folder, wanted = _folder(job), _without_numbers(network)
-    if folder is None:
-        return len(wanted) == len(list(network.parameters()))
-    return is_in_files(network, wanted, folder)
+    in_files = is_in_files(network, wanted, folder) if folder else len(wanted) == len(list(network.parameters()))
+    if not in_files:
+        return None
+    for line in lines:
+        console.info(line)
+    return parts
 
 
 def fill(divided: Network, ingredients: StageParts, job: StageJob) -> None:

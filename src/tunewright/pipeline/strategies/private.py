@@ -35,6 +35,8 @@ from tunewright.models.recommendation.embedding_table import has_sparse_gradient
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.session import Session
 from tunewright.pipeline.stage import StageJob
+from tunewright.pipeline.strategies.single import SingleProcess
+from tunewright.pipeline.strategies.strategy import TrainedWeights
 from tunewright.pipeline.summary.privacy_lineage import (
     learned,
     say_what_adds_up,
@@ -49,10 +51,10 @@ from tunewright.tasks.language_model.chat_encoder import ChatExamples
 from tunewright.training import freezing
 from tunewright.training.freezing import never_moves
 from tunewright.training.gradients import ExactGradient, GradientEstimator
-from tunewright.training.objectives.base import StepObjective
 from tunewright.training.privacy.accounting import Account, Steps, convolved_or_none, noise_for, usual_delta
 from tunewright.training.privacy.dp_sgd import PrivateGradient, require_told_apart
 from tunewright.training.privacy.lineage import Spent
+from tunewright.training.state import State
 
 KEY, BOOK = "privacy.key", "privacy.json"
 # So many examples are looked at one by one before anything is learned.
@@ -89,9 +91,25 @@ class PrivateTraining:
         }
 
 
-def private_training(
-    job: StageJob, ingredients: StageParts, ready: Session, objective: StepObjective, screen: Console
-) -> PrivateTraining:
+class Private(SingleProcess):
+    """See `Strategy`. One process draws random batches, and clips and noises their gradients."""
+
+    def _open_session(self, console: Console) -> Session:
+        session = super()._open_session(console)
+        self.training = private_training(self.job, self.parts, session, console)
+        self.gradient = self.training.gradient
+        return session
+
+    @property
+    def batches(self) -> PoissonBatches:
+        return self.training.batches
+
+    def close(self, state: State) -> TrainedWeights:
+        self.training.gradient.remove()
+        return replace(super().close(state), privacy=self.training.facts())
+
+
+def private_training(job: StageJob, ingredients: StageParts, ready: Session, screen: Console) -> PrivateTraining:
     """Everything for a private stage, after it was seen that this network can be trained so.
 
     Raises:
@@ -142,7 +160,7 @@ def private_training(
     some = torch.arange(min(TRIED, len(examples)))
     parameters = [value for group in ready.optimizer.param_groups for value in group["params"]]
     single = [examples.batch(one, 0) for one in some.split(1)]
-    require_told_apart(gradient, ready.model, examples.batch(some, 0), single, objective, parameters)
+    require_told_apart(gradient, ready.model, examples.batch(some, 0), single, ready.objective, parameters)
     return PrivateTraining(
         batches=batches, gradient=gradient, privacy=privacy, account=account, steps=steps, folder=folder
     )

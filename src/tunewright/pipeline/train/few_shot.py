@@ -20,7 +20,7 @@ from tunewright.pipeline.device import choose_device, threads
 from tunewright.pipeline.stage import StageJob
 from tunewright.pipeline.summary.data_summary import describe_texts
 from tunewright.pipeline.train.finish_stage import finish_stage
-from tunewright.pipeline.train.train_stage import train_ingredients
+from tunewright.pipeline.train.train_stage import train_stage
 from tunewright.runs.metrics_log import MetricsLog
 from tunewright.training import freezing
 from tunewright.training.freeze_certificate import fingerprint
@@ -98,12 +98,13 @@ def learn_from_pairs(job: StageJob, ingredients: StageParts, screen: Console) ->
         facts: dict[str, Any],
         _texts: dict[str, Any] | None,
         screen: Console,
+        after: dict[str, str] | None,
     ) -> None:
         found = _solve_head(job, ingredients, examples.to(choose_device(job.recipe)), screen)
         facts = {**facts, "objective": "contrastive", "few_shot": found}
         finish_stage(job, ingredients, state, list(movements), before, lr, facts, described, screen)
 
-    train_ingredients(job, paired, screen, finish=solve_and_finish)
+    train_stage(job, paired, screen, finish=solve_and_finish)
 
 
 def _solve_head(job: StageJob, ingredients: StageParts, examples: Examples, screen: Console) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from tunewright.files import write_record
 from tunewright.models.saved_model import save_model
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.stage import StageJob
+from tunewright.pipeline.strategies.validation import selection_metric
 from tunewright.pipeline.summary.privacy_lineage import LINEAGE, lineage_after, promise
 from tunewright.pipeline.summary.stage_summary import (
     describe_data,
@@ -18,9 +19,7 @@ from tunewright.pipeline.summary.stage_summary import (
     describe_source,
     describe_training,
 )
-from tunewright.pipeline.train.validation import selection_metric
 from tunewright.training import freezing
-from tunewright.training.checkpoints.checkpoint import load_best
 from tunewright.training.freeze_certificate import certify, fingerprint
 from tunewright.training.state import State
 
@@ -46,8 +45,6 @@ def finish_stage(
         RunFailed: something that was to stay frozen has changed.
     """
     network = ingredients.network
-    if state.best is not None and after is None:
-        freezing.load_trainable(network, movements, load_best(job.folder / "checkpoints", state.best.folder))
     freezing.release(network)
     ingredients.preprocessor.inputs.write(job.folder / "model")
     made_from = describe_source(job)

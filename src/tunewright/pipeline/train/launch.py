@@ -12,20 +12,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tunewright.console import silent
-from tunewright.data.manifest import Manifest
-from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError, RunFailed
 from tunewright.pipeline.build.parts import build_parts
 from tunewright.pipeline.read_recipe import read_recipe
-from tunewright.pipeline.stage import StageJob, recipe_backbone
-from tunewright.pipeline.train.train_stage import train_ingredients
-from tunewright.recipe.schema import Recipe
-from tunewright.recipe.stages import StageRecipe
+from tunewright.pipeline.strategies.stage_order import StageOrder
+from tunewright.pipeline.train.train_stage import train_stage
 from tunewright.training.distributed.process_group import ProcessGroup, join, leave
 
 # Between looks at the processes that were started, in seconds; and how long they have to end once one has failed.
@@ -34,21 +29,14 @@ LOOK, LAST_SECONDS = 0.1, 10
 LOST = ("Connection closed", "Connection reset", "NCCL", "gloo", "remote worker", "Broken pipe")
 
 
-def follow(team: ProcessGroup) -> None:
-    """What every process but the first does: train along, until the first one is done."""
-    while (order := team.broadcast(None)) is not None:
-        recipe = Recipe.model_validate(order["recipe"])
-        prepared = Prepared(Path(order["prepared"]), Manifest.from_json(order["manifest"]), Path(order["base"]))
-        job = StageJob(
-            stage=StageRecipe(name=order["stage"], kind=order["kind"], recipe=recipe),
-            folder=Path(order["folder"]),
-            source=None if order["source"] is None else Path(order["source"]),
-            prepared=prepared,
-            backbone=recipe_backbone(recipe, prepared.base),
-        )
-        numbers = order["numbers"]
-        ingredients = build_parts(recipe, prepared, job.origin(numbers), job.backbone, silent(), numbers=numbers)
-        train_ingredients(job, ingredients, silent())
+def follow(group: ProcessGroup) -> None:
+    """Train along with the first process, stage by stage, until it is done."""
+    while (found := group.broadcast(None)) is not None:
+        order = StageOrder.from_json(found)
+        job = order.job(group)
+        origin = job.origin(order.weights)
+        parts = build_parts(job.recipe, job.prepared, origin, job.backbone, silent(), numbers=order.weights)
+        train_stage(job, parts, silent())
 
 
 def started_by_torchrun() -> bool:
@@ -129,25 +117,25 @@ def _waited(processes: list[subprocess.Popen[bytes]]) -> int:
     return code if code > 0 else 1 if failed is not None or code < 0 else 0
 
 
-def carried_out(first: Any) -> None:
-    """Run `first()` in the first process of a team, and follow in the others; alone, just run it."""
-    found = join() if started_by_torchrun() else None
-    if found is None:
-        first()
+def carried_out(first: Callable[[ProcessGroup | None], object]) -> None:
+    """Run `first(group)` in the first process of the group that torchrun started, and follow in the others; alone, run `first(None)`."""
+    group = join() if started_by_torchrun() else None
+    if group is None:
+        first(None)
         return
-    # A failed process ends at once, and its team with it: nobody waits for one that will never come.
+    # A failed process ends at once, and its group with it: nobody waits for one that will never come.
     try:
-        if found.is_writer:
-            first()
-            found.broadcast(None)
+        if group.is_writer:
+            first(group)
+            group.broadcast(None)
         else:
-            follow(found)
-        leave()
+            follow(group)
+        leave(group)
     except RuntimeError as error:
         if not any(word in str(error) for word in LOST):
             raise
         raise RunFailed(
-            f"process {found.rank} of {found.size} lost another one, and ends",
+            f"process {group.rank} of {group.size} lost another one, and ends",
             found=str(error).splitlines()[0],
             fix="run the same command again: it goes on from the newest checkpoint, with any number of processes",
         ) from None

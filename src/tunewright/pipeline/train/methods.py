@@ -7,15 +7,14 @@ from pathlib import Path
 
 from tunewright.checksums import find_damage
 from tunewright.console import Console
-from tunewright.models.core.meta_weights import Weights
 from tunewright.notes import note
 from tunewright.pipeline.build.parts import StageParts, build_parts
 from tunewright.pipeline.stage import StageJob
-from tunewright.pipeline.strategies.partial_weights import is_read_in_parts
+from tunewright.pipeline.strategies.partial_weights import never_materialised_parts
 from tunewright.pipeline.train.few_shot import learn_from_features, learn_from_pairs
-from tunewright.pipeline.train.train_stage import EpochCallback, train_ingredients
+from tunewright.pipeline.train.progress import EpochCallback
+from tunewright.pipeline.train.train_stage import train_stage
 from tunewright.runs.folder import read_or_forget
-from tunewright.training.distributed.process_group import current_group
 
 METHODS: dict[str, Callable[[StageJob, StageParts, Console], None]] = {
     "features": learn_from_features,
@@ -23,24 +22,24 @@ METHODS: dict[str, Callable[[StageJob, StageParts, Console], None]] = {
 }
 
 
-def learn_stage(job: StageJob, screen: Console, watch: EpochCallback | None = None) -> None:
+def learn_stage(job: StageJob, console: Console, on_epoch: EpochCallback | None = None) -> None:
     """Learn, going on where a stage was killed; leaves model/ and, last of all, summary.json.
 
     Args:
-        watch: is told each epoch's validation results, of a training by gradients; what it raises ends the stage.
+        on_epoch: gets each epoch's validation results, of a training by gradients; what it raises ends the stage.
 
     Raises:
         UserError: recipe, data and source do not fit together.
         Diverged: the loss or the weights are not finite any more.
         Stopped: a stop was asked for; a checkpoint was written.
     """
-    together = current_group()
-    numbers: Weights = "sharded" if together is not None and is_read_in_parts(job, together) else "pretrained"
-    ingredients = build_parts(job.recipe, job.prepared, job.origin(numbers), job.backbone, screen, numbers=numbers)
-    if ingredients.tune.method in (None, "gradient"):
-        train_ingredients(job, ingredients, screen, watch=watch)
+    parts = never_materialised_parts(job, console)
+    if parts is None:
+        parts = build_parts(job.recipe, job.prepared, job.origin(), job.backbone, console)
+    if parts.tune.method in (None, "gradient"):
+        train_stage(job, parts, console, on_epoch=on_epoch)
         return
-    METHODS[ingredients.tune.method](job, ingredients, screen)
+    METHODS[parts.tune.method](job, parts, console)
 
 
 def is_learned(folder: Path) -> bool:

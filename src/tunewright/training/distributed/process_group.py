@@ -104,12 +104,8 @@ class ProcessGroup:
         return value if self.is_writer else json.loads(bytes(content.cpu().numpy()))
 
 
-_team: ProcessGroup | None = None
-
-
 def join() -> ProcessGroup | None:
     """Meet the other processes, as the environment that torchrun sets says; None: there are none."""
-    global _team
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size < 2:
         return None
@@ -121,19 +117,10 @@ def join() -> ProcessGroup | None:
     if not distributed.is_initialized():
         distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     device = torch.device("cuda", place) if cuda else torch.device("cpu")
-    _team = ProcessGroup(rank=int(os.environ["RANK"]), size=size, device=device)
-    return _team
+    return ProcessGroup(rank=int(os.environ["RANK"]), size=size, device=device)
 
 
-def current_group() -> ProcessGroup | None:
-    """The team that this process is in; None: it trains alone."""
-    return _team
-
-
-def leave() -> None:
-    """The end of the team."""
-    global _team
-    if _team is not None:
-        _team.barrier()  # nobody goes while another one still listens
-        distributed.destroy_process_group()
-        _team = None
+def leave(group: ProcessGroup) -> None:
+    """Leave the group, when all processes have come here."""
+    group.barrier()  # nobody goes while another one still listens
+    distributed.destroy_process_group()

@@ -17,6 +17,9 @@ from tunewright.models.core.network import Network, evaluating
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.training.distributed.process_group import ProcessGroup
 
+# network → its metrics on the validation examples.
+Validator = Callable[[nn.Module], dict[str, float]]
+
 
 def validator(
     ingredients: StageParts,
@@ -24,13 +27,13 @@ def validator(
     device: torch.device,
     rows: ProcessGroup | None = None,
     *,
-    undivided: bool = True,
-) -> Callable[[nn.Module], dict[str, float]] | None:
+    whole_table: bool = True,
+) -> Validator | None:
     """A function that measures a network on the validation examples; None when there are none.
 
     Args:
         rows: the processes that measure together, each its part of the batches; each finds the numbers of all, which are those of one alone.
-        undivided: also measure what the task measures on the whole table, and not batch by batch.
+        whole_table: also measure what the task measures on the whole table, and not batch by batch.
     """
     if examples is None:
         return None
@@ -70,7 +73,7 @@ def validator(
         if target is not None and examples.target is not None and whole is not None:
             truth, predicted = target.truth(examples.target), target.decode(whole)
             values |= {name: METRICS[name].value(predicted, truth) for name in names}
-        if undivided and examination is not None and examination.select is not None:
+        if whole_table and examination is not None and examination.select is not None:
             table = ingredients.prepared.table("valid")
             assert isinstance(network, Network)
             measured, truth = examination.outputs(network, None, ingredients.preprocessor.inputs, table)
