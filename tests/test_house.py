@@ -109,8 +109,6 @@ LONG_FUNCTIONS = {
     "pipeline.build.parts:build_parts",
     "pipeline.results.evaluate_stage:evaluate_stage",
     "pipeline.summary.data_summary:describe_texts",
-    "pipeline.train.train_stage:train_ingredients",
-    "pipeline.train.validation:validator",
     "planning.plan:_put_together",
     "recipe.template:recipe_text",
     "report.charts:line_chart",

@@ -16,7 +16,7 @@ import json, sys
 from pathlib import Path
 from tunewright.models.core.meta_weights import is_meta
 from tunewright.pipeline.strategies import sharded as sharing
-from tunewright.pipeline.train import train_stage as training
+from tunewright.pipeline.train import progress as training
 from tunewright.pipeline.strategies import validation
 from tunewright.console import silent
 from tunewright.run_recipe import run

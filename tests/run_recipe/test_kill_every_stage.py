@@ -19,7 +19,7 @@ import pytest
 
 from killed_runs import StageKind, exit_code, kill_before_call
 from stage_kinds import CHEAP, KINDS, picture
-from tunewright.pipeline.train import train_stage as training
+from tunewright.pipeline.train import progress as training
 from tunewright.training.checkpoints.async_saver import Saver
 
 

@@ -112,12 +112,7 @@ def open_session(
     """
     recipe = ingredients.recipe
     network = ingredients.network
-    if group is not None and recipe.hardware.strategy == "fsdp":
-        device = choose_device(recipe)  # which gets its part of the network later
-    elif has_no_numbers(network):
-        device = torch.device("cpu")  # where a network without numbers is thought to be, whatever the machine has
-    else:
-        network.to(device := choose_device(recipe))
+    device = _place_network(network, recipe, group)
     train = ingredients.examples("train")
     assert train is not None  # prepare refuses data without a training row
     texts = describe_texts(ingredients, train, screen)
@@ -155,6 +150,16 @@ def open_session(
         threads=recipe.hardware.threads or _threads(network, layers, frozen, recipe.train.batch_size),
         texts=texts,
     )
+
+
+def _place_network(network: Network, recipe: Recipe, group: ProcessGroup | None) -> torch.device:
+    """Move the network to its device; a sharded one stays, as the device gets its shards later."""
+    if group is not None and recipe.hardware.strategy == "fsdp":
+        return choose_device(recipe)
+    if has_no_numbers(network):
+        return torch.device("cpu")  # where a network without memory counts as being, whatever the machine has
+    network.to(device := choose_device(recipe))
+    return device
 
 
 def _threads(network: Network, layers: Callable[[], list[LayerRow]], frozen: FrozenPart | None, batch_size: int) -> int:

@@ -6,11 +6,11 @@ from tunewright.console import Console
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.stage import StageJob
 from tunewright.pipeline.strategies.auto_strategy import settle
+from tunewright.pipeline.strategies.base import Strategy
 from tunewright.pipeline.strategies.private import Private
 from tunewright.pipeline.strategies.replicated import Replicated
 from tunewright.pipeline.strategies.sharded import NeverMaterialised, Sharded
 from tunewright.pipeline.strategies.single import SingleProcess
-from tunewright.pipeline.strategies.strategy import Strategy
 
 
 def choose_strategy(job: StageJob, parts: StageParts, console: Console) -> Strategy:

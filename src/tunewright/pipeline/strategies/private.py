@@ -35,8 +35,8 @@ from tunewright.models.recommendation.embedding_table import has_sparse_gradient
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.session import Session
 from tunewright.pipeline.stage import StageJob
+from tunewright.pipeline.strategies.base import TrainedWeights
 from tunewright.pipeline.strategies.single import SingleProcess
-from tunewright.pipeline.strategies.strategy import TrainedWeights
 from tunewright.pipeline.summary.privacy_lineage import (
     learned,
     say_what_adds_up,

@@ -10,9 +10,9 @@ from tunewright.models.core.meta_weights import Weights
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.session import Session, open_session
 from tunewright.pipeline.stage import StageJob
+from tunewright.pipeline.strategies.base import TrainedWeights
 from tunewright.pipeline.strategies.single import SingleProcess, starting_point
 from tunewright.pipeline.strategies.stage_order import order_of
-from tunewright.pipeline.strategies.strategy import TrainedWeights
 from tunewright.pipeline.strategies.validation import Validator, validator
 from tunewright.training.checkpoints.beginning import Beginning
 from tunewright.training.checkpoints.checkpoint import Checkpoint

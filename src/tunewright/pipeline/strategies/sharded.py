@@ -14,10 +14,10 @@ from tunewright.models.core.network import Network
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.session import Session, training_optimizer
 from tunewright.pipeline.stage import StageJob
+from tunewright.pipeline.strategies.base import TrainedWeights
 from tunewright.pipeline.strategies.partial_weights import fill, write
 from tunewright.pipeline.strategies.replicated import Replicated
 from tunewright.pipeline.strategies.single import SingleProcess, starting_point
-from tunewright.pipeline.strategies.strategy import TrainedWeights
 from tunewright.pipeline.strategies.validation import Validator, validator
 from tunewright.training import freezing
 from tunewright.training.checkpoints.beginning import Beginning

@@ -13,7 +13,7 @@ from tunewright.models.core.network import Network
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.session import Session, open_session
 from tunewright.pipeline.stage import StageJob
-from tunewright.pipeline.strategies.strategy import TrainedWeights
+from tunewright.pipeline.strategies.base import TrainedWeights
 from tunewright.pipeline.strategies.validation import Validator, validator
 from tunewright.training import freezing
 from tunewright.training.checkpoints.beginning import Beginning

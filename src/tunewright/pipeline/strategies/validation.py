@@ -32,8 +32,8 @@ def validator(
     """A function that measures a network on the validation examples; None when there are none.
 
     Args:
-        rows: the processes that measure together, each its part of the batches; each finds the numbers of all, which are those of one alone.
-        whole_table: also measure what the task measures on the whole table, and not batch by batch.
+        rows: the processes that each measure a part of the batches; every one gets the metrics of all.
+        whole_table: also measure what the task measures on the whole table.
     """
     if examples is None:
         return None
@@ -78,8 +78,7 @@ def validator(
             assert isinstance(network, Network)
             measured, truth = examination.outputs(network, None, ingredients.preprocessor.inputs, table)
             values[examination.select] = METRICS[examination.select].value(measured, truth)
-        # A metric that is not defined on these rows, or overflowed, is left out: JSON has no NaN.
-        return {name: value for name, value in values.items() if math.isfinite(value)}
+        return {name: value for name, value in values.items() if math.isfinite(value)}  # JSON has no NaN
 
     return validate
 

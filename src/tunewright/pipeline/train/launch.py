@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tunewright.console import silent
-from tunewright.errors import RecipeError, RunFailed
+from tunewright.errors import RecipeError, RunFailed, Stopped
 from tunewright.pipeline.build.parts import build_parts
 from tunewright.pipeline.read_recipe import read_recipe
 from tunewright.pipeline.strategies.stage_order import StageOrder
@@ -36,7 +37,8 @@ def follow(group: ProcessGroup) -> None:
         job = order.job(group)
         origin = job.origin(order.weights)
         parts = build_parts(job.recipe, job.prepared, origin, job.backbone, silent(), numbers=order.weights)
-        train_stage(job, parts, silent())
+        with suppress(Stopped):  # the first process says so
+            train_stage(job, parts, silent())
 
 
 def started_by_torchrun() -> bool:

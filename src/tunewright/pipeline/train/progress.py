@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +17,10 @@ from tunewright.models.core.network import Network
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.session import Session
-from tunewright.pipeline.strategies.strategy import Strategy
+from tunewright.pipeline.stage import StageJob
+from tunewright.pipeline.strategies.base import Strategy
+from tunewright.pipeline.strategies.validation import selection_metric
+from tunewright.pipeline.trackers import tracking
 from tunewright.pipeline.train.early_stopping import Selection
 from tunewright.runs.metrics_log import MetricsLog
 from tunewright.training import freezing
@@ -32,7 +36,7 @@ EpochCallback = Callable[[int, dict[str, float]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """The callbacks of the loop. Every process decides by the same numbers; what one that writes nothing records goes nowhere."""
+    """The callbacks of the loop. All processes decide by the same numbers; what one records that writes no files goes nowhere."""
 
     name: str
     strategy: Strategy
@@ -116,6 +120,41 @@ class Progress:
     def _record(self, entry: dict[str, Any]) -> None:
         self.metrics_log.append(entry)
         self.track(entry)
+
+
+@contextmanager
+def open_progress(
+    job: StageJob,
+    strategy: Strategy,
+    session: Session,
+    state: State,
+    console: Console,
+    on_epoch: EpochCallback | None,
+) -> Generator[Progress]:
+    """Open the stage's metrics, trackers, checkpoints and progress bar; on exit, wait for what is being written."""
+    recipe, folder, writes = session.recipe, job.folder, strategy.is_writer
+    stopping, total_steps = recipe.train.early_stopping, recipe.train.epochs * strategy.batches.steps_per_epoch
+    selection = Selection(
+        metric=selection_metric(strategy.parts), patience=None if stopping is None else stopping.patience
+    )
+    with (
+        closing(MetricsLog(folder / "metrics.jsonl" if writes else None, step=state.step)) as metrics_log,
+        Saver(folder / "checkpoints", beside=session.device.type != "cpu", together=strategy.writers) as saver,
+        tracking(recipe if writes else recipe.model_copy(update={"track": []}), folder) as track,
+        console.training(job.stage.name, recipe.train.epochs, total_steps, state.step) as report_step,
+    ):
+        yield Progress(
+            name=job.stage.name,
+            strategy=strategy,
+            session=session,
+            selection=selection,
+            saver=saver,
+            metrics_log=metrics_log,
+            track=track,
+            report_step=report_step,
+            console=console,
+            on_epoch=on_epoch,
+        )
 
 
 def written_sample(parts: StageParts, network: Network) -> str | None:

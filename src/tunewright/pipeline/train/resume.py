@@ -8,7 +8,7 @@ from tunewright.console import Console
 from tunewright.pipeline.session.disk_space import checkpoint_room, require_room
 from tunewright.pipeline.session.session import Session
 from tunewright.pipeline.stage import StageJob
-from tunewright.pipeline.strategies.strategy import Strategy
+from tunewright.pipeline.strategies.base import Strategy
 from tunewright.training import freezing
 from tunewright.training.checkpoints.checkpoint import find_newest
 from tunewright.training.state import State
