@@ -67,7 +67,7 @@ def find_learning_rate(recipe: Path, overrides: list[str], *, screen: Console | 
 
 def _range_test(session: Session) -> Suggestion:
     """Take the steps of the training's first epoch, over and over, with rising learning rates."""
-    freezing.start_epoch(session.movements, 0)
+    freezing.start_epoch(session.plans, 0)
     module, batches = session.module(ExactGradient()), session.batches
     trace: list[tuple[float, float]] = []
     average = 0.0

@@ -46,10 +46,10 @@ READING = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rehearsal:
+class DryRun:
     """What was seen."""
 
-    ready: Session
+    session: Session
     usual: Tracer
     """A step of the usual size."""
     largest: Tracer
@@ -88,33 +88,33 @@ class Timed:
     """Whether a batch went through the frozen part and through validation, too."""
 
 
-def rehearse(ingredients: StageParts, screen: Console, ready: Session | None = None) -> Rehearsal:
+def rehearse(parts: StageParts, screen: Console, session: Session | None = None) -> DryRun:
     """Follow a stage's steps; its network and optimiser are of no more use for a training.
 
     Args:
         ready: what `open_session` made; None: it is made here.
     """
-    recipe = ingredients.recipe
-    ready = ready or open_session(ingredients, None, screen)
-    freezing.start_epoch(ready.movements, recipe.train.epochs - 1)  # everything that ever moves
-    every = ready.batches.sizes(0)
+    recipe = parts.recipe
+    session = session or open_session(parts, None, screen)
+    freezing.start_epoch(session.plans, recipe.train.epochs - 1)  # everything that ever moves
+    every = session.batches.sizes(0)
     sizes = every[:LOOKED_THROUGH]
     mean = sum(sizes) / len(sizes)
     usual = min(range(len(sizes)), key=lambda step: abs(sizes[step] - mean))
     largest = _largest(sizes)
-    with threads(ready.threads), small_numbers_as_zero():
-        _remember(ready)
-        with rehearsed_gradient(ready) as gradient:
-            first = traced_step(ready, usual, gradient)
-            second = first if sizes[largest] == sizes[usual] else traced_step(ready, largest, gradient)
-        return Rehearsal(
-            ready=ready,
+    with threads(session.threads), small_numbers_as_zero():
+        _remember(session)
+        with rehearsed_gradient(session) as gradient:
+            first = traced_step(session, usual, gradient)
+            second = first if sizes[largest] == sizes[usual] else traced_step(session, largest, gradient)
+        return DryRun(
+            session=session,
             usual=first,
             largest=second,
-            frozen=_frozen(ready, ingredients),
-            validation=_validation(ready, first),
-            steps=recipe.train.epochs * steps_per_epoch(ready),
-            reading=_reading(ready),
+            frozen=_frozen(session, parts),
+            validation=_validation(session, first),
+            steps=recipe.train.epochs * steps_per_epoch(session),
+            reading=_reading(session),
             sizes=every,
             scale=mean / sizes[usual],
         )
@@ -142,40 +142,40 @@ class TracedObjective:
         return loss
 
 
-def traced_step(ready: Session, step: int, gradient: GradientEstimator) -> Tracer:
+def traced_step(session: Session, step: int, gradient: GradientEstimator) -> Tracer:
     """One step of epoch 0, the optimiser's memory already there."""
-    batches = next(ready.batches.steps(0, start=step))
-    tracer = Tracer(_already(ready, [batch.inputs for batch in batches] + [batch.target for batch in batches]))
-    module = ready.module(gradient)
-    if ready.recipe.privacy is None:
+    batches = next(session.batches.steps(0, start=step))
+    tracer = Tracer(_already(session, [batch.inputs for batch in batches] + [batch.target for batch in batches]))
+    module = session.module(gradient)
+    if session.recipe.privacy is None:
         module = replace(module, objective=TracedObjective(module.objective, tracer))
     tracer.phase = "clipped gradients"
 
     def update_begins(_loss: StepLoss) -> None:
         tracer.phase = "optimiser"
 
-    with tracer, _told(ready, tracer):
+    with tracer, _told(session, tracer):
         take_step(module, batches, Position(0, 0), 1.0, update_begins)
     return tracer
 
 
-def _already(ready: Session, batch: object) -> dict[str, list[Tensor]]:
+def _already(session: Session, batch: object) -> dict[str, list[Tensor]]:
     return {
-        "weights": [*ready.network.parameters(), *ready.network.buffers()],
-        "optimiser": ready.remembered,
+        "weights": [*session.network.parameters(), *session.network.buffers()],
+        "optimiser": session.remembered,
         "batch": [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)],
     }
 
 
 @contextmanager
-def _told(ready: Session, tracer: Tracer) -> Generator[None]:
+def _told(session: Session, tracer: Tracer) -> Generator[None]:
     """The tracer is told where the loss begins, and which tensors are gradients."""
 
     def loss_begins(*_: object) -> None:
         if tracer.phase == "activations":
             tracer.phase = "loss"
 
-    network = ready.network
+    network = session.network
     hooks = [network.last_module.register_forward_hook(loss_begins)]
     for parameter in network.parameters():
         if parameter.requires_grad:
@@ -191,74 +191,74 @@ def _told(ready: Session, tracer: Tracer) -> Generator[None]:
             hook.remove()
 
 
-def _remember(ready: Session) -> None:
+def _remember(session: Session) -> None:
     """Let the optimiser make its memory, as the first step would."""
-    set_learning_rate(ready.optimizer, 1.0)
-    if has_sparse_gradients(ready.network):
+    set_learning_rate(session.optimizer, 1.0)
+    if has_sparse_gradients(session.network):
         with Tracer():
-            take_step(ready.module(ExactGradient()), next(ready.batches.steps(0)), Position(0, 0), 1.0)
+            take_step(session.module(ExactGradient()), next(session.batches.steps(0)), Position(0, 0), 1.0)
         return
-    for parameter in ready.network.parameters():
+    for parameter in session.network.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
     with Tracer():
-        ready.optimizer.step()
-    for parameter in ready.network.parameters():
+        session.optimizer.step()
+    for parameter in session.network.parameters():
         parameter.grad = None
 
 
-def _frozen(ready: Session, ingredients: StageParts) -> tuple[Tracer, float] | None:
-    if ready.frozen is None:
+def _frozen(session: Session, parts: StageParts) -> tuple[Tracer, float] | None:
+    if session.frozen is None:
         return None
-    examples = ingredients.examples("train")
+    examples = parts.examples("train")
     assert examples is not None
-    batch = _first_batch(examples, ready)
-    tracer = Tracer(_already(ready, batch.inputs))
+    batch = _first_batch(examples, session)
+    tracer = Tracer(_already(session, batch.inputs))
     tracer.phase = "frozen part"
-    _go_through_frozen(ready, batch, tracer)
-    others = len(ready.valid) if ready.valid is not None else 0
+    _go_through_frozen(session, batch, tracer)
+    others = len(session.valid) if session.valid is not None else 0
     return tracer, (len(examples) + others) / len(batch.ids)
 
 
-def _validation(ready: Session, step: Tracer) -> tuple[Tracer, float] | None:
+def _validation(session: Session, step: Tracer) -> tuple[Tracer, float] | None:
     """Of a large network it is not followed: it takes less memory than a step, and the time of a step's forward pass."""
-    if ready.valid is None:
+    if session.valid is None:
         return None
-    valid = ready.valid
-    if weight_bytes(ready.network) > LARGE:
+    valid = session.valid
+    if weight_bytes(session.network) > LARGE:
         tracer = Tracer()
         tracer.calls = {name: step.calls.get(name, Counter()) for name in ("activations", "loss")}
-        return tracer, len(valid) / ready.recipe.train.batch_size / ready.recipe.train.accumulate
-    batch = _first_batch(valid, ready)
-    tracer = Tracer(_already(ready, batch.inputs))
+        return tracer, len(valid) / session.recipe.train.batch_size / session.recipe.train.accumulate
+    batch = _first_batch(valid, session)
+    tracer = Tracer(_already(session, batch.inputs))
     tracer.phase = "validation"
-    _validate(ready, batch, tracer)
+    _validate(session, batch, tracer)
     if valid.lengths is None:
         return tracer, len(valid) / len(batch.ids)
     size = int(valid.lengths[batch.ids].max()) * len(batch.ids)
     return tracer, float(valid.lengths.sum()) / max(1, size)
 
 
-def _first_batch(examples: Examples, ready: Session) -> Batch:
+def _first_batch(examples: Examples, session: Session) -> Batch:
     """Of those that are passed through once, without gradients."""
-    return next(iter(in_order(examples.to(ready.device), EVALUATION_BATCH)))
+    return next(iter(in_order(examples.to(session.device), EVALUATION_BATCH)))
 
 
-def _go_through_frozen(ready: Session, batch: Batch, watch: AbstractContextManager[object]) -> None:
-    assert ready.frozen is not None
-    with evaluating(ready.network), torch.inference_mode(), watch:
-        outputs_of(ready.network, ready.frozen.prefix, batch.inputs)
+def _go_through_frozen(session: Session, batch: Batch, watch: AbstractContextManager[object]) -> None:
+    assert session.frozen is not None
+    with evaluating(session.network), torch.inference_mode(), watch:
+        outputs_of(session.network, session.frozen.prefix, batch.inputs)
 
 
-def _validate(ready: Session, batch: Batch, watch: AbstractContextManager[object]) -> None:
-    with evaluating(ready.model), torch.inference_mode(), watch:
-        ready.objective.loss_sum(ready.model, batch, 0)
+def _validate(session: Session, batch: Batch, watch: AbstractContextManager[object]) -> None:
+    with evaluating(session.model), torch.inference_mode(), watch:
+        session.objective.loss_sum(session.model, batch, 0)
 
 
-def _reading(ready: Session) -> float:
+def _reading(session: Session) -> float:
     """The median. What is kept of a frozen part is not read here."""
     times: list[float] = []
-    train = ready.train.examples if isinstance(ready.train, ComputedExamples) else ready.train
-    batches = replace(ready.batches, examples=train).steps(0)
+    train = session.train.examples if isinstance(session.train, ComputedExamples) else session.train
+    batches = replace(session.batches, examples=train).steps(0)
     while len(times) < READ:
         started = time.perf_counter()
         if next(batches, None) is None:
@@ -267,7 +267,7 @@ def _reading(ready: Session) -> float:
     return median_high(times) if times else math.nan
 
 
-def timed_steps(ingredients: StageParts, ready: Session, seconds: float, most: int, *, others: bool) -> Timed:
+def timed_steps(parts: StageParts, session: Session, seconds: float, most: int, *, others: bool) -> Timed:
     """Real steps, and what is computed besides, beginning with the largest; the first ones, which find their memory and get the processor going, are not timed.
 
     Where lengths differ, and the few that were taken are longer or shorter than an epoch's, seconds are scaled to its mean.
@@ -276,19 +276,23 @@ def timed_steps(ingredients: StageParts, ready: Session, seconds: float, most: i
         others: a batch goes through the frozen part and one through validation, too.
     """
     forget_peak()
-    freezing.start_epoch(ready.movements, ingredients.recipe.train.epochs - 1)
+    freezing.start_epoch(session.plans, parts.recipe.train.epochs - 1)
     times: list[float] = []
     taken: list[int] = []
     warm, since = 0, time.perf_counter()
-    every = ready.batches.sizes(0)
+    every = session.batches.sizes(0)
     largest = _largest(every)
     steps = itertools.chain(
-        [(next(ready.batches.steps(0, start=largest)), every[largest])],
-        (pair for epoch in itertools.count() for pair in zip(ready.batches.steps(epoch), ready.batches.sizes(epoch))),
+        [(next(session.batches.steps(0, start=largest)), every[largest])],
+        (
+            pair
+            for epoch in itertools.count()
+            for pair in zip(session.batches.steps(epoch), session.batches.sizes(epoch))
+        ),
     )
     met: set[int] = set()
-    with threads(ready.threads), small_numbers_as_zero(), rehearsed_gradient(ready) as gradient:
-        module = ready.module(gradient)
+    with threads(session.threads), small_numbers_as_zero(), rehearsed_gradient(session) as gradient:
+        module = session.module(gradient)
         while not times or (
             len(times) < most and sum(times) < seconds and time.perf_counter() - since < READING * seconds
         ):
@@ -296,19 +300,19 @@ def timed_steps(ingredients: StageParts, ready: Session, seconds: float, most: i
             met.add(size)
             started = time.perf_counter()
             take_step(module, batches, Position(0, len(times)), 1.0)
-            if ready.device.type == "cuda":
+            if session.device.type == "cuda":
                 torch.cuda.synchronize()  # a card computes on while the next step is prepared
             if warm == 0 or started - since < WARM_SECONDS * (1 if warm >= WARM_STEPS else 2):
                 warm += 1
                 continue
             times.append(time.perf_counter() - started)
             taken.append(size)
-        if others and ready.frozen is not None:
-            examples = ingredients.examples("train")
+        if others and session.frozen is not None:
+            examples = parts.examples("train")
             assert examples is not None
-            _go_through_frozen(ready, _first_batch(examples, ready), nullcontext())
-        if others and ready.valid is not None:
-            _validate(ready, _first_batch(ready.valid, ready), nullcontext())
+            _go_through_frozen(session, _first_batch(examples, session), nullcontext())
+        if others and session.valid is not None:
+            _validate(session, _first_batch(session.valid, session), nullcontext())
     longer = (sum(every) / len(every)) / (sum(taken) / len(taken))
     return Timed(
         seconds=[seconds * longer for seconds in times], process=peak_memory(), lengths=len(met), others=others

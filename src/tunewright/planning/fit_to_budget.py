@@ -100,16 +100,16 @@ def find_strategy(
     looked_at: list[Option] = []
     risky = [choose(RISKY, name, "--allow") for name in allowed]
     recipe = given.stage.recipe
-    ingredients = given.ingredients(recipe, "meta")
-    keeping = _keeping(recipe, ingredients, machine)
-    more = [found for change in risky if (found := change(recipe, ingredients))]
+    parts = given.ingredients(recipe, "meta")
+    keeping = _keeping(recipe, parts, machine)
+    more = [found for change in risky if (found := change(recipe, parts))]
     for changes in _ways(keeping, more):
         option = _largest_batch(given, plan, changes, limits, machine, looked_at)
         if option is not None and option.keeps:
             break
     if machine.link and not any(option.keeps and limits.allow(option.plan) for option in looked_at):
         shared = [changes for changes in keeping if "hardware.optimizer_in_backward" not in changes]
-        _more_devices(given, plan, shared, ingredients, limits, machine, looked_at)
+        _more_devices(given, plan, shared, parts, limits, machine, looked_at)
     return _best([entry for entry in looked_at if limits.allow(entry.plan)]), looked_at
 
 
@@ -135,29 +135,29 @@ TIMES = (2, 4, 8, 16, 32, 64)
 TENSOR = (1, 2, 4, 8)
 
 
-def _lora(recipe: Recipe, ingredients: StageParts) -> Changes:
+def _lora(recipe: Recipe, parts: StageParts) -> Changes:
     return {} if recipe.tune.adapter is not None else {"tune.adapter": {"lora": {"r": 16}}}
 
 
-def _four_bits(recipe: Recipe, ingredients: StageParts) -> Changes:
+def _four_bits(recipe: Recipe, parts: StageParts) -> Changes:
     if recipe.tune.quantize is not None:
         return {}
-    return _lora(recipe, ingredients) | {"tune.quantize": "nf4"}
+    return _lora(recipe, parts) | {"tune.quantize": "nf4"}
 
 
-def _eight_bits(recipe: Recipe, ingredients: StageParts) -> Changes:
+def _eight_bits(recipe: Recipe, parts: StageParts) -> Changes:
     name, given = parse_named(recipe.train.optimizer, "train.optimizer")
     if name not in ("adam", "adamw"):
         return {}
     return {"train.optimizer": {"adamw_8bit": given} if given else "adamw_8bit"}
 
 
-def _freeze(recipe: Recipe, ingredients: StageParts) -> Changes:
+def _freeze(recipe: Recipe, parts: StageParts) -> Changes:
     return {} if recipe.tune.freeze != "none" else {"tune.freeze": 0.5}
 
 
-def _shorter(recipe: Recipe, ingredients: StageParts) -> Changes:
-    encoder = ingredients.preprocessor.inputs
+def _shorter(recipe: Recipe, parts: StageParts) -> Changes:
+    encoder = parts.preprocessor.inputs
     if not isinstance(encoder, TokenEncoder) or recipe.task.endswith("language-modeling"):
         return {}
     return {"model.max_length": max(4, encoder.input_shape[0] // 2)}
@@ -182,16 +182,16 @@ def _ways(keeping: list[Changes], more: list[Changes]) -> Iterator[Changes]:
             yield from ({**joined, **kept} for kept in keeping)
 
 
-def _keeping(recipe: Recipe, ingredients: StageParts, machine: Hardware) -> list[Changes]:
+def _keeping(recipe: Recipe, parts: StageParts, machine: Hardware) -> list[Changes]:
     """Sets of changes that keep the result, apart from the batch."""
     found: list[Changes] = [{}]
-    if isinstance(ingredients.network, Transformer) and recipe.hardware.gradient_checkpointing is not True:
+    if isinstance(parts.network, Transformer) and recipe.hardware.gradient_checkpointing is not True:
         found.append({"hardware.gradient_checkpointing": True})
     alone = machine.devices == 1 and not recipe.hardware.optimizer_in_backward
     if alone and no_steps_in_backward(recipe) is None:
         found += [{**changes, "hardware.optimizer_in_backward": True} for changes in found]
     elsewhere = machine.devices > 1 and machine.host and not recipe.hardware.offload
-    if elsewhere and recipe.hardware.strategy != "ddp" and not obstacles(ingredients, divided=True):
+    if elsewhere and recipe.hardware.strategy != "ddp" and not obstacles(parts, sharded=True):
         found += [{**changes, "hardware.offload": True} for changes in found]  # the slowest, so last
     return found
 
@@ -200,7 +200,7 @@ def _more_devices(
     given: PlanInput,
     plan: StagePlan,
     keeping: list[Changes],
-    ingredients: StageParts,
+    parts: StageParts,
     limits: Limits,
     machine: Hardware,
     looked_at: list[Option],
@@ -208,13 +208,13 @@ def _more_devices(
     """More and more devices, each with its part of every batch, up to the fewest that are enough; where a part of the batch is too much for
     one still, several of them divide a gpt's layers."""
     recipe = given.stage.recipe
-    strategy = strategy_for(recipe, ingredients.tune, ingredients.network, machine.memory)
-    if obstacles(ingredients, divided=strategy == "fsdp"):
+    strategy = strategy_for(recipe, parts.tune, parts.network, machine.memory)
+    if obstacles(parts, sharded=strategy == "fsdp"):
         return
     ways = list(keeping)
-    if strategy == "ddp" and recipe.hardware.strategy == "auto" and not obstacles(ingredients, divided=True):
+    if strategy == "ddp" and recipe.hardware.strategy == "auto" and not obstacles(parts, sharded=True):
         ways += [{**changes, "hardware.strategy": "fsdp"} for changes in keeping]
-    divisible = bool(ingredients.network.tensor_parallel_plan())
+    divisible = bool(parts.network.tensor_parallel_plan())
     for times in TIMES:
         count = machine.devices * times
         if _held(plan) / times > min(limits.memory, machine.memory):

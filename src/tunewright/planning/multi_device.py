@@ -10,7 +10,7 @@ from tunewright.models.hub.hf_network import Transformer
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.memory import tensor_bytes
 from tunewright.pipeline.strategies.auto_strategy import strategy_for
-from tunewright.planning.dry_run import Rehearsal
+from tunewright.planning.dry_run import DryRun
 
 # What devices divide among them where each does not hold the whole.
 DIVIDED = ("weights", "gradients", "optimiser")
@@ -29,7 +29,7 @@ class Division:
     """In which the devices tell each other, and the processor's memory, of a step."""
 
 
-def division(ingredients: StageParts, rehearsal: Rehearsal, machine: Hardware, rows: int, pieces: int) -> Division:
+def division(parts: StageParts, dry_run: DryRun, machine: Hardware, rows: int, pieces: int) -> Division:
     """Whole on each device, gradients are added up: 2 (n − 1)/n of their bytes come and go (Patarasuk and Yuan 2009). Divided, weights
     are fetched twice besides (Rajbhandari et al. 2020, section 7: half as much again).
 
@@ -39,15 +39,15 @@ def division(ingredients: StageParts, rehearsal: Rehearsal, machine: Hardware, r
     Args:
         rows: devices that have other rows than one another; pieces: those that divide each layer of a gpt.
     """
-    recipe, network = ingredients.recipe, rehearsal.ready.network
+    recipe, network = parts.recipe, dry_run.session.network
     if machine.devices == 1:
         return Division(share=1.0, gathered=0, seconds=0.0)
-    strategy = strategy_for(recipe, ingredients.tune, network, machine.memory)
+    strategy = strategy_for(recipe, parts.tune, network, machine.memory)
     gradients = tensor_bytes(value for value in network.parameters() if value.requires_grad)
-    kept = tensor_bytes([*network.parameters(), *rehearsal.ready.remembered])
+    kept = tensor_bytes([*network.parameters(), *dry_run.session.remembered])
     talk = 2 * (rows - 1) / rows * gradients / machine.link if machine.link else 0.0
     if pieces > 1:
-        talk += _sums_of_layers(rehearsal, machine, pieces)
+        talk += _sums_of_layers(dry_run, machine, pieces)
     if strategy == "ddp" or (rows == 1 and not recipe.hardware.offload):
         return Division(share=1.0, gathered=0, seconds=talk)
     weights = sum(value.numel() for value in network.parameters()) * _travelling(network)
@@ -75,16 +75,16 @@ def _travelling(network: Network) -> int:
     return FLOAT32 if dtype is None else dtype.itemsize
 
 
-def _sums_of_layers(rehearsal: Rehearsal, machine: Hardware, pieces: int) -> float:
+def _sums_of_layers(dry_run: DryRun, machine: Hardware, pieces: int) -> float:
     """Seconds in which the devices that divide a gpt's layers add up what each made of them, in a step.
 
     Two sums of all tokens' states on the way there and two on the way back (Shoeybi et al. 2019, section 3), and those of the way there
     once more where it is computed again.
     """
-    ready = rehearsal.ready
-    assert isinstance(ready.network, Transformer)
-    config, sizes = ready.network.core.config, rehearsal.sizes
-    states = sum(sizes) / len(sizes) * config.hidden_size * (2 if ready.precision == "bfloat16" else 4)
-    sums = config.num_hidden_layers * (6 if ready.recomputes else 4)
+    session = dry_run.session
+    assert isinstance(session.network, Transformer)
+    config, sizes = session.network.core.config, dry_run.sizes
+    states = sum(sizes) / len(sizes) * config.hidden_size * (2 if session.precision == "bfloat16" else 4)
+    sums = config.num_hidden_layers * (6 if session.recomputes else 4)
     share = (pieces - 1) / pieces
     return sums * 2 * share * states / machine.link if machine.link else 0.0

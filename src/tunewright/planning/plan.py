@@ -52,9 +52,9 @@ from tunewright.pipeline.session.precision import WORTH, known_precision
 from tunewright.pipeline.session.session import open_session
 from tunewright.pipeline.stage import StartingModel, recipe_backbone
 from tunewright.pipeline.strategies.auto_strategy import require_layers
-from tunewright.planning.dry_run import Rehearsal, Timed, rehearse, timed_steps
+from tunewright.planning.dry_run import DryRun, Timed, rehearse, timed_steps
 from tunewright.planning.history import learned_factor
-from tunewright.planning.multi_device import DIVIDED, division
+from tunewright.planning.multi_device import DIVIDED, Division, division
 from tunewright.planning.step_time import estimated, other_times, step_time
 from tunewright.recipe.changes import with_changes
 from tunewright.recipe.schema import Recipe
@@ -169,40 +169,40 @@ def plan_stage(given: PlanInput, machine: Hardware, *, probe: bool, screen: Cons
     """
     recipe = _shared_out(given.stage.recipe, machine)
     forget_peak()
-    ingredients = given.ingredients(recipe, "meta")
-    if ingredients.tune.method not in (None, "gradient"):
+    parts = given.ingredients(recipe, "meta")
+    if parts.tune.method not in (None, "gradient"):
         return None
     narrowed: set[str] = set()
     if machine.devices > 1 and recipe.hardware.tensor > 1:
-        require_layers(ingredients, machine.devices)
-        narrowed = narrow_layers(ingredients.network, recipe.hardware.tensor)
+        require_layers(parts, machine.devices)
+        narrowed = narrow_layers(parts.network, recipe.hardware.tensor)
     here = machine.measured
-    free = free_memory(ingredients.network) if here else int(machine.memory)
-    large = weight_bytes(ingredients.network) > SHARE * free
-    if _undecided(ingredients) and (large or not here) and _half_precision_gain(machine) > WORTH:
-        ingredients = replace(ingredients, recipe=with_changes(recipe, {"hardware.precision": "bfloat16"}))
+    free = free_memory(parts.network) if here else int(machine.memory)
+    large = weight_bytes(parts.network) > SHARE * free
+    if _undecided(parts) and (large or not here) and _half_precision_gain(machine) > WORTH:
+        parts = replace(parts, recipe=with_changes(recipe, {"hardware.precision": "bfloat16"}))
     try:
-        ready = open_session(ingredients, None, screen if here else silent(), free=None if here else free)
+        session = open_session(parts, None, screen if here else silent(), free=None if here else free)
         before, encoding = resident_memory(), peak_memory() or 0
-        rehearsal = rehearse(ingredients, silent(), ready)
+        dry_run = rehearse(parts, silent(), session)
     except NUMBERS_ARE_WANTED as error:
         if large:
             raise _unplannable(given.stage.name, error) from None
         screen.info(f"{given.stage.name}: the network looks at its own numbers, so real steps are followed")
-        ingredients = replace(given.ingredients(recipe, "random"), encoded=ingredients.encoded)
+        parts = replace(given.ingredients(recipe, "random"), encoded=parts.encoded)
         before, encoding = resident_memory(), peak_memory() or 0
-        ready = open_session(ingredients, None, silent(), free=None if here else free)
-        rehearsal = rehearse(ingredients, silent(), ready)
-    small = rehearsal.most.most < SHARE * free and estimated(rehearsal.usual, machine) < STEP
+        session = open_session(parts, None, silent(), free=None if here else free)
+        dry_run = rehearse(parts, silent(), session)
+    small = dry_run.most.most < SHARE * free and estimated(dry_run.usual, machine) < STEP
     real: Timed | None = None
     if here and probe and small:
-        passes = [part[0] for part in (rehearsal.frozen, rehearsal.validation) if part is not None]
+        passes = [part[0] for part in (dry_run.frozen, dry_run.validation) if part is not None]
         others = all(estimated(part, machine) < STEP for part in passes)
-        real, precision = _timed(given, recipe, ingredients.encoded, others=others)
-        if precision != rehearsal.ready.precision:
-            ingredients = given.ingredients(with_changes(recipe, {"hardware.precision": precision}), "meta")
-            rehearsal = rehearse(ingredients, silent())
-    return _put_together(given.stage.name, ingredients, rehearsal, real, machine, before, encoding, free, narrowed)
+        real, precision = _timed(given, recipe, parts.encoded, others=others)
+        if precision != dry_run.ready.precision:
+            parts = given.ingredients(with_changes(recipe, {"hardware.precision": precision}), "meta")
+            dry_run = rehearse(parts, silent())
+    return _put_together(given.stage.name, parts, dry_run, real, machine, before, encoding, free, narrowed)
 
 
 def _unplannable(stage: str, error: Exception) -> RecipeError:
@@ -214,93 +214,102 @@ def _unplannable(stage: str, error: Exception) -> RecipeError:
     )
 
 
-def _put_together(
-    name: str,
-    ingredients: StageParts,
-    rehearsal: Rehearsal,
-    real: Timed | None,
-    machine: Hardware,
-    before: int,
-    encoding: int,
-    free: int,
-    narrowed: set[str],
-) -> StagePlan:
-    """The whole plan.
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was found out of a stage on the way to its plan."""
 
-    Args:
-        narrowed: the weights of which a device has one of `hardware.tensor` pieces.
-        real: steps that were taken here; None: none were.
-        before: bytes that the process holds before the first step; encoding: at most while it read the data.
-    """
-    recipe, network = ingredients.recipe, ingredients.network
-    ready = rehearsal.ready
+    parts: StageParts
+    dry_run: DryRun
+    real: Timed | None
+    """Steps that were taken here; None: none were."""
+    machine: Hardware
+    before: int
+    """Bytes that the process holds before the first step."""
+    encoding: int
+    """Bytes that it held at most while it read the data."""
+    free: int
+    narrowed: set[str]
+    """The weights of which a device has one of `hardware.tensor` pieces."""
+
+    @property
+    def pieces(self) -> int:
+        """How many devices compute a layer together."""
+        return self.parts.recipe.hardware.tensor if self.narrowed else 1
+
+    def whole(self, named: Iterable[tuple[str, nn.Parameter]]) -> int:
+        """The parameters of the whole network, of which a device may hold pieces."""
+        return sum(size(value) * (self.pieces if name in self.narrowed else 1) for name, value in named)
+
+
+def _put_together(stage: str, found: Measured) -> StagePlan:
+    """The whole plan."""
+    parts, dry_run, machine = found.parts, found.dry_run, found.machine
+    network, session, epochs = parts.network, dry_run.session, parts.recipe.train.epochs
     parameters = list(network.parameters())
     trained = [value for value in parameters if value.requires_grad]
-    weights, gradients, kept = map(tensor_bytes, (parameters, trained, ready.remembered))
-    pieces = recipe.hardware.tensor if narrowed else 1
-
-    def whole(named: Iterable[tuple[str, nn.Parameter]]) -> int:
-        return sum(size(value) * (pieces if name in narrowed else 1) for name, value in named)
-
-    larger = whole(network.named_parameters()) / max(1, sum(map(size, parameters)))
-    here = machine.measured
-    with threads(ready.threads), small_numbers_as_zero():
-        step, basis, measured = step_time(rehearsal, real, machine)
-        once = other_times(rehearsal, machine)
-    epochs = recipe.train.epochs
+    weights, gradients, kept = map(tensor_bytes, (parameters, trained, session.remembered))
+    larger = found.whole(network.named_parameters()) / max(1, sum(map(size, parameters)))
+    with threads(session.threads), small_numbers_as_zero():
+        step, basis, measured = step_time(dry_run, found.real, machine)
+        once = other_times(dry_run, machine)
     # A device gets its part of each batch, so there are as many steps as on one.
-    rows = machine.devices // pieces
-    steps = -(-rehearsal.steps // rows)
-    most = rehearsal.most
-    shared = division(ingredients, rehearsal, machine, rows, pieces)
-    parts = {part: int(held * shared.share) if part in DIVIDED else held for part, held in most.peak.items() if held}
-    if shared.gathered:
-        parts["gathered"] = shared.gathered
-    peak = most.most - (most.peak.total() - sum(parts.values()))
+    rows = machine.devices // found.pieces
+    steps = -(-dry_run.steps // rows)
+    shared = division(parts, dry_run, machine, rows, found.pieces)
+    peak, peak_parts = _peak(dry_run, shared)
     talk = Span(low=0.0, middle=shared.seconds, high=2 * shared.seconds)
     seconds = step.plus(talk).times(steps).plus(span(once[0] + epochs * once[1], basis))
-    flops = sum(call.flops * number for call, number in rehearsal.usual.all_calls().items()) * rehearsal.scale
-    examples = len(ready.train)
+    flops = sum(call.flops * number for call, number in dry_run.usual.all_calls().items()) * dry_run.scale
+    examples = len(session.train)
+    held = (shared.gathered + int(shared.share * weights), *(int(shared.share * size) for size in (gradients, kept)))
     return StagePlan(
-        stage=name,
+        stage=stage,
         machine=machine.name,
-        parameters=whole(network.named_parameters()),
-        trained=whole((name, value) for name, value in network.named_parameters() if value.requires_grad),
-        blocks={block.title: whole(block.parameters().items()) for block in network.blocks()},
+        parameters=found.whole(network.named_parameters()),
+        trained=found.whole((name, value) for name, value in network.named_parameters() if value.requires_grad),
+        blocks={block.title: found.whole(block.parameters().items()) for block in network.blocks()},
         steps=steps,
         examples=examples,
         flops_per_step=float(flops),
         flops=float(flops * steps * machine.devices),
-        precision=ready.precision,
-        recomputes=ready.recomputes,
+        precision=session.precision,
+        recomputes=session.recomputes,
         peak=peak,
-        peak_parts=parts,
-        peak_at=most.peak_at,
-        closed_form=_closed_form(
-            ingredients,
-            rehearsal,
-            shared.gathered + int(shared.share * weights),
-            *(int(shared.share * size) for size in (gradients, kept)),
-        ),
-        process=_process(rehearsal, real, peak, before, encoding) if here else process_on_card(peak),
-        memory=free + before if here else int(machine.memory),
+        peak_parts=peak_parts,
+        peak_at=dry_run.most.peak_at,
+        closed_form=_closed_form(parts, dry_run, *held),
+        process=_process(found, peak),
+        memory=found.free + found.before if machine.measured else int(machine.memory),
         step=step,
         seconds=seconds,
         per_second=examples * epochs / max(1e-9, step.middle * steps),
         basis=basis,
         measured=measured,
-        disk=_disk(ingredients, rehearsal, *(round(larger * size) for size in (weights, gradients, kept))),
+        disk=_disk(parts, dry_run, *(round(larger * size) for size in (weights, gradients, kept))),
         **costs(seconds, machine),
     )
 
 
-def _process(rehearsal: Rehearsal, real: Timed | None, peak: int, before: int, encoding: int) -> Span:
-    lengths = len(set(rehearsal.sizes))
+def _peak(dry_run: DryRun, shared: Division) -> tuple[int, dict[str, int]]:
+    """The bytes of a device at their peak, in all and by what they are for."""
+    most = dry_run.most
+    parts = {part: int(held * shared.share) if part in DIVIDED else held for part, held in most.peak.items() if held}
+    if shared.gathered:
+        parts["gathered"] = shared.gathered
+    return most.most - (most.peak.total() - sum(parts.values())), parts
+
+
+def _process(found: Measured, peak: int) -> Span:
+    """The bytes of the whole process."""
+    dry_run, real = found.dry_run, found.real
+    if not found.machine.measured:
+        return process_on_card(peak)
+    lengths = len(set(dry_run.sizes))
     if real is None or real.process is None:
-        return process_memory(peak, before, encoding, lengths)
-    beside = 0 if real.others else max(0, rehearsal.most.most - rehearsal.largest.most)
-    vary = rehearsal.ready.train.lengths is not None
-    return process_grown(max(encoding, real.process + beside), lengths - real.lengths, vary=vary)
+        return process_memory(peak, found.before, found.encoding, lengths)
+    beside = 0 if real.others else max(0, dry_run.most.most - dry_run.largest.most)
+    vary = dry_run.session.train.lengths is not None
+    return process_grown(max(found.encoding, real.process + beside), lengths - real.lengths, vary=vary)
 
 
 def _shared_out(recipe: Recipe, machine: Hardware) -> Recipe:
@@ -319,13 +328,13 @@ def _timed(given: PlanInput, recipe: Recipe, encoded: dict[str, Examples | None]
         others: as for `timed_steps`.
     """
     real = replace(given.ingredients(recipe, "random"), encoded=encoded)
-    ready = open_session(real, None, silent())
-    return timed_steps(real, ready, SECONDS, TIMED, others=others), ready.precision
+    session = open_session(real, None, silent())
+    return timed_steps(real, session, SECONDS, TIMED, others=others), session.precision
 
 
-def _undecided(ingredients: StageParts) -> bool:
+def _undecided(parts: StageParts) -> bool:
     """Whether a run would measure first which precision is faster."""
-    network, recipe = ingredients.network, ingredients.recipe
+    network, recipe = parts.network, parts.recipe
     if not isinstance(network, Transformer) or recipe.hardware.precision != "auto":
         return False
     return known_precision(network, recipe.train.batch_size) is None
@@ -338,29 +347,29 @@ def _half_precision_gain(machine: Hardware) -> float:
     return machine.products["bfloat16"][-1][1] / machine.products["float32"][-1][1]
 
 
-def _closed_form(ingredients: StageParts, rehearsal: Rehearsal, weights: int, gradients: int, state: int) -> int:
-    ready, train = rehearsal.ready, rehearsal.ready.recipe.train
-    examples = ingredients.examples("train")
+def _closed_form(parts: StageParts, dry_run: DryRun, weights: int, gradients: int, state: int) -> int:
+    session, train = dry_run.session, dry_run.session.recipe.train
+    examples = parts.examples("train")
     assert examples is not None
     longest = int(examples.lengths.max()) if examples.lengths is not None else 1
-    count = max(1, round(max(rehearsal.sizes) / longest / train.accumulate))
-    if ready.frozen is not None or ready.recomputes:
+    count = max(1, round(max(dry_run.sizes) / longest / train.accumulate))
+    if session.frozen is not None or session.recomputes:
         return closed_form(weights, gradients, state, 0, 0)
-    each = ready.activations if ready.activations is not None else activation_bytes(ready.network, examples)
+    each = session.activations if session.activations is not None else activation_bytes(session.network, examples)
     return closed_form(weights, gradients, state, each, count)
 
 
-def _disk(ingredients: StageParts, rehearsal: Rehearsal, weights: int, trained: int, state: int) -> dict[str, int]:
-    folder = ingredients.prepared.folder
+def _disk(parts: StageParts, dry_run: DryRun, weights: int, trained: int, state: int) -> dict[str, int]:
+    folder = parts.prepared.folder
     found = {
         "prepared data": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         "checkpoints": 2 * (trained + state) + trained,
         "model": weights,
     }
-    frozen = rehearsal.ready.frozen
+    frozen = dry_run.session.frozen
     if frozen is not None:
         forms = [Form(shape=slot.kept_shape, dtype=slot.dtype, by_token=slot.by_token) for slot in frozen.prefix.slots]
-        for examples in (rehearsal.ready.train, rehearsal.ready.valid):
+        for examples in (dry_run.session.train, dry_run.session.valid):
             if examples is not None:
                 tokens = int(examples.lengths.sum()) if examples.lengths is not None else 0
                 found["frozen part"] = found.get("frozen part", 0) + kept_bytes(forms, len(examples), tokens)

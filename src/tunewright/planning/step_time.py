@@ -7,13 +7,13 @@ from tunewright.hardware.memory_tracer import Tracer
 from tunewright.hardware.operator_timing import LONGEST, time_calls
 from tunewright.hardware.resource_model import Basis, Span, span
 from tunewright.hardware.roofline import besides, seconds_of
-from tunewright.planning.dry_run import Rehearsal, Timed
+from tunewright.planning.dry_run import DryRun, Timed
 
 # Seconds for which operations are tried one by one, where a step should take less than so many.
 TRIED, LONG = 4.0, 60.0
 
 
-def step_time(rehearsal: Rehearsal, real: Timed | None, machine: Hardware) -> tuple[Span, Basis, float]:
+def step_time(dry_run: DryRun, real: Timed | None, machine: Hardware) -> tuple[Span, Basis, float]:
     """Seconds of a step, on what that is based, and which share of it was measured.
 
     Args:
@@ -24,23 +24,23 @@ def step_time(rehearsal: Rehearsal, real: Timed | None, machine: Hardware) -> tu
         mean = sum(ordered) / len(ordered)
         tenth = len(ordered) // 10
         low, high = ordered[tenth], ordered[-1 - tenth]
-        reading = Span(low=rehearsal.reading, middle=rehearsal.reading, high=rehearsal.reading)
+        reading = Span(low=dry_run.reading, middle=dry_run.reading, high=dry_run.reading)
         return Span(low=min(low, mean), middle=mean, high=max(high, mean)).plus(reading), "measured here", 1.0
-    usual = rehearsal.usual
+    usual = dry_run.usual
     rough = estimated(usual, machine)
     if not machine.measured or rough > LONG:
-        return span(rehearsal.scale * rough, "roofline"), "roofline", 0.0
+        return span(dry_run.scale * rough, "roofline"), "roofline", 0.0
     calls = usual.all_calls()
     timed = time_calls(calls, usual.examples, machine, budget=TRIED)
-    seconds = timed.total(calls) * machine.together * rehearsal.scale + besides(usual, machine) + rehearsal.reading
+    seconds = timed.total(calls) * machine.together * dry_run.scale + besides(usual, machine) + dry_run.reading
     basis: Basis = "operation by operation" if timed.measured > 0.5 else "roofline"
     return span(seconds, basis), basis, timed.measured
 
 
-def other_times(rehearsal: Rehearsal, machine: Hardware) -> tuple[float, float]:
+def other_times(dry_run: DryRun, machine: Hardware) -> tuple[float, float]:
     """Seconds for the frozen part, in all, and for validation, each epoch."""
     found: list[float] = []
-    for part in (rehearsal.frozen, rehearsal.validation):
+    for part in (dry_run.frozen, dry_run.validation):
         if part is None:
             found.append(0.0)
             continue

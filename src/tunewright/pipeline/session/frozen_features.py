@@ -46,7 +46,7 @@ class FrozenPart:
         """The network, which takes the batches of `examples`."""
         return AfterPrefix(self.network, self.prefix)
 
-    def examples(self, examples: Examples, name: str, screen: Console) -> Examples:
+    def examples(self, examples: Examples, name: str, console: Console) -> Examples:
         """The same examples with the frozen blocks' output; as they are where the disk has no room for it."""
         starts = None
         if examples.lengths is not None:
@@ -59,19 +59,19 @@ class FrozenPart:
         key = f"{self.key[:32]}-{content_hash(examples)[:32]}"
         found = find_kept(key, forms, starts, len(examples))
         if found is None:
-            with screen.counting(f"frozen blocks of {name}") as progress:
+            with console.counting(f"frozen blocks of {name}") as progress:
                 try:
                     found = keep(key, forms, starts, len(examples), self._compute(examples, progress))
                 except OSError as error:
-                    screen.warning(f"the frozen blocks are computed each time: the cache cannot be written ({error})")
+                    console.warning(f"the frozen blocks are computed each time: the cache cannot be written ({error})")
                     return examples
             size = kept_bytes(forms, len(examples), int(starts[-1]) if starts is not None else 0)
             if found is None:
-                screen.warning(
+                console.warning(
                     f"the frozen blocks are computed each time: the disk has no room for {size / 2**30:.1f} GiB"
                 )
                 return examples
-            screen.info(
+            console.info(
                 f"frozen blocks computed once for {len(examples):,} {name} examples, {size / 2**20:,.0f} MiB kept"
             )
         first = examples.batch(torch.arange(1)).inputs
@@ -108,7 +108,7 @@ class ComputedExamples(Behind):
 
 
 def frozen_part(
-    ingredients: StageParts, movements: list[TrainablePlan], examples: Examples, layers: Callable[[], list[LayerRow]]
+    parts: StageParts, plans: list[TrainablePlan], examples: Examples, layers: Callable[[], list[LayerRow]]
 ) -> FrozenPart | None:
     """The part of the network that never moves in this stage, where keeping its output is exact and pays; else None.
 
@@ -116,12 +116,12 @@ def frozen_part(
         examples: the training examples, on the network's device.
         layers: makes the network's layer table.
     """
-    network, recipe = ingredients.network, ingredients.recipe
+    network, recipe = parts.network, parts.recipe
     if not recipe.hardware.prefix_cache or recipe.train.epochs < 2 or examples.augmented:
         return None
-    if not ingredients.objective.supervised:
+    if not parts.objective.supervised:
         return None
-    still = {movement.block.title for movement in movements if never_moves(movement)}
+    still = {plan.block.title for plan in plans if never_moves(plan)}
     blocks = frozen_blocks(network, still)
     titles = {block.title for block in blocks}
     rows = layers()

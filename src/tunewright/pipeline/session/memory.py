@@ -29,7 +29,7 @@ LARGE = 4 * 2**30
 
 
 def save_memory(
-    network: Network, recipe: Recipe, examples: Examples, screen: Console, free: int | None = None
+    network: Network, recipe: Recipe, examples: Examples, console: Console, free: int | None = None
 ) -> tuple[bool, int | None]:
     """Switch gradient checkpointing on where the recipe says so or memory asks for it.
 
@@ -48,17 +48,17 @@ def save_memory(
     if wanted == "auto":
         free = free_memory(network) if free is None else free
         if has_no_numbers(network) and weight_bytes(network) > max(free, LARGE):
-            screen.info("activations are recomputed: the weights alone do not fit")
+            console.info("activations are recomputed: the weights alone do not fit")
         else:
             each = activation_bytes(network, examples)
             needed = each * recipe.train.batch_size
             if needed < SHARE * free:
                 return False, each
-            screen.info(
+            console.info(
                 f"activations are recomputed: {needed / 2**30:.1f} GiB of them would not fit well into {free / 2**30:.1f} GiB"
             )
     if not network.core.supports_gradient_checkpointing:
-        screen.warning(f"{type(network.core).__name__} cannot recompute its activations")
+        console.warning(f"{type(network.core).__name__} cannot recompute its activations")
         return False, each
     network.core.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return True, each

@@ -35,7 +35,7 @@ HOPELESS = 4.0
 VERSION = 3
 
 
-def set_precision(network: Network, recipe: Recipe, examples: Examples, folder: Path | None, screen: Console) -> str:
+def set_precision(network: Network, recipe: Recipe, examples: Examples, folder: Path | None, console: Console) -> str:
     """Put the network into the precision that the recipe asks for, or that is faster here; returns its name.
 
     The weights are float32 in any case; in bfloat16 the products of matrices are computed (autocast). The choice is
@@ -74,7 +74,7 @@ def set_precision(network: Network, recipe: Recipe, examples: Examples, folder: 
     else:
         facts = _measured(network, examples, recipe.train.batch_size)
         chosen = facts["precision"]
-        screen.info(f"computing in {chosen}: bfloat16 takes {1 / facts['ratio']:.2f} times as long as float32 here")
+        console.info(f"computing in {chosen}: bfloat16 takes {1 / facts['ratio']:.2f} times as long as float32 here")
     if kept is not None:
         write_record(kept, {"precision": chosen})
     network.reduced = chosen == "bfloat16"

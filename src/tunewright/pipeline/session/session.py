@@ -51,7 +51,7 @@ class Session:
     network: Network
     model: nn.Module
     """What batches are given to: the network, or what of it is behind its frozen part."""
-    movements: list[freezing.TrainablePlan]
+    plans: list[freezing.TrainablePlan]
     frozen: FrozenPart | None
     train: Examples
     valid: Examples | None
@@ -93,9 +93,9 @@ class Session:
 
 
 def open_session(
-    ingredients: StageParts,
+    parts: StageParts,
     folder: Path | None,
-    screen: Console,
+    console: Console,
     *,
     free: int | None = None,
     group: ProcessGroup | None = None,
@@ -110,40 +110,40 @@ def open_session(
     Raises:
         UserError: recipe, data and network do not fit together.
     """
-    recipe = ingredients.recipe
-    network = ingredients.network
+    recipe = parts.recipe
+    network = parts.network
     device = _place_network(network, recipe, group)
-    train = ingredients.examples("train")
+    train = parts.examples("train")
     assert train is not None  # prepare refuses data without a training row
-    texts = describe_texts(ingredients, train, screen)
-    train, valid = train.to(device), ingredients.examples("valid")
-    movements = freezing.resolve_movement(network, ingredients.tune)
+    texts = describe_texts(parts, train, console)
+    train, valid = train.to(device), parts.examples("valid")
+    plans = freezing.resolve_movement(network, parts.tune)
     quicken_dropout(network)
     narrow_last_layer(network)
-    precision = set_precision(network, recipe, train, folder, screen)
-    recomputes, activations = save_memory(network, recipe, train, screen, free)
-    train = referred(ingredients, train, device, screen)
-    valid = None if valid is None else referred(ingredients, valid, device, screen)
+    precision = set_precision(network, recipe, train, folder, console)
+    recomputes, activations = save_memory(network, recipe, train, console, free)
+    train = referred(parts, train, device, console)
+    valid = None if valid is None else referred(parts, valid, device, console)
     layers = cache(lambda: layer_table(network))
     model: nn.Module = network
-    if (frozen := frozen_part(ingredients, movements, train, layers)) is not None:
+    if (frozen := frozen_part(parts, plans, train, layers)) is not None:
         model = frozen.model
-        train = _kept(frozen, train, "training", folder, screen)
-        valid = None if valid is None else _kept(frozen, valid.to(device), "validation", folder, screen)
-    groups = freezing.parameter_groups(movements, ingredients.lr)
+        train = _kept(frozen, train, "training", folder, console)
+        valid = None if valid is None else _kept(frozen, valid.to(device), "validation", folder, console)
+    groups = freezing.parameter_groups(plans, parts.lr)
     give_back()  # reading the data can take more than training does
     return Session(
         recipe=recipe,
         device=device,
         network=network,
         model=model,
-        movements=movements,
+        plans=plans,
         frozen=frozen,
         train=train,
         valid=valid,
         batches=training_batches(recipe, train, group),
-        objective=ingredients.objective.bind(recipe.seed, device),
-        optimizer=training_optimizer(recipe, network, groups, ingredients.lr),
+        objective=parts.objective.bind(recipe.seed, device),
+        optimizer=training_optimizer(recipe, network, groups, parts.lr),
         precision=precision,
         recomputes=recomputes,
         activations=activations,
@@ -170,25 +170,25 @@ def _threads(network: Network, layers: Callable[[], list[LayerRow]], frozen: Fro
     return suitable_threads(computed, batch_size)
 
 
-def _kept(frozen: FrozenPart, examples: Examples, name: str, folder: Path | None, screen: Console) -> Examples:
+def _kept(frozen: FrozenPart, examples: Examples, name: str, folder: Path | None, console: Console) -> Examples:
     """The examples behind the frozen part. Nothing is kept where nothing will be trained."""
     if folder is None:
         return ComputedExamples(examples, frozen.network, frozen.prefix)
-    return frozen.examples(examples, name, screen)
+    return frozen.examples(examples, name, console)
 
 
-def referred(ingredients: StageParts, examples: Examples, device: torch.device, screen: Console) -> Examples:
+def referred(parts: StageParts, examples: Examples, device: torch.device, console: Console) -> Examples:
     """The examples with what the network says of them before it learns, where the objective asks for it.
 
     Nothing is learned yet, also not in a training that goes on: a checkpoint is loaded afterwards.
     """
-    refer = ingredients.objective.refer
+    refer = parts.objective.refer
     if refer is None or not isinstance(examples, PreferenceExamples):
         return examples
-    screen.info(
-        f"{ingredients.objective.name}: the reference is the network as it is now, computed once for {len(examples):,} pairs"
+    console.info(
+        f"{parts.objective.name}: the reference is the network as it is now, computed once for {len(examples):,} pairs"
     )
-    return examples.with_reference(refer(ingredients.network, examples.to(device)))
+    return examples.with_reference(refer(parts.network, examples.to(device)))
 
 
 def penalty_of(optimizer: Optimizer, recipe: Recipe) -> Callable[[], Tensor] | None:

@@ -23,30 +23,30 @@ KEPT = 4
 SHARE = 0.5
 
 
-def settle(ingredients: StageParts, team: ProcessGroup) -> StageParts:
+def settle(parts: StageParts, group: ProcessGroup) -> StageParts:
     """The ingredients with `hardware.strategy` chosen, and what is measured on one device chosen without where no one device holds the network.
 
     Raises:
         RecipeError: several processes cannot train this, or not so.
     """
-    recipe = ingredients.recipe
-    if team.device.type == "cuda":
-        free = torch.cuda.mem_get_info(team.device)[0]
+    recipe = parts.recipe
+    if group.device.type == "cuda":
+        free = torch.cuda.mem_get_info(group.device)[0]
     else:  # the processes of a machine share its memory
-        free = free_memory(ingredients.network) // recipe.hardware.devices
-    chosen: dict[str, Any] = {"strategy": strategy_for(recipe, ingredients.tune, ingredients.network, free)}
-    _require(ingredients, divided=chosen["strategy"] == "fsdp")
+        free = free_memory(parts.network) // recipe.hardware.devices
+    chosen: dict[str, Any] = {"strategy": strategy_for(recipe, parts.tune, parts.network, free)}
+    _require(parts, sharded=chosen["strategy"] == "fsdp")
     if recipe.hardware.tensor > 1:
-        require_layers(ingredients, team.size)
+        require_layers(parts, group.size)
     if chosen["strategy"] == "fsdp":
         chosen["prefix_cache"] = False
         if torch.cuda.is_available():
-            if recipe.hardware.precision == "auto" and isinstance(ingredients.network, Transformer):
+            if recipe.hardware.precision == "auto" and isinstance(parts.network, Transformer):
                 chosen["precision"] = "bfloat16"
             if recipe.hardware.gradient_checkpointing == "auto":
                 chosen["gradient_checkpointing"] = True
     hardware = recipe.hardware.model_copy(update=chosen)
-    return replace(ingredients, recipe=recipe.model_copy(update={"hardware": hardware}))
+    return replace(parts, recipe=recipe.model_copy(update={"hardware": hardware}))
 
 
 def strategy_for(recipe: Recipe, tune: Tune, network: Network, free: float) -> str:
@@ -64,10 +64,10 @@ def strategy_for(recipe: Recipe, tune: Tune, network: Network, free: float) -> s
     return "fsdp" if KEPT * weight_bytes(network) > SHARE * free else "ddp"
 
 
-def _require(ingredients: StageParts, *, divided: bool) -> None:
+def _require(parts: StageParts, *, sharded: bool) -> None:
     """Raises RecipeError for what several processes cannot train."""
-    devices = ingredients.recipe.hardware.devices
-    for problem, place in obstacles(ingredients, divided=divided):
+    devices = parts.recipe.hardware.devices
+    for problem, place in obstacles(parts, sharded=sharded):
         alone = place == "hardware.devices"
         raise RecipeError(
             problem,
@@ -78,29 +78,29 @@ def _require(ingredients: StageParts, *, divided: bool) -> None:
         )
 
 
-def obstacles(ingredients: StageParts, *, divided: bool) -> list[tuple[str, str]]:
-    """Why several processes cannot train this, or not with a divided network; and the place in the recipe that wants it."""
-    recipe, network = ingredients.recipe, ingredients.network
+def obstacles(parts: StageParts, *, sharded: bool) -> list[tuple[str, str]]:
+    """Why several processes cannot train this stage, or not with a sharded network; and the key of the recipe that asks for it."""
+    recipe, network = parts.recipe, parts.network
     optimizer, _ = parse_named(recipe.train.optimizer, "train.optimizer")
-    together = {
-        "privacy is counted for one process": recipe.privacy is not None,
+    of_several = {
+        "privacy is accounted for one process": recipe.privacy is not None,
         "steps in the backward pass see the gradients of one process": recipe.hardware.optimizer_in_backward,
-        "sparse gradients are not added up over processes": has_sparse_gradients(network),
+        "sparse gradients are not summed over processes": has_sparse_gradients(network),
     }
-    in_parts = {
-        "the reference of preferences is computed by a whole network": ingredients.objective.refer is not None,
+    of_shards = {
+        "the reference of preferences is computed by a whole network": parts.objective.refer is not None,
         "muon needs whole matrices": optimizer == "muon",
-        "states of 8 bits belong to whole parameters": optimizer == "adamw_8bit",
-        "matrices in few bits are not divided": ingredients.tune.quantize is not None,
+        "8-bit optimizer states belong to whole parameters": optimizer == "adamw_8bit",
+        "quantized matrices are not sharded": parts.tune.quantize is not None,
     }
-    found = [(problem, "hardware.devices") for problem, present in together.items() if present]
-    return found + [(problem, "hardware.strategy") for problem, present in in_parts.items() if present and divided]
+    found = [(problem, "hardware.devices") for problem, present in of_several.items() if present]
+    return found + [(problem, "hardware.strategy") for problem, present in of_shards.items() if present and sharded]
 
 
-def require_layers(ingredients: StageParts, processes: int) -> None:
+def require_layers(parts: StageParts, processes: int) -> None:
     """Raises RecipeError where `hardware.tensor` processes of these cannot divide the layers of the network among them."""
-    network, hardware = ingredients.network, ingredients.recipe.hardware
-    count, penalties = hardware.tensor, ingredients.recipe.train.regularization
+    network, hardware = parts.network, parts.recipe.hardware
+    count, penalties = hardware.tensor, parts.recipe.train.regularization
     wrong = {
         "hardware.strategy is ddp, which divides nothing": hardware.strategy == "ddp",
         "penalties are not added up over divided layers": bool(penalties.l1 or penalties.l2),

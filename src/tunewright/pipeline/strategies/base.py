@@ -25,7 +25,7 @@ T = TypeVar("T")
 class TrainedWeights:
     """The best weights of a stage: in the network of its parts, or in its folder where no process holds them whole."""
 
-    plan: list[TrainablePlan]
+    plans: list[TrainablePlan]
     """What was trained, by the blocks of the network of the parts."""
     before: dict[str, str]
     """The fingerprint of the weights that the stage began with."""

@@ -49,7 +49,7 @@ def never_materialised_parts(job: StageJob, console: Console) -> StageParts | No
     return parts
 
 
-def fill(divided: Network, ingredients: StageParts, job: StageJob) -> None:
+def fill(divided: Network, parts: StageParts, job: StageJob) -> None:
     """Give a divided network this process's part of each weight.
 
     Args:
@@ -57,7 +57,7 @@ def fill(divided: Network, ingredients: StageParts, job: StageJob) -> None:
     """
     from tunewright.training.distributed.sharded_files import divide, read_into  # which takes long to load
 
-    network, folder = ingredients.network, _folder(job)
+    network, folder = parts.network, _folder(job)
     wanted = _without_numbers(network)
     places = {name: value.detach() for name, value in divided.named_parameters()}
 
@@ -80,7 +80,7 @@ def fill(divided: Network, ingredients: StageParts, job: StageJob) -> None:
             local_shard(other).copy_(local_shard(first))
 
 
-def write(folder: Path, divided: Network, whole: Network, moving: dict[str, Tensor], team: ProcessGroup) -> None:
+def write(folder: Path, divided: Network, whole: Network, moving: dict[str, Tensor], group: ProcessGroup) -> None:
     """The weights of a divided network as a saved model has them. Collective.
 
     Of an adapted one all that moved is put into the first process's network, which is saved as any other.
@@ -94,10 +94,10 @@ def write(folder: Path, divided: Network, whole: Network, moving: dict[str, Tens
     assert isinstance(whole, Transformer)
     if not whole.adapted:
         named = {file_name(whole, name): value.detach() for name, value in divided.named_parameters()}
-        write_whole(folder, named, team)
+        write_whole(folder, named, group)
         return
-    found = gathered(moving, team)
-    if team.is_writer:
+    found = gathered(moving, group)
+    if group.is_writer:
         whole.load_state_dict(found, strict=False, assign=True)
 
 

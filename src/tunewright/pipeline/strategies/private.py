@@ -109,18 +109,18 @@ class Private(SingleProcess):
         return replace(super().close(state), privacy=self.training.facts())
 
 
-def private_training(job: StageJob, ingredients: StageParts, ready: Session, screen: Console) -> PrivateTraining:
+def private_training(job: StageJob, parts: StageParts, session: Session, console: Console) -> PrivateTraining:
     """Everything for a private stage, after it was seen that this network can be trained so.
 
     Raises:
         RecipeError: it cannot, or no noise is enough.
         ArtifactError: the stage was begun, and its key is gone.
     """
-    recipe, prepared, folder = ingredients.recipe, ingredients.prepared, job.folder
+    recipe, prepared, folder = parts.recipe, parts.prepared, job.folder
     privacy = recipe.privacy
     assert privacy is not None
-    examples = _made_ready(ready)
-    own = statistics(job, prepared, ingredients.preprocessor)
+    examples = _made_ready(session)
+    own = statistics(job, prepared, parts.preprocessor)
     expected = recipe.train.batch_size * recipe.train.accumulate
     batches = PoissonBatches(
         examples=examples,
@@ -142,11 +142,11 @@ def private_training(job: StageJob, ingredients: StageParts, ready: Session, scr
     noise = noise_for(privacy.epsilon, delta=delta, rate=batches.rate, steps=steps)
     account = Account(noise_multiplier=noise, rate=batches.rate, delta=delta)
     spent = Spent(steps=Steps(noise_multiplier=noise, rate=batches.rate, steps=steps), delta=delta, unit=privacy.unit)
-    _say(privacy, spent, batches.units, screen)
-    say_what_adds_up(starting_lineage(job), learned(job, prepared, spent, own), screen)
-    warn_of_statistics(own, screen)
+    _say(privacy, spent, batches.units, console)
+    say_what_adds_up(starting_lineage(job), learned(job, prepared, spent, own), console)
+    warn_of_statistics(own, console)
     for column, count in outside(prepared, recipe).items():
-        screen.warning(
+        console.warning(
             f"{count:,} training rows have values of {column!r} outside its public categories, read as unknown"
         )
     gradient = PrivateGradient(
@@ -156,40 +156,40 @@ def private_training(job: StageJob, ingredients: StageParts, ready: Session, scr
         key=batches.key,
         before=_bookkeeper(folder, account),
     )
-    freezing.start_epoch(ready.movements, 0)
+    freezing.start_epoch(session.plans, 0)
     some = torch.arange(min(TRIED, len(examples)))
-    parameters = [value for group in ready.optimizer.param_groups for value in group["params"]]
+    parameters = [value for group in session.optimizer.param_groups for value in group["params"]]
     single = [examples.batch(one, 0) for one in some.split(1)]
-    require_told_apart(gradient, ready.model, examples.batch(some, 0), single, ready.objective, parameters)
+    require_told_apart(gradient, session.model, examples.batch(some, 0), single, session.objective, parameters)
     return PrivateTraining(
         batches=batches, gradient=gradient, privacy=privacy, account=account, steps=steps, folder=folder
     )
 
 
-def _say(privacy: Privacy, spent: Spent, units: int, screen: Console) -> None:
+def _say(privacy: Privacy, spent: Spent, units: int, console: Console) -> None:
     """Say what the stage will cost."""
-    screen.info(
+    console.info(
         f"privacy: ε = {privacy.epsilon:g} at δ = {spent.delta:.2g} for {units:,} {privacy.unit}s: {spent.steps.steps:,} steps that "
         f"each draw {spent.steps.rate:.3%}, noise {spent.steps.noise_multiplier:.3f} times the norm of {privacy.clip_norm:g}"
     )
     if spent.delta >= 1 / units:
-        screen.warning(
+        console.warning(
             f"δ = {spent.delta:.2g} is no less than 1/{units:,}: it would allow a whole {privacy.unit} to be published"
         )
 
 
 @contextmanager
-def rehearsed_gradient(ready: Session) -> Generator[GradientEstimator]:
+def rehearsed_gradient(session: Session) -> Generator[GradientEstimator]:
     """The estimator that a dry run takes its steps with: the same work as in the training, of which nothing is written down.
 
     Raises:
         RecipeError: the network cannot be trained with the privacy that the recipe asks for.
     """
-    privacy, train = ready.recipe.privacy, ready.recipe.train
+    privacy, train = session.recipe.privacy, session.recipe.train
     if privacy is None:
         yield ExactGradient()
         return
-    _made_ready(ready)
+    _made_ready(session)
     gradient = PrivateGradient(
         clip_norm=privacy.clip_norm,
         noise_multiplier=1.0,
@@ -203,14 +203,14 @@ def rehearsed_gradient(ready: Session) -> Generator[GradientEstimator]:
         gradient.remove()
 
 
-def steps_per_epoch(ready: Session) -> int:
+def steps_per_epoch(session: Session) -> int:
     """The steps of an epoch; with privacy as many as examples are drawn in."""
-    if ready.recipe.privacy is None:
-        return ready.batches.steps_per_epoch
-    return max(1, round(len(ready.train) / (ready.recipe.train.batch_size * ready.recipe.train.accumulate)))
+    if session.recipe.privacy is None:
+        return session.batches.steps_per_epoch
+    return max(1, round(len(session.train) / (session.recipe.train.batch_size * session.recipe.train.accumulate)))
 
 
-def _made_ready(ready: Session) -> Examples:
+def _made_ready(session: Session) -> Examples:
     """The examples, each of one unit, after the network was made to show its outputs.
 
     Raises:
@@ -222,10 +222,10 @@ def _made_ready(ready: Session) -> Examples:
             place="privacy",
             fix='pip install "tunewright[privacy]"',
         )
-    _require_layers(ready)
-    examples = _one_unit_each(ready.train)
-    if isinstance(ready.network, Transformer):
-        ready.network.has_plain_head = False  # the loss has to come from the outputs themselves
+    _require_layers(session)
+    examples = _one_unit_each(session.train)
+    if isinstance(session.network, Transformer):
+        session.network.has_plain_head = False  # the loss has to come from the outputs themselves
     return examples
 
 
@@ -261,9 +261,9 @@ def users_of(recipe: Recipe, prepared: Prepared, examples: Examples) -> list[Ten
     return [torch.from_numpy(part) for part in np.split(places, cuts)]
 
 
-def _require_layers(ready: Session) -> None:
+def _require_layers(session: Session) -> None:
     """Raises RecipeError for layers of which it is known that they cannot be told apart by example."""
-    if has_sparse_gradients(ready.network):
+    if has_sparse_gradients(session.network):
         raise RecipeError(
             "a sparse table says by its gradient which rows were used, and noise would fill all of them",
             place="model.backbone",
@@ -271,15 +271,15 @@ def _require_layers(ready: Session) -> None:
             expected="a dense table",
             fix="leave sparse out",
         )
-    for movement in ready.movements:
-        if never_moves(movement):
+    for plan in session.plans:
+        if never_moves(plan):
             continue
-        for name, module in movement.block.module.named_modules():
+        for name, module in plan.block.module.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]  the class of all of them
                 raise RecipeError(
                     "a batch norm that is trained mixes examples, so no example's share could be limited",
                     place="privacy",
-                    found=f"{movement.block.title}{'.' if name else ''}{name}",
+                    found=f"{plan.block.title}{'.' if name else ''}{name}",
                     expected="norms over each example alone, or a frozen backbone",
                     fix="tune: {freeze: backbone}, or layers with group_norm in place of batch_norm",
                 )

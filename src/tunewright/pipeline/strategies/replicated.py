@@ -66,4 +66,4 @@ class Replicated(SingleProcess):
         return self.group.any(flag)
 
     def close(self, state: State) -> TrainedWeights:
-        return super().close(state) if self.is_writer else TrainedWeights(plan=[], before={})
+        return super().close(state) if self.is_writer else TrainedWeights(plans=[], before={})

@@ -43,7 +43,7 @@ class Sharded(Replicated):
 
     def open(self, console: Console) -> Session:
         session = super().open(console)
-        self.whole_plan = session.movements
+        self.whole_plans = session.plans
         self.session = self._shard(session, None)
         return self.session
 
@@ -61,10 +61,10 @@ class Sharded(Replicated):
             offload=recipe.hardware.offload,
             fill=fill,
         )
-        movements = freezing.resolve_movement(sharded.network, parts.tune)
+        plans = freezing.resolve_movement(sharded.network, parts.tune)
         groups = [
             {**group, "params": alike}
-            for group in freezing.parameter_groups(movements, parts.lr)
+            for group in freezing.parameter_groups(plans, parts.lr)
             for alike in divided_alike(group["params"])
         ]
         self.gradient = AllReducedGradient(self.rows)
@@ -72,7 +72,7 @@ class Sharded(Replicated):
             session,
             network=sharded.network,
             model=sharded,
-            movements=movements,
+            plans=plans,
             batches=replace(session.batches, in_step=True, part=self.rows.rank, parts=self.rows.size),
             objective=ShardedObjective(session.objective),
             optimizer=training_optimizer(recipe, sharded.network, groups, parts.lr),
@@ -99,10 +99,10 @@ class Sharded(Replicated):
         if self.is_writer:
             folder = self.job.folder / "checkpoints"
             if state.best is not None:
-                freezing.load_trainable(self.parts.network, self.whole_plan, load_best(folder, state.best.folder))
+                freezing.load_trainable(self.parts.network, self.whole_plans, load_best(folder, state.best.folder))
             elif (newest := find_newest(folder, silent().warning)) is not None:
-                freezing.load_trainable(self.parts.network, self.whole_plan, read_checkpoint(newest).model)
-        return TrainedWeights(plan=self.whole_plan, before=self.before)
+                freezing.load_trainable(self.parts.network, self.whole_plans, read_checkpoint(newest).model)
+        return TrainedWeights(plans=self.whole_plans, before=self.before)
 
 
 class NeverMaterialised(Sharded):
@@ -112,8 +112,8 @@ class NeverMaterialised(Sharded):
 
     def open(self, console: Console) -> Session:
         session = self._open_session(console)
-        self.whole_plan = session.movements
-        self.session = self._shard(session, partial(fill, ingredients=self.parts, job=self.job))
+        self.whole_plans = session.plans
+        self.session = self._shard(session, partial(fill, parts=self.parts, job=self.job))
         self.before = fingerprint(self.session.network)
         return self.session
 
@@ -122,13 +122,13 @@ class NeverMaterialised(Sharded):
         return starting_point(self.job, {}) if self.is_writer else None  # its files say what it began with
 
     def close(self, state: State) -> TrainedWeights:
-        network, plan = self.session.network, self.session.movements
+        network, plans = self.session.network, self.session.plans
         folder = self.job.folder
         if state.best is not None:
             shards = dict(network.named_parameters())
             best = load_best(folder / "checkpoints", state.best.folder, shards, checked=self.is_writer)
-            freezing.load_trainable(network, plan, best)
+            freezing.load_trainable(network, plans, best)
         after = fingerprint(network)
-        trained = freezing.trainable_state_dict(network, plan)
+        trained = freezing.trainable_state_dict(network, plans)
         write(folder / "model", network, self.parts.network, trained, self.group)
-        return TrainedWeights(plan=self.whole_plan, before=self.before, after=after)
+        return TrainedWeights(plans=self.whole_plans, before=self.before, after=after)

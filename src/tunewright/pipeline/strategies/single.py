@@ -70,7 +70,7 @@ class SingleProcess:
         if self._beginning is not None and state.beginning is not None:
             state.beginning.require_same(self._beginning, self.job.starts_from)
             self.before = state.beginning.tensors or self.before
-        freezing.load_trainable(self.session.network, self.session.movements, found.model)
+        freezing.load_trainable(self.session.network, self.session.plans, found.model)
         load_state_tensors(self.session.optimizer, self.session.parameter_names, found.optimizer)
         return state
 
@@ -80,7 +80,7 @@ class SingleProcess:
     def capture(self, state: State) -> Checkpoint | None:
         return Checkpoint(
             step=state.step,
-            model=freezing.trainable_state_dict(self.session.network, self.session.movements),
+            model=freezing.trainable_state_dict(self.session.network, self.session.plans),
             optimizer=state_tensors(self.session.optimizer, self.session.parameter_names),
             state=state.to_json(),
         )
@@ -100,8 +100,8 @@ class SingleProcess:
     def close(self, state: State) -> TrainedWeights:
         if state.best is not None:
             best = load_best(self.job.folder / "checkpoints", state.best.folder)
-            freezing.load_trainable(self.session.network, self.session.movements, best)
-        return TrainedWeights(plan=self.session.movements, before=self.before)
+            freezing.load_trainable(self.session.network, self.session.plans, best)
+        return TrainedWeights(plans=self.session.plans, before=self.before)
 
 
 def starting_point(job: StageJob, tensors: dict[str, str]) -> Beginning:

@@ -22,7 +22,7 @@ Validator = Callable[[nn.Module], dict[str, float]]
 
 
 def validator(
-    ingredients: StageParts,
+    parts: StageParts,
     examples: Examples | None,
     device: torch.device,
     rows: ProcessGroup | None = None,
@@ -38,10 +38,10 @@ def validator(
     if examples is None:
         return None
     examples = examples.to(device)
-    objective = ingredients.objective.bind(ingredients.recipe.seed, device)
-    target = ingredients.preprocessor.target
-    examination = ingredients.task.evaluation
-    names = {ingredients.task.metrics[0], selection_metric(ingredients)} - {"loss"}
+    objective = parts.objective.bind(parts.recipe.seed, device)
+    target = parts.preprocessor.target
+    examination = parts.task.evaluation
+    names = {parts.task.metrics[0], selection_metric(parts)} - {"loss"}
     batches = list(ids_in_order(examples, EVALUATION_BATCH))
 
     def validate(network: nn.Module) -> dict[str, float]:
@@ -74,9 +74,9 @@ def validator(
             truth, predicted = target.truth(examples.target), target.decode(whole)
             values |= {name: METRICS[name].value(predicted, truth) for name in names}
         if whole_table and examination is not None and examination.select is not None:
-            table = ingredients.prepared.table("valid")
+            table = parts.prepared.table("valid")
             assert isinstance(network, Network)
-            measured, truth = examination.outputs(network, None, ingredients.preprocessor.inputs, table)
+            measured, truth = examination.outputs(network, None, parts.preprocessor.inputs, table)
             values[examination.select] = METRICS[examination.select].value(measured, truth)
         return {name: value for name, value in values.items() if math.isfinite(value)}  # JSON has no NaN
 
@@ -92,16 +92,16 @@ def own_places(count: int, rows: ProcessGroup | None) -> Iterator[tuple[int, boo
         yield (place, True) if place < count else (0, False)
 
 
-def selection_metric(ingredients: StageParts) -> str:
+def selection_metric(parts: StageParts) -> str:
     """The validation metric that chooses the best weights.
 
     Raises:
         RecipeError: `train.select` is none of the task's metrics.
     """
-    known = ["loss", *(ingredients.task.metrics if ingredients.objective.supervised else ())]
-    if (examination := ingredients.task.evaluation) is not None and examination.select is not None:
+    known = ["loss", *(parts.task.metrics if parts.objective.supervised else ())]
+    if (examination := parts.task.evaluation) is not None and examination.select is not None:
         known.append(examination.select)
-    wanted = ingredients.recipe.train.select
+    wanted = parts.recipe.train.select
     if wanted is None:
         return known[min(1, len(known) - 1)]
     if wanted not in known:

@@ -31,27 +31,27 @@ from tunewright.training.objectives.supervised import SupervisedLoss
 from tunewright.training.state import State
 
 
-def learn_from_features(job: StageJob, ingredients: StageParts, screen: Console) -> None:
+def learn_from_features(job: StageJob, parts: StageParts, console: Console) -> None:
     """Leave the network as it is but for its last layer, which becomes a logistic regression on what flows into it.
 
     Raises:
         RecipeError: the network does not end with a linear layer, or `train` asks for what a regression does not have.
     """
     started = time.perf_counter()
-    network = ingredients.network.to(device := choose_device(job.recipe))
-    plain = _examples(ingredients)
-    texts = describe_texts(ingredients, plain, screen)
+    network = parts.network.to(device := choose_device(job.recipe))
+    plain = _examples(parts)
+    texts = describe_texts(parts, plain, console)
     examples = plain.to(device)
-    if ingredients.augmentation is not None:
-        screen.warning("train.augment has no part in this: features are taken from the pictures as they are")
+    if parts.augmentation is not None:
+        console.warning("train.augment has no part in this: features are taken from the pictures as they are")
     name, _ = _last_layer(network, examples)
-    movements = [
-        replace(movement, moving=frozenset(movement.moving & {f"{name}.weight", f"{name}.bias"}))
-        for movement in freezing.resolve_movement(network, ingredients.tune)
+    plans = [
+        replace(plan, moving=frozenset(plan.moving & {f"{name}.weight", f"{name}.bias"}))
+        for plan in freezing.resolve_movement(network, parts.tune)
     ]
     before = fingerprint(network)
     MetricsLog(job.folder / "metrics.jsonl", step=0).close()  # there are no steps
-    found = _solve_head(job, ingredients, examples, screen)
+    found = _solve_head(job, parts, examples, console)
     seconds = time.perf_counter() - started
     state = State(epoch=1, seconds=seconds, examples=len(examples), finished="solved")
     # What belongs to a training by gradients has no value here.
@@ -59,18 +59,18 @@ def learn_from_features(job: StageJob, ingredients: StageParts, screen: Console)
         ("epochs", "epochs_run", "steps", "examples_per_second", "optimizer", "batch_size", "stopped")
     )
     facts = {"objective": "logistic regression", "few_shot": found, "preparation_seconds": 0.0, **absent}
-    finish_stage(job, ingredients, state, movements, before, None, facts, texts, screen)
+    finish_stage(job, parts, state, plans, before, None, facts, texts, console)
 
 
-def learn_from_pairs(job: StageJob, ingredients: StageParts, screen: Console) -> None:
+def learn_from_pairs(job: StageJob, parts: StageParts, console: Console) -> None:
     """Train the encoder until examples of one class lie close together and others apart, then solve for the head.
 
     SetFit (Tunstall et al. 2022, section 3): both steps, with the features that the head reads as the embedding.
     """
-    network = ingredients.network.to(choose_device(job.recipe))
-    examples = _examples(ingredients)
-    described = describe_texts(ingredients, examples, screen)
-    if ingredients.augmentation is not None and ingredients.augmentation.mixes:
+    network = parts.network.to(choose_device(job.recipe))
+    examples = _examples(parts)
+    described = describe_texts(parts, examples, console)
+    if parts.augmentation is not None and parts.augmentation.mixes:
         raise RecipeError(
             "mixed pictures are of no one class, which pairs need",
             place="train.augment",
@@ -84,37 +84,37 @@ def learn_from_pairs(job: StageJob, ingredients: StageParts, screen: Console) ->
         seed=job.recipe.seed,
         each=pairs_an_epoch(job.recipe.train.epochs),
     )
-    screen.info(f"{job.stage.name}: {len(pairs):,} pairs an epoch, then a logistic regression on the features")
+    console.info(f"{job.stage.name}: {len(pairs):,} pairs an epoch, then a logistic regression on the features")
     objective = Objective(name="contrastive", supervised=True, bind=lambda seed, device: ContrastiveLoss(layer=layer))
-    paired = replace(ingredients, objective=objective, encoded={"train": pairs, "valid": None})
+    paired = replace(parts, objective=objective, encoded={"train": pairs, "valid": None})
 
     def solve_and_finish(
         job: StageJob,
         _paired: StageParts,
         state: State,
-        movements: Sequence[freezing.TrainablePlan],
+        plans: Sequence[freezing.TrainablePlan],
         before: dict[str, str],
         lr: float | None,
         facts: dict[str, Any],
         _texts: dict[str, Any] | None,
-        screen: Console,
+        console: Console,
         after: dict[str, str] | None,
     ) -> None:
-        found = _solve_head(job, ingredients, examples.to(choose_device(job.recipe)), screen)
+        found = _solve_head(job, parts, examples.to(choose_device(job.recipe)), console)
         facts = {**facts, "objective": "contrastive", "few_shot": found}
-        finish_stage(job, ingredients, state, list(movements), before, lr, facts, described, screen)
+        finish_stage(job, parts, state, list(plans), before, lr, facts, described, console)
 
-    train_stage(job, paired, screen, finish=solve_and_finish)
+    train_stage(job, paired, console, finish=solve_and_finish)
 
 
-def _solve_head(job: StageJob, ingredients: StageParts, examples: Examples, screen: Console) -> dict[str, Any]:
+def _solve_head(job: StageJob, parts: StageParts, examples: Examples, console: Console) -> dict[str, Any]:
     """Write the regression into the network; returns what the summary says of it."""
-    network = ingredients.network
+    network = parts.network
     if isinstance(network, Transformer):
         network.reduced = False  # a regression from few rows is worth all digits
-    objective = ingredients.objective.bind(job.recipe.seed, next(network.parameters()).device)
+    objective = parts.objective.bind(job.recipe.seed, next(network.parameters()).device)
     assert isinstance(objective, SupervisedLoss) and examples.target is not None
-    target = ingredients.preprocessor.target
+    target = parts.preprocessor.target
     assert target is not None and target.classes is not None
     _, layer = _last_layer(network, examples)
     labels = examples.target.cpu().numpy()
@@ -128,20 +128,20 @@ def _solve_head(job: StageJob, ingredients: StageParts, examples: Examples, scre
         seed=job.recipe.seed,
         weights=None if weights is None else weights.cpu().double().numpy(),
         bias=layer.bias is not None,  # pyright: ignore[reportUnnecessaryComparison]
-        choose=ingredients.tune.method == "features",
+        choose=parts.tune.method == "features",
     )
     write_layer(layer, fit)
-    notes = _notes(labels, target.classes, fit, ingredients.tune.method or "")
+    notes = _notes(labels, target.classes, fit, parts.tune.method or "")
     best = min(fit.scores, key=lambda score: score.log_loss) if fit.scores else None
     scored = (
         f", {fit.folds}-fold cross-validated log loss {best.log_loss:.4f}, accuracy {best.accuracy:.4f}" if best else ""
     )
-    screen.info(f"{job.stage.name}  logistic regression on {features.shape[1]} features, C {fit.C:g}{scored}")
+    console.info(f"{job.stage.name}  logistic regression on {features.shape[1]} features, C {fit.C:g}{scored}")
     for note in notes:
-        screen.warning(note)
-    count = examples_a_class(ingredients.prepared)
+        console.warning(note)
+    count = examples_a_class(parts.prepared)
     return {
-        "method": ingredients.tune.method,
+        "method": parts.tune.method,
         "asked_for": "method" in job.recipe.tune.model_fields_set,
         "examples_a_class": count,
         "few": FEW,
@@ -171,8 +171,8 @@ def _notes(labels: np.ndarray, classes: list[str], fit: Fit, method: str) -> lis
     return notes
 
 
-def _examples(ingredients: StageParts) -> Examples:
-    train = ingredients.recipe.train
+def _examples(parts: StageParts) -> Examples:
+    train = parts.recipe.train
     if train.label_smoothing:
         raise RecipeError(
             "a logistic regression on features smooths no labels",
@@ -180,7 +180,7 @@ def _examples(ingredients: StageParts) -> Examples:
             found=train.label_smoothing,
             fix="leave it out, or write tune: {method: gradient}",
         )
-    examples = ingredients.examples("train")
+    examples = parts.examples("train")
     assert examples is not None  # prepare refuses data without a training row
     return examples
 

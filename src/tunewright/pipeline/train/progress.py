@@ -51,7 +51,7 @@ class Progress:
 
     def callbacks(self, should_stop: Callable[[], bool]) -> Callbacks:
         return Callbacks(
-            start_epoch=partial(freezing.start_epoch, self.session.movements),
+            start_epoch=partial(freezing.start_epoch, self.session.plans),
             log_step=self.log_step,
             end_epoch=self.end_epoch,
             save=self.save,

@@ -27,6 +27,6 @@ def begin_or_resume(job: StageJob, strategy: Strategy, session: Session, total_s
     if found is not None:
         console.info(f"{job.stage.name}: going on after step {state.step:,} of {total_steps:,}")
     if strategy.is_writer and state.finished is None:
-        trained = freezing.trainable_state_dict(session.network, session.movements).values()
+        trained = freezing.trainable_state_dict(session.network, session.plans).values()
         require_room(job.folder, checkpoint_room(session.recipe.train, total_steps, trained, session.optimizer))
     return state

@@ -79,5 +79,5 @@ def train_stage(
         "frozen_part_kept": session.frozen is not None,
         **({} if trained.privacy is None else {"privacy": trained.privacy}),
     }
-    plan, before, after = trained.plan, trained.before, trained.after
-    finish(job, strategy.parts, state, plan, before, strategy.parts.lr, means, session.texts, console, after=after)
+    plans, before, after = trained.plans, trained.before, trained.after
+    finish(job, strategy.parts, state, plans, before, strategy.parts.lr, means, session.texts, console, after=after)
