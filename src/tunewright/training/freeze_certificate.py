@@ -1,4 +1,4 @@
-"""Prove what stayed frozen: a fingerprint of every tensor before and after training."""
+"""Verify what stayed frozen: a fingerprint of every tensor before and after training."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tunewright.training.freezing import TrainablePlan, is_trained, may_change
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
-    """The SHA-256 of each parameter and buffer, by name: what the certificate compares.
+    """Return the SHA-256 of each parameter and buffer, by name.
 
-    Of divided ones each process takes that of its own part, and all of these together are the tensor's. Collective then.
+    The fingerprint of a sharded tensor is the hash of the hashes of its shards. Collective then.
     """
     state = model.state_dict()
     found = {name: hashlib.sha256(_content(local_shard(tensor))).digest() for name, tensor in state.items()}
@@ -31,11 +31,11 @@ def fingerprint(model: nn.Module) -> dict[str, str]:
 def certify(
     movements: Sequence[TrainablePlan], before: dict[str, str], after: dict[str, str], epochs: int
 ) -> dict[str, Any]:
-    """The freeze certificate: what was to stay is bit-identical to its source, and what was to move has moved.
+    """Return the freeze certificate: frozen tensors are bit-identical to their source, and trained ones have changed.
 
     Args:
         before, after: `fingerprint` of the model at the start of the stage and at its end.
-        epochs: how many epochs were run; a block that was to thaw later counts as frozen.
+        epochs: how many epochs were run; a block that would have been unfrozen later counts as frozen.
 
     Returns:
         {"frozen": [...], "trained": [...], "passed": bool, "warnings": [...]}, one entry for each block. A frozen

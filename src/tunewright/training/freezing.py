@@ -1,4 +1,4 @@
-"""What moves and what does not: freezing, gradual unfreezing, learning rates by block, and the proof of it.
+"""What is trained and what is frozen: freezing, gradual unfreezing, learning rates by block.
 
 Everything is resolved against the model's list of blocks, counted from the input; a number counts those with parameters,
 of which the embeddings are the first. A frozen block gets no gradient and runs in evaluation mode, so that its BatchNorm
@@ -21,7 +21,7 @@ from tunewright.models.hub.adapters import is_moved_by
 from tunewright.recipe.patterns import matches
 from tunewright.recipe.schema import Tune
 
-# A group's list of what `muon` moves by its own rule.
+# A group's list of the parameters that `muon` updates by its own rule.
 INSIDE = "inside"
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -36,20 +36,20 @@ class TrainablePlan:
     """The first epoch, counted from 0, in which the block is trained; None: never."""
     lr_multiplier: float
     moving: frozenset[str]
-    """The names of the parameters that move while the block is trained: all of them, or an adapter's."""
+    """The names of the parameters that are trained with the block: all of them, or an adapter's."""
     scales: dict[str, float]
-    """By name, where a parameter's learning rate is another multiple besides."""
+    """By name, further multiples of the learning rate of single parameters."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters that move while the block is trained."""
+        """The parameters that are trained with the block."""
         return [value for name, value in self.block.parameters().items() if name in self.moving]
 
 
 def resolve_movement(model: Network, tune: Tune) -> list[TrainablePlan]:
-    """Which blocks move, when and how fast.
+    """Decide which blocks are trained, from which epoch on and at which learning rate.
 
-    The head always moves. With `layer_lr_decay` d, the last backbone block has the multiplier d, the one below d², and
+    The head is always trained. With `layer_lr_decay` d, the last backbone block has the multiplier d, the one below d², and
     so on (Howard and Ruder 2018, section 3.1, with d = 1/2.6); the head has `head_lr_multiplier`.
 
     Raises:
@@ -88,15 +88,15 @@ def resolve_movement(model: Network, tune: Tune) -> list[TrainablePlan]:
 
 
 def parameter_groups(movements: Sequence[TrainablePlan], lr: float) -> list[dict[str, Any]]:
-    """One optimiser group for each learning rate and time of thawing, with the parameters that are trained in some epoch.
+    """Return one optimiser group for each learning rate and first epoch, with the parameters that are trained in some epoch.
 
-    Beside its parameters each has `INSIDE`: which of them are matrices between the embeddings and the head.
+    Besides its parameters each has `INSIDE`: which of them are matrices between the embeddings and the head.
 
     Raises:
         RecipeError: nothing at all is left to train.
         RunFailed: a trained parameter is in no group, or in two: it would be stepped twice.
     """
-    # What thaws later has no momentum yet where the rest has one, which a step over a whole group does not take.
+    # A block that is unfrozen later has no momentum yet while the others have, which a fused step over a group does not accept.
     groups_by: dict[tuple[float, int], list[nn.Parameter]] = {}
     wanted = dict[int, str]()
     inside: set[int] = set()
@@ -125,7 +125,7 @@ def parameter_groups(movements: Sequence[TrainablePlan], lr: float) -> list[dict
 
 
 def _require_each_once(wanted: dict[int, str], found: list[int], what: str) -> None:
-    """The invariant behind all of this: nothing is forgotten, and nothing is counted twice."""
+    """Check the invariant behind all of this: no parameter is missing or counted twice."""
     counts = Counter(found)
     wrong = {name: counts[key] for key, name in wanted.items() if counts[key] != 1}
     if wrong or len(wanted) != len(counts):
@@ -152,27 +152,27 @@ def start_epoch(movements: Sequence[TrainablePlan], epoch: int) -> None:
 
 
 def release(model: nn.Module) -> None:
-    """Nothing is trained any more, and nothing is frozen: as a network is after it was read."""
+    """Put a network into evaluation mode with nothing frozen, as after loading it."""
     model.eval()
     for parameter in model.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())  # numbers in few bits have no gradient
+        parameter.requires_grad_(parameter.is_floating_point())  # quantized weights have no gradient
 
 
 def is_trained(movement: TrainablePlan, epoch: int) -> bool:
-    """Whether anything in the block moves in this epoch, counted from 0."""
+    """Return whether anything in the block is trained in this epoch, counted from 0."""
     moves = bool(movement.moving) or not movement.block.parameters()
     return moves and movement.from_epoch is not None and epoch >= movement.from_epoch
 
 
 def never_moves(movement: TrainablePlan) -> bool:
-    """Whether the block stays as it is, and in evaluation mode, through the whole stage."""
+    """Return whether the block stays frozen, in evaluation mode, through the whole stage."""
     return movement.from_epoch is None or (bool(movement.block.parameters()) and not movement.moving)
 
 
 def trainable_state_dict(model: nn.Module, movements: Sequence[TrainablePlan]) -> dict[str, Tensor]:
-    """The parameters and buffers that a stage can change, by name: all that a checkpoint need hold of the network.
+    """Return the parameters and buffers that a stage can change, by name: all that a checkpoint holds of the network.
 
-    What stays frozen is where the stage took it from. A tensor that several names share stands under the first of them.
+    Frozen ones are in the model that the stage starts from. A tensor that several names share is listed under the first of them.
     """
     found: dict[str, Tensor] = {}
     seen: set[int] = set()

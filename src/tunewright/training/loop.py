@@ -149,22 +149,22 @@ def end_if_still(state: State, parameters: list[nn.Parameter], train_loss: float
     before, state.weights = state.weights, weights_digest(parameters)
     if state.weights == before and state.warm_rate > 0 and state.finished is None and is_thawed(parameters):
         learned = abs(train_loss) <= LEARNED
-        reason = "the loss is zero" if learned else f"steps of {state.warm_rate:.3g} change none any more"
+        reason = "the loss is zero" if learned else f"steps of {state.warm_rate:.3g} no longer change any"
         state.finished = f"no weight changed in epoch {state.epoch}: {reason}"
 
 
 def is_thawed(parameters: list[nn.Parameter]) -> bool:
-    """Whether all that is ever trained is trained now: otherwise the next epoch may move what this one did not."""
+    """Return whether every parameter is trained in this epoch: otherwise the next epoch may change what this one did not."""
     return all(value.requires_grad for value in parameters)
 
 
 def where(state: State) -> str:
-    """The place of the coming step, for people."""
+    """Describe the place of the coming step."""
     return str(Position(state.epoch, state.step))
 
 
 def check_health(loss: float, state: State, step_batches: list[Batch], examples: Examples) -> None:
-    """Stop before a bad step is taken.
+    """Stop before a bad update.
 
     Raises:
         Diverged: names the epoch, the step and the rows of the batch in the source.

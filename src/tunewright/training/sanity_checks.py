@@ -1,7 +1,7 @@
-"""Is anything learned at all? Looked at once near the start and after each epoch, so that no step pays for it.
+"""Check that anything is learned at all, once near the start and after each epoch, so that steps stay fast.
 
-A run in which nothing has moved since its first step is a mistake, and fails. One that moved and then stands still, at
-whatever loss, has nothing more to gain: it ends early, and says so.
+A run in which no weight has changed since its first step is a mistake, and fails. One that changed and then stands still, at
+whatever loss, has nothing more to gain: it ends early with a message.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from torch import Tensor
 from tunewright.errors import NothingLearned
 from tunewright.training.distributed.dtensors import all_reduce_found, local_shard
 
-# The step after which the gradients, and what has moved since the start, are looked at: by then a warm-up has begun, and
+# The step after which gradients, and changes since the start, are checked: by then a warm-up has begun, and
 # LoRA's A, whose gradient is zero in the first step because B is, has one too.
 LOOKED_AT = 3
-# A loss that is the very same number so many times in a row does not depend on what is learned: batches differ.
+# A loss that is exactly the same so many times in a row does not depend on what is learned: batches differ.
 SAME = 100
-# Steps at a smaller share of the peak learning rate, at the beginning of a long warm-up, need not move anything.
+# Steps at a smaller share of the peak learning rate, at the beginning of a long warm-up, need not change anything.
 WARM = 0.01
 # Below this loss there is nothing left to learn.
 LEARNED = 1e-6
 
 
 def weights_digest(parameters: Sequence[Tensor]) -> str:
-    """A digest of all values, of which a change in any is as good as certain to change the digest.
+    """Return a digest of all values; a change in any of them almost certainly changes the digest.
 
-    The sum of the values' bits as whole numbers: one pass over the weights, and one transfer from the device.
+    The sum of the values' bits as integers: one pass over the weights, and one transfer from the device.
     """
     with torch.no_grad():
         sums = torch.stack([_bits(local_shard(value)).sum(dtype=torch.int64) for value in parameters])
@@ -42,7 +42,7 @@ def _values(gradient: Tensor) -> Tensor:
 
 
 def require_gradient(parameters: Sequence[Tensor], loss: float, place: str) -> None:
-    """See that the loss reaches at least one of the tensors that are trained now.
+    """Check that the loss reaches at least one of the tensors that are trained now.
 
     Raises:
         NothingLearned: every gradient is missing or zero, and the loss is not.
@@ -63,7 +63,7 @@ def require_gradient(parameters: Sequence[Tensor], loss: float, place: str) -> N
 
 
 def require_connected(loss: Tensor, place: str) -> None:
-    """See that the loss depends on what is trained at all.
+    """Check that the loss depends on what is trained.
 
     Raises:
         NothingLearned: it does not.
@@ -79,7 +79,7 @@ def require_connected(loss: Tensor, place: str) -> None:
 
 
 def require_movement(before: str, parameters: Sequence[Tensor], rate: float, place: str) -> None:
-    """See that some weight has changed since the start.
+    """Check that some weight has changed since the start.
 
     Args:
         before: `weights_digest` at the start.
@@ -99,10 +99,10 @@ def require_movement(before: str, parameters: Sequence[Tensor], rate: float, pla
 
 
 def same_loss(times: int, loss: float, as_at_first: bool, place: str) -> str | None:
-    """What a loss that has been the very same number for `times` steps means; None: nothing yet.
+    """Judge a loss that has been exactly the same for `times` steps; None: too early to say.
 
     Args:
-        as_at_first: whether it is the loss of the first step.
+        as_at_first: whether it equals the loss of the first step.
 
     Returns:
         Why training is over.

@@ -1,4 +1,4 @@
-"""What a training has reached: all that a step depends on besides the data and the seed."""
+"""The state of a training: all that a step depends on besides the data and the seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunewright.training.gradients import StepLoss
 
 @dataclass(kw_only=True)
 class Best:
-    """The best validation result so far, and the folder that keeps its weights."""
+    """The best validation result so far, and the folder of its weights."""
 
     epoch: int
     step: int
@@ -21,12 +21,12 @@ class Best:
 
 @dataclass(kw_only=True)
 class State:
-    """Where a training is. With the weights and the optimiser's state it is all that a checkpoint holds."""
+    """The progress of a training; with the weights and the optimiser's state, all that a checkpoint holds."""
 
     epoch: int = 0
-    """Whole epochs done."""
+    """Complete epochs."""
     step: int = 0
-    """Optimiser steps done, over all epochs."""
+    """Optimiser steps, over all epochs."""
     step_in_epoch: int = 0
     loss_sum: float = 0.0
     """The sum of the losses over this epoch's examples so far."""
@@ -34,13 +34,13 @@ class State:
     first_loss: float | None = None
     last_loss: float | None = None
     same_losses: int = 0
-    """How many steps in a row, warmed up, had exactly this loss."""
+    """How many consecutive steps after the warm-up had exactly this loss."""
     warm_rate: float = 0.0
-    """The largest learning rate of this epoch's steps so far that were warmed up; 0: of none."""
+    """The largest learning rate in this epoch after the warm-up; 0: no such step yet."""
     weights: str | None = None
     """A digest of the trained weights at the start of this epoch."""
     seconds: float = 0.0
-    """Time spent training, over all processes that had a part in it."""
+    """Time spent training, over all runs of it."""
     examples: int = 0
     best: Best | None = None
     epochs_since_best: int = 0

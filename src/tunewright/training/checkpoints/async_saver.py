@@ -18,22 +18,22 @@ from torch import Tensor
 from tunewright.training.checkpoints.checkpoint import Checkpoint, best_name, save_best, save_checkpoint
 from tunewright.training.distributed.process_group import ProcessGroup
 
-# So many copies wait to be written at most: a checkpoint, and the best weights that it speaks of.
+# At most so many copies wait to be written: a checkpoint, and the best weights that it names.
 WAITING = 2
 
 
 class Saver:
-    """Saves into `root` until the end of the `with`, which waits for what is being written.
+    """Saves into `root`; the end of the `with` waits for pending writes.
 
     Args:
-        beside: write in a thread; where the weights lie on an accelerator, as a copy takes the processor's memory.
-        together: the processes that each write their part of divided tensors; None: this one writes all. Collective when given.
+        beside: write in a background thread, from a copy in CPU memory; worth it where the weights are on an accelerator.
+        together: the processes that each write their shards; None: this process writes everything. Collective when given.
     """
 
     def __init__(self, root: Path, *, beside: bool, together: ProcessGroup | None) -> None:
         self.root = root
         self._thread = ThreadPoolExecutor(1) if beside else None
-        # The thread's messages to other processes must not get between those of the training.
+        # The thread's collective operations must not interleave with those of the training.
         self._together = together.new_group() if beside and together is not None else together
         self._writing: list[Future[Any]] = []
 
@@ -47,18 +47,18 @@ class Saver:
             self._wait(0)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """See `save_checkpoint`. Raises RunFailed, of this one or one before."""
+        """Save as `save_checkpoint` does. Raises RunFailed, for this checkpoint or an earlier one."""
         copied = replace(checkpoint, model=self._own(checkpoint.model), optimizer=self._own(checkpoint.optimizer))
         self._do(lambda: save_checkpoint(self.root, copied, self._together))
 
     def save_best(self, step: int, model: Mapping[str, Tensor]) -> str:
-        """See `save_best`. Raises RunFailed, of this one or one before."""
+        """Save as `save_best` does. Raises RunFailed, for these weights or earlier ones."""
         copied = self._own(model)
         self._do(lambda: save_best(self.root, step, copied, self._together))
         return best_name(step)
 
     def _own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the training will not change under the writer's hands."""
+        """Return tensors that the training does not change while they are written."""
         if self._thread is None:
             return dict(tensors)
         self._wait(WAITING - 1)

@@ -1,4 +1,4 @@
-"""What a training began with: kept in its checkpoints, so that it goes on from the very same weights and files."""
+"""What a training began with: stored in its checkpoints, so that it resumes from the same weights and files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Beginning:
     """The SHA-256 of each parameter and buffer, by name; empty where no process holds the network whole."""
 
     def require_same(self, now: Beginning, folder: Path | None) -> None:
-        """See that what was loaded now is what the training began with.
+        """Check that what was loaded now is what the training began with.
 
         Args:
-            folder: where the files lie.
+            folder: the folder of the files.
 
         Raises:
             ArtifactError: names the files, or else the tensors, that differ.

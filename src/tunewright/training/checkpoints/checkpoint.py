@@ -1,12 +1,12 @@
-"""Checkpoints that are whole or not there.
+"""Checkpoints that are complete or absent.
 
 A checkpoint is a folder `step-00001234/` with `model.safetensors`, `optimizer.safetensors`, `state.json` and
 `manifest.json`, which holds the SHA-256 of the others and of itself. It is written under a temporary name, synced
 to disk and then renamed, so a crash at any moment leaves the checkpoints before it untouched. The newest two are
 kept. A damaged one is set aside under the name `damaged-step-…`, with a line that says so, and the one before is used.
 
-Where the tensors are divided among processes, each writes its own part, into the folders `model/` and `optimizer/` in place of the two
-files; any number of processes can read them.
+Where the tensors are sharded, each process writes its shards into the folders `model/` and `optimizer/` instead of the two files; any
+number of processes can read them.
 
 The best weights so far live beside them in `best-00001234/`, written the same way; `state.json` names the one that
 it belongs to.
@@ -41,7 +41,7 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """All that a run needs to go on: flat dicts of tensors, and plain values that JSON can hold."""
+    """All that a training needs to resume: flat dicts of tensors, and values that JSON can hold."""
 
     step: int
     model: dict[str, Tensor]
@@ -50,10 +50,10 @@ class Checkpoint:
 
 
 def save_checkpoint(root: Path, checkpoint: Checkpoint, together: ProcessGroup | None = None) -> Path:
-    """Write a checkpoint and let go of all but the newest two.
+    """Write a checkpoint and delete all but the newest two.
 
     Args:
-        together: the processes that each write their part of divided tensors. Collective when given.
+        together: the processes that each write their shards. Collective when given.
 
     Raises:
         RunFailed: the disk is full or cannot be written; the checkpoints before are untouched.
@@ -72,12 +72,12 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, together: ProcessGroup |
 
 
 def best_name(step: int) -> str:
-    """The folder of the best weights, to be kept in the state of the next checkpoint."""
+    """Return the folder name of the best weights, which the state of the next checkpoint holds."""
     return f"best-{step:08d}"
 
 
 def save_best(root: Path, step: int, model: Tensors, together: ProcessGroup | None = None) -> str:
-    """Write the best weights so far; arguments and errors as of `save_checkpoint`. Returns the folder's name."""
+    """Write the best weights so far; arguments and errors as in `save_checkpoint`. Returns the folder's name."""
     name = best_name(step)
     if not (root / name).exists():
         _write_folder(root, name, {"model": model}, {"step": step}, together)
@@ -85,14 +85,14 @@ def save_best(root: Path, step: int, model: Tensors, together: ProcessGroup | No
 
 
 def find_newest(root: Path, warn: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that is whole, with the best weights it names; None when there is none. Only one process may look."""
+    """Return the newest undamaged checkpoint whose best weights are undamaged, too; None: there is none. For one process only."""
     _sweep(root)
     for folder in reversed(_folders(root, "step-")):
         damage = find_damage(folder)
         if damage is None:
             best = _best_of(folder)
             if best is None or (damage := find_damage(root / best)) is None:
-                _prune(root)  # a killed process had saved one more, and not yet let go of the oldest
+                _prune(root)  # a killed process may have saved one more without deleting the oldest
                 return folder
             _set_aside(root / best, damage, warn)
         _set_aside(folder, damage, warn)
@@ -100,10 +100,10 @@ def find_newest(root: Path, warn: Callable[[str], None]) -> Path | None:
 
 
 def read_checkpoint(folder: Path, parts: Tensors | None = None) -> Checkpoint:
-    """What `find_newest` found.
+    """Read a checkpoint that `find_newest` found.
 
     Args:
-        parts: the divided tensors whose parts alone are read, by parameter; None: all of every tensor is.
+        parts: the sharded parameters by name, of which only this process's shards are read; None: whole tensors are read.
     """
     return Checkpoint(
         step=int(folder.name.removeprefix("step-")),
@@ -114,11 +114,11 @@ def read_checkpoint(folder: Path, parts: Tensors | None = None) -> Checkpoint:
 
 
 def load_best(root: Path, name: str, parts: Tensors | None = None, *, checked: bool = True) -> dict[str, Tensor]:
-    """The best weights, as named by a checkpoint's state.
+    """Read the best weights that a checkpoint's state names.
 
     Args:
-        parts: as for `read_checkpoint`.
-        checked: see whether they are whole, which one process of several need do.
+        parts: as in `read_checkpoint`.
+        checked: verify the hashes, which one of several processes does.
 
     Raises:
         RunFailed: they were damaged after the checkpoint was read.
@@ -130,7 +130,7 @@ def load_best(root: Path, name: str, parts: Tensors | None = None, *, checked: b
 
 
 def find_damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint folder, in words; None when every byte is as it was written."""
+    """Return what is wrong with a checkpoint folder, in words; None: every byte is as it was written."""
     try:
         raw = (folder / "manifest.json").read_bytes()
         manifest = json.loads(raw)
@@ -172,7 +172,7 @@ def _write_folder(
             save_file({key: value.detach().contiguous() for key, value in values.items()}, path)
             sync_file(path)
         if together is not None and not together.is_writer:
-            together.barrier()  # until the first process has put it in its place
+            together.barrier()  # until the first process has renamed the folder
             return final
         write_atomic(temporary / "state.json", json.dumps(state, indent=1, allow_nan=False))
         files = {
@@ -207,7 +207,7 @@ def _read_tensors(folder: Path, kind: str, parts: Tensors | None) -> dict[str, T
 
 
 def _place(name: str, size: torch.Size, dtype: torch.dtype, parts: Tensors) -> Tensor:
-    """An empty tensor, divided as the parameter that it is or belongs to."""
+    """Return an empty tensor, sharded like the parameter that it is or belongs to."""
     like = parts.get(name, parts.get(name.removeprefix("state/").rpartition("/")[0]))
     return torch.zeros(size, dtype=dtype) if like is None or like.shape != size else torch.empty_like(like, dtype=dtype)
 
@@ -237,9 +237,9 @@ def _set_aside(folder: Path, damage: str, warn: Callable[[str], None]) -> None:
 
 
 def _prune(root: Path) -> None:
-    """Delete all but the newest checkpoints, and best weights that none of these speaks of.
+    """Delete all but the newest checkpoints, and best weights that none of these names.
 
-    The newest best weights stay in any case: their checkpoint may be to come.
+    The newest best weights stay in any case: their checkpoint may not be written yet.
     """
     steps = _folders(root, "step-")
     for old in steps[:-KEEP]:
@@ -252,7 +252,7 @@ def _prune(root: Path) -> None:
 
 
 def _best_of(folder: Path) -> str | None:
-    """The name of the best weights that a checkpoint speaks of; None too where the checkpoint is damaged."""
+    """Return the name of the best weights that a checkpoint names; None, too, where the checkpoint is damaged."""
     try:
         return (json.loads((folder / "state.json").read_bytes()).get("best") or {}).get("folder")
     except (OSError, ValueError, AttributeError):
@@ -260,6 +260,6 @@ def _best_of(folder: Path) -> str | None:
 
 
 def _sweep(root: Path) -> None:
-    """Remove what a killed process left half written or half deleted."""
+    """Remove what a killed process left partly written or partly deleted."""
     for path in [*root.glob(".tmp-*"), *root.glob(".trash-*")]:
         shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Tensors that are divided among processes (DTensors): what each process finds in its own part, and what that is over all."""
+"""Operations on sharded tensors (DTensors): each process computes on its own shard, and the results are reduced."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from torch import Tensor, distributed, nn
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether each process keeps a part of it."""
-    # Whoever trains alone need not wait for the library: where it was never loaded, nothing is divided.
+    """Return whether each process keeps a shard of the tensor."""
+    # A single process need not import the library: where it was never imported, nothing is sharded.
     library = sys.modules.get("torch.distributed.tensor")
     return library is not None and isinstance(tensor, library.DTensor)
 
 
 def local_shard(tensor: Tensor) -> Tensor:
-    """Of a divided tensor what this process keeps; any other as it is."""
+    """Return this process's shard of a sharded tensor, any other tensor unchanged."""
     return tensor.to_local() if is_sharded(tensor) else tensor  # pyright: ignore[reportCallIssue]
 
 
 def all_reduce_found(found: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """The sums over all processes of numbers that were found on the `local_shard` of the tensors; as they are where none is divided."""
+    """Sum what was computed on the `local_shard` of the tensors over all processes, in place; unchanged where none is sharded."""
     if any(is_sharded(value) for value in tensors):
         distributed.all_reduce(found)
     return found
 
 
 def all_gather(found: Tensor) -> list[Tensor]:
-    """What each process has found, numbers of one shape, in the order of the processes. Collective."""
+    """Return every process's tensor, all of one shape, by rank. Collective."""
     there = [torch.empty_like(found) for _ in range(distributed.get_world_size())]
     distributed.all_gather(there, found)
     return there
 
 
 def divided_alike(tensors: Iterable[Tensor]) -> list[list[Any]]:
-    """Those that are divided among the same processes together: no operation takes others at once."""
+    """Group tensors by their device mesh: no operation takes tensors of several meshes at once."""
     found: dict[Any, list[Any]] = {}
     for tensor in tensors:
         found.setdefault(tensor.device_mesh if is_sharded(tensor) else None, []).append(tensor)  # pyright: ignore
@@ -45,7 +45,7 @@ def divided_alike(tensors: Iterable[Tensor]) -> list[list[Any]]:
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], most: float) -> None:
-    """Scale all gradients so that their norm together is at most that; of divided ones over all processes."""
+    """Scale all gradients so that their total norm is at most `most`, over all shards."""
     gradients = [value.grad for value in parameters if value.grad is not None]
     if not any(map(is_sharded, gradients)):
         nn.utils.clip_grad_norm_(parameters, most)
@@ -58,7 +58,7 @@ def clip_gradients(parameters: Sequence[nn.Parameter], most: float) -> None:
 
 
 def _copies(tensor: Any) -> float:
-    """How many processes keep the same part of a divided tensor."""
+    """Return how many processes keep the same shard of a tensor."""
     parts = 1
     for size, placement in zip(tensor.device_mesh.shape, tensor.placements):
         parts *= size if placement.is_shard() else 1

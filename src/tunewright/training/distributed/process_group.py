@@ -1,8 +1,8 @@
-"""Several processes that train one model: each takes its part of every batch, and their gradients are added up (data parallelism).
+"""A group of processes that train one model: collective operations on numbers, gradients and JSON values.
 
-All that is parallel stands here, outside of models and loop. The loss of a step is still one weighted mean over the whole batch, so the
-same recipe gives the same steps with any number of processes, up to the order in which numbers are added (and up to dropout, which each
-process draws for itself). Processes talk by torch.distributed, and are started by torchrun or by `tunewright run`.
+In data parallelism each process takes a part of every batch, and the gradients are summed. The loss of a step is still one weighted mean
+over the whole batch, so the same recipe takes the same steps with any number of processes, up to the order of summation (and up to
+dropout, which each process draws for itself). Processes are started by torchrun or by `tunewright run`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch import Tensor, distributed, nn
 
 from tunewright.training.distributed.dtensors import is_sharded
 
-# How long one process waits for another, which may prepare data or measure meanwhile.
+# How long one process waits for another, which may be preparing data or measuring.
 PATIENCE = timedelta(hours=6)
-# Gradients are added up in pieces of so many numbers: one by one each would wait for the network.
+# Gradients are summed in buckets of so many values: one by one, each would wait for the interconnect.
 PIECE = 2**24
 
 
@@ -28,48 +28,48 @@ PIECE = 2**24
 class ProcessGroup:
     """This process among all that train together.
 
-    rank: its number, from 0; the first one alone writes files and says something.
+    rank: its number, from 0; only the first process writes files and prints.
     """
 
     rank: int
     size: int
     device: torch.device
     group: distributed.ProcessGroup | None = None
-    """What its messages go through; None: what all processes met in."""
+    """The group of torch.distributed; None: the default group of all processes."""
 
     @property
     def is_writer(self) -> bool:
         return self.rank == 0
 
     def all_reduce_sum(self, *values: float) -> list[float]:
-        """The sums over all processes."""
+        """Return the sums over all processes."""
         found = torch.tensor(values, dtype=torch.float64)
         self.all_reduce(found)
         return found.tolist()
 
     def all_reduce(self, numbers: Tensor) -> None:
-        """Every number becomes its sum over all processes."""
+        """Replace every value by its sum over all processes."""
         there = numbers.to(self.device)
         distributed.all_reduce(there, group=self.group)
         if there is not numbers:
             numbers.copy_(there)
 
     def barrier(self) -> None:
-        """Go on when all have come here."""
+        """Wait until all processes have come here."""
         distributed.barrier(self.group)
 
     def new_group(self) -> ProcessGroup:
-        """The same processes, with a line of their own through which another thread can talk, in the processor's memory. Collective."""
+        """Return a second group of the same processes, in CPU memory, through which another thread can communicate. Collective."""
         return replace(self, device=torch.device("cpu"), group=distributed.new_group(backend="gloo"))
 
     def any(self, flag: bool) -> bool:
-        """Whether it is true for one of them."""
+        """Return whether the flag is true in any process."""
         return self.all_reduce_sum(float(flag))[0] > 0
 
     def all_reduce_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Every parameter's gradient becomes the sum over all processes; one that had none of the batch's examples adds zeros.
+        """Replace every gradient by its sum over all processes; a process without examples of the batch adds zeros.
 
-        Those of divided parameters come added up.
+        Gradients of sharded parameters are already summed.
         """
         moving = [value for value in parameters if value.requires_grad and not is_sharded(value)]
         for value in moving:
@@ -93,7 +93,7 @@ class ProcessGroup:
             grad.copy_(part.view_as(grad))
 
     def broadcast(self, value: Any) -> Any:
-        """What the first process gives, as JSON; the others' own is not looked at."""
+        """Return the first process's value, sent as JSON; the value of the others is ignored."""
         raw = json.dumps(value).encode() if self.is_writer else b""
         length = torch.tensor([len(raw)], device=self.device)
         distributed.broadcast(length, 0, group=self.group)
@@ -105,7 +105,7 @@ class ProcessGroup:
 
 
 def join() -> ProcessGroup | None:
-    """Meet the other processes, as the environment that torchrun sets says; None: there are none."""
+    """Join the processes that torchrun's environment variables describe; None: this process is alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size < 2:
         return None
@@ -113,7 +113,7 @@ def join() -> ProcessGroup | None:
     place = int(os.environ.get("LOCAL_RANK", "0"))
     if cuda:
         torch.cuda.set_device(place)
-    # What waits in the processor's memory is added up there. Who started the processes may have let them meet already.
+    # Offloaded tensors are summed in CPU memory. The launcher may have initialised the group already.
     if not distributed.is_initialized():
         distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     device = torch.device("cuda", place) if cuda else torch.device("cpu")
@@ -122,5 +122,5 @@ def join() -> ProcessGroup | None:
 
 def leave(group: ProcessGroup) -> None:
     """Leave the group, when all processes have come here."""
-    group.barrier()  # nobody goes while another one still listens
+    group.barrier()  # no process leaves while another still receives
     distributed.destroy_process_group()

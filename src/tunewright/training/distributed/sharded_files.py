@@ -1,4 +1,4 @@
-"""Each process's part of divided tensors in a file of its own: torch.distributed.checkpoint, as safetensors."""
+"""Read and write sharded tensors, one file per process: torch.distributed.checkpoint with safetensors."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from tunewright.files import sync_file
 from tunewright.training.distributed.process_group import ProcessGroup
 
-# Bytes of weights from which on a model is saved in several files.
+# A model with more bytes of weights than this is saved in several files.
 FILE = 4 * 2**30
 
 
 def divide(whole: Tensor, like: Tensor) -> Tensor:
-    """A tensor that every process has, divided as another is."""
+    """Shard a tensor that every process has, with the placement of another."""
     assert isinstance(like, DTensor)
     return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def write_parts(folder: Path, tensors: Mapping[str, Tensor], together: ProcessGroup) -> None:
-    """Each process of a team writes its part of every tensor. Collective.
+    """Write this process's shard of every tensor. Collective.
 
     Raises:
         OSError: one of them could not.
@@ -42,8 +42,9 @@ def write_parts(folder: Path, tensors: Mapping[str, Tensor], together: ProcessGr
 
 
 def write_whole(folder: Path, tensors: Mapping[str, Tensor], together: ProcessGroup) -> None:
-    """Divided tensors as `model.safetensors`, or as several files with an index where they are large. Collective; each process writes its
-    part, and the first makes whole ones of them by copying, so nobody holds more than its own.
+    """Write sharded tensors as `model.safetensors`, or as several files with an index where they are large. Collective.
+
+    Each process writes its shards, and the first consolidates the files by copying, so no process holds more than its own shards.
 
     Raises:
         OSError: one of them could not.
@@ -53,7 +54,7 @@ def write_whole(folder: Path, tensors: Mapping[str, Tensor], together: ProcessGr
     for name, value in tensors.items():
         size += value.numel() * value.element_size()
         index[name] = 1 + size // FILE
-    if together.is_writer and folder.exists():  # of an end that was not reached
+    if together.is_writer and folder.exists():  # left by an interrupted save
         shutil.rmtree(folder / "sharded", ignore_errors=True)
         for path in folder.glob("model*.safetensors*"):
             path.unlink()
@@ -82,7 +83,7 @@ def _save(tensors: Mapping[str, Tensor], writer: HuggingFaceStorageWriter, toget
 
 
 def gathered(tensors: Mapping[str, Tensor], together: ProcessGroup) -> dict[str, Tensor]:
-    """Divided tensors whole, in the memory of the first process; nothing in the others. Collective."""
+    """Gather sharded tensors in the CPU memory of the first process; nothing in the others. Collective."""
     found: dict[str, Tensor] = {}
     for name, value in tensors.items():
         whole = value.full_tensor() if isinstance(value, DTensor) else value
@@ -92,17 +93,17 @@ def gathered(tensors: Mapping[str, Tensor], together: ProcessGroup) -> dict[str,
 
 
 def read_into(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Fill tensors, by their names, from a folder of safetensors; of a divided one the part that this process keeps is read."""
+    """Fill tensors by name from a folder of safetensors; of a sharded one only this process's shard is read."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that no other process reads is what is meant
+        warnings.simplefilter("ignore")  # it warns that no other process takes part
         load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
 
 
 def read_parts(folder: Path, place: Callable[[str, torch.Size, torch.dtype], Tensor]) -> dict[str, Tensor]:
-    """What any number of processes wrote.
+    """Read tensors that any number of processes wrote.
 
     Args:
-        place: an empty tensor for the name, size and type: a divided one gets the part of it that this process keeps.
+        place: (name, size, type) → an empty tensor; of a sharded one this process's shard is read.
     """
     reader = HuggingFaceStorageReader(str(folder))
     described = reader.read_metadata().state_dict_metadata
