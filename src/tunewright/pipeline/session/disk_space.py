@@ -1,4 +1,4 @@
-"""Before a stage's first step: has the disk room for the checkpoints and the model that it will write?"""
+"""Check, before a stage's first step, that the disk has room for its checkpoints and model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tunewright.units import size_of
 
 
 def checkpoint_room(train: Train, total_steps: int, moving: Iterable[Tensor], optimizer: Optimizer) -> int:
-    """Bytes that a stage's checkpoints, best weights and model take together at most, as far as they are sure to be written.
+    """Return an upper bound on the bytes of a stage's checkpoints, best weights and model.
 
     Args:
         moving: the tensors of the network that the stage changes.
@@ -29,7 +29,7 @@ def checkpoint_room(train: Train, total_steps: int, moving: Iterable[Tensor], op
 
 
 def require_room(folder: Path, needed: int) -> None:
-    """See that so many bytes fit on the disk beside what the folder holds already.
+    """Check that so many bytes fit on the disk, counting what the folder already holds.
 
     Raises:
         RunFailed: they do not.

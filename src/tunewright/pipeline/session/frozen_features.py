@@ -1,4 +1,4 @@
-"""When frozen blocks are computed only once: what for, whether it pays, and what is said about it."""
+"""Compute the output of frozen blocks once and keep it, where that is exact and pays."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TOLERANCE = {False: 1e-4, True: 0.1}
 
 @dataclass(frozen=True)
 class FrozenPart:
-    """A network whose beginning needs to be computed only once for each example."""
+    """A network whose first blocks need to be computed only once for each example."""
 
     network: Network
     prefix: Prefix
@@ -38,16 +38,16 @@ class FrozenPart:
 
     @property
     def titles(self) -> set[str]:
-        """The blocks that are not computed any more."""
+        """The blocks whose output is kept."""
         return {block.title for block in self.prefix.blocks}
 
     @property
     def model(self) -> nn.Module:
-        """The network, which takes the batches of `examples`."""
+        """The rest of the network, which takes the batches of `examples`."""
         return AfterPrefix(self.network, self.prefix)
 
     def examples(self, examples: Examples, name: str, console: Console) -> Examples:
-        """The same examples with the frozen blocks' output; as they are where the disk has no room for it."""
+        """Return the examples with the output of the frozen blocks; unchanged where the disk has no room for it."""
         starts = None
         if examples.lengths is not None:
             starts = torch.zeros(len(examples) + 1, dtype=torch.int64)
@@ -89,7 +89,7 @@ class FrozenPart:
 
 @dataclass(frozen=True)
 class ComputedExamples(Behind):
-    """The same, computed anew for each batch: for a plan, which looks at a few."""
+    """Examples whose frozen features are computed for each batch: for a plan, which needs a few."""
 
     network: Network
     prefix: Prefix
@@ -110,7 +110,7 @@ class ComputedExamples(Behind):
 def frozen_part(
     parts: StageParts, plans: list[TrainablePlan], examples: Examples, layers: Callable[[], list[LayerRow]]
 ) -> FrozenPart | None:
-    """The part of the network that never moves in this stage, where keeping its output is exact and pays; else None.
+    """Return the part of the network that stays frozen in this stage, where keeping its output is exact and pays; else None.
 
     Args:
         examples: the training examples, on the network's device.

@@ -75,7 +75,7 @@ def tensor_bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def activation_bytes(network: Network, examples: Examples) -> int:
-    """Bytes that a forward pass of the largest example keeps for the backward pass, weights not counted."""
+    """Return the bytes that a forward pass of the largest example keeps for the backward pass, without weights."""
     lengths = examples.lengths
     longest = torch.zeros(1, dtype=torch.int64) if lengths is None else lengths.argmax().reshape(1)
     weights = {piece_of(value) for value in network.parameters()}
@@ -84,7 +84,7 @@ def activation_bytes(network: Network, examples: Examples) -> int:
     def note(tensor: Tensor) -> Tensor:
         if piece_of(tensor) not in weights:
             sizes[piece_of(tensor)] = tensor.untyped_storage().nbytes()
-        held.append(tensor)  # its place in memory must not be given to another tensor while we count
+        held.append(tensor)  # its memory must not be reused while we count
         return tensor
 
     held: list[Tensor] = []
@@ -94,7 +94,7 @@ def activation_bytes(network: Network, examples: Examples) -> int:
 
 
 def free_memory(network: Network) -> int:
-    """Bytes that can be had on the network's device: of a processor's memory also what the system only keeps files in."""
+    """Return the bytes available on the network's device; CPU memory includes the page cache."""
     device = next(network.parameters()).device
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
@@ -105,14 +105,14 @@ def free_memory(network: Network) -> int:
 
 
 def give_back() -> None:
-    """Let the system have what this process has freed, which stays with it otherwise."""
+    """Return freed memory to the operating system."""
     pa.default_memory_pool().release_unused()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def resident_memory() -> int:
-    """Bytes that this process holds now, after what it does not need any more was given back."""
+    """Return the bytes that this process holds, after returning freed memory."""
     gc.collect()
     give_back()
     with suppress(OSError, IndexError, ValueError):
@@ -121,14 +121,14 @@ def resident_memory() -> int:
 
 
 def forget_peak() -> None:
-    """Let `peak_memory` count from here on, where the system lets us, without what was freed before."""
+    """Reset the peak that `peak_memory` reports, where the system allows it."""
     give_back()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory() -> int | None:
-    """Bytes that this process held at most, or on a card those of its tensors; None: the system does not say."""
+    """Return the peak bytes of this process, or on a GPU of its tensors; None: the system does not report it."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     with suppress(OSError, StopIteration, ValueError):

@@ -1,4 +1,4 @@
-"""bfloat16 or float32? Measured once for a network on this machine; what a stage began with it goes on with."""
+"""Choose bfloat16 or float32, measured once for a network on this machine; a stage resumes in what it began with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tunewright.runs.folder import read_json, read_or_forget
 WORTH = 1.15
 TRIED = 4
 TOKENS = 1024
-# It is tried so often at least, and for so many seconds: a busy moment of the machine must not decide.
+# Repetitions and seconds of the measurement at least: a busy moment of the machine must not decide.
 REPEATS = 3
 SECONDS = 1.0
 # Where one product of matrices of this side takes so many times as long in bfloat16, no network is tried: it would take minutes.
@@ -36,15 +36,15 @@ VERSION = 3
 
 
 def set_precision(network: Network, recipe: Recipe, examples: Examples, folder: Path | None, console: Console) -> str:
-    """Put the network into the precision that the recipe asks for, or that is faster here; returns its name.
+    """Set the precision that the recipe asks for, or the one that is faster here; returns its name.
 
     The weights are float32 in any case; in bfloat16 the products of matrices are computed (autocast). The choice is
-    kept in `folder`, so that a run that goes on, goes on alike. A network without numbers cannot be measured: it computes in
-    what was measured before, or in float32.
+    kept in `folder`, so that a resumed run computes in the same precision. A network without memory cannot be measured: it
+    computes in what was measured before, or in float32.
 
     Raises:
-        RecipeError: bfloat16 for a network of ours, which are too small for it.
-        ArtifactError: the stage goes on, and what it began with is lost.
+        RecipeError: bfloat16 for a network that is not of the Transformers library.
+        ArtifactError: the stage resumes, and the precision that it began with is unknown.
     """
     wanted = recipe.hardware.precision
     if not isinstance(network, Transformer):
@@ -62,7 +62,7 @@ def set_precision(network: Network, recipe: Recipe, examples: Examples, folder: 
         chosen = read_json(kept, "the precision that the stage began with")["precision"]
     elif kept is not None and wanted == "auto" and any((kept.parent / "checkpoints").glob("step-*")):
         raise ArtifactError(
-            "the precision that the stage began with is not known any more, and another one gives other weights",
+            "the precision that the stage began with is unknown, and another one gives other weights",
             file=kept,
             expected='{"precision": "float32"} or {"precision": "bfloat16"}, as log.txt says',
             fix="write the file again, or start anew under another name",

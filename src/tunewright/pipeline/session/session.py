@@ -1,4 +1,4 @@
-"""What a stage's training is made of, built as the run builds it: also for a plan, which carries out a few of its steps."""
+"""Everything that is decided before a stage's first step: for the run, and for a plan, which takes a few of its steps."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Session:
     device: torch.device
     network: Network
     model: nn.Module
-    """What batches are given to: the network, or what of it is behind its frozen part."""
+    """The module that takes the batches: the network, or the part of it behind the frozen blocks."""
     plans: list[freezing.TrainablePlan]
     frozen: FrozenPart | None
     train: Examples
@@ -60,16 +60,16 @@ class Session:
     optimizer: Optimizer
     precision: str
     recomputes: bool
-    """Activations are computed again in the backward pass."""
+    """Gradient checkpointing: activations are recomputed in the backward pass."""
     activations: int | None
-    """Bytes that the largest example keeps for the backward pass, before any are computed again; None: nobody asked."""
+    """Bytes that the largest example keeps for the backward pass without recomputation; None: not measured."""
     threads: int
     texts: dict[str, Any] | None
-    """What the network reads, where it reads texts."""
+    """A description of the texts that the network reads; None: it reads none."""
 
     @property
     def remembered(self) -> list[Tensor]:
-        """What the optimiser remembers by now."""
+        """The tensors of the optimiser's state."""
         return [value for entry in self.optimizer.state.values() for value in entry.values() if torch.is_tensor(value)]
 
     @property
@@ -100,11 +100,11 @@ def open_session(
     free: int | None = None,
     group: ProcessGroup | None = None,
 ) -> Session:
-    """Put everything in its place.
+    """Prepare everything that the first step needs.
 
     Args:
-        folder: the stage's, which keeps what was decided once; None: nothing is kept.
-        free: bytes of memory that there are, on a machine that is not this one; None: what is free here.
+        folder: the stage's, which keeps decisions for a resumed run; None: nothing is kept.
+        free: bytes of memory of another machine; None: what is free here.
         group: the processes that each take a part of every batch; None: this one takes all.
 
     Raises:
@@ -163,7 +163,7 @@ def _place_network(network: Network, recipe: Recipe, group: ProcessGroup | None)
 
 
 def _threads(network: Network, layers: Callable[[], list[LayerRow]], frozen: FrozenPart | None, batch_size: int) -> int:
-    """CPU threads for what is computed. A large network without numbers gets all: a pass through it is spared."""
+    """Return the CPU threads for what is computed. A large network without memory gets all, which saves a pass through it."""
     if has_no_numbers(network) and weight_bytes(network) > LARGE:
         return torch.get_num_threads()
     computed = [row for row in layers() if frozen is None or row.block not in frozen.titles]
@@ -171,16 +171,16 @@ def _threads(network: Network, layers: Callable[[], list[LayerRow]], frozen: Fro
 
 
 def _kept(frozen: FrozenPart, examples: Examples, name: str, folder: Path | None, console: Console) -> Examples:
-    """The examples behind the frozen part. Nothing is kept where nothing will be trained."""
+    """Return the examples with frozen features, kept where there is a folder."""
     if folder is None:
         return ComputedExamples(examples, frozen.network, frozen.prefix)
     return frozen.examples(examples, name, console)
 
 
 def referred(parts: StageParts, examples: Examples, device: torch.device, console: Console) -> Examples:
-    """The examples with what the network says of them before it learns, where the objective asks for it.
+    """Return the examples with the reference outputs of the untrained network, where the objective asks for them.
 
-    Nothing is learned yet, also not in a training that goes on: a checkpoint is loaded afterwards.
+    A checkpoint of a resumed training is loaded afterwards.
     """
     refer = parts.objective.refer
     if refer is None or not isinstance(examples, PreferenceExamples):
@@ -192,7 +192,7 @@ def referred(parts: StageParts, examples: Examples, device: torch.device, consol
 
 
 def penalty_of(optimizer: Optimizer, recipe: Recipe) -> Callable[[], Tensor] | None:
-    """The regularisation term of the loss, over every parameter that is trained; None when it is zero."""
+    """Return the regularisation term of the loss, over every parameter that is trained; None: it is zero."""
     terms = recipe.train.regularization
     if terms.l1 == 0 and terms.l2 == 0:
         return None
@@ -201,7 +201,7 @@ def penalty_of(optimizer: Optimizer, recipe: Recipe) -> Callable[[], Tensor] | N
 
 
 def training_batches(recipe: Recipe, examples: Examples, group: ProcessGroup | None) -> Batches:
-    """How a stage's epochs are cut up."""
+    """Return the batches of a stage's epochs; in a group, this process's part of each."""
     return Batches(
         part=group.rank if group else 0,
         parts=group.size if group else 1,
@@ -214,7 +214,7 @@ def training_batches(recipe: Recipe, examples: Examples, group: ProcessGroup | N
 
 
 def training_optimizer(recipe: Recipe, network: nn.Module, groups: list[dict[str, Any]], lr: float) -> Optimizer:
-    """The optimiser that a stage's recipe names, once it is seen to fit the network's gradients."""
+    """Build the optimiser that the recipe names, after checking that it fits the network's gradients."""
     _require_rows(network, recipe)
     optimizer = build_optimizer(recipe.train.optimizer, groups, lr, recipe.train.regularization.weight_decay)
     if recipe.hardware.optimizer_in_backward:
@@ -233,7 +233,7 @@ def training_optimizer(recipe: Recipe, network: nn.Module, groups: list[dict[str
 
 
 def no_steps_in_backward(recipe: Recipe) -> tuple[str, Any] | None:
-    """Why a recipe's steps cannot be taken in the backward pass: the place, and what stands there; None: they can."""
+    """Return why a recipe's steps cannot be taken in the backward pass: the key and its value; None: they can."""
     train, hardware = recipe.train, recipe.hardware
     name, _ = parse_named(train.optimizer, "train.optimizer")
     wrong = {
@@ -249,7 +249,7 @@ def no_steps_in_backward(recipe: Recipe) -> tuple[str, Any] | None:
 
 
 def _require_rows(network: nn.Module, recipe: Recipe) -> None:
-    """Raises RecipeError when gradients of rows meet what wants whole ones."""
+    """Raise RecipeError when sparse gradients meet what needs dense ones."""
     if not has_sparse_gradients(network):
         return
     train = recipe.train
@@ -271,7 +271,7 @@ def _require_rows(network: nn.Module, recipe: Recipe) -> None:
 
 
 def longest_batch(recipe: Recipe, examples: Examples) -> int | None:
-    """What `train.batch_seconds` asks for, in hundredths of a second, the unit of recordings' lengths.
+    """Return `train.batch_seconds` in hundredths of a second, the unit of recordings' lengths.
 
     Raises:
         RecipeError: the examples are no recordings.

@@ -1,4 +1,4 @@
-"""How the processes of a team share a stage's network: each has all of it, or a part of every weight (see `training/distributed/fsdp.py`)."""
+"""Choose between a replicated and a sharded network for several processes, and refuse what they cannot train."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Recipe, Tune
 from tunewright.training.distributed.process_group import ProcessGroup
 
-# Of float32 weights, what else a training keeps: gradients and AdamW's two running means.
+# Float32 values per weight that a training keeps: weight, gradient, and AdamW's two running means.
 KEPT = 4
-# The share of a process's memory that they may take; the rest is for activations.
+# The share of a process's memory that these may take; the rest is for activations.
 SHARE = 0.5
 
 
 def settle(parts: StageParts, group: ProcessGroup) -> StageParts:
-    """The ingredients with `hardware.strategy` chosen, and what is measured on one device chosen without where no one device holds the network.
+    """Choose `hardware.strategy`, and what would otherwise be measured on a device that holds the whole network.
 
     Raises:
-        RecipeError: several processes cannot train this, or not so.
+        RecipeError: several processes cannot train this stage, or not with this strategy.
     """
     recipe = parts.recipe
     if group.device.type == "cuda":
@@ -50,10 +50,10 @@ def settle(parts: StageParts, group: ProcessGroup) -> StageParts:
 
 
 def strategy_for(recipe: Recipe, tune: Tune, network: Network, free: float) -> str:
-    """`hardware.strategy`, or what is chosen in its place: the network is divided where a device has too little memory for the whole.
+    """Return `hardware.strategy`; `auto` shards the network where a device has too little memory for the whole.
 
     Args:
-        free: bytes that each device has.
+        free: bytes of memory of each device.
     """
     if recipe.hardware.strategy != "auto":
         return recipe.hardware.strategy
@@ -65,7 +65,7 @@ def strategy_for(recipe: Recipe, tune: Tune, network: Network, free: float) -> s
 
 
 def _require(parts: StageParts, *, sharded: bool) -> None:
-    """Raises RecipeError for what several processes cannot train."""
+    """Raise RecipeError for what several processes cannot train."""
     devices = parts.recipe.hardware.devices
     for problem, place in obstacles(parts, sharded=sharded):
         alone = place == "hardware.devices"
@@ -74,12 +74,12 @@ def _require(parts: StageParts, *, sharded: bool) -> None:
             place=place,
             found=devices if alone else "fsdp",
             expected="1" if alone else "ddp",
-            fix="leave it out, or what does not go with it",
+            fix="remove it, or what it cannot be combined with",
         )
 
 
 def obstacles(parts: StageParts, *, sharded: bool) -> list[tuple[str, str]]:
-    """Why several processes cannot train this stage, or not with a sharded network; and the key of the recipe that asks for it."""
+    """Return why several processes cannot train this stage, or not with a sharded network; and the key of the recipe that asks for it."""
     recipe, network = parts.recipe, parts.network
     optimizer, _ = parse_named(recipe.train.optimizer, "train.optimizer")
     of_several = {
@@ -98,21 +98,21 @@ def obstacles(parts: StageParts, *, sharded: bool) -> list[tuple[str, str]]:
 
 
 def require_layers(parts: StageParts, processes: int) -> None:
-    """Raises RecipeError where `hardware.tensor` processes of these cannot divide the layers of the network among them."""
+    """Raise RecipeError where the layers of the network cannot be divided among `hardware.tensor` processes."""
     network, hardware = parts.network, parts.recipe.hardware
     count, penalties = hardware.tensor, parts.recipe.train.regularization
     wrong = {
         "hardware.strategy is ddp, which divides nothing": hardware.strategy == "ddp",
-        "penalties are not added up over divided layers": bool(penalties.l1 or penalties.l2),
-        f"{processes} processes are no multiple of it": processes % count != 0,
+        "penalties are not summed over divided layers": bool(penalties.l1 or penalties.l2),
+        f"{processes} processes are not a multiple of it": processes % count != 0,
     }
     if network.tensor_parallel_plan():
         config = network.core.config  # pyright: ignore
         for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
             size = getattr(config, name)
-            wrong[f"{name} {size} is no multiple of it"] = size % count != 0
+            wrong[f"{name} {size} is not a multiple of it"] = size % count != 0
     else:
-        wrong["it is no gpt, or has an adapter"] = True
+        wrong["the network is not a gpt, or has an adapter"] = True
     for problem in (problem for problem, present in wrong.items() if present):
         raise RecipeError(
             f"the layers cannot be divided: {problem}", place="hardware.tensor", found=count, fix="hardware.tensor: 1"

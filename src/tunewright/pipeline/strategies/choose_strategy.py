@@ -22,9 +22,7 @@ def choose_strategy(job: StageJob, parts: StageParts, console: Console) -> Strat
     hardware = parts.recipe.hardware
     if job.group is None:
         if hardware.devices * hardware.nodes > 1 or hardware.strategy == "fsdp" or hardware.offload:
-            console.warning(
-                "one process trains alone and divides nothing: several are started by `tunewright run` or by torchrun"
-            )
+            console.warning("one process trains alone and shards nothing: `tunewright run` or torchrun start several")
         return SingleProcess(job, parts) if parts.recipe.privacy is None else Private(job, parts)
     parts = settle(parts, job.group)
     if parts.recipe.hardware.strategy != "fsdp":

@@ -1,4 +1,4 @@
-"""A stage whose divided network is whole in no process: each reads or draws its own part, and writes it in the end."""
+"""A sharded network that is whole in no process: each reads or draws its own shards, and writes them in the end."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tunewright.training.distributed.process_group import ProcessGroup
 
 
 def never_materialised_parts(job: StageJob, console: Console) -> StageParts | None:
-    """The parts of a stage whose processes each get their own shards: of a gpt that is new, or whose files have it whole.
+    """Build the parts of a stage whose processes each get their own shards: of a new gpt, or one whose files hold all weights.
 
     Returns:
         None where some process needs the whole network.
 
     Raises:
-        RecipeError: several processes cannot train this, or not so.
+        RecipeError: several processes cannot train this stage, or not with this strategy.
     """
     purpose = get_task(job.recipe.task).purpose
     if job.group is None or job.recipe.hardware.strategy == "ddp" or purpose is None or not purpose.generates:
@@ -50,12 +50,12 @@ def never_materialised_parts(job: StageJob, console: Console) -> StageParts | No
 
 
 def fill(divided: Network, parts: StageParts, job: StageJob) -> None:
-    """Give a divided network this process's part of each weight.
+    """Fill a sharded network with this process's shard of each weight.
 
     Args:
-        ingredients: of the stage, whose network has no numbers but those of an adapter, which every process makes for itself.
+        parts: the stage's, whose network has no weights but an adapter's, which every process makes for itself.
     """
-    from tunewright.training.distributed.sharded_files import divide, read_into  # which takes long to load
+    from tunewright.training.distributed.sharded_files import divide, read_into  # whose import is slow
 
     network, folder = parts.network, _folder(job)
     wanted = _without_numbers(network)
@@ -81,13 +81,13 @@ def fill(divided: Network, parts: StageParts, job: StageJob) -> None:
 
 
 def write(folder: Path, divided: Network, whole: Network, moving: dict[str, Tensor], group: ProcessGroup) -> None:
-    """The weights of a divided network as a saved model has them. Collective.
+    """Write the weights of a sharded network as a saved model has them. Collective.
 
-    Of an adapted one all that moved is put into the first process's network, which is saved as any other.
+    Of a network with an adapter, what was trained is gathered in the first process's network, which is saved like any other.
 
     Args:
-        whole: the network without numbers.
-        moving: the divided network's tensors that the stage can change.
+        whole: the network without weights.
+        moving: the tensors of the sharded network that the stage can change.
     """
     from tunewright.training.distributed.sharded_files import gathered, write_whole
 
@@ -102,7 +102,7 @@ def write(folder: Path, divided: Network, whole: Network, moving: dict[str, Tens
 
 
 def _folder(job: StageJob) -> Path | None:
-    """Where the weights that a stage starts from lie; None: it draws them."""
+    """Return the folder of the weights that a stage starts from; None: they are drawn at random."""
     if job.source is not None:
         return job.source
     return None if job.pretrained is None else weights_folder(job.pretrained)

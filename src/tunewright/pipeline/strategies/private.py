@@ -1,9 +1,9 @@
-"""Training with differential privacy: what the recipe asks for, what has to be refused, and a book of what was spent.
+"""Training with differential privacy: what the recipe asks for, what has to be refused, and the record of what was spent.
 
-Three files in a stage's folder belong to it. `privacy.json` says how much privacy the steps so far have cost; it is written before
-each step's noise is drawn, so that a crash can only overstate. `privacy.key` is the secret that draws and noise follow from: who has
-it and the weights could subtract the noise. It is there until `summary.json` is, so that a resumed stage takes the very same
-steps, and deleted then. And `summary.json` keeps the final account.
+Three files in a stage's folder belong to it. `privacy.json` records how much privacy the steps so far have cost; it is written before
+each step's noise is drawn, so that a crash can only overstate the cost. `privacy.key` is the secret seed of sampling and noise: whoever
+has it and the weights could subtract the noise. It is kept until `summary.json` is written, so that a resumed stage takes the same
+steps, and then deleted. `summary.json` keeps the final account.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ from tunewright.training.privacy.lineage import Spent
 from tunewright.training.state import State
 
 KEY, BOOK = "privacy.key", "privacy.json"
-# So many examples are looked at one by one before anything is learned.
+# The clipped gradients of so many examples are verified one by one before the first step.
 TRIED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateTraining:
-    """What takes the place of batches and gradient in the loop."""
+    """The batches and the gradient estimator of a private training, and its account."""
 
     batches: PoissonBatches
     gradient: PrivateGradient
@@ -110,11 +110,11 @@ class Private(SingleProcess):
 
 
 def private_training(job: StageJob, parts: StageParts, session: Session, console: Console) -> PrivateTraining:
-    """Everything for a private stage, after it was seen that this network can be trained so.
+    """Prepare a private training, after checking that this network can be trained with privacy.
 
     Raises:
         RecipeError: it cannot, or no noise is enough.
-        ArtifactError: the stage was begun, and its key is gone.
+        ArtifactError: the stage was begun, and its key is missing.
     """
     recipe, prepared, folder = parts.recipe, parts.prepared, job.folder
     privacy = recipe.privacy
@@ -167,7 +167,7 @@ def private_training(job: StageJob, parts: StageParts, session: Session, console
 
 
 def _say(privacy: Privacy, spent: Spent, units: int, console: Console) -> None:
-    """Say what the stage will cost."""
+    """Report what the stage will cost."""
     console.info(
         f"privacy: ε = {privacy.epsilon:g} at δ = {spent.delta:.2g} for {units:,} {privacy.unit}s: {spent.steps.steps:,} steps that "
         f"each draw {spent.steps.rate:.3%}, noise {spent.steps.noise_multiplier:.3f} times the norm of {privacy.clip_norm:g}"
@@ -180,10 +180,10 @@ def _say(privacy: Privacy, spent: Spent, units: int, console: Console) -> None:
 
 @contextmanager
 def rehearsed_gradient(session: Session) -> Generator[GradientEstimator]:
-    """The estimator that a dry run takes its steps with: the same work as in the training, of which nothing is written down.
+    """Yield the estimator of a dry run, which does the same work as in the training and records nothing.
 
     Raises:
-        RecipeError: the network cannot be trained with the privacy that the recipe asks for.
+        RecipeError: the network cannot be trained with privacy, which the recipe asks for.
     """
     privacy, train = session.recipe.privacy, session.recipe.train
     if privacy is None:
@@ -204,14 +204,14 @@ def rehearsed_gradient(session: Session) -> Generator[GradientEstimator]:
 
 
 def steps_per_epoch(session: Session) -> int:
-    """The steps of an epoch; with privacy as many as examples are drawn in."""
+    """Return the steps of an epoch; with privacy, those in which each example is drawn once on average."""
     if session.recipe.privacy is None:
         return session.batches.steps_per_epoch
     return max(1, round(len(session.train) / (session.recipe.train.batch_size * session.recipe.train.accumulate)))
 
 
 def _made_ready(session: Session) -> Examples:
-    """The examples, each of one unit, after the network was made to show its outputs.
+    """Return the examples, each of one unit, and let the loss be computed from the network's outputs.
 
     Raises:
         RecipeError: Opacus is not installed, or the network or the examples cannot be trained on with privacy.
@@ -230,7 +230,7 @@ def _made_ready(session: Session) -> Examples:
 
 
 def users_of(recipe: Recipe, prepared: Prepared, examples: Examples) -> list[Tensor]:
-    """For each user the positions of their examples.
+    """Return for each user the positions of their examples.
 
     Raises:
         RecipeError: the recipe does not say which column holds the users.
@@ -238,7 +238,7 @@ def users_of(recipe: Recipe, prepared: Prepared, examples: Examples) -> list[Ten
     column = recipe.data.user or recipe.data.split.column
     if column is None:
         raise RecipeError(
-            "users are to be protected, and it is not said which column holds them",
+            "the recipe protects users, but does not name the column that holds them",
             place="privacy.unit",
             found="user",
             expected="data.user: the column's name",
@@ -247,7 +247,7 @@ def users_of(recipe: Recipe, prepared: Prepared, examples: Examples) -> list[Ten
     table = prepared.table("train", [column])
     if table[column].null_count:
         raise DataError(
-            f"{table[column].null_count:,} training rows have no user, so nobody could say whose they are",
+            f"{table[column].null_count:,} training rows have no user, so it is unknown whose they are",
             file=prepared.manifest.source,
             place=f"column '{column}'",
             fix="give each row a user, or write privacy.unit: example",
@@ -262,10 +262,10 @@ def users_of(recipe: Recipe, prepared: Prepared, examples: Examples) -> list[Ten
 
 
 def _require_layers(session: Session) -> None:
-    """Raises RecipeError for layers of which it is known that they cannot be told apart by example."""
+    """Raise RecipeError for layers whose gradients are known not to be separable by example."""
     if has_sparse_gradients(session.network):
         raise RecipeError(
-            "a sparse table says by its gradient which rows were used, and noise would fill all of them",
+            "the gradient of a sparse table shows which rows were used, and noise would fill all of them",
             place="model.backbone",
             found="sparse: true",
             expected="a dense table",
@@ -286,7 +286,7 @@ def _require_layers(session: Session) -> None:
 
 
 def _one_unit_each(examples: Examples) -> Examples:
-    """Examples of which each is a row of its own.
+    """Return examples of which each is a single row.
 
     Raises:
         RecipeError: several texts share one.
@@ -305,15 +305,15 @@ def _one_unit_each(examples: Examples) -> Examples:
 
 
 def _key(folder: Path) -> int:
-    """The stage's secret, made from the system's own randomness once."""
+    """Return the stage's secret, drawn once from the operating system's randomness."""
     path = folder / KEY
     if path.exists():
         return int(path.read_text(), 16)
     if (folder / BOOK).exists():
         raise ArtifactError(
-            "the secret that this private stage was begun with is gone, so it cannot go on with the same noise",
+            "the secret that this private stage was begun with is missing, so it cannot resume with the same noise",
             file=path,
-            fix="start a new run: delete nothing, give the recipe another name; what was spent in this one is in privacy.json",
+            fix="start a new run under another name and delete nothing; privacy.json records what this one has spent",
         )
     key = secrets.randbits(128)
     folder.mkdir(parents=True, exist_ok=True)
@@ -329,7 +329,7 @@ def _key(folder: Path) -> int:
 
 
 def forget_key(folder: Path) -> None:
-    """Delete the secret of a stage that is finished, which its summary.json says; before that it may have to go on."""
+    """Delete the secret of a finished stage, one with a summary.json; before that the stage may have to resume."""
     if (folder / "summary.json").exists():
         for path in (folder / KEY, *folder.glob(f".{KEY}.*.tmp")):
             path.unlink(missing_ok=True)
@@ -342,7 +342,7 @@ def _bookkeeper(folder: Path, account: Account) -> Callable[[int], None]:
     def before(step: int) -> None:
         nonlocal written
         if step < written:
-            return  # taken again after a crash, with the same draw and the same noise
+            return  # repeated after a crash, with the same sample and the same noise
         written = step + 1
         write_json(
             path,

@@ -1,4 +1,4 @@
-"""How the network does on the validation split, measured while it is trained; and which metric selects the best weights."""
+"""Validation metrics during training, and which of them selects the best weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def validator(
     *,
     whole_table: bool = True,
 ) -> Validator | None:
-    """A function that measures a network on the validation examples; None when there are none.
+    """Return a function that measures a network on the validation examples; None: there are none.
 
     Args:
         rows: the processes that each measure a part of the batches; every one gets the metrics of all.
@@ -84,8 +84,8 @@ def validator(
 
 
 def own_places(count: int, rows: ProcessGroup | None) -> Iterator[tuple[int, bool]]:
-    """The batches that this process measures, and whether they count: all take as many, for the parts of a divided network wait for
-    each other, and one that comes too late does the first again."""
+    """Yield the batches that this process measures, and whether they count. All processes take as many, as the shards of a network
+    wait for each other; one that has none left repeats the first."""
     size, rank = (1, 0) if rows is None else (rows.size, rows.rank)
     for start in range(0, count, size):
         place = start + rank
@@ -93,10 +93,10 @@ def own_places(count: int, rows: ProcessGroup | None) -> Iterator[tuple[int, boo
 
 
 def selection_metric(parts: StageParts) -> str:
-    """The validation metric that chooses the best weights.
+    """Return the validation metric that selects the best weights.
 
     Raises:
-        RecipeError: `train.select` is none of the task's metrics.
+        RecipeError: `train.select` is not a metric of the task.
     """
     known = ["loss", *(parts.task.metrics if parts.objective.supervised else ())]
     if (examination := parts.task.evaluation) is not None and examination.select is not None:

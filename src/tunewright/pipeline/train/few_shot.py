@@ -1,4 +1,4 @@
-"""Learn from few examples: the head is solved for on features, after contrastive pairs have bent them where asked."""
+"""Learn from few examples: a logistic regression on features, which contrastive pairs have tuned where asked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tunewright.training.state import State
 
 
 def learn_from_features(job: StageJob, parts: StageParts, console: Console) -> None:
-    """Leave the network as it is but for its last layer, which becomes a logistic regression on what flows into it.
+    """Replace only the network's last layer, by a logistic regression on its inputs.
 
     Raises:
         RecipeError: the network does not end with a linear layer, or `train` asks for what a regression does not have.
@@ -43,7 +43,7 @@ def learn_from_features(job: StageJob, parts: StageParts, console: Console) -> N
     texts = describe_texts(parts, plain, console)
     examples = plain.to(device)
     if parts.augmentation is not None:
-        console.warning("train.augment has no part in this: features are taken from the pictures as they are")
+        console.warning("train.augment is not used: features are computed from the unchanged pictures")
     name, _ = _last_layer(network, examples)
     plans = [
         replace(plan, moving=frozenset(plan.moving & {f"{name}.weight", f"{name}.bias"}))
@@ -63,7 +63,7 @@ def learn_from_features(job: StageJob, parts: StageParts, console: Console) -> N
 
 
 def learn_from_pairs(job: StageJob, parts: StageParts, console: Console) -> None:
-    """Train the encoder until examples of one class lie close together and others apart, then solve for the head.
+    """Train the encoder so that examples of one class are close and others apart, then solve for the head.
 
     SetFit (Tunstall et al. 2022, section 3): both steps, with the features that the head reads as the embedding.
     """

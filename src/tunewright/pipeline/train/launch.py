@@ -1,7 +1,7 @@
-"""How several processes carry out one recipe: the first one runs it, and the others come along for each training.
+"""Run one recipe with several processes: the first one runs it, and the others join each training.
 
-`tunewright run` starts as many processes as `hardware.devices` says, on this machine; torchrun starts them on several. The first one reads, prepares,
-measures and writes as it would alone. Where it is about to train it tells the others what, and they build the same from the same files.
+`tunewright run` starts `hardware.devices` processes on this machine; torchrun starts them on several machines. The first one reads,
+prepares, measures and writes as it would alone. Before it trains it broadcasts the stage, and the others build the same from the same files.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tunewright.pipeline.strategies.stage_order import StageOrder
 from tunewright.pipeline.train.train_stage import train_stage
 from tunewright.training.distributed.process_group import ProcessGroup, join, leave
 
-# Between looks at the processes that were started, in seconds; and how long they have to end once one has failed.
+# Seconds between polls of the started processes; and how long they have to end once one has failed.
 LOOK, LAST_SECONDS = 0.1, 10
-# What stands in the errors of torch's ways to talk when nobody answers.
+# Words in the errors of torch's backends when a peer is gone.
 LOST = ("Connection closed", "Connection reset", "NCCL", "gloo", "remote worker", "Broken pipe")
 
 
@@ -70,7 +70,7 @@ def start_here(path: Path, overrides: list[str], words: Sequence[str]) -> int | 
     processes = [_process(rank, hardware.devices, port, words) for rank in range(hardware.devices)]
     before = {
         number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT,)
-    }  # they hear Ctrl-C themselves
+    }  # they receive Ctrl-C themselves
     signal.signal(signal.SIGTERM, lambda number, frame: [process.terminate() for process in processes] and None)
     try:
         return _waited(processes)
@@ -97,12 +97,12 @@ def _process(rank: int, size: int, port: int, words: Sequence[str]) -> subproces
 
 
 def _waited(processes: list[subprocess.Popen[bytes]]) -> int:
-    """The first process's exit code; where another one fails, all end, and what was saved last is what a next run goes on from."""
+    """Wait for the first process and return its exit code; where another one fails, end all: the next run resumes from the newest checkpoint."""
     while processes[0].poll() is None:
         if any(process.poll() not in (None, 0) for process in processes):
             break
         time.sleep(LOOK)
-    if processes[0].poll() not in (None, 0):  # it has said why; what the others would say is only that they lost it
+    if processes[0].poll() not in (None, 0):  # it has reported why; the others would only report that they lost it
         for process in processes[1:]:
             process.kill()
     failed = next((process.returncode for process in processes if process.poll() not in (None, 0)), None)
@@ -125,7 +125,7 @@ def carried_out(first: Callable[[ProcessGroup | None], object]) -> None:
     if group is None:
         first(None)
         return
-    # A failed process ends at once, and its group with it: nobody waits for one that will never come.
+    # A failed process ends at once, and its group with it: no process waits for one that will never come.
     try:
         if group.is_writer:
             first(group)
@@ -137,7 +137,7 @@ def carried_out(first: Callable[[ProcessGroup | None], object]) -> None:
         if not any(word in str(error) for word in LOST):
             raise
         raise RunFailed(
-            f"process {group.rank} of {group.size} lost another one, and ends",
+            f"process {group.rank} of {group.size} lost another one and ends",
             found=str(error).splitlines()[0],
-            fix="run the same command again: it goes on from the newest checkpoint, with any number of processes",
+            fix="run the same command again: it resumes from the newest checkpoint, with any number of processes",
         ) from None

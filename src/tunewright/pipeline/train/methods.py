@@ -1,4 +1,4 @@
-"""Carry out a stage's learning, by the method that its recipe names or that its data asks for."""
+"""Train a stage by the method that its recipe names or that its data asks for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METHODS: dict[str, Callable[[StageJob, StageParts, Console], None]] = {
 
 
 def learn_stage(job: StageJob, console: Console, on_epoch: EpochCallback | None = None) -> None:
-    """Learn, going on where a stage was killed; leaves model/ and, last of all, summary.json.
+    """Train a stage, resuming where it was killed; leaves model/ and, last of all, summary.json.
 
     Args:
         on_epoch: gets each epoch's validation results, of a training by gradients; what it raises ends the stage.
@@ -43,7 +43,7 @@ def learn_stage(job: StageJob, console: Console, on_epoch: EpochCallback | None 
 
 
 def is_learned(folder: Path) -> bool:
-    """Whether a stage has its summary and its model; where one is damaged, that is said, and the stage is ended anew."""
+    """Return whether a stage has its summary and its model; a damaged one is reported, and the stage is finished again."""
     if read_or_forget(folder / "summary.json", "a stage's summary") is None:
         return False
     damage = find_damage(folder / "model")

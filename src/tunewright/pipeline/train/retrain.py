@@ -1,4 +1,4 @@
-"""A stage carried out once more on other rows, for what its model then says; nothing of it stays."""
+"""Train a stage again on other rows, for the predictions of its model; nothing of it is kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tunewright.pipeline.train.methods import learn_stage
 
 @contextmanager
 def learned_from(job: StageJob, splits: dict[str, pa.Table], seed: int) -> Generator[StageJob]:
-    """The stage as it ends when it learns with another seed and from these rows; its folder is gone afterwards.
+    """Yield the stage as trained with another seed and on these rows; its folder is deleted afterwards.
 
     Args:
         splits: the rows of each split that is not the data's own.
@@ -44,6 +44,6 @@ def _with_rows(prepared: Prepared, tables: dict[str, pa.Table], place: Path) -> 
     for name, table in tables.items():
         pq.write_table(table, place / f"{name}.parquet")
         splits[name] = {**splits.get(name, {}), "file": str(place / f"{name}.parquet"), "rows": table.num_rows}
-    # A fingerprint of its own: what is kept by the data's must not be taken for these rows'.
+    # A separate fingerprint: caches of the whole data must not be used for these rows.
     own = f"{prepared.manifest.fingerprint}-{place.name}"
     return replace(prepared, manifest=replace(prepared.manifest, splits=splits, fingerprint=own))
