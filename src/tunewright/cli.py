@@ -342,7 +342,7 @@ def predict(
     ] = "json",
 ) -> None:
     """Predict for new data: one JSON object per line, or subtitles."""
-    from tunewright.inference.model import print_predictions
+    from tunewright.commands.predict import print_predictions
 
     print_predictions(model, data, form)
 

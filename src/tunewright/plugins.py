@@ -26,6 +26,10 @@ class Registry(Mapping[str, T], Generic[T]):
         self.builtin = dict(builtin)
         self._loaded: dict[str, T] = {}
 
+    def add(self, name: str, thing: T) -> None:
+        """Add a thing for this process, such as what a task's own file defines; a name that is known stays as it is."""
+        self.builtin.setdefault(name, thing)
+
     def _added(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group=self.group) if entry.name not in self.builtin}
 

@@ -23,7 +23,7 @@ from tunewright.pipeline.results.other_data import prepare_beside
 from tunewright.pipeline.results.seeds_and_targets import judge_targets, require_targets, summarise_seeds
 from tunewright.pipeline.stage import StageJob, recipe_backbone
 from tunewright.pipeline.strategies.private import forget_key
-from tunewright.pipeline.summary.data_summary import warn_of_known_texts
+from tunewright.pipeline.summary.known_texts import warn_of_known_texts
 from tunewright.pipeline.summary.privacy_lineage import starting_lineage, warn_of_lost_promises
 from tunewright.pipeline.train.methods import is_learned, learn_stage
 from tunewright.planning.preflight import plan_run, record_actual

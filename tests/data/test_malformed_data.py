@@ -65,10 +65,10 @@ def test_malformed_csv(tmp_path: Path, name: str) -> None:
     path = tmp_path / "data.csv"
     path.write_bytes(CSV[name])
     if name == "one class":
-        from tunewright.tasks.base.targets import fit_target
+        from tunewright.tasks.base.targets import CATEGORY
 
         with pytest.raises(DataError, match="1 class"):
-            fit_target(read(path))
+            CATEGORY.fit(read(path), None)
         return
     refused(path)
 

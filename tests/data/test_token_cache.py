@@ -52,7 +52,7 @@ def encoder(tmp_path: Path) -> CausalEncoder:
 
 
 def test_they_are_those_in_memory(prepared: Prepared, encoder: CausalEncoder) -> None:
-    stored, whole = encoder.stored(prepared, "train"), encoder.examples(prepared.table("train"), None)
+    stored, whole = encoder.split(prepared, "train", None), encoder.examples(prepared.table("train"), None)
     assert isinstance(stored.tokens, np.memmap) and stored.tokens.dtype == np.uint16
     assert np.array_equal(stored.tokens, whole.tokens) and np.array_equal(stored.starts, whole.starts)
     assert torch.equal(stored.documents, whole.documents) and torch.equal(stored.rows, whole.rows)
@@ -69,17 +69,17 @@ def test_tokens_are_the_librarys(encoder: CausalEncoder) -> None:
 
 
 def test_they_are_kept_and_mended(prepared: Prepared, encoder: CausalEncoder, cache: Path) -> None:
-    expected = np.array(encoder.stored(prepared, "train").tokens)
+    expected = np.array(encoder.split(prepared, "train", None).tokens)
     (folder,) = (cache / "tokens").iterdir()
     before = (folder / "tokens.bin").stat().st_mtime_ns
-    encoder.stored(prepared, "train")
+    encoder.split(prepared, "train", None)
     assert (folder / "tokens.bin").stat().st_mtime_ns == before
     damaged = bytearray((folder / "tokens.bin").read_bytes())
     damaged[100] ^= 1
     (folder / "tokens.bin").write_bytes(damaged)
-    assert np.array_equal(encoder.stored(prepared, "train").tokens, expected)
+    assert np.array_equal(encoder.split(prepared, "train", None).tokens, expected)
     (folder / "index.json").unlink()  # as after a kill
-    assert np.array_equal(encoder.stored(prepared, "train").tokens, expected)
+    assert np.array_equal(encoder.split(prepared, "train", None).tokens, expected)
     assert [entry.name for entry in (cache / "tokens").iterdir()] == [folder.name]
 
 
@@ -96,7 +96,7 @@ def test_texts_without_a_token_are_no_texts(tmp_path: Path, encoder: CausalEncod
     path.write_text("\n".join(json.dumps({"text": None, "other": "x"}) for _ in range(40)))
     data = Data(source=str(path), labelled=False)
     with pytest.raises(DataError, match="no text"):
-        encoder.stored(prepare(data, seed=0, target_kind=None, base=tmp_path), "train")
+        encoder.split(prepare(data, seed=0, target_kind=None, base=tmp_path), "train", None)
 
 
 def seen(examples: PackedExamples, stop: int, start: int = 0) -> list[Tensor]:
@@ -107,10 +107,10 @@ def seen(examples: PackedExamples, stop: int, start: int = 0) -> list[Tensor]:
 
 def test_going_on_shows_no_row_twice_and_leaves_none_out(prepared: Prepared, encoder: CausalEncoder) -> None:
     """An epoch in one go, and one that was stopped after seven steps: the same batches; together every token once."""
-    examples = encoder.stored(prepared, "valid")
+    examples = encoder.split(prepared, "valid", None)
     count = Batches(examples=examples, batch_size=4, seed=1).steps_per_epoch
     whole = seen(examples, count)
-    again = seen(examples, 7) + seen(encoder.stored(prepared, "valid"), count, start=7)
+    again = seen(examples, 7) + seen(encoder.split(prepared, "valid", None), count, start=7)
     assert all(torch.equal(one, other) for one, other in zip(whole, again, strict=True))
     rows = torch.cat(
         [batch.ids for step in Batches(examples=examples, batch_size=4, seed=1).steps(1) for batch in step]

@@ -29,12 +29,11 @@ from tunewright.evaluation.attribution import METHODS, Explained, ablation, chec
 from tunewright.explaining.concepts import print_concepts
 from tunewright.explaining.influence import learned_from, suspects
 from tunewright.inference.model import Model, load_model
-from tunewright.inference.read_input import given_pieces
+from tunewright.inference.read_input import read_input
 from tunewright.models.hub.attention_rollout import attention_rollout
 from tunewright.models.hub.hf_network import Transformer, TransformerSpec, build_transformer, describe_transformer
 from tunewright.models.hub.purposes import CAUSAL_LM, IMAGE_CLASSIFICATION
 from tunewright.tasks.image.explain import on_patches
-from tunewright.tasks.modalities import questions
 
 PLANTED = 20
 
@@ -327,12 +326,12 @@ def test_other_weights_are_explained_otherwise(kind: str, method: str, request: 
         request.getfixturevalue(kind)[:2] if kind == "texts" else (request.getfixturevalue(kind)[0], "digits")
     )
     model = load_model(folder)
-    (piece, *_) = given_pieces(str(examples), model.preprocessor.inputs, Rejects())
+    (piece, *_) = read_input(str(examples), model.preprocessor, Rejects())
     table = piece.table.slice(0, 8)
 
     def scores(one: Model) -> list[np.ndarray]:
         preprocessor = replace(one.preprocessor, inputs=piece.inputs)
-        asked = questions(one.network.eval(), preprocessor, table, None)
+        asked = [preprocessor.question(one.network.eval(), table.slice(row, 1), None) for row in range(table.num_rows)]
         return [METHODS[method](question.explained, 0).scores for question in asked]
 
     learned = scores(model)

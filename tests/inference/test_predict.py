@@ -16,10 +16,11 @@ import pytest
 
 import tunewright
 from tiny import texts, tiny_bert
+from tunewright.commands.predict import print_predictions
 from tunewright.console import silent
 from tunewright.errors import DataError
 from tunewright.inference import read_input as given
-from tunewright.inference.model import Model, load_model, print_predictions
+from tunewright.inference.model import Model, load_model
 from tunewright.run_recipe import run
 
 
@@ -197,7 +198,7 @@ def test_memory_stays_flat_and_results_come_as_they_are_ready(
 ) -> None:
     """Lines are taken in pieces: the first results are there before the rest of the input is."""
     monkeypatch.setattr(given, "LINES", 4)
-    monkeypatch.setattr(given, "PIECE", 50)
+    monkeypatch.setattr(given, "ROWS", 50)
     model = load_model(of_texts)
     read = 0
 
@@ -209,12 +210,9 @@ def test_memory_stays_flat_and_results_come_as_they_are_ready(
 
     from tunewright.data.manifest import Rejects
 
-    pieces = given._from_lines(lines(), model.preprocessor.inputs, Rejects())
+    pieces = given._from_lines(lines(), model.preprocessor.request, Rejects())
     assert len(next(pieces).names) == 4 and read == 4
-    sizes = [
-        len(piece.names)
-        for piece in given.given_pieces(str(place / "texts.jsonl"), model.preprocessor.inputs, Rejects())
-    ]
+    sizes = [len(piece.names) for piece in given.read_input(str(place / "texts.jsonl"), model.preprocessor, Rejects())]
     assert sizes == [50, 50, 20]
     assert isinstance(model, Model)
 

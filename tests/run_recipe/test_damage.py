@@ -30,10 +30,10 @@ from tunewright.checksums import CHECKSUMS
 from tunewright.commands.compare import compare_runs
 from tunewright.commands.evaluate import evaluate_run
 from tunewright.commands.export import export
+from tunewright.commands.predict import print_predictions
 from tunewright.console import silent
 from tunewright.errors import ArtifactError, TunewrightError
 from tunewright.files import refusal, sha256_file, write_record
-from tunewright.inference.model import print_predictions
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer
 from tunewright.models.hub.purposes import CAUSAL_LM
 from tunewright.models.language.new_encoder import Gpt

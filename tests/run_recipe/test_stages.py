@@ -274,7 +274,7 @@ def test_predict_pictures_and_tables(tmp_path: Path, capsys: pytest.CaptureFixtu
     import numpy as np
     from PIL import Image
 
-    from tunewright.inference.model import print_predictions
+    from tunewright.commands.predict import print_predictions
 
     result = carry_out(
         tmp_path,
@@ -363,7 +363,7 @@ def test_init_writes_a_recipe_that_runs(tmp_path: Path, task: str) -> None:
     path = tmp_path / "recipe.yaml"
     assert "next:" in write_recipe(task, source, path)
     changes = ["train.epochs=1", "eval.resamples=100"]
-    if get_task(task).needs_trained_model:
+    if get_task(task).network.needs_trained_model:
         changes.append(f"model.weights={json.dumps(_that_talks(tmp_path))}")
     assert load_recipe(path, changes, defaults=task_defaults).task == task
     assert run(path, overrides=changes, runs=tmp_path / "runs", screen=silent()).report is not None

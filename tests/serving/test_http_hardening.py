@@ -32,9 +32,10 @@ from fastapi.testclient import TestClient
 from starlette.types import ASGIApp
 
 from small_recipes import train_model
+from tunewright.commands.predict import print_predictions
 from tunewright.console import silent
 from tunewright.errors import DataError, UserError
-from tunewright.inference.model import Model, load_model, print_predictions
+from tunewright.inference.model import Model, load_model
 from tunewright.limits import LIMITS, SHOWN_FILE
 from tunewright.serving.app import make_app
 from tunewright.serving.batching import Batcher

@@ -33,7 +33,6 @@ from tunewright.serving.app import Reading, make_app
 from tunewright.serving.batching import Batcher
 from tunewright.serving.limits import Limits
 from tunewright.serving.start import serve
-from tunewright.tasks.image.request import picture_pieces
 
 KINDS = ("pictures", "rows", "texts", "talk", "factors", "conformer", "hidden")
 
@@ -245,7 +244,7 @@ def test_requests_to_one_model_go_together(models: dict[str, Path]) -> None:
 
 def test_pictures_of_one_size_go_together(models: dict[str, Path]) -> None:
     model = load_model(models["pictures"])
-    pieces = [next(iter(picture_pieces([(1, picture(size))], model.preprocessor.inputs, None))) for size in (8, 20)]
+    pieces = [model.preprocessor.request.content(picture(size)) for size in (8, 20)]
     first, second = (Reading(model, piece.inputs) for piece in pieces)
     assert first == second
     sizes: list[int] = []

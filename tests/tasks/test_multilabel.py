@@ -34,7 +34,7 @@ from tunewright.inference.model import load_model, predict
 from tunewright.recipe.schema import Data, Train
 from tunewright.report.page import write_report
 from tunewright.run_recipe import run
-from tunewright.tasks.base.targets import TargetEncoder, fit_target
+from tunewright.tasks.base.targets import LABELS, LabelsTarget
 from tunewright.training.objectives.registry import build_objective
 from tunewright.training.objectives.supervised import binary_cross_entropy
 
@@ -159,7 +159,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path, content: str, data: dict[s
 def test_one_label_everywhere_is_too_few(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("text,tags\n" + "a,one|one\nb,\n" * 20)
     with pytest.raises(DataError, match="has 1 class"):
-        fit_target(read(tmp_path / "t.csv"))
+        LABELS.fit(read(tmp_path / "t.csv"), None)
 
 
 def test_lists_are_no_target_of_other_tasks(tmp_path: Path) -> None:
@@ -170,14 +170,14 @@ def test_lists_are_no_target_of_other_tasks(tmp_path: Path) -> None:
 
 
 def test_the_target_as_a_matrix_and_an_unknown_label() -> None:
-    encoder = TargetEncoder(column="tags", classes=["a", "b", "c"], several=True)
+    encoder = LabelsTarget(column="tags", classes=["a", "b", "c"])
     lists = pa.chunked_array([pa.array([["c", "a"], []]), pa.array([["b"]])])
     table = pa.table({"tags": lists, "_row": [7, 8, 9]})
     assert encoder.encode(table).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
     assert encoder.encode(table.slice(1, 1)).tolist() == [[0, 0, 0]]
     assert label_matrix(lists, ["b"]).tolist() == [[0], [0], [1]]
     with pytest.raises(DataError, match="row 9") as caught:
-        TargetEncoder(column="tags", classes=["a", "c"], several=True).encode(table)
+        LabelsTarget(column="tags", classes=["a", "c"]).encode(table)
     assert caught.value.found == "b"
 
 

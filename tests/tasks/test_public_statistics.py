@@ -19,7 +19,7 @@ from tunewright.recipe.loading import recipe_from_dict
 from tunewright.recipe.schema import Data, Recipe
 from tunewright.run_recipe import RunResult, run
 from tunewright.tasks.base.public_statistics import held_by_one
-from tunewright.tasks.base.targets import fit_target
+from tunewright.tasks.base.targets import CATEGORY, NUMBER
 from tunewright.tasks.recommendation.categorical_encoder import fit_fields
 from tunewright.tasks.registry import get_task, task_defaults
 from tunewright.tasks.table.encoder import fit_rows
@@ -112,8 +112,7 @@ def test_the_model_does_not_depend_on_the_rows_statistics(tmp_path: Path) -> Non
         (folder / "rows.csv").write_text("\n".join(["who,a,city,y", *lines]))
         loaded = loaded_of(recipe(public=PUBLIC))
         prepared = prepare_data(loaded, folder, silent())
-        target = fit_target(prepared, loaded)
-        assert target is not None
+        target = CATEGORY.fit(prepared, loaded)
         found.append(json.dumps([fit_rows(prepared, loaded, None, None).to_json(), target.to_json()]))
     assert found[0] == found[1]
 
@@ -164,8 +163,8 @@ def test_a_regression_takes_its_scale_from_public_values(tmp_path: Path) -> None
     given = {**recipe(public={"a": {"mean": 2, "std": 4}}), "task": "tabular-regression"}
     given["data"] = {**given["data"], "target": "a", "input": ["city"]}
     loaded = loaded_of(given)
-    target = fit_target(prepare_data(loaded, tmp_path, silent()), loaded)
-    assert target is not None and (target.mean, target.std) == (2.0, 4.0)
+    target = NUMBER.fit(prepare_data(loaded, tmp_path, silent()), loaded)
+    assert (target.mean, target.std) == (2.0, 4.0)
 
 
 def test_fields_take_bins_and_categories_from_public_values(tmp_path: Path) -> None:
@@ -205,18 +204,18 @@ def test_each_encoder_names_what_it_was_fitted_to(tmp_path: Path) -> None:
     from tunewright.pipeline.stage import recipe_backbone
 
     task = get_task(loaded.task)
-    encoder = task.fit_inputs(prepared, loaded, recipe_backbone(loaded, tmp_path), None)
+    encoder = task.inputs.fit(prepared, loaded, recipe_backbone(loaded, tmp_path), None)
     (found,) = encoder.statistics(prepared, None)
     assert (found.column, found.kind, found.count) == ("text", "vocabulary", len(encoder.tokenizer))  # pyright: ignore
     # One that comes with a model, or is given as public, was trained on nothing of these rows.
     encoder.write(tmp_path / "model")
     public = loaded_of({**given, "privacy": {"epsilon": 3, "public": {"text": {"tokenizer": "model"}}}})
-    other = task.fit_inputs(prepare_data(public, tmp_path, silent()), public, recipe_backbone(public, tmp_path), None)
+    other = task.inputs.fit(prepare_data(public, tmp_path, silent()), public, recipe_backbone(public, tmp_path), None)
     assert other.statistics(prepared, None) == []
     wrong = loaded_of({**given, "privacy": {"epsilon": 3, "public": {"text": {"tokenizer": "nowhere"}}}})
     with pytest.raises(RecipeError, match="no tokenizer"):
-        task.fit_inputs(prepared, wrong, recipe_backbone(wrong, tmp_path), None)
-    assert task.load_inputs(encoder.to_json(), tmp_path / "model").statistics(prepared, None) == []
+        task.inputs.fit(prepared, wrong, recipe_backbone(wrong, tmp_path), None)
+    assert task.inputs.load(encoder.to_json(), tmp_path / "model").statistics(prepared, None) == []
 
 
 def test_a_recommender_keeps_its_rows_and_is_refused(tmp_path: Path) -> None:

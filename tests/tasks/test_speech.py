@@ -17,6 +17,7 @@ from transformers.audio_utils import mel_filter_bank, spectrogram, window_functi
 
 from tones import speak
 from tunewright import load_model
+from tunewright.commands.predict import print_predictions
 from tunewright.console import silent
 from tunewright.data.audio.augmentation import build_sound_changes
 from tunewright.data.audio.decode import RATE, read_audio
@@ -39,7 +40,6 @@ from tunewright.data.checks.table import check
 from tunewright.data.prepare.prepare import prepare
 from tunewright.errors import DataError, RecipeError
 from tunewright.evaluation.metrics import METRICS
-from tunewright.inference.model import print_predictions
 from tunewright.models.speech.base import Recogniser, SpeechSpec
 from tunewright.models.speech.registry import build_speech, describe_speech
 from tunewright.models.speech.whisper import Whisper

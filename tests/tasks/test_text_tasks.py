@@ -14,10 +14,11 @@ import torch
 from tiny import WORDS, tiny_bert
 from tunewright.commands.data import check_data
 from tunewright.commands.init import write_recipe
+from tunewright.commands.predict import print_predictions
 from tunewright.console import silent
 from tunewright.data.prepare.prepare import prepare
 from tunewright.errors import DataError
-from tunewright.inference.model import load_model, predict, print_predictions
+from tunewright.inference.model import load_model, predict
 from tunewright.models.saved_model import load_network
 from tunewright.recipe.loading import recipe_from_dict
 from tunewright.recipe.schema import Data

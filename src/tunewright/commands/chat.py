@@ -13,6 +13,7 @@ from tunewright.inference.model import load_model
 from tunewright.models.hub.generate import generate
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.tasks.language_model.encoder import CausalTextEncoder
+from tunewright.tasks.language_model.writer import language_model
 
 # An incomplete character of several bytes is decoded to this.
 UNFINISHED = "\ufffd"
@@ -45,14 +46,15 @@ def chat(
         ArtifactError: it is not a language model.
     """
     model = load_model(folder)
-    network, encoder = model.network, model.preprocessor.inputs
-    if not isinstance(network, Transformer) or not isinstance(encoder, CausalTextEncoder):
+    writer = language_model(model.network, model.preprocessor)
+    if writer is None:
         raise ArtifactError(
             f"a model for {model.preprocessor.task.name} does not generate text",
             file=folder,
             expected="a language model",
             fix="use `tunewright predict` with it",
         )
+    network, encoder = writer.network, writer.encoder
     talks = encoder.tokenizer.chat_template is not None
     turns: list[dict[str, str]] = []
     for line in asked() if lines is None else lines:

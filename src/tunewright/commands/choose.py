@@ -132,7 +132,7 @@ def choose(
             expected="a recipe without privacy",
             fix="choose on public data of the same kind (data.source=…), then train privately",
         )
-    sample = sample or (SAMPLE if task.evaluation is None else ZERO_SHOT_SAMPLE)
+    sample = sample or (SAMPLE if task.evaluation.by_batch else ZERO_SHOT_SAMPLE)
     machine = planned_machine(None, screen) if planned else None
     language = _language(found[0], base) if task.purpose is not None and not task.purpose.reads_images else None
     past = past_scores(runs, task.name)
@@ -150,7 +150,7 @@ def choose(
     if as_json:
         sys.stdout.write(json.dumps([entry.to_json() for entry in ranked], indent=2, ensure_ascii=False) + "\n")
     else:
-        _show(ranked, metric.name, screen, language, by_features=task.evaluation is None)
+        _show(ranked, metric.name, screen, language, by_features=task.evaluation.by_batch)
     return ranked
 
 

@@ -15,11 +15,8 @@ from tunewright.data.text.presidio import presidio
 from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.read_recipe import read_recipe
 from tunewright.pipeline.stage import recipe_backbone
-from tunewright.pipeline.summary.show_conversation import show_first
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import stage_recipes
-from tunewright.tasks.language_model.chat_encoder import SupervisedChatEncoder, load_chat
-from tunewright.tasks.language_model.preference_encoder import PreferenceEncoder, load_preferences
 from tunewright.tasks.registry import get_task
 
 
@@ -50,22 +47,9 @@ def check_data(
         screen.info(f"{name}: {stage.data.source}")
         for finding in findings:
             _show(finding, screen)
-        if get_task(stage.task).load_inputs in (load_chat, load_preferences):
-            _check_conversations(prepared, stage, base, screen)
-
-
-def _check_conversations(prepared: Prepared, stage: Recipe, base: Path, screen: Console) -> None:
-    """Render every training conversation, or pair of answers, with the template, and show the first.
-
-    Raises:
-        DataError: a conversation does not fit the template or the context.
-    """
-    encoder = get_task(stage.task).fit_inputs(prepared, stage, recipe_backbone(stage, base), None)
-    assert isinstance(encoder, SupervisedChatEncoder | PreferenceEncoder)
-    examples = encoder.examples(prepared.table("train"), None)
-    count = prepared.rows("train")
-    screen.info(f"· {count:,} training rows ({encoder.shape}) fit the template and the context")
-    show_first(encoder, examples, screen)
+        inputs = get_task(stage.task).inputs
+        if inputs.preview is not None:
+            inputs.preview(inputs.fit(prepared, stage, recipe_backbone(stage, base), None), prepared, screen)
 
 
 def prepare_to(

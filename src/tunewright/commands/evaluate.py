@@ -60,7 +60,7 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Console | None =
             place = run.stage_folder(stage.name, replica=replica)
             prepared = prepare_data(stage.recipe, base, screen)
             # Only such tasks also evaluate the model that the stage started from.
-            looks_back = get_task(stage.recipe.task).evaluation is not None
+            looks_back = get_task(stage.recipe.task).evaluation.compares_with_start
             backbone = recipe_backbone(stage.recipe, base) if looks_back else None
             job = StageJob(
                 stage=seeded,

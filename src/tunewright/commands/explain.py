@@ -16,8 +16,8 @@ from tunewright.errors import RecipeError, UserError
 from tunewright.evaluation.attribution import METHODS, VIEWS
 from tunewright.explaining.influence import learned_from, show_influence, show_suspects
 from tunewright.files import write_atomic
-from tunewright.inference.model import left_out, load_model
-from tunewright.inference.read_input import given_pieces
+from tunewright.inference.model import load_model, skipped_lines
+from tunewright.inference.read_input import read_input
 from tunewright.pipeline.results.explanations import Explanation, explain_rows
 from tunewright.report.explanation import explanation_page
 from tunewright.report.translations import Words, report_language
@@ -67,7 +67,7 @@ def explain(
     for example in examples:
         rejects = Rejects()
         left = rows
-        for piece in given_pieces(example, model.preprocessor.inputs, rejects):
+        for piece in read_input(example, model.preprocessor, rejects):
             preprocessor = replace(model.preprocessor, inputs=piece.inputs)
             table = piece.table.slice(0, left)
             asked = explain_rows(
@@ -84,7 +84,7 @@ def explain(
                 if piece.table.num_rows > table.num_rows:
                     screen.info(f"{example}: only the first {rows:,} rows are explained; --rows asks for more")
                 break
-        for line in left_out(rejects):
+        for line in skipped_lines(rejects):
             screen.warning(line)
     if html is not None:
         write_atomic(html, explanation_page(words, folder.name, [one.on_page() for one in found]))

@@ -32,8 +32,8 @@ from tunewright.data.manifest import Rejects
 from tunewright.errors import ArtifactError, DataError, RecipeError, RunFailed, UserError
 from tunewright.evaluation.metrics import METRICS
 from tunewright.files import put_in_place, sweep, write_json
-from tunewright.inference.model import left_out
-from tunewright.inference.read_input import given_pieces
+from tunewright.inference.model import skipped_lines
+from tunewright.inference.read_input import read_input
 from tunewright.models.core.network import Network, SequentialNetwork
 from tunewright.models.exchange.gguf_file import ORIGIN, read_gguf, write_gguf
 from tunewright.models.exchange.keras_file import applied, write_keras
@@ -42,12 +42,10 @@ from tunewright.models.hub.hf_files import merged
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.language.gpt import is_plain
 from tunewright.models.speech.onnx_gru import translations
-from tunewright.models.speech.whisper import Whisper
 from tunewright.pipeline.results.provenance import provenance
 from tunewright.pipeline.stage import load_origin
-from tunewright.tasks.base.export_case import Free, Named, Trial
+from tunewright.tasks.base.export_case import Free, Graph, Named, Trial
 from tunewright.tasks.base.task import Preprocessor
-from tunewright.tasks.modalities import handed_on
 
 Form = Literal["onnx", "int8", "torch", "gguf", "keras"]
 FILES: dict[str, str] = {
@@ -57,6 +55,8 @@ FILES: dict[str, str] = {
     "gguf": "model.gguf",
     "keras": "model.keras",
 }
+# The formats that may be several graphs, each with a file of its own.
+GRAPHS = ("onnx", "int8")
 # Rows of the verification, and its batch size.
 TRIED, AT_ONCE = 256, 8
 # Passes whose median is the latency.
@@ -115,19 +115,21 @@ def export(
     out = out or folder.parent / "export"
     path = out / FILES[chosen]
     origin = load_origin(folder)
-    files = (path, _ear(path)) if isinstance(origin.network, Whisper) else (path,)
+    network = (
+        merged(origin.network) if isinstance(origin.network, Transformer) and origin.network.adapted else origin.network
+    )
+    _make_plain(network)
+    trial = origin.preprocessor.task.inputs.export_case(
+        network, origin.preprocessor, _rows(folder, origin.preprocessor, data, screen)
+    )
+    trial = replace(trial, origin=folder_hash(folder))
+    files = [path] if chosen not in GRAPHS else [_file_of(graph, path) for graph in trial.graphs]
     proof = out / f"{chosen}.export.json"
     # export.json without one of its files: the export was killed, and is repeated.
     interrupted = proof.exists() and not all(file.exists() for file in files)
     for file in files:
         if file.exists() and not interrupted:
             raise UserError("the file already exists", file=file, fix="name another folder with --out, or delete it")
-    network = (
-        merged(origin.network) if isinstance(origin.network, Transformer) and origin.network.adapted else origin.network
-    )
-    _make_plain(network)
-    trial = handed_on(network, origin.preprocessor, _rows(folder, origin.preprocessor, data, screen))
-    trial = replace(trial, origin=folder_hash(folder))
     if trial.count < 2:
         raise UserError("the verification needs at least two rows", found=f"{trial.count} rows", fix="--data MORE.csv")
     out.mkdir(parents=True, exist_ok=True)
@@ -196,9 +198,11 @@ def _rows(folder: Path, preprocessor: Preprocessor, data: str | None, screen: Co
     """Return real rows for the verification."""
     if data is not None:
         rejects = Rejects()
-        tables = [piece.table for piece in given_pieces(data, preprocessor.inputs, rejects)]
+        tables = [piece.table for piece in read_input(data, preprocessor, rejects)]
         if not tables:
-            raise DataError("no row can be read", file=data, found="; ".join(left_out(rejects)), fix="check the file")
+            raise DataError(
+                "no row can be read", file=data, found="; ".join(skipped_lines(rejects)), fix="check the file"
+            )
         return pa.concat_tables(tables).slice(0, TRIED)
     prepared = provenance(folder).data()
     split = prepared.measured_split
@@ -229,23 +233,21 @@ def _int8(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
 def _graphs(
     trial: Trial, path: Path, write: Callable[[nn.Module, Named, Free, Path], None]
 ) -> Callable[[Named], Tensor]:
-    """Write one file for the whole network; for Whisper an encoder, run once per recording, and a decoder, run once per token."""
-    network, inputs, free = trial.module.network, trial.longest, trial.free
-    if not isinstance(network, Whisper):
-        write(trial.module, inputs, free, path)
-        _stamp(path, trial)
-        return _runtime(path)
-    sound = {name: inputs[name] for name in ("features", "lengths")}
-    with torch.no_grad():
-        text = {"tokens": inputs["tokens"], "heard": network.heard(sound)}
-    ear = _ear(path)
-    hearing = _Part(network, lambda features, lengths: network.heard({"features": features, "lengths": lengths}))
-    write(hearing, sound, {name: free[name] for name in sound}, ear)
-    write(_Part(network, network.following), text, {"tokens": free["tokens"], "heard": [0]}, path)
-    for file in (ear, path):
+    """Write one file, or several that run one after the other, such as an encoder and a decoder."""
+    sessions: list[tuple[Graph, Callable[[Named], Tensor]]] = []
+    for graph in trial.graphs:
+        file = _file_of(graph, path)
+        write(graph.module, graph.inputs, graph.free, file)
         _stamp(file, trial)
-    hears, writes = _runtime(ear), _runtime(path)
-    return lambda given: writes({"tokens": given["tokens"], "heard": hears(given)})
+        sessions.append((graph, _runtime(file)))
+
+    def run(given: Named) -> Tensor:
+        known = dict(given)
+        for graph, session in sessions:
+            known[graph.output] = session({name: known[name] for name in graph.inputs})
+        return known[sessions[-1][0].output]
+
+    return run
 
 
 def _stamp(path: Path, trial: Trial) -> None:
@@ -262,20 +264,9 @@ def _facts(trial: Trial) -> dict[str, str]:
     return {} if trial.origin is None else {ORIGIN: trial.origin}
 
 
-def _ear(path: Path) -> Path:
-    """Return the path of the encoder file, next to the decoder's."""
-    return path.with_name(f"encoder{path.name.removeprefix('model')}")
-
-
-class _Part(nn.Module):
-    """Compute a part of a network, with its inputs as one list."""
-
-    def __init__(self, network: nn.Module, compute: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.network, self.compute = network, compute
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.compute(*inputs)
+def _file_of(graph: Graph, path: Path) -> Path:
+    """Return the path of a graph's file, next to the main one."""
+    return path.with_name(f"{graph.stem}{path.name.removeprefix('model')}")
 
 
 def _graph(module: nn.Module, inputs: Named, free: Free, path: Path) -> None:
@@ -460,7 +451,7 @@ def _metric(
     trial: Trial, preprocessor: Preprocessor, before: list[Tensor], after: list[Tensor]
 ) -> dict[str, Any] | None:
     """Return the task's first metric on the verified rows, of the model and of the exported file."""
-    target = preprocessor.target
+    target = preprocessor.column_target
     if target is None or trial.target is None:
         return None
     metric = METRICS[preprocessor.task.metrics[0]]

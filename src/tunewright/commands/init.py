@@ -39,7 +39,7 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
         )
     if source is None:
         # Labelled texts can be used without their labels, too.
-        wanted = (task, "text-classification") if chosen.target_kind is None else (task,)
+        wanted = (task, "text-classification") if chosen.target is None else (task,)
         source = next((name for kind in wanted for name, s in SAMPLE_SETS.items() if s.task == kind), None)
     if source is None:
         raise UserError(
@@ -52,7 +52,7 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
     data = Data(
         source=source,
         split=Split(**usual.get("split", {})),
-        labelled=chosen.target_kind is not None,
+        labelled=chosen.target is not None,
         format=usual.get("format"),
     )
     prepared = prepare(data, seed=0, target_kind=chosen.target_kind, base=Path("."))
@@ -70,10 +70,10 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
         classes=classes,
         inputs=_inputs(manifest),
         # The columns of conversations and interactions are found by their names.
-        name_columns=chosen.kind not in ("answers", "preferences", "ranking", "transcripts")
+        name_columns=not chosen.inputs.finds_columns
         and manifest.format not in ("images", "idx", "npz", "sample", "text"),
         model=json.dumps(
-            {"weights": A_MODEL} if chosen.needs_trained_model else chosen.default_model, ensure_ascii=False
+            {"weights": A_MODEL} if chosen.network.needs_trained_model else chosen.network.default, ensure_ascii=False
         ),
         train=chosen.defaults.get("train", {}),
         metrics=list(chosen.metrics),
@@ -82,7 +82,7 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
     )
     write_atomic(out, text)
     target = f", target {manifest.target!r} ({manifest.target_reason})" if manifest.target else ""
-    then = f"in it, replace {A_MODEL} by the model's folder\n" if chosen.needs_trained_model else ""
+    then = f"in it, replace {A_MODEL} by the model's folder\n" if chosen.network.needs_trained_model else ""
     return f"{out}: {manifest.used:,} rows{target}\n{then}next: tunewright data check {out}, then tunewright run {out}"
 
 

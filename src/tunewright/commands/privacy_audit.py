@@ -24,7 +24,6 @@ from tunewright.errors import RecipeError
 from tunewright.evaluation.membership import attack, audited_epsilon, exposure, likelihood_ratios
 from tunewright.models.core.network import Network, evaluating
 from tunewright.models.hub.generate import generate
-from tunewright.models.hub.hf_network import Transformer
 from tunewright.pipeline.build.objective import objective_of
 from tunewright.pipeline.results.provenance import Provenance, provenance
 from tunewright.pipeline.stage import load_origin
@@ -34,7 +33,8 @@ from tunewright.report.promises import promises
 from tunewright.report.translations import Words
 from tunewright.runs.folder import read_json
 from tunewright.tasks.base.task import Preprocessor
-from tunewright.tasks.language_model.encoder import CausalEncoder
+from tunewright.tasks.language_model.writer import language_model
+from tunewright.tasks.registry import get_task
 
 # The most rows of each kind to attack; one loss is computed for each.
 MOST = 2000
@@ -235,7 +235,7 @@ def _one_run(
 def _canaries(origin: Provenance, prepared: Prepared, count: int, seed: int, screen: Console) -> dict[str, Any]:
     """Train with made-up secrets among the texts, and measure the exposure of each."""
     column = prepared.manifest.input[0]
-    if origin.stage.recipe.task != "language-modeling":
+    if get_task(origin.stage.recipe.task).inputs.documents is None:
         raise RecipeError(
             "canaries are inserted among the texts of a language model", place="--canaries", found=origin.stage.recipe.task,
             expected="task: language-modeling", fix="omit --canaries",
@@ -276,21 +276,22 @@ def _extraction(
 ) -> dict[str, Any] | None:
     """Count the texts that greedy decoding reproduces verbatim, among training texts and held-out texts (Carlini et al.
     2023, "Quantifying memorization across neural language models", section 3)."""
-    encoder = preprocessor.inputs
-    if not isinstance(encoder, CausalEncoder) or not isinstance(network, Transformer):
+    writer = language_model(network, preprocessor)
+    documents = preprocessor.task.inputs.documents
+    if writer is None or documents is None:
         return None
     found: dict[str, Any] = {"prompt_tokens": PROMPT, "tokens": WORD_FOR_WORD}
     for split in ("train", other):
         table = _chosen(prepared, split, seed)
-        texts = [ids for ids in encoder.documents(table) if len(ids) > PROMPT + WORD_FOR_WORD][:TEXTS]
+        texts = [ids for ids in documents(writer.encoder, table) if len(ids) > PROMPT + WORD_FOR_WORD][:TEXTS]
         hits = 0
         for ids in texts:
             new = generate(
-                network,
+                writer.network,
                 ids[:PROMPT].tolist(),
                 end=set[int](),
                 most=WORD_FOR_WORD,
-                context=encoder.limit,
+                context=writer.encoder.limit,
                 temperature=0.0,
             )
             hits += list(new) == ids[PROMPT : PROMPT + WORD_FOR_WORD].tolist()

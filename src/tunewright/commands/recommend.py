@@ -9,7 +9,7 @@ import pyarrow as pa
 from tunewright.console import Console
 from tunewright.errors import ArtifactError
 from tunewright.inference.model import load_model
-from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder
+from tunewright.tasks.recommendation.interaction_encoder import recommender
 from tunewright.tasks.recommendation.ranking_evaluation import recommended
 
 
@@ -21,8 +21,8 @@ def recommend(folder: Path, user: str, count: int, screen: Console | None = None
     """
     screen = screen or Console()
     model = load_model(folder)
-    encoder = model.preprocessor.inputs
-    if not isinstance(encoder, InteractionEncoder):
+    encoder = recommender(model.preprocessor)
+    if encoder is None:
         raise ArtifactError(
             "this model does not recommend items",
             file=folder,

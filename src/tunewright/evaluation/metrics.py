@@ -14,24 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Literal
 
 import numpy as np
 
 from tunewright.errors import RecipeError
 from tunewright.plugins import Registry
 
-Kind = Literal[
-    "classification",
-    "multilabel",
-    "regression",
-    "tokens",
-    "next_tokens",
-    "answers",
-    "preferences",
-    "ranking",
-    "transcripts",
-]
+# What the outputs and targets of an evaluation are; a task and its metrics share it. Any text: other packages add kinds.
+Kind = str
 
 # Where the list of items begins among the outputs of a ranking, and how many lists are looked through for an interval.
 LISTED = 5

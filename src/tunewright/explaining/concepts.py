@@ -22,13 +22,12 @@ from tunewright.data.batches.sampler import of_all
 from tunewright.data.manifest import Rejects
 from tunewright.errors import ArtifactError, DataError, RecipeError
 from tunewright.evaluation.metrics import METRICS
-from tunewright.inference.model import Model, left_out, load_model
-from tunewright.inference.read_input import given_pieces
+from tunewright.inference.model import Model, load_model, skipped_lines
+from tunewright.inference.read_input import read_input
 from tunewright.models.core.layer_features import layer_means, layer_slopes, weighted_blocks
 from tunewright.models.core.network import evaluating
 from tunewright.pipeline.results.provenance import provenance
 from tunewright.random import mix, permutation
-from tunewright.tasks.base.explain import log_odds
 from tunewright.training.linear_probe import fit_logistic, held_out_logits
 
 # Rows of a concept: fewer say nothing, more are passed over.
@@ -83,7 +82,7 @@ def concepts(folder: Path, named: Sequence[str], *, seed: int = 0, screen: Conso
         UserError: a file is wrong or has too few rows, or the model's blocks or answers cannot be looked at so.
     """
     model = load_model(folder)
-    target, blocks = model.preprocessor.target, weighted_blocks(model.network)
+    target, blocks = model.preprocessor.column_target, weighted_blocks(model.network)
     if target is None or not blocks:
         raise ArtifactError(
             "concepts are looked for in the blocks of models of classes or numbers",
@@ -116,11 +115,11 @@ def _given(entry: str, model: Model) -> tuple[str, Examples]:
     if not (name and equals and file):
         raise RecipeError("a concept has a name and a file", place="--concept", found=entry, expected="NAME=FILE")
     rejects = Rejects()
-    piece = next(given_pieces(file, model.preprocessor.inputs, rejects), None)
+    piece = next(read_input(file, model.preprocessor, rejects), None)
     if piece is None or piece.table.num_rows < FEWEST:
         raise DataError(
             "so few rows say nothing of a concept", file=file, found=piece.table.num_rows if piece else 0, expected=f"{FEWEST} or more",
-            fix="; ".join(left_out(rejects)) or "add rows that share it",
+            fix="; ".join(skipped_lines(rejects)) or "add rows that share it",
         )  # fmt: skip
     return name, piece.inputs.examples(piece.table.slice(0, MOST), None)
 
@@ -134,17 +133,12 @@ def _means(model: Model, examples: Examples) -> list[np.ndarray]:
 
 def _slopes(model: Model, table: pa.Table, seed: int) -> Iterator[tuple[str, list[np.ndarray]]]:
     """For each class its name, and for each block how the log odds rise with the block's output [rows, F], on rows of the class."""
-    target = model.preprocessor.target
+    target = model.preprocessor.column_target
     assert target is not None
     order = permutation(seed, "followed", 0, table.num_rows)
     truth = target.truth(target.encode(table))[order]
-    if target.classes is None:
-        wanted = [(f"the predicted {target.column}", order[:ROWS], lambda found: found.reshape(-1) * target.std)]
-    else:
-        inside = truth.astype(bool).T if target.several else truth == np.arange(len(target.classes))[:, None]
-        common = np.argsort(-inside.sum(1), kind="stable")[:CLASSES]
-        wanted = [(target.classes[k], order[inside[k]][:ROWS], log_odds(target, int(k))) for k in common.tolist()]
-    for name, rows, f in wanted:
+    for name, there, f in target.followed(truth, CLASSES):
+        rows = order[there][:ROWS]
         if not len(rows):
             continue
         examples = model.preprocessor.inputs.examples(table.take(np.sort(rows)), None)

@@ -55,7 +55,7 @@ def learned_from(folder: Path, model: Model) -> Learned:
         ArtifactError: the folder stands in no run, the model has no classes, or does not end with a linear layer.
     """
     target = model.preprocessor.target
-    if target is None or target.classes is None or target.several:
+    if target is None or target.classes is None or not target.one_class:
         raise ArtifactError(
             "only classifiers are asked for their training rows", file=folder, expected="a model of classes"
         )

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from tunewright.data.manifest import Rejects
 from tunewright.data.source import ROW, with_rows
 from tunewright.errors import ArtifactError, DataError
-from tunewright.evaluation.metrics import Outcome
-from tunewright.evaluation.outputs import run_network
-from tunewright.inference.read_input import given_pieces
-from tunewright.inference.subtitles import subtitles
+from tunewright.inference.read_input import read_input
 from tunewright.models.core.network import Network
 from tunewright.models.saved_model import load_network
-from tunewright.tasks.base.task import InputEncoder, Preprocessor
-from tunewright.tasks.language_model.chat_encoder import ChatEncoder
+from tunewright.tasks.base.request import Request
+from tunewright.tasks.base.task import Preprocessor
 from tunewright.tasks.registry import load_preprocessor
-from tunewright.tasks.text.encoder import TokenEncoder
 
 # A table, texts, pairs of texts, or the name of something.
 Given = str | pa.Table | Sequence[str | Sequence[str]]
@@ -53,17 +46,17 @@ class Model:
         """
         if isinstance(data, str):
             rejects = Rejects()
-            found = [entry for entries in _predictions(self, data, rejects) for entry in entries]
-            for line in left_out(rejects):
+            found = [entry for entries in predictions(self, data, rejects) for entry in entries]
+            for line in skipped_lines(rejects):
                 warnings.warn(line, stacklevel=2)
             return found
-        table = data if isinstance(data, pa.Table) else _texts_table(data, self.preprocessor.inputs)
+        table = data if isinstance(data, pa.Table) else _texts_table(data, self.preprocessor.request)
         if table.num_rows == 0:
             return []
         if ROW not in table.column_names:
             table = with_rows(table, 1)
         try:
-            return self._predict(table)
+            return self.preprocessor.task.evaluation.predictions(self.network, self.preprocessor, table)
         except IndexError as error:
             if "out of range" not in str(error):
                 raise
@@ -73,34 +66,6 @@ class Model:
                 expected="files of one model: vocabulary and weights that belong together",
                 fix="restore the model's folder from a copy, or train again",
             ) from error
-
-    def _predict(self, table: pa.Table) -> list[dict[str, Any]]:
-        if (examination := self.preprocessor.task.evaluation) is not None:
-            return examination.predictions(self.network, self.preprocessor.inputs, table)
-        target = self.preprocessor.target
-        assert target is not None
-        outputs = target.decode(run_network(self.network, self.preprocessor.inputs.examples(table, None)))
-        _require_finite(outputs, table)
-        if target.classes is None:
-            return [{"prediction": float(value)} for value in outputs]
-        if target.several:
-            outcome = Outcome(outputs, np.zeros(outputs.shape))
-            return [
-                {
-                    "prediction": [target.classes[k] for k in np.flatnonzero(chosen)],
-                    "probabilities": dict(zip(target.classes, map(float, chances))),
-                }
-                for chosen, chances in zip(outcome.chosen, outcome.probabilities)
-            ]
-        outcome = Outcome(outputs, np.zeros(len(outputs), dtype=np.int64))
-        return [
-            {
-                "prediction": target.classes[index],
-                "confidence": float(chances[index]),
-                "probabilities": dict(zip(target.classes, map(float, chances))),
-            }
-            for index, chances in zip(outcome.predicted, outcome.probabilities)
-        ]
 
 
 def load_model(folder: Path | str) -> Model:
@@ -112,7 +77,7 @@ def load_model(folder: Path | str) -> Model:
     folder = Path(folder)
     saved = load_network(folder)
     preprocessor = load_preprocessor(saved)
-    if preprocessor.target is None and preprocessor.task.evaluation is None:
+    if not preprocessor.answers:
         raise ArtifactError(
             "this model was pretrained without labels: it has nothing to predict yet",
             file=folder,
@@ -128,76 +93,27 @@ def predict(model: Model | Path | str, data: Given | Path) -> list[dict[str, Any
     return ready.predict(str(data) if isinstance(data, Path) else data)
 
 
-def print_predictions(folder: Path, data: str, form: str = "json") -> None:
-    """One JSON object a line on standard output, piece by piece, or subtitles; what was left out goes to standard error.
-
-    Raises:
-        DataError: subtitles are wanted, and it is not one recording.
-    """
-    rejects = Rejects()
-    model = load_model(folder)
-    if form != "json":
-        entries = [entry for piece in _predictions(model, data, rejects) for entry in piece]
-        if len(entries) != 1 or "words" not in entries[0]:
-            raise DataError(
-                "subtitles belong to one recording",
-                file=data,
-                found=f"{len(entries):,} rows" if len(entries) != 1 else model.preprocessor.task.name,
-                expected="a sound file, and a model of speech",
-                fix="leave --as out",
-            )
-        sys.stdout.write(subtitles(entries[0]["words"], form))
-        return
-    for entries in _predictions(model, data, rejects):
-        for entry in entries:
-            sys.stdout.write(_line(entry))
-        sys.stdout.flush()
-    for line in left_out(rejects):
-        sys.stderr.write(f"note: {line}\n")
+def predictions(model: Model, data: str, rejects: Rejects) -> Iterator[list[dict[str, Any]]]:
+    """Yield the predictions for what was given, chunk by chunk; rows that cannot be read are counted in `rejects`."""
+    for chunk in read_input(data, model.preprocessor, rejects):
+        reading = replace(model, preprocessor=replace(model.preprocessor, inputs=chunk.inputs))
+        yield [{**name, **entry} for name, entry in zip(chunk.names, reading.predict(chunk.table), strict=True)]
 
 
-def _line(entry: dict[str, Any]) -> str:
-    """A prediction as a line of JSON, which has no NaN and no infinity."""
-    try:
-        return json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
-    except ValueError:
-        place = next((f"{name} {entry[name]}" for name in ("row", "file") if name in entry), None)
-        raise DataError("the prediction holds a number that is not finite", place=place, fix="remove the row") from None
-
-
-def left_out(rejects: Rejects) -> list[str]:
-    """A line for each reason."""
+def skipped_lines(rejects: Rejects) -> list[str]:
+    """Return a line for each reason why rows were skipped."""
     return [f"{entry.count} left out: {entry.reason}: {'; '.join(entry.examples)}" for entry in rejects.summary()]
 
 
-def _require_finite(outputs: np.ndarray, table: pa.Table) -> None:
-    good = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
-    if not good.all():
-        raise DataError(
-            "the network's output is not finite",
-            place=f"row {table[ROW][int(np.argmin(good))].as_py()}",
-            expected="an input like those that the network was trained on",
-            fix="correct the row, or remove it",
-        )
-
-
-def _predictions(model: Model, data: str, rejects: Rejects) -> Iterator[list[dict[str, Any]]]:
-    for piece in given_pieces(data, model.preprocessor.inputs, rejects):
-        reading = replace(model, preprocessor=replace(model.preprocessor, inputs=piece.inputs))
-        yield [{**name, **entry} for name, entry in zip(piece.names, reading.predict(piece.table), strict=True)]
-
-
-def _texts_table(texts: Sequence[str | Sequence[str]], inputs: InputEncoder) -> pa.Table:
-    """Texts, or pairs of them, as the table that the model reads.
+def _texts_table(texts: Sequence[str | Sequence[str]], request: Request[Any]) -> pa.Table:
+    """Return texts, or pairs of them, as the table that the model reads.
 
     Raises:
         DataError: the model reads no texts, or another number of them.
     """
-    columns = inputs.columns if isinstance(inputs, TokenEncoder) else []
-    if isinstance(inputs, ChatEncoder):
-        columns = ["prompt"]
-    rows = [[text] if isinstance(text, str) else list(text) for text in texts]
-    if not columns or any(len(row) != len(columns) for row in rows):
+    columns = request.columns
+    rows = [request.record(text if isinstance(text, str) else list(text)) for text in texts]
+    if not columns or None in rows:
         raise DataError(
             "the model does not read such texts",
             found=texts[0] if texts else "no texts",
@@ -208,4 +124,4 @@ def _texts_table(texts: Sequence[str | Sequence[str]], inputs: InputEncoder) -> 
             else f"pairs of texts ({', '.join(columns)})",
             fix="give it a pyarrow table with the columns that it was trained on",
         )
-    return pa.table({name: pa.array([row[index] for row in rows], pa.string()) for index, name in enumerate(columns)})
+    return pa.table({name: pa.array([row[name] for row in rows if row is not None], pa.string()) for name in columns})

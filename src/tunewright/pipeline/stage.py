@@ -62,8 +62,8 @@ def recipe_backbone(recipe: Recipe, base: Path) -> Backbone | None:
     """The backbone of the Transformers library that a stage's recipe, or else its task, names."""
     task = get_task(recipe.task)
     block = recipe.model
-    if block.backbone is None and block.layers is None and "backbone" in task.default_model:
-        block = Model(**task.default_model)
+    if block.backbone is None and block.layers is None and "backbone" in task.network.default:
+        block = Model(**task.network.default)
     if (new := new_backbone(block, base)) is not None:
         return new
     name = named_backbone(block)

@@ -26,7 +26,6 @@ from tunewright.evaluation.transferability import h_score, leep, logme, nearest,
 from tunewright.models.core.layer_features import layer_means
 from tunewright.models.core.network import evaluating
 from tunewright.pipeline.build.parts import StageParts
-from tunewright.pipeline.results.evaluate_stage import predict_split
 from tunewright.pipeline.stage import StageJob, load_origin
 from tunewright.pipeline.train.retrain import learned_from
 from tunewright.random import mix, permutation
@@ -68,9 +67,8 @@ def paired_outcomes(one: Measured, other: Measured) -> tuple[Outcome, Outcome]:
 
 def zero_training_metric(task: Task) -> Metric | None:
     """Return the metric that compares models before training for a task; None: there is no fair one."""
-    if task.evaluation is None:
-        return METRICS[task.metrics[0]] if task.target_kind is not None else None
-    return METRICS[task.evaluation.zero_shot[0]] if task.evaluation.zero_shot is not None else None
+    name = task.metrics[0] if task.evaluation.by_batch else task.evaluation.zero_shot
+    return None if name is None else METRICS[name]
 
 
 def sample_rows(prepared: Prepared, seed: int, rows: int) -> pa.Table:
@@ -81,23 +79,22 @@ def sample_rows(prepared: Prepared, seed: int, rows: int) -> pa.Table:
 
 def measure(parts: StageParts, origin: StartingModel | None, table: pa.Table) -> Measured:
     """Score a network on rows of its task."""
-    if parts.task.evaluation is not None:
+    if not parts.task.evaluation.by_batch:
         return _zero_shot(parts, table)
     return _by_features(parts, origin, table)
 
 
 def _zero_shot(parts: StageParts, table: pa.Table) -> Measured:
     evaluation, metric = parts.task.evaluation, zero_training_metric(parts.task)
-    assert evaluation is not None and evaluation.zero_shot is not None and metric is not None
-    _, measured = evaluation.zero_shot
-    outcome = Outcome(*measured(parts.network, parts.preprocessor.inputs, table))
+    assert metric is not None
+    outcome = Outcome(*evaluation.untrained(parts.network, parts.preprocessor, table))
     found = bootstrap([metric], outcome, resamples=RESAMPLES, seed=parts.recipe.seed)
     return Measured(outcome=outcome, probe=found[metric.name])
 
 
 def _by_features(parts: StageParts, origin: StartingModel | None, table: pa.Table) -> Measured:
     """Score a network by its features."""
-    recipe, target = parts.recipe, parts.preprocessor.target
+    recipe, target = parts.recipe, parts.preprocessor.column_target
     assert target is not None
     encoded = target.encode(table)
     examples = parts.preprocessor.inputs.examples(table, encoded)
@@ -114,7 +111,7 @@ def _by_features(parts: StageParts, origin: StartingModel | None, table: pa.Tabl
     truth = target.truth(encoded)
     metric = METRICS[parts.task.metrics[0]]
     with_one = np.concatenate([features, np.ones((len(features), 1))], 1)
-    if target.classes is not None and not target.several:
+    if target.one_class:
         matrix = one_hot(truth)
         logits = held_out_logits(features, truth, seed=recipe.seed)
         logits = np.zeros(matrix.shape) if logits is None else logits
@@ -128,7 +125,7 @@ def _by_features(parts: StageParts, origin: StartingModel | None, table: pa.Tabl
         outcome = Outcome(outputs - 0.5, truth) if target.several else Outcome(outputs[:, 0], truth)
         close = -float(((nearest(features, scaled, NEIGHBOURS) - scaled) ** 2).mean())
         matrix = scaled
-    classes = target.classes is not None and not target.several
+    classes = target.one_class
     return Measured(
         outcome=outcome,
         probe=bootstrap([metric], outcome, resamples=RESAMPLES, seed=recipe.seed)[metric.name],
@@ -159,11 +156,7 @@ def fine_tune_folds(job: StageJob, table: pa.Table, screen: Console) -> tuple[Ou
         rows = {"train": table.take(learned), "test": table.take(held)}
         with learned_from(job, rows, mix(job.recipe.seed, "choose", number) % 2**32) as again:
             tuned = load_origin(again.folder / "model")
-            if task.evaluation is None:
-                answers.append(predict_split(tuned.network, tuned.preprocessor, again.prepared, "test"))
-            else:
-                assert task.evaluation.zero_shot is not None
-                answers.append(task.evaluation.zero_shot[1](tuned.network, tuned.preprocessor.inputs, rows["test"]))
+            answers.append(task.evaluation.untrained(tuned.network, tuned.preprocessor, rows["test"]))
     outputs, target = (np.concatenate(parts) for parts in zip(*answers))
     outcome = Outcome(outputs, target)
     found = bootstrap([metric], outcome, resamples=RESAMPLES, seed=job.recipe.seed)

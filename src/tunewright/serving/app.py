@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from io import BytesIO
 from typing import Any
 
 import pyarrow as pa
@@ -19,12 +18,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
-from tunewright.data.audio.decode import sound_size
 from tunewright.data.manifest import Rejects
 from tunewright.data.source import ROW
 from tunewright.errors import UserError
 from tunewright.inference.model import Model
-from tunewright.inference.read_input import rows_table
 from tunewright.serving.batching import Batcher
 from tunewright.serving.docs_page import docs_page
 from tunewright.serving.guard import Guard
@@ -33,21 +30,11 @@ from tunewright.serving.model_page import SCRIPT, try_page
 from tunewright.serving.openai_api import Worker, add_openai
 from tunewright.serving.same_origin import SameOrigin, page_response
 from tunewright.serving.strict_json import parse_json
-from tunewright.tasks.image.encoder import PixelEncoder
-from tunewright.tasks.image.request import picture_pieces
-from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder
-from tunewright.tasks.speech.encoder import SpeechEncoder
-from tunewright.tasks.speech.request import sound_piece
-from tunewright.tasks.text.encoder import TokenEncoder
+from tunewright.tasks.base.request import Request as Asked
 
 # Requests without these may be answered to anybody.
 OPEN = ("/", "/health", "/ready")
 JSON = "application/json"
-PICTURES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
-SOUNDS = (
-    "audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave", "audio/flac", "audio/x-flac", "audio/ogg", "video/ogg",
-    "audio/mpeg", "audio/mp3",
-)  # fmt: skip
 
 
 def make_app(model: Model, *, name: str, token: str | None = None, limits: Limits | None = None) -> FastAPI:
@@ -102,7 +89,7 @@ def make_app(model: Model, *, name: str, token: str | None = None, limits: Limit
     @app.post("/predict", openapi_extra=_body_of(model))
     async def predict(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         """Predict for rows, texts, an image or a recording."""
-        _require_type(request, _types(kind_of(model)))
+        _require_type(request, model.preprocessor.request.media_types or (JSON,))
         table, reading, left_out = await asyncio.to_thread(_table, model, await request.body(), limits)
         answers = await _waited(batcher.submit(table, reading), limits)
         found = {"predictions": answers} | ({"left_out": left_out} if left_out else {})
@@ -124,7 +111,7 @@ def _add_pages(app: FastAPI, model: Model, name: str) -> None:
 
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
-        return page_response(try_page(name, kind_of(model)), SCRIPT)
+        return page_response(try_page(name, model.preprocessor.request.kind), SCRIPT)
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
@@ -198,29 +185,12 @@ def _require_type(request: Request, types: tuple[str, ...]) -> None:
         )
 
 
-def _types(kind: str) -> tuple[str, ...]:
-    """Return the Content-Types that /predict accepts."""
-    return {"picture": PICTURES, "sound": SOUNDS}.get(kind, (JSON,))
-
-
 def _written(found: dict[str, Any]) -> bytes:
     """Return the JSON of an answer; NaN and infinity are errors."""
     try:
         return json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
     except ValueError:
         raise Refused(500, "the model's output is not finite", "send smaller numbers") from None
-
-
-def kind_of(model: Model) -> str:
-    """Return the kind of the page: picture, sound, user, chat, text or rows."""
-    inputs = model.preprocessor.inputs
-    if isinstance(inputs, PixelEncoder):
-        return "picture"
-    if isinstance(inputs, SpeechEncoder):
-        return "sound"
-    if isinstance(inputs, InteractionEncoder):
-        return "user"
-    return "text" if isinstance(inputs, TokenEncoder) else "rows"
 
 
 async def _waited(answer: Future[list[dict[str, Any]]], limits: Limits) -> list[dict[str, Any]]:
@@ -240,20 +210,14 @@ def _table(
     model: Model, body: bytes, limits: Limits
 ) -> tuple[pa.Table, Callable[[pa.Table], list[dict[str, Any]]], list[str]]:
     """Return the rows of a request, the function that answers them, and the skipped rows."""
-    inputs = model.preprocessor.inputs
-    if isinstance(inputs, PixelEncoder):
+    request = model.preprocessor.request
+    if request.media_types:
+        _require_short(request, body, limits)
         try:
-            (piece,) = picture_pieces([(1, body)], inputs, None)
+            chunk = request.content(body)
         except UserError as error:
-            raise Refused.because(error, "send a PNG or JPEG") from None
-        return piece.table, Reading(model, piece.inputs), []
-    if isinstance(inputs, SpeechEncoder):
-        _require_short(body, limits)
-        try:
-            piece = sound_piece("the recording", inputs, body)
-        except UserError as error:
-            raise Refused.because(error, "send WAV, FLAC, OGG or MP3") from None
-        return piece.table, model.predict, []
+            raise Refused.because(error, f"send {request.formats}") from None
+        return chunk.table, Reading(model, chunk.inputs), []
     return _rows(model, body, limits)
 
 
@@ -268,11 +232,11 @@ class Reading:
         return replace(self.model, preprocessor=replace(self.model.preprocessor, inputs=self.inputs)).predict(table)
 
 
-def _require_short(body: bytes, limits: Limits) -> None:
+def _require_short(request: Asked[Any], body: bytes, limits: Limits) -> None:
     try:
-        seconds, samples = sound_size(BytesIO(body))
+        seconds, samples = request.duration(body)
     except ValueError as error:
-        raise Refused(422, f"{error}", "send WAV, FLAC, OGG or MP3") from None
+        raise Refused(422, f"{error}", f"send {request.formats}") from None
     if seconds > limits.seconds_of_sound:
         raise Refused(413, f"the recording is longer than {limits.seconds_of_sound:g} s", "send shorter ones")
     if samples > limits.samples:
@@ -294,7 +258,7 @@ def _rows(
     _require_small([record for _, record in records], limits)
     rejects = Rejects()
     try:
-        table = rows_table(records, model.preprocessor.inputs, rejects)
+        table = model.preprocessor.request.table(records, rejects)
     except UserError as error:
         raise Refused.because(error) from None
     except (ValueError, TypeError, KeyError, OverflowError, pa.ArrowException) as error:
@@ -328,32 +292,27 @@ def _require_small(records: list[dict[str, Any]], limits: Limits) -> None:
 
 def _record(entry: Any, model: Model, number: int) -> dict[str, Any]:
     """Return one row. Only the content of the request itself is read."""
-    inputs = model.preprocessor.inputs
+    request = model.preprocessor.request
     if isinstance(entry, dict) and entry and all(isinstance(key, str) for key in entry):
         return {key: value for key, value in entry.items() if key != ROW}
-    if isinstance(inputs, InteractionEncoder) and isinstance(entry, str | int):
-        return {inputs.user: str(entry)}
-    if isinstance(inputs, TokenEncoder):
-        columns = getattr(inputs, "prompts", None) or (["prompt"] if hasattr(inputs, "ends") else inputs.columns)
-        values = entry if isinstance(entry, list) else [entry]
-        if len(values) == len(columns) and all(isinstance(value, str) for value in values):
-            return dict(zip(columns, values))
+    if (record := request.record(entry)) is not None:
+        return record
     raise Refused(
         422,
         f"input {number} is not a row",
-        "send each as {column: value}" + (", or as a text" if isinstance(inputs, TokenEncoder) else ""),
+        "send each as {column: value}" + (", or as a text" if request.columns else ""),
     )
 
 
 def _body_of(model: Model) -> dict[str, Any]:
     """Return the schema of /predict for the API documentation."""
-    kind = kind_of(model)
+    request = model.preprocessor.request
     binary = {"schema": {"type": "string", "format": "binary"}}
-    if kind in ("picture", "sound"):
-        content: dict[str, Any] = dict.fromkeys(_types(kind), binary)
+    if request.media_types:
+        content: dict[str, Any] = dict.fromkeys(request.media_types, binary)
     else:
         row: dict[str, Any] = (
-            {"type": "object"} if kind == "rows" else {"anyOf": [{"type": "string"}, {"type": "object"}]}
+            {"anyOf": [{"type": "string"}, {"type": "object"}]} if request.columns else {"type": "object"}
         )
         items = {"type": "array", "items": row, "minItems": 1}
         schema = {"type": "object", "properties": {"inputs": items}, "required": ["inputs"]}

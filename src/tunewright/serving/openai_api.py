@@ -37,6 +37,7 @@ from tunewright.serving.openai_schema import (
     request_body,
 )
 from tunewright.tasks.language_model.encoder import CausalTextEncoder
+from tunewright.tasks.language_model.writer import language_model, text_model
 from tunewright.tasks.text.encoder import TokenEncoder
 
 Asked = TypeVar("Asked", bound=Honoured)
@@ -86,9 +87,9 @@ class Worker(Protocol):
 
 
 def add_openai(app: FastAPI, model: Model, *, name: str, limits: Limits, body: Body) -> Worker | None:
-    """Add the routes that the model supports; return their worker, if any."""
-    network, encoder = model.network, model.preprocessor.inputs
-    if not isinstance(network, Transformer) or not isinstance(encoder, TokenEncoder):
+    """Add the routes that the model can answer; what works for them, if it is any."""
+    reader = text_model(model.network, model.preprocessor)
+    if reader is None:
         return None
     began = int(time.time())
 
@@ -100,11 +101,12 @@ def add_openai(app: FastAPI, model: Model, *, name: str, limits: Limits, body: B
     async def models() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         return {"object": "list", "data": [{"id": name, "object": "model", "created": began, "owned_by": "tunewright"}]}
 
-    if not isinstance(encoder, CausalTextEncoder):
-        return _add_embeddings(app, Embedder(name, network, encoder, limits), body)
-    writer = Writer(name, network, encoder, limits)
-    if encoder.tokenizer.chat_template is not None:
-        template = writer.template = ChatTemplate(encoder.tokenizer)
+    talker = language_model(model.network, model.preprocessor)
+    if talker is None:
+        return _add_embeddings(app, Embedder(name, reader.network, reader.encoder, limits), body)
+    writer = Writer(name, talker.network, talker.encoder, limits)
+    if talker.encoder.tokenizer.chat_template is not None:
+        template = writer.template = ChatTemplate(talker.encoder.tokenizer)
 
         @app.post("/v1/chat/completions", openapi_extra=request_body(ChatRequest))
         async def chat(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]

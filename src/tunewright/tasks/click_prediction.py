@@ -1,17 +1,17 @@
 """Will this user like this item? From fields, by the networks that recommend at large."""
 
-from tunewright.tasks.base.task import Task, Title
-from tunewright.tasks.recommendation.categorical_encoder import fit_fields, load_fields
+from tunewright.tasks.base.evaluation import CategoryEvaluation
+from tunewright.tasks.base.targets import CATEGORY
+from tunewright.tasks.base.task import About, Architecture, Task
+from tunewright.tasks.recommendation.modality import FIELDS
 
 TASK = Task(
     name="click-prediction",
     summary="will this user click, like or buy? logistic, FM, Wide & Deep, DeepFM, DCN-v2, DLRM",
-    title=Title(en="click prediction", zh="点击率预测"),
-    hub_task="tabular-classification",
-    target_kind="category",
-    fit_inputs=fit_fields,
-    load_inputs=load_fields,
-    default_model={"backbone": "deepfm", "head": [{"dense": "auto"}]},
+    about=About(en="click prediction", zh="点击率预测", hub_task="tabular-classification"),
+    inputs=FIELDS,
+    target=CATEGORY,
+    network=Architecture(default={"backbone": "deepfm", "head": [{"dense": "auto"}]}),
     defaults={
         "train": {
             "epochs": 20,
@@ -22,6 +22,6 @@ TASK = Task(
             "early_stopping": {"patience": 2},
         },
     },
-    objective="cross_entropy",
     metrics=("roc_auc", "grouped_auc", "log_loss", "accuracy", "ece"),
+    evaluation=CategoryEvaluation(),
 )

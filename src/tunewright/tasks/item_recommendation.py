@@ -10,22 +10,21 @@ from tunewright.models.recommendation.base import Towers
 from tunewright.models.recommendation.registry import build_recommender, describe_recommender
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.base.task import Evaluation, StartingModel, Task, Title
-from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder, fit_interactions, load_interactions
+from tunewright.tasks.base.encoders import Encoders
+from tunewright.tasks.base.task import About, Architecture, StartingModel, Task
+from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder
+from tunewright.tasks.recommendation.modality import INTERACTIONS
 from tunewright.tasks.recommendation.ranking_evaluation import (
-    ranked_users,
-    ranking_baselines,
-    ranking_facts,
-    ranking_outputs,
-    recommended,
+    RankingEvaluation,
 )
 from tunewright.training.objectives.ranking import RANKINGS
 
 
 def recommender(
-    recipe: Recipe, inputs: InteractionEncoder, backbone: Backbone | None, start: StartingModel | None
+    recipe: Recipe, encoders: Encoders, backbone: Backbone | None, start: StartingModel | None
 ) -> tuple[Network, str | None]:
-    """A network of ours that scores items, or that of a stage before."""
+    """Return a network of ours that scores items, or that of a stage before."""
+    inputs = encoders.inputs_as(InteractionEncoder)
     if start is not None:
         return start.network, None
     spec = describe_recommender(recipe.model.backbone or "factors", users=len(inputs.users), items=len(inputs.items))
@@ -44,14 +43,10 @@ def recommender(
 TASK = Task(
     name="item-recommendation",
     summary="which items a user will choose, from who chose what; all items ranked",
-    title=Title(en="item recommendation", zh="物品推荐"),
-    hub_task="other",
-    target_kind=None,
-    fit_inputs=fit_interactions,
-    load_inputs=load_interactions,
-    network=recommender,
-    objective_of=lambda inputs: inputs.objective,
-    default_model={"backbone": "factors"},
+    about=About(en="item recommendation", zh="物品推荐", hub_task="other"),
+    inputs=INTERACTIONS,
+    target=None,
+    network=Architecture(default={"backbone": "factors"}, build=recommender),
     defaults={
         "data": {"labelled": False, "split": {"by": "within"}},
         "train": {
@@ -62,17 +57,7 @@ TASK = Task(
             "early_stopping": {"patience": 10},
         },
     },
-    objective="bpr",
     objectives=RANKINGS,
-    evaluation=Evaluation(
-        kind="ranking",
-        outputs=ranking_outputs,
-        baselines=ranking_baselines,
-        predictions=recommended,
-        facts=ranking_facts,
-        units=ranked_users,
-        select="ndcg_at_10",
-    ),
     metrics=(
         "ndcg_at_10",
         "recall_at_10",
@@ -83,4 +68,5 @@ TASK = Task(
         "novelty",
         "coverage",
     ),
+    evaluation=RankingEvaluation(),
 )

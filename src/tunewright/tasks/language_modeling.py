@@ -7,9 +7,12 @@ from typing import Annotated
 from pydantic import Field
 
 from tunewright.models.hub.purposes import CAUSAL_LM
-from tunewright.tasks.base.task import Evaluation, Task, Title
-from tunewright.tasks.language_model.encoder import CausalEncoder, fit_causal, load_causal
-from tunewright.tasks.language_model.evaluation import continued, frequencies, next_token_outputs, written
+from tunewright.tasks.base.task import About, Architecture, Task
+from tunewright.tasks.language_model.encoder import CausalEncoder
+from tunewright.tasks.language_model.evaluation import (
+    NextTokenEvaluation,
+)
+from tunewright.tasks.language_model.modality import LANGUAGE_MODEL
 from tunewright.training.objectives.base import Objective
 from tunewright.training.objectives.causal_lm import next_tokens
 
@@ -24,13 +27,10 @@ def foretelling(
 TASK = Task(
     name="language-modeling",
     summary="the next token of a text; a language model from nothing, or one that goes on",
-    title=Title(en="language modelling", zh="语言建模"),
-    hub_task="text-generation",
-    target_kind=None,
-    purpose=CAUSAL_LM,
-    fit_inputs=fit_causal,
-    load_inputs=load_causal,
-    default_model={"backbone": "gpt"},
+    about=About(en="language modelling", zh="语言建模", hub_task="text-generation"),
+    inputs=LANGUAGE_MODEL,
+    target=None,
+    network=Architecture(default={"backbone": "gpt"}, purpose=CAUSAL_LM),
     defaults={
         "data": {"labelled": False},
         "train": {
@@ -43,15 +43,7 @@ TASK = Task(
             "regularization": {"weight_decay": 0.1},
         },
     },
-    objective="next_tokens",
     objectives={"next_tokens": foretelling},
-    evaluation=Evaluation(
-        kind="next_tokens",
-        outputs=next_token_outputs,
-        baselines=frequencies,
-        predictions=continued,
-        zero_shot=("bits_per_byte", lambda network, encoder, table: next_token_outputs(network, None, encoder, table)),
-        sample=written,
-    ),
     metrics=("token_loss", "perplexity", "bits_per_byte", "next_token_accuracy"),
+    evaluation=NextTokenEvaluation(),
 )

@@ -12,9 +12,12 @@ from tunewright.errors import DataError
 from tunewright.models.backbone import Backbone
 from tunewright.models.hub.purposes import MASKED_LM
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.base.task import Evaluation, Task, Title
-from tunewright.tasks.text.encoder import TextEncoder, fit_tokens, load_tokens
-from tunewright.tasks.text.masked_evaluation import fill_masks, frequency_baseline, hidden_token_outputs
+from tunewright.tasks.base.task import About, Architecture, Task
+from tunewright.tasks.text.encoder import TextEncoder, fit_tokens
+from tunewright.tasks.text.masked_evaluation import (
+    MaskedEvaluation,
+)
+from tunewright.tasks.text.modality import TEXT
 from tunewright.training.objectives.base import Objective
 from tunewright.training.objectives.masked_lm import masked_tokens
 
@@ -47,16 +50,16 @@ def hidden_tokens(encoder: TextEncoder, *, ratio: Annotated[float, Field(gt=0, l
     return masked_tokens(encoder.vocabulary, ratio=ratio)
 
 
+# Hidden tokens are named where a person puts [MASK]: there is no one answer to explain.
+MASKED_TEXT = replace(TEXT, fit=fit_passages, explain=None)
+
 TASK = Task(
     name="masked-language-modeling",
     summary="the hidden tokens of a text, learned without labels; pretraining for the other text tasks",
-    title=Title(en="masked language modelling", zh="掩码语言建模"),
-    hub_task="fill-mask",
-    target_kind=None,
-    purpose=MASKED_LM,
-    fit_inputs=fit_passages,
-    load_inputs=load_tokens,
-    default_model={"backbone": "minilm"},
+    about=About(en="masked language modelling", zh="掩码语言建模", hub_task="fill-mask"),
+    inputs=MASKED_TEXT,
+    target=None,
+    network=Architecture(default={"backbone": "minilm"}, purpose=MASKED_LM),
     defaults={
         "data": {"labelled": False},
         "train": {
@@ -68,10 +71,7 @@ TASK = Task(
             "clip_norm": 1.0,
         },
     },
-    objective="masked_tokens",
     objectives={"masked_tokens": hidden_tokens},
-    evaluation=Evaluation(
-        kind="tokens", outputs=hidden_token_outputs, baselines=frequency_baseline, predictions=fill_masks
-    ),
     metrics=("masked_loss", "pseudo_perplexity", "masked_accuracy"),
+    evaluation=MaskedEvaluation(),
 )

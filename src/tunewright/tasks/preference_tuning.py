@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from tunewright.models.hub.purposes import CAUSAL_LM
-from tunewright.tasks.base.task import Evaluation, Task, Title
-from tunewright.tasks.language_model.chat_evaluation import answered
-from tunewright.tasks.language_model.preference_encoder import fit_preferences, load_preferences
-from tunewright.tasks.language_model.preference_evaluation import length_baseline, preference_outputs
+from tunewright.tasks.base.task import About, Architecture, Task
+from tunewright.tasks.language_model.modality import PAIRS
+from tunewright.tasks.language_model.preference_evaluation import (
+    PreferenceEvaluation,
+)
 from tunewright.training.objectives.preference import PREFERENCES
 
 TASK = Task(
     name="preference-tuning",
     summary="which of two answers is better, learned from pairs; DPO, IPO, ORPO, SimPO",
-    title=Title(en="preference tuning", zh="偏好微调"),
-    hub_task="text-generation",
-    target_kind=None,
-    purpose=CAUSAL_LM,
-    fit_inputs=fit_preferences,
-    load_inputs=load_preferences,
-    default_model={"backbone": "gpt"},
+    about=About(en="preference tuning", zh="偏好微调", hub_task="text-generation"),
+    inputs=PAIRS,
+    target=None,
+    network=Architecture(default={"backbone": "gpt"}, purpose=CAUSAL_LM, needs_trained_model=True),
     defaults={
         "data": {"labelled": False},
         "stages": ["finetune"],
@@ -31,11 +29,7 @@ TASK = Task(
             "clip_norm": 1.0,
         },
     },
-    needs_trained_model=True,
-    objective="dpo",
     objectives=PREFERENCES,
-    evaluation=Evaluation(
-        kind="preferences", outputs=preference_outputs, baselines=length_baseline, predictions=answered
-    ),
     metrics=("reward_accuracy", "preference_accuracy", "reward_margin", "kl"),
+    evaluation=PreferenceEvaluation(),
 )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import ArtifactError, RecipeError, UserError
-from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.saved_model import SavedModel
 from tunewright.plugins import Registry
 from tunewright.tasks import (
@@ -25,9 +24,7 @@ from tunewright.tasks import (
     text_regression,
 )
 from tunewright.tasks import text_multilabel_classification as text_multilabel
-from tunewright.tasks.base.targets import TargetEncoder
 from tunewright.tasks.base.task import Preprocessor, Task
-from tunewright.tasks.text.encoder import TokenEncoder
 
 TASKS = Registry[Task](
     "tunewright.tasks",
@@ -83,8 +80,7 @@ def load_preprocessor(saved: SavedModel) -> Preprocessor:
     """
     assert saved.folder is not None
     found = read_preprocessor(saved.extra, saved.folder)
-    if isinstance(found.inputs, TokenEncoder) and isinstance(saved.network, Transformer):
-        _require_known_tokens(found.inputs, saved.network, saved.folder)
+    found.inputs.check_network(saved.network, saved.folder)
     return found
 
 
@@ -100,8 +96,8 @@ def read_preprocessor(extra: dict[str, Any], folder: Path) -> Preprocessor:
     try:
         value = extra["preprocessor"]
         task = get_task(value["task"])
-        target = TargetEncoder(**value["target"]) if value["target"] else None
-        inputs = task.load_inputs(value["inputs"], folder)
+        target = None if task.target is None or value["target"] is None else task.target.load(value["target"])
+        inputs = task.inputs.load(value["inputs"], folder)
     except UserError:
         raise
     except Exception as error:  # the library's tokenizers raise whatever they like
@@ -112,17 +108,3 @@ def read_preprocessor(extra: dict[str, Any], folder: Path) -> Preprocessor:
             fix="restore the folder from a copy, or train again",
         ) from error
     return Preprocessor(task=task, inputs=inputs, target=target)
-
-
-def _require_known_tokens(inputs: TokenEncoder, network: Transformer, folder: Path) -> None:
-    """The tokenizer makes no token that the network has no embedding for."""
-    known = network.core.config.vocab_size
-    highest = max(inputs.tokenizer.get_vocab().values(), default=0)
-    if highest >= known:
-        raise ArtifactError(
-            "the tokenizer makes tokens that the network does not know",
-            file=folder / "tokenizer.json",
-            found=f"token {highest}",
-            expected=f"tokens below {known}, the size of the network's vocabulary",
-            fix="restore the folder from a copy, or train again",
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tunewright.data.audio.augmentation import build_sound_changes
 from tunewright.data.audio.features import WIDTHS
 from tunewright.errors import RecipeError
 from tunewright.models.backbone import Backbone, weights_folder
@@ -12,26 +11,29 @@ from tunewright.models.speech.registry import build_speech, describe_speech
 from tunewright.models.speech.wav2vec2 import LIBRARY_KINDS, described_folder
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.base.task import Evaluation, StartingModel, Task, Title
+from tunewright.tasks.base.encoders import Encoders
+from tunewright.tasks.base.task import About, Architecture, StartingModel, Task
 from tunewright.tasks.speech.encoder import SpeechEncoder
-from tunewright.tasks.speech.evaluation import listened, transcribed, transcription_baselines, transcription_outputs
-from tunewright.tasks.speech.fit_encoder import fit_recordings, load_recordings
+from tunewright.tasks.speech.evaluation import (
+    TranscriptEvaluation,
+)
+from tunewright.tasks.speech.modality import SPEECH
 from tunewright.tasks.speech.seq2seq_encoder import Seq2SeqSpeechEncoder, configured
 from tunewright.training.objectives.seq2seq import TRANSCRIPTIONS
 
 
 def recogniser(
-    recipe: Recipe, inputs: SpeechEncoder, backbone: Backbone | None, start: StartingModel | None
+    recipe: Recipe, encoders: Encoders, backbone: Backbone | None, start: StartingModel | None
 ) -> tuple[Network, str | None]:
-    """A network that hears, or that of a stage before; with a new head where other letters are to be learned.
+    """Return a new speech network, or that of a stage before, with a new head where there are other letters.
 
     Raises:
-        RecipeError: the pretrained backbone is none that hears.
+        RecipeError: the pretrained backbone is not a speech model.
     """
+    inputs = encoders.inputs_as(SpeechEncoder)
     seed, sizes = mix(recipe.seed, "weights"), {"width": WIDTHS[inputs.reads], "outputs": inputs.outputs}
     if start is not None and isinstance(start.network, Recogniser):
-        known: SpeechEncoder = start.preprocessor.inputs  # pyright: ignore[reportAssignmentType]
-        if known.letters == inputs.letters:
+        if start.preprocessor.inputs_as(SpeechEncoder).letters == inputs.letters:
             return start.network, None
         return _with_new_head(start.network, inputs, sizes, seed)
     kind = None if backbone is None else backbone.config.get("model_type")
@@ -81,14 +83,10 @@ def _with_new_head(
 TASK = Task(
     name="speech-recognition",
     summary="what is said in a recording; Deep Speech 2 by CTC",
-    title=Title(en="speech recognition", zh="语音识别"),
-    hub_task="automatic-speech-recognition",
-    target_kind=None,
-    fit_inputs=fit_recordings,
-    load_inputs=load_recordings,
-    network=recogniser,
-    augment=lambda steps, seed: build_sound_changes(steps, seed=seed),
-    default_model={"backbone": "deepspeech"},
+    about=About(en="speech recognition", zh="语音识别", hub_task="automatic-speech-recognition"),
+    inputs=SPEECH,
+    target=None,
+    network=Architecture(default={"backbone": "deepspeech"}, build=recogniser),
     defaults={
         "data": {"labelled": False, "format": "speech"},
         "train": {
@@ -102,17 +100,7 @@ TASK = Task(
             "clip_norm": 1.0,
         },
     },
-    objective="ctc",
-    objective_of=lambda inputs: inputs.objective,
     objectives=TRANSCRIPTIONS,
-    evaluation=Evaluation(
-        kind="transcripts",
-        outputs=transcription_outputs,
-        baselines=transcription_baselines,
-        predictions=transcribed,
-        facts=listened,
-        select="wer",
-        zero_shot=("wer", lambda network, encoder, table: transcription_outputs(network, None, encoder, table)),
-    ),
     metrics=("wer", "cer"),
+    evaluation=TranscriptEvaluation(),
 )

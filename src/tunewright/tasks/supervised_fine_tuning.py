@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from tunewright.models.hub.purposes import CAUSAL_LM
-from tunewright.tasks.base.task import Evaluation, Task, Title
-from tunewright.tasks.language_model.chat_encoder import fit_chat, load_chat
-from tunewright.tasks.language_model.chat_evaluation import answer_baselines, answer_outputs, answered, answers_by_byte
+from tunewright.tasks.base.task import About, Architecture, Task
+from tunewright.tasks.language_model.chat_evaluation import (
+    AnswerEvaluation,
+)
+from tunewright.tasks.language_model.modality import CHAT
 from tunewright.tasks.language_modeling import foretelling
 
 TASK = Task(
     name="supervised-fine-tuning",
     summary="what an assistant answers, learned from conversations",
-    title=Title(en="supervised fine-tuning", zh="监督微调"),
-    hub_task="text-generation",
-    target_kind=None,
-    purpose=CAUSAL_LM,
-    fit_inputs=fit_chat,
-    load_inputs=load_chat,
-    default_model={"backbone": "gpt"},
+    about=About(en="supervised fine-tuning", zh="监督微调", hub_task="text-generation"),
+    inputs=CHAT,
+    target=None,
+    network=Architecture(default={"backbone": "gpt"}, purpose=CAUSAL_LM),
     defaults={
         "data": {"labelled": False},
         "train": {
@@ -29,14 +28,7 @@ TASK = Task(
             "clip_norm": 1.0,
         },
     },
-    objective="next_tokens",
     objectives={"next_tokens": foretelling},
-    evaluation=Evaluation(
-        kind="answers",
-        outputs=answer_outputs,
-        baselines=answer_baselines,
-        predictions=answered,
-        zero_shot=("bits_per_byte", answers_by_byte),
-    ),
     metrics=("exact_match", "token_loss", "next_token_accuracy"),
+    evaluation=AnswerEvaluation(),
 )

@@ -1,19 +1,18 @@
 """Which of K classes does this text, or this pair of texts, belong to?"""
 
 from tunewright.models.hub.purposes import TEXT_CLASSIFICATION
-from tunewright.tasks.base.task import Task, Title
-from tunewright.tasks.text.encoder import fit_tokens, load_tokens
+from tunewright.tasks.base.evaluation import CategoryEvaluation
+from tunewright.tasks.base.targets import CATEGORY
+from tunewright.tasks.base.task import About, Architecture, Task
+from tunewright.tasks.text.modality import TEXT
 
 TASK = Task(
     name="text-classification",
     summary="which class a text, or a pair of texts, belongs to",
-    title=Title(en="text classification", zh="文本分类"),
-    hub_task="text-classification",
-    target_kind="category",
-    purpose=TEXT_CLASSIFICATION,
-    fit_inputs=fit_tokens,
-    load_inputs=load_tokens,
-    default_model={"backbone": "minilm"},
+    about=About(en="text classification", zh="文本分类", hub_task="text-classification"),
+    inputs=TEXT,
+    target=CATEGORY,
+    network=Architecture(default={"backbone": "minilm"}, purpose=TEXT_CLASSIFICATION),
     defaults={
         "data": {"split": {"by": "stratified"}},
         "train": {
@@ -26,6 +25,6 @@ TASK = Task(
         },
         "stages": ["finetune"],
     },
-    objective="cross_entropy",
     metrics=("accuracy", "f1_macro", "log_loss", "brier", "ece"),
+    evaluation=CategoryEvaluation(),
 )

@@ -6,25 +6,24 @@ the loss, the metrics and what a prediction is, so it stands in the recipe.
 
 from tunewright.models.hub.purposes import TEXT_CLASSIFICATION
 from tunewright.tasks import text_classification
-from tunewright.tasks.base.task import Task, Title
-from tunewright.tasks.text.encoder import fit_tokens, load_tokens
+from tunewright.tasks.base.evaluation import LabelsEvaluation
+from tunewright.tasks.base.targets import LABELS
+from tunewright.tasks.base.task import About, Architecture, Task
+from tunewright.tasks.text.modality import TEXT
 
 TASK = Task(
     name="text-multilabel-classification",
     summary="which labels a text, or a pair of texts, has; any number of them",
-    title=Title(en="text classification with several labels", zh="多标签文本分类"),
-    hub_task="text-classification",
-    target_kind="labels",
-    purpose=TEXT_CLASSIFICATION,
-    fit_inputs=fit_tokens,
-    load_inputs=load_tokens,
-    default_model={"backbone": "minilm"},
+    about=About(en="text classification with several labels", zh="多标签文本分类", hub_task="text-classification"),
+    inputs=TEXT,
+    target=LABELS,
+    network=Architecture(default={"backbone": "minilm"}, purpose=TEXT_CLASSIFICATION),
     # F1 is 0 until the first probability passes 1/2, so it cannot tell early weights apart: the loss selects.
     defaults={
         **text_classification.TASK.defaults,
         "data": {},
         "train": {**text_classification.TASK.defaults["train"], "select": "loss"},
     },
-    objective="binary_cross_entropy",
     metrics=("f1_micro", "f1_macro", "subset_accuracy", "hamming_loss", "pr_auc", "log_loss"),
+    evaluation=LabelsEvaluation(),
 )

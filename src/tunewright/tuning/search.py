@@ -83,7 +83,7 @@ def _selected_by(recipe: Recipe) -> str:
     task = get_task(recipe.task)
     if recipe.train.select is not None:
         return recipe.train.select
-    if task.evaluation is not None:
+    if not task.evaluation.by_batch:
         return task.evaluation.select or "loss"
     objective = recipe.train.objective
     named = OBJECTIVES.get(parse_named(objective, "train.objective")[0]) if objective is not None else None

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
 # One tensor [B, ...], or several by name: {"input_ids": [B, T], "attention_mask": [B, T]}.
 Inputs = Tensor | dict[str, Tensor]
+# One tensor [B, ...], or a list of one for each example where they differ in size; None: there are no labels.
+Truth = Any
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A few examples as tensors.
 
-    inputs: what the network gets; target: [B] or None when there is no label; ids: [B] int64, the examples' positions in
-    their split, on the CPU.
+    inputs: what the network gets; target: [B, ...], a list of B tensors, or None when there is no label; ids: [B] int64, the
+    examples' positions in their split, on the CPU.
     """
 
     inputs: Inputs
-    target: Tensor | None
+    target: Truth
     ids: Tensor
     counts: bool = True
     """False: it only stands in, so that this process does what the others do."""
@@ -49,13 +51,18 @@ class Examples(Protocol):
         ...
 
     @property
-    def target(self) -> Tensor | None:
-        """[N], or None when there are no labels."""
+    def target(self) -> Truth:
+        """[N, ...], or a list of N tensors; None when there are no labels."""
         ...
 
     @property
     def lengths(self) -> Tensor | None:
         """[N] int64: how long each example is in a batch of its own, where examples differ in length and are padded."""
+        ...
+
+    @property
+    def timed(self) -> bool:
+        """Whether lengths are in hundredths of a second."""
         ...
 
     @property
@@ -65,14 +72,47 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def to(self, device: torch.device) -> Examples:
-        """The same examples, whose batches lie on a device."""
+    def to(self, device: torch.device) -> Self:
+        """Return the same examples, whose batches lie on a device."""
         ...
 
     def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
-        """The examples at the positions `ids` [B] int64.
+        """Return the examples at the positions `ids` [B] int64.
 
         Args:
             epoch: the training epoch, counted from 0, that augmentation depends on; None: as they are.
         """
         ...
+
+    def with_augmentation(self, augmentation: Any) -> Self:
+        """Return examples whose training batches are changed by what their modality's `augment` made."""
+        ...
+
+    def with_reference(self, reference: Tensor) -> Self:
+        """Return examples with what the network said of them before the training, [N, ...], among the inputs."""
+        ...
+
+    def one_row_each(self) -> Self:
+        """Return examples of which each is a row of its own, as differential privacy needs it.
+
+        Raises:
+            RecipeError: several rows share an example.
+        """
+        ...
+
+
+class BaseExamples:
+    """What most sets of examples answer alike."""
+
+    @property
+    def timed(self) -> bool:
+        return False
+
+    def with_augmentation(self, augmentation: Any) -> Self:
+        raise NotImplementedError(f"{type(self).__name__} cannot be augmented")
+
+    def with_reference(self, reference: Tensor) -> Self:
+        raise NotImplementedError(f"{type(self).__name__} have no reference")
+
+    def one_row_each(self) -> Self:
+        return self

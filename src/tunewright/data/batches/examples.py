@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.batch import BaseExamples, Batch, Truth
 
 
 @dataclass(frozen=True)
-class TensorExamples:
-    """Examples of one size that fit in memory: inputs [N, ...], target [N], rows [N]."""
+class TensorExamples(BaseExamples):
+    """Examples of one size that fit in memory: inputs [N, ...], target [N, ...] or N tensors, rows [N]."""
 
     inputs: Tensor
-    target: Tensor | None
+    target: Truth
     rows: Tensor
 
     @property
@@ -33,13 +33,25 @@ class TensorExamples:
 
     def to(self, device: torch.device) -> TensorExamples:
         """The same examples in a device's memory, so that no batch has to be copied there."""
-        target = None if self.target is None else self.target.to(device)
-        return TensorExamples(self.inputs.to(device), target, self.rows)
+        return TensorExamples(self.inputs.to(device), moved(self.target, device), self.rows)
 
     def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
-        where = ids.to(self.inputs.device)
-        target = None if self.target is None else self.target.index_select(0, where)
-        return Batch(self.inputs.index_select(0, where), target, ids)
+        inputs = self.inputs.index_select(0, ids.to(self.inputs.device))
+        return Batch(inputs, selected(self.target, ids), ids)
+
+
+def selected(target: Truth, ids: Tensor) -> Truth:
+    """Return the targets at the positions `ids` [B]."""
+    if target is None or isinstance(target, list):
+        return None if target is None else [target[index] for index in ids.tolist()]
+    return target.index_select(0, ids.to(target.device))
+
+
+def moved(target: Truth, device: torch.device | None) -> Truth:
+    """Return targets on a device."""
+    if target is None or isinstance(target, list):
+        return None if target is None else [value.to(device) for value in target]
+    return target.to(device)
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ def few_lengths(lengths: Tensor, most: int | None = None) -> Tensor:
 
 
 @dataclass(frozen=True)
-class TokenExamples:
+class TokenExamples(BaseExamples):
     """Texts as token ids of different lengths; a batch is padded to the longest of its `few_lengths`.
 
     types: which of two texts each token belongs to; None where there is one text.
@@ -82,7 +94,7 @@ class TokenExamples:
 
     tokens: Ragged
     types: Ragged | None
-    target: Tensor | None
+    target: Truth
     rows: Tensor
     padding: int
     """The id of the padding token."""
@@ -118,5 +130,5 @@ class TokenExamples:
         }
         if self.types is not None:
             inputs["token_type_ids"] = self.types.padded(ids, 0, length).to(torch.int64)
-        target = None if self.target is None else self.target.index_select(0, ids).to(self.device)
+        target = moved(selected(self.target, ids), self.device)
         return Batch({name: value.to(self.device) for name, value in inputs.items()}, target, ids)

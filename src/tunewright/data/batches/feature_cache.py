@@ -21,8 +21,8 @@ from torch import Tensor
 
 from tunewright.cached import put_in_place
 from tunewright.checksums import find_damage, write_checksums
-from tunewright.data.batches.batch import Batch, Examples
-from tunewright.data.batches.examples import Ragged
+from tunewright.data.batches.batch import BaseExamples, Batch, Examples, Truth
+from tunewright.data.batches.examples import Ragged, selected
 from tunewright.files import cache_dir
 from tunewright.notes import note
 
@@ -40,7 +40,7 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Behind:
+class Behind(BaseExamples):
     """Examples whose batches bring what frozen blocks give."""
 
     examples: Examples
@@ -50,7 +50,7 @@ class Behind:
         return self.examples.rows
 
     @property
-    def target(self) -> Tensor | None:
+    def target(self) -> Truth:
         return self.examples.target
 
     @property
@@ -90,9 +90,7 @@ class KeptExamples(Behind):
         if self.plain is None:
             batch = self.examples.batch(ids, epoch)
             return Batch(self.join(batch.inputs, kept), batch.target, ids)
-        target = self.examples.target
-        if target is not None:
-            target = target.index_select(0, ids.to(target.device))
+        target = selected(self.examples.target, ids)
         empty = torch.zeros((), device=self.device).expand(len(ids), *self.plain)
         return Batch(self.join(empty, kept), target, ids)
 

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.batch import BaseExamples, Batch
 from tunewright.data.batches.packing import PackedExamples
 from tunewright.random import permutation
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixedExamples:
+class MixedExamples(BaseExamples):
     """The rows of texts from several sources, each as often as it is to be read in an epoch."""
 
     examples: PackedExamples
@@ -67,6 +67,10 @@ class MixedExamples:
 
     def to(self, device: torch.device) -> MixedExamples:
         return replace(self, examples=self.examples.to(device))
+
+    def one_row_each(self) -> MixedExamples:
+        self.examples.one_row_each()
+        return self
 
     def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
         chosen, passes = self._chosen(ids.numpy(), epoch or 0)

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.batch import BaseExamples, Batch
+from tunewright.errors import RecipeError
 from tunewright.random import mix
 
 # The target of a position that has nothing to predict: a document's last token, padding.
@@ -20,7 +21,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackedExamples:
+class PackedExamples(BaseExamples):
     """Rows of `context` + 1 tokens, whose first `context` are the input and whose last `context` the targets.
 
     A batch's inputs are {"input_ids", "document", "position"}, each [B, context]: the token, the number of its document
@@ -59,6 +60,16 @@ class PackedExamples:
 
     def to(self, device: torch.device) -> PackedExamples:
         return replace(self, device=device)
+
+    def one_row_each(self) -> PackedExamples:
+        """Raise RecipeError: the texts of a row cannot be told apart."""
+        raise RecipeError(
+            "the texts of this task are packed end to end, so what one of them did could not be limited",
+            place="privacy",
+            found="packed texts",
+            expected="a task whose rows are examples, such as supervised-fine-tuning",
+            fix="fine-tune on conversations with privacy instead",
+        )
 
     def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
         total, length = len(self.tokens), self._length

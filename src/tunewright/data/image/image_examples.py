@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.batch import BaseExamples, Batch
 from tunewright.data.image.augmentation import Augmentation
 from tunewright.data.image.color_ops import grey
 from tunewright.data.image.resize_crop import Framing
@@ -43,7 +43,7 @@ class Scaling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureExamples:
+class PictureExamples(BaseExamples):
     """Pictures of one size."""
 
     stored: Tensor
@@ -77,6 +77,9 @@ class PictureExamples:
         return replace(
             self, stored=stored, target=None if self.target is None else self.target.to(device), device=device
         )
+
+    def with_augmentation(self, augmentation: Augmentation) -> PictureExamples:
+        return replace(self, augmentation=augmentation)
 
     def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
         """Pictures [B, C, H, W] float32; the target is [B, K] float32 where pictures are mixed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -73,6 +73,14 @@ class Network(nn.Module, ABC):
     def last_module(self) -> nn.Module:
         """The module whose output the loss is computed from."""
         return self
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """How many tokens the network has embeddings for; None: it reads no tokens."""
+        return None
+
+    def end_at(self, tokens: Collection[int]) -> None:
+        """Set the tokens at which generation ends; a network that generates nothing has no use for them."""
 
     def rate_of(self, name: str) -> float:
         """Return the factor on the learning rate of a parameter; 1 unless the architecture has a rule."""

@@ -168,6 +168,10 @@ class Transformer(Network):
         self.reduced = reduced
         return same
 
+    @property
+    def vocabulary_size(self) -> int | None:
+        return getattr(self.core.config, "vocab_size", None)
+
     def end_at(self, tokens: Collection[int]) -> None:
         """Note in the model's own settings at which tokens what it writes is over."""
         ends = sorted(tokens)

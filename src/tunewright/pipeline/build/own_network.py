@@ -16,7 +16,6 @@ from tunewright.pipeline.build.pretrained_network import same_target
 from tunewright.random import mix
 from tunewright.recipe.schema import Model, Recipe
 from tunewright.tasks.base.task import Preprocessor, StartingModel, Task
-from tunewright.tasks.recommendation.categorical_encoder import FieldEncoder
 from tunewright.training.objectives.base import Objective
 
 
@@ -32,8 +31,7 @@ def own_network(
     inputs, target = preprocessor.inputs, preprocessor.target
     outputs = target.outputs if target else math.prod(inputs.input_shape)
     block = _model_block(recipe.model, preprocessor.task, supervised=objective.supervised)
-    if isinstance(inputs, FieldEncoder):
-        block = inputs.completed(block)
+    block = inputs.completed(block)
     if backbone is not None and "layers" in backbone.config:  # of a file of Keras
         layers, head = backbone.config["layers"], block.head or [{"dense": "auto"}]
         block = block.model_copy(update={"backbone": None, "layers": layers, "head": head})
@@ -49,7 +47,7 @@ def own_network(
 def _model_block(model: Model, task: Task, *, supervised: bool) -> Model:
     """Return the recipe's model block, completed by the task's default; without labels the head is a decoder."""
     if model.layers is None and model.backbone is None:
-        default = Model(**task.default_model)
+        default = Model(**task.network.default)
         model = default.model_copy(update={"head": model.head or default.head, "weights": model.weights})
     if supervised:
         return model

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-
-import pyarrow.compute as pc
+from dataclasses import dataclass, field
+from typing import Any
 
 from tunewright.console import Console
-from tunewright.data.audio.augmentation import SoundChanges
 from tunewright.data.batches.batch import Examples
-from tunewright.data.batches.mixing import MixedExamples, mixed
-from tunewright.data.batches.packing import PackedExamples
-from tunewright.data.image.augmentation import Augmentation
-from tunewright.data.image.image_examples import PictureExamples
 from tunewright.data.prepared import Prepared
-from tunewright.data.source import ROW
-from tunewright.data.sources.mixed import SOURCE
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.backbone import Backbone
 from tunewright.models.core.meta_weights import Weights, hollow, weights
@@ -29,12 +21,9 @@ from tunewright.pipeline.build.pretrained_network import pretrained_network
 from tunewright.pipeline.build.privacy_rules import private_recipe, require_private
 from tunewright.pipeline.build.tuning_default import chosen_tune, usual_lr
 from tunewright.recipe.schema import Recipe, Tune
-from tunewright.tasks.base.targets import fit_target
-from tunewright.tasks.base.task import InputEncoder, Preprocessor, StartingModel, Task
-from tunewright.tasks.language_model.chat_encoder import ChatEncoder
-from tunewright.tasks.language_model.encoder import CausalEncoder
+from tunewright.tasks.base.encoders import InputEncoder
+from tunewright.tasks.base.task import Preprocessor, StartingModel, Task
 from tunewright.tasks.registry import get_task
-from tunewright.tasks.speech.encoder import SpeechEncoder, SpeechExamples
 from tunewright.training.objectives.base import Objective
 from tunewright.training.optimizers.registry import default_lr
 
@@ -53,8 +42,8 @@ class StageParts:
     """What moves: the recipe's, or the default for a pretrained network."""
     lr: float
     """The peak learning rate: the recipe's, or the usual one."""
-    augmentation: Augmentation | SoundChanges | None
-    """How training pictures or recordings are changed."""
+    augmentation: Any
+    """What changes training examples, made by the modality; None: nothing does."""
     numbers: Weights = "pretrained"
     """What the network's weights are."""
     encoded: dict[str, Examples | None] = field(default_factory=dict)
@@ -63,12 +52,21 @@ class StageParts:
         """A split as tensors; None when it has no rows."""
         if split not in self.encoded:
             found = encode_split(self.prepared, self.preprocessor, split)
-            if split == "train" and isinstance(found, PictureExamples | SpeechExamples):
-                found = replace(found, augmentation=self.augmentation)
-            if split == "train" and isinstance(found, PackedExamples) and self.recipe.data.mix:
-                found = by_weight(found, self.prepared, self.recipe)
-            self.encoded[split] = found
+            self.encoded[split] = self._as_trained(found) if split == "train" and found is not None else found
         return self.encoded[split]
+
+    def _as_trained(self, examples: Examples) -> Examples:
+        """Return the training examples with augmentation, and with each source of a mix by its weight."""
+        if self.augmentation is not None:
+            examples = examples.with_augmentation(self.augmentation)
+        if self.recipe.data.mix and self.task.inputs.mix is not None:
+            examples = self.task.inputs.mix(examples, self.prepared, self.recipe)
+        return examples
+
+    def describe(self, train: Examples, console: Console) -> dict[str, Any] | None:
+        """Print what the training examples are, and return it for the summary; None: there is nothing to say."""
+        describe = self.task.inputs.describe
+        return None if describe is None else describe(self.preprocessor.inputs, self.prepared, train, console)
 
 
 def build_parts(
@@ -103,7 +101,7 @@ def build_parts(
     if recipe.privacy is not None:
         recipe = private_recipe(recipe, screen.info)
     random = origin is None and (recipe.model.weights == "random" or backbone is None or not backbone.pretrained)
-    if random and task.needs_trained_model:
+    if random and task.network.needs_trained_model:
         raise RecipeError(
             f"{task.name} needs a model that has learned something before",
             place="model",
@@ -112,7 +110,7 @@ def build_parts(
             fix="name the model: model: {weights: runs/NAME/finetune/model}; or write the stage that makes it into `stages`",
         )
     inputs = _input_encoder(task, prepared, recipe, origin, backbone)
-    if recipe.model.decoding is not None and not isinstance(inputs, SpeechEncoder):
+    if recipe.model.decoding is not None and not inputs.searches:
         raise RecipeError(
             f"{task.name} has no letters to be searched",
             place="model.decoding",
@@ -121,13 +119,13 @@ def build_parts(
             fix="leave model.decoding out",
         )
     objective = objective_of(recipe, task, inputs, prepared)
-    target = fit_target(prepared, recipe) if objective.supervised else None
+    target = task.target.fit(prepared, recipe) if objective.supervised and task.target is not None else None
     preprocessor = Preprocessor(task=task, inputs=inputs, target=target)
     started = origin.network if origin is not None else None
     few = few_examples(recipe, task, prepared)
     with weights(numbers):
-        if task.network is not None:
-            network, note = task.network(recipe, inputs, backbone, origin)
+        if task.network.build is not None:
+            network, note = task.network.build(recipe, preprocessor, backbone, origin)
             tune = recipe.tune
             if note is not None:
                 screen.info(note)
@@ -141,8 +139,7 @@ def build_parts(
         lr = recipe.train.lr or usual_lr(recipe, tune, screen)
     else:
         lr = recipe.train.lr or default_lr(recipe.train.optimizer)
-    if isinstance(inputs, ChatEncoder) and isinstance(network, Transformer):
-        network.end_at(inputs.ends)
+    inputs.configure(network)
     if numbers == "sharded":
         hollow(network)
     if tune.adapter is not None:
@@ -164,24 +161,11 @@ def build_parts(
     )
 
 
-def by_weight(examples: PackedExamples, prepared: Prepared, recipe: Recipe) -> MixedExamples:
-    """The training rows of a mix, each source as often as it is to be read."""
-    table = prepared.table("train", [SOURCE])
-    weights = {recipe.data.source: 1.0} | {part.source: part.weight for part in recipe.data.mix}
-    places = {name: pc.index(table[SOURCE], name).as_py() for name in weights}
-    present = {name: place for name, place in places.items() if place >= 0}
-    first = [table[ROW][place].as_py() for place in present.values()]
-    return mixed(examples, first, {name: weights[name] for name in present}, recipe.seed)
-
-
 def encode_split(prepared: Prepared, preprocessor: Preprocessor, split: str) -> Examples | None:
     """A split as tensors; None when it has no rows."""
     if prepared.rows(split) == 0:
         return None
-    if isinstance(preprocessor.inputs, CausalEncoder):
-        return preprocessor.inputs.stored(prepared, split)
-    table = prepared.table(split)
-    return preprocessor.inputs.examples(table, preprocessor.target.encode(table) if preprocessor.target else None)
+    return preprocessor.inputs.split(prepared, split, preprocessor.target)
 
 
 def _input_encoder(
@@ -189,13 +173,12 @@ def _input_encoder(
 ) -> InputEncoder:
     """A network that was trained before, by the same task or another with such inputs, keeps its own encoding."""
     if origin is None:
-        return task.fit_inputs(prepared, recipe, backbone, None)
+        return task.inputs.fit(prepared, recipe, backbone, None)
     known = origin.preprocessor
-    same_purpose = task.purpose is not None and known.task.purpose == task.purpose
-    if known.task.load_inputs is not task.load_inputs and not same_purpose:
+    if known.task.inputs.name != task.inputs.name:
         raise ArtifactError(
             f"the model was trained for {known.task.name}, which reads other inputs than {task.name}",
             expected=f"a model trained for {task.name}",
             fix="choose another model.weights, or another task",
         )
-    return task.fit_inputs(prepared, recipe, backbone, known.inputs)
+    return task.inputs.fit(prepared, recipe, backbone, known.inputs)

@@ -14,7 +14,6 @@ from tunewright.pipeline.stage import recipe_backbone
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.base.public_statistics import with_public_classes
 from tunewright.tasks.registry import get_task
-from tunewright.tasks.table.encoder import unused_columns
 
 
 def prepare_data(
@@ -27,7 +26,7 @@ def prepare_data(
         engine: as for `prepare`.
     """
     task = get_task(recipe.task)
-    if recipe.data.mix and (task.evaluation is None or task.evaluation.kind != "next_tokens"):
+    if recipe.data.mix and task.inputs.mix is None:
         raise RecipeError(
             "only a language model learns from a mix of sources",
             place="data.mix",
@@ -36,8 +35,8 @@ def prepare_data(
             fix="leave data.mix out, or put the rows into one file",
         )
     framing = None
-    if task.frame is not None:
-        framing, note = task.frame(recipe, recipe_backbone(recipe, base))
+    if task.inputs.frame is not None:
+        framing, note = task.inputs.frame(recipe, recipe_backbone(recipe, base))
         if note is not None:
             screen.warning(note)
     with screen.counting(f"preparing {recipe.data.source}") as progress:
@@ -54,6 +53,7 @@ def prepare_data(
             progress=progress,
         )
     prepared = with_public_classes(replace(found, base=base), recipe)
-    if recipe.task.startswith("tabular") and recipe.data.input is None and (unused := unused_columns(prepared)):
+    look = task.inputs.unused
+    if look is not None and recipe.data.input is None and (unused := look(prepared)):
         screen.warning(f"columns that are neither numbers nor categories are not used: {', '.join(unused)}")
     return prepared

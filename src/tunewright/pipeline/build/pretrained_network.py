@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tunewright.console import Console
 from tunewright.errors import RecipeError
@@ -19,8 +18,7 @@ from tunewright.pipeline.build.few_shot_default import few_shot_tune
 from tunewright.pipeline.build.tuning_default import chosen_tune
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe, Tune
-from tunewright.tasks.base.task import InputEncoder, Preprocessor, StartingModel, Task
-from tunewright.tasks.text.encoder import TextEncoder, TokenEncoder, tokenizer_to_train
+from tunewright.tasks.base.task import Preprocessor, StartingModel, Task
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def decide(
         spec = describe_transformer(purpose, network.spec.config, head=head, classes=classes, several=several)
         return Decision(spec, network, is_pretrained=True)
     assert backbone is not None
-    config = _with_vocabulary(recipe, backbone, preprocessor.inputs)
+    config = preprocessor.inputs.backbone_config(recipe, backbone)
     spec = describe_transformer(purpose, config, head=recipe.model.head, classes=classes, several=several)
     if recipe.model.weights == "random" or not backbone.pretrained:
         return Decision(spec, None, is_pretrained=False)
@@ -124,15 +122,6 @@ def _purpose_of(recipe: Recipe, task: Task) -> Purpose:
             fix="leave model.head out here, or write it in the stage that it is for",
         )
     return task.purpose
-
-
-def _with_vocabulary(recipe: Recipe, backbone: Backbone, inputs: InputEncoder) -> dict[str, Any]:
-    """Return the backbone's configuration, with the vocabulary of a tokenizer that was trained here."""
-    if not isinstance(inputs, TokenEncoder) or tokenizer_to_train(recipe, backbone) is None:
-        return backbone.config
-    roles = ("pad", "cls", "sep") if isinstance(inputs, TextEncoder) else ("pad", "bos", "eos")
-    ids = {f"{role}_token_id": getattr(inputs.tokenizer, f"{role}_token_id") for role in roles}
-    return {**backbone.config, "vocab_size": len(inputs.tokenizer), **ids}
 
 
 def _tune_of_stage(recipe: Recipe, origin: Network, loaded: LoadedNetwork, few: float | None, console: Console) -> Tune:

@@ -6,25 +6,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from tunewright.checksums import file_facts
 from tunewright.console import Console, silent
-from tunewright.data.prepared import Prepared
 from tunewright.data.recommendation.column_roles import role_columns
 from tunewright.errors import ArtifactError, DataError
 from tunewright.evaluation.advice import hint
-from tunewright.evaluation.baselines import Baseline, baselines, sample_rows
-from tunewright.evaluation.calibration import calibrate
+from tunewright.evaluation.baselines import Baseline
 from tunewright.evaluation.intervals import Estimate, bootstrap
 from tunewright.evaluation.metrics import Metric, Outcome, get_metric
-from tunewright.evaluation.multilabel import by_label, tuned_thresholds
-from tunewright.evaluation.outputs import run_network
-from tunewright.evaluation.slices import confusion, slice_by, worst
+from tunewright.evaluation.slices import slice_by
 from tunewright.files import write_atomic, write_record
 from tunewright.models.core.network import Network
 from tunewright.models.saved_model import load_network
-from tunewright.pipeline.build.parts import build_parts, encode_split
+from tunewright.pipeline.build.parts import build_parts
 from tunewright.pipeline.device import threads
 from tunewright.pipeline.results.explanations import explain_rows
 from tunewright.pipeline.results.other_data import measure_beside
@@ -35,10 +30,8 @@ from tunewright.report.card import model_card
 from tunewright.runs.folder import read_json
 from tunewright.runs.metrics_log import read_metrics
 from tunewright.tasks.base.task import Preprocessor
-from tunewright.tasks.language_model.encoder import CausalTextEncoder
 from tunewright.tasks.registry import load_preprocessor
 
-MISTAKES = 24
 # What the network that a stage began with is called among the baselines.
 BEFORE = "the model before this stage"
 # What a summary has from measuring; the rest is of the training.
@@ -57,13 +50,14 @@ def evaluate_stage(job: StageJob, screen: Console, *, full: bool, start: StageJo
     summary = unmeasured(read_json(summary_path, "a stage's summary"))
     saved = load_network(job.folder / "model")
     preprocessor = load_preprocessor(saved)
-    if preprocessor.target is None and preprocessor.task.evaluation is None:
+    if not preprocessor.answers:
         write_record(summary_path, {**summary, "evaluation": None})
         return
     split = job.prepared.measured_split
     table = job.prepared.table(split)
-    before = network_before(start or job) if preprocessor.task.evaluation is not None else None
-    outputs, target = predict_split(saved.network, preprocessor, job.prepared, split, before)
+    measured = preprocessor.task.evaluation
+    before = network_before(start or job) if measured.compares_with_start else None
+    outputs, target = measured.outputs(saved.network, before, preprocessor, table)
     settings, seed = job.recipe.eval, job.recipe.seed
     kind = preprocessor.task.kind
     wanted = dict.fromkeys([*(settings.metrics or preprocessor.task.metrics), *settings.target])
@@ -78,30 +72,16 @@ def evaluate_stage(job: StageJob, screen: Console, *, full: bool, start: StageJo
     }
     if split != "test":
         evaluation["warning"] = f"there is no test split: measured on the {split} rows, which the training has seen"
-    examination = preprocessor.task.evaluation
-    units = examination.units if examination is not None else None
-    rows = np.asarray(table["_row"]) if units is None else units(preprocessor.inputs, table)
-    save_predictions(job, kind, rows, target, outputs)
+    save_predictions(job, kind, measured.units(preprocessor, table), target, outputs)
     if full:
         evaluation["baselines"] = _baselines(job, preprocessor, before, metrics, table, target, groups)
         for column in settings.slices:
             values = _slice_values(table, column)
             found = slice_by(column, values, metrics, outcome, resamples=settings.resamples, seed=seed)
             evaluation.setdefault("slices", []).extend(found)
-        if examination is not None and examination.facts is not None:
-            evaluation |= examination.facts(saved.network, preprocessor.inputs, table)
-        if preprocessor.target is not None:
-            evaluation["mistakes"] = _mistakes(preprocessor, table, outcome)
-        classes = (preprocessor.target.classes if preprocessor.target else None) or []
-        if kind == "multilabel":
-            evaluation["labels"] = by_label(outcome, classes)
-            evaluation["thresholds"] = _thresholds(job, saved.network, preprocessor, outcome, classes)
-        if kind == "classification":
-            evaluation["confusion"] = confusion(outcome, classes)
-            evaluation["calibration"] = _calibration(job, saved.network, preprocessor, outcome)
+        evaluation |= measured.facts(saved.network, preprocessor, job.prepared, table, outcome)
         if job.beside:
-            assert isinstance(preprocessor.inputs, CausalTextEncoder)
-            evaluation["beside"] = measure_beside(job, saved.network, before, preprocessor.inputs, screen)
+            evaluation["beside"] = measure_beside(job, saved.network, before, preprocessor, screen)
         if settings.explain:
             evaluation["explanations"] = _explanations(job, saved.network, preprocessor, table, evaluation, screen)
         summary["hint"] = _hint(job, evaluation, metrics[0])
@@ -135,25 +115,6 @@ def network_before(job: StageJob) -> Network | None:
     return build_parts(job.recipe, job.prepared, job.origin(), job.backbone, silent()).network
 
 
-def predict_split(
-    network: Network,
-    preprocessor: Preprocessor,
-    prepared: Prepared,
-    split: str,
-    before: Network | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs [N, K] or [N], and targets [N], of all rows of a split in their order.
-
-    Args:
-        before: the network that the stage began with, for tasks that hold the result against it.
-    """
-    if (examination := preprocessor.task.evaluation) is not None:
-        return examination.outputs(network, before, preprocessor.inputs, prepared.table(split))
-    examples = encode_split(prepared, preprocessor, split)
-    assert examples is not None and examples.target is not None and preprocessor.target is not None
-    return preprocessor.target.decode(run_network(network, examples)), preprocessor.target.truth(examples.target)
-
-
 def show(estimate: Estimate) -> str:
     """A value with its interval, for one line of text."""
     if estimate.value is None:
@@ -173,9 +134,12 @@ def _baselines(
     groups: np.ndarray | None,
 ) -> list[dict[str, Any]]:
     settings = job.recipe.eval
-    found = _fitted_baselines(job, preprocessor, table)
-    if before is not None and (examination := preprocessor.task.evaluation) is not None:
-        outputs, _ = examination.outputs(before, before, preprocessor.inputs, table)
+    measured = preprocessor.task.evaluation
+    # One thread: the sums are small, and two that wait for each other on a busy machine take many times as long.
+    with threads(1):
+        found = measured.baselines(preprocessor, job.prepared, table, job.recipe.seed)
+    if before is not None:
+        outputs, _ = measured.outputs(before, before, preprocessor, table)
         found = [Baseline(BEFORE, outputs), *found]
     return [
         {
@@ -192,56 +156,6 @@ def _baselines(
         }
         for baseline in found
     ]
-
-
-def _fitted_baselines(job: StageJob, preprocessor: Preprocessor, table: pa.Table) -> list[Baseline]:
-    target_encoder, inputs = preprocessor.target, preprocessor.inputs
-    chosen = sample_rows(job.prepared.rows("train"), job.recipe.seed, inputs.plain_rows)
-    if (examination := preprocessor.task.evaluation) is not None:
-        sampled = job.prepared.chosen("train", chosen)
-        return examination.baselines(inputs, sampled, table)
-    assert target_encoder is not None
-    train = job.prepared.table("train")
-    sampled = train.take(pa.array(chosen))
-    plain_train, plain_test = inputs.plain(sampled, table)
-
-    def encoded(rows: pa.Table) -> torch.Tensor:
-        values = target_encoder.encode(rows)
-        return values if target_encoder.classes is not None else torch.from_numpy(target_encoder.truth(values))
-
-    # One thread: the sums are small, and two that wait for each other on a busy machine take many times as long.
-    with threads(1):
-        return baselines(
-            preprocessor.task.kind,
-            encoded(train),
-            plain_train,
-            encoded(sampled),
-            plain_test,
-            outputs=target_encoder.outputs,
-            name=inputs.plain_name,
-        )
-
-
-def _mistakes(preprocessor: Preprocessor, table: pa.Table, outcome: Outcome) -> list[dict[str, Any]]:
-    classes = preprocessor.target.classes if preprocessor.target else None
-    found: list[dict[str, Any]] = []
-    for index in worst(outcome, MISTAKES):
-        if classes is None:
-            truth, predicted = float(outcome.target[index]), float(outcome.outputs[index])
-            facts = {"target": truth, "prediction": predicted, "confidence": None, "loss": abs(truth - predicted)}
-        elif outcome.several:
-            named = [[classes[k] for k in np.flatnonzero(row[index])] for row in (outcome.actual, outcome.chosen)]
-            loss = float(outcome.losses[index])
-            facts = {"target": named[0], "prediction": named[1], "confidence": None, "loss": loss}
-        else:
-            facts = {
-                "target": classes[outcome.target[index]],
-                "prediction": classes[outcome.predicted[index]],
-                "confidence": float(outcome.probabilities[index].max()),
-                "loss": float(-outcome.log_probabilities[index, outcome.target[index]]),
-            }
-        found.append({"row": table["_row"][index].as_py(), **facts, **preprocessor.inputs.show(table, index)})
-    return found
 
 
 def _explanations(
@@ -266,26 +180,6 @@ def _explanations(
     except (ArtifactError, DataError) as error:
         screen.warning(f"{job.stage.name}: nothing is explained (eval.explain): {error.problem}")
         return []
-
-
-def _thresholds(
-    job: StageJob, network: Network, preprocessor: Preprocessor, outcome: Outcome, classes: list[str]
-) -> dict[str, Any] | None:
-    """Thresholds chosen on validation, their effect measured on test."""
-    if not job.prepared.rows("valid"):
-        return None
-    logits, target = predict_split(network, preprocessor, job.prepared, "valid")
-    return tuned_thresholds(logits, target, outcome, classes)
-
-
-def _calibration(
-    job: StageJob, network: Network, preprocessor: Preprocessor, outcome: Outcome
-) -> dict[str, Any] | None:
-    """Temperature scaling fitted on validation, its effect measured on test."""
-    if not job.prepared.rows("valid"):
-        return None
-    logits, target = predict_split(network, preprocessor, job.prepared, "valid")
-    return calibrate(logits, target, outcome.outputs, outcome.target)
 
 
 def _hint(job: StageJob, evaluation: dict[str, Any], metric: Metric) -> dict[str, Any]:

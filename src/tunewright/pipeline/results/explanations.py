@@ -13,7 +13,6 @@ from tunewright.evaluation.attribution import METHODS, VIEWS, Attribution, Check
 from tunewright.models.core.network import Network
 from tunewright.tasks.base.explain import Question
 from tunewright.tasks.base.task import Preprocessor
-from tunewright.tasks.modalities import questions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +76,8 @@ def explain_rows(
     Raises:
         UserError: such a model cannot be explained, the method does not fit it, or there is no such target.
     """
-    for row, (name, question) in enumerate(zip(names, questions(network, preprocessor, table, target))):
+    for row, name in zip(range(table.num_rows), names):
+        question = preprocessor.question(network, table.slice(row, 1), target)
         explained = question.explained
         chosen = method or question.usual
         needs = {

@@ -18,6 +18,7 @@ from tunewright.evaluation.metrics import METRICS, Metric, Outcome
 from tunewright.models.core.network import Network
 from tunewright.pipeline.stage import StageJob
 from tunewright.recipe.schema import Recipe
+from tunewright.tasks.base.encoders import Encoders
 from tunewright.tasks.language_model.encoder import CausalEncoder, CausalTextEncoder
 from tunewright.tasks.language_model.evaluation import next_token_outputs
 from tunewright.tasks.language_model.multiple_choice import choice_scores, per_byte, read_questions
@@ -58,10 +59,11 @@ def prepare_beside(recipe: Recipe, base: Path, screen: Console) -> dict[str, Pre
 
 
 def measure_beside(
-    job: StageJob, network: Network, before: Network | None, encoder: CausalTextEncoder, screen: Console
+    job: StageJob, network: Network, before: Network | None, preprocessor: Encoders, screen: Console
 ) -> list[dict[str, Any]]:
     """What the report shows of each: the figures now and before, whether they differ, and of questions what guessing gives."""
     settings, seed = job.recipe.eval, job.recipe.seed
+    encoder = preprocessor.inputs_as(CausalTextEncoder)
     entries: list[dict[str, Any]] = []
     for name, prepared in job.beside.items():
         source, split = prepared.manifest.source, _split(prepared)

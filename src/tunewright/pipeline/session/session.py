@@ -27,11 +27,8 @@ from tunewright.pipeline.device import choose_device, suitable_threads
 from tunewright.pipeline.session.frozen_features import ComputedExamples, FrozenPart, frozen_part
 from tunewright.pipeline.session.memory import LARGE, give_back, save_memory, weight_bytes
 from tunewright.pipeline.session.precision import set_precision
-from tunewright.pipeline.summary.data_summary import describe_texts
 from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.language_model.preference_encoder import PreferenceExamples
-from tunewright.tasks.speech.encoder import SpeechExamples
 from tunewright.training import freezing
 from tunewright.training.distributed.process_group import ProcessGroup
 from tunewright.training.gradients import GradientEstimator
@@ -115,7 +112,7 @@ def open_session(
     device = _place_network(network, recipe, group)
     train = parts.examples("train")
     assert train is not None  # prepare refuses data without a training row
-    texts = describe_texts(parts, train, console)
+    texts = parts.describe(train, console)
     train, valid = train.to(device), parts.examples("valid")
     plans = freezing.resolve_movement(network, parts.tune)
     quicken_dropout(network)
@@ -183,7 +180,7 @@ def referred(parts: StageParts, examples: Examples, device: torch.device, consol
     A checkpoint of a resumed training is loaded afterwards.
     """
     refer = parts.objective.refer
-    if refer is None or not isinstance(examples, PreferenceExamples):
+    if refer is None:
         return examples
     console.info(
         f"{parts.objective.name}: the reference is the network as it is now, computed once for {len(examples):,} pairs"
@@ -279,7 +276,7 @@ def longest_batch(recipe: Recipe, examples: Examples) -> int | None:
     seconds = recipe.train.batch_seconds
     if seconds is None:
         return None
-    if not isinstance(examples, SpeechExamples):
+    if not examples.timed:
         raise RecipeError(
             "only recordings are gathered by seconds",
             place="train.batch_seconds",

@@ -23,8 +23,6 @@ from torch import Tensor, nn
 
 from tunewright.console import Console
 from tunewright.data.batches.batch import Examples
-from tunewright.data.batches.mixing import MixedExamples
-from tunewright.data.batches.packing import PackedExamples
 from tunewright.data.batches.poisson_sampler import PoissonBatches
 from tunewright.data.prepared import Prepared
 from tunewright.data.source import ROW
@@ -47,7 +45,6 @@ from tunewright.pipeline.summary.privacy_lineage import (
 from tunewright.recipe.schema import Privacy, Recipe
 from tunewright.runs.folder import read_json
 from tunewright.tasks.base.public_statistics import outside
-from tunewright.tasks.language_model.chat_encoder import ChatExamples
 from tunewright.training import freezing
 from tunewright.training.freezing import never_moves
 from tunewright.training.gradients import ExactGradient, GradientEstimator
@@ -223,7 +220,7 @@ def _made_ready(session: Session) -> Examples:
             fix='pip install "tunewright[privacy]"',
         )
     _require_layers(session)
-    examples = _one_unit_each(session.train)
+    examples = session.train.one_row_each()
     if isinstance(session.network, Transformer):
         session.network.has_plain_head = False  # the loss has to come from the outputs themselves
     return examples
@@ -283,25 +280,6 @@ def _require_layers(session: Session) -> None:
                     expected="norms over each example alone, or a frozen backbone",
                     fix="tune: {freeze: backbone}, or layers with group_norm in place of batch_norm",
                 )
-
-
-def _one_unit_each(examples: Examples) -> Examples:
-    """Return examples of which each is a single row.
-
-    Raises:
-        RecipeError: several texts share one.
-    """
-    if isinstance(examples, ChatExamples):
-        return replace(examples, bins=[[index] for index in range(len(examples.conversations))])
-    if isinstance(examples, PackedExamples | MixedExamples):
-        raise RecipeError(
-            "the texts of this task are packed end to end, so what one of them did could not be limited",
-            place="privacy",
-            found="packed texts",
-            expected="a task whose rows are examples, such as supervised-fine-tuning",
-            fix="fine-tune on conversations with privacy instead",
-        )
-    return examples
 
 
 def _key(folder: Path) -> int:

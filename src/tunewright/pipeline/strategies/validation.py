@@ -39,8 +39,8 @@ def validator(
         return None
     examples = examples.to(device)
     objective = parts.objective.bind(parts.recipe.seed, device)
-    target = parts.preprocessor.target
-    examination = parts.task.evaluation
+    evaluation = parts.task.evaluation
+    target = parts.preprocessor.column_target if evaluation.by_batch else None
     names = {parts.task.metrics[0], selection_metric(parts)} - {"loss"}
     batches = list(ids_in_order(examples, EVALUATION_BATCH))
 
@@ -73,11 +73,11 @@ def validator(
         if target is not None and examples.target is not None and whole is not None:
             truth, predicted = target.truth(examples.target), target.decode(whole)
             values |= {name: METRICS[name].value(predicted, truth) for name in names}
-        if whole_table and examination is not None and examination.select is not None:
+        if whole_table and evaluation.select is not None:
             table = parts.prepared.table("valid")
             assert isinstance(network, Network)
-            measured, truth = examination.outputs(network, None, parts.preprocessor.inputs, table)
-            values[examination.select] = METRICS[examination.select].value(measured, truth)
+            measured, truth = evaluation.outputs(network, None, parts.preprocessor, table)
+            values[evaluation.select] = METRICS[evaluation.select].value(measured, truth)
         return {name: value for name, value in values.items() if math.isfinite(value)}  # JSON has no NaN
 
     return validate
@@ -98,9 +98,10 @@ def selection_metric(parts: StageParts) -> str:
     Raises:
         RecipeError: `train.select` is not a metric of the task.
     """
-    known = ["loss", *(parts.task.metrics if parts.objective.supervised else ())]
-    if (examination := parts.task.evaluation) is not None and examination.select is not None:
-        known.append(examination.select)
+    evaluation = parts.task.evaluation
+    known = ["loss", *(parts.task.metrics if parts.objective.supervised and evaluation.by_batch else ())]
+    if evaluation.select is not None:
+        known.append(evaluation.select)
     wanted = parts.recipe.train.select
     if wanted is None:
         return known[min(1, len(known) - 1)]

@@ -18,7 +18,6 @@ from tunewright.pipeline.build.few_shot_default import FEW, examples_a_class
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.device import choose_device, threads
 from tunewright.pipeline.stage import StageJob
-from tunewright.pipeline.summary.data_summary import describe_texts
 from tunewright.pipeline.train.finish_stage import finish_stage
 from tunewright.pipeline.train.train_stage import train_stage
 from tunewright.runs.metrics_log import MetricsLog
@@ -40,7 +39,7 @@ def learn_from_features(job: StageJob, parts: StageParts, console: Console) -> N
     started = time.perf_counter()
     network = parts.network.to(device := choose_device(job.recipe))
     plain = _examples(parts)
-    texts = describe_texts(parts, plain, console)
+    texts = parts.describe(plain, console)
     examples = plain.to(device)
     if parts.augmentation is not None:
         console.warning("train.augment is not used: features are computed from the unchanged pictures")
@@ -69,7 +68,7 @@ def learn_from_pairs(job: StageJob, parts: StageParts, console: Console) -> None
     """
     network = parts.network.to(choose_device(job.recipe))
     examples = _examples(parts)
-    described = describe_texts(parts, examples, console)
+    described = parts.describe(examples, console)
     if parts.augmentation is not None and parts.augmentation.mixes:
         raise RecipeError(
             "mixed pictures are of no one class, which pairs need",

@@ -160,12 +160,10 @@ def open_progress(
 def written_sample(parts: StageParts, network: Network) -> str | None:
     """A text that the network writes by itself; None where its task has no such thing."""
     evaluation = parts.task.evaluation
-    if evaluation is None or evaluation.sample is None:
-        return None
     if not isinstance(network, Transformer):
-        return evaluation.sample(network, parts.preprocessor.inputs)
+        return evaluation.sample(network, parts.preprocessor)
     with network.autocast(next(network.parameters()).device):  # gathered weights may come in no other type
-        return evaluation.sample(network, parts.preprocessor.inputs)
+        return evaluation.sample(network, parts.preprocessor)
 
 
 def require_finite(network: nn.Module, state: State) -> None:

@@ -14,11 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tunewright.errors import DataError
 from tunewright.evaluation.attribution import Explained
 from tunewright.models.core.network import Network
-from tunewright.tasks.base.targets import TargetEncoder
-from tunewright.tasks.base.task import Preprocessor
+from tunewright.tasks.base.encoders import Encoders
+from tunewright.tasks.base.targets import Quantity
 
 AT_ONCE = 64
 # A picture is divided into so many patches each way, at most.
@@ -47,46 +46,19 @@ class Question:
         return self.answer[0].format(*self.answer[1:])
 
 
-# The number that is explained
-
-
 def explained_quantity(
-    network: Network, preprocessor: Preprocessor, inputs: Any, wanted: str | None
-) -> tuple[Any, list[str], list[str]]:
-    """(outputs [B, K] → f [B], the answer, what f is) for tasks with a target."""
-    target = preprocessor.target
+    network: Network, preprocessor: Encoders, inputs: Any, wanted: str | None
+) -> tuple[Quantity, list[str], list[str]]:
+    """Return (outputs [B, K] → f [B], the answer, the name of f) for a model with a target column.
+
+    Raises:
+        DataError: there is no such class.
+    """
+    target = preprocessor.column_target
     assert target is not None
     with torch.inference_mode():
         outputs = network(inputs)
-    if target.classes is None:
-        spread, centre = target.std, target.mean
-        said = ["{}", f"{float(outputs.reshape(-1)[0]) * spread + centre:.4g}"]
-        return (lambda found: found.reshape(-1) * spread + centre), said, ["the predicted {}", target.column]
-    chosen = int(outputs[0].argmax()) if wanted is None else index_of(wanted, target.classes, "class")
-    name = target.classes[chosen]
-    chances = outputs[0].sigmoid() if target.several else outputs[0].softmax(0)
-    said = ["{}, {}", name, f"{float(chances[chosen]):.1%}"]
-    return log_odds(target, chosen), said, ["the log odds of {}", name]
-
-
-def log_odds(target: TargetEncoder, chosen: int) -> Callable[[Tensor], Tensor]:
-    """Outputs [B, K] → the log odds of one of the K classes [B]."""
-    if target.several:
-        return lambda found: found[:, chosen]
-    others = [place for place in range(target.outputs) if place != chosen]
-    return lambda found: found[:, chosen] - found[:, others].logsumexp(1)
-
-
-def index_of(wanted: str, names: list[str], what: str) -> int:
-    if wanted not in names:
-        raise DataError(
-            f"there is no {what} of this name",
-            place="--target",
-            found=wanted,
-            expected=", ".join(names[:20]),
-            fix="take one of these",
-        )
-    return names.index(wanted)
+    return target.explained(outputs, wanted)
 
 
 def in_chunks(compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -127,12 +99,6 @@ def numeric_question(
         return torch.cat(found)
 
     return in_chunks(compute), along
-
-
-# Texts: tokens, by their embeddings
-
-
-# Names: nothing lies between them
 
 
 def shorten_value(value: Any) -> str:

@@ -1,117 +1,57 @@
-"""What a task is: how its examples become tensors, its default network, loss, metrics and baselines.
+"""What a task is: its inputs and target, default network, objectives, metrics and evaluation.
 
-A task is one file in this folder with one `Task`, and one line in `tasks/__init__.py`'s table. Everything else in
-Tunewright works from what is written there.
+A task is one file in this folder with one `Task`, and one line in `tasks/registry.py`. All else in Tunewright works from what
+stands there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from torch import Tensor
 
-from tunewright.data.batches.batch import Examples
-from tunewright.data.image.resize_crop import Framing
-from tunewright.data.prepared import Prepared
-from tunewright.evaluation.baselines import Baseline
-from tunewright.evaluation.metrics import Kind
+from tunewright.data.prepare.target_column import TargetKind
+from tunewright.errors import ArtifactError
+from tunewright.evaluation.metrics import METRICS, Metric
 from tunewright.models.backbone import Backbone
 from tunewright.models.core.network import Network
 from tunewright.models.hub.purposes import Purpose
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.base.targets import TargetEncoder
+from tunewright.tasks.base.encoders import Encoders, InputEncoder
+from tunewright.tasks.base.evaluation import Evaluation
+from tunewright.tasks.base.explain import Question
+from tunewright.tasks.base.modality import Modality
+from tunewright.tasks.base.request import Request
+from tunewright.tasks.base.targets import Target
 from tunewright.training.objectives.base import Objective
-from tunewright.training.privacy.lineage import Statistic
-
-# For each text (or whatever a table's row is): outputs [N, K] and targets [N] that the metrics of a kind want.
-Measured = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """How a network is measured and used where there is no target column to hold its answers against.
-
-    The encoder is always the task's own; tables have the columns that it reads, and `_row`.
-    """
-
-    kind: Kind
-    """What the metrics get."""
-    outputs: Callable[[Network, Network | None, Any, pa.Table], Measured]
-    """(network, the network before the stage, encoder, table) → outputs and targets of the table's rows. There is none before
-    a stage that begins with random weights."""
-    baselines: Callable[[Any, pa.Table, pa.Table], list[Baseline]]
-    """(encoder, training rows, table) → what needs no network, measured on the same table."""
-    predictions: Callable[[Network, Any, pa.Table], list[dict[str, Any]]]
-    """(network, encoder, table) → what `predict` prints for each row."""
-    facts: Callable[[Network, Any, pa.Table], dict[str, Any]] | None = None
-    """(network, encoder, table) → more that is to be known of the test rows, as JSON under a name of its own."""
-    units: Callable[[Any, pa.Table], np.ndarray] | None = None
-    """(encoder, table) → the numbers [N] of what is measured, where that is not the rows, such as users."""
-    select: str | None = None
-    """The metric that is measured on the validation rows and chooses the best weights; None: the loss does."""
-    zero_shot: tuple[str, Callable[[Network, Any, pa.Table], Measured]] | None = None
-    """The metric by which models that are not trained for the task yet can be compared, whatever their tokens are, and (network, encoder,
-    table) → the outputs and targets that it wants; None: there is none."""
-    sample: Callable[[Network, Any], str] | None = None
-    """(network, encoder) → what the network makes by itself, shown after each epoch; None: nothing."""
-
-
-class InputEncoder(Protocol):
-    """Turns rows of a table into what the network gets; fitted on the training split only, saved with the model."""
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape of one example, without the batch: (C, H, W) for images, (F,) for rows, (longest,) for texts."""
-        ...
-
-    @property
-    def plain_name(self) -> str:
-        """What the linear baseline is, in words."""
-        ...
-
-    @property
-    def plain_rows(self) -> int:
-        """How many training rows the linear baseline sees at most."""
-        ...
-
-    def examples(self, table: pa.Table, target: Tensor | None) -> Examples:
-        """The rows as the network reads them. Raises DataError when a column is missing or of another kind."""
-        ...
-
-    def plain(self, train: pa.Table, test: pa.Table) -> tuple[Any, Any]:
-        """Both tables as a linear model reads them: [N, ...] float32, or a sparse matrix [N, F]."""
-        ...
-
-    def show(self, table: pa.Table, index: int) -> dict[str, Any]:
-        """One example as a person can look at it: {"image": data URI} or {"input": {column: value}}."""
-        ...
-
-    def to_json(self) -> dict[str, Any]: ...
-
-    def statistics(self, prepared: Prepared, owner: str | None) -> list[Statistic]:
-        """Everything in the encoder's JSON and files that was computed from training rows, if it was fitted to these.
-
-        Args:
-            owner: the column that says whose a row is; None: each row is by itself.
-        """
-        ...
-
-    def write(self, folder: Path) -> None:
-        """Files that the JSON does not hold, such as a tokenizer's, into the model's folder."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Title:
-    """A name as reports and cards print it, in each of their languages."""
+class About:
+    """A task as reports, model cards and the Hugging Face hub name it."""
 
     en: str
     zh: str
+    hub_task: str
+    """`pipeline_tag` of a model card."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Where the network of a task comes from."""
+
+    default: dict[str, Any]
+    """The recipe's `model` block when it says nothing."""
+    purpose: Purpose | None = None
+    """The head with which a pretrained backbone of the Transformers library is opened; None: it cannot be used."""
+    build: Callable[[Recipe, Encoders, Backbone | None, StartingModel | None], tuple[Network, str | None]] | None = None
+    """(recipe, encoders, pretrained backbone, model to start from) → a network of the task's own kind, and what is to be said
+    of it; None: a list of layers, or a named backbone with a head."""
+    needs_trained_model: bool = False
+    """Whether the task has a meaning only for a network that has learned something before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,58 +61,84 @@ class Task:
     name: str
     summary: str
     """One line for `tunewright init` and the docs."""
-    title: Title
-    hub_task: str
-    """The task's name on the Hugging Face hub (`pipeline_tag` of a model card)."""
-    target_kind: Literal["category", "number", "labels"] | None
+    about: About
+    inputs: Modality
+    target: Target | None
     """None: the task learns from the inputs alone."""
-    fit_inputs: Callable[[Prepared, Recipe, Backbone | None, Any], InputEncoder]
-    """Learn the input encoding from the training split, or take it from the backbone. The last argument is the encoder
-    that the network to start from was trained with, one that `load_inputs` gave; None: a network that is new here."""
-    load_inputs: Callable[[dict[str, Any], Path], InputEncoder]
-    """The encoder from its JSON and the files in the model's folder."""
-    default_model: dict[str, Any]
-    """The recipe's `model` block when it says nothing."""
+    network: Architecture
+    objectives: Mapping[str, Callable[..., Objective]] | None = None
+    """What can be minimised, by name, each made from the input encoder and the recipe's options; the first is the default,
+    unless the encoder names another. None: what fits the target, of `training/objectives/registry.py`."""
+    metrics: tuple[str, ...]
+    """Measured by default; the first is the headline."""
+    own_metrics: tuple[Metric, ...] = ()
+    """Metrics that no other file defines; `metrics` names them too."""
+    evaluation: Evaluation
     defaults: dict[str, Any]
     """The recipe's other defaults."""
-    objective: str
-    metrics: tuple[str, ...]
-    """Measured by default; the first is the headline and selects the best weights."""
-    frame: Callable[[Recipe, Backbone | None], tuple[Framing | None, str | None]] | None = None
-    """How pictures in files get one size while they are prepared, and what had to be assumed; None: no pictures."""
-    purpose: Purpose | None = None
-    """What a pretrained backbone of the Transformers library is opened for; None: it cannot be used."""
-    objectives: dict[str, Callable[..., Objective]] | None = None
-    """What can be minimised, by name, each made from the input encoder and the recipe's options; None: what fits the
-    target, of `training/objectives/registry.py`."""
-    network: Callable[[Recipe, Any, Backbone | None, StartingModel | None], tuple[Network, str | None]] | None = None
-    """(recipe, encoder, pretrained backbone, model to start from) → a network of the task's own kind, and what is to be said of it;
-    None: a layer list or a named backbone with a head."""
-    augment: Callable[[Sequence[str | dict[str, Any]], int], Any] | None = None
-    """(`train.augment`, seed) → what changes training examples that are no pictures; None: nothing does."""
-    objective_of: Callable[[Any], str] | None = None
-    """(encoder) → what is minimised where the recipe does not say; None: always `objective`."""
-    needs_trained_model: bool = False
-    """Whether it has a meaning only for a network that has learned something before."""
-    evaluation: Evaluation | None = None
-    """None: the network is measured by the target."""
+
+    def __post_init__(self) -> None:
+        for metric in self.own_metrics:
+            METRICS.add(metric.name, metric)
 
     @property
-    def kind(self) -> Kind:
-        """What the metrics get."""
-        if self.evaluation is not None:
-            return self.evaluation.kind
-        kinds: dict[str | None, Kind] = {"category": "classification", "labels": "multilabel", "number": "regression"}
-        return kinds[self.target_kind]
+    def kind(self) -> str:
+        """The kind of its metrics."""
+        return self.evaluation.kind
+
+    @property
+    def target_kind(self) -> TargetKind | None:
+        """The kind of column that is the target; None: there is none."""
+        return None if self.target is None else self.target.kind
+
+    @property
+    def purpose(self) -> Purpose | None:
+        """The head with which a pretrained backbone of the Transformers library is opened; None: it cannot be used."""
+        return self.network.purpose
+
+    def objective(self, inputs: InputEncoder) -> str:
+        """Return the name of the objective when the recipe names none."""
+        if inputs.objective is not None:
+            return inputs.objective
+        if self.objectives is not None:
+            return next(iter(self.objectives))
+        assert self.target is not None
+        return self.target.objective
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preprocessor:
-    """Both encoders of a model: what `predict` needs besides the weights."""
+class Preprocessor(Encoders):
+    """Both encoders of a model and its task: what `predict` needs besides the weights."""
 
     task: Task
-    inputs: InputEncoder
-    target: TargetEncoder | None
+
+    @property
+    def request(self) -> Request[Any]:
+        """The reader of requests."""
+        return self.task.inputs.request(self.inputs)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the model can be asked; not when it was pretrained without the labels of its task."""
+        return self.target is not None or self.task.target is None
+
+    def question(self, network: Network, table: pa.Table, wanted: str | None) -> Question:
+        """Return the question about the one row of a table.
+
+        Args:
+            wanted: the class, label, item or continuation that is explained; None: the model's own answer.
+
+        Raises:
+            DataError: there is no such class or item.
+            ArtifactError: the model answers in a way that cannot be explained by its input.
+        """
+        if self.task.inputs.explain is None:
+            raise ArtifactError(
+                "such a model's answers are not explained yet",
+                found=self.task.name,
+                expected="a model of classes, numbers, the next token, transcripts, clicks or items",
+            )
+        return self.task.inputs.explain(network, self, table, wanted)
 
     def to_json(self) -> dict[str, Any]:
         target = self.target.to_json() if self.target else None

@@ -6,7 +6,7 @@ import base64
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from tunewright.data.batches.batch import Truth
 from tunewright.data.image.image_examples import PictureExamples, Scaling
 from tunewright.data.image.resize_crop import Framing
 from tunewright.data.manifest import Column
@@ -21,6 +22,7 @@ from tunewright.data.prepared import Prepared, column_array
 from tunewright.errors import DataError
 from tunewright.models.backbone import Backbone
 from tunewright.recipe.schema import Recipe
+from tunewright.tasks.base.encoders import InputEncoder
 from tunewright.tasks.image.processor import backbone_processor, write_processor
 from tunewright.training.privacy.lineage import Statistic
 
@@ -34,7 +36,7 @@ CHUNK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelEncoder:
+class PixelEncoder(InputEncoder):
     """Bytes to numbers, channels first."""
 
     column: str
@@ -50,15 +52,15 @@ class PixelEncoder:
     processor: dict[str, Any] | None
     """The pretrained backbone's own description of all this, in the Transformers library's format."""
 
-    plain_name: str = "linear model on raw inputs"
-    plain_rows: int = 10_000
+    plain_name: ClassVar[str] = "linear model on raw inputs"
+    plain_rows: ClassVar[int] = 10_000
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         height, width = self.framing.size if self.framing else self.stored[:2]
         return self.channels, height, width
 
-    def examples(self, table: pa.Table, target: Tensor | None) -> PictureExamples:
+    def examples(self, table: pa.Table, target: Truth) -> PictureExamples:
         """The rows, kept as bytes."""
         pixels = self._pixels(table)
         framing = None if self.framed or self._fits() else self.framing

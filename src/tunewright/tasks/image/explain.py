@@ -11,11 +11,11 @@ from tunewright.evaluation.attribution import Explained
 from tunewright.models.core.network import Network
 from tunewright.models.hub.attention_rollout import attention_rollout
 from tunewright.models.hub.hf_network import Transformer
+from tunewright.tasks.base.encoders import Encoders
 from tunewright.tasks.base.explain import GRID, Question, explained_quantity, numeric_question
-from tunewright.tasks.base.task import Preprocessor
 
 
-def explain_image(network: Network, preprocessor: Preprocessor, table: pa.Table, wanted: str | None) -> Question:
+def explain_image(network: Network, preprocessor: Encoders, table: pa.Table, wanted: str | None) -> Question:
     inputs = preprocessor.inputs.examples(table, None).batch(torch.tensor([0])).pixels
     f, said, what = explained_quantity(network, preprocessor, inputs, wanted)
     whole = inputs[0]

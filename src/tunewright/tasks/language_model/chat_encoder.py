@@ -13,13 +13,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.batch import BaseExamples, Batch, Truth
 from tunewright.data.batches.examples import few_lengths
 from tunewright.data.batches.packing import IGNORED
 from tunewright.data.prepared import Prepared
 from tunewright.data.text.conversations import Shape, Turn, conversation, recognise
 from tunewright.errors import DataError, RecipeError, shorten
 from tunewright.models.backbone import Backbone
+from tunewright.models.core.network import Network
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.language_model.chat_template import Rendered, TemplateMismatch, default_template, render
 from tunewright.tasks.language_model.encoder import USUAL_CONTEXT, CausalTextEncoder, context_of, writing_tokenizer
@@ -34,7 +35,7 @@ LOOKED_BACK = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatExamples:
+class ChatExamples(BaseExamples):
     """Rows of whole conversations, as many as there is room for; padded at their end alone.
 
     A batch's inputs and target are those of `PackedExamples`, the target `IGNORED` also where the next token is not the
@@ -90,6 +91,9 @@ class ChatExamples:
     def to(self, device: torch.device) -> ChatExamples:
         return replace(self, device=device)
 
+    def one_row_each(self) -> ChatExamples:
+        return replace(self, bins=[[index] for index in range(len(self.conversations))])
+
     def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
         width = int(self.lengths[ids].max())
         tokens, document, position = (torch.zeros(len(ids), width, dtype=torch.int64) for _ in range(3))
@@ -119,6 +123,9 @@ class ChatEncoder(CausalTextEncoder):
     def ends(self) -> frozenset[int]:
         """The tokens at which generation stops."""
         return frozenset({self.end})
+
+    def configure(self, network: Network) -> None:
+        network.end_at(self.ends)
 
     def cells(self, table: pa.Table) -> list[tuple[int, dict[str, str | None]]]:
         """Each row's number in the source, and its columns. Raises DataError when one is missing."""
@@ -192,7 +199,7 @@ class ChatEncoder(CausalTextEncoder):
 class SupervisedChatEncoder(ChatEncoder):
     """Conversations, in which all that the assistant says is learned."""
 
-    def examples(self, table: pa.Table, target: Tensor | None) -> ChatExamples:
+    def examples(self, table: pa.Table, target: Truth) -> ChatExamples:
         """The conversations of a table. Raises DataError when one does not fit the template or the context."""
         found = self.rendered(table)
         return ChatExamples(
@@ -212,6 +219,9 @@ class SupervisedChatEncoder(ChatEncoder):
         found = self.render(rows, self.conversations(table))
         self.require_answers(rows, found)
         return found
+
+    def sequences(self, table: pa.Table) -> list[list[int]]:
+        return [list(entry.ids) for entry in self.rendered(table)]
 
     def conversations(self, table: pa.Table) -> list[list[Turn]]:
         """Each row's turns. Raises DataError when one holds no conversation."""

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from tunewright.data.batches.packing import IGNORED
 from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
+from tunewright.data.prepared import Prepared
 from tunewright.data.text.conversations import is_turns
 from tunewright.evaluation.baselines import Baseline
 from tunewright.evaluation.outputs import add_tokens
 from tunewright.models.core.network import Network, evaluating
 from tunewright.models.hub.generate import generate
 from tunewright.models.hub.hf_network import Transformer
-from tunewright.tasks.base.task import Measured
+from tunewright.tasks.base.encoders import Encoders
+from tunewright.tasks.base.evaluation import Evaluation, Measured
 from tunewright.tasks.language_model.chat_encoder import ChatEncoder, ChatExamples, SupervisedChatEncoder
 from tunewright.tasks.language_model.chat_template import Rendered
 from tunewright.tasks.language_model.evaluation import token_outputs
@@ -112,3 +114,23 @@ def _messages(cell: str) -> list[dict[str, str]]:
         value = None
     turns: list[dict[str, str]] = value if is_turns(value) else [{"role": "user", "content": cell}]
     return turns
+
+
+class AnswerEvaluation(Evaluation):
+    """The answers of conversations are given."""
+
+    kind = "answers"
+    zero_shot = "bits_per_byte"
+
+    def outputs(self, network: Network, before: Network | None, preprocessor: Encoders, table: pa.Table) -> Measured:
+        return answer_outputs(network, before, preprocessor.inputs_as(SupervisedChatEncoder), table)
+
+    def predictions(self, network: Network, preprocessor: Encoders, table: pa.Table) -> list[dict[str, Any]]:
+        return answered(network, preprocessor.inputs_as(SupervisedChatEncoder), table)
+
+    def baselines(self, preprocessor: Encoders, prepared: Prepared, table: pa.Table, seed: int) -> list[Baseline]:
+        train = self.sampled(preprocessor, prepared, seed)
+        return answer_baselines(preprocessor.inputs_as(SupervisedChatEncoder), train, table)
+
+    def untrained(self, network: Network, preprocessor: Encoders, table: pa.Table) -> Measured:
+        return answers_by_byte(network, preprocessor.inputs_as(SupervisedChatEncoder), table)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
+from tunewright.data.batches.batch import Truth
 from tunewright.data.batches.packing import PackedExamples, pack
 from tunewright.data.prepared import Prepared
 from tunewright.data.text.token_cache import token_file
@@ -22,6 +23,7 @@ from tunewright.errors import DataError, RecipeError
 from tunewright.models.backbone import Backbone
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.base.public_statistics import public_tokenizer
+from tunewright.tasks.base.targets import TargetEncoder
 from tunewright.tasks.text.encoder import TokenEncoder, load_tokenizer, text_columns, tokenizer_to_train
 
 USUAL_TOKENIZER = "bpe"
@@ -37,8 +39,7 @@ VERSION = 1
 class CausalTextEncoder(TokenEncoder):
     """What the encoders of models that write have: where a text begins and ends."""
 
-    plain_name: str = "token frequencies"
-    plain_rows: int = 50_000
+    special_roles: ClassVar[tuple[str, ...]] = ("pad", "bos", "eos")
 
     @property
     def begin(self) -> list[int]:
@@ -50,8 +51,9 @@ class CausalTextEncoder(TokenEncoder):
         """What stands behind a text."""
         return self.tokenizer.eos_token_id
 
-    def plain(self, train: pa.Table, test: pa.Table) -> tuple[Any, Any]:
-        raise NotImplementedError  # a language model's baselines are of its examination
+    @abstractmethod
+    def sequences(self, table: pa.Table) -> list[list[int]]:
+        """Return the tokens of each row, at most as many as the network reads at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +65,15 @@ class CausalEncoder(CausalTextEncoder):
         """The one column."""
         return self.columns[0]
 
-    def examples(self, table: pa.Table, target: Tensor | None) -> PackedExamples:
+    def examples(self, table: pa.Table, target: Truth) -> PackedExamples:
         """Rows of one length with all tokens of the texts. Raises DataError when there is no text."""
         documents = self.documents(table)
         if not any(len(document) for document in documents):
             raise self._no_text(table.num_rows)
         return pack(documents, torch.tensor(np.asarray(table["_row"])), self.max_length)
 
-    def stored(self, prepared: Prepared, split: str) -> PackedExamples:
-        """The same of a prepared split, whose tokens are kept on disk and are there at once the next time.
+    def split(self, prepared: Prepared, split: str, target: TargetEncoder | None) -> PackedExamples:
+        """Return the rows of a prepared split, whose tokens are kept on disk and are there at once the next time.
 
         Raises:
             DataError: there is no text.
@@ -84,6 +86,9 @@ class CausalEncoder(CausalTextEncoder):
             raise self._no_text(prepared.rows(split))
         rows = torch.from_numpy(np.array(found.rows))
         return PackedExamples(tokens=found.tokens, starts=found.starts, documents=rows, context=self.max_length)
+
+    def sequences(self, table: pa.Table) -> list[list[int]]:
+        return [ids[: self.limit].tolist() for ids in self.documents(table) if len(ids) > 1]
 
     def documents(self, table: pa.Table) -> list[np.ndarray]:
         """The tokens of each text, with its beginning and end; of an empty text none."""

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tunewright.data.prepared import Prepared
 from tunewright.evaluation.baselines import Baseline
 from tunewright.evaluation.outputs import add_tokens
 from tunewright.models.core.network import Network, evaluating
 from tunewright.models.hub.generate import generate
 from tunewright.models.hub.hf_network import Transformer
-from tunewright.tasks.base.task import Measured
+from tunewright.tasks.base.encoders import Encoders
+from tunewright.tasks.base.evaluation import Evaluation, Measured
 from tunewright.tasks.language_model.encoder import CausalEncoder
 from tunewright.training.objectives.chunked_cross_entropy import token_losses
 
@@ -193,3 +195,23 @@ def written(network: Network, encoder: CausalEncoder) -> str:
         network, encoder.begin, end={encoder.end}, most=SAMPLED, context=encoder.limit, temperature=SAMPLING_TEMPERATURE
     )
     return encoder.tokenizer.decode(list(drawn))
+
+
+class NextTokenEvaluation(Evaluation):
+    """The next token of each text is named."""
+
+    kind = "next_tokens"
+    zero_shot = "bits_per_byte"
+
+    def outputs(self, network: Network, before: Network | None, preprocessor: Encoders, table: pa.Table) -> Measured:
+        return next_token_outputs(network, before, preprocessor.inputs_as(CausalEncoder), table)
+
+    def predictions(self, network: Network, preprocessor: Encoders, table: pa.Table) -> list[dict[str, Any]]:
+        return continued(network, preprocessor.inputs_as(CausalEncoder), table)
+
+    def baselines(self, preprocessor: Encoders, prepared: Prepared, table: pa.Table, seed: int) -> list[Baseline]:
+        train = self.sampled(preprocessor, prepared, seed)
+        return frequencies(preprocessor.inputs_as(CausalEncoder), train, table)
+
+    def sample(self, network: Network, preprocessor: Encoders) -> str:
+        return written(network, preprocessor.inputs_as(CausalEncoder))

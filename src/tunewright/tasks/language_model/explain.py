@@ -8,13 +8,13 @@ import torch
 from tunewright.errors import DataError
 from tunewright.models.core.network import Network
 from tunewright.models.hub.hf_network import Transformer
+from tunewright.tasks.base.encoders import Encoders
 from tunewright.tasks.base.explain import Question
-from tunewright.tasks.base.task import Preprocessor
 from tunewright.tasks.language_model.encoder import CausalEncoder
 from tunewright.tasks.text.explain import token_question
 
 
-def explain_next_token(network: Network, preprocessor: Preprocessor, table: pa.Table, wanted: str | None) -> Question:
+def explain_next_token(network: Network, preprocessor: Encoders, table: pa.Table, wanted: str | None) -> Question:
     encoder = preprocessor.inputs
     assert isinstance(encoder, CausalEncoder) and isinstance(network, Transformer)
     text = encoder.texts(table, encoder.column)[0]

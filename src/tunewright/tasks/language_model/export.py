@@ -5,19 +5,19 @@ from __future__ import annotations
 import pyarrow as pa
 import torch
 
-from tunewright.models.hub.hf_network import Transformer
+from tunewright.models.core.network import Network
+from tunewright.tasks.base.encoders import Encoders
 from tunewright.tasks.base.export_case import HandedOn, Named, Trial
-from tunewright.tasks.language_model.chat_encoder import ChatEncoder
-from tunewright.tasks.language_model.encoder import CausalEncoder
+from tunewright.tasks.language_model.encoder import CausalTextEncoder
+
+INPUTS = ["input_ids", "attention_mask"]
 
 
-def export_language_model(network: Transformer, encoder: CausalEncoder | ChatEncoder, table: pa.Table) -> Trial:
-    """Texts, each a document of its own, filled up at their ends."""
-    if isinstance(encoder, CausalEncoder):
-        texts = [ids[: encoder.limit].tolist() for ids in encoder.documents(table) if len(ids) > 1]
-    else:
-        examples = encoder.examples(table, None)
-        texts = [list(entry.ids) for entry in examples.conversations]  # pyright: ignore[reportAttributeAccessIssue]  of conversations
+def export_language_model(network: Network, preprocessor: Encoders, table: pa.Table) -> Trial:
+    """Return a network that reads texts, each a document of its own, padded at its end."""
+    encoder = preprocessor.inputs
+    assert isinstance(encoder, CausalTextEncoder)
+    texts = encoder.sequences(table)
 
     def batch(ids: list[int]) -> Named:
         longest = max(len(texts[index]) for index in ids)
@@ -28,9 +28,5 @@ def export_language_model(network: Transformer, encoder: CausalEncoder | ChatEnc
         return {"input_ids": tokens, "attention_mask": mask}
 
     return Trial(
-        module=HandedOn(network, ["input_ids", "attention_mask"]),
-        count=len(texts),
-        batch=batch,
-        target=None,
-        tokenizer=encoder.tokenizer,
+        module=HandedOn(network, INPUTS), count=len(texts), batch=batch, target=None, tokenizer=encoder.tokenizer
     )

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.batch import BaseExamples, Batch, Truth
 from tunewright.data.prepared import Prepared
 from tunewright.data.text.preferences import Preference, preference, recognise_preferences
 from tunewright.errors import DataError
@@ -25,7 +25,7 @@ from tunewright.training.objectives.preference import REFERENCE
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferenceExamples:
+class PreferenceExamples(BaseExamples):
     """Rows of two conversations. A batch's inputs and target are those of `ChatExamples`: document 1 is the chosen one."""
 
     texts: ChatExamples
@@ -70,7 +70,7 @@ class PreferenceExamples:
 class PreferenceEncoder(ChatEncoder):
     """Two answers to one question, of which the first is the better one."""
 
-    def examples(self, table: pa.Table, target: Tensor | None) -> PreferenceExamples:
+    def examples(self, table: pa.Table, target: Truth) -> PreferenceExamples:
         """The pairs of a table. Raises DataError when one does not fit the template or the context."""
         rows = table["_row"].to_pylist()
         pairs = self.read(table, preference)
@@ -82,6 +82,9 @@ class PreferenceEncoder(ChatEncoder):
             bins=[[2 * index, 2 * index + 1] for index in range(len(rows))],
         )
         return PreferenceExamples(texts=texts)
+
+    def sequences(self, table: pa.Table) -> list[list[int]]:
+        return [list(entry.ids) for entry in self.examples(table, None).texts.conversations]
 
     def _answers(self, rows: list[int], pairs: list[Preference], answers: list[Any]) -> list[Rendered]:
         """Each pair's conversation with one of its answers, of which that answer alone counts."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -9,10 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
+from tunewright.data.prepared import Prepared
 from tunewright.evaluation.baselines import Baseline
 from tunewright.models.core.network import Network, evaluating
 from tunewright.models.hub.hf_network import Transformer
-from tunewright.tasks.base.task import Measured
+from tunewright.tasks.base.encoders import Encoders
+from tunewright.tasks.base.evaluation import Evaluation, Measured
+from tunewright.tasks.language_model.chat_evaluation import answered
 from tunewright.tasks.language_model.preference_encoder import PreferenceEncoder
 from tunewright.training.objectives.chunked_cross_entropy import CHUNK
 from tunewright.training.objectives.preference import answer_places
@@ -83,3 +88,19 @@ def length_baseline(encoder: PreferenceEncoder, train: pa.Table, table: pa.Table
     return [
         Baseline(name="the longer answer", outputs=outputs, metrics=OF_LENGTH),
     ]
+
+
+class PreferenceEvaluation(Evaluation):
+    """Of two answers the better one is preferred."""
+
+    kind = "preferences"
+
+    def outputs(self, network: Network, before: Network | None, preprocessor: Encoders, table: pa.Table) -> Measured:
+        return preference_outputs(network, before, preprocessor.inputs_as(PreferenceEncoder), table)
+
+    def predictions(self, network: Network, preprocessor: Encoders, table: pa.Table) -> list[dict[str, Any]]:
+        return answered(network, preprocessor.inputs_as(PreferenceEncoder), table)
+
+    def baselines(self, preprocessor: Encoders, prepared: Prepared, table: pa.Table, seed: int) -> list[Baseline]:
+        train = self.sampled(preprocessor, prepared, seed)
+        return length_baseline(preprocessor.inputs_as(PreferenceEncoder), train, table)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from tunewright.data.batches.batch import Truth
 from tunewright.data.batches.examples import TensorExamples
 from tunewright.data.manifest import Column
 from tunewright.data.prepared import Prepared
@@ -27,6 +28,7 @@ from tunewright.models.backbone import Backbone
 from tunewright.models.recommendation.ctr import CLICK_MODELS
 from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Model, PublicColumn, Recipe
+from tunewright.tasks.base.encoders import InputEncoder
 from tunewright.tasks.base.public_statistics import held_by_one, public_categories, public_column, public_edges
 from tunewright.training.privacy.lineage import Statistic
 
@@ -83,12 +85,11 @@ class Field:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FieldEncoder:
+class FieldEncoder(InputEncoder):
     """The fields of a row side by side."""
 
     fields: list[Field]
-    plain_name: str = "logistic regression on the values"
-    plain_rows: int = 50_000
+    plain_name: ClassVar[str] = "logistic regression on the values"
 
     @property
     def input_shape(self) -> tuple[int]:
@@ -128,7 +129,7 @@ class FieldEncoder:
         encoded = np.concatenate([field.encode(table) for field in self.fields], axis=1)
         return torch.from_numpy(encoded.astype(np.int32))
 
-    def examples(self, table: pa.Table, target: Tensor | None) -> TensorExamples:
+    def examples(self, table: pa.Table, target: Truth) -> TensorExamples:
         return TensorExamples(self.encode(table), target, torch.tensor(np.asarray(table["_row"])))
 
     def with_lists(self, table: pa.Table) -> pa.Table:
@@ -162,9 +163,6 @@ class FieldEncoder:
 
     def statistics(self, prepared: Prepared, owner: str | None) -> list[Statistic]:
         return [entry.statistic(prepared, owner) for entry in self.fields]
-
-    def write(self, folder: Path) -> None:
-        """Nothing: the JSON holds all."""
 
 
 def fit_fields(

@@ -11,13 +11,14 @@ from tunewright.errors import ArtifactError, DataError
 from tunewright.evaluation.attribution import Explained
 from tunewright.models.core.network import Network
 from tunewright.models.recommendation.base import Recommender
-from tunewright.tasks.base.explain import Question, explained_quantity, in_chunks, index_of, shorten_value
-from tunewright.tasks.base.task import Preprocessor
+from tunewright.tasks.base.encoders import Encoders
+from tunewright.tasks.base.explain import Question, explained_quantity, in_chunks, shorten_value
+from tunewright.tasks.base.targets import index_of
 from tunewright.tasks.recommendation.categorical_encoder import FILLING, FieldEncoder
 from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder
 
 
-def explain_click(network: Network, preprocessor: Preprocessor, table: pa.Table, wanted: str | None) -> Question:
+def explain_click(network: Network, preprocessor: Encoders, table: pa.Table, wanted: str | None) -> Question:
     encoder = preprocessor.inputs
     assert isinstance(encoder, FieldEncoder)
     inputs = encoder.encode(table)
@@ -31,9 +32,7 @@ def explain_click(network: Network, preprocessor: Preprocessor, table: pa.Table,
     return Question(explained=explained, answer=said, usual="shapley")
 
 
-def explain_recommendation(
-    network: Network, preprocessor: Preprocessor, table: pa.Table, wanted: str | None
-) -> Question:
+def explain_recommendation(network: Network, preprocessor: Encoders, table: pa.Table, wanted: str | None) -> Question:
     encoder = preprocessor.inputs
     assert isinstance(encoder, InteractionEncoder) and isinstance(network, Recommender)
     if network.length == 0:

@@ -7,15 +7,15 @@ import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from safetensors.numpy import load_file, save_file
-from torch import Tensor
 
+from tunewright.data.batches.batch import Truth
 from tunewright.data.batches.examples import TensorExamples
 from tunewright.data.prepare.splits import time_values
 from tunewright.data.prepared import Prepared
@@ -24,6 +24,7 @@ from tunewright.errors import ArtifactError, DataError, RecipeError
 from tunewright.models.backbone import Backbone
 from tunewright.models.recommendation.registry import describe_recommender
 from tunewright.recipe.schema import Recipe
+from tunewright.tasks.base.encoders import Encoders, InputEncoder
 from tunewright.tasks.recommendation.categorical_encoder import Field, fit_field
 from tunewright.training.privacy.lineage import Statistic
 
@@ -41,7 +42,7 @@ class About:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InteractionEncoder:
+class InteractionEncoder(InputEncoder):
     """Columns of users and items; a user or item that no training row has is not known, and its rows are left out."""
 
     user: str
@@ -59,8 +60,7 @@ class InteractionEncoder:
     """How many of a user's last items the network looks at; 0: it looks at none."""
     about: dict[str, About] = field(default_factory=dict)
     """What else is known of each "user" and "item". It is the network's after that, and not saved here."""
-    plain_name: str = "popularity"
-    plain_rows: int = 1
+    plain_rows: ClassVar[int] = 1
 
     @property
     def input_shape(self) -> tuple[int]:
@@ -143,7 +143,7 @@ class InteractionEncoder:
         rows = np.asarray(table["_row"])[places[first]]
         return TensorExamples(torch.from_numpy(inputs[kept]), None, torch.tensor(rows[kept]))
 
-    def examples(self, table: pa.Table, target: Tensor | None) -> TensorExamples:
+    def examples(self, table: pa.Table, target: Truth) -> TensorExamples:
         """The pairs, or sequences where the network looks at them. Raises DataError when none of them is known."""
         pairs, places = self.pairs(table)
         if not len(pairs):
@@ -156,9 +156,6 @@ class InteractionEncoder:
             return self.sequences(table)
         rows = torch.tensor(np.asarray(table["_row"])[places])
         return TensorExamples(torch.from_numpy(pairs), None, rows)
-
-    def plain(self, train: pa.Table, test: pa.Table) -> tuple[Any, Any]:
-        raise NotImplementedError  # its baselines are of its examination
 
     def show(self, table: pa.Table, index: int) -> dict[str, Any]:
         return {"input": {name: table[name][index].as_py() for name in (self.user, self.item)}}
@@ -182,6 +179,11 @@ class InteractionEncoder:
         names = json.dumps({"users": self.users, "items": self.items}, ensure_ascii=False)
         (folder / NAMES_FILE).write_text(names, encoding="utf-8")
         save_file({"learned": self.learned, "known": self.known}, folder / PAIRS_FILE)
+
+
+def recommender(preprocessor: Encoders) -> InteractionEncoder | None:
+    """Return the encoder of a model that recommends items; None: it does not."""
+    return preprocessor.inputs if isinstance(preprocessor.inputs, InteractionEncoder) else None
 
 
 def fit_interactions(

@@ -14,12 +14,14 @@ import pyarrow as pa
 import torch
 from scipy import sparse
 
+from tunewright.data.prepared import Prepared
 from tunewright.evaluation.baselines import Baseline
-from tunewright.evaluation.metrics import LISTED
+from tunewright.evaluation.metrics import LISTED, Outcome
 from tunewright.models.core.network import Network, evaluating
 from tunewright.models.recommendation.base import Recommender
 from tunewright.random import uniform
-from tunewright.tasks.base.task import Measured
+from tunewright.tasks.base.encoders import Encoders
+from tunewright.tasks.base.evaluation import Evaluation, Measured
 from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder
 
 # The length of the list.
@@ -209,3 +211,28 @@ def _ease(seen: sparse.csr_matrix) -> np.ndarray:
     weights = -inverse / inverse.diagonal()[None]
     np.fill_diagonal(weights, 0)
     return weights
+
+
+class RankingEvaluation(Evaluation):
+    """The items that users chose later stand high in the list of all items."""
+
+    kind = "ranking"
+    select = "ndcg_at_10"
+
+    def outputs(self, network: Network, before: Network | None, preprocessor: Encoders, table: pa.Table) -> Measured:
+        return ranking_outputs(network, before, preprocessor.inputs_as(InteractionEncoder), table)
+
+    def predictions(self, network: Network, preprocessor: Encoders, table: pa.Table) -> list[dict[str, Any]]:
+        return recommended(network, preprocessor.inputs_as(InteractionEncoder), table)
+
+    def baselines(self, preprocessor: Encoders, prepared: Prepared, table: pa.Table, seed: int) -> list[Baseline]:
+        train = self.sampled(preprocessor, prepared, seed)
+        return ranking_baselines(preprocessor.inputs_as(InteractionEncoder), train, table)
+
+    def facts(
+        self, network: Network, preprocessor: Encoders, prepared: Prepared, table: pa.Table, outcome: Outcome
+    ) -> dict[str, Any]:
+        return ranking_facts(network, preprocessor.inputs_as(InteractionEncoder), table)
+
+    def units(self, preprocessor: Encoders, table: pa.Table) -> np.ndarray:
+        return ranked_users(preprocessor.inputs_as(InteractionEncoder), table)

@@ -19,7 +19,7 @@ from tunewright.data.audio.decode import RATE
 from tunewright.data.audio.features import A_SECOND, HEARINGS, WIDTHS
 from tunewright.data.audio.log_mel import HOP
 from tunewright.data.audio.transcript_text import spoken, spoken_words
-from tunewright.data.batches.batch import Batch
+from tunewright.data.batches.batch import BaseExamples, Batch, Truth
 from tunewright.data.prepared import Prepared
 from tunewright.data.sources.speech import AUDIO
 from tunewright.data.text.ngram_model import NGrams, count_ngrams, read_arpa, write_arpa
@@ -27,6 +27,7 @@ from tunewright.errors import DataError
 from tunewright.evaluation.decoding import Beam
 from tunewright.recipe.named import check_options, choose, parse_named
 from tunewright.recipe.schema import Recipe
+from tunewright.tasks.base.encoders import InputEncoder
 from tunewright.training.objectives.ctc import NO_LETTER
 from tunewright.training.privacy.lineage import Statistic
 
@@ -36,7 +37,7 @@ Bonus = Annotated[float, Field(ge=-100, le=100)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechExamples:
+class SpeechExamples(BaseExamples):
     """Recordings of different lengths, padded in a batch to its longest.
 
     A batch's inputs are {"features": [B, T, M], or [B, T] of samples, "lengths": [B]}, its target [B, L] the letters' numbers,
@@ -66,6 +67,13 @@ class SpeechExamples:
     @cached_property
     def _lengths(self) -> Tensor:
         return torch.tensor([1 + len(sound) // HOP for sound in self.sounds])
+
+    @property
+    def timed(self) -> bool:
+        return True
+
+    def with_augmentation(self, augmentation: SoundChanges) -> SpeechExamples:
+        return replace(self, augmentation=augmentation)
 
     @property
     def augmented(self) -> bool:
@@ -111,7 +119,7 @@ class SpeechExamples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechEncoder:
+class SpeechEncoder(InputEncoder):
     """What the network hears, the letters that words are written with, and how the likeliest words are searched.
 
     Number 0 is the blank, letter k has number k + 1.
@@ -123,13 +131,15 @@ class SpeechEncoder:
     """How many moments of what it hears become one of its answers."""
     beam: Beam | None = None
     """None: the likeliest letter of each moment."""
-    plain_name: str = "the commonest sentence"
-    plain_rows: int = 50_000
 
     @property
     def objective(self) -> str:
         """What is minimised where the recipe does not say."""
         return "ctc"
+
+    @property
+    def searches(self) -> bool:
+        return True
 
     @property
     def input_shape(self) -> tuple[int, int]:
@@ -165,7 +175,7 @@ class SpeechEncoder:
         rows = torch.tensor(np.asarray(table["_row"]))
         return SpeechExamples(sounds=self.sounds(table), reads=self.reads, letters=None, rows=rows)
 
-    def examples(self, table: pa.Table, target: Tensor | None) -> SpeechExamples:
+    def examples(self, table: pa.Table, target: Truth) -> SpeechExamples:
         """Recordings with their letters; those that are too short for them are left out and counted."""
         found = self.heard(table)
         if TEXT not in table.column_names:
@@ -195,9 +205,6 @@ class SpeechEncoder:
         """Whether there is a moment for each letter, and for a blank between two equal ones."""
         needed = len(letters) + int((letters[1:] == letters[:-1]).sum())
         return seconds * A_SECOND[self.reads] / self.moment >= needed
-
-    def plain(self, train: pa.Table, test: pa.Table) -> tuple[Any, Any]:
-        raise NotImplementedError  # its baselines are of its examination
 
     def show(self, table: pa.Table, index: int) -> dict[str, Any]:
         return {"input": {TEXT: table[TEXT][index].as_py()}}

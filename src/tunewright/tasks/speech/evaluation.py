@@ -17,13 +17,16 @@ import torch
 from tunewright.data.audio.decode import RATE
 from tunewright.data.audio.transcript_text import spoken, spoken_words, stands_alone
 from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
+from tunewright.data.prepared import Prepared
 from tunewright.data.sources.speech import AUDIO
 from tunewright.evaluation.baselines import Baseline
 from tunewright.evaluation.decoding import beam_search, greedy, moments_of
+from tunewright.evaluation.metrics import Outcome
 from tunewright.models.core.network import Network, evaluating
 from tunewright.models.speech.base import Recogniser
 from tunewright.models.speech.whisper import Whisper
-from tunewright.tasks.base.task import Measured
+from tunewright.tasks.base.encoders import Encoders
+from tunewright.tasks.base.evaluation import Evaluation, Measured
 from tunewright.tasks.speech.encoder import TEXT, SpeechEncoder, SpeechExamples
 
 # So many confusions and mistakes are shown; of a mistake so much sound can be played.
@@ -201,3 +204,26 @@ def timed(heard: Heard, encoder: SpeechEncoder, seconds: float) -> list[dict[str
             words.append({"word": letter, "start": round(start * each, 2), "end": round(end * each, 2)})
             grows = not stands_alone(letter)
     return words
+
+
+class TranscriptEvaluation(Evaluation):
+    """What is said is written down."""
+
+    kind = "transcripts"
+    select = "wer"
+    zero_shot = "wer"
+
+    def outputs(self, network: Network, before: Network | None, preprocessor: Encoders, table: pa.Table) -> Measured:
+        return transcription_outputs(network, before, preprocessor.inputs_as(SpeechEncoder), table)
+
+    def predictions(self, network: Network, preprocessor: Encoders, table: pa.Table) -> list[dict[str, Any]]:
+        return transcribed(network, preprocessor.inputs_as(SpeechEncoder), table)
+
+    def baselines(self, preprocessor: Encoders, prepared: Prepared, table: pa.Table, seed: int) -> list[Baseline]:
+        train = self.sampled(preprocessor, prepared, seed)
+        return transcription_baselines(preprocessor.inputs_as(SpeechEncoder), train, table)
+
+    def facts(
+        self, network: Network, preprocessor: Encoders, prepared: Prepared, table: pa.Table, outcome: Outcome
+    ) -> dict[str, Any]:
+        return listened(network, preprocessor.inputs_as(SpeechEncoder), table)

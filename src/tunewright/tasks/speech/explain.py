@@ -11,13 +11,13 @@ from tunewright.errors import ArtifactError, DataError
 from tunewright.evaluation.attribution import Explained
 from tunewright.models.core.network import Network
 from tunewright.models.speech.base import Recogniser
+from tunewright.tasks.base.encoders import Encoders
 from tunewright.tasks.base.explain import MOMENT, Question, numeric_question
-from tunewright.tasks.base.task import Preprocessor
 from tunewright.tasks.speech.encoder import SpeechEncoder
 from tunewright.training.objectives.ctc import BLANK
 
 
-def explain_transcript(network: Network, preprocessor: Preprocessor, table: pa.Table, wanted: str | None) -> Question:
+def explain_transcript(network: Network, preprocessor: Encoders, table: pa.Table, wanted: str | None) -> Question:
     encoder = preprocessor.inputs
     assert isinstance(encoder, SpeechEncoder)
     if not isinstance(network, Recogniser):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from tunewright.data.batches.batch import Truth
 from tunewright.data.batches.examples import TensorExamples
 from tunewright.data.manifest import Column
 from tunewright.data.prepared import Prepared, column_array
@@ -20,6 +21,7 @@ from tunewright.data.source import ROW
 from tunewright.errors import DataError
 from tunewright.models.backbone import Backbone
 from tunewright.recipe.schema import PublicColumn, Recipe
+from tunewright.tasks.base.encoders import InputEncoder
 from tunewright.tasks.base.public_statistics import held_by_one, public_categories, public_column, public_scaling
 from tunewright.training.privacy.lineage import Statistic
 
@@ -67,12 +69,12 @@ class Feature:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowEncoder:
+class RowEncoder(InputEncoder):
     """The features of a row side by side."""
 
     features: list[Feature]
-    plain_name: str = "linear model on raw inputs"
-    plain_rows: int = 10_000
+    plain_name: ClassVar[str] = "linear model on raw inputs"
+    plain_rows: ClassVar[int] = 10_000
 
     @property
     def input_shape(self) -> tuple[int]:
@@ -97,7 +99,7 @@ class RowEncoder:
             return torch.empty(0, *self.input_shape)
         return torch.from_numpy(np.concatenate([_finite(feature, table) for feature in self.features], axis=1))
 
-    def examples(self, table: pa.Table, target: Tensor | None) -> TensorExamples:
+    def examples(self, table: pa.Table, target: Truth) -> TensorExamples:
         return TensorExamples(self.encode(table), target, torch.tensor(np.asarray(table["_row"])))
 
     def plain(self, train: pa.Table, test: pa.Table) -> tuple[Tensor, Tensor]:
@@ -123,9 +125,6 @@ class RowEncoder:
                     )
                 )
         return found
-
-    def write(self, folder: Path) -> None:
-        """Nothing: the JSON holds all."""
 
 
 def _finite(feature: Feature, table: pa.Table) -> np.ndarray:

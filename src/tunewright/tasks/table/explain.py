@@ -7,12 +7,12 @@ import torch
 
 from tunewright.evaluation.attribution import Explained
 from tunewright.models.core.network import Network
+from tunewright.tasks.base.encoders import Encoders
 from tunewright.tasks.base.explain import Question, explained_quantity, numeric_question, shorten_value
-from tunewright.tasks.base.task import Preprocessor
 from tunewright.tasks.table.encoder import RowEncoder
 
 
-def explain_row(network: Network, preprocessor: Preprocessor, table: pa.Table, wanted: str | None) -> Question:
+def explain_row(network: Network, preprocessor: Encoders, table: pa.Table, wanted: str | None) -> Question:
     encoder = preprocessor.inputs
     assert isinstance(encoder, RowEncoder)
     inputs = encoder.encode(table)

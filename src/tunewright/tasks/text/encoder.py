@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch import Tensor
 
+from tunewright.data.batches.batch import Truth
 from tunewright.data.batches.examples import Ragged, TokenExamples
 from tunewright.data.prepared import Prepared
 from tunewright.data.text.tokenizer import is_trained_here, trained_tokenizer
-from tunewright.errors import DataError, RecipeError, UserError
+from tunewright.errors import ArtifactError, DataError, RecipeError, UserError
 from tunewright.models.backbone import Backbone
+from tunewright.models.core.network import Network
 from tunewright.models.hub.hf_network import quiet
 from tunewright.recipe.schema import Named, Recipe
+from tunewright.tasks.base.encoders import InputEncoder
 from tunewright.tasks.base.public_statistics import public_tokenizer
 from tunewright.tasks.text.untrusted_tokenizer import check_loaded, check_tokenizer
 from tunewright.training.objectives.corruption import Vocabulary
@@ -34,7 +36,7 @@ FEATURES = 2**18
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenEncoder:
+class TokenEncoder(InputEncoder):
     """What all encoders of texts have: columns, a tokenizer, and how much the network reads at once."""
 
     columns: list[str]
@@ -44,6 +46,8 @@ class TokenEncoder:
     limit: int
     """The most that it can read."""
     tokenizer: Any = field(repr=False, compare=False)
+    special_roles: ClassVar[tuple[str, ...]]
+    """The special tokens that a network's configuration names."""
 
     @property
     def input_shape(self) -> tuple[int]:
@@ -68,6 +72,30 @@ class TokenEncoder:
             return []
         return [Statistic(column=name, kind="vocabulary", count=len(self.tokenizer)) for name in self.columns]
 
+    def backbone_config(self, recipe: Recipe, backbone: Backbone) -> dict[str, Any]:
+        """Return the backbone's configuration; where a tokenizer was trained here, with the size of its vocabulary."""
+        if tokenizer_to_train(recipe, backbone) is None:
+            return backbone.config
+        ids = {f"{role}_token_id": getattr(self.tokenizer, f"{role}_token_id") for role in self.special_roles}
+        return {**backbone.config, "vocab_size": len(self.tokenizer), **ids}
+
+    def check_network(self, network: Network, folder: Path) -> None:
+        """See that the tokenizer makes no token that the network has no embedding for.
+
+        Raises:
+            ArtifactError: it does.
+        """
+        known = network.vocabulary_size
+        highest = max(self.tokenizer.get_vocab().values(), default=0)
+        if known is not None and highest >= known:
+            raise ArtifactError(
+                "the tokenizer makes tokens that the network does not know",
+                file=folder / "tokenizer.json",
+                found=f"token {highest}",
+                expected=f"tokens below {known}, the size of the network's vocabulary",
+                fix="restore the folder from a copy, or train again",
+            )
+
     def write(self, folder: Path) -> None:
         """The tokenizer's files, in the library's format."""
         with quiet():
@@ -81,8 +109,8 @@ class TextEncoder(TokenEncoder):
 
     passages: bool = False
     """A longer text becomes several examples, so that nothing of it is lost; otherwise it is cut."""
-    plain_name: str = "linear model on character n-grams"
-    plain_rows: int = 50_000
+    plain_name: ClassVar[str] = "linear model on character n-grams"
+    special_roles: ClassVar[tuple[str, ...]] = ("pad", "cls", "sep")
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -105,7 +133,7 @@ class TextEncoder(TokenEncoder):
             mask=self.tokenizer.mask_token_id, ordinary=torch.tensor(ordinary), special=torch.tensor(special)
         )
 
-    def examples(self, table: pa.Table, target: Tensor | None) -> TokenExamples:
+    def examples(self, table: pa.Table, target: Truth) -> TokenExamples:
         """The rows as tokens. Raises DataError when a column is missing."""
         if self.passages:
             return self._passages(table)

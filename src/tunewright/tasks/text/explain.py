@@ -14,12 +14,12 @@ from tunewright.evaluation.attribution import Explained
 from tunewright.models.core.network import Network
 from tunewright.models.hub.attention_rollout import attention_rollout
 from tunewright.models.hub.hf_network import Transformer
+from tunewright.tasks.base.encoders import Encoders
 from tunewright.tasks.base.explain import Question, explained_quantity, numeric_question
-from tunewright.tasks.base.task import Preprocessor
 from tunewright.tasks.text.encoder import TextEncoder
 
 
-def explain_text(network: Network, preprocessor: Preprocessor, table: pa.Table, wanted: str | None) -> Question:
+def explain_text(network: Network, preprocessor: Encoders, table: pa.Table, wanted: str | None) -> Question:
     encoder = preprocessor.inputs
     assert isinstance(encoder, TextEncoder)
     inputs = encoder.examples(table, None).batch(torch.tensor([0])).named

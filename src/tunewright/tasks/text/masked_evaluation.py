@@ -13,11 +13,13 @@ from torch.nn.functional import cross_entropy
 from tunewright.data.batches.batch import Batch
 from tunewright.data.batches.examples import TokenExamples
 from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
+from tunewright.data.prepared import Prepared
 from tunewright.evaluation.baselines import Baseline, token_frequencies
 from tunewright.evaluation.outputs import add_tokens
 from tunewright.models.core.network import Network
 from tunewright.models.language.masked_positions import WANTED
-from tunewright.tasks.base.task import Measured
+from tunewright.tasks.base.encoders import Encoders
+from tunewright.tasks.base.evaluation import Evaluation, Measured
 from tunewright.tasks.text.encoder import TextEncoder
 from tunewright.training.objectives.masked_lm import MaskedLMLoss
 
@@ -89,3 +91,19 @@ def _examples(encoder: TextEncoder, table: pa.Table) -> tuple[TokenExamples, np.
 def _places(texts: np.ndarray, batch: Batch, chosen: Tensor) -> np.ndarray:
     """For each chosen token [M] the position of its text in the table."""
     return texts[batch.ids[chosen.cpu().nonzero()[:, 0]].numpy()]
+
+
+class MaskedEvaluation(Evaluation):
+    """Tokens that are hidden are named."""
+
+    kind = "tokens"
+
+    def outputs(self, network: Network, before: Network | None, preprocessor: Encoders, table: pa.Table) -> Measured:
+        return hidden_token_outputs(network, before, preprocessor.inputs_as(TextEncoder), table)
+
+    def predictions(self, network: Network, preprocessor: Encoders, table: pa.Table) -> list[dict[str, Any]]:
+        return fill_masks(network, preprocessor.inputs_as(TextEncoder), table)
+
+    def baselines(self, preprocessor: Encoders, prepared: Prepared, table: pa.Table, seed: int) -> list[Baseline]:
+        train = self.sampled(preprocessor, prepared, seed)
+        return frequency_baseline(preprocessor.inputs_as(TextEncoder), train, table)

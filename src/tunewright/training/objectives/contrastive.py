@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tunewright.data.batches.batch import Batch, Examples, Inputs
+from tunewright.data.batches.batch import BaseExamples, Batch, Examples, Inputs
 from tunewright.models.core.tap import Tap
 from tunewright.random import uniform
 from tunewright.training.objectives.base import Scalar
@@ -30,7 +30,7 @@ def pairs_an_epoch(epochs: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairExamples:
+class PairExamples(BaseExamples):
     """Serve pairs as examples: a batch of B pairs has 2 B inputs, the first of each pair and then the second of each.
 
     Pair i belongs to the example i // (2 each). Its partner is a function of (seed, epoch, i): for even i it is drawn from the
