@@ -359,7 +359,7 @@ def test_where_one_row_is_too_much_cards_divide_the_layers(tmp_path: Path, capsy
     assert "DOES NOT FIT" in said
     found = yaml.safe_load(written.read_text())["hardware"]
     assert found["tensor"] >= 2 and "the result stays the same" in said
-    for tensor, more, why in ((3, [], "no multiple"), (2, ["train.regularization={l1: 0.1}"], "penalties")):
+    for tensor, more, why in ((3, [], "not a multiple"), (2, ["train.regularization={l1: 0.1}"], "penalties")):
         with pytest.raises(RecipeError, match=f"the layers cannot be divided: .*{why}"):
             planned("hardware.devices=6", f"hardware.tensor={tensor}", *more)
 

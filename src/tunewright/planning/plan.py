@@ -199,10 +199,20 @@ def plan_stage(given: PlanInput, machine: Hardware, *, probe: bool, screen: Cons
         passes = [part[0] for part in (dry_run.frozen, dry_run.validation) if part is not None]
         others = all(estimated(part, machine) < STEP for part in passes)
         real, precision = _timed(given, recipe, parts.encoded, others=others)
-        if precision != dry_run.ready.precision:
+        if precision != dry_run.session.precision:
             parts = given.ingredients(with_changes(recipe, {"hardware.precision": precision}), "meta")
             dry_run = rehearse(parts, silent())
-    return _put_together(given.stage.name, parts, dry_run, real, machine, before, encoding, free, narrowed)
+    found = Measured(
+        parts=parts,
+        dry_run=dry_run,
+        real=real,
+        machine=machine,
+        before=before,
+        encoding=encoding,
+        free=free,
+        narrowed=narrowed,
+    )
+    return _put_together(given.stage.name, found)
 
 
 def _unplannable(stage: str, error: Exception) -> RecipeError:
