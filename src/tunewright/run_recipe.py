@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,7 @@ def _carry_out(
         source=given_weights(stages[0].recipe, base),
         prepared=prepared[0],
         backbone=backbones[0],
+        group=group,
     )
     warn_of_lost_promises(stages, prepared, starting_lineage(first), screen)
     last = len(stages) if until is None else max(i for i, stage in enumerate(stages) if stage.kind == until) + 1
@@ -167,14 +168,8 @@ def _carry_out(
         for stage, data, others, backbone in list(zip(stages, prepared, beside, backbones, strict=True))[:last]:
             seeded = with_seed(stage, recipe.seed + replica)
             folder = opened.stage_folder(stage.name, replica=replica)
-            job = StageJob(
-                stage=seeded,
-                folder=folder,
-                source=source,
-                prepared=data,
-                backbone=backbone,
-                beside=others,
-                group=group,
+            job = replace(
+                first, stage=seeded, folder=folder, source=source, prepared=data, backbone=backbone, beside=others
             )
             if not is_learned(folder):
                 learn_stage(job, screen)
