@@ -32,7 +32,7 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of networks."""
+    """Describe one kind of network."""
 
     read_spec: Callable[[dict[str, Any]], NetworkSpec]
     build: Callable[..., Network]

@@ -34,14 +34,14 @@ NUMBERS_ARE_WANTED = (
 )
 
 Weights = Literal["pretrained", "random", "meta", "sharded"]
-"""What the weights of a new network are. pretrained: as recipe and files say. random: also where files would say. meta: none, on the
-meta device. sharded: likewise, but an adapter's are real; each process loads its shard of the others later."""
+"""The weights of a new network. pretrained: as recipe and files say. random: random in place of a file's. meta: meta tensors. sharded:
+meta tensors except for an adapter's, where each process loads its shard of the others later."""
 _weights: ContextVar[Weights] = ContextVar("weights", default="pretrained")
 
 
 @contextmanager
 def weights(kind: Weights) -> Generator[None]:
-    """Give the networks that are made within this kind of weights. `hollow` makes those on the meta device fit to compute with."""
+    """Set which weights networks built within get. `hollow` prepares meta weights for computing."""
     token = _weights.set(kind)
     try:
         with nullcontext() if memory_is_taken() else torch.device("meta"):
@@ -51,12 +51,12 @@ def weights(kind: Weights) -> Generator[None]:
 
 
 def weights_are_read() -> bool:
-    """Whether pretrained weights are read from their files."""
+    """Return whether pretrained weights are read from their files."""
     return _weights.get() == "pretrained"
 
 
 def memory_is_taken() -> bool:
-    """Whether what is made here has values, and so takes memory."""
+    """Return whether networks built here have data in memory."""
     return _weights.get() in ("pretrained", "random")
 
 

@@ -46,15 +46,15 @@ class Block:
 
 
 class Network(nn.Module, ABC):
-    """A network that can be frozen by blocks, saved, and made again.
+    """Define a network that can be frozen by blocks, saved, and made again.
 
-    What differs from one kind to another is asked here, so that nobody else need know the kind.
+    What differs from one kind of network to another is a method here, so that callers need not know the kind.
     """
 
     @property
     @abstractmethod
     def spec(self) -> NetworkSpec:
-        """What the same network can be made from again."""
+        """Return what the same network can be made from."""
 
     @abstractmethod
     def blocks(self) -> list[Block]:
@@ -66,12 +66,12 @@ class Network(nn.Module, ABC):
 
     @property
     def is_stochastic(self) -> bool:
-        """Whether the network draws random numbers while it trains."""
+        """Return whether the network draws random numbers while it trains."""
         return any(isinstance(module, nn.Dropout | nn.Dropout2d) for module in self.modules())
 
     @property
     def last_module(self) -> nn.Module:
-        """The module whose output the loss is computed from."""
+        """Return the module whose output the loss is computed from."""
         return self
 
     @property
@@ -87,24 +87,24 @@ class Network(nn.Module, ABC):
         return 1.0
 
     def layer_titles(self) -> dict[str, str]:
-        """How blocks are called in a table, by their titles, where not by the class of their module."""
+        """Return the names of blocks in a table, by their titles; a block without one is named by the class of its module."""
         return {}
 
     def shardable_blocks(self) -> list[Block]:
-        """The blocks that are certain to be called as a whole, so that each can be gathered by itself: the layers of a stack."""
+        """Return the blocks that are always called as a whole, so that each can be gathered by itself: the layers of a stack."""
         return [block for block in self.blocks() if block.parameters() and re.search(r"\.\d+$", block.name)]
 
     def tensor_parallel_plan(self) -> list[TensorParallelPart]:
-        """The parts of the layers that processes can compute together; none: the network is not made for it."""
+        """Return the parts of the layers that processes can compute together; none where the network does not support it."""
         return []
 
     @property
     def communication_dtype(self) -> torch.dtype | None:
-        """The type in which a sharded layer's weights are sent; None: their own."""
+        """Return the type in which a sharded layer's weights are sent; None: their own."""
         return None
 
     def whole_facts(self) -> dict[str, Any]:
-        """Attributes, as JSON, that can be found out on the whole network but not on a shard of it."""
+        """Return attributes, as JSON, that can be computed on the whole network but not on a shard of it."""
         return {}
 
 

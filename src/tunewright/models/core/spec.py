@@ -14,7 +14,7 @@ Facts = dict[str, Any]
 
 
 class NetworkSpec(ABC):
-    """All that a network is made from but its weights: plain data, which a saved model keeps."""
+    """Hold all that a network is made from except its weights: plain data, which a saved model keeps."""
 
     family: ClassVar[str]
     """The kind of network: the key of its JSON that tells it from the others."""
@@ -28,7 +28,7 @@ class NetworkSpec(ABC):
         return self.to_json()
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
-        """Whether the network reads examples of this shape, as far as it says."""
+        """Return whether the network reads examples of this shape, as far as the spec says."""
         return True
 
     def from_scratch(self) -> Self:
@@ -46,13 +46,13 @@ class NetworkSpec(ABC):
             place="eval.controls",
             found="head_only",
             expected="from_scratch",
-            fix="leave head_only out",
+            fix="remove head_only",
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequentialSpec(NetworkSpec):
-    """A network of our own layers."""
+    """Hold what a network of our own layers is made from."""
 
     family: ClassVar[str] = "backbone"
 

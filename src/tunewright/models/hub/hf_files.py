@@ -40,7 +40,7 @@ OWN_WEIGHTS = "own.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedNetwork:
-    """A network, and what its weights lacked or had too much of."""
+    """Hold a network, and what its weights lacked or had too much of."""
 
     network: Transformer
     new: list[str]

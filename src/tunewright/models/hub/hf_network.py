@@ -37,7 +37,7 @@ EXAMPLE_TOKENS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerSpec(NetworkSpec):
-    """A network of the Transformers library: its purpose, its configuration and what stands around it."""
+    """Hold what a network of the Transformers library is made from."""
 
     family: ClassVar[str] = "purpose"
 
@@ -92,7 +92,7 @@ class TransformerSpec(NetworkSpec):
         return replace(self.from_scratch(), input_shape=None)
 
     def is_same_network(self, other: TransformerSpec) -> bool:
-        """Whether the weights of the one are those of the other, head and all."""
+        """Return whether both have the same weights, head included."""
         return (self.purpose, self.config, self.head) == (other.purpose, other.config, other.head)
 
 
@@ -202,7 +202,7 @@ class Transformer(Network):
 
     @property
     def is_gpt(self) -> bool:
-        """Whether the library's model is our own implementation."""
+        """Return whether the library's model is our own implementation."""
         from tunewright.models.language.gpt import GPT  # lazily, as all that imports the library
 
         return isinstance(self.core, GPT)

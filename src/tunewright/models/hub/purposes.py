@@ -15,7 +15,7 @@ _AUTO_CLASS = re.compile(r"AutoModelFor\w+")
 
 @dataclass(frozen=True, kw_only=True)
 class Purpose:
-    """A kind of head on an architecture of the Transformers library.
+    """Describe a kind of head on an architecture of the Transformers library.
 
     A task can bring its own: all that is needed is written here, and a saved model keeps it.
 
@@ -35,7 +35,7 @@ class Purpose:
     generates: bool = False
     """Each output predicts the next token, so the network can continue a text."""
     reads_one_token: bool = False
-    """The head may read the first token alone, so that the last layer need not compute the others; it is tried out."""
+    """The head may read the first token alone, so that the last layer need not compute the others; verified on the network itself."""
     adapter_type: str | None = None
     """What peft calls the purpose, where peft has a class for it, such as TOKEN_CLS."""
 

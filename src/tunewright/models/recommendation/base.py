@@ -44,7 +44,7 @@ class Vectors(nn.Module):
 
 @dataclass(frozen=True)
 class RecommenderSpec(NetworkSpec):
-    """A network that gives every item a score."""
+    """Hold what a recommender is made from."""
 
     family: ClassVar[str] = "recommender"
 

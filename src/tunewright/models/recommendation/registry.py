@@ -31,7 +31,7 @@ RECOMMENDERS: dict[str, tuple[Callable[..., Facts], type[Recommender]]] = {
 
 
 def describe_recommender(named: Named, *, users: int, items: int) -> RecommenderSpec:
-    """The spec of the network that a recipe names.
+    """Return the spec of the network that a recipe names.
 
     Raises:
         RecipeError: no such network or option.
@@ -43,7 +43,7 @@ def describe_recommender(named: Named, *, users: int, items: int) -> Recommender
 
 
 def build_recommender(spec: RecommenderSpec, *, seed: int) -> Recommender:
-    """The network of a spec.
+    """Build a network from its spec.
 
     Raises:
         ArtifactError: it is larger than the machine's memory.

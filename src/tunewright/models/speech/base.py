@@ -27,7 +27,7 @@ Recordings = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class SpeechSpec(NetworkSpec):
-    """A speech model."""
+    """Hold what a speech model is made from."""
 
     family: ClassVar[str] = "speech"
 

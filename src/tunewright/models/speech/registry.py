@@ -40,7 +40,7 @@ def describe_speech(named: Named) -> Facts:
 
 
 def build_speech(spec: SpeechSpec, *, seed: int) -> Recogniser:
-    """The network of a spec.
+    """Build a network from its spec.
 
     Raises:
         RecipeError: its options do not fit each other.
