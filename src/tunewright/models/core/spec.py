@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from tunewright.errors import RecipeError
 from tunewright.recipe.schema import Layer
@@ -31,11 +31,11 @@ class NetworkSpec(ABC):
         """Return whether the network reads examples of this shape, as far as the spec says."""
         return True
 
-    def from_scratch(self) -> Self:
+    def from_scratch(self) -> NetworkSpec:
         """Return the same network without anything of pretrained weights."""
         return self
 
-    def head_only(self) -> Self:
+    def head_only(self) -> NetworkSpec:
         """Return the same head on the raw inputs.
 
         Raises:
@@ -64,7 +64,7 @@ class SequentialSpec(NetworkSpec):
     outputs: int
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
+    def from_json(cls, values: dict[str, Any]) -> SequentialSpec:
         fields: dict[str, Any] = {**values, "input_shape": tuple(values["input_shape"])}
         return cls(**fields)
 
@@ -82,5 +82,5 @@ class SequentialSpec(NetworkSpec):
     def accepts(self, shape: tuple[int, ...]) -> bool:
         return shape == self.input_shape
 
-    def head_only(self) -> Self:
+    def head_only(self) -> SequentialSpec:
         return replace(self, backbone={"layers": ["flatten"]})

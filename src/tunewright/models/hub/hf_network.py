@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ class TransformerSpec(NetworkSpec):
     """In how few bits the backbone's matrices are kept under the adapter."""
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
+    def from_json(cls, values: dict[str, Any]) -> TransformerSpec:
         shape = values.get("input_shape")
         fields: dict[str, Any] = {
             **values,
@@ -84,10 +84,10 @@ class TransformerSpec(NetworkSpec):
     def accepts(self, shape: tuple[int, ...]) -> bool:
         return self.input_shape in (None, shape)
 
-    def from_scratch(self) -> Self:
+    def from_scratch(self) -> TransformerSpec:
         return replace(self, base=None, base_fingerprint=None, adapter=None, quantize=None)
 
-    def without_adapter(self) -> Self:
+    def without_adapter(self) -> TransformerSpec:
         """Return the whole network whose weights the adapter was merged into."""
         return replace(self.from_scratch(), input_shape=None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -52,7 +52,7 @@ class RecommenderSpec(NetworkSpec):
     """{"name", "users", "items", …}: which of `models/recommendation/registry.py`'s, its sizes and its own options."""
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
+    def from_json(cls, values: dict[str, Any]) -> RecommenderSpec:
         return cls(values[cls.family])
 
     def to_json(self) -> dict[str, Any]:

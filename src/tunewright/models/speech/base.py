@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -35,7 +35,7 @@ class SpeechSpec(NetworkSpec):
     """{"name", "reads", "width", "outputs", …}: which of `models/speech/registry.py`'s, what it reads, and its own options."""
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
+    def from_json(cls, values: dict[str, Any]) -> SpeechSpec:
         return cls(values[cls.family])
 
     def to_json(self) -> dict[str, Any]:
@@ -43,12 +43,9 @@ class SpeechSpec(NetworkSpec):
 
 
 class Recogniser(Network):
-    """A speech model.
+    """Map recordings to log probabilities [batch, steps, classes].
 
     The output for a recording does not depend on the other recordings in the batch.
-
-    Args:
-        spec: {"speech": {"name", "reads", "width", "outputs", …}}.
     """
 
     def __init__(self, spec: SpeechSpec) -> None:
