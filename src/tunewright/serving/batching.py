@@ -33,7 +33,7 @@ class Batcher:
     Nobody waits for others to come: a lone request is answered at once, and while it is, the next batch gathers.
 
     Args:
-        seen: is told the rows and the seconds of each batch.
+        seen: called with the rows and the seconds of each batch.
     """
 
     def __init__(self, most: int, seen: Callable[[int, float], None]) -> None:

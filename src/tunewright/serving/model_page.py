@@ -10,7 +10,7 @@ FIELDS = {
     "text": '<label for="text">Text</label><textarea id="text" rows="4"></textarea>',
     "user": '<label for="text">User</label><input id="text">',
     "rows": '<label for="text">A row as JSON</label><textarea id="text" rows="4">{}</textarea>',
-    "picture": '<label for="file">A picture: choose it, or drop it on this page</label><input id="file" type="file" accept="image/*">',
+    "picture": '<label for="file">An image: choose it, or drop it on this page</label><input id="file" type="file" accept="image/*">',
     "sound": '<label for="file">A recording</label><input id="file" type="file" accept="audio/*">',
 }
 SCRIPT = """
