@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> Examples:
         """Return the same examples, whose batches lie on a device."""
         ...
 
@@ -84,15 +84,15 @@ class Examples(Protocol):
         """
         ...
 
-    def with_augmentation(self, augmentation: Any) -> Self:
+    def with_augmentation(self, augmentation: Any) -> Examples:
         """Return examples whose training batches are changed by what their modality's `augment` made."""
         ...
 
-    def with_reference(self, reference: Tensor) -> Self:
+    def with_reference(self, reference: Tensor) -> Examples:
         """Return examples with what the network said of them before the training, [N, ...], among the inputs."""
         ...
 
-    def one_row_each(self) -> Self:
+    def one_row_each(self) -> Examples:
         """Return examples of which each is a row of its own, as differential privacy needs it.
 
         Raises:
@@ -108,11 +108,11 @@ class BaseExamples:
     def timed(self) -> bool:
         return False
 
-    def with_augmentation(self, augmentation: Any) -> Self:
+    def with_augmentation(self, augmentation: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} cannot be augmented")
 
-    def with_reference(self, reference: Tensor) -> Self:
+    def with_reference(self, reference: Tensor) -> Any:
         raise NotImplementedError(f"{type(self).__name__} have no reference")
 
-    def one_row_each(self) -> Self:
+    def one_row_each(self) -> Any:
         return self

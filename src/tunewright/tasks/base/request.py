@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import pyarrow as pa
 
@@ -45,7 +45,7 @@ class Request(Generic[Encoder]):
     """The Content-Types of such files; empty: a request is always JSON."""
     formats: ClassVar[str] = ""
     """The formats of such files, in words."""
-    data_format: ClassVar[str | None] = None
+    data_format: ClassVar[Literal["speech"] | None] = None
     """`data.format` of a file with many rows; None: it is recognised."""
 
     def __init__(self, encoder: Encoder) -> None:
