@@ -38,8 +38,8 @@ from tunewright.models.core.network import Network, SequentialNetwork
 from tunewright.models.exchange.gguf_file import ORIGIN, read_gguf, write_gguf
 from tunewright.models.exchange.keras_file import applied, write_keras
 from tunewright.models.fast_dropout import QuickDropout
-from tunewright.models.hub.hf_files import merged
-from tunewright.models.hub.hf_network import Transformer
+from tunewright.models.hub.hf_files import without_adapter
+from tunewright.models.hub.hf_network import library_network
 from tunewright.models.language.gpt import is_plain
 from tunewright.models.speech.onnx_gru import translations
 from tunewright.pipeline.results.provenance import provenance
@@ -115,9 +115,7 @@ def export(
     out = out or folder.parent / "export"
     path = out / FILES[chosen]
     origin = load_origin(folder)
-    network = (
-        merged(origin.network) if isinstance(origin.network, Transformer) and origin.network.adapted else origin.network
-    )
+    network = without_adapter(origin.network)
     _make_plain(network)
     trial = origin.preprocessor.task.inputs.export_case(
         network, origin.preprocessor, _rows(folder, origin.preprocessor, data, screen)
@@ -328,11 +326,11 @@ def _torch(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
 
 def _gguf(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
     """Write the file, and run the network with the weights that are read back."""
-    network = trial.module.network
-    if not isinstance(network, Transformer) or trial.tokenizer is None or not is_plain(network.core.config):
+    network = library_network(trial.module.network)
+    if network is None or trial.tokenizer is None or not is_plain(network.core.config):
         raise ArtifactError(
             "only Llama-architecture models can be exported to GGUF",
-            found=type(network).__name__ if not isinstance(network, Transformer) else network.core.config.model_type,
+            found=type(trial.module.network).__name__ if network is None else network.core.config.model_type,
             expected="backbone: gpt, or a plain Llama",
             fix="--to onnx",
         )
@@ -342,8 +340,9 @@ def _gguf(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
         state.pop("lm_head.weight", None)
     write_gguf(path, config, state, trial.tokenizer, trial.origin)
     again = copy.deepcopy(trial.module)
-    assert isinstance(again.network, Transformer)
-    again.network.core.load_state_dict(read_gguf(path, config), strict=not config.tie_word_embeddings)
+    copied = library_network(again.network)
+    assert copied is not None
+    copied.core.load_state_dict(read_gguf(path, config), strict=not config.tie_word_embeddings)
 
     return _passed_through(again)
 

@@ -12,7 +12,7 @@ from tunewright.console import Console
 from tunewright.errors import ArtifactError, RunFailed, UserError
 from tunewright.models.core.network import Inputs, Network, evaluating
 from tunewright.models.hub.hf_files import merged
-from tunewright.models.hub.hf_network import Transformer
+from tunewright.models.hub.hf_network import Transformer, library_network
 from tunewright.models.saved_model import load_network, save_model
 from tunewright.tasks.registry import load_preprocessor
 
@@ -42,8 +42,8 @@ def merge_adapter(folder: Path, out: Path, screen: Console | None = None) -> Mer
     if out.exists():
         raise UserError("the folder already exists", file=out, fix="name another one, or delete it")
     saved = load_network(folder)
-    network = saved.network
-    if not isinstance(network, Transformer) or not network.adapted:
+    network = library_network(saved.network)
+    if network is None or not network.adapted:
         raise ArtifactError(
             "the model has no adapter to merge",
             file=folder,

@@ -24,7 +24,6 @@ from tunewright.planning.plan import PlanInput, plan_stage
 from tunewright.recipe.changes import Changes, with_changes
 from tunewright.recipe.named import choose, parse_named
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks.text.encoder import TokenEncoder
 
 UNITS = {
     "gib": ("memory", 2**30),
@@ -158,7 +157,7 @@ def _freeze(recipe: Recipe, parts: StageParts) -> Changes:
 
 def _shorter(recipe: Recipe, parts: StageParts) -> Changes:
     encoder = parts.preprocessor.inputs
-    if not isinstance(encoder, TokenEncoder) or recipe.task.endswith("language-modeling"):
+    if not encoder.cuts_texts:
         return {}
     return {"model.max_length": max(4, encoder.input_shape[0] // 2)}
 

@@ -75,6 +75,11 @@ class Network(nn.Module, ABC):
         return self
 
     @property
+    def from_library(self) -> bool:
+        """Whether the network is one of the Transformers library."""
+        return False
+
+    @property
     def vocabulary_size(self) -> int | None:
         """How many tokens the network has embeddings for; None: it reads no tokens."""
         return None

@@ -160,6 +160,11 @@ def continue_from(origin: Transformer, spec: TransformerSpec, *, seed: int) -> L
     return LoadedNetwork(network=network, new=sorted([*missing, *_head(network)]), unused=[])
 
 
+def without_adapter(network: Network) -> Network:
+    """Return the network with its adapter merged into the weights; itself where it has none."""
+    return merged(network) if isinstance(network, Transformer) else network
+
+
 def merged(network: Transformer) -> Transformer:
     """The network with its adapter worked into the weights; itself where it has none."""
     if not network.adapted:

@@ -169,6 +169,10 @@ class Transformer(Network):
         return same
 
     @property
+    def from_library(self) -> bool:
+        return True
+
+    @property
     def vocabulary_size(self) -> int | None:
         return getattr(self.core.config, "vocab_size", None)
 
@@ -343,6 +347,11 @@ def quiet() -> Generator[None]:
             yield
     finally:
         logging.set_verbosity(level)
+
+
+def library_network(network: Network) -> Transformer | None:
+    """Return a network of the Transformers library as one; None: it is not."""
+    return network if isinstance(network, Transformer) else None
 
 
 def build_transformer(spec: TransformerSpec, *, seed: int) -> Transformer:

@@ -13,7 +13,6 @@ from tunewright.models.backbone import Backbone
 from tunewright.models.core.meta_weights import Weights, hollow, weights
 from tunewright.models.core.network import Network
 from tunewright.models.hub.adapters import add_adapter
-from tunewright.models.hub.hf_network import Transformer
 from tunewright.pipeline.build.few_shot_default import few_examples, settle_method
 from tunewright.pipeline.build.objective import augmentation_of, objective_of
 from tunewright.pipeline.build.own_network import own_network
@@ -121,7 +120,7 @@ def build_parts(
     objective = objective_of(recipe, task, inputs, prepared)
     target = task.target.fit(prepared, recipe) if objective.supervised and task.target is not None else None
     preprocessor = Preprocessor(task=task, inputs=inputs, target=target)
-    started = origin.network if origin is not None else None
+    from_library = origin is not None and origin.network.from_library
     few = few_examples(recipe, task, prepared)
     with weights(numbers):
         if task.network.build is not None:
@@ -129,13 +128,13 @@ def build_parts(
             tune = recipe.tune
             if note is not None:
                 screen.info(note)
-        elif (backbone is not None and not backbone.own) or isinstance(started, Transformer):
+        elif (backbone is not None and not backbone.own) or from_library:
             network, tune = pretrained_network(recipe, preprocessor, origin, backbone, few, screen)
         else:
             network = own_network(recipe, preprocessor, origin, backbone, objective, screen)
             tune = recipe.tune if backbone is None or origin is not None else chosen_tune(recipe, few, screen)
     tune = settle_method(tune, task, pretrained=not random)
-    if (backbone is not None or isinstance(started, Transformer)) and not random:
+    if (backbone is not None or from_library) and not random:
         lr = recipe.train.lr or usual_lr(recipe, tune, screen)
     else:
         lr = recipe.train.lr or default_lr(recipe.train.optimizer)

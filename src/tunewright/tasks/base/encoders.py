@@ -79,6 +79,11 @@ class InputEncoder(ABC):
         """Whether `model.decoding` has a meaning: predictions are searched for."""
         return False
 
+    @property
+    def cuts_texts(self) -> bool:
+        """Whether a text that is longer than `model.max_length` loses its end, and nothing else depends on that length."""
+        return False
+
     def completed(self, model: Model) -> Model:
         """Return the recipe's `model` block with what only the encoder knows, such as the sizes of embedding tables."""
         return model

@@ -120,6 +120,10 @@ class ChatEncoder(CausalTextEncoder):
     shape: str
 
     @property
+    def cuts_texts(self) -> bool:
+        return True
+
+    @property
     def ends(self) -> frozenset[int]:
         """The tokens at which generation stops."""
         return frozenset({self.end})

@@ -113,6 +113,10 @@ class TextEncoder(TokenEncoder):
     special_roles: ClassVar[tuple[str, ...]] = ("pad", "cls", "sep")
 
     @property
+    def cuts_texts(self) -> bool:
+        return not self.passages
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """The tokenizer's ids, as far as hiding tokens goes.
 
