@@ -188,15 +188,18 @@ def _carry_out(
     if last == len(stages):
         opened.mark_complete()
     screen.info(f"report: {report}")
-    results = {
-        stage.name: StageResult(
-            folder=opened.stage_folder(stage.name),
-            summary=read_json(opened.stage_folder(stage.name) / "summary.json", "a stage's summary"),
-        )
-        for stage in done
-    }
+    results = _results_of(opened, done)
     require_targets({name: result.summary for name, result in results.items()})
     return RunResult(folder=opened.folder, stages=results, report=report)
+
+
+def _results_of(opened: Run, done: list[StageRecipe]) -> dict[str, StageResult]:
+    """Return each stage's folder and summary."""
+    folders = {stage.name: opened.stage_folder(stage.name) for stage in done}
+    return {
+        name: StageResult(folder=folder, summary=read_json(folder / "summary.json", "a stage's summary"))
+        for name, folder in folders.items()
+    }
 
 
 def with_seed(stage: StageRecipe, seed: int) -> StageRecipe:
