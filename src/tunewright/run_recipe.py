@@ -32,6 +32,8 @@ from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import StageRecipe, stage_recipes
 from tunewright.report.page import write_report
 from tunewright.runs.folder import Run, open_run, read_json, read_or_forget
+from tunewright.runs.records import to_json
+from tunewright.runs.summary.stage import read_summary
 from tunewright.training.distributed.process_group import ProcessGroup
 
 
@@ -112,7 +114,7 @@ def run(
             screen.log = opened.log
             screen.info(f"{'resuming' if goes_on else 'run'} {opened.folder}")
             if read_or_forget(opened.folder / "environment.json", "a run's environment") is None:
-                write_record(opened.folder / "environment.json", describe_environment(base, prepared))
+                write_record(opened.folder / "environment.json", to_json(describe_environment(base, prepared)))
             if plans:
                 planned = {name: {**asdict(made), "fits": made.fits} for name, made in plans.items()}
                 write_record(opened.folder / "plan.json", {"stages": planned})
@@ -176,7 +178,7 @@ def _carry_out(
                 if replica == 0 and stage.name in plans:
                     record_actual(plans[stage.name], folder, opened.folder.name)
             forget_key(folder)
-            if "evaluation" not in read_json(folder / "summary.json", "a stage's summary"):
+            if read_summary(folder).files is None:
                 evaluate_stage(job, screen, full=replica == 0)
             if replica == 0 and seeded.recipe.eval.controls:
                 run_controls(job, screen)
@@ -189,7 +191,7 @@ def _carry_out(
         opened.mark_complete()
     screen.info(f"report: {report}")
     results = _results_of(opened, done)
-    require_targets({name: result.summary for name, result in results.items()})
+    require_targets({stage.name: read_summary(opened.stage_folder(stage.name)) for stage in done})
     return RunResult(folder=opened.folder, stages=results, report=report)
 
 

@@ -100,7 +100,7 @@ def test_a_folder_s_own_configuration_of_git_starts_no_program(
         (folder / ".git").rmdir()
     asked = fake_program(tmp_path / "tools", "git")
     monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}:{os.environ['PATH']}")
-    assert describe_environment(folder, [])["git_commit"] == (None if layout == "bare" else commit)
+    assert describe_environment(folder, []).git_commit == (None if layout == "bare" else commit)
     assert not trace.exists() and not asked.exists()
 
 

@@ -19,6 +19,7 @@ from tunewright.evaluation.intervals import bootstrap, over_seeds, paired_bootst
 from tunewright.evaluation.metrics import METRICS, Outcome, get_metric
 from tunewright.evaluation.paired_comparison import Predictions, compare_predictions
 from tunewright.evaluation.slices import confusion, slice_by, worst
+from tunewright.runs.metrics_log import LOSS, EpochLine
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +178,8 @@ def test_the_temperature_is_found_again(true: float) -> None:
 
 def test_bins_hold_every_row_once(digits: tuple[np.ndarray, np.ndarray]) -> None:
     found = reliability(*digits)
-    assert sum(entry["rows"] for entry in found) == len(digits[1])
-    assert all(entry["low"] < entry["confidence"] <= entry["high"] + 1e-12 for entry in found)
+    assert sum(entry.rows for entry in found) == len(digits[1])
+    assert all(entry.low < entry.confidence <= entry.high + 1e-12 for entry in found)
 
 
 def test_baselines() -> None:
@@ -228,14 +229,14 @@ def test_slices_confusion_and_worst(digits: tuple[np.ndarray, np.ndarray]) -> No
     parts = slice_by(
         "parity", ["odd" if t % 2 else "even" for t in target], [METRICS["accuracy"]], outcome, resamples=100, seed=0
     )
-    assert [part["value"] for part in parts] == ["even", "odd"] and sum(part["rows"] for part in parts) == len(target)
-    weighted = sum(part["rows"] * part["metrics"]["accuracy"]["value"] for part in parts) / len(target)
+    assert [part.value for part in parts] == ["even", "odd"] and sum(part.rows for part in parts) == len(target)
+    weighted = sum(part.rows * (part.metrics["accuracy"].value or 0) for part in parts) / len(target)
     assert weighted == pytest.approx(METRICS["accuracy"].value(logits, target))
     quarters = slice_by(
         "number", list(np.linspace(0, 1, len(target))), [METRICS["accuracy"]], outcome, resamples=100, seed=0
     )
     assert len(quarters) == 4
-    matrix = np.array(confusion(outcome, [str(k) for k in range(10)])["counts"])
+    matrix = np.array(confusion(outcome, [str(k) for k in range(10)]).counts)
     assert (matrix == reference.confusion_matrix(target, logits.argmax(1))).all()
     mistakes = worst(outcome, 5)
     assert all(logits[i].argmax() != target[i] for i in mistakes)
@@ -248,9 +249,9 @@ def test_unknown_metrics_name_the_nearest() -> None:
         get_metric("rmse", "classification")
 
 
-def epochs(train: list[float], valid: list[float]) -> list[dict[str, object]]:
+def epochs(train: list[float], valid: list[float]) -> list[EpochLine]:
     return [
-        {"kind": "epoch", "epoch": i + 1, "train_loss": t, "valid": {"loss": v}}
+        EpochLine(epoch=i + 1, step=i + 1, train_loss=t, valid={LOSS: v}, lr=0.1)
         for i, (t, v) in enumerate(zip(train, valid))
     ]
 

@@ -18,6 +18,7 @@ from tunewright.models.core.network import evaluating
 from tunewright.models.hub.hf_files import load_backbone
 from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer
 from tunewright.recipe.schema import Tune
+from tunewright.runs.summary.model import CertificateSummary
 from tunewright.training import freezing
 from tunewright.training.freeze_certificate import certify, fingerprint
 from tunewright.training.gradients import ExactGradient
@@ -56,7 +57,9 @@ def make_examples(kind: str, count: int = 24) -> Examples:
     return TokenExamples(Ragged(values.int(), starts), None, target, rows, padding=0)
 
 
-def train_network(network: Transformer, kind: str, tune: Tune, *, epochs: int = 1, lr: float = 0.01) -> dict[str, Any]:
+def train_network(
+    network: Transformer, kind: str, tune: Tune, *, epochs: int = 1, lr: float = 0.01
+) -> CertificateSummary:
     """Train with the real loop, three steps an epoch; return the freeze certificate."""
     movements = freezing.resolve_movement(network, tune)
     before = fingerprint(network)

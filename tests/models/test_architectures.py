@@ -76,7 +76,7 @@ def test_a_tensor_that_two_blocks_share_is_the_first_ones() -> None:
                 for value in group["params"]:
                     value.add_(0.1)
         certificate = certify(movements, before, fingerprint(network), 1)
-        assert certificate["passed"] and not certificate["warnings"]
+        assert certificate.passed and not certificate.warnings
         moved = network.core.get_input_embeddings().weight
         assert moved.requires_grad == (tune.freeze == "none")
 
@@ -147,10 +147,10 @@ def test_a_parameter_that_is_forgotten_or_counted_twice_stops_the_run() -> None:
 def test_what_is_frozen_stays_to_the_last_bit(kind: str, freeze: Any) -> None:
     network = tiny_network(kind)
     certificate = train_network(network, kind, Tune(freeze=freeze))
-    assert certificate["passed"] and certificate["frozen"] and certificate["trained"]
-    assert all(entry["changed"] for entry in certificate["trained"]), certificate["warnings"]
+    assert certificate.passed and certificate.frozen and certificate.trained
+    assert all(block.changed for block in certificate.trained), certificate.warnings
     # A running statistic stands in the certificate too.
-    held = sum(entry["tensors"] for part in ("frozen", "trained") for entry in certificate[part])
+    held = sum(block.tensors for block in (*certificate.frozen, *certificate.trained))
     assert held == len(network.state_dict())
 
 
@@ -205,8 +205,8 @@ def test_an_adapter_starts_as_nothing_and_moves_alone(tmp_path: Path, kind: str,
     assert isinstance(adapted, Transformer)
     assert torch.allclose(logits_of(adapted, kind), plain, atol=1e-5)
     certificate = train_network(adapted, kind, Tune(adapter=adapter), epochs=2)
-    assert certificate["passed"] and certificate["frozen"]
-    moving = sum(entry["parameters"] for entry in certificate["trained"])
+    assert certificate.passed and certificate.frozen
+    moving = sum(block.parameters for block in certificate.trained)
     assert 0 < moving < 0.6 * sum(value.numel() for value in adapted.parameters())
     assert not torch.allclose(logits_of(adapted, kind), plain, atol=1e-5)
     save_model(tmp_path / "model", adapted, {})
@@ -220,13 +220,13 @@ def test_layers_of_ones_own_as_the_head(tmp_path: Path, kind: str) -> None:
     heads = [block for block in network.blocks() if block.part == "head"]
     sizes = [value.shape[0] for block in heads for value in block.parameters().values() if value.dim() == 2]
     assert sizes[-2:] == [8, len(CLASSES)]
-    assert train_network(network, kind, Tune(freeze="backbone"))["passed"]
+    assert train_network(network, kind, Tune(freeze="backbone")).passed
     save_model(tmp_path / "model", network, {})
     assert same_logits(logits_of(load_network(tmp_path / "model").network, kind), logits_of(network, kind))
     if ("any", kind) in CANNOT:
         return
     adapted = add_adapter(pretrained_network(tmp_path / "again", kind, head=OWN_HEAD), "ia3", seed=0)
-    assert isinstance(adapted, Transformer) and train_network(adapted, kind, Tune(adapter="ia3"))["passed"]
+    assert isinstance(adapted, Transformer) and train_network(adapted, kind, Tune(adapter="ia3")).passed
     save_model(tmp_path / "adapter", adapted, {})
     assert same_logits(logits_of(load_network(tmp_path / "adapter").network, kind), logits_of(adapted, kind))
 

@@ -218,7 +218,7 @@ def test_a_run_ends_the_same_with_and_without(
         for keeps in (True, False)
     }
     summaries = {keeps: result.stages["finetune"].summary for keeps, result in found.items()}
-    assert [summaries[keeps]["training"]["frozen_part_kept"] for keeps in (True, False)] == [True, False]
+    assert [summaries[keeps]["training"]["feature_cache"] for keeps in (True, False)] == [True, False]
     assert summaries[True]["evaluation"]["metrics"]["accuracy"] == summaries[False]["evaluation"]["metrics"]["accuracy"]
     assert all(summary["certificate"]["passed"] for summary in summaries.values())
     outputs = [read_predictions(result.stages["finetune"].folder).outputs for result in found.values()]
@@ -228,9 +228,7 @@ def test_a_run_ends_the_same_with_and_without(
     again = {**given, "hardware": {"prefix_cache": True, "precision": "float32"}}
     monkeypatch.setattr(prefix_stage, "keep", None)  # nothing is computed anew, for other heads and seeds either
     again["model"] = {**given["model"], "head": [{"dense": 8, "activation": "relu"}, {"dense": "auto"}]}
-    assert (
-        run(again, runs=tmp_path / "runs", screen=silent()).stages["finetune"].summary["training"]["frozen_part_kept"]
-    )
+    assert run(again, runs=tmp_path / "runs", screen=silent()).stages["finetune"].summary["training"]["feature_cache"]
 
 
 def test_augmented_or_thawing_networks_are_computed_each_time(
@@ -241,5 +239,5 @@ def test_augmented_or_thawing_networks_are_computed_each_time(
     thawing = {"freeze": "backbone", "unfreeze": [{"epoch": 2, "layers": "all"}]}
     for tune in (thawing, {"adapter": "lora"}, {"adapter": "bitfit"}):
         result = run(recipe(folder, tmp_path, tune=tune), runs=tmp_path / "runs", screen=silent())
-        assert not result.stages["finetune"].summary["training"]["frozen_part_kept"], tune
+        assert not result.stages["finetune"].summary["training"]["feature_cache"], tune
     assert not (own_cache / "frozen").exists()

@@ -165,8 +165,8 @@ def test_an_adapter_beside_nf4_learns_and_comes_back(tmp_path: Path, kind: str, 
     before = logits_of(adapted, kind)
     assert torch.allclose(before, logits_of(plain, kind), rtol=1e-4, atol=1e-5)
     certificate = train_network(adapted, kind, Tune(adapter=adapter, quantize="nf4"), epochs=2)
-    assert certificate["passed"] and certificate["frozen"]
-    frozen, moved = (sum(entry["parameters"] for entry in certificate[part]) for part in ("frozen", "trained"))
+    assert certificate.passed and certificate.frozen
+    frozen, moved = (sum(block.parameters for block in blocks) for blocks in (certificate.frozen, certificate.trained))
     assert frozen + moved == size_of(adapted) and frozen <= whole < size_of(adapted)
     assert not torch.allclose(logits_of(adapted, kind), before, atol=1e-4)
     save_model(tmp_path / "model", adapted, {})

@@ -67,10 +67,10 @@ def test_few_examples_without_tune_are_solved_for_and_the_reason_is_said(done: A
     said = (done.folder / "log.txt").read_text()
     assert "31.5 examples a class, fewer than 64" in said and "tune: {freeze: none}" in said
     found = done.stages["finetune"].summary["training"]["few_shot"]
-    assert found["method"] == "features" and not found["asked_for"] and found["examples_a_class"] == 31.5
-    assert found["folds"] == 5 and found["C"] in [score["C"] for score in found["scores"]]
+    assert found["method"] == "features" and not found["requested"] and found["examples_per_class"] == 31.5
+    assert found["folds"] == 5 and found["strength"] in [score["strength"] for score in found["scores"]]
     best = min(found["scores"], key=lambda score: score["log_loss"])
-    assert best["C"] == found["C"]
+    assert best["strength"] == found["strength"]
 
 
 def test_the_backbone_stays_and_the_head_is_the_regressions(place: Path, done: Any) -> None:
@@ -111,7 +111,7 @@ def test_any_tune_asks_for_ordinary_training(place: Path, tmp_path: Path) -> Non
 
 def test_the_summary_goes_into_the_report_and_the_card(done: Any) -> None:
     page = done.report.read_text()
-    assert "31.5 examples a class" in page and "logistic regression" in page
+    assert "31.5 examples per class" in page and "logistic regression" in page
     card = (done.stages["finetune"].folder / "model" / "README.md").read_text()
     assert "logistic regression" in card
 
@@ -265,12 +265,12 @@ def test_contrastive_pairs_move_the_encoder_and_part_the_classes(place: Path, tm
     result = carry_out(place, tmp_path, **CONTRASTIVE, model=model)
     stage = result.stages["finetune"]
     training = stage.summary["training"]
-    assert training["few_shot"]["method"] == "contrastive" and training["few_shot"]["asked_for"]
+    assert training["few_shot"]["method"] == "contrastive" and training["few_shot"]["requested"]
     assert training["objective"] == "contrastive" and training["epochs_run"] == 2
     entries = [json.loads(line) for line in (stage.folder / "metrics.jsonl").read_text().splitlines()]
     losses = [entry["train_loss"] for entry in entries if entry["kind"] == "epoch"]
     assert losses[-1] < 0.7 * losses[0]
-    assert training["few_shot"]["C"] == 1 and training["few_shot"]["folds"] == 0
+    assert training["few_shot"]["strength"] == 1 and training["few_shot"]["folds"] == 0
     assert "only flatter" in training["few_shot"]["notes"][0]
     assert stage.summary["certificate"]["passed"] and not stage.summary["certificate"]["warnings"]
     assert predict(stage.folder / "model", place / "reviews.jsonl")[0]["prediction"] in ("good", "bad")

@@ -112,7 +112,7 @@ def trained(place: Path) -> Any:
 
 
 def test_what_was_learned_and_what_was_forgotten(trained: Any) -> None:
-    (quiz,) = trained.stages["pretrain"].summary["evaluation"]["beside"]
+    (quiz,) = trained.stages["pretrain"].summary["evaluation"]["other_data"]
     assert (quiz["kind"], quiz["rows"], quiz["metrics"]["accuracy"]["now"]["value"]) == ("questions", 6, 1.0)
     assert "before" not in quiz["metrics"]["accuracy"]
     assert quiz["guesses"] == {
@@ -120,7 +120,7 @@ def test_what_was_learned_and_what_was_forgotten(trained: Any) -> None:
         "the longest choice": pytest.approx(1 / 6),
         "always the same place": pytest.approx(2 / 6),
     }
-    plants, after = trained.stages["finetune"].summary["evaluation"]["beside"]
+    plants, after = trained.stages["finetune"].summary["evaluation"]["other_data"]
     bits = plants["metrics"]["bits_per_byte"]
     assert (plants["kind"], plants["split"], plants["rows"]) == ("texts", "test", 30)
     assert bits["verdict"] == "worse" and bits["difference"]["low"] > 0
@@ -133,9 +133,9 @@ def test_what_was_learned_and_what_was_forgotten(trained: Any) -> None:
 def test_the_report_and_another_evaluation_say_so(trained: Any) -> None:
     page = trained.report.read_text()
     assert "Before and after, on other data" in page and "worse than before the stage" in page
-    summary = trained.stages["finetune"].summary["evaluation"]["beside"]
+    summary = trained.stages["finetune"].summary["evaluation"]["other_data"]
     evaluate_run(trained.folder, [], screen=silent())
-    again = json.loads((trained.folder / "finetune" / "summary.json").read_text())["evaluation"]["beside"]
+    again = json.loads((trained.folder / "finetune" / "summary.json").read_text())["evaluation"]["other_data"]
     assert again == summary
 
 
@@ -174,7 +174,7 @@ def test_a_model_that_talks_is_asked_in_its_own_way(place: Path) -> None:
         "eval": {"resamples": 100, "beside": {"asked": {"source": "asked.jsonl"}}},
     }
     done = run(recipe, base=place, runs=place / "runs", screen=silent())
-    (found,) = done.stages["pretrain"].summary["evaluation"]["beside"]
+    (found,) = done.stages["pretrain"].summary["evaluation"]["other_data"]
     assert found["rows"] == 6 and found["metrics"]["accuracy"]["now"]["value"] is not None
 
 

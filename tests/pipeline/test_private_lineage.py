@@ -19,6 +19,7 @@ from tunewright.report.promises import promises, statistics
 from tunewright.report.translations import Words
 from tunewright.run_recipe import RunResult, run
 from tunewright.runs.folder import read_json
+from tunewright.runs.summary.training import PrivacySummary
 from tunewright.training.privacy.accounting import ORDERS, Steps, composed_epsilon, convolved_epsilon, noise_for
 from tunewright.training.privacy.lineage import Learned, Lineage, Spent, Statistic
 
@@ -142,10 +143,15 @@ def test_users_and_examples_are_no_common_unit() -> None:
     assert {entry.reason for entry in found} == {"other units"} and len(found) == 2
 
 
-def test_published_weights_are_named() -> None:
-    lineage = Lineage(stages=[learned("private", spent=steps())], public=["google/bert"])
+def promised(lineage: Lineage) -> PrivacySummary:
     found = promise(lineage)
     assert found is not None
+    return found
+
+
+def test_published_weights_are_named() -> None:
+    lineage = Lineage(stages=[learned("private", spent=steps())], public=["google/bert"])
+    found = promised(lineage)
     for language in ("en", "zh"):
         assert "google/bert" in promises(Words(language), found)[-1]
     assert promise(Lineage(stages=[learned("open")])) is None
@@ -166,14 +172,16 @@ def test_every_promise_is_said_in_both_languages() -> None:
     ]
     for language in ("en", "zh"):
         words = Words(language)
-        said = [promises(words, promise(lineage) or {}) for lineage in lineages]
+        said = [promises(words, promised(lineage)) for lineage in lineages]
         assert "first, second" in said[0][0] and "ε = " in said[0][0]
         assert all("ε = " not in line for lines in said[1:] for line in lines) and all(said)
         assert "weights" in said[3][0]
-        named = statistics(words, promise(lineages[0]) or {})
+        named = statistics(words, kept)
         assert [column in line for column, line in zip(("city", "home", "age"), named, strict=True)] == [True] * 3
         assert all(words.known(note) != note or language == "en" for note in NOT_COVERED)
-    assert statistics(Words("en"), promise(lineages[0]) or {})[1].endswith("4 categories, 2 of them of a single user")
+    assert statistics(Words("en"), promised(lineages[0]).statistics)[1].endswith(
+        "4 categories, 2 of them of a single user"
+    )
 
 
 def test_a_lineage_comes_back_from_json() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -14,6 +15,8 @@ from tunewright.console import silent
 from tunewright.errors import UserError
 from tunewright.report.page import write_report
 from tunewright.run_recipe import run
+from tunewright.runs.folder import read_json
+from tunewright.runs.summary.stage import read_summary
 
 VOID = {"meta", "br", "img", "line", "rect", "circle", "path", "polyline", "link", "input"}
 
@@ -104,6 +107,24 @@ def test_other_kinds_of_runs(tmp_path: Path) -> None:
         result = run({**recipe, "eval": {"resamples": 100}}, runs=tmp_path / name, screen=silent())
         assert result.report is not None
         check_page(result.report.read_text(encoding="utf-8"))
+
+
+def test_what_a_run_writes_its_report_reads(folder: Path) -> None:
+    """The summary of a real run comes through JSON without loss, and its figures and titles are on the page."""
+    stage = folder / "pretrain"
+    summary = read_summary(stage)
+    written = read_json(stage / "summary.json", "a summary")
+    assert json.loads(json.dumps(summary.to_json())) == written
+    evaluation, seeds = summary.evaluation, summary.seeds
+    assert evaluation is not None and evaluation.slices and evaluation.baselines and seeds is not None
+    assert set(evaluation.metrics) <= set(summary.metric_facts)
+    assert (
+        summary.task_facts is not None and summary.comparisons and summary.target and summary.target["accuracy"].reached
+    )
+    page = write_report(folder).read_text(encoding="utf-8")
+    for words in (summary.task_facts.title.en, "Target reached", "Freeze certificate", summary.data.fingerprint):
+        assert (words in page) == (words != "Freeze certificate"), words
+    assert all(metric.title.en.lower() in page.lower() for metric in summary.metric_facts.values())
 
 
 def test_an_unknown_language_or_folder_is_a_users_mistake(folder: Path, tmp_path: Path) -> None:

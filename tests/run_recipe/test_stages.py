@@ -395,7 +395,7 @@ def test_learning_rate_range_test(tmp_path: Path) -> None:
 def test_design_and_data_verbs(tmp_path: Path) -> None:
     path = REPOSITORY / "examples" / "mnist" / "recipe.yaml"
     first, second = show_design(path, [], tmp_path / "n.svg", screen=silent())
-    assert first["parameters"]["total"] == 101_770 and second["parameters"]["frozen"] == 100_480
+    assert first.parameters.total == 101_770 and second.parameters.frozen == 100_480
     assert (tmp_path / "n-pretrain.svg").read_text().startswith("<svg")
     found = prepare_to(path, [], tmp_path / "out", screen=silent())
     assert [part.manifest.used for part in found] == [70_000, 1_797]

@@ -573,8 +573,8 @@ def test_design_of_a_chain(tmp_path: Path) -> None:
 
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(chain(tmp_path, tune={"freeze": "backbone"})))
     first, second = show_design(tmp_path / "r.yaml", [], None, screen=silent())
-    assert first["layers"][-1]["block"] == "head.cls" and second["parameters"]["frozen"] > 0
-    assert [row["block"] for row in second["layers"] if row["trained"] and row["parameters"]] == [
+    assert first.layers[-1].block == "head.cls" and second.parameters.frozen > 0
+    assert [layer.block for layer in second.layers if layer.trained and layer.parameters] == [
         "backbone.pooler",
         "head.classifier",
     ]

@@ -246,14 +246,12 @@ def test_label_by_label(scored: tuple[np.ndarray, np.ndarray]) -> None:
     found = by_label(Outcome(logits, target), list("abcdef"))
     precision, recall, f1, rows = reference.precision_recall_fscore_support(target, logits > 0, zero_division=0.0)
     for k, entry in enumerate(found):
-        assert (entry["precision"] or 0, entry["recall"], entry["f1"], entry["rows"]) == pytest.approx(
+        assert (entry.precision or 0, entry.recall, entry.f1, entry.rows) == pytest.approx(
             (precision[k], recall[k], f1[k], rows[k])
         )
-        assert entry["average_precision"] == pytest.approx(
-            reference.average_precision_score(target[:, k], logits[:, k])
-        )
+        assert entry.average_precision == pytest.approx(reference.average_precision_score(target[:, k], logits[:, k]))
     nothing = by_label(Outcome(np.full((3, 1), -1.0), np.zeros((3, 1), int)), ["a"])[0]
-    assert nothing["precision"] is None and nothing["recall"] is None and nothing["average_precision"] is None
+    assert nothing.precision is None and nothing.recall is None and nothing.average_precision is None
 
 
 def test_the_best_threshold_by_trying_all(scored: tuple[np.ndarray, np.ndarray]) -> None:
@@ -265,7 +263,8 @@ def test_the_best_threshold_by_trying_all(scored: tuple[np.ndarray, np.ndarray])
     assert best_threshold(np.array([1.0, 2.0]), np.array([0, 0])) == 0
     assert best_threshold(np.array([-2.0, 2.0]), np.array([0, 1])) == 0  # perfect at 1/2 already: nothing moves
     facts = tuned_thresholds(logits, target, Outcome(logits, target), list("abcdef"))
-    assert facts["f1_macro"][1] >= facts["f1_macro"][0] and set(facts["by_label"]) == set("abcdef")
+    before, after = facts.f1_macro
+    assert before is not None and after is not None and after >= before and set(facts.by_label) == set("abcdef")
 
 
 def test_baselines(scored: tuple[np.ndarray, np.ndarray]) -> None:

@@ -10,7 +10,8 @@ from tunewright.evaluation.intervals import Difference
 from tunewright.evaluation.metrics import METRICS
 from tunewright.evaluation.paired_comparison import Predictions, compare_predictions
 from tunewright.pipeline.results.predictions import PREDICTIONS_FILE, read_predictions
-from tunewright.runs.folder import Run, damage_beside
+from tunewright.runs.folder import Run
+from tunewright.runs.summary.stage import damage_beside
 
 
 def compare_runs(first: Path, second: Path, *, screen: Console | None = None) -> dict[str, Difference]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
@@ -16,18 +15,19 @@ from tunewright.pipeline.read_recipe import given_origin, read_recipe
 from tunewright.pipeline.stage import recipe_backbone
 from tunewright.pipeline.summary.stage_summary import describe_network
 from tunewright.recipe.stages import stage_recipes
+from tunewright.runs.summary.model import LayerSummary, ModelSummary
 from tunewright.training.freezing import resolve_movement
 
 
 def show_design(
     recipe: Path, overrides: list[str], svg: Path | None, *, screen: Console | None = None
-) -> list[dict[str, Any]]:
-    """Print each stage's layer table without training, and return the "model" part of each stage's summary."""
+) -> list[ModelSummary]:
+    """Print each stage's layer table without training, and return what each stage's summary says of its network."""
     screen = screen or Console()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     stages = stage_recipes(loaded)
     origin = given_origin(stages[0].recipe, base)
-    described: list[dict[str, Any]] = []
+    described: list[ModelSummary] = []
     for number, stage in enumerate(stages):
         backbone = recipe_backbone(stage.recipe, base)
         ingredients = build_parts(stage.recipe, prepare_data(stage.recipe, base, screen), origin, backbone, screen)
@@ -37,7 +37,7 @@ def show_design(
         screen.console.print(_table(stage.name, facts))
         if svg is not None:
             path = svg if len(stages) == 1 else svg.with_name(f"{svg.stem}-{stage.name}{svg.suffix}")
-            write_atomic(path, facts["svg"])
+            write_atomic(path, facts.svg or "")
             screen.info(f"diagram: {path}")
         described.append(facts)
         if number + 1 < len(stages):
@@ -45,38 +45,38 @@ def show_design(
     return described
 
 
-def _table(title: str, facts: dict[str, Any]) -> Table:
+def _table(title: str, facts: ModelSummary) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("block", "layer", "output", "parameters", "FLOPs", ""):
-        longest = max(len(layer["block"]) for layer in facts["layers"]) if name == "block" else None
+        longest = max(len(layer.block) for layer in facts.layers) if name == "block" else None
         justify = "right" if name in ("parameters", "FLOPs") else "left"
         table.add_column(name, justify=justify, min_width=longest)
-    for layer in facts["layers"]:
+    for layer in facts.layers:
         state = _movement(layer)
-        shape = "×".join(map(str, layer["output_shape"]))
+        shape = "×".join(map(str, layer.output_shape))
         table.add_row(
-            layer["block"],
-            layer["kind"],
+            layer.block,
+            layer.kind,
             shape,
-            f"{layer['parameters']:,}",
-            f"{layer['flops']:,}",
-            state if layer["parameters"] else "",
+            f"{layer.parameters:,}",
+            f"{layer.flops:,}",
+            state if layer.parameters else "",
         )
-    parameters = facts["parameters"]
-    frozen = f"{parameters['frozen']:,} frozen" if parameters["frozen"] else ""
-    table.add_row("total", "", "", f"{parameters['total']:,}", f"{facts['flops_per_example']:,}", frozen, style="bold")
-    if facts["flops_of"] is not None:
-        table.caption, table.caption_justify = f"FLOPs: one forward pass of {facts['flops_of']}", "left"
+    parameters = facts.parameters
+    frozen = f"{parameters.frozen:,} frozen" if parameters.frozen else ""
+    table.add_row("total", "", "", f"{parameters.total:,}", f"{facts.flops_per_example:,}", frozen, style="bold")
+    if facts.flops_of is not None:
+        table.caption, table.caption_justify = f"FLOPs: one forward pass of {facts.flops_of}", "left"
     return table
 
 
-def _movement(layer: dict[str, Any]) -> str:
+def _movement(layer: LayerSummary) -> str:
     """Describe whether a layer is frozen or from when on it is trained, its learning rate, and how many parameters if not all."""
-    if not layer["trained"]:
+    if not layer.trained:
         return "frozen"
-    parts = [f"lr {layer['lr']:.2g}"]
-    if layer["from_epoch"] > 1:
-        parts.append(f"from epoch {layer['from_epoch']}")
-    if layer["moving"] < layer["parameters"]:
-        parts.append(f"{layer['moving']:,} of them")
+    parts = [f"lr {layer.lr:.2g}"] if layer.lr is not None else ["trained"]
+    if (layer.from_epoch or 1) > 1:
+        parts.append(f"from epoch {layer.from_epoch}")
+    if layer.trainable is not None and layer.trainable < layer.parameters:
+        parts.append(f"{layer.trainable:,} of them")
     return ", ".join(parts)

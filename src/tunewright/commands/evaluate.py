@@ -6,12 +6,11 @@ from pathlib import Path
 
 from tunewright.console import Console
 from tunewright.errors import ArtifactError, RecipeError
-from tunewright.files import write_record
 from tunewright.models.hub.untrusted_files import require_undamaged
 from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.read_recipe import given_weights
 from tunewright.pipeline.results.controls import run_controls
-from tunewright.pipeline.results.evaluate_stage import evaluate_stage, unmeasured
+from tunewright.pipeline.results.evaluate_stage import evaluate_stage
 from tunewright.pipeline.results.other_data import prepare_beside
 from tunewright.pipeline.results.seeds_and_targets import judge_targets, require_targets, summarise_seeds
 from tunewright.pipeline.stage import StageJob, recipe_backbone
@@ -19,7 +18,8 @@ from tunewright.recipe.loading import load_recipe
 from tunewright.recipe.stages import stage_recipes
 from tunewright.report.page import write_report
 from tunewright.run_recipe import with_seed
-from tunewright.runs.folder import Run, read_json
+from tunewright.runs.folder import Run
+from tunewright.runs.summary.stage import SUMMARY_FILE, read_summary, write_summary
 from tunewright.tasks.registry import get_task, task_defaults
 
 
@@ -45,13 +45,13 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Console | None =
     base = Path(run.told("base"))
     complete = run.record.get("complete")
     stages = [
-        stage for stage in stage_recipes(recipe) if complete or (run.stage_folder(stage.name) / "summary.json").exists()
+        stage for stage in stage_recipes(recipe) if complete or (run.stage_folder(stage.name) / SUMMARY_FILE).exists()
     ]
     if not stages:
         raise ArtifactError("no stage of this run is trained yet", file=folder, fix="tunewright run RECIPE")
     seeds = range(run.told("seeds"))
     for place in (run.stage_folder(stage.name, replica=replica) for replica in seeds for stage in stages):
-        read_json(place / "summary.json", "a stage's summary")
+        read_summary(place)
         require_undamaged(place / "model")
     for replica in seeds:
         source = given_weights(stages[0].recipe, base)
@@ -78,12 +78,10 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Console | None =
     summarise_seeds(run, stages, len(seeds))
     judge_targets(run, stages)
     screen.info(f"report: {write_report(folder)}")
-    require_targets(
-        {stage.name: read_json(run.stage_folder(stage.name) / "summary.json", "a summary") for stage in stages}
-    )
+    require_targets({stage.name: read_summary(run.stage_folder(stage.name)) for stage in stages})
 
 
 def _forget_controls(stage: Path) -> None:
     """Delete the results from the summaries of a stage's ablations, so that they are evaluated again."""
-    for path in stage.glob("controls/*/summary.json"):
-        write_record(path, unmeasured(read_json(path, "a control's summary")))
+    for path in stage.glob(f"controls/*/{SUMMARY_FILE}"):
+        write_summary(path.parent, read_summary(path.parent).unmeasured)

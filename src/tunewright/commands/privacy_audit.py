@@ -31,7 +31,7 @@ from tunewright.pipeline.train.retrain import learned_from
 from tunewright.random import mix, permutation
 from tunewright.report.promises import promises
 from tunewright.report.translations import Words
-from tunewright.runs.folder import read_json
+from tunewright.runs.summary.stage import StageSummary, read_summary
 from tunewright.tasks.base.task import Preprocessor
 from tunewright.tasks.language_model.writer import language_model
 from tunewright.tasks.registry import get_task
@@ -101,7 +101,7 @@ def audit(
     members, others = (_chosen(prepared, split, seed) for split in ("train", other))
     losses = _Losses(origin, prepared)
     scores = [-losses.of(loaded.network, loaded.preprocessor, part) for part in (members, others)]
-    summary = read_json(folder.parent / "summary.json", "a stage's summary")
+    summary = read_summary(folder.parent)
     return Audit(
         rows={"train": len(scores[0]), other: len(scores[1])},
         loss=asdict(attack(scores[0], scores[1], seed=seed)),
@@ -112,8 +112,8 @@ def audit(
         canaries=_canaries(origin, prepared, canaries, seed, screen) if canaries else None,
         extraction=_extraction(loaded.network, loaded.preprocessor, prepared, other, seed),
         leaked=[finding.to_json() for finding in leaks(prepared, seed)],
-        claimed=summary["training"].get("privacy"),
-        promised=promises(Words("en"), summary.get("privacy", {})),
+        claimed=None if summary.training.privacy is None else asdict(summary.training.privacy),
+        promised=promises(Words("en"), summary.privacy) if summary.privacy is not None else [],
     )
 
 
@@ -158,12 +158,12 @@ def _chosen(prepared: Prepared, split: str, seed: int) -> pa.Table:
 @contextmanager
 def trained_on(
     origin: Provenance, prepared: Prepared, train: pa.Table, seed: int
-) -> Generator[tuple[Network, Preprocessor, dict[str, Any]]]:
+) -> Generator[tuple[Network, Preprocessor, StageSummary]]:
     """Train the stage's model on these rows instead, with another seed; yield it with its summary."""
     job = origin.job(Path(), prepared)
     with learned_from(job, {"train": train}, mix(seed, "audit") % 2**32) as again:
         loaded = load_origin(again.folder / "model")
-        yield loaded.network, loaded.preprocessor, read_json(again.folder / "summary.json", "a stage")
+        yield loaded.network, loaded.preprocessor, read_summary(again.folder)
 
 
 def _with_references(
@@ -196,7 +196,7 @@ def _with_references(
 
 
 def _one_run(
-    origin: Provenance, prepared: Prepared, losses: _Losses, summary: dict[str, Any], seed: int, screen: Console
+    origin: Provenance, prepared: Prepared, losses: _Losses, summary: StageSummary, seed: int, screen: Console
 ) -> dict[str, Any]:
     """One training with a fifth of the rows in or out by coins, and the ε that it surely exceeds."""
     table = prepared.table("train")
@@ -215,9 +215,9 @@ def _one_run(
     half = max(1, int(len(tossed) * GUESSED / 2))
     order = np.argsort(scores, kind="stable")
     right = int(inside[order[-half:]].sum() + (~inside[order[:half]]).sum())
-    delta = (again["training"].get("privacy") or {}).get("delta", 1e-5)
+    delta = 1e-5 if again.training.privacy is None else again.training.privacy.delta
     found = audited_epsilon(2 * half, right, len(tossed), delta)
-    claimed = (summary["training"].get("privacy") or {}).get("epsilon")
+    claimed = None if summary.training.privacy is None else summary.training.privacy.epsilon
     return {
         "rows": len(tossed),
         "guesses": 2 * half,

@@ -1,7 +1,8 @@
-"""What is reached without any skill: the commonest class, the prior, the mean, and a linear model on the raw inputs."""
+"""Baselines: what the most frequent class, the prior or the mean reach, and a linear model on the raw inputs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from tunewright.evaluation.metrics import Kind
+from tunewright.evaluation.metrics.classification import CLASSES, LABELS
+from tunewright.evaluation.metrics.regression import NUMBERS
 from tunewright.random import permutation
 
 L2 = 1e-3
@@ -23,11 +26,13 @@ class Baseline:
     name: str
     outputs: np.ndarray
     metrics: tuple[str, ...] | None = None
-    """The names of those that it has something to say of; None: all."""
+    """The names of those that it can be measured by; None: all."""
+    training_rows: int | None = None
+    """How many rows it learned from, where these are not all."""
 
 
 def sample_rows(count: int, seed: int, most: int) -> np.ndarray:
-    """Which of `count` training rows the linear model sees, at most `most`, in order."""
+    """Choose at most `most` of `count` training rows for the linear model, in order."""
     return np.sort(permutation(seed, "baseline", 0, count)[:most])
 
 
@@ -41,7 +46,7 @@ def baselines(
     outputs: int,
     name: str,
 ) -> list[Baseline]:
-    """The baselines of a task.
+    """Return the baselines of a target: trivial ones, and a linear model last.
 
     Args:
         all_target: [N] class indices or numbers of all training rows, or [N, K] of 0 and 1.
@@ -50,40 +55,70 @@ def baselines(
         outputs: the number of classes.
         name: what the linear model is, in words.
     """
-    count = test_inputs.shape[0]
-    rows = f" ({len(train_target):,} training rows)" if len(train_target) < len(all_target) else ""
-    name = f"{name}{rows}"
-    if kind == "regression":
-        values = all_target.double().numpy()
-        return [
-            Baseline("mean", np.full(count, values.mean())),
-            Baseline("median", np.full(count, np.median(values))),
-            Baseline(name, _ridge(train_inputs, train_target, test_inputs)),
-        ]
-    if kind == "multilabel":
-        shares = np.clip(all_target.double().mean(0).numpy(), 1e-9, 1 - 1e-9)
-        prior = np.log(shares / (1 - shares))
-        return [
-            Baseline("label prior", np.tile(prior, (count, 1))),
-            Baseline(name, _one_against_rest(train_inputs, train_target.numpy(), test_inputs, prior)),
-        ]
-    shares = np.bincount(all_target.numpy(), minlength=outputs) / len(all_target)
+    data = _Data(all_target, train_inputs, train_target, test_inputs, outputs)
+    trivial, linear_outputs = _OF_KIND[kind](data)
+    rows = len(train_target) if len(train_target) < len(all_target) else None
+    return [*trivial, Baseline(name, linear_outputs, training_rows=rows)]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The arguments of `baselines`."""
+
+    all_target: Tensor
+    train_inputs: Any
+    train_target: Tensor
+    test_inputs: Any
+    outputs: int
+
+    @property
+    def count(self) -> int:
+        """How many test rows there are."""
+        return self.test_inputs.shape[0]
+
+
+# The trivial baselines, and what the linear model gives.
+_Found = tuple[list[Baseline], np.ndarray]
+
+
+def _of_numbers(data: _Data) -> _Found:
+    values = data.all_target.double().numpy()
+    trivial = [
+        Baseline("mean", np.full(data.count, values.mean())),
+        Baseline("median", np.full(data.count, np.median(values))),
+    ]
+    return trivial, _ridge(data.train_inputs, data.train_target, data.test_inputs)
+
+
+def _of_labels(data: _Data) -> _Found:
+    shares = np.clip(data.all_target.double().mean(0).numpy(), 1e-9, 1 - 1e-9)
+    prior = np.log(shares / (1 - shares))
+    trivial = [Baseline("label prior", np.tile(prior, (data.count, 1)))]
+    return trivial, _one_against_rest(data.train_inputs, data.train_target.numpy(), data.test_inputs, prior)
+
+
+def _of_classes(data: _Data) -> _Found:
+    outputs = data.outputs
+    shares = np.bincount(data.all_target.numpy(), minlength=outputs) / len(data.all_target)
     # Certainty of the commonest class is written as a large finite logit, so that the log loss stays finite.
     majority = np.where(np.arange(outputs) == shares.argmax(), 10.0, 0.0)
-    return [
-        Baseline("majority class", np.tile(majority, (count, 1))),
-        Baseline("class prior", np.tile(np.log(np.maximum(shares, 1e-9)), (count, 1))),
-        Baseline(name, _logistic(train_inputs, train_target, test_inputs, outputs)),
+    trivial = [
+        Baseline("majority class", np.tile(majority, (data.count, 1))),
+        Baseline("class prior", np.tile(np.log(np.maximum(shares, 1e-9)), (data.count, 1))),
     ]
+    return trivial, _logistic(data.train_inputs, data.train_target, data.test_inputs, outputs)
+
+
+_OF_KIND: dict[Kind, Callable[[_Data], _Found]] = {CLASSES: _of_classes, LABELS: _of_labels, NUMBERS: _of_numbers}
 
 
 def token_frequencies(train: np.ndarray, hidden: np.ndarray, texts: np.ndarray, count: int, pieces: int) -> Baseline:
-    """What the tokens' frequencies alone say of hidden ones: p = (n + 1) / (N + V), whatever stands around them.
+    """Predict masked tokens by their frequencies alone: p = (n + 1) / (N + V).
 
     Args:
         train: [N] int64, all tokens of the training texts.
-        hidden: [M] int64, the hidden tokens, and
-        texts: [M] int64, the positions of the texts that they stand in.
+        hidden: [M] int64, the masked tokens, and
+        texts: [M] int64, the positions of their texts.
         count: the number of texts.
         pieces: V, the size of the vocabulary.
     """

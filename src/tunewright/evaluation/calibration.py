@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from tunewright.evaluation.metrics import ECE_BINS, METRICS, Outcome, bins
+from tunewright.evaluation.metrics import Outcome
+from tunewright.evaluation.metrics.classification import ECE, ECE_BINS, LOG_LOSS, bins
+from tunewright.runs.summary.evaluation import CalibrationSummary, ReliabilityBin
 
 LOWEST, HIGHEST = 0.05, 20.0
 
 
 def fit_temperature(logits: np.ndarray, target: np.ndarray) -> float:
-    """The T that minimises the log loss of logits / T on validation data (Guo et al. 2017, section 4.2).
+    """Return the T that minimises the log loss of logits / T on validation data (Guo et al. 2017, section 4.2).
 
     The loss is convex in 1/T; a golden-section search over log T finds the minimum to a relative 1e-5.
     """
@@ -20,7 +20,7 @@ def fit_temperature(logits: np.ndarray, target: np.ndarray) -> float:
     low, high = np.log(LOWEST), np.log(HIGHEST)
 
     def loss(log_temperature: float) -> float:
-        return METRICS["log_loss"].value(logits / np.exp(log_temperature), target)
+        return LOG_LOSS.value(logits / np.exp(log_temperature), target)
 
     left, right = high - golden * (high - low), low + golden * (high - low)
     at_left, at_right = loss(left), loss(right)
@@ -36,19 +36,19 @@ def fit_temperature(logits: np.ndarray, target: np.ndarray) -> float:
     return float(np.exp((low + high) / 2))
 
 
-def reliability(logits: np.ndarray, target: np.ndarray) -> list[dict[str, Any]]:
-    """For each bin of confidence that holds examples: its edges, rows, mean confidence and accuracy."""
+def reliability(logits: np.ndarray, target: np.ndarray) -> list[ReliabilityBin]:
+    """Return the bins of confidence that hold examples."""
     outcome = Outcome(logits, target)
     member, confidence = bins(outcome)
     rows = member.sum(0)
     return [
-        {
-            "low": index / ECE_BINS,
-            "high": (index + 1) / ECE_BINS,
-            "rows": int(rows[index]),
-            "confidence": float(confidence @ member[:, index] / rows[index]),
-            "accuracy": float(outcome.correct @ member[:, index] / rows[index]),
-        }
+        ReliabilityBin(
+            low=index / ECE_BINS,
+            high=(index + 1) / ECE_BINS,
+            rows=int(rows[index]),
+            confidence=float(confidence @ member[:, index] / rows[index]),
+            accuracy=float(outcome.correct @ member[:, index] / rows[index]),
+        )
         for index in range(ECE_BINS)
         if rows[index]
     ]
@@ -56,17 +56,15 @@ def reliability(logits: np.ndarray, target: np.ndarray) -> list[dict[str, Any]]:
 
 def calibrate(
     valid_logits: np.ndarray, valid_target: np.ndarray, test_logits: np.ndarray, test_target: np.ndarray
-) -> dict[str, Any]:
-    """Temperature scaling fitted on validation, its effect measured on test: log loss and ECE before and after."""
+) -> CalibrationSummary:
+    """Fit the temperature on validation rows and measure its effect on test rows."""
     temperature = fit_temperature(valid_logits, valid_target)
     scaled = test_logits / temperature
-    return {
-        "temperature": temperature,
-        "fitted_on": "valid",
-        **{
-            name: [METRICS[name].value(test_logits, test_target), METRICS[name].value(scaled, test_target)]
-            for name in ("log_loss", "ece")
-        },
-        "bins": reliability(test_logits, test_target),
-        "bins_after": reliability(scaled, test_target),
-    }
+    return CalibrationSummary(
+        temperature=temperature,
+        fitted_on="valid",
+        log_loss=[LOG_LOSS.value(logits, test_target) for logits in (test_logits, scaled)],
+        ece=[ECE.value(logits, test_target) for logits in (test_logits, scaled)],
+        bins=reliability(test_logits, test_target),
+        bins_after=reliability(scaled, test_target),
+    )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from tunewright.evaluation.metrics import Metric, Outcome
 from tunewright.random import mix
+from tunewright.runs.summary.evaluation import Estimate, Verdict
 
 LEVEL = 0.95
 # Resamples are measured in blocks of so many weights, so that memory stays small.
@@ -17,23 +18,11 @@ BLOCK_VALUES = 4_000_000
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value with its 95 % interval; None where it has none."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        return {"value": self.value, "low": self.low, "high": self.high}
-
-
-@dataclass(frozen=True)
 class Difference:
     """How much better A is than B, and whether that can be told apart from chance."""
 
     estimate: Estimate
-    verdict: Literal["better", "worse", "no real difference"]
+    verdict: Verdict
 
     def to_json(self) -> dict[str, Any]:
         return {"difference": self.estimate.to_json(), "verdict": self.verdict}

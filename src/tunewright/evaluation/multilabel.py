@@ -1,59 +1,58 @@
-"""Several labels an example: the result label by label, and where else than at 1/2 a label could be decided."""
+"""Measure rows with several labels: the result by label, and thresholds other than 1/2."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from tunewright.evaluation.metrics import METRICS, Outcome
+from tunewright.evaluation.metrics import Outcome
+from tunewright.evaluation.metrics.classification import F1_MACRO, F1_MICRO, PR_AUC
+from tunewright.runs.summary.evaluation import LabelSummary, ThresholdSummary
 
-MEASURED = ("f1_micro", "f1_macro")
 
-
-def by_label(outcome: Outcome, classes: list[str]) -> list[dict[str, Any]]:
-    """For each label the rows that have it and those that are given it, precision, recall, F1 and average precision.
+def by_label(outcome: Outcome, classes: list[str]) -> list[LabelSummary]:
+    """Return for each label the rows that have it, those for which it is predicted, precision, recall, F1 and average precision.
 
     None where a figure is not defined: precision without a prediction, the others without a row.
     """
     both = (outcome.actual * outcome.chosen).sum(0)
     actual, chosen = outcome.actual.sum(0), outcome.chosen.sum(0)
-    found: list[dict[str, Any]] = []
+    found: list[LabelSummary] = []
     for k, label in enumerate(classes):
         one = Outcome(outcome.outputs[:, k : k + 1], outcome.target[:, k : k + 1])
-        precision = METRICS["pr_auc"].value(one.outputs, one.target)
+        precision = PR_AUC.value(one.outputs, one.target)
         found.append(
-            {
-                "label": label,
-                "rows": int(actual[k]),
-                "predicted": int(chosen[k]),
-                "precision": _share(both[k], chosen[k]),
-                "recall": _share(both[k], actual[k]),
-                "f1": _share(2 * both[k], actual[k] + chosen[k]),
-                "average_precision": precision if np.isfinite(precision) else None,
-            }
+            LabelSummary(
+                label=label,
+                rows=int(actual[k]),
+                predicted=int(chosen[k]),
+                precision=_share(both[k], chosen[k]),
+                recall=_share(both[k], actual[k]),
+                f1=_share(2 * both[k], actual[k] + chosen[k]),
+                average_precision=_finite(precision),
+            )
         )
     return found
 
 
 def tuned_thresholds(
     valid_logits: np.ndarray, valid_target: np.ndarray, outcome: Outcome, classes: list[str]
-) -> dict[str, Any]:
-    """For each label the threshold with the best F1 on validation, and what all of them change on test.
+) -> ThresholdSummary:
+    """Return for each label the threshold with the best F1 on validation, and what all of them change on test.
 
     The figures above are those of 1/2: a threshold that was chosen on few rows can do harm, which this shows.
     """
     logits = np.array([best_threshold(valid_logits[:, k], valid_target[:, k]) for k in range(len(classes))])
     moved = Outcome(outcome.outputs - logits, outcome.target)
-    return {
-        "fitted_on": "valid",
-        "by_label": {label: float(1 / (1 + np.exp(-logit))) for label, logit in zip(classes, logits)},
-        **{name: [METRICS[name].value(part.outputs, part.target) for part in (outcome, moved)] for name in MEASURED},
-    }
+    return ThresholdSummary(
+        fitted_on="valid",
+        by_label={label: float(1 / (1 + np.exp(-logit))) for label, logit in zip(classes, logits)},
+        f1_micro=[_finite(F1_MICRO.value(part.outputs, part.target)) for part in (outcome, moved)],
+        f1_macro=[_finite(F1_MACRO.value(part.outputs, part.target)) for part in (outcome, moved)],
+    )
 
 
 def best_threshold(logits: np.ndarray, target: np.ndarray) -> float:
-    """The logit above which a label is best given, by F1; 0 where no row has the label.
+    """Return the logit above which predicting a label has the best F1; 0 where no row has the label.
 
     Half way between the two neighbouring logits; of equally good ones that nearest to 0.
     """
@@ -68,6 +67,10 @@ def best_threshold(logits: np.ndarray, target: np.ndarray) -> float:
     scores = 2 * hits / (given + target.sum())
     best = candidates[scores >= scores.max() - 1e-12]
     return float(best[np.argmin(np.abs(best))])
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def _share(part: float, whole: float) -> float | None:

@@ -45,7 +45,7 @@ def compare_predictions(a: Predictions, b: Predictions, metric: str, *, resample
             expected="the same data, split and seed",
             fix="run both recipes with the same data block and the same seed",
         )
-    if a.kind != "regression" and a.outputs.shape[1] != b.outputs.shape[1]:
+    if a.outputs.shape[1:] != b.outputs.shape[1:]:
         raise UserError(
             "the two models know different classes", place=f"{a.name} and {b.name}", fix="train both on the same target"
         )

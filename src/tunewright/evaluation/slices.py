@@ -1,4 +1,4 @@
-"""Where is it good, where bad? The result by the values of a column, the confusions, and the worst mistakes."""
+"""Find where a model is good and where bad: by the values of a column, by confusion, by its worst mistakes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from tunewright.evaluation.intervals import bootstrap
 from tunewright.evaluation.metrics import Metric, Outcome
+from tunewright.runs.summary.evaluation import ConfusionSummary, Slice
 
 # Fewer rows say little: the slice is shown with a flag.
 SMALL = 30
@@ -17,8 +18,8 @@ MOST_VALUES = 20
 
 def slice_by(
     column: str, values: Sequence[Any], metrics: list[Metric], outcome: Outcome, *, resamples: int, seed: int
-) -> list[dict[str, Any]]:
-    """The metrics for each value of a column; numbers with many values are cut into quarters.
+) -> list[Slice]:
+    """Return the metrics for each value of a column; numbers with many values are cut into quarters.
 
     Rows with a missing value, and values beyond the twenty commonest, get a slice of their own.
     """
@@ -26,33 +27,25 @@ def slice_by(
     names, counts = np.unique(labels, return_counts=True)
     kept = set(names[np.argsort(-counts, kind="stable")][:MOST_VALUES])
     labels = np.array([label if label in kept else "all others" for label in labels], dtype=object)
-    found: list[dict[str, Any]] = []
+    found: list[Slice] = []
     for name in dict.fromkeys(sorted(labels)):
         chosen = labels == name
         groups = None if outcome.groups is None else outcome.groups[chosen]
         part = Outcome(outcome.outputs[chosen], outcome.target[chosen], groups)
         estimates = bootstrap(metrics, part, resamples=resamples, seed=seed)
-        found.append(
-            {
-                "column": column,
-                "value": name,
-                "rows": len(part),
-                "small": len(part) < SMALL,
-                "metrics": {key: estimate.to_json() for key, estimate in estimates.items()},
-            }
-        )
+        found.append(Slice(column=column, value=str(name), rows=len(part), small=len(part) < SMALL, metrics=estimates))
     return found
 
 
-def confusion(outcome: Outcome, classes: list[str]) -> dict[str, Any]:
-    """Counts [true class][predicted class]."""
+def confusion(outcome: Outcome, classes: list[str]) -> ConfusionSummary:
+    """Count the rows by true and predicted class."""
     size = len(classes)
     counts = np.bincount(outcome.target * size + outcome.predicted, minlength=size * size).reshape(size, size)
-    return {"labels": classes, "counts": counts.tolist()}
+    return ConfusionSummary(labels=classes, counts=counts.tolist())
 
 
 def worst(outcome: Outcome, count: int) -> list[int]:
-    """The wrong predictions with the highest loss, or the largest errors of a regression: their positions."""
+    """Return the positions of the wrong predictions with the largest loss; of a regression those with the largest error."""
     order = np.argsort(-outcome.losses, kind="stable")
     if outcome.outputs.ndim == 1:
         return order[:count].tolist()

@@ -17,7 +17,7 @@ from tunewright.planning.format import ranged
 from tunewright.planning.history import record
 from tunewright.planning.plan import given_stages, plan_stage, planned_machine
 from tunewright.recipe.stages import StageRecipe
-from tunewright.runs.folder import read_json
+from tunewright.runs.summary.stage import read_summary
 from tunewright.units import duration, size_of
 
 
@@ -56,8 +56,8 @@ def plan_run(
 
 def record_actual(plan: StagePlan, folder: Path, run: str) -> None:
     """Remember what a stage that was just trained took, beside what its plan said."""
-    training = read_json(folder / "summary.json", "a stage's summary")["training"]
-    if not training.get("steps") or "peak_memory" not in training:
+    training = read_summary(folder).training
+    if not training.steps or training.peak_memory is None:
         return
     when = datetime.now().isoformat(timespec="minutes")
-    record(plan, when=when, run=run, seconds=training["seconds"] / training["steps"], peak=training["peak_memory"])
+    record(plan, when=when, run=run, seconds=training.seconds / training.steps, peak=training.peak_memory)

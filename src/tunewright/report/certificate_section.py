@@ -1,15 +1,14 @@
-"""The freeze certificate: what was to stay has stayed, what was to move has moved."""
+"""The freeze certificate: what was frozen is unchanged, what was trained has changed."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from tunewright.report import numbers
 from tunewright.report.charts import seal
 from tunewright.report.components import LONG, fold_if, number, table
 from tunewright.report.html import Html, tag
-from tunewright.report.reading import Stage, mapping, number_from, sequence, shown
+from tunewright.report.reading import Stage, shown
 from tunewright.report.translations import Words
+from tunewright.runs.summary.model import FrozenBlock, TrainedBlock
 
 # More blocks than this are folded.
 OPEN_BLOCKS = 6
@@ -17,39 +16,38 @@ OPEN_BLOCKS = 6
 
 def certificate(words: Words, stage: Stage) -> list[Html | None]:
     """The verdict as a seal, the counts, the warnings, and every block."""
-    found, passed = stage.part("certificate"), stage.kept_frozen
-    if passed is None:
+    found = stage.summary.certificate
+    if (intact := found.intact) is None:
         return []
-    frozen, trained = ([mapping(entry) for entry in sequence(found.get(key))] for key in ("frozen", "trained"))
-    title, verdict, look = words("certificate"), words("passed" if passed else "failed"), "good" if passed else "bad"
-    sentences = [_kept(words, frozen), _moved(words, trained) if trained else None]
+    title, verdict, look = words("certificate"), words("passed" if intact else "failed"), "good" if intact else "bad"
+    sentences = [_frozen(words, found.frozen), _trained(words, found.trained) if found.trained else None]
     return [
         tag("h3", title),
         tag(
             "div",
-            seal(passed, f"{title}{words('colon')}{verdict}"),
+            seal(intact, f"{title}{words('colon')}{verdict}"),
             tag("div", tag("p", verdict, class_=f"name {look}"), [tag("p", said) for said in sentences if said]),
             class_="certificate",
         ),
-        *_warnings(words, [shown(entry) for entry in sequence(found.get("warnings"))]),
-        _blocks(words, frozen, trained),
+        *_warnings(words, [shown(entry) for entry in found.warnings]),
+        _blocks(words, found.frozen, found.trained),
     ]
 
 
-def _kept(words: Words, frozen: list[dict[str, Any]]) -> str:
+def _frozen(words: Words, frozen: list[FrozenBlock]) -> str:
     return words(
         "frozen_count",
-        identical=sum(entry.get("identical") is True for entry in frozen),
+        identical=sum(block.identical for block in frozen),
         blocks=len(frozen),
-        tensors=numbers.count(sum(_whole(entry, "tensors") for entry in frozen)),
-        parameters=numbers.count(sum(_whole(entry, "parameters") for entry in frozen)),
+        tensors=numbers.count(sum(block.tensors for block in frozen)),
+        parameters=numbers.count(sum(block.parameters for block in frozen)),
     )
 
 
-def _moved(words: Words, trained: list[dict[str, Any]]) -> str:
-    changed = sum(_whole(entry, "changed") for entry in trained)
-    still = sum(len(sequence(entry.get("unchanged"))) for entry in trained)
-    return words("trained_count", changed=numbers.count(changed), tensors=numbers.count(changed + still))
+def _trained(words: Words, trained: list[TrainedBlock]) -> str:
+    changed = sum(block.changed for block in trained)
+    unchanged = sum(len(block.unchanged) for block in trained)
+    return words("trained_count", changed=numbers.count(changed), tensors=numbers.count(changed + unchanged))
 
 
 def _warnings(words: Words, warnings: list[str]) -> list[Html | None]:
@@ -59,37 +57,32 @@ def _warnings(words: Words, warnings: list[str]) -> list[Html | None]:
     return [tag("p", words("warnings")), fold_if(len(warnings) > LONG, numbers.count(len(warnings)), listed)]
 
 
-def _blocks(words: Words, frozen: list[dict[str, Any]], trained: list[dict[str, Any]]) -> Html:
-    rows = [_block(entry, words("frozen"), _frozen_finding(words, entry)) for entry in frozen]
-    rows += [_block(entry, words("trained"), _trained_finding(words, entry)) for entry in trained]
-    head = [words(key) for key in ("block", "moves", "tensors", "parameters", "finding")]
+def _blocks(words: Words, frozen: list[FrozenBlock], trained: list[TrainedBlock]) -> Html:
+    rows = [_block(block, words("frozen"), _frozen_finding(words, block)) for block in frozen]
+    rows += [_block(block, words("trained"), _trained_finding(words, block)) for block in trained]
+    head = [words(key) for key in ("block", "state", "tensors", "parameters", "finding")]
     blocks = table(head, rows, caption=words("all_blocks"), right=[2, 3])
     return fold_if(len(rows) > OPEN_BLOCKS, words("all_blocks"), blocks)
 
 
-def _block(entry: dict[str, Any], moves: str, finding: Html) -> tuple[object, ...]:
+def _block(block: FrozenBlock | TrainedBlock, state: str, finding: Html) -> tuple[object, ...]:
     return (
-        tag("code", shown(entry.get("block", "?"))),
-        moves,
-        number(numbers.count(_whole(entry, "tensors"))),
-        number(numbers.count(_whole(entry, "parameters"))),
+        tag("code", shown(block.block)),
+        state,
+        number(numbers.count(block.tensors)),
+        number(numbers.count(block.parameters)),
         finding,
     )
 
 
-def _frozen_finding(words: Words, entry: dict[str, Any]) -> Html:
-    same = entry.get("identical") is True
-    return tag(
-        "span", f"{'✓' if same else '✗'} {words('identical' if same else 'differs')}", class_="good" if same else "bad"
-    )
+def _frozen_finding(words: Words, block: FrozenBlock) -> Html:
+    if block.identical:
+        return tag("span", f"✓ {words('identical')}", class_="good")
+    return tag("span", f"✗ {words('differs')}", class_="bad")
 
 
-def _trained_finding(words: Words, entry: dict[str, Any]) -> Html:
-    unchanged = [shown(name) for name in sequence(entry.get("unchanged"))]
-    if not unchanged:
+def _trained_finding(words: Words, block: TrainedBlock) -> Html:
+    if not block.unchanged:
         return tag("span", f"✓ {words('all_changed')}", class_="good")
-    return tag("span", f"! {words('some_unchanged', names=words('comma').join(unchanged))}", class_="warn")
-
-
-def _whole(entry: dict[str, Any], key: str) -> int:
-    return int(number_from(entry.get(key)) or 0)
+    names = words("comma").join(map(shown, block.unchanged))
+    return tag("span", f"! {words('some_unchanged', names=names)}", class_="warn")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tunewright.report import numbers
 from tunewright.report.charts import Bin, reliability_chart
 from tunewright.report.components import capital, folded, number, scroll, table
 from tunewright.report.heat_map import LARGEST, NUMBERED, heat_map
 from tunewright.report.html import Html, tag
-from tunewright.report.reading import Stage, mapping, number_from, sequence, shown, words_of
+from tunewright.report.reading import Stage, shown
 from tunewright.report.translations import Words
+from tunewright.runs.summary.evaluation import CalibrationSummary, ReliabilityBin
 
 # The confusions that are listed beside the matrix.
 PAIRS = 10
@@ -18,9 +17,10 @@ PAIRS = 10
 
 def confused(words: Words, stage: Stage) -> list[Html | None]:
     """The confusion matrix, folded when it has many classes, and the most frequent confusions."""
-    found = stage.part("evaluation", "confusion")
-    labels = [shown(label, 60) for label in sequence(found.get("labels"))]
-    counts = [[_count(count) for count in sequence(row)] for row in sequence(found.get("counts"))]
+    found = stage.evaluation.confusion if stage.evaluation is not None else None
+    if found is None:
+        return []
+    labels, counts = [shown(label, 60) for label in found.labels], found.counts
     size = len(labels)
     if not labels or len(counts) != size or any(len(row) != size for row in counts):
         return []
@@ -36,10 +36,6 @@ def confused(words: Words, stage: Stage) -> list[Html | None]:
     return [*parts, pairs if many else folded(words("confusion_pairs"), pairs)]
 
 
-def _count(value: object) -> int:
-    return max(0, int(number_from(value) or 0))
-
-
 def _matrix(words: Words, labels: list[str], counts: list[list[int]]) -> Html:
     totals = [sum(row) for row in counts]
     right = sum(row[index] for index, row in enumerate(counts))
@@ -51,7 +47,7 @@ def _matrix(words: Words, labels: list[str], counts: list[list[int]]) -> Html:
             prediction=labels[column],
             count=numbers.count(counts[row][column]),
             total=numbers.count(totals[row]),
-            share=numbers.value("accuracy", counts[row][column] / (totals[row] or 1)),
+            share=numbers.percent(counts[row][column] / (totals[row] or 1)),
         )
 
     said = f"{words('confusion')}{words('colon')}{numbers.count(right)} / {numbers.count(sum(totals))} {words('right')}"
@@ -70,7 +66,7 @@ def _pairs(words: Words, labels: list[str], counts: list[list[int]]) -> Html:
             labels[i],
             labels[j],
             number(numbers.count(count)),
-            number(numbers.value("accuracy", count / sum(counts[i]))),
+            number(numbers.percent(count / sum(counts[i]))),
         )
         for count, i, j in wrong[:PAIRS]
     ]
@@ -80,60 +76,51 @@ def _pairs(words: Words, labels: list[str], counts: list[list[int]]) -> Html:
 
 def calibrated(words: Words, stage: Stage) -> list[Html | None]:
     """The reliability diagram before and after temperature scaling, and what the temperature changed."""
-    found = stage.part("evaluation", "calibration")
-    before, after = (_bins(words, found.get(key)) for key in ("bins", "bins_after"))
-    temperature = number_from(found.get("temperature"))
-    if not before and temperature is None:
+    found = stage.evaluation.calibration if stage.evaluation is not None else None
+    if found is None:
         return []
     parts: list[Html | None] = [tag("h3", words("calibration"))]
-    if before:
+    if found.bins:
         chart = reliability_chart(
-            before,
-            after,
+            _bins(words, found.bins),
+            _bins(words, found.bins_after),
             label=words("calibration"),
             x_label=words("confidence"),
             y_label=words("share_right"),
             names=(words("before"), words("after")),
-            tick=lambda value, step: numbers.tick("accuracy", value, step),
+            tick=numbers.percent_tick,
         )
         parts.append(tag("figure", tag("figcaption", words("calibration_note")), chart, class_="reliability"))
-    return [*parts, *_effect(words, found, temperature)]
+    return [*parts, _effect(words, found)]
 
 
-def _effect(words: Words, found: dict[str, Any], temperature: float | None) -> list[Html | None]:
-    errors = [number_from(value) for value in sequence(found.get("ece"))]
-    losses = [number_from(value) for value in sequence(found.get("log_loss"))]
-    note = words_of(found.get("note"))
-    sentences: list[Html] = []
-    if temperature is not None and len(errors) == 2 and errors[0] is not None and errors[1] is not None:
-        sentences.append(
-            words.html(
-                "calibration_result",
-                temperature=numbers.significant(temperature, 3),
-                split=words.known(words_of(found.get("fitted_on")) or "valid"),
-                before=number(numbers.value("ece", errors[0])),
-                after=number(numbers.value("ece", errors[1])),
-            )
-        )
-    if len(losses) == 2 and losses[0] is not None and losses[1] is not None:
-        pair = [number(numbers.value("log_loss", loss)) for loss in losses if loss is not None]
-        sentences.append(words.html("calibration_loss", before=pair[0], after=pair[1]))
+def _effect(words: Words, found: CalibrationSummary) -> Html | None:
+    if len(found.ece) != 2 or len(found.log_loss) != 2:
+        return None
+    errors, losses = ([number(numbers.score(value)) for value in pair] for pair in (found.ece, found.log_loss))
+    result = words.html(
+        "calibration_result",
+        temperature=numbers.significant(found.temperature, 3),
+        split=words.known(found.fitted_on),
+        before=errors[0],
+        after=errors[1],
+    )
+    return tag("p", result, " ", words.html("calibration_loss", before=losses[0], after=losses[1]))
+
+
+def _bins(words: Words, found: list[ReliabilityBin]) -> list[Bin]:
     return [
-        tag("p", [[sentence, " "] for sentence in sentences]) if sentences else None,
-        tag("p", note, class_="small", lang="en") if note else None,
-    ]
-
-
-def _bins(words: Words, value: object) -> list[Bin]:
-    found: list[Bin] = []
-    for entry in map(mapping, sequence(value)):
-        rows, confidence, accuracy = (number_from(entry.get(key)) for key in ("rows", "confidence", "accuracy"))
-        if rows and confidence is not None and accuracy is not None:
-            said = words(
+        Bin(
+            confidence=entry.confidence,
+            right=entry.accuracy,
+            rows=entry.rows,
+            title=words(
                 "bin_title",
-                rows=numbers.count(rows),
-                confidence=numbers.value("accuracy", confidence),
-                accuracy=numbers.value("accuracy", accuracy),
-            )
-            found.append(Bin(confidence=confidence, right=accuracy, rows=rows, title=said))
-    return found
+                rows=numbers.count(entry.rows),
+                confidence=numbers.percent(entry.confidence),
+                accuracy=numbers.percent(entry.accuracy),
+            ),
+        )
+        for entry in found
+        if entry.rows
+    ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 from pathlib import PurePosixPath
-from typing import Any
 
 from tunewright.report import numbers
-from tunewright.report.components import facts, folded, source_of, table
+from tunewright.report.components import facts, folded, table
 from tunewright.report.html import Html, tag
-from tunewright.report.reading import RunFiles, mapping, number_from, sequence, shown, words_of
+from tunewright.report.reading import RunFiles, shown
 from tunewright.report.translations import Words
+from tunewright.runs.run_files import DataFile
 
 # The line under which `tunewright run` notes the overrides in its copy of the recipe.
 OVERRIDES = "# with these overrides:"
@@ -18,39 +18,37 @@ OVERRIDES = "# with these overrides:"
 
 def environment(words: Words, run: RunFiles) -> list[Html | None]:
     """Versions, hardware, the hashes of the data files."""
-    found = run.environment
-    cores, memory, threads = (number_from(found.get(key)) for key in ("cores", "memory_bytes", "threads"))
-    commit = words_of(found.get("git_commit"))
-    accelerators = [shown(name) for name in sequence(found.get("accelerators"))]
-    packages = [f"{name} {shown(version)}" for name, version in mapping(found.get("packages")).items()]
-    files = [mapping(entry) for entry in sequence(found.get("data"))]
+    if (found := run.environment) is None:
+        return [tag("p", words("not_stated"))]
+    cores, memory, threads = found.cores, found.memory_bytes, found.threads
+    accelerators = [shown(name) for name in found.accelerators]
+    packages = [f"{name} {shown(version)}" for name, version in found.packages.items()]
+    files = found.data
     return [
         facts(
             [
-                (words("platform"), words_of(found.get("platform"))),
-                (words("processor"), words_of(found.get("processor"))),
+                (words("platform"), found.platform),
+                (words("processor"), found.processor),
                 (words("cores"), numbers.count(cores) if cores is not None else None),
                 (words("threads"), numbers.count(threads) if threads is not None else None),
                 (words("memory"), numbers.size(memory) if memory is not None else None),
                 (words("accelerators"), words("comma").join(accelerators) or words("none")),
-                (words("python"), words_of(found.get("python"))),
+                (words("python"), found.python),
                 (words("packages"), words("comma").join(packages) or None),
-                (words("git_commit"), tag("code", commit) if commit else None),
+                (words("git_commit"), tag("code", found.git_commit) if found.git_commit else None),
             ]
-        )
-        if found
-        else tag("p", words("not_stated")),
+        ),
         folded(f"{words('data_files')} ({len(files)})", _files(words, files)) if files else None,
     ]
 
 
-def _files(words: Words, files: list[dict[str, Any]]) -> Html:
+def _files(words: Words, files: list[DataFile]) -> Html:
     rows = [
         (
             # The folders above it are nobody else's business.
-            PurePosixPath(shown(entry.get("path", "?"), 400)).name,
-            numbers.size(number_from(entry.get("bytes")) or 0),
-            tag("code", shown(entry.get("sha256", "–"))),
+            PurePosixPath(shown(entry.path, 400)).name,
+            numbers.size(entry.bytes),
+            tag("code", shown(entry.sha256)),
         )
         for entry in files[:100]
     ]
@@ -61,7 +59,7 @@ def _files(words: Words, files: list[dict[str, Any]]) -> Html:
 def reproduce(words: Words, run: RunFiles) -> list[Html | None]:
     """The commands, from the versions to the model's use."""
     folder = f"runs/{run.name}"
-    packages = mapping(run.environment.get("packages"))
+    packages = run.environment.packages if run.environment is not None else {}
     pinned = [f"{name}=={shown(version)}" for name, version in packages.items() if name in ("tunewright", "torch")]
     model = f"{folder}/{run.stages[-1].name}/model"
     steps = [
@@ -89,8 +87,7 @@ def sources(words: Words, run: RunFiles) -> Html:
     """Licence and citation of each data set."""
     rows: dict[str, tuple[str, str, str]] = {}
     for stage in run.stages:
-        data, unknown = stage.part("data"), words("not_stated")
-        licence, citation = words_of(data.get("licence")), words_of(data.get("citation"))
-        rows.setdefault(source_of(stage), (source_of(stage), licence or unknown, citation or unknown))
+        data, unknown = stage.summary.data, words("not_stated")
+        rows.setdefault(data.source, (data.source, data.licence or unknown, data.citation or unknown))
     head = [words("data"), words("licence"), words("citation")]
     return table(head, list(rows.values()), caption=words("sources"), text=[2])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Any
 
 from tunewright.report import numbers
 from tunewright.report.html import Html, tag
-from tunewright.report.numbers import Estimate
-from tunewright.report.reading import Stage, mapping, number_from, words_of
+from tunewright.report.numbers import Figure
+from tunewright.report.reading import Stage
 from tunewright.report.translations import Words
+from tunewright.runs.summary.evaluation import BaselineSummary, Estimate
+from tunewright.runs.summary.facts import MetricFacts
 
 # Tables of more rows than this are folded.
 LONG = 14
@@ -101,15 +101,18 @@ def capital(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def baseline_name(words: Words, name: str) -> str:
-    """A baseline's name, and how many rows it learned from where that is said."""
-    if found := re.fullmatch(r"(.+) \(([\d,]+) training rows\)", name):
-        return words("training_rows", name=words.known(found[1]), count=found[2])
-    return words.known(name)
+def metric_title(words: Words, metric: MetricFacts) -> str:
+    """A metric's name at the start of a line, and that lower is better where it is."""
+    lower = "" if metric.greater_is_better else f" ({words('lower_is_better')})"
+    return capital(words.title(metric.title)) + lower
 
 
-def source_of(stage: Stage) -> str:
-    return words_of(stage.part("data").get("source")) or "?"
+def baseline_name(words: Words, baseline: BaselineSummary) -> str:
+    """A baseline's name, and how many rows it learned from where these are not all."""
+    name = words.known(baseline.name)
+    if baseline.training_rows is None:
+        return name
+    return words("training_rows", name=name, count=numbers.count(baseline.training_rows))
 
 
 def stage_title(words: Words, stage: Stage) -> str:
@@ -117,18 +120,17 @@ def stage_title(words: Words, stage: Stage) -> str:
     return words.known(stage.name)
 
 
-def estimate(words: Words, metric: str, entry: Any) -> Html:
-    """An estimate from its JSON; where there is no value, why."""
-    found = numbers.estimate_from(entry)
+def estimate(words: Words, metric: MetricFacts, entry: Estimate) -> Html:
+    """An estimate, or that it is not defined."""
+    found = numbers.figure(entry)
     if found is not None:
         return number(numbers.estimate(metric, found))
-    note = words_of(mapping(entry).get("note"))
-    return tag("span", words("undefined"), words("colon") + note if note else None, class_="even")
+    return tag("span", words("undefined"), class_="even")
 
 
-def difference(words: Words, metric: str, entry: Any) -> str:
-    """A difference from its JSON, "−0.7 points [−2.8, +1.3]"."""
-    found = numbers.estimate_from(entry)
+def difference(words: Words, metric: MetricFacts, entry: Estimate | None) -> str:
+    """A difference, "−0.7 points [−2.8, +1.3]"."""
+    found = numbers.figure(entry)
     return numbers.difference(metric, found, words("points")) if found else words("undefined")
 
 
@@ -141,51 +143,45 @@ def check(kind: str, *content: object) -> Html:
 def targets(words: Words, stage: Stage) -> list[Html]:
     """Each figure that had to be reached, and whether it was."""
     lines: list[Html] = []
-    for metric, entry in stage.part("target").items():
-        wanted, reached = number_from(mapping(entry).get("wanted")), mapping(entry).get("reached")
-        if wanted is None or not isinstance(reached, bool):
-            continue
-        value = number_from(mapping(entry).get("value"))
-        if value is None:
-            found = stage.headline if metric == stage.metric else stage.estimates.get(metric)
-            value = found.value if found else None
+    for name, target in (stage.summary.target or {}).items():
+        metric = stage.metric(name)
         sentence = words.html(
-            "target_reached" if reached else "target_missed",
-            metric=words.known(metric),
-            value=number(_exactly(metric, value)) if value is not None else words("not_measured"),
-            wanted=number(wanted_figure(metric, wanted)),
+            "target_reached" if target.reached else "target_missed",
+            metric=words.title(metric.title),
+            value=number(_exactly(metric, target.value)),
+            wanted=number(wanted_figure(metric, target.wanted)),
         )
-        lines.append(check("good" if reached else "bad", sentence))
+        lines.append(check("good" if target.reached else "bad", sentence))
     return lines
 
 
-def wanted_figure(metric: str, wanted: float) -> str:
+def wanted_figure(metric: MetricFacts, wanted: float) -> str:
     """ "≥ 95 %", or "≤ 8.5" where lower is better."""
-    return f"{'≥' if numbers.greater_is_better(metric) else '≤'} {_exactly(metric, wanted)}"
+    return f"{'≥' if metric.greater_is_better else '≤'} {_exactly(metric, wanted)}"
 
 
-def _exactly(metric: str, found: float) -> str:
+def _exactly(metric: MetricFacts, found: float) -> str:
     """Four significant digits: a target that was missed by little must not look as if it had been reached."""
-    if numbers.style_of(metric) == "share":
+    if metric.style == "percent":
         return f"{numbers.significant(found * 100)} %"
     return numbers.significant(found)
 
 
-def best_baseline(stage: Stage) -> tuple[str, Estimate] | None:
-    """The baseline that comes nearest to the model, or beats it, in the headline metric."""
-    metric = stage.metric
-    found = [(name, known[metric]) for name, known in stage.baselines if metric in known] if metric else []
+def best_baseline(stage: Stage) -> tuple[BaselineSummary, Figure] | None:
+    """The baseline that comes nearest to the model, or is better, in the headline metric."""
+    metric = stage.headline_metric
+    found = stage.baselines(metric) if metric is not None else []
     if not found or metric is None:
         return None
-    sign = 1 if numbers.greater_is_better(metric) else -1
+    sign = 1 if metric.greater_is_better else -1
     return max(found, key=lambda pair: sign * pair[1].value)
 
 
-def verdict(metric: str, model: Estimate, baseline: Estimate) -> str:
+def verdict(metric: MetricFacts, model: Figure, baseline: Figure) -> str:
     """baseline_better, baseline_worse or baseline_unclear: what the two intervals say about the model."""
     if model.low is None or model.high is None or baseline.low is None or baseline.high is None:
         return "baseline_unknown"
     if model.low <= baseline.high and baseline.low <= model.high:
         return "baseline_unclear"
     above = model.low > baseline.high
-    return "baseline_better" if above == numbers.greater_is_better(metric) else "baseline_worse"
+    return "baseline_better" if above == metric.greater_is_better else "baseline_worse"

@@ -1,12 +1,12 @@
-"""What was asked, and of which data: the recipe, the rows used and left out, the splits, the classes."""
+"""What was asked, and of which data: the recipe, the rows used and skipped, the splits, the classes."""
 
 from __future__ import annotations
 
 from tunewright.report import numbers
 from tunewright.report.charts import bar_of_parts
-from tunewright.report.components import as_found, facts, folded, number, source_of, stage_title, table, wanted_figure
+from tunewright.report.components import as_found, facts, folded, number, stage_title, table, wanted_figure
 from tunewright.report.html import Html, join, tag
-from tunewright.report.reading import RunFiles, Stage, mapping, number_from, sequence, shown, words_of
+from tunewright.report.reading import RunFiles, Stage, shown
 from tunewright.report.translations import Words
 
 # A recipe of more lines than this is folded.
@@ -18,18 +18,16 @@ SHOWN_CLASSES, LISTED_CLASSES = 24, 1000
 def asked(words: Words, run: RunFiles) -> list[Html | None]:
     """The task in a few lines, and the recipe word for word."""
     last = run.stages[-1]
-    task = words_of(last.summary.get("task"))
     wanted = [
-        f"{words.known(metric)} {wanted_figure(metric, value)}"
-        for metric, entry in last.part("target").items()
-        if (value := number_from(mapping(entry).get("wanted"))) is not None
+        f"{words.title(last.metric(name).title)} {wanted_figure(last.metric(name), target.wanted)}"
+        for name, target in (last.summary.target or {}).items()
     ]
     seeds = max(len(stage.seed_values) for stage in run.stages)
     given = [
-        (words("asked_task"), words.known(task) if task else None),
+        (words("asked_task"), words.task(last.summary)),
         (
             words("asked_stages"),
-            " → ".join(f"{stage_title(words, stage)} ({source_of(stage)})" for stage in run.stages),
+            " → ".join(f"{stage_title(words, stage)} ({stage.source})" for stage in run.stages),
         ),
         (words("asked_target"), words("comma").join(wanted) or words("no_target")),
         (words("asked_seeds"), numbers.count(max(1, seeds))),
@@ -62,42 +60,40 @@ def data_sets(words: Words, run: RunFiles) -> list[Html | None]:
     """Each data set that the stages use; two of them side by side where there is room."""
     by_data: dict[str, list[Stage]] = {}
     for stage in run.stages:
-        data = stage.part("data")
-        by_data.setdefault(f"{data.get('fingerprint')} {data.get('source')}", []).append(stage)
+        data = stage.summary.data
+        by_data.setdefault(f"{data.fingerprint} {data.source}", []).append(stage)
     parts = [_data_set(words, stages, len(by_data) > 1) for stages in by_data.values()]
-    tables = [_left_out(words, stages[0]) for stages in by_data.values()]
+    tables = [_skipped(words, stages[0]) for stages in by_data.values()]
     return [tag("div", parts, class_="pair sets" if len(parts) > 1 else None), *tables]
 
 
 def _data_set(words: Words, stages: list[Stage], several: bool) -> Html:
     used_by = words("used_by", stages=words("comma").join(stage_title(words, stage) for stage in stages))
     note = tag("p", used_by, class_="small") if several else None
-    return tag("div", tag("h3", source_of(stages[0])), note, _data(words, stages[0]))
+    return tag("div", tag("h3", stages[0].source), note, _data(words, stages[0]))
 
 
 def _data(words: Words, stage: Stage) -> list[Html | None]:
-    data = stage.part("data")
-    target = words_of(data.get("target"))
-    reason = words_of(data.get("target_reason"))
+    data = stage.summary.data
+    target, reason = data.target, data.target_reason
     about = [as_found(words, target), " – ", as_found(words, reason)] if target and reason else target
-    rule, fingerprint = words_of(data.get("split_rule")), words_of(data.get("fingerprint"))
     return [
         _rows(words, stage),
         _splits(words, stage),
         facts(
             [
-                (words("split_rule"), as_found(words, rule) if rule else None),
-                (words("input"), words("comma").join(map(shown, sequence(data.get("input")))) or None),
+                (words("split_rule"), as_found(words, data.split_rule) if data.split_rule else None),
+                (words("input"), words("comma").join(map(shown, data.input)) or None),
                 (words("target"), about or words("no_labels")),
-                (words("classes"), _classes(words, sequence(data.get("classes")))),
-                (words("fingerprint"), tag("code", fingerprint) if fingerprint else None),
+                (words("classes"), _classes(words, data.classes or [])),
+                (words("fingerprint"), tag("code", data.fingerprint) if data.fingerprint else None),
             ]
         ),
     ]
 
 
 def _rows(words: Words, stage: Stage) -> Html | None:
-    read, used = (number_from(stage.part("data").get(key)) for key in ("read", "used"))
+    read, used = stage.summary.data.read, stage.summary.data.used
     if read is None or used is None:
         return None
     key = "all_rows_used" if read == used else "rows_used"
@@ -105,10 +101,7 @@ def _rows(words: Words, stage: Stage) -> Html | None:
 
 
 def _splits(words: Words, stage: Stage) -> Html | None:
-    rows = [
-        (words.known(str(name)), int(number_from(count) or 0)) for name, count in stage.part("data", "rows").items()
-    ]
-    rows = [(name, count) for name, count in rows if count > 0]
+    rows = [(words.known(name), count) for name, count in stage.summary.data.rows.items() if count > 0]
     if not rows:
         return None
     named = [(f"{name} {numbers.count(count)}", count) for name, count in rows]
@@ -120,7 +113,7 @@ def _splits(words: Words, stage: Stage) -> Html | None:
     )
 
 
-def _classes(words: Words, classes: list[object]) -> Html | None:
+def _classes(words: Words, classes: list[str]) -> Html | None:
     if not classes:
         return None
     named = [shown(name, 80) for name in classes]
@@ -132,19 +125,18 @@ def _classes(words: Words, classes: list[object]) -> Html | None:
     return folded(numbers.count(len(named)), tag("p", listed + more, class_="small"))
 
 
-def _left_out(words: Words, stage: Stage) -> Html | None:
-    entries = [mapping(entry) for entry in sequence(stage.part("data").get("left_out"))]
-    if not entries:
+def _skipped(words: Words, stage: Stage) -> Html | None:
+    if not (skipped := stage.summary.data.skipped):
         return None
     rows = [
         (
-            as_found(words, words_of(entry.get("reason")) or "?"),
-            number(numbers.count(number_from(entry.get("count")) or 0)),
-            [[shown(example, 120), tag("br")] for example in sequence(entry.get("examples"))],
-            as_found(words, words_of(entry.get("fix")) or "–"),
+            as_found(words, entry.reason),
+            number(numbers.count(entry.count)),
+            [[shown(example, 120), tag("br")] for example in entry.examples],
+            as_found(words, entry.fix or "–"),
         )
-        for entry in entries
+        for entry in skipped
     ]
     head = [words("reason"), words("rows"), words("examples"), words("fix")]
-    caption = f"{words('left_out')}{words('colon')}{source_of(stage)}"
+    caption = f"{words('skipped')}{words('colon')}{stage.source}"
     return table(head, rows, caption=caption, right=[1], text=[0, 2, 3])

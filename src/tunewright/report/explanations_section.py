@@ -4,14 +4,15 @@ check that says whether that can be believed."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from tunewright.report import numbers
 from tunewright.report.components import number, table
 from tunewright.report.html import Html, tag
 from tunewright.report.inline_images import image_uri
-from tunewright.report.reading import Stage, mapping, number_from, sequence, shown, words_of
+from tunewright.report.reading import Stage, shown
 from tunewright.report.translations import Words
+from tunewright.runs.summary.explanation import CheckSummary, ExplanationSummary
 
 # Parts in a table at most; fewer below a picture or text, which shows them all.
 LISTED, FEW = 15, 5
@@ -22,60 +23,52 @@ Unit = tuple[str, float]
 
 def why(words: Words, stage: Stage) -> list[Html | None]:
     """The answers that were explained; nothing where none was."""
-    entries = [mapping(entry) for entry in sequence(stage.part("evaluation").get("explanations"))]
+    entries = stage.evaluation.explanations if stage.evaluation is not None else None
     if not entries:
         return []
     note = tag("p", words("why_note"), " ", words("why_key"), class_="small")
     return [tag("h3", words("why")), note, *(tag("div", explained(words, entry, "h4")) for entry in entries)]
 
 
-def explained(words: Words, entry: dict[str, Any], heading: Literal["h2", "h4"]) -> list[Html | None]:
+def explained(words: Words, entry: ExplanationSummary, heading: Literal["h2", "h4"]) -> list[Html | None]:
     """One answer, its parts and its check."""
-    units = [
-        (shown(unit.get("unit"), 80), score)
-        for unit in map(mapping, sequence(entry.get("units")))
-        if (score := number_from(unit.get("score"))) is not None
-    ]
-    phrases = mapping(entry.get("phrases"))
-    answer, what = (_phrase(words, phrases.get(name)) for name in ("answer", "explained"))
+    units = [(shown(unit.unit, 80), unit.score) for unit in entry.units]
+    answer, what = (_phrase(words, phrase) for phrase in (entry.phrases.answer, entry.phrases.explained))
     name = _name(words, entry)
     title = f"{name}{words('colon')}{answer}" if name else answer
-    if entry.get("target") is not None:
-        title += words("why_right", target=shown(entry["target"], 60))
+    if entry.target is not None:
+        title += words("why_right", target=shown(entry.target, 60))
     if not units:
         return [tag(heading, title)]
-    drawn = _patches(words, entry, units) or (_tokens(units) if entry.get("look") == "text" else None)
+    drawn = _patches(words, entry, units) or (_tokens(units) if entry.look == "text" else None)
     marks = [
-        tag("p", words("why_view")) if entry.get("view") is True else None,
-        None if entry.get("converged") is not False else tag("p", tag("strong", words("why_unconverged"))),
-        None
-        if mapping(entry.get("check")).get("faithful") is not False
-        else tag("p", tag("strong", words("why_unfaithful"))),
+        tag("p", words("why_view")) if entry.view else None,
+        None if entry.converged else tag("p", tag("strong", words("why_unconverged"))),
+        None if entry.check.faithful else tag("p", tag("strong", words("why_unfaithful"))),
     ]
-    absent, method = (words.known(words_of(entry.get(key)) or "") for key in ("absent", "method"))
+    absent, method = (words.known(said) for said in (entry.absent, entry.method))
     return [
         tag(heading, title),
         drawn,
         *_listed(words, units, LISTED if drawn is None else FEW),
         *marks,
-        _checked(words, mapping(entry.get("check")), what),
+        _checked(words, entry.check, what),
         tag("p", words("why_how", method=method, what=what, absent=absent), class_="small"),
     ]
 
 
-def _name(words: Words, entry: dict[str, Any]) -> str:
-    file, row, line = words_of(entry.get("file")), number_from(entry.get("row")), number_from(entry.get("line"))
+def _name(words: Words, entry: ExplanationSummary) -> str:
     parts = [
-        None if file is None else shown(file, 80),
-        None if row is None else words("row_number", row=numbers.count(row)),
-        None if line is None else words("why_line", line=numbers.count(line)),
+        None if entry.file is None else shown(entry.file, 80),
+        None if entry.row is None else words("row_number", row=numbers.count(entry.row)),
+        None if entry.line is None else words("why_line", line=numbers.count(entry.line)),
     ]
     return words("comma").join(part for part in parts if part)
 
 
-def _phrase(words: Words, value: object) -> str:
+def _phrase(words: Words, value: Sequence[str]) -> str:
     """A phrase with names for its {}, in the page's language."""
-    phrase, *names = [shown(part, 80) for part in sequence(value)] or [""]
+    phrase, *names = [shown(part, 80) for part in value] or [""]
     parts = words.known(phrase).split("{}")
     return "".join(part + name for part, name in zip(parts, [*names, *[""] * len(parts)]))
 
@@ -94,10 +87,10 @@ def _tokens(units: Sequence[Unit]) -> Html:
     return tag("p", [[span, " "] for span in spans], class_="tokens")
 
 
-def _patches(words: Words, entry: dict[str, Any], units: Sequence[Unit]) -> Html | None:
+def _patches(words: Words, entry: ExplanationSummary, units: Sequence[Unit]) -> Html | None:
     """The picture by itself and with its patches shaded; None where it is no picture."""
-    picture = image_uri(entry.get("image"))
-    rows, columns = (int(number_from(size) or 0) for size in (*sequence(entry.get("shape")), None, None)[:2])
+    picture = image_uri(entry.image)
+    rows, columns = entry.shape if entry.shape is not None and len(entry.shape) == 2 else (0, 0)
     if picture is None or rows < 1 or rows * columns != len(units):
         return None
     height, width = SIDE / rows, SIDE / columns
@@ -141,11 +134,20 @@ def _bar(score: float, largest: float) -> Html:
     return tag("svg", bar, width=160, height=12, role="img", aria_label=f"{score:+.4f}")
 
 
-def _checked(words: Words, check: dict[str, Any], what: str) -> Html | None:
-    falls = {key: number_from(check.get(key)) for key in ("comprehensiveness", "sufficiency")}
-    shares = {key: number_from(mapping(check.get("percentile")).get(key)) for key in (*falls, "deletion")}
-    if None in (*falls.values(), *shares.values()):
+def _checked(words: Words, check: CheckSummary, what: str) -> Html | None:
+    names = ("comprehensiveness", "sufficiency", "deletion")
+    if any(name not in check.percentile for name in names):
         return None
-    written = {key: numbers.significant(value or 0.0, 3) for key, value in falls.items()}
-    above, below, deletion = (f"{share:.0%}" for share in shares.values())
-    return tag("p", words("why_checked", what=what, above=above, below=below, deletion=deletion, **written))
+    above, below, deletion = (f"{check.percentile[name]:.0%}" for name in names)
+    return tag(
+        "p",
+        words(
+            "why_checked",
+            what=what,
+            comprehensiveness=numbers.significant(check.comprehensiveness, 3),
+            sufficiency=numbers.significant(check.sufficiency, 3),
+            above=above,
+            below=below,
+            deletion=deletion,
+        ),
+    )

@@ -10,24 +10,24 @@ from tunewright.report.components import (
     check,
     difference,
     number,
-    source_of,
     targets,
     verdict,
 )
 from tunewright.report.html import Html, tag
-from tunewright.report.numbers import Estimate
-from tunewright.report.reading import RunFiles, Stage, mapping, number_from, sequence, words_of
+from tunewright.report.numbers import Figure
+from tunewright.report.reading import RunFiles, Stage
 from tunewright.report.translations import Words
+from tunewright.runs.metrics_log import LOSS
+from tunewright.runs.summary.evaluation import Verdict
+from tunewright.runs.summary.facts import MetricFacts
 
 
 def headline(words: Words, run: RunFiles) -> Html:
     """The title, the number of the last stage that was evaluated, the verdicts."""
     stage = judged(run)
-    task = words_of(stage.summary.get("task"))
-    over = [run.name, words.known(task) if task else None]
     return tag(
         "header",
-        tag("p", " · ".join(part for part in over if part), class_="over"),
+        tag("p", f"{run.name} · {words.task(stage.summary)}", class_="over"),
         tag("h1", title(words, run)),
         tag("div", _result(words, stage), id="result"),
     )
@@ -41,25 +41,20 @@ def judged(run: RunFiles) -> Stage:
 
 def title(words: Words, run: RunFiles) -> str:
     first, last = run.stages[0], run.stages[-1]
-    kinds = [_kind(stage) for stage in run.stages]
+    kinds = [stage.summary.kind for stage in run.stages]
     if kinds[0] == "pretrain" and kinds[-1] == "finetune":
-        return words("title_both", first=source_of(first), last=source_of(last))
+        return words("title_both", first=first.source, last=last.source)
     if kinds[-1] == "finetune":
-        return words("title_finetune", data=source_of(last))
-    if not first.part("data").get("target"):
-        return words("title_unlabelled", data=source_of(first))
-    task = words_of(last.summary.get("task"))
-    if len(run.stages) == 1 and task:
-        return words("title", task=capital(words.known(task)), data=source_of(last))
-    return words("title_pretrain", data=source_of(last))
-
-
-def _kind(stage: Stage) -> str:
-    return words_of(stage.summary.get("kind")) or stage.name
+        return words("title_finetune", data=last.source)
+    if first.summary.data.target is None:
+        return words("title_unlabelled", data=first.source)
+    if len(run.stages) == 1:
+        return words("title", task=capital(words.task(last.summary)), data=last.source)
+    return words("title_pretrain", data=last.source)
 
 
 def _result(words: Words, stage: Stage) -> list[Html | None]:
-    metric, found = stage.metric, stage.headline
+    metric, found = stage.headline_metric, stage.headline
     if metric is None or found is None:
         return [*_last_loss(words, stage), tag("ul", _checks(words, stage), class_="checks")]
     return [
@@ -74,60 +69,49 @@ def _result(words: Words, stage: Stage) -> list[Html | None]:
     ]
 
 
-def _about(words: Words, metric: str, found: Estimate) -> Html:
+def _about(words: Words, metric: MetricFacts, found: Figure) -> Html:
     bounds = numbers.interval(metric, found)
-    lower = None if numbers.greater_is_better(metric) else f" ({words('lower_is_better')})"
-    parts = [words.known(metric), lower]
+    lower = None if metric.greater_is_better else f" ({words('lower_is_better')})"
+    parts = [words.title(metric.title), lower]
     if bounds:
         parts += [words("clause"), words.html("interval_is", interval=number(bounds))]
     return tag("span", parts)
 
 
 def _basis(words: Words, stage: Stage) -> list[str]:
-    evaluation = stage.part("evaluation")
-    rows = number_from(evaluation.get("rows"))
-    seeds = len(stage.seed_values)
-    parts = [words("mean_of_seeds", count=seeds)] if stage.over_seeds else []
-    if rows is not None:
-        split = words.known(words_of(evaluation.get("split")) or "test")
-        parts.append(words("on_test_rows", count=numbers.count(rows), split=split, data=source_of(stage)))
+    parts = [words("mean_of_seeds", count=len(stage.seed_values))] if stage.over_seeds else []
+    if (evaluation := stage.evaluation) is not None:
+        rows, split = numbers.count(evaluation.rows), words.known(evaluation.split)
+        parts.append(words("on_test_rows", count=rows, split=split, data=stage.source))
     return parts
 
 
-def _against_baseline(words: Words, stage: Stage, metric: str, found: Estimate) -> Html | str:
+def _against_baseline(words: Words, stage: Stage, metric: MetricFacts, found: Figure) -> Html | str:
     best = best_baseline(stage)
     if best is None:
         return words("no_baseline")
-    name, baseline = best
+    entry, baseline = best
     return words.html(
         verdict(metric, found, baseline),
-        name=baseline_name(words, name),
+        name=baseline_name(words, entry),
         value=number(numbers.estimate(metric, baseline)),
     )
 
 
 def _last_loss(words: Words, stage: Stage) -> list[Html | None]:
     """For a stage without an evaluation: the loss that its training ended with."""
-    losses = [
-        (split, loss)
-        for entry in stage.epochs[-1:]
-        for split, loss in (
-            ("valid", number_from(mapping(entry.get("valid")).get("loss"))),
-            ("train", number_from(entry.get("train_loss"))),
-        )
-        if loss is not None
-    ]
     lead = None
-    if losses:
-        split, loss = losses[0]
-        said = words("last_loss", split=words.known(split), count=len(stage.epochs))
+    if epochs := stage.curves.epochs:
+        valid = (epochs[-1].valid or {}).get(LOSS)
+        split, loss = ("train", epochs[-1].train_loss) if valid is None else ("valid", valid)
+        said = words("last_loss", split=words.known(split), count=len(epochs))
         lead = tag("div", tag("b", numbers.significant(loss)), tag("span", tag("strong", said)), class_="lead")
     return [lead, tag("p", words("not_evaluated"), class_="verdict")]
 
 
 def _checks(words: Words, stage: Stage) -> list[Html]:
     lines = targets(words, stage)
-    if (kept := stage.kept_frozen) is not None:
+    if (kept := stage.summary.certificate.intact) is not None:
         lines.append(check("good" if kept else "bad", words("frozen_intact" if kept else "frozen_changed")))
     return lines + comparisons(words, stage)
 
@@ -135,16 +119,14 @@ def _checks(words: Words, stage: Stage) -> list[Html]:
 def comparisons(words: Words, stage: Stage) -> list[Html]:
     """What each comparison says, in words."""
     lines: list[Html] = []
-    for entry in map(mapping, sequence(stage.summary.get("comparisons"))):
-        metric = words_of(entry.get("metric")) or stage.metric or "accuracy"
-        key, kind = VERDICTS.get(str(entry.get("verdict")), ("cannot_compare", "even"))
-        written = number(difference(words, metric, entry.get("difference")))
-        name = words.known(words_of(entry.get("name")) or "?")
-        lines.append(check(kind, words.html(key, name=name, difference=written)))
+    for entry in stage.summary.comparisons or []:
+        key, kind = VERDICTS[entry.verdict]
+        written = number(difference(words, stage.metric(entry.metric), entry.difference))
+        lines.append(check(kind, words.html(key, name=words.known(entry.name), difference=written)))
     return lines
 
 
-VERDICTS = {
+VERDICTS: dict[Verdict, tuple[str, str]] = {
     "better": ("better_than", "good"),
     "worse": ("worse_than", "bad"),
     "no real difference": ("no_difference", "even"),

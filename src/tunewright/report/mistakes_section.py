@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tunewright.report import numbers
 from tunewright.report.components import folded, number
 from tunewright.report.html import Html, tag
 from tunewright.report.inline_images import image_uri
-from tunewright.report.reading import Stage, mapping, number_from, sequence, shown
+from tunewright.report.reading import Stage, shown
 from tunewright.report.translations import Words
+from tunewright.runs.records import LARGEST
+from tunewright.runs.summary.evaluation import Mistake
 
 # All pictures of a stage together take at most so many characters of the page.
 PICTURES = 240_000
@@ -19,20 +19,20 @@ OPEN_PICTURES, OPEN_ROWS, COLUMNS = 12, 6, 10
 
 def mistakes(words: Words, stage: Stage) -> list[Html | None]:
     """The test rows with the largest loss."""
-    entries = [entry for entry in map(mapping, sequence(stage.part("evaluation").get("mistakes"))) if entry]
+    entries = stage.evaluation.mistakes if stage.evaluation is not None else None
     if not entries:
         return []
     note = tag("p", words("mistakes_note", count=len(entries)), class_="small")
-    pictures = any(entry.get("image") is not None for entry in entries)
+    pictures = any(entry.image is not None for entry in entries)
     body = _pictures(words, entries) if pictures else _rows(words, entries)
     return [tag("h3", words("mistakes")), note, *body]
 
 
-def _pictures(words: Words, entries: list[dict[str, Any]]) -> list[Html | None]:
+def _pictures(words: Words, entries: list[Mistake]) -> list[Html | None]:
     left = PICTURES
     cells: list[Html] = []
     for entry in entries:
-        uri = image_uri(entry.get("image"))
+        uri = image_uri(entry.image)
         said = _said(words, entry)
         if uri is not None and len(uri) <= left:
             left -= len(uri)
@@ -44,7 +44,7 @@ def _pictures(words: Words, entries: list[dict[str, Any]]) -> list[Html | None]:
     return _open_and_folded(words, cells, OPEN_PICTURES, "pictures")
 
 
-def _rows(words: Words, entries: list[dict[str, Any]]) -> list[Html | None]:
+def _rows(words: Words, entries: list[Mistake]) -> list[Html | None]:
     return _open_and_folded(words, [_row(words, entry) for entry in entries], OPEN_ROWS, "rows")
 
 
@@ -56,8 +56,8 @@ def _open_and_folded(words: Words, items: list[Html], count: int, look: str) -> 
     ]
 
 
-def _row(words: Words, entry: dict[str, Any]) -> Html:
-    given = list(mapping(entry.get("input")).items())
+def _row(words: Words, entry: Mistake) -> Html:
+    given = list((entry.input or {}).items())
     cells = [
         tag("tr", tag("th", shown(name, 60), scope="row"), tag("td", _cell(words, value)))
         for name, value in given[:COLUMNS]
@@ -75,34 +75,31 @@ def _row(words: Words, entry: dict[str, Any]) -> Html:
 def _cell(words: Words, value: object) -> object:
     if value is None:
         return tag("span", words("missing"), class_="even")
-    found = number_from(value)
-    return numbers.significant(found, 6) if isinstance(value, float) and found is not None else shown(value, 160)
+    if isinstance(value, float) and abs(value) < LARGEST:
+        return numbers.significant(value, 6)
+    return shown(value, 160)
 
 
-def _said(words: Words, entry: dict[str, Any]) -> str:
-    target, prediction = entry.get("target"), entry.get("prediction")
-    wanted, given = number_from(target), number_from(prediction)
-    if wanted is not None and given is not None:
-        return words("mistake_off", target=numbers.significant(wanted), prediction=numbers.significant(given))
+def _said(words: Words, entry: Mistake) -> str:
+    target, prediction = entry.target, entry.prediction
+    if isinstance(target, float | int) and isinstance(prediction, float | int):
+        return words("mistake_off", target=numbers.significant(target), prediction=numbers.significant(prediction))
     return words("mistake_of", target=_named(words, target), prediction=_named(words, prediction))
 
 
-def _named(words: Words, value: object) -> str:
+def _named(words: Words, value: str | list[str] | float) -> str:
     """A class; or several labels, or none."""
     if not isinstance(value, list):
         return shown(value, 60)
-    return shown(words("comma").join(map(str, value)), 100) if value else words("no_label")
+    return shown(words("comma").join(value), 100) if value else words("no_label")
 
 
-def _details(words: Words, entry: dict[str, Any]) -> Html:
+def _details(words: Words, entry: Mistake) -> Html:
     """How sure the model was, or how far off; and which row of the source it is."""
-    confidence, row = number_from(entry.get("confidence")), number_from(entry.get("row"))
-    wanted, given = number_from(entry.get("target")), number_from(entry.get("prediction"))
     parts: list[object] = []
-    if confidence is not None:
-        parts.append(words.html("confidence_of", confidence=number(numbers.confidence(confidence))))
-    elif wanted is not None and given is not None:
-        parts.append(words("off_by", error=numbers.significant(abs(wanted - given))))
-    if row is not None:
-        parts.append(words("row_number", row=numbers.count(row)))
+    if entry.confidence is not None:
+        parts.append(words.html("confidence_of", confidence=number(numbers.confidence(entry.confidence))))
+    elif isinstance(entry.target, float | int) and isinstance(entry.prediction, float | int):
+        parts.append(words("off_by", error=numbers.significant(abs(entry.target - entry.prediction))))
+    parts.append(words("row_number", row=numbers.count(entry.row)))
     return tag("span", [[tag("br") if index else None, part] for index, part in enumerate(parts)], class_="even")

@@ -4,85 +4,86 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
 
-from tunewright.evaluation.metrics import METRICS
-
-# share: a part of all rows, in percent; score: a number without a unit; amount: in the unit of the target.
-Style = Literal["share", "score", "amount"]
-
-# Numbers from here on are nobody's result; without them nothing on the page can overflow.
-LARGEST = 1e100
-
-STYLES: dict[str, Style] = {
-    "accuracy": "share",
-    "masked_accuracy": "share",
-    "next_token_accuracy": "share",
-    "exact_match": "share",
-    "reward_accuracy": "share",
-    "preference_accuracy": "share",
-    "accuracy_per_byte": "share",
-    "wer": "share",
-    "cer": "share",
-    "subset_accuracy": "share",
-    **dict.fromkeys(("mae", "rmse", "loss", "masked_loss", "pseudo_perplexity", "token_loss", "perplexity"), "amount"),
-}
+from tunewright.runs.summary.evaluation import Estimate
+from tunewright.runs.summary.facts import MetricFacts, Style
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A value, and its 95 % interval where there is one."""
+class Figure:
+    """A value that is defined, and its 95 % interval where there is one."""
 
     value: float
     low: float | None = None
     high: float | None = None
 
 
-def style_of(metric: str) -> Style:
-    return STYLES.get(metric, "score")
+def figure(found: Estimate | None) -> Figure | None:
+    """Return an estimate as a figure; None where it has no value."""
+    if found is None or found.value is None:
+        return None
+    return Figure(value=found.value, low=found.low, high=found.high)
 
 
-def greater_is_better(metric: str) -> bool:
-    """Which way a metric is good; of unknown ones it is assumed that greater is better."""
-    return METRICS[metric].greater_is_better if metric in METRICS else metric != "loss"
-
-
-def estimate(metric: str, found: Estimate) -> str:
+def estimate(metric: MetricFacts, found: Figure) -> str:
     """ "97.6 % [97.3, 97.9]", "0.974 [0.971, 0.977]", or the value alone."""
     bounds = interval(metric, found)
     return value(metric, found.value, like=found) + (f" {bounds}" if bounds else "")
 
 
-def interval(metric: str, found: Estimate) -> str | None:
+def interval(metric: MetricFacts, found: Figure) -> str | None:
     """ "[97.3, 97.9]", or None where there is no interval."""
     if found.low is None or found.high is None:
         return None
     scale, _ = _scale(metric)
-    digits = _digits(style_of(metric), _half(found) * scale, found.value * scale)
+    digits = _digits(metric.style, _half(found) * scale, found.value * scale)
     return f"[{_fixed(found.low * scale, digits)}, {_fixed(found.high * scale, digits)}]"
 
 
-def value(metric: str, number: float, *, like: Estimate | None = None) -> str:
+def value(metric: MetricFacts, number: float, *, like: Figure | None = None) -> str:
     """ "97.6 %"; with as many digits as the estimate `like` is written with."""
     scale, unit = _scale(metric)
-    return _fixed(number * scale, _digits(style_of(metric), _half(like) * scale, number * scale)) + unit
+    return _fixed(number * scale, _digits(metric.style, _half(like) * scale, number * scale)) + unit
 
 
-def difference(metric: str, found: Estimate, points: str) -> str:
-    """ "−0.7 points [−2.8, +1.3]": signed, and shares in percentage points, for which `points` is the word."""
+def difference(metric: MetricFacts, found: Figure, points: str) -> str:
+    """ "−0.7 points [−2.8, +1.3]": signed, and percentages in points, for which `points` is the word."""
     scale, unit = _scale(metric)
-    digits = _digits(style_of(metric), _half(found) * scale, found.value * scale)
+    digits = _digits(metric.style, _half(found) * scale, found.value * scale)
     middle = _signed(found.value * scale, digits) + (f" {points}" if unit else "")
     if found.low is None or found.high is None:
         return middle
     return f"{middle} [{_signed(found.low * scale, digits)}, {_signed(found.high * scale, digits)}]"
 
 
-def tick(metric: str, number: float, step: float) -> str:
+def percent(share: float) -> str:
+    """ "97.6 %"."""
+    return f"{_fixed(100 * share, 1)} %"
+
+
+def score(number: float) -> str:
+    """ "0.974": a number without a unit, such as F1."""
+    return _fixed(number, 3)
+
+
+def tick(metric: MetricFacts, number: float, step: float) -> str:
     """A label on an axis whose ticks are `step` apart; 0 stands for a logarithmic axis."""
-    scale, unit = _scale(metric)
+    return _tick(*_scale(metric), number, step)
+
+
+def percent_tick(share: float, step: float) -> str:
+    """The same of a share."""
+    return _tick(100.0, " %", share, step)
+
+
+def plain_tick(number: float, step: float) -> str:
+    """The same of a number without a unit."""
+    return _tick(1.0, "", number, step)
+
+
+def _tick(scale: float, unit: str, number: float, step: float) -> str:
     if step == 0:
         return significant(number * scale, 2) + unit
     if (size := abs(step * scale)) >= 100_000:
@@ -138,37 +139,21 @@ def size(number: float) -> str:
     return f"{compact(number)}B" if number >= 1000 else f"{count(number)} B"
 
 
-def estimate_from(entry: Any) -> Estimate | None:
-    """An estimate from its JSON; None where there is no value."""
-    if not isinstance(entry, dict):
-        return None
-    found = number_from(entry.get("value"))
-    low, high = number_from(entry.get("low")), number_from(entry.get("high"))
-    return None if found is None else Estimate(value=found, low=low, high=high)
-
-
-def number_from(entry: Any) -> float | None:
-    """A number from its JSON; None for anything else, and for what is too large to be a measurement."""
-    if isinstance(entry, bool) or not isinstance(entry, int | float):
-        return None
-    return float(entry) if abs(entry) < LARGEST else None
-
-
-def _half(found: Estimate | None) -> float:
+def _half(found: Figure | None) -> float:
     """Half the width of the interval; 0 where there is none."""
     return 0.0 if found is None or found.low is None or found.high is None else (found.high - found.low) / 2
 
 
-def _scale(metric: str) -> tuple[float, str]:
-    return (100.0, " %") if style_of(metric) == "share" else (1.0, "")
+def _scale(metric: MetricFacts) -> tuple[float, str]:
+    return (100.0, " %") if metric.style == "percent" else (1.0, "")
 
 
 def _digits(style: Style, half: float, number: float) -> int:
     """Decimals: one more than where the half width of the interval begins for amounts, as far as it for the others."""
     first = -math.floor(math.log10(half)) if half > 0 else 0
-    if style == "share":
+    if style == "percent":
         return min(6, max(1, first))
-    if style == "score":
+    if style == "number":
         return min(6, max(3, first))
     if half > 0:
         return min(8, max(0, first + 1))

@@ -1,55 +1,64 @@
-"""What a stage did to a language model elsewhere: other texts and questions, before and after it."""
+"""What a stage changed elsewhere: other texts and questions, before and after it."""
 
 from __future__ import annotations
 
 from tunewright.report import numbers
 from tunewright.report.components import as_found, check, difference, estimate, number, table
 from tunewright.report.html import Html, tag
-from tunewright.report.reading import Stage, mapping, number_from, sequence, words_of
+from tunewright.report.reading import Stage
 from tunewright.report.translations import Words
+from tunewright.runs.summary.evaluation import OtherDataSummary, Verdict
 
-VERDICTS = {
-    "better": ("beside_better", "good"),
-    "worse": ("beside_worse", "bad"),
-    "no real difference": ("beside_even", "even"),
+VERDICTS: dict[Verdict, tuple[str, str]] = {
+    "better": ("other_better", "good"),
+    "worse": ("other_worse", "bad"),
+    "no real difference": ("other_even", "even"),
 }
 
 
-def beside(words: Words, stage: Stage) -> list[Html | None]:
+def other_data(words: Words, stage: Stage) -> list[Html | None]:
     """A sentence for each, and a table."""
-    lines: list[Html] = []
-    rows: list[list[object]] = []
-    for entry in map(mapping, sequence(stage.part("evaluation").get("beside"))):
-        name = as_found(words, words_of(entry.get("name")) or "?")
-        guesses = [
-            f"{words.known(guess)} {numbers.value('accuracy', value)}"
-            for guess, entered in mapping(entry.get("guesses")).items()
-            if (value := number_from(entered)) is not None
-        ]
-        for metric, measured in mapping(entry.get("metrics")).items():
-            found = mapping(measured)
-            changed = difference(words, metric, found.get("difference")) if "before" in found else None
-            rows.append(
-                [
-                    tag("span", name, words("colon"), words.known(metric)),
-                    numbers.count(number_from(entry.get("rows")) or 0),
-                    estimate(words, metric, found["before"]) if "before" in found else words("not_measured"),
-                    estimate(words, metric, found.get("now")),
-                    number(changed) if changed is not None else words("not_measured"),
-                    words("comma").join(guesses) or "–",
-                ]
-            )
-            if changed is not None:
-                key, kind = VERDICTS.get(str(found.get("verdict")), ("beside_even", "even"))
-                lines.append(
-                    check(kind, words.html(key, name=name, metric=words.known(metric), difference=tag("span", changed)))
-                )
-    if not rows:
+    entries = stage.evaluation.other_data if stage.evaluation is not None else None
+    if not entries:
         return []
-    head = [words(key) for key in ("beside_what", "beside_rows", "beside_before", "beside_now", "beside_change")]
+    lines = [line for entry in entries for line in _lines(words, stage, entry)]
+    rows = [row for entry in entries for row in _rows(words, stage, entry)]
+    keys = ("other_what", "other_rows", "other_before", "other_now", "other_change", "other_guesses")
     return [
-        tag("h3", words("beside")),
+        tag("h3", words("other")),
         tag("ul", lines, class_="checks") if lines else None,
-        table([*head, words("beside_guesses")], rows, caption=words("beside"), right=(1,)),
-        tag("p", words("beside_how"), class_="small"),
+        table([words(key) for key in keys], rows, caption=words("other"), right=(1,)),
+        tag("p", words("other_how"), class_="small"),
     ]
+
+
+def _lines(words: Words, stage: Stage, entry: OtherDataSummary) -> list[Html]:
+    lines: list[Html] = []
+    for name, found in entry.metrics.items():
+        if found.verdict is None:
+            continue
+        metric, (key, kind) = stage.metric(name), VERDICTS[found.verdict]
+        changed = tag("span", difference(words, metric, found.difference))
+        sentence = words.html(
+            key, name=as_found(words, entry.name), metric=words.title(metric.title), difference=changed
+        )
+        lines.append(check(kind, sentence))
+    return lines
+
+
+def _rows(words: Words, stage: Stage, entry: OtherDataSummary) -> list[list[object]]:
+    guesses = [f"{words.known(guess)} {numbers.percent(share)}" for guess, share in entry.guesses.items()]
+    rows: list[list[object]] = []
+    for name, found in entry.metrics.items():
+        metric, unknown = stage.metric(name), words("not_measured")
+        rows.append(
+            [
+                tag("span", as_found(words, entry.name), words("colon"), words.title(metric.title)),
+                numbers.count(entry.rows),
+                unknown if found.before is None else estimate(words, metric, found.before),
+                estimate(words, metric, found.now),
+                number(unknown if found.difference is None else difference(words, metric, found.difference)),
+                words("comma").join(guesses) or "–",
+            ]
+        )
+    return rows

@@ -21,11 +21,11 @@ from tunewright.report.headline import headline, title
 from tunewright.report.html import Html, tag
 from tunewright.report.labels_section import labelled
 from tunewright.report.mistakes_section import mistakes
-from tunewright.report.other_data_section import beside
+from tunewright.report.other_data_section import other_data
 from tunewright.report.plan_section import planned
 from tunewright.report.privacy_section import privacy
 from tunewright.report.ranking_section import ranking
-from tunewright.report.reading import RunFiles, Stage, mapping, read_run, words_of
+from tunewright.report.reading import RunFiles, Stage, read_run
 from tunewright.report.result_section import compared, hint, result, sliced
 from tunewright.report.samples_section import samples
 from tunewright.report.speech_section import speech
@@ -120,7 +120,7 @@ def _stage(words: Words, stage: Stage) -> list[Html | None]:
         *result(words, stage),
         *ranking(words, stage),
         *compared(words, stage),
-        *beside(words, stage),
+        *other_data(words, stage),
         *sliced(words, stage),
         *confused(words, stage),
         *labelled(words, stage),
@@ -137,7 +137,7 @@ def _section(index: int, heading: str, content: list[Html | None]) -> Html:
 
 
 def _footer(words: Words, run: RunFiles) -> Html:
-    noted = words_of(mapping(run.environment.get("packages")).get("tunewright"))
+    noted = run.environment.packages.get("tunewright") if run.environment is not None else None
     made_by = words("made_by", version=noted or _version())
     return tag("footer", tag("p", made_by, " ", words("one_file"), " ", words("interval_note"), class_="small"))
 

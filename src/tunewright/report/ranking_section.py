@@ -5,23 +5,19 @@ from __future__ import annotations
 from tunewright.report import numbers
 from tunewright.report.components import facts
 from tunewright.report.html import Html, tag
-from tunewright.report.reading import Stage, mapping, number_from
+from tunewright.report.reading import Stage
 from tunewright.report.translations import Words
-
-FACTS = (
-    ("items", "ranking_items"),
-    ("users", "ranking_users"),
-    ("asked", "ranking_asked"),
-    ("unknown", "ranking_unknown"),
-)
 
 
 def ranking(words: Words, stage: Stage) -> list[Html | None]:
     """The protocol in a sentence and in figures; nothing where nothing was ranked."""
-    found = mapping(stage.part("evaluation").get("ranking"))
-    if not found:
+    found = stage.evaluation.ranking if stage.evaluation is not None else None
+    if found is None:
         return []
     pairs = [
-        (words(said), numbers.count(value)) for key, said in FACTS if (value := number_from(found.get(key))) is not None
+        (words("ranking_items"), numbers.count(found.items)),
+        (words("ranking_users"), numbers.count(found.users)),
+        (words("ranking_asked"), numbers.count(found.asked)),
+        (words("ranking_unknown"), numbers.count(found.unknown)),
     ]
     return [tag("p", words("ranking_how"), class_="small"), facts(pairs, short=True)]

@@ -1,7 +1,6 @@
-"""What the report reads of a run folder: nothing but small text and JSON files, nothing outside of it.
+"""Read a run folder for its report: small text and JSON files, and nothing outside of the folder.
 
-The files may come from somebody else or from another version: what is missing or of another type than expected is
-treated as absent, and never trusted to be well-formed.
+The files may be a stranger's, or another version's. What is missing has no section; what is damaged is an error that names it.
 """
 
 from __future__ import annotations
@@ -13,136 +12,142 @@ from typing import Any
 
 from tunewright.checksums import Damage, file_damage
 from tunewright.errors import ArtifactError
+from tunewright.evaluation.metrics import facts_of
 from tunewright.notes import note
-from tunewright.report.numbers import Estimate, estimate_from, number_from
-from tunewright.runs.folder import Run, damage_beside, read_json
-from tunewright.runs.metrics_log import read_metrics
+from tunewright.report.numbers import Figure, figure
+from tunewright.runs.metrics_log import Curves, read_curves
+from tunewright.runs.run_files import (
+    Environment,
+    Plan,
+    RunListing,
+    read_environment,
+    read_listing,
+    read_plan,
+)
+from tunewright.runs.summary.evaluation import BaselineSummary, EvaluationSummary
+from tunewright.runs.summary.facts import MetricFacts
+from tunewright.runs.summary.stage import SUMMARY_FILE, StageSummary, damage_beside, read_summary
 
 STAGES = ("pretrain", "finetune")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One finished stage: its summary.json, and the lines of its metrics.jsonl by kind."""
+    """One finished stage: its summary, and its training curves."""
 
     name: str
-    summary: dict[str, Any]
-    epochs: list[dict[str, Any]]
-    steps: list[dict[str, Any]]
-    samples: list[dict[str, Any]] = field(default_factory=list)
+    summary: StageSummary
+    curves: Curves = field(default_factory=Curves)
 
-    def part(self, *keys: str) -> dict[str, Any]:
-        """A part of the summary by its path; empty where there is none."""
-        found: Any = self.summary
-        for key in keys:
-            found = mapping(found).get(key)
-        return mapping(found)
+    def metric(self, name: str) -> MetricFacts:
+        """Return what is known of a metric: by the summary, or by the metric that is installed."""
+        return self.summary.metric_facts.get(name) or facts_of(name)
 
     @property
-    def estimates(self) -> dict[str, Estimate]:
-        """What was measured on the test rows, by metric; the first is the headline."""
-        return estimates(self.part("evaluation", "metrics"))
+    def evaluation(self) -> EvaluationSummary | None:
+        """None: the stage was not evaluated."""
+        return self.summary.evaluation
 
     @property
-    def metric(self) -> str | None:
+    def figures(self) -> dict[str, Figure]:
+        """What was measured, by metric, without what is not defined; the first is the headline."""
+        if self.evaluation is None:
+            return {}
+        return {name: found for name, entry in self.evaluation.metrics.items() if (found := figure(entry))}
+
+    @property
+    def headline_metric(self) -> MetricFacts | None:
         """The metric that the stage is judged by."""
-        return next(iter(self.estimates), None)
+        name = next(iter(self.figures), None)
+        return None if name is None else self.metric(name)
 
     @property
-    def over_seeds(self) -> Estimate | None:
-        """The mean of the headline metric over repetitions with other seeds, when there were any."""
-        found = mapping(self.part("seeds", "metrics").get(self.metric or ""))
-        return estimate_from({**found, "value": found.get("mean")}) if len(self.seed_values) > 1 else None
+    def over_seeds(self) -> Figure | None:
+        """The mean of the headline metric over seeds, where there are several."""
+        if self.headline_metric is None or self.summary.seeds is None or len(self.seed_values) < 2:
+            return None
+        found = self.summary.seeds.metrics[self.headline_metric.name]
+        return None if found.mean is None else Figure(value=found.mean, low=found.low, high=found.high)
 
     @property
     def seed_values(self) -> list[float]:
-        values = sequence(mapping(self.part("seeds", "metrics").get(self.metric or "")).get("values"))
-        return [number for value in values if (number := number_from(value)) is not None]
+        """The headline metric of each seed."""
+        seeds, metric = self.summary.seeds, self.headline_metric
+        if seeds is None or metric is None or metric.name not in seeds.metrics:
+            return []
+        return seeds.metrics[metric.name].values
 
     @property
-    def headline(self) -> Estimate | None:
+    def headline(self) -> Figure | None:
         """The one number: the mean over seeds where there are several, else the value on the test rows."""
-        return self.over_seeds or (self.estimates[self.metric] if self.metric else None)
+        return self.over_seeds or next(iter(self.figures.values()), None)
+
+    def baselines(self, metric: MetricFacts) -> list[tuple[BaselineSummary, Figure]]:
+        """Return the baselines that were measured by a metric, with their figures."""
+        known = self.evaluation.baselines if self.evaluation is not None else []
+        return [(entry, found) for entry in known if (found := figure(entry.metrics.get(metric.name)))]
 
     @property
-    def kept_frozen(self) -> bool | None:
-        """Whether what was frozen is bit-identical to its source; None where nothing was frozen, or nobody looked."""
-        certificate = self.part("certificate")
-        frozen = [mapping(entry) for entry in sequence(certificate.get("frozen"))]
-        if not frozen or not isinstance(certificate.get("passed"), bool):
-            return None
-        return certificate["passed"] and all(entry.get("identical") is True for entry in frozen)
-
-    @property
-    def baselines(self) -> list[tuple[str, dict[str, Estimate]]]:
-        """Name and estimates of each baseline."""
-        found = [mapping(entry) for entry in sequence(self.part("evaluation").get("baselines"))]
-        return [(words_of(entry.get("name")) or "?", estimates(mapping(entry.get("metrics")))) for entry in found]
+    def source(self) -> str:
+        """The name of its data."""
+        return self.summary.data.source
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
-    """Everything that the report is made from."""
+    """Everything that a report is made from."""
 
     name: str
     recipe: str | None
     resolved: str | None
-    environment: dict[str, Any]
+    environment: Environment | None
     stages: list[Stage]
-    plan: dict[str, Any] = field(default_factory=dict)
-    """What was foretold of each stage, by its name; empty: nothing was."""
+    plan: Plan = field(default_factory=Plan)
+    """What was predicted of each stage."""
 
 
 def read_run(folder: Path) -> RunFiles:
-    """The files of a run folder.
+    """Return the files of a run folder.
 
     Raises:
-        ArtifactError: there is no finished stage in it, or a JSON file is damaged.
+        ArtifactError: there is no finished stage in it, or a file is damaged.
     """
-    record = Run(folder).record if (folder / "run.json").exists() else {}
-    for name, facts in mapping(record.get("files")).items():
-        _tell(file_damage(folder / name, facts))
-    # A name with a slash in it could lead out of the folder.
-    given = [name for name in sequence(record.get("stages")) if isinstance(name, str)]
-    listed = [name for name in given if Path(name).name == name and name != ".."]
-    names = [name for name in dict.fromkeys(listed or STAGES) if (folder / name / "summary.json").is_file()]
     if not folder.is_dir():
         raise ArtifactError("no such run folder", file=folder, fix="name a run folder, such as runs/mnist")
+    has_record = (folder / "run.json").exists()
+    listing = read_listing(folder / "run.json") if has_record else RunListing()
+    for name, facts in listing.files.items():
+        _note_damage(file_damage(folder / name, vars(facts)))
+    listed = listing.stage_names
+    names = [name for name in listed or STAGES if (folder / name / SUMMARY_FILE).is_file()]
     if not names:
         raise ArtifactError(
-            "there is nothing to report yet: no stage has a summary.json",
+            f"there is nothing to report yet: no stage has a {SUMMARY_FILE}",
             file=folder,
-            expected=", ".join(f"{name}/summary.json" for name in listed or STAGES),
+            expected=", ".join(f"{name}/{SUMMARY_FILE}" for name in listed or STAGES),
             fix="name a run folder, such as runs/mnist, in which a stage was finished",
         )
-    for name in ["environment.json", *(f"{name}/summary.json" for name in listed if record.get("complete"))]:
-        if record and not (folder / name).exists():
+    for name in ["environment.json", *(f"{name}/{SUMMARY_FILE}" for name in listed if listing.complete)]:
+        if has_record and not (folder / name).exists():
             note(f"{folder / name}: the file is missing; the report shows what is there")
-    has_environment, has_plan = ((folder / name).exists() for name in ("environment.json", "plan.json"))
+    environment, plan = folder / "environment.json", folder / "plan.json"
     return RunFiles(
         name=folder.resolve().name,
         recipe=_read_text(folder / "recipe.yaml"),
         resolved=_read_text(folder / "recipe.resolved.yaml"),
-        environment=read_json(folder / "environment.json", "a run's environment") if has_environment else {},
+        environment=read_environment(environment) if environment.exists() else None,
         stages=[_read_stage(folder / name) for name in names],
-        plan=mapping(read_json(folder / "plan.json", "a run's plan").get("stages")) if has_plan else {},
+        plan=read_plan(plan) if plan.exists() else Plan(),
     )
 
 
 def _read_stage(folder: Path) -> Stage:
     path = folder / "metrics.jsonl"
-    _tell(damage_beside(folder, path.name))
-    entries = read_metrics(path)
-    return Stage(
-        name=folder.name,
-        summary=read_json(folder / "summary.json", "the summary of a stage"),
-        epochs=[entry for entry in entries if entry.get("kind") == "epoch" and number_from(entry.get("epoch"))],
-        steps=[entry for entry in entries if entry.get("kind") == "step"],
-        samples=[entry for entry in entries if entry.get("kind") == "sample"],
-    )
+    _note_damage(damage_beside(folder, path.name))
+    return Stage(name=folder.name, summary=read_summary(folder), curves=read_curves(path))
 
 
-def _tell(damage: Damage | None) -> None:
+def _note_damage(damage: Damage | None) -> None:
     if damage is not None:
         note(f"{damage}; the report shows what is there")
 
@@ -151,35 +156,21 @@ def _read_text(path: Path) -> str | None:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
 
 
-def mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def sequence(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def words_of(value: Any) -> str | None:
-    """A text that says something; None for anything else."""
-    return value if isinstance(value, str) and value.strip() else None
-
-
 def shown(value: Any, limit: int = 200) -> str:
-    """Any JSON value on one line of at most so many characters."""
+    """Write any value on one line of at most so many characters."""
     written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     written = " ".join(written.split())
     return written if len(written) <= limit else written[: limit - 1] + "…"
 
 
-def named(value: Any) -> str | None:
-    """A thing that the recipe chose by name, with its options: "sgd (momentum 0.9)"."""
-    if isinstance(value, dict) and len(value) == 1:
-        ((name, options),) = value.items()
-        inner = ", ".join(f"{key} {shown(option)}" for key, option in mapping(options).items())
-        return f"{name} ({inner})" if inner else str(name)
-    return words_of(value)
-
-
-def estimates(value: dict[str, Any]) -> dict[str, Estimate]:
-    """The estimates that have a value, by metric."""
-    return {metric: found for metric, entry in value.items() if (found := estimate_from(entry)) is not None}
+def with_options(value: str | dict[str, Any]) -> str:
+    """Write a thing that the recipe chose by name, with its options: "sgd (momentum 0.9)"."""
+    if isinstance(value, str):
+        return value
+    parts: list[str] = []
+    for name, options in value.items():
+        inner = (
+            ", ".join(f"{key} {shown(option)}" for key, option in options.items()) if isinstance(options, dict) else ""
+        )
+        parts.append(f"{name} ({inner})" if inner else name)
+    return ", ".join(parts)

@@ -1,81 +1,67 @@
-"""What became of the texts that a stage learned from: how many tokens, by which tokenizer, from which sources."""
+"""What a stage learned from: texts, how many tokens, by which tokenizer, from which sources; or recordings."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from tunewright.report import numbers
 from tunewright.report.components import as_found, facts, number, table
 from tunewright.report.html import Html, tag
-from tunewright.report.reading import Stage, mapping, number_from, sequence, words_of
+from tunewright.report.reading import Stage
 from tunewright.report.translations import Words
+from tunewright.runs.summary.data import MixedSource, RecordingSummary, TextSummary
 
 
 def texts(words: Words, stage: Stage) -> list[Html | None]:
-    """The figures, and what an epoch reads of each source of a mix."""
-    found = stage.part("texts")
-    if not found:
-        return []
-    if (seconds := number_from(found.get("seconds"))) is not None:
-        return _recordings(words, found, seconds)
-    tokenizer = mapping(found.get("tokenizer"))
-    counted = [
-        (words(said), numbers.count(value))
-        for key, said in (
-            ("tokens", "texts_tokens"),
-            ("trained", "texts_trained"),
-            ("examples", "texts_examples"),
-            ("max_length", "texts_max_length"),
-            ("cut", "texts_cut"),
-        )
-        if (value := number_from(found.get(key))) is not None
-    ]
-    pieces, size, unknown = (
-        number_from(tokenizer.get(key)) for key in ("vocabulary", "bytes_per_token", "unknown_rate")
-    )
-    longest = [tag("code", repr(piece)) for piece in map(words_of, sequence(tokenizer.get("longest"))) if piece]
-    return [
-        tag("h3", words("texts")),
-        facts(
-            [
-                *counted,
-                (words("pieces"), numbers.count(pieces) if pieces is not None else None),
-                (words("bytes_per_token"), numbers.significant(size, 3) if size is not None else None),
-                (words("unknown_rate"), f"{unknown:.2%}" if unknown is not None else None),
-                (words("longest"), [[" ", piece] for piece in longest] or None),
-            ],
-            short=True,
-        ),
-        _mix(words, stage),
-    ]
+    """The figures; of a mix also what an epoch reads of each source."""
+    match stage.summary.texts:
+        case TextSummary() as found:
+            return _texts(words, found)
+        case RecordingSummary() as found:
+            return _recordings(words, found)
+        case None:
+            return []
 
 
-def _recordings(words: Words, found: dict[str, Any], seconds: float) -> list[Html | None]:
+def _texts(words: Words, found: TextSummary) -> list[Html | None]:
     counts = [
-        (words(said), numbers.count(value))
-        for key, said in (
-            ("examples", "recordings_examples"),
-            ("letters", "recordings_letters"),
-            ("cut", "recordings_cut"),
-        )
-        if (value := number_from(found.get(key))) is not None
+        (words("texts_tokens"), found.tokens),
+        (words("texts_trained"), found.trained),
+        (words("texts_examples"), found.examples),
+        (words("texts_max_length"), found.max_length),
+        (words("texts_cut"), found.cut),
+        (words("texts_empty"), found.empty or None),
     ]
-    return [
-        tag("h3", words("recordings")),
-        facts([*counts, (words("recordings_seconds"), numbers.duration(seconds))], short=True),
-    ]
+    counted: list[tuple[str, object]] = [(name, numbers.count(count)) for name, count in counts if count is not None]
+    if (tokenizer := found.tokenizer) is not None:
+        longest = [tag("code", repr(piece)) for piece in tokenizer.longest if piece.strip()]
+        counted += [
+            (words("vocabulary"), numbers.count(tokenizer.vocabulary)),
+            (words("bytes_per_token"), numbers.significant(tokenizer.bytes_per_token, 3)),
+            (words("unknown_rate"), f"{tokenizer.unknown_rate:.2%}"),
+            (words("longest"), [[" ", piece] for piece in longest] or None),
+        ]
+    return [tag("h3", words("texts")), facts(counted, short=True), _mix(words, found.mix or [])]
 
 
-def _mix(words: Words, stage: Stage) -> Html | None:
+def _recordings(words: Words, found: RecordingSummary) -> list[Html | None]:
+    counted = [
+        (words("recordings_examples"), numbers.count(found.examples)),
+        (words("recordings_letters"), numbers.count(found.letters)),
+        (words("recordings_cut"), numbers.count(found.cut)),
+        (words("recordings_seconds"), numbers.duration(found.seconds)),
+    ]
+    return [tag("h3", words("recordings")), facts(counted, short=True)]
+
+
+def _mix(words: Words, sources: list[MixedSource]) -> Html | None:
     rows = [
         (
-            as_found(words, words_of(entry.get("source")) or "?"),
-            number(numbers.significant(number_from(entry.get("weight")) or 0)),
-            number(numbers.count(number_from(entry.get("rows")) or 0)),
-            number(numbers.count(number_from(entry.get("read")) or 0)),
-            number(f"{number_from(entry.get('share')) or 0:.0%}"),
+            as_found(words, entry.source),
+            number(numbers.significant(entry.weight)),
+            number(numbers.count(entry.rows)),
+            number(numbers.count(entry.read)),
+            number(f"{entry.share:.0%}"),
         )
-        for entry in map(mapping, sequence(stage.part("texts").get("mix")))
+        for entry in sources
     ]
     head = [words(key) for key in ("mix_source", "mix_weight", "mix_rows", "mix_read", "mix_share")]
     return table(head, rows, caption=words("mix"), right=(1, 2, 3, 4)) if rows else None

@@ -203,13 +203,6 @@ def damaged(damage: Damage, fix: str) -> ArtifactError:
     return ArtifactError(damage.problem, file=damage.file, found=damage.found, expected=damage.expected, fix=fix)
 
 
-def damage_beside(stage: Path, name: str) -> Damage | None:
-    """How a file of an evaluated stage differs from what its summary says of it; None: not at all, or it says nothing."""
-    path = stage / "summary.json"
-    files = read_json(path, "a stage's summary").get("files") if path.exists() else None
-    return file_damage(stage / name, files[name]) if files and name in files else None
-
-
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """A JSON object of a run, a model or the cache.
 

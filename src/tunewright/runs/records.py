@@ -33,7 +33,8 @@ class Within:
 
 Count = Annotated[int, Within(0)]
 Amount = Annotated[float, Within(0)]
-Share = Annotated[float, Within(0, 1)]
+# A mean of shares may be above 1 by a rounding error.
+Share = Annotated[float, Within(0, 1 + 1e-9)]
 
 # The keys that a record had in older versions: {record: {old key: field}}.
 OldNames = Mapping[type, Mapping[str, str]]

@@ -17,6 +17,7 @@ from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Recipe
 from tunewright.recipe.stages import StageRecipe, stage_recipes
 from tunewright.runs.folder import Run, read_json
+from tunewright.runs.summary.stage import read_summary
 from tunewright.tasks.registry import get_task, task_defaults
 
 
@@ -121,13 +122,14 @@ def _result(folder: Path, task: str) -> tuple[tuple[str, str], str, float] | Non
     try:
         run = Run(folder)
         stage = stage_recipes(load_recipe(run.recipe, [], defaults=task_defaults))[-1]
-        summary = read_json(run.stage_folder(stage.name) / "summary.json", "a stage")
+        summary = read_summary(run.stage_folder(stage.name))
         name = starting_model_name(stage.recipe, Path(run.told("base")))
     except (ArtifactError, RecipeError, KeyError, OSError):
         return None
     metric = METRICS[get_task(task).metrics[0]]
-    value = summary.get("evaluation", {}).get("metrics", {}).get(metric.name, {}).get("value")
-    if summary.get("task") != task or value is None:
+    measured = summary.evaluation.metrics.get(metric.name) if summary.evaluation is not None else None
+    value = None if measured is None else measured.value
+    if summary.task != task or value is None:
         return None
     sign = 1 if metric.greater_is_better else -1
-    return (summary["data"]["fingerprint"], metric.name), name, sign * value
+    return (summary.data.fingerprint, metric.name), name, sign * value

@@ -6,12 +6,10 @@ import stat
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from tunewright.errors import ArtifactError
 from tunewright.limits import SHOWN_FILE, SHOWN_STAGES, Limit
-from tunewright.report.reading import sequence, words_of
-from tunewright.runs.folder import read_json
+from tunewright.runs.run_files import RunListing, read_listing
 
 
 @dataclass(frozen=True)
@@ -47,13 +45,13 @@ class RunFolder:
         return path.lstat().st_mtime if path.exists() else 0
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> RunListing:
         """Read run.json.
 
         Raises:
             ArtifactError: it is missing or damaged.
         """
-        return read_json(self.file("run.json", most=SHOWN_FILE) or self.path / "run.json", "a run")
+        return read_listing(self.file("run.json", most=SHOWN_FILE) or self.path / "run.json")
 
     @property
     def stages(self) -> list[str]:
@@ -62,11 +60,11 @@ class RunFolder:
         Raises:
             ArtifactError: one names another place, or there are too many.
         """
-        listed = sequence(self.record.get("stages"))
+        listed = self.record.stages
         SHOWN_STAGES.require(
             len(listed), "the run has too many stages", error=ArtifactError, file=self.path / "run.json"
         )
-        names = list(dict.fromkeys(stage for entry in listed if (stage := words_of(entry))))
+        names = list(dict.fromkeys(name for name in listed if name.strip()))
         if strange := [name for name in names if Path(name).name != name or name == ".." or "\0" in name]:
             raise ArtifactError(
                 "a stage refers to a folder outside of its run",

@@ -52,7 +52,7 @@ async function draw() {
   }
   const parts = [...byName].map(([title, lines]) => chart(title, lines));
   charts.replaceChildren(...parts);
-  const plans = found.flatMap(run => run.plan.filter(p => p.foretold != null).map(p => `${run.name} ${p.stage}: ${time(p.foretold)} → ${time(p.took)}`));
+  const plans = found.flatMap(run => run.plan.filter(p => p.predicted != null).map(p => `${run.name} ${p.stage}: ${time(p.predicted)} → ${time(p.took)}`));
   document.getElementById('plan').replaceChildren(...(plans.length ? [make('h3', W.plan), ...plans.map(p => make('p', p))] : []), ...found.flatMap(run => run.problems.map(p => make('p', `${run.name}: ${p}`))));
   const diff = document.getElementById('diff'); diff.replaceChildren();
   if (chosen.length === 2) {

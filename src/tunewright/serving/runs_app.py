@@ -19,11 +19,11 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from tunewright.errors import ArtifactError, shorten
 from tunewright.limits import SHOWN_FILE, SHOWN_METRICS, SHOWN_RECIPE
-from tunewright.report.numbers import number_from
 from tunewright.report.page import POLICY as REPORT_POLICY
-from tunewright.report.reading import Stage, mapping, words_of
-from tunewright.runs.folder import read_json
-from tunewright.runs.metrics_log import read_metrics
+from tunewright.report.reading import Stage
+from tunewright.runs.metrics_log import Curves, read_curves
+from tunewright.runs.run_files import read_plan
+from tunewright.runs.summary.stage import open_summary
 from tunewright.serving.limits import LOCAL
 from tunewright.serving.run_folder import RunFolder
 from tunewright.serving.runs_page import runs_page, runs_script
@@ -149,23 +149,22 @@ def _listed(name: str, folder: RunFolder, known: dict[str, Known]) -> dict[str, 
 
 
 def _facts(folder: RunFolder, stages: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {"complete": bool(folder.record.get("complete")), "stages": stages}
+    found: dict[str, Any] = {"complete": folder.record.complete, "stages": stages}
     for name in stages:
         path = folder.file(name, "summary.json", most=SHOWN_FILE)
         if path is None:
             continue
-        stage = Stage(name=name, summary=read_json(path, "a stage"), epochs=[], steps=[])
-        training = stage.part("training")
+        summary = open_summary(path)
+        stage = Stage(name=name, summary=summary)
         found |= {
-            "task": words_of(stage.summary.get("task")),
-            "data": words_of(stage.part("data").get("source")),
-            "model": words_of(stage.part("model").get("title")),
-            "seconds": (found.get("seconds") or 0) + (number_from(training.get("seconds")) or 0),
-            "parameters": number_from(stage.part("model", "parameters").get("total")),
+            "task": summary.task,
+            "data": summary.data.source,
+            "model": summary.model.title,
+            "seconds": found.get("seconds", 0) + summary.training.seconds,
+            "parameters": summary.model.parameters.total,
         }
-        if stage.metric is not None:
-            estimate = stage.estimates[stage.metric]
-            found |= {"metric": stage.metric, "value": estimate.value, "low": estimate.low, "high": estimate.high}
+        for metric, figure in list(stage.figures.items())[:1]:
+            found |= {"metric": metric, "value": figure.value, "low": figure.low, "high": figure.high}
     return found
 
 
@@ -179,24 +178,19 @@ def _recipe(folder: RunFolder) -> list[str]:
 def _curves(folder: RunFolder, stage: str) -> dict[str, Any]:
     """Return a stage's losses and validation results, thinned."""
     path = folder.file(stage, "metrics.jsonl", most=SHOWN_METRICS)
-    lines = read_metrics(path) if path is not None else []
-    epochs = [entry for entry in lines if entry.get("kind") == "epoch"]
-    steps = [entry for entry in lines if entry.get("kind") == "step"]
-    curves: dict[str, list[list[float]]] = {"train loss": _points(epochs, lambda entry: entry.get("train_loss"))}
-    if not curves["train loss"]:
-        curves = {"loss of steps": _points(steps, lambda entry: entry.get("loss"))}
-    names = dict.fromkeys(key for entry in epochs for key in mapping(entry.get("valid")))
+    read = read_curves(path) if path is not None else Curves()
+    curves = {"train loss": _thinned([[line.step, line.train_loss] for line in read.epochs])}
+    if not read.epochs:
+        curves = {"loss of steps": _thinned([[line.step, line.loss] for line in read.steps])}
+    valid = [(line.step, line.valid or {}) for line in read.epochs]
+    names = dict.fromkeys(name for _, values in valid for name in values)
     for name in list(names)[:CURVES]:
-        curves[f"valid {name}"] = _points(epochs, lambda entry, name=name: mapping(entry.get("valid")).get(name))
+        curves[f"valid {name}"] = _thinned([[step, values[name]] for step, values in valid if name in values])
     return {"stage": stage, "curves": {name: points for name, points in curves.items() if points}}
 
 
-def _points(entries: list[dict[str, Any]], value: Any) -> list[list[float]]:
-    found = [
-        [x, y]
-        for entry in entries
-        if (x := number_from(entry.get("step"))) is not None and (y := number_from(value(entry))) is not None
-    ]
+def _thinned(found: list[list[float]]) -> list[list[float]]:
+    """At most about `POINTS` of the points, the last one among them."""
     step = max(1, -(-len(found) // POINTS))
     return found[::step] + (found[-1:] if len(found) % step != 1 and step > 1 else [])
 
@@ -206,12 +200,12 @@ def _plan(folder: RunFolder) -> list[dict[str, Any]]:
     path = folder.file("plan.json", most=SHOWN_FILE)
     if path is None:
         return []
-    plans = mapping(read_json(path, "a run's plan").get("stages"))
+    plans = read_plan(path).stages
     found: list[dict[str, Any]] = []
     for name in folder.stages:
         summary = folder.file(name, "summary.json", most=SHOWN_FILE)
         if name in plans and summary is not None:
-            took = number_from(mapping(read_json(summary, "a stage").get("training")).get("seconds"))
-            foretold = number_from(mapping(mapping(plans[name]).get("seconds")).get("middle"))
-            found.append({"stage": name, "foretold": foretold, "took": took})
+            seconds = plans[name].seconds
+            predicted = None if seconds is None else seconds.middle
+            found.append({"stage": name, "predicted": predicted, "took": open_summary(summary).training.seconds})
     return found

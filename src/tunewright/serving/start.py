@@ -11,8 +11,7 @@ from pathlib import Path
 from tunewright.console import Console
 from tunewright.errors import RecipeError, UserError
 from tunewright.inference.model import load_model
-from tunewright.report.reading import words_of
-from tunewright.runs.folder import read_json
+from tunewright.runs.summary.stage import SUMMARY_FILE, open_summary
 
 # The environment variable of the token.
 TOKEN = "TUNEWRIGHT_TOKEN"
@@ -98,11 +97,10 @@ def _require_installed() -> None:
 def name_of(folder: Path) -> str:
     """Return the model's name in the service: its run's name and stage, or its folder's."""
     place = folder.resolve()
-    summary = place.parent / "summary.json"
+    summary = place.parent / SUMMARY_FILE
     name = place.name
     if name == "model" and summary.exists():
-        stage = words_of(read_json(summary, "a stage").get("stage")) or place.parent.name
-        name = f"{place.parent.parent.name}-{stage}"
+        name = f"{place.parent.parent.name}-{open_summary(summary).stage}"
     return name.encode("utf-8", "backslashreplace").decode()  # a folder's name may contain bytes that are not UTF-8
 
 

@@ -43,7 +43,12 @@ def recommender(
 TASK = Task(
     name="item-recommendation",
     summary="which items a user will choose, from who chose what; all items ranked",
-    about=About(en="item recommendation", zh="物品推荐", hub_task="other"),
+    about=About(
+        en="item recommendation",
+        zh="物品推荐",
+        hub_task="other",
+        intended_use="It ranks the items of its training data for the users of that data.",
+    ),
     inputs=INTERACTIONS,
     target=None,
     network=Architecture(default={"backbone": "factors"}, build=recommender),

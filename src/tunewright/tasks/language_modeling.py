@@ -27,7 +27,12 @@ def foretelling(
 TASK = Task(
     name="language-modeling",
     summary="the next token of a text; a language model from nothing, or one that goes on",
-    about=About(en="language modelling", zh="语言建模", hub_task="text-generation"),
+    about=About(
+        en="language modelling",
+        zh="语言建模",
+        hub_task="text-generation",
+        intended_use="A language model: it continues a text. It was not trained to follow instructions, nor tested for truthfulness.",
+    ),
     inputs=LANGUAGE_MODEL,
     target=None,
     network=Architecture(default={"backbone": "gpt"}, purpose=CAUSAL_LM),

@@ -56,7 +56,12 @@ MASKED_TEXT = replace(TEXT, fit=fit_passages, explain=None)
 TASK = Task(
     name="masked-language-modeling",
     summary="the hidden tokens of a text, learned without labels; pretraining for the other text tasks",
-    about=About(en="masked language modelling", zh="掩码语言建模", hub_task="fill-mask"),
+    about=About(
+        en="masked language modelling",
+        zh="掩码语言建模",
+        hub_task="fill-mask",
+        intended_use="An encoder that was pretrained by predicting masked tokens, to be fine-tuned on texts with labels.",
+    ),
     inputs=MASKED_TEXT,
     target=None,
     network=Architecture(default={"backbone": "minilm"}, purpose=MASKED_LM),

@@ -13,7 +13,12 @@ from tunewright.training.objectives.preference import PREFERENCES
 TASK = Task(
     name="preference-tuning",
     summary="which of two answers is better, learned from pairs; DPO, IPO, ORPO, SimPO",
-    about=About(en="preference tuning", zh="偏好微调", hub_task="text-generation"),
+    about=About(
+        en="preference tuning",
+        zh="偏好微调",
+        hub_task="text-generation",
+        intended_use="A chat model that was trained on which of two answers people prefer. It was not tested for truthfulness or safety.",
+    ),
     inputs=PAIRS,
     target=None,
     network=Architecture(default={"backbone": "gpt"}, purpose=CAUSAL_LM, needs_trained_model=True),

@@ -83,7 +83,12 @@ def _with_new_head(
 TASK = Task(
     name="speech-recognition",
     summary="what is said in a recording; Deep Speech 2 by CTC",
-    about=About(en="speech recognition", zh="语音识别", hub_task="automatic-speech-recognition"),
+    about=About(
+        en="speech recognition",
+        zh="语音识别",
+        hub_task="automatic-speech-recognition",
+        intended_use="It transcribes speech like that of the training recordings. It was not tested on other languages, accents or noise.",
+    ),
     inputs=SPEECH,
     target=None,
     network=Architecture(default={"backbone": "deepspeech"}, build=recogniser),

@@ -13,7 +13,12 @@ from tunewright.tasks.language_modeling import foretelling
 TASK = Task(
     name="supervised-fine-tuning",
     summary="what an assistant answers, learned from conversations",
-    about=About(en="supervised fine-tuning", zh="监督微调", hub_task="text-generation"),
+    about=About(
+        en="supervised fine-tuning",
+        zh="监督微调",
+        hub_task="text-generation",
+        intended_use="A chat model: it answers as the assistant of the conversations below does. It was not tested for truthfulness or safety.",
+    ),
     inputs=CHAT,
     target=None,
     network=Architecture(default={"backbone": "gpt"}, purpose=CAUSAL_LM),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tunewright.models.hub.quantization import size
+from tunewright.runs.summary.model import CertificateSummary, FrozenBlock, TrainedBlock
 from tunewright.training.distributed.dtensors import all_gather, is_sharded, local_shard
 from tunewright.training.freezing import TrainablePlan, is_trained, may_change
 
@@ -30,7 +30,7 @@ def fingerprint(model: nn.Module) -> dict[str, str]:
 
 def certify(
     movements: Sequence[TrainablePlan], before: dict[str, str], after: dict[str, str], epochs: int
-) -> dict[str, Any]:
+) -> CertificateSummary:
     """Return the freeze certificate: frozen tensors are bit-identical to their source, and trained ones have changed.
 
     Args:
@@ -38,12 +38,11 @@ def certify(
         epochs: how many epochs were run; a block that would have been unfrozen later counts as frozen.
 
     Returns:
-        {"frozen": [...], "trained": [...], "passed": bool, "warnings": [...]}, one entry for each block. A frozen
-        block is `identical` when every parameter and buffer (BatchNorm statistics too) has the same bytes. A trained
+        One entry for each block. A frozen block is `identical` when every parameter and buffer (BatchNorm statistics too) has the same bytes. A trained
         parameter without any change does not fail the certificate, but is named.
     """
-    frozen: list[dict[str, Any]] = []
-    trained: list[dict[str, Any]] = []
+    frozen: list[FrozenBlock] = []
+    trained: list[TrainedBlock] = []
     warnings: list[str] = []
     for movement in movements:
         block = movement.block
@@ -54,20 +53,27 @@ def certify(
             unchanged = [name for name in learned if name in movement.moving and after[name] == before[name]]
             moved = sum(name in movement.moving for name in learned)
             count = sum(value.numel() for value in movement.parameters)
-            entry = {"block": block.title, "tensors": len(learned), "parameters": count}
-            trained.append({**entry, "changed": moved - len(unchanged), "unchanged": unchanged})
+            trained.append(
+                TrainedBlock(
+                    block=block.title,
+                    tensors=len(learned),
+                    parameters=count,
+                    changed=moved - len(unchanged),
+                    unchanged=unchanged,
+                )
+            )
             warnings += [f"{name} was trained but did not change" for name in unchanged]
         if still := [name for name in names if name not in learned]:
             altered = [name for name in still if after[name] != before[name]]
             count = sum(size(value) for name, value in block.parameters().items() if name in still)
-            frozen.append({"block": block.title, "tensors": len(still), "parameters": count, "identical": not altered})
+            frozen.append(FrozenBlock(block=block.title, tensors=len(still), parameters=count, identical=not altered))
             warnings += [f"{name} was frozen but changed" for name in altered]
-    return {
-        "frozen": frozen,
-        "trained": trained,
-        "passed": all(entry["identical"] for entry in frozen),
-        "warnings": warnings,
-    }
+    return CertificateSummary(
+        frozen=frozen,
+        trained=trained,
+        passed=all(entry.identical for entry in frozen),
+        warnings=warnings,
+    )
 
 
 def _content(tensor: Tensor) -> bytes:

@@ -23,6 +23,8 @@ from tunewright.planning.scaling_laws import EACH
 from tunewright.recipe.named import parse_named
 from tunewright.report.reading import read_run
 from tunewright.run_recipe import run
+from tunewright.runs.metrics_log import LOSS
+from tunewright.runs.summary.data import TextSummary
 from tunewright.units import duration
 
 # Layers and width; the head dimension is 32.
@@ -89,10 +91,12 @@ def _changes(shape: tuple[int, int], options: dict[str, Any]) -> list[str]:
 def _points(folder: Path, layers: int, width: int) -> list[Point]:
     """Return the validation loss after each epoch, and the number of tokens read so far."""
     (stage,) = read_run(folder).stages
-    tokens = stage.summary["texts"]["tokens"]
+    texts = stage.summary.texts
+    assert isinstance(texts, TextSummary)
     return [
-        Point(float(SQUARES * layers * width**2), float(tokens * entry["epoch"]), float(entry["valid"]["loss"]))
-        for entry in stage.epochs
+        Point(float(SQUARES * layers * width**2), float(texts.tokens * line.epoch), line.valid[LOSS])
+        for line in stage.curves.epochs
+        if line.valid is not None
     ]
 
 

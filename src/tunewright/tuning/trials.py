@@ -24,7 +24,7 @@ from tunewright.pipeline.train.methods import is_learned, learn_stage
 from tunewright.random import mix
 from tunewright.recipe.search_space import Choice
 from tunewright.recipe.stages import stage_recipes
-from tunewright.runs.folder import read_json
+from tunewright.runs.summary.stage import read_summary
 from tunewright.tuning.search import Search, open_search
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def _run_trial(search: Search, trial: Trial, params: dict[str, Any]) -> float:
                 job = StageJob(stage=stage, folder=folder, source=source, prepared=data, backbone=backbone)
                 learn_stage(job, silent(), watch if index == len(stages) - 1 else None)
             source = folder / "model"
-        best = read_json(place / stages[-1].name / "summary.json", "a trial")["training"].get("best")
+        best = read_summary(place / stages[-1].name).training.best
     except (Pruned, Diverged, NothingLearned):
         shutil.rmtree(place, ignore_errors=True)
         raise
@@ -264,8 +264,8 @@ def _run_trial(search: Search, trial: Trial, params: dict[str, Any]) -> float:
             fix="set what is trained, such as tune: {freeze: none}",
         )
     shutil.rmtree(place, ignore_errors=True)
-    assert best["metric"] == search.metric
-    return float(best["value"])
+    assert best.metric == search.metric
+    return float(best.value)
 
 
 def start_worker(

@@ -12,6 +12,7 @@ from tunewright.evaluation.metrics import METRICS
 from tunewright.files import write_record
 from tunewright.run_recipe import run
 from tunewright.runs.folder import read_json
+from tunewright.runs.summary.stage import read_summary
 from tunewright.tuning.search import Search
 
 
@@ -24,14 +25,15 @@ def verify_winner(search: Search, winner: list[str], seeds: int, screen: Console
         place = search.folder / "held" / hashlib.sha256("\n".join(more).encode()).hexdigest()[:12]
         result = _finished(place) or run(search.recipe, overrides=overrides, runs=place, screen=silent()).folder
         stage = read_json(result / "run.json", "a run")["stages"][-1]
-        summary = read_json(result / stage / "summary.json", "a stage")
-        metric = (
-            search.metric
-            if search.metric in summary["evaluation"]["metrics"]
-            else next(iter(summary["evaluation"]["metrics"]))
-        )
-        several = summary.get("seeds", {}).get("metrics", {}).get(metric, {}).get("values")
-        found[name] = several or [summary["evaluation"]["metrics"][metric]["value"]]
+        summary = read_summary(result / stage)
+        assert summary.evaluation is not None
+        measured = summary.evaluation.metrics
+        metric = search.metric if search.metric in measured else next(iter(measured))
+        if summary.seeds is not None and metric in summary.seeds.metrics:
+            found[name] = summary.seeds.metrics[metric].values
+        else:
+            value = measured[metric].value
+            found[name] = [] if value is None else [value]
         found.setdefault("metric", [metric])  # pyright: ignore[reportArgumentType]
     metric = str(found.pop("metric")[0])
     difference = over_seeds([b - a for a, b in zip(found["unchanged"], found["tuned"], strict=True)])

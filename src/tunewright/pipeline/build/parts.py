@@ -20,6 +20,7 @@ from tunewright.pipeline.build.pretrained_network import pretrained_network
 from tunewright.pipeline.build.privacy_rules import private_recipe, require_private
 from tunewright.pipeline.build.tuning_default import chosen_tune, usual_lr
 from tunewright.recipe.schema import Recipe, Tune
+from tunewright.runs.summary.data import DataDescription
 from tunewright.tasks.base.encoders import InputEncoder
 from tunewright.tasks.base.task import Preprocessor, StartingModel, Task
 from tunewright.tasks.registry import get_task
@@ -62,7 +63,7 @@ class StageParts:
             examples = self.task.inputs.mix(examples, self.prepared, self.recipe)
         return examples
 
-    def describe(self, train: Examples, console: Console) -> dict[str, Any] | None:
+    def describe(self, train: Examples, console: Console) -> DataDescription | None:
         """Print what the training examples are, and return it for the summary; None: there is nothing to say."""
         describe = self.task.inputs.describe
         return None if describe is None else describe(self.preprocessor.inputs, self.prepared, train, console)

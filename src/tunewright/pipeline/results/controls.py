@@ -1,4 +1,4 @@
-"""Control trainings: is the result owed to the pretrained weights, or would less have done as well?
+"""Control trainings: does the result depend on the pretrained weights, or would less have reached the same?
 
 `from_scratch` trains the same network from random weights with nothing frozen and no adapter; `head_only`, for our own
 networks, trains the head alone on the raw inputs. Both get the stage's own data, epochs, optimiser, learning rate and seed,
@@ -13,7 +13,6 @@ from typing import Any
 from tunewright.console import Console, silent
 from tunewright.errors import RecipeError
 from tunewright.evaluation.paired_comparison import compare_predictions
-from tunewright.files import write_record
 from tunewright.models.families import build
 from tunewright.models.saved_model import load_network
 from tunewright.pipeline.build.parts import build_parts
@@ -24,7 +23,8 @@ from tunewright.pipeline.train.methods import is_learned
 from tunewright.pipeline.train.train_stage import train_stage
 from tunewright.random import mix
 from tunewright.recipe.schema import Recipe, Tune
-from tunewright.runs.folder import read_json
+from tunewright.runs.summary.evaluation import Comparison
+from tunewright.runs.summary.stage import read_summary, write_summary
 
 TITLES = {
     "from_scratch": "the same network from random weights, nothing frozen",
@@ -34,29 +34,30 @@ TITLES = {
 
 def run_controls(job: StageJob, screen: Console) -> None:
     """Train and evaluate the stage's controls and write the comparisons into its summary."""
-    summary_path = job.folder / "summary.json"
-    summary = read_json(summary_path, "a stage's summary")
-    if "comparisons" in summary:
+    summary = read_summary(job.folder)
+    if summary.comparisons is not None or summary.evaluation is None:
         return
-    comparisons: list[dict[str, Any]] = []
+    comparisons: list[Comparison] = []
+    metric = next(iter(summary.evaluation.metrics))
     for name in job.recipe.eval.controls:
         folder = job.folder / "controls" / name
         control = replace(job, folder=folder, source=None, backbone=None, stage=_control_stage(job, name))
         if not is_learned(folder):
             _train_control(job, control, name, screen)
-        if "evaluation" not in read_json(folder / "summary.json", "a control's summary"):
+        if read_summary(folder).files is None:
             evaluate_stage(control, screen, full=False, start=job)
-        metric = next(iter(summary["evaluation"]["metrics"]))
         difference = compare_predictions(
             read_predictions(job.folder), read_predictions(folder), metric, resamples=job.recipe.eval.resamples
         )
-        comparisons.append({"name": TITLES[name], "metric": metric, **difference.to_json()})
+        comparisons.append(
+            Comparison(name=TITLES[name], metric=metric, difference=difference.estimate, verdict=difference.verdict)
+        )
         screen.info(f"{job.stage.name} against {TITLES[name]}: {difference.sentence(metric)}")
-    write_record(summary_path, {**summary, "comparisons": comparisons})
+    write_summary(job.folder, replace(summary, comparisons=comparisons))
 
 
 def require_controls(recipe: Recipe, pretrained: bool) -> None:
-    """See, before anything is trained, that the controls are to be had.
+    """Check the controls before anything is trained.
 
     Args:
         pretrained: the network is one of the Transformers library.
@@ -66,11 +67,11 @@ def require_controls(recipe: Recipe, pretrained: bool) -> None:
     """
     if pretrained and "head_only" in recipe.eval.controls:
         raise RecipeError(
-            "head_only is for our own networks: the head of a pretrained one reads what the backbone makes, no raw inputs",
+            "head_only works with Tunewright's own networks: the head of a pretrained network reads features, not raw inputs",
             place="eval.controls",
             found="head_only",
             expected="from_scratch",
-            fix="leave head_only out; the report compares with a plain baseline on the raw inputs in any case",
+            fix="remove head_only; the report always compares with a linear baseline on the raw inputs",
         )
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from tunewright.errors import RecipeError
 from tunewright.evaluation.attribution import METHODS, VIEWS, Attribution, Check, check
 from tunewright.models.core.network import Network
+from tunewright.runs.summary.explanation import CheckSummary, ExplanationSummary, Phrases, UnitScore
 from tunewright.tasks.base.explain import Question
 from tunewright.tasks.base.task import Preprocessor
 
@@ -44,16 +45,29 @@ class Explanation:
             **({} if self.influence is None else {"influence": self.influence}),
         }
 
-    def on_page(self) -> dict[str, Any]:
-        """The same with what a page needs besides: the phrases, to be said in its language, and the picture with its patches."""
-        question = self.question
-        return {
-            **self.to_json(),
-            "phrases": {"answer": list(question.answer), "explained": list(question.explained.what)},
-            "look": question.look,
-            "shape": None if question.shape is None else list(question.shape),
-            "image": self.picture,
-        }
+    def on_page(self, target: str | list[str] | float | None = None) -> ExplanationSummary:
+        """Return what a page shows of it.
+
+        Args:
+            target: the right answer, where it is known and was missed.
+        """
+        question, explained, found = self.question, self.question.explained, self.found
+        return ExplanationSummary(
+            **self.name,
+            **found.facts,
+            answer=question.said,
+            explained=explained.phrase,
+            absent=explained.absent,
+            method=found.method,
+            converged=found.converged,
+            units=[UnitScore(unit=unit, score=score) for unit, score in zip(explained.units, found.scores.tolist())],
+            check=CheckSummary(**asdict(self.checked), faithful=self.checked.faithful),
+            phrases=Phrases(answer=list(question.answer), explained=list(explained.what)),
+            look=question.look,
+            shape=None if question.shape is None else list(question.shape),
+            image=self.picture,
+            target=target,
+        )
 
 
 def explain_rows(

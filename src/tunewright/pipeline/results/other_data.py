@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,18 +13,21 @@ from tunewright.data.prepared import Prepared
 from tunewright.data.text.multiple_choice import Question, recognise_questions
 from tunewright.errors import DataError, RecipeError
 from tunewright.evaluation.intervals import bootstrap, paired_bootstrap
-from tunewright.evaluation.metrics import METRICS, Metric, Outcome
+from tunewright.evaluation.metrics import Metric, Outcome
+from tunewright.evaluation.metrics.classification import ACCURACY, ACCURACY_PER_BYTE
+from tunewright.evaluation.metrics.tokens import BITS_PER_BYTE
 from tunewright.models.core.network import Network
 from tunewright.pipeline.stage import StageJob
 from tunewright.recipe.schema import Recipe
+from tunewright.runs.summary.evaluation import OtherDataSummary, OtherFigure
 from tunewright.tasks.base.encoders import Encoders
 from tunewright.tasks.language_model.encoder import CausalEncoder, CausalTextEncoder
 from tunewright.tasks.language_model.evaluation import next_token_outputs
 from tunewright.tasks.language_model.multiple_choice import choice_scores, per_byte, read_questions
 from tunewright.tasks.registry import get_task
 
-# A metric, what it was found for, and the outcomes by the model and by the model before.
-Found = tuple[str, Metric, Outcome, Outcome | None]
+# A metric, and the outcomes by the model and by the model before.
+Found = tuple[Metric, Outcome, Outcome | None]
 
 
 def prepare_beside(recipe: Recipe, base: Path, screen: Console) -> dict[str, Prepared]:
@@ -44,7 +46,7 @@ def prepare_beside(recipe: Recipe, base: Path, screen: Console) -> dict[str, Pre
             place="eval.beside",
             found=f"task: {task.name}",
             expected="language-modeling, supervised-fine-tuning or preference-tuning",
-            fix="leave eval.beside out",
+            fix="remove eval.beside",
         )
     found: dict[str, Prepared] = {}
     for name, data in recipe.eval.beside.items():
@@ -58,39 +60,50 @@ def prepare_beside(recipe: Recipe, base: Path, screen: Console) -> dict[str, Pre
     return found
 
 
-def measure_beside(
+def measure_other_data(
     job: StageJob, network: Network, before: Network | None, preprocessor: Encoders, screen: Console
-) -> list[dict[str, Any]]:
-    """What the report shows of each: the figures now and before, whether they differ, and of questions what guessing gives."""
+) -> list[OtherDataSummary]:
+    """Measure the model now and before the stage on each; for questions also what guessing reaches."""
     settings, seed = job.recipe.eval, job.recipe.seed
     encoder = preprocessor.inputs_as(CausalTextEncoder)
-    entries: list[dict[str, Any]] = []
+    entries: list[OtherDataSummary] = []
     for name, prepared in job.beside.items():
         source, split = prepared.manifest.source, _split(prepared)
         table = prepared.table(split)
         if _asks(prepared):
-            found, facts = _on_questions(network, before, encoder, read_questions(table, source))
+            found, guesses = _on_questions(network, before, encoder, read_questions(table, source))
         else:
-            found, facts = _on_texts(network, before, encoder, table, prepared.manifest.input[0])
-        metrics: dict[str, Any] = {}
-        for label, metric, now, then in found:
+            found, guesses = _on_texts(network, before, encoder, table, prepared.manifest.input[0]), {}
+        metrics: dict[str, OtherFigure] = {}
+        for metric, now, then in found:
             estimate = bootstrap([metric], now, resamples=settings.resamples, seed=seed)[metric.name]
-            metrics[label] = {"now": estimate.to_json()}
+            metrics[metric.name] = OtherFigure(now=estimate)
             said = "not defined" if estimate.value is None else f"{estimate.value:.4f}"
             if then is not None:
                 old = bootstrap([metric], then, resamples=settings.resamples, seed=seed)[metric.name]
                 change = paired_bootstrap(metric, now, then, resamples=settings.resamples, seed=seed)
-                metrics[label] |= {"before": old.to_json(), **change.to_json()}
+                metrics[metric.name] = OtherFigure(
+                    now=estimate, before=old, difference=change.estimate, verdict=change.verdict
+                )
                 said += f" ({change.sentence('since before the stage')})"
-            screen.info(f"{job.stage.name}  beside, {name}: {label} {said}")
-        facts |= {"name": name, "source": source, "split": split, "rows": table.num_rows}
-        entries.append({**facts, "metrics": metrics})
+            screen.info(f"{job.stage.name}  other data, {name}: {metric.name} {said}")
+        entries.append(
+            OtherDataSummary(
+                name=name,
+                source=source,
+                split=split,
+                rows=table.num_rows,
+                kind="questions" if _asks(prepared) else "texts",
+                guesses=guesses,
+                metrics=metrics,
+            )
+        )
     return entries
 
 
 def _on_texts(
     network: Network, before: Network | None, encoder: CausalTextEncoder, table: pa.Table, column: str
-) -> tuple[list[Found], dict[str, Any]]:
+) -> list[Found]:
     plain = CausalEncoder(
         columns=[column], max_length=encoder.max_length, limit=encoder.limit, tokenizer=encoder.tokenizer
     )
@@ -99,26 +112,26 @@ def _on_texts(
         for model in (network, before)
     )
     assert now is not None
-    return [("bits_per_byte", METRICS["bits_per_byte"], now, then)], {"kind": "texts"}
+    return [(BITS_PER_BYTE, now, then)]
 
 
 def _on_questions(
     network: Network, before: Network | None, encoder: CausalTextEncoder, questions: list[Question]
-) -> tuple[list[Found], dict[str, Any]]:
+) -> tuple[list[Found], dict[str, float]]:
     right = np.array([asked.answer for asked in questions])
     scores = [None if model is None else choice_scores(model, encoder, questions) for model in (network, before)]
     found: list[Found] = []
-    for label, adapt in (("accuracy", lambda values, _: values), ("accuracy_per_byte", per_byte)):
+    for metric, adapt in ((ACCURACY, lambda values, _: values), (ACCURACY_PER_BYTE, per_byte)):
         now, then = (None if values is None else Outcome(adapt(values, questions), right) for values in scores)
         assert now is not None
-        found.append((label, METRICS["accuracy"], now, then))
+        found.append((metric, now, then))
     longest = [max(range(len(asked.choices)), key=lambda place: len(asked.choices[place])) for asked in questions]
     guesses = {
         "chance": float(np.mean([1 / len(asked.choices) for asked in questions])),
         "the longest choice": float(np.mean(right == longest)),
         "always the same place": float(np.bincount(right).max() / len(right)),
     }
-    return found, {"kind": "questions", "guesses": guesses}
+    return found, guesses
 
 
 def _asks(prepared: Prepared) -> bool:

@@ -12,7 +12,8 @@ from tunewright.errors import ArtifactError
 from tunewright.evaluation.paired_comparison import Predictions
 from tunewright.files import put_in_place
 from tunewright.pipeline.stage import StageJob
-from tunewright.runs.folder import damage_beside, damaged
+from tunewright.runs.folder import damaged
+from tunewright.runs.summary.stage import damage_beside
 
 PREDICTIONS_FILE = "predictions.parquet"
 
@@ -48,13 +49,17 @@ def read_predictions(folder: Path) -> Predictions:
         table = pq.read_table(path)
         facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         outputs, target = np.stack(table["outputs"].to_numpy()), table["target"].to_numpy()
+        if pa.types.is_fixed_size_list(table.schema.field("target").type):  # several labels
+            target = np.stack(target)
+        elif outputs.shape[1] == 1:  # a number
+            outputs = outputs[:, 0]
         return Predictions(
             name=str(folder),
             data=facts["data"],
             kind=facts["kind"],
             rows=table["row"].to_numpy(),
-            target=np.stack(target) if facts["kind"] == "multilabel" else target,
-            outputs=outputs[:, 0] if facts["kind"] == "regression" else outputs,
+            target=target,
+            outputs=outputs,
         )
     except FileNotFoundError:
         raise ArtifactError(

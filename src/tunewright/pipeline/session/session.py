@@ -29,6 +29,7 @@ from tunewright.pipeline.session.memory import LARGE, give_back, save_memory, we
 from tunewright.pipeline.session.precision import set_precision
 from tunewright.recipe.named import parse_named
 from tunewright.recipe.schema import Recipe
+from tunewright.runs.summary.data import DataDescription
 from tunewright.training import freezing
 from tunewright.training.distributed.process_group import ProcessGroup
 from tunewright.training.gradients import GradientEstimator
@@ -61,7 +62,7 @@ class Session:
     activations: int | None
     """Bytes that the largest example keeps for the backward pass without recomputation; None: not measured."""
     threads: int
-    texts: dict[str, Any] | None
+    texts: DataDescription | None
     """A description of the texts that the network reads; None: it reads none."""
 
     @property

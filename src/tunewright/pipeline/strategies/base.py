@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from tunewright.console import Console
 from tunewright.models.core.network import Network
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.session import Session
+from tunewright.runs.summary.training import PrivacyAccount
 from tunewright.training.checkpoints.checkpoint import Checkpoint
 from tunewright.training.distributed.process_group import ProcessGroup
 from tunewright.training.freezing import TrainablePlan
@@ -31,7 +32,7 @@ class TrainedWeights:
     """The fingerprint of the weights that the stage began with."""
     after: dict[str, str] | None = None
     """The fingerprint of weights that lie in the folder; None: the network holds them."""
-    privacy: dict[str, Any] | None = None
+    privacy: PrivacyAccount | None = None
     """What was spent of privacy; None: the stage promises none."""
 
 

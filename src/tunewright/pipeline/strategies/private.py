@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +43,7 @@ from tunewright.pipeline.summary.privacy_lineage import (
 )
 from tunewright.recipe.schema import Privacy, Recipe
 from tunewright.runs.folder import read_json
+from tunewright.runs.summary.training import PrivacyAccount
 from tunewright.tasks.base.public_statistics import outside
 from tunewright.training import freezing
 from tunewright.training.freezing import never_moves
@@ -69,23 +69,23 @@ class PrivateTraining:
     steps: int
     folder: Path
 
-    def facts(self) -> dict[str, Any]:
-        """What was spent in the end, by two ways of counting."""
+    def facts(self) -> PrivacyAccount:
+        """What was spent in the end, by two accountants."""
         spent = read_json(self.folder / BOOK, "the book of a private stage")["steps"]
         epsilon = self.account.epsilon(spent)
         taken = Steps(noise_multiplier=self.account.noise_multiplier, rate=self.account.rate, steps=spent)
-        return {
-            "epsilon": epsilon,
-            "epsilon_prv": convolved_or_none([taken], self.account.delta),
-            "asked": self.privacy.epsilon,
-            "delta": self.account.delta,
-            "unit": self.privacy.unit,
-            "units": self.batches.units,
-            "rate": self.batches.rate,
-            "steps": spent,
-            "noise_multiplier": self.account.noise_multiplier,
-            "clip_norm": self.privacy.clip_norm,
-        }
+        return PrivacyAccount(
+            epsilon=epsilon,
+            epsilon_prv=convolved_or_none([taken], self.account.delta),
+            target_epsilon=self.privacy.epsilon,
+            delta=self.account.delta,
+            unit=self.privacy.unit,
+            units=self.batches.units,
+            rate=self.batches.rate,
+            steps=spent,
+            noise_multiplier=self.account.noise_multiplier,
+            clip_norm=self.privacy.clip_norm,
+        )
 
 
 class Private(SingleProcess):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from tunewright.recipe.stages import StageRecipe
 from tunewright.report.promises import statistics as named_statistics
 from tunewright.report.translations import Words
 from tunewright.runs.folder import read_json
+from tunewright.runs.summary.training import Guarantee, PrivacyAccount, PrivacySummary, Statistic, Unit
 from tunewright.tasks.base.task import Preprocessor
 from tunewright.tasks.registry import read_preprocessor
 from tunewright.training.privacy.accounting import Steps
-from tunewright.training.privacy.lineage import Guarantee, Learned, Lineage, Spent, Statistic, Unit
+from tunewright.training.privacy.lineage import Learned, Lineage, Spent
 
 LINEAGE = "lineage"
 # What no ε of a stage says anything of.
@@ -96,18 +97,18 @@ def learned(job: StageJob, prepared: Prepared, spent: Spent | None, found: list[
 
 
 def lineage_after(
-    job: StageJob, prepared: Prepared, preprocessor: Preprocessor, account: dict[str, Any] | None
+    job: StageJob, prepared: Prepared, preprocessor: Preprocessor, account: PrivacyAccount | None
 ) -> Lineage:
     """The lineage of the model that a stage ends with.
 
     Args:
-        account: what `PrivateTraining.facts` says; None: it learned without privacy.
+        account: what the stage spent; None: it was trained without privacy.
     """
     start = starting_lineage(job)
     if account is None:
         return start.after(learned(job, prepared, None, []))
-    steps = Steps(noise_multiplier=account["noise_multiplier"], rate=account["rate"], steps=account["steps"])
-    spent = Spent(steps=steps, delta=account["delta"], unit=account["unit"])
+    steps = Steps(noise_multiplier=account.noise_multiplier, rate=account.rate, steps=account.steps)
+    spent = Spent(steps=steps, delta=account.delta, unit=account.unit)
     return start.after(learned(job, prepared, spent, statistics(job, prepared, preprocessor)))
 
 
@@ -134,17 +135,14 @@ def statistics(job: StageJob, prepared: Prepared, preprocessor: Preprocessor) ->
     return [replace(entry, unit=unit) for entry in found if entry.column not in public]
 
 
-def promise(lineage: Lineage) -> dict[str, Any] | None:
-    """The summary's "privacy": what is promised to whom, and what is not; None where no stage was trained with privacy."""
+def promise(lineage: Lineage) -> PrivacySummary | None:
+    """Return what is promised to whom, and what is not; None where no stage was trained with privacy."""
     if not lineage.is_private:
         return None
     kept = dict.fromkeys(entry for stage in lineage.stages for entry in stage.statistics)
-    return {
-        "guarantees": [asdict(guarantee) for guarantee in lineage.guarantees()],
-        "public": lineage.public,
-        "statistics": [asdict(entry) for entry in kept],
-        "not_covered": list(NOT_COVERED),
-    }
+    return PrivacySummary(
+        guarantees=lineage.guarantees(), public=lineage.public, statistics=list(kept), not_covered=list(NOT_COVERED)
+    )
 
 
 # What is said before anything is trained
@@ -231,7 +229,7 @@ def warn_of_statistics(found: Sequence[Statistic], screen: Console) -> None:
     """Name what will be in the model without noise, with the remedy."""
     if not found:
         return
-    shown = "; ".join(named_statistics(Words("en"), {"statistics": [asdict(entry) for entry in found[:5]]}))
+    shown = "; ".join(named_statistics(Words("en"), found[:5]))
     more = f"; and {len(found) - 5} more, all on the model's card" if len(found) > 5 else ""
     screen.warning(
         f"privacy: computed from the training rows without noise, and kept in the model: {shown}{more}. "

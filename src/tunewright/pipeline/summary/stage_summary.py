@@ -1,10 +1,9 @@
-"""The parts of a stage's summary.json: plain facts about data, network and training."""
+"""Describe a stage for its summary.json: data, network and training."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,111 +16,127 @@ from tunewright.models.layer_table import layer_table
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.stage import StageJob
 from tunewright.runs.folder import read_json
+from tunewright.runs.records import from_json
+from tunewright.runs.summary.data import DataSummary, SkippedSummary
+from tunewright.runs.summary.model import (
+    LayerSummary,
+    ModelSummary,
+    OpeningSummary,
+    ParameterCounts,
+    PretrainedModel,
+)
+from tunewright.runs.summary.training import BestEpoch, TrainingConditions, TrainingSummary
 from tunewright.training.freezing import TrainablePlan, is_trained
 from tunewright.training.state import State
 
 
-def describe_data(prepared: Prepared) -> dict[str, Any]:
-    """Where the data came from, what was used and what was left out."""
+def describe_data(prepared: Prepared) -> DataSummary:
+    """Describe where the data came from, what was used and what was skipped."""
     manifest = prepared.manifest
-    return {
-        "source": manifest.source,
-        "rows": {split: prepared.rows(split) for split in ("train", "valid", "test")},
-        "read": manifest.read,
-        "used": manifest.used,
-        "left_out": [asdict(entry) for entry in manifest.skipped],
-        "input": manifest.input,
-        "target": manifest.target,
-        "target_reason": manifest.target_reason,
-        "classes": manifest.classes,
-        "split_rule": manifest.split_rule,
-        "fingerprint": manifest.fingerprint,
-        "licence": manifest.licence,
-        "citation": manifest.citation,
-    }
+    return DataSummary(
+        source=manifest.source,
+        rows={split: prepared.rows(split) for split in ("train", "valid", "test")},
+        read=manifest.read,
+        used=manifest.used,
+        skipped=[SkippedSummary(**asdict(entry)) for entry in manifest.skipped],
+        input=manifest.input,
+        target=manifest.target,
+        target_reason=manifest.target_reason,
+        classes=manifest.classes,
+        split_rule=manifest.split_rule,
+        fingerprint=manifest.fingerprint,
+        licence=manifest.licence,
+        citation=manifest.citation,
+    )
 
 
 def describe_network(
-    ingredients: StageParts, movements: list[TrainablePlan], epochs: int, lr: float | None
-) -> dict[str, Any]:
-    """The layers, which of them were trained and how fast, parameters, FLOPs, and the picture.
+    ingredients: StageParts,
+    movements: list[TrainablePlan],
+    epochs: int,
+    lr: float | None,
+    made_from: PretrainedModel | None = None,
+) -> ModelSummary:
+    """Describe the layers, which of them were trained and how fast, parameters, FLOPs, and how the saved folder is opened.
 
     Args:
         lr: None where nothing was learned by gradients.
+        made_from: the pretrained model that the weights come from in the end.
     """
     network = ingredients.network
-    moves = {f"{movement.block.part}.{movement.block.name}": movement for movement in movements}
-    trained = {name: is_trained(movement, epochs - 1) for name, movement in moves.items()}
+    plans = {f"{movement.block.part}.{movement.block.name}": movement for movement in movements}
+    trained = {name: is_trained(movement, epochs - 1) for name, movement in plans.items()}
     rows = layer_table(network, _example(ingredients))
-    frozen = {name for name, moving in trained.items() if not moving}
-    moving = {
-        name: sum(value.numel() for value in moves[name].parameters) if moves_now else 0
-        for name, moves_now in trained.items()
+    frozen = {name for name, is_now in trained.items() if not is_now}
+    trainable = {
+        name: sum(value.numel() for value in plans[name].parameters) if is_now else 0
+        for name, is_now in trained.items()
     }
     layers = [
-        {
-            "block": row.block,
-            "kind": row.kind,
-            "output_shape": list(row.output_shape),
-            "parameters": row.parameters,
-            "flops": row.flops,
-            "trained": trained[row.block],
-            "moving": moving[row.block],
-            "from_epoch": (moves[row.block].from_epoch or 0) + 1 if trained[row.block] else None,
-            "lr": lr * moves[row.block].lr_multiplier if trained[row.block] and lr is not None else None,
-        }
+        LayerSummary(
+            block=row.block,
+            kind=row.kind,
+            output_shape=list(row.output_shape),
+            parameters=row.parameters,
+            flops=row.flops,
+            trained=trained[row.block],
+            trainable=trainable[row.block],
+            from_epoch=(plans[row.block].from_epoch or 0) + 1 if trained[row.block] else None,
+            lr=lr * plans[row.block].lr_multiplier if trained[row.block] and lr is not None else None,
+        )
         for row in rows
     ]
     total = sum(row.parameters for row in rows)
-    still = total - sum(moving.values())
+    count = sum(trainable.values())
     if isinstance(network, Transformer):
         title = f"{network.spec.config['model_type']}, {len(rows)} blocks"
         if (bits := network.spec.quantize) is not None:
             title += f", matrices in {bits}"
     else:
         title = ", ".join(row.kind for row in rows) if len(rows) <= 12 else f"{len(rows)} blocks"
-    return {
-        "title": title,
-        "layers": layers,
-        "parameters": {"total": total, "trainable": total - still, "frozen": still},
-        "flops_per_example": sum(row.flops for row in rows),
-        "flops_of": f"a text of {ingredients.preprocessor.inputs.input_shape[0]} tokens"
-        if _reads_text(network)
-        else None,
-        "svg": network_svg(rows, title=title, frozen=frozen),
-    }
+    return ModelSummary(
+        title=title,
+        layers=layers,
+        parameters=ParameterCounts(total=total, trainable=count, frozen=total - count),
+        flops_per_example=sum(row.flops for row in rows),
+        flops_of=f"a text of {ingredients.preprocessor.inputs.input_shape[0]} tokens" if _reads_text(network) else None,
+        svg=network_svg(rows, title=title, frozen=frozen),
+        opening=_describe_opening(network, made_from),
+    )
 
 
-def describe_source(job: StageJob) -> dict[str, Any] | None:
-    """The pretrained model that a stage's weights come from in the end: {"name", "hub", "licence"}; None: there is none."""
+def describe_source(job: StageJob) -> PretrainedModel | None:
+    """Return the pretrained model that a stage's weights come from in the end; None: there is none."""
     if job.source is not None:
         beside = job.source / BESIDE
-        saved = read_json(beside if beside.exists() else job.source / "config.json", "a saved model")
-        return saved.get("made_from")
+        path = beside if beside.exists() else job.source / "config.json"
+        made_from = read_json(path, "a saved model").get("made_from")
+        return None if made_from is None else from_json(PretrainedModel, made_from, file=path)
     if (backbone := job.pretrained) is None:
         return None
     name = Path(backbone.name).name if Path(backbone.name).is_absolute() else backbone.name
-    return {"name": name, "hub": backbone.hub, "licence": backbone.licence}
+    return PretrainedModel(name=name, hub=backbone.hub, licence=backbone.licence)
 
 
-def describe_opening(network: Network, made_from: dict[str, Any] | None) -> dict[str, Any]:
-    """By which library the saved folder is opened, and how: what the model card says of it."""
-    facts: dict[str, Any] = {"library": "tunewright", "made_from": made_from}
+def _describe_opening(network: Network, made_from: PretrainedModel | None) -> OpeningSummary:
+    """Describe by which library the saved folder is opened, and how."""
     if not isinstance(network, Transformer):
-        return facts
-    facts["tokenizer"] = not network.purpose.reads_images
-    facts["named_classes"] = not network.purpose.names_tokens
-    facts["own_head"] = network.spec.head is not None
-    if facts["own_head"]:
-        return facts
-    facts["class"] = network.purpose.auto_class
-    facts["library"] = "peft" if network.adapted else "transformers"
-    if network.adapted:
-        base = network.model.peft_config["default"].base_model_name_or_path  # pyright: ignore
-        on_hub = made_from is not None and network.spec.base == made_from["name"]
-        facts["base"] = made_from["hub"] if made_from is not None and on_hub and made_from["hub"] else base
-        facts["quantize"] = network.spec.quantize
-    return facts
+        return OpeningSummary(made_from=made_from)
+    if network.spec.head is not None:
+        return OpeningSummary(made_from=made_from, own_head=True)
+    opening = OpeningSummary(
+        library="transformers",
+        made_from=made_from,
+        model_class=network.purpose.auto_class,
+        tokenizer=_reads_text(network),
+        named_classes=not network.purpose.names_tokens,
+    )
+    if not network.adapted:
+        return opening
+    base = network.model.peft_config["default"].base_model_name_or_path  # pyright: ignore
+    if made_from is not None and made_from.hub is not None and network.spec.base == made_from.name:
+        base = made_from.hub
+    return replace(opening, library="peft", base=base, quantize=network.spec.quantize)
 
 
 def _reads_text(network: Network) -> bool:
@@ -136,22 +151,36 @@ def _example(ingredients: StageParts) -> Inputs:
     return network.example()
 
 
-def describe_training(ingredients: StageParts, state: State, lr: float | None, selected_by: str) -> dict[str, Any]:
-    """What was done, and how long it took."""
+def describe_training(
+    ingredients: StageParts, state: State, lr: float | None, selected_by: str, conditions: TrainingConditions
+) -> TrainingSummary:
+    """Describe what was done, and how long it took."""
     recipe, best = ingredients.recipe, state.best
-    return {
-        "epochs": recipe.train.epochs,
-        "epochs_run": state.epoch,
-        "steps": state.step,
-        "seconds": state.seconds,
-        "examples_per_second": state.examples / state.seconds,
-        "batch_size": recipe.train.batch_size * recipe.train.accumulate if recipe.train.batch_seconds is None else None,
-        "batch_seconds": recipe.train.batch_seconds,
-        "optimizer": recipe.train.optimizer,
-        "lr": lr,
-        "objective": ingredients.objective.name,
-        "best": {"epoch": best.epoch, "step": best.step, "metric": selected_by, "value": best.value} if best else None,
-        "stopped": state.finished,
-        "device": str(next(ingredients.network.parameters()).device),
-        "threads": torch.get_num_threads(),
-    }
+    device, few_shot = str(next(ingredients.network.parameters()).device), conditions.few_shot
+    if few_shot is not None and state.step == 0:
+        return TrainingSummary(
+            **vars(conditions),
+            objective="logistic regression",
+            seconds=state.seconds,
+            device=device,
+            threads=torch.get_num_threads(),
+        )
+    return TrainingSummary(
+        **vars(conditions),
+        epochs=recipe.train.epochs,
+        epochs_run=state.epoch,
+        steps=state.step,
+        seconds=state.seconds,
+        examples_per_second=state.examples / state.seconds,
+        batch_size=recipe.train.batch_size * recipe.train.accumulate if recipe.train.batch_seconds is None else None,
+        batch_seconds=recipe.train.batch_seconds,
+        optimizer=recipe.train.optimizer,
+        lr=lr,
+        objective=ingredients.objective.name if few_shot is None else few_shot.method,
+        best=None
+        if best is None
+        else BestEpoch(epoch=best.epoch, step=best.step, metric=selected_by, value=best.value),
+        stopped=state.finished,
+        device=device,
+        threads=torch.get_num_threads(),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from tunewright.pipeline.stage import StageJob
 from tunewright.pipeline.train.finish_stage import finish_stage
 from tunewright.pipeline.train.train_stage import train_stage
 from tunewright.runs.metrics_log import MetricsLog
+from tunewright.runs.summary.data import DataDescription
+from tunewright.runs.summary.training import FewShotSummary, StrengthSummary, TrainingConditions
 from tunewright.training import freezing
 from tunewright.training.freeze_certificate import fingerprint
 from tunewright.training.linear_probe import Fit, fit_logistic, last_layer, take_features, write_layer
@@ -53,12 +55,8 @@ def learn_from_features(job: StageJob, parts: StageParts, console: Console) -> N
     found = _solve_head(job, parts, examples, console)
     seconds = time.perf_counter() - started
     state = State(epoch=1, seconds=seconds, examples=len(examples), finished="solved")
-    # What belongs to a training by gradients has no value here.
-    absent = dict.fromkeys(
-        ("epochs", "epochs_run", "steps", "examples_per_second", "optimizer", "batch_size", "stopped")
-    )
-    facts = {"objective": "logistic regression", "few_shot": found, "preparation_seconds": 0.0, **absent}
-    finish_stage(job, parts, state, plans, before, None, facts, texts, console)
+    conditions = TrainingConditions(few_shot=found, preparation_seconds=0.0)
+    finish_stage(job, parts, state, plans, before, None, conditions, texts, console)
 
 
 def learn_from_pairs(job: StageJob, parts: StageParts, console: Console) -> None:
@@ -94,20 +92,20 @@ def learn_from_pairs(job: StageJob, parts: StageParts, console: Console) -> None
         plans: Sequence[freezing.TrainablePlan],
         before: dict[str, str],
         lr: float | None,
-        facts: dict[str, Any],
-        _texts: dict[str, Any] | None,
+        conditions: TrainingConditions,
+        _texts: DataDescription | None,
         console: Console,
         after: dict[str, str] | None,
     ) -> None:
         found = _solve_head(job, parts, examples.to(choose_device(job.recipe)), console)
-        facts = {**facts, "objective": "contrastive", "few_shot": found}
-        finish_stage(job, parts, state, list(plans), before, lr, facts, described, console)
+        conditions = replace(conditions, few_shot=found)
+        finish_stage(job, parts, state, list(plans), before, lr, conditions, described, console)
 
     train_stage(job, paired, console, finish=solve_and_finish)
 
 
-def _solve_head(job: StageJob, parts: StageParts, examples: Examples, console: Console) -> dict[str, Any]:
-    """Write the regression into the network; returns what the summary says of it."""
+def _solve_head(job: StageJob, parts: StageParts, examples: Examples, console: Console) -> FewShotSummary:
+    """Write the regression into the network; return what the summary says of it."""
     network = parts.network
     if isinstance(network, Transformer):
         network.reduced = False  # a regression from few rows is worth all digits
@@ -139,17 +137,19 @@ def _solve_head(job: StageJob, parts: StageParts, examples: Examples, console: C
     for note in notes:
         console.warning(note)
     count = examples_a_class(parts.prepared)
-    return {
-        "method": parts.tune.method,
-        "asked_for": "method" in job.recipe.tune.model_fields_set,
-        "examples_a_class": count,
-        "few": FEW,
-        "features": features.shape[1],
-        "C": fit.C,
-        "folds": fit.folds,
-        "scores": [asdict(score) for score in fit.scores],
-        "notes": notes,
-    }
+    return FewShotSummary(
+        method="contrastive" if parts.tune.method == "contrastive" else "features",
+        requested="method" in job.recipe.tune.model_fields_set,
+        examples_per_class=count,
+        threshold=FEW,
+        features=features.shape[1],
+        strength=fit.C,
+        folds=fit.folds,
+        scores=[
+            StrengthSummary(strength=score.C, log_loss=score.log_loss, accuracy=score.accuracy) for score in fit.scores
+        ],
+        notes=notes,
+    )
 
 
 def _notes(labels: np.ndarray, classes: list[str], fit: Fit, method: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from tunewright.console import Console
 from tunewright.errors import Stopped
@@ -17,6 +16,7 @@ from tunewright.pipeline.strategies.choose_strategy import choose_strategy
 from tunewright.pipeline.train.finish_stage import finish_stage
 from tunewright.pipeline.train.progress import EpochCallback, open_progress
 from tunewright.pipeline.train.resume import begin_or_resume
+from tunewright.runs.summary.training import TrainingConditions
 from tunewright.training.loop import LoopConfig, train
 from tunewright.training.schedule import learning_rate_factor
 
@@ -71,13 +71,15 @@ def train_stage(
     trained = strategy.close(state)
     if not strategy.is_writer:
         return
-    means: dict[str, Any] = {
-        "preparation_seconds": preparation,
-        "peak_memory": peak_memory(),
-        "precision": session.precision,
-        "gradient_checkpointing": session.recomputes,
-        "frozen_part_kept": session.frozen is not None,
-        **({} if trained.privacy is None else {"privacy": trained.privacy}),
-    }
+    conditions = TrainingConditions(
+        preparation_seconds=preparation,
+        peak_memory=peak_memory(),
+        precision=session.precision,
+        gradient_checkpointing=session.recomputes,
+        feature_cache=session.frozen is not None,
+        privacy=trained.privacy,
+    )
     plans, before, after = trained.plans, trained.before, trained.after
-    finish(job, strategy.parts, state, plans, before, strategy.parts.lr, means, session.texts, console, after=after)
+    finish(
+        job, strategy.parts, state, plans, before, strategy.parts.lr, conditions, session.texts, console, after=after
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tunewright.runs.records import Amount, Count, Share
+from tunewright.runs.records import Amount, Count, Share, to_json
 from tunewright.runs.summary.explanation import ExplanationSummary
 
 Verdict = Literal["better", "worse", "no real difference"]
@@ -18,6 +18,9 @@ class Estimate:
     value: float | None
     low: float | None
     high: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        return to_json(self)
 
 
 # Estimates by metric; the first is the headline.
@@ -196,6 +199,13 @@ class SpeechSummary:
 class TaskFindings:
     """What a task measures of the test rows besides its metrics."""
 
+    mistakes: list[Mistake] | None = None
+    """The rows with the largest loss, the worst first."""
+    confusion: ConfusionSummary | None = None
+    calibration: CalibrationSummary | None = None
+    labels: list[LabelSummary] | None = None
+    """Of rows with any number of labels, by label."""
+    thresholds: ThresholdSummary | None = None
     ranking: RankingSummary | None = None
     speech: SpeechSummary | None = None
 
@@ -210,12 +220,6 @@ class EvaluationSummary(TaskFindings):
     warning: str | None = None
     baselines: list[BaselineSummary] = field(default_factory=list)
     slices: list[Slice] = field(default_factory=list)
-    confusion: ConfusionSummary | None = None
-    calibration: CalibrationSummary | None = None
-    labels: list[LabelSummary] | None = None
-    """Of rows with any number of labels, by label."""
-    thresholds: ThresholdSummary | None = None
-    mistakes: list[Mistake] | None = None
     other_data: list[OtherDataSummary] | None = None
     explanations: list[ExplanationSummary] | None = None
 
@@ -257,7 +261,7 @@ class TargetSummary:
     reached: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class HintSummary:
     """What would help most, and the figures that it is drawn from."""
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from tunewright.checksums import Damage, file_damage
 from tunewright.files import write_record
 from tunewright.runs.folder import read_json
-from tunewright.runs.records import Count, from_json, to_json
+from tunewright.runs.records import from_json, to_json
+from tunewright.runs.run_files import FileFacts
 from tunewright.runs.summary.data import DataDescription, DataSummary
 from tunewright.runs.summary.evaluation import (
     Comparison,
@@ -32,14 +34,6 @@ from tunewright.runs.summary.training import (
 )
 
 SUMMARY_FILE = "summary.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileFacts:
-    """A file beside the summary, as it was written."""
-
-    bytes: Count
-    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,3 +112,13 @@ def open_summary(path: Path) -> StageSummary:
 def write_summary(stage: Path, summary: StageSummary) -> None:
     """Write the summary into a stage's folder."""
     write_record(stage / SUMMARY_FILE, summary.to_json())
+
+
+def damage_beside(stage: Path, name: str) -> Damage | None:
+    """Return how a file of an evaluated stage differs from what the summary says of it; None: it does not, or is not listed.
+
+    Raises:
+        ArtifactError: the summary is damaged.
+    """
+    files = read_summary(stage).files if (stage / SUMMARY_FILE).exists() else None
+    return file_damage(stage / name, vars(files[name])) if files is not None and name in files else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,10 +16,13 @@ from tunewright.errors import DataError
 from tunewright.evaluation.baselines import Baseline, baselines, sample_rows
 from tunewright.evaluation.calibration import calibrate
 from tunewright.evaluation.metrics import Outcome
+from tunewright.evaluation.metrics.classification import CLASSES, LABELS
+from tunewright.evaluation.metrics.regression import NUMBERS
 from tunewright.evaluation.multilabel import by_label, tuned_thresholds
 from tunewright.evaluation.outputs import run_network
 from tunewright.evaluation.slices import confusion, worst
 from tunewright.models.core.network import Network
+from tunewright.runs.summary.evaluation import Mistake, TaskFindings
 from tunewright.tasks.base.encoders import Encoders
 from tunewright.tasks.base.targets import ColumnTarget
 
@@ -64,9 +68,9 @@ class Evaluation(ABC):
 
     def facts(
         self, network: Network, preprocessor: Encoders, prepared: Prepared, table: pa.Table, outcome: Outcome
-    ) -> dict[str, Any]:
-        """Return more to know of the measured rows, as JSON by names of its own."""
-        return {}
+    ) -> TaskFindings:
+        """Return what else is measured on the rows of a table."""
+        return TaskFindings()
 
     def units(self, preprocessor: Encoders, table: pa.Table) -> np.ndarray:
         """Return the numbers [N] of what is measured: rows, or users."""
@@ -120,17 +124,15 @@ class TargetEvaluation(Evaluation):
 
     def facts(
         self, network: Network, preprocessor: Encoders, prepared: Prepared, table: pa.Table, outcome: Outcome
-    ) -> dict[str, Any]:
+    ) -> TaskFindings:
         target = _target(preprocessor)
-        mistakes = [
-            {
-                "row": table[ROW][index].as_py(),
-                **target.mistake(outcome, index),
-                **preprocessor.inputs.show(table, index),
-            }
-            for index in worst(outcome, MISTAKES)
-        ]
-        return {"mistakes": mistakes}
+        mistakes: list[Mistake] = []
+        for index in worst(outcome, MISTAKES):
+            row, shown = table[ROW][index].as_py(), preprocessor.inputs.show(table, index)
+            mistakes.append(
+                Mistake(row=row, **target.mistake(outcome, index), image=shown.get("image"), input=shown.get("input"))
+            )
+        return TaskFindings(mistakes=mistakes)
 
     def validated(self, network: Network, preprocessor: Encoders, prepared: Prepared) -> Measured | None:
         """Return what the metrics read of the validation split; None: it is empty."""
@@ -140,42 +142,42 @@ class TargetEvaluation(Evaluation):
 class CategoryEvaluation(TargetEvaluation):
     """One class for each row."""
 
-    kind = "classification"
+    kind = CLASSES
 
     def facts(
         self, network: Network, preprocessor: Encoders, prepared: Prepared, table: pa.Table, outcome: Outcome
-    ) -> dict[str, Any]:
+    ) -> TaskFindings:
         """Return also the confusion, and the calibration by a temperature that is fitted on the validation split."""
         validated = self.validated(network, preprocessor, prepared)
-        return {
-            **super().facts(network, preprocessor, prepared, table, outcome),
-            "confusion": confusion(outcome, _target(preprocessor).classes or []),
-            "calibration": None if validated is None else calibrate(*validated, outcome.outputs, outcome.target),
-        }
+        return replace(
+            super().facts(network, preprocessor, prepared, table, outcome),
+            confusion=confusion(outcome, _target(preprocessor).classes or []),
+            calibration=None if validated is None else calibrate(*validated, outcome.outputs, outcome.target),
+        )
 
 
 class LabelsEvaluation(TargetEvaluation):
     """Any number of classes for each row."""
 
-    kind = "multilabel"
+    kind = LABELS
 
     def facts(
         self, network: Network, preprocessor: Encoders, prepared: Prepared, table: pa.Table, outcome: Outcome
-    ) -> dict[str, Any]:
+    ) -> TaskFindings:
         """Return also the metrics of each label, and the effect of thresholds that are chosen on the validation split."""
         classes = _target(preprocessor).classes or []
         validated = self.validated(network, preprocessor, prepared)
-        return {
-            **super().facts(network, preprocessor, prepared, table, outcome),
-            "labels": by_label(outcome, classes),
-            "thresholds": None if validated is None else tuned_thresholds(*validated, outcome, classes),
-        }
+        return replace(
+            super().facts(network, preprocessor, prepared, table, outcome),
+            labels=by_label(outcome, classes),
+            thresholds=None if validated is None else tuned_thresholds(*validated, outcome, classes),
+        )
 
 
 class NumberEvaluation(TargetEvaluation):
     """A number for each row."""
 
-    kind = "regression"
+    kind = NUMBERS
 
 
 def _target(preprocessor: Encoders) -> ColumnTarget:

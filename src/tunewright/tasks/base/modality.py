@@ -17,6 +17,7 @@ from tunewright.data.prepared import Prepared
 from tunewright.models.backbone import Backbone
 from tunewright.models.core.network import Network
 from tunewright.recipe.schema import Recipe
+from tunewright.runs.summary.data import DataDescription
 from tunewright.tasks.base.encoders import Encoders, InputEncoder
 from tunewright.tasks.base.explain import Question
 from tunewright.tasks.base.export_case import Trial, tensor_case
@@ -25,7 +26,7 @@ from tunewright.tasks.base.targets import TargetEncoder
 from tunewright.training.objectives.base import Objective
 
 # (encoder, prepared data, training examples, console) → facts for the summary, printed as well.
-Describe = Callable[[Any, Prepared, Examples, Console], dict[str, Any]]
+Describe = Callable[[Any, Prepared, Examples, Console], DataDescription]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from tunewright.models.backbone import Backbone
 from tunewright.models.core.network import Network
 from tunewright.models.hub.purposes import Purpose
 from tunewright.recipe.schema import Recipe
+from tunewright.runs.summary.facts import TaskFacts, Title
 from tunewright.tasks.base.encoders import Encoders, InputEncoder
 from tunewright.tasks.base.evaluation import Evaluation
 from tunewright.tasks.base.explain import Question
@@ -37,6 +38,8 @@ class About:
     zh: str
     hub_task: str
     """`pipeline_tag` of a model card."""
+    intended_use: str | None = None
+    """A sentence of the model card; None: the card says what is predicted from what."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,12 @@ class Task:
     def __post_init__(self) -> None:
         for metric in self.own_metrics:
             METRICS.add(metric.name, metric)
+
+    @property
+    def facts(self) -> TaskFacts:
+        """What a report needs to know of it."""
+        title = Title(en=self.about.en, zh=self.about.zh)
+        return TaskFacts(title=title, hub_task=self.about.hub_task, intended_use=self.about.intended_use)
 
     @property
     def kind(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 from rich.text import Text
@@ -13,6 +12,7 @@ from tunewright.data.batches.batch import Examples
 from tunewright.data.batches.mixing import MixedExamples
 from tunewright.data.batches.packing import PackedExamples
 from tunewright.data.prepared import Prepared
+from tunewright.runs.summary.data import MixedSource, TextSummary
 from tunewright.tasks.language_model.chat_encoder import ChatEncoder, ChatExamples, SupervisedChatEncoder
 from tunewright.tasks.language_model.chat_template import Rendered
 from tunewright.tasks.language_model.encoder import CausalEncoder
@@ -24,7 +24,7 @@ OPENED, CLOSED = "⟦", "⟧"
 LONGEST = 1500
 
 
-def describe_documents(encoder: CausalEncoder, prepared: Prepared, train: Examples, screen: Console) -> dict[str, Any]:
+def describe_documents(encoder: CausalEncoder, prepared: Prepared, train: Examples, screen: Console) -> TextSummary:
     """Print and return how many tokens there are, how well the tokenizer suits them, and what an epoch reads of each source."""
     whole = train.examples if isinstance(train, MixedExamples) else train
     assert isinstance(whole, PackedExamples)
@@ -34,18 +34,16 @@ def describe_documents(encoder: CausalEncoder, prepared: Prepared, train: Exampl
         f"{len(whole.documents):,} training texts, {tokens:,} tokens, in {len(whole):,} rows of {encoder.max_length}; "
         "no token looks into another text"
     )
-    found: dict[str, Any] = {
-        "tokenizer": facts,
-        "tokens": tokens,
-        "examples": len(train),
-        "max_length": encoder.max_length,
-    }
-    return {**found, "mix": _mix(train, screen)} if isinstance(train, MixedExamples) else found
+    return TextSummary(
+        tokenizer=facts,
+        tokens=tokens,
+        examples=len(train),
+        max_length=encoder.max_length,
+        mix=_mix(train, screen) if isinstance(train, MixedExamples) else None,
+    )
 
 
-def describe_chat(
-    encoder: SupervisedChatEncoder, prepared: Prepared, train: Examples, screen: Console
-) -> dict[str, Any]:
+def describe_chat(encoder: SupervisedChatEncoder, prepared: Prepared, train: Examples, screen: Console) -> TextSummary:
     """Print and return how many tokens there are and are trained, and show the first conversation."""
     assert isinstance(train, ChatExamples)
     tokens, trained, count = train.tokens, train.trained_tokens, len(train.conversations)
@@ -55,11 +53,12 @@ def describe_chat(
     )
     _warn_of_cuts(train, encoder, screen)
     show_conversation(encoder, train.conversations[0], "the first conversation", screen)
-    facts = {"tokens": tokens, "trained": trained, "examples": len(train)}
-    return {**facts, "max_length": encoder.max_length, "cut": train.cut}
+    return TextSummary(
+        tokens=tokens, trained=trained, examples=len(train), max_length=encoder.max_length, cut=train.cut
+    )
 
 
-def describe_pairs(encoder: PreferenceEncoder, prepared: Prepared, train: Examples, screen: Console) -> dict[str, Any]:
+def describe_pairs(encoder: PreferenceEncoder, prepared: Prepared, train: Examples, screen: Console) -> TextSummary:
     """Print and return how many tokens there are and are compared, and show the first pair."""
     assert isinstance(train, PreferenceExamples)
     tokens, compared = train.texts.tokens, train.texts.trained_tokens
@@ -68,8 +67,9 @@ def describe_pairs(encoder: PreferenceEncoder, prepared: Prepared, train: Exampl
     )
     _warn_of_cuts(train.texts, encoder, screen)
     _show_pair(encoder, train, screen)
-    facts = {"tokens": tokens, "trained": compared, "examples": len(train)}
-    return {**facts, "max_length": encoder.max_length, "cut": train.texts.cut}
+    return TextSummary(
+        tokens=tokens, trained=compared, examples=len(train), max_length=encoder.max_length, cut=train.texts.cut
+    )
 
 
 def preview_chat(encoder: SupervisedChatEncoder, prepared: Prepared, screen: Console) -> None:
@@ -111,12 +111,12 @@ def _fits(encoder: ChatEncoder, prepared: Prepared, screen: Console) -> None:
     screen.info(f"· {count:,} training rows ({encoder.shape}) fit the template and the context")
 
 
-def _mix(train: MixedExamples, screen: Console) -> list[dict[str, Any]]:
+def _mix(train: MixedExamples, screen: Console) -> list[MixedSource]:
     """Print and return what an epoch reads of each source."""
     sizes = np.diff(train.starts).tolist()
-    found: list[dict[str, Any]] = []
+    found: list[MixedSource] = []
     for (name, weight), size, count in zip(train.weights.items(), sizes, train.counts.tolist(), strict=True):
-        found.append({"source": name, "weight": weight, "rows": size, "read": count, "share": count / len(train)})
+        found.append(MixedSource(source=name, weight=weight, rows=size, read=count, share=count / len(train)))
         screen.info(f"{name}: {size:,} rows, of which an epoch reads {count:,}, {count / len(train):.0%} of all")
     return found
 

@@ -16,10 +16,12 @@ from scipy import sparse
 
 from tunewright.data.prepared import Prepared
 from tunewright.evaluation.baselines import Baseline
-from tunewright.evaluation.metrics import LISTED, Outcome
+from tunewright.evaluation.metrics import Outcome
+from tunewright.evaluation.metrics.ranking import LISTED
 from tunewright.models.core.network import Network, evaluating
 from tunewright.models.recommendation.base import Recommender
 from tunewright.random import uniform
+from tunewright.runs.summary.evaluation import RankingSummary, TaskFindings
 from tunewright.tasks.base.encoders import Encoders
 from tunewright.tasks.base.evaluation import Evaluation, Measured
 from tunewright.tasks.recommendation.interaction_encoder import InteractionEncoder
@@ -62,18 +64,17 @@ def chosen_before(encoder: InteractionEncoder, pairs: np.ndarray) -> np.ndarray:
     return encoder.known[~np.isin(encoder.keys(encoder.known), encoder.keys(pairs))]
 
 
-def ranking_facts(network: Network, encoder: InteractionEncoder, table: pa.Table) -> dict[str, Any]:
-    """{"ranking": …}: the protocol in figures: the items that are ranked, the users and their items that are asked for, and rows of
-    unknown users or items, which are left out."""
+def ranking_facts(network: Network, encoder: InteractionEncoder, table: pa.Table) -> TaskFindings:
+    """Return the protocol in figures."""
     pairs, _ = encoder.pairs(table)
-    return {
-        "ranking": {
-            "items": len(encoder.items),
-            "users": len(ranked_users(encoder, table)),
-            "asked": len(pairs),
-            "unknown": table.num_rows - len(pairs),
-        }
-    }
+    return TaskFindings(
+        ranking=RankingSummary(
+            items=len(encoder.items),
+            users=len(ranked_users(encoder, table)),
+            asked=len(pairs),
+            unknown=table.num_rows - len(pairs),
+        )
+    )
 
 
 def network_scores(network: Recommender, encoder: InteractionEncoder, chosen: np.ndarray) -> Scores:
@@ -231,7 +232,7 @@ class RankingEvaluation(Evaluation):
 
     def facts(
         self, network: Network, preprocessor: Encoders, prepared: Prepared, table: pa.Table, outcome: Outcome
-    ) -> dict[str, Any]:
+    ) -> TaskFindings:
         return ranking_facts(network, preprocessor.inputs_as(InteractionEncoder), table)
 
     def units(self, preprocessor: Encoders, table: pa.Table) -> np.ndarray:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tunewright.console import Console
 from tunewright.data.batches.batch import Examples
 from tunewright.data.prepared import Prepared
+from tunewright.runs.summary.data import RecordingSummary
 from tunewright.tasks.speech.encoder import SpeechEncoder, SpeechExamples
 
 
-def describe_recordings(encoder: SpeechEncoder, prepared: Prepared, train: Examples, screen: Console) -> dict[str, Any]:
+def describe_recordings(
+    encoder: SpeechEncoder, prepared: Prepared, train: Examples, screen: Console
+) -> RecordingSummary:
     """Print and return how many recordings, hours and letters there are, and how many recordings are skipped."""
     assert isinstance(train, SpeechExamples)
     screen.info(
@@ -19,9 +20,6 @@ def describe_recordings(encoder: SpeechEncoder, prepared: Prepared, train: Examp
     )
     if train.impossible:
         screen.warning(f"{train.impossible:,} recordings have no words or are too short for them, and are left out")
-    return {
-        "examples": len(train),
-        "seconds": train.seconds,
-        "letters": len(encoder.letters),
-        "cut": train.impossible,
-    }
+    return RecordingSummary(
+        examples=len(train), seconds=train.seconds, letters=len(encoder.letters), cut=train.impossible
+    )

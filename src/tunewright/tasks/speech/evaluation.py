@@ -25,6 +25,7 @@ from tunewright.evaluation.metrics import Outcome
 from tunewright.models.core.network import Network, evaluating
 from tunewright.models.speech.base import Recogniser
 from tunewright.models.speech.whisper import Whisper
+from tunewright.runs.summary.evaluation import SpeechConfusion, SpeechMistake, SpeechSummary, TaskFindings
 from tunewright.tasks.base.encoders import Encoders
 from tunewright.tasks.base.evaluation import Evaluation, Measured
 from tunewright.tasks.speech.encoder import TEXT, SpeechEncoder, SpeechExamples
@@ -112,9 +113,8 @@ def transcription_baselines(encoder: SpeechEncoder, train: pa.Table, table: pa.T
     return [Baseline("the commonest sentence", errors_of(table, [commonest] * table.num_rows)[0])]
 
 
-def listened(network: Network, encoder: SpeechEncoder, table: pa.Table) -> dict[str, Any]:
-    """{"speech": …}: the real-time factor (seconds of work for a second of sound), the word error rate without the language
-    model, the words that are taken for others most often, and the recordings with most wrong words, to be played."""
+def listened(network: Network, encoder: SpeechEncoder, table: pa.Table) -> TaskFindings:
+    """Return how fast speech was recognised, the most frequent confusions, and the recordings with most wrong words."""
     assert isinstance(network, Recogniser)
     began = time.perf_counter()
     heard = dict(listen(network, encoder, table))
@@ -124,30 +124,31 @@ def listened(network: Network, encoder: SpeechEncoder, table: pa.Table) -> dict[
     plain, _ = errors_of(table, [encoder.read(heard[place].without_words) for place in range(table.num_rows)])
     wrong = np.argsort(-errors[:, 0], kind="stable")[:MISTAKES].tolist()
     seconds = sum(len(cell.as_py()) for cell in table[AUDIO]) / 2 / RATE
-    return {
-        "speech": {
-            "seconds": seconds,
-            "real_time_factor": worked / seconds,
-            "searched": encoder.beam is not None,
-            "wer_without_search": float(plain[:, 0].sum() / max(1, words.sum())),
-            "confusions": confusions(table, said),
-            "mistakes": [
-                {
-                    "row": table["_row"][place].as_py(),
-                    "said": table[TEXT][place].as_py(),
-                    "heard": said[place],
-                    "wrong_words": int(errors[place, 0]),
-                    "audio": _playable(table[AUDIO][place].as_py()),
-                }
-                for place in wrong
-                if errors[place, 0]
-            ],
-        }
-    }
+    mistakes = [
+        SpeechMistake(
+            row=table["_row"][place].as_py(),
+            said=table[TEXT][place].as_py() or "",
+            heard=said[place],
+            wrong_words=int(errors[place, 0]),
+            audio=_playable(table[AUDIO][place].as_py()),
+        )
+        for place in wrong
+        if errors[place, 0]
+    ]
+    return TaskFindings(
+        speech=SpeechSummary(
+            seconds=seconds,
+            real_time_factor=worked / seconds,
+            searched=encoder.beam is not None,
+            wer_without_search=float(plain[:, 0].sum() / max(1, words.sum())),
+            confusions=confusions(table, said),
+            mistakes=mistakes,
+        )
+    )
 
 
-def confusions(table: pa.Table, heard: list[str]) -> list[dict[str, Any]]:
-    """What is taken for what most often: {"said", "heard", "count"}; nothing said, or nothing heard, is an empty text."""
+def confusions(table: pa.Table, heard: list[str]) -> list[SpeechConfusion]:
+    """Return what is most often mistaken for what; nothing said, or nothing recognised, is an empty text."""
     import jiwer
 
     counted: Counter[tuple[str, str]] = Counter()
@@ -164,7 +165,7 @@ def confusions(table: pa.Table, heard: list[str]) -> list[dict[str, Any]]:
             elif part.type == "insert":
                 counted.update(("", word) for word in there)
     ranked = sorted(counted.items(), key=lambda entry: (-entry[1], entry[0]))[:CONFUSIONS]
-    return [{"said": said, "heard": there, "count": count} for (said, there), count in ranked]
+    return [SpeechConfusion(said=said, heard=there, count=count) for (said, there), count in ranked]
 
 
 def _playable(cell: bytes) -> str:
@@ -225,5 +226,5 @@ class TranscriptEvaluation(Evaluation):
 
     def facts(
         self, network: Network, preprocessor: Encoders, prepared: Prepared, table: pa.Table, outcome: Outcome
-    ) -> dict[str, Any]:
+    ) -> TaskFindings:
         return listened(network, preprocessor.inputs_as(SpeechEncoder), table)

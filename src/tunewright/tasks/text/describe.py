@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from tunewright.console import Console
 from tunewright.data.batches.batch import Examples
 from tunewright.data.batches.examples import TokenExamples
 from tunewright.data.prepared import Prepared
 from tunewright.data.text.tokenizer import MEASURED, measure_tokenizer
+from tunewright.runs.summary.data import TextSummary, TokenizerSummary
 from tunewright.tasks.text.encoder import TextEncoder, TokenEncoder
 
 SPLITS = {"valid": "validation", "train": "training"}
 
 
-def describe_texts(encoder: TextEncoder, prepared: Prepared, train: Examples, screen: Console) -> dict[str, Any]:
+def describe_texts(encoder: TextEncoder, prepared: Prepared, train: Examples, screen: Console) -> TextSummary:
     """Print and return how many texts and tokens there are, and how many are cut or empty."""
     assert isinstance(train, TokenExamples)
     facts = describe_tokenizer(prepared, encoder, screen)
@@ -31,17 +31,17 @@ def describe_texts(encoder: TextEncoder, prepared: Prepared, train: Examples, sc
         )
     if train.empty:
         screen.warning(f"{train.empty:,} training texts hold no token that the tokenizer knows and are no examples")
-    return {
-        "tokenizer": facts,
-        "tokens": tokens,
-        "examples": len(train),
-        "max_length": encoder.max_length,
-        "cut": train.cut,
-        "empty": train.empty,
-    }
+    return TextSummary(
+        tokenizer=facts,
+        tokens=tokens,
+        examples=len(train),
+        max_length=encoder.max_length,
+        cut=train.cut,
+        empty=train.empty,
+    )
 
 
-def describe_tokenizer(prepared: Prepared, encoder: TokenEncoder, screen: Console) -> dict[str, Any]:
+def describe_tokenizer(prepared: Prepared, encoder: TokenEncoder, screen: Console) -> TokenizerSummary:
     """Print and return how the tokenizer does on texts that it was not trained on."""
     split = "valid" if prepared.rows("valid") else "train"
     table = next(prepared.pieces(split, encoder.columns, rows=MEASURED))
@@ -51,4 +51,4 @@ def describe_tokenizer(prepared: Prepared, encoder: TokenEncoder, screen: Consol
         f"tokenizer: {facts.vocabulary:,} pieces; on {facts.texts:,} {SPLITS[split]} texts "
         f"{facts.bytes_per_token:.2f} bytes a token, {facts.unknown_rate:.2%} unknown"
     )
-    return {**asdict(facts), "measured_on": split}
+    return TokenizerSummary(**asdict(facts), measured_on=split)

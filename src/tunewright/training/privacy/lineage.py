@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from tunewright.runs.summary.training import Guarantee, Statistic, Unit
 from tunewright.training.privacy.accounting import Steps, composed_epsilon, convolved_or_none
-
-Unit = Literal["example", "user"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,19 +26,6 @@ class Spent:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Spent:
         return cls(steps=Steps(**value["steps"]), delta=value["delta"], unit=value["unit"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Statistic:
-    """Something that was computed from training rows without noise and stands in the model's files."""
-
-    column: str
-    kind: Literal["categories", "classes", "mean and deviation", "bin edges", "vocabulary", "letters", "word counts"]
-    count: int
-    """How many values it is."""
-    single: int = 0
-    """How many of them only one training row has, or only the rows of one user."""
-    unit: Unit = "example"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,24 +57,6 @@ class Learned:
 
     def same_data(self, other: Learned) -> bool:
         return self.data == other.data or self.content == other.content
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guarantee:
-    """What is promised to each unit of one stage's data; `epsilon` is None where nothing can be promised."""
-
-    source: str
-    unit: Unit
-    delta: float
-    epsilon: float | None
-    epsilon_prv: float | None
-    """By the second way of counting; None where its numerics gave up."""
-    stages: list[str]
-    """Those that read the units, or may have."""
-    reason: Literal["without privacy", "unknown start", "other units"] | None = None
-    """Why nothing is promised."""
-    because_of: str = ""
-    """The stage or the starting model that is the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
