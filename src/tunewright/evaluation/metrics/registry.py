@@ -5,7 +5,14 @@ from __future__ import annotations
 import difflib
 
 from tunewright.errors import RecipeError
-from tunewright.evaluation.metrics import classification, preferences, ranking, regression, tokens, transcripts
+from tunewright.evaluation.metrics import (
+    classification,
+    preference_pairs,
+    ranked_lists,
+    regression,
+    tokens,
+    transcripts,
+)
 from tunewright.evaluation.metrics.base import Metric
 from tunewright.plugins import Registry
 from tunewright.runs.metrics_log import LOSS
@@ -34,20 +41,20 @@ _BUILTIN = (
     tokens.EXACT_MATCH,
     tokens.BITS_PER_BYTE,
     tokens.NEXT_TOKEN_ACCURACY,
-    preferences.REWARD_ACCURACY,
-    preferences.PREFERENCE_ACCURACY,
-    preferences.REWARD_MARGIN,
-    preferences.KL,
-    ranking.NDCG_AT_10,
-    ranking.RECALL_AT_10,
-    ranking.PRECISION_AT_10,
-    ranking.HIT_AT_10,
-    ranking.MRR_AT_10,
-    ranking.MAP_AT_10,
-    ranking.NOVELTY,
+    preference_pairs.REWARD_ACCURACY,
+    preference_pairs.PREFERENCE_ACCURACY,
+    preference_pairs.REWARD_MARGIN,
+    preference_pairs.KL,
+    ranked_lists.NDCG_AT_10,
+    ranked_lists.RECALL_AT_10,
+    ranked_lists.PRECISION_AT_10,
+    ranked_lists.HIT_AT_10,
+    ranked_lists.MRR_AT_10,
+    ranked_lists.MAP_AT_10,
+    ranked_lists.NOVELTY,
     transcripts.WER,
     transcripts.CER,
-    ranking.COVERAGE,
+    ranked_lists.COVERAGE,
     classification.ACCURACY_PER_BYTE,
 )
 

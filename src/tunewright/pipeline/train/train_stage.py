@@ -71,7 +71,7 @@ def train_stage(
     trained = strategy.close(state)
     if not strategy.is_writer:
         return
-    conditions = TrainingConditions(
+    facts = TrainingConditions(
         preparation_seconds=preparation,
         peak_memory=peak_memory(),
         precision=session.precision,
@@ -80,6 +80,4 @@ def train_stage(
         privacy=trained.privacy,
     )
     plans, before, after = trained.plans, trained.before, trained.after
-    finish(
-        job, strategy.parts, state, plans, before, strategy.parts.lr, conditions, session.texts, console, after=after
-    )
+    finish(job, strategy.parts, state, plans, before, strategy.parts.lr, facts, session.texts, console, after=after)

@@ -17,7 +17,7 @@ from scipy import sparse
 from tunewright.data.prepared import Prepared
 from tunewright.evaluation.baselines import Baseline
 from tunewright.evaluation.metrics import Outcome
-from tunewright.evaluation.metrics.ranking import LISTED
+from tunewright.evaluation.metrics.ranked_lists import LISTED
 from tunewright.models.core.network import Network, evaluating
 from tunewright.models.recommendation.base import Recommender
 from tunewright.random import uniform
