@@ -1,9 +1,8 @@
-"""How much each part of an input has to do with an answer, and whether that can be believed.
+"""Attribute an answer to the units of its input, and check whether the attribution is faithful.
 
-A part is a unit: a token, a patch of a picture, a column, a moment of sound, an item chosen before. What is explained is one number
-f of the answer, as a function of which units are present; what an absent unit is replaced by belongs to the task. Every
-explanation is checked by taking units away: if its order does no better than orders drawn by lot, it is not faithful, whatever
-it looks like.
+A unit is a token, a patch of an image, a column, a moment of audio, or an item chosen before. What is explained is one number f of
+the answer, as a function of which units are present; the task decides what an absent unit is replaced by. Every explanation is
+checked by removing units: if its ranking does no better than random rankings, it is not faithful.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from torch import Tensor
 
 from tunewright.random import permutation
 
-# Integrated gradients: steps are doubled until the parts' sum is this near to f(all) − f(none), or there are so many.
+# Integrated gradients: steps are doubled until the scores' sum is this close to f(all) − f(none), or there are so many.
 GAP, FIRST, MOST = 0.05, 16, 1024
 # Shapley sampling: orders are doubled until the standard error of each unit is within this share of the largest score.
 ERROR, ORDERS, MOST_ORDERS = 0.1, 8, 256
-# The check: the share of units that are taken away or kept, orders by lot, and how many of these must do worse.
+# The check: the shares of units that are removed or kept, the number of random rankings, and the share of them that must do worse.
 SHARES = (0.05, 0.1, 0.2, 0.35, 0.5)
-LOTS, ENOUGH = 20, 0.95
+RANKINGS, ENOUGH = 20, 0.95
 CURVE = 20
 
 
@@ -38,14 +37,14 @@ class Explained:
     value: Callable[[Tensor], Tensor]
     """Which units are present [M, U] bool → f [M]."""
     along: Callable[[Tensor], Tensor] | None
-    """Places t [S] on the straight way from nothing (0) to the input (1) → ⟨∇f, input − nothing⟩ by unit [S, U]; None: the input
-    is made of names, between which there is nothing."""
+    """Positions t [S] on the straight path from the baseline (0) to the input (1) → ⟨∇f, input − baseline⟩ by unit [S, U]; None: the
+    input is discrete, and there is no path."""
     what: Sequence[str]
     """What f is: a phrase, and the names for its {}."""
     absent: str
     """What an absent unit is replaced by."""
     attended: Callable[[], Tensor] | None = None
-    """The attention that each unit gets [U]; None: the network has none."""
+    """The attention that each unit receives [U]; None: the network has no attention."""
 
     @property
     def phrase(self) -> str:
@@ -55,10 +54,10 @@ class Explained:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """What happens when units are taken away in the explanation's order, against orders by lot.
+    """What happens when units are removed in the explanation's order, against random rankings.
 
     comprehensiveness: how far f falls without the first units; sufficiency: how far with them alone (DeYoung et al. 2020, section
-    4), both the mean over shares of the units; deletion: the mean of f while all are taken away one after the other (Petsiuk et
+    4), both the mean over shares of the units; deletion: the mean of f while all units are removed one by one (Petsiuk et
     al. 2018, section 4.2).
     """
 
@@ -66,17 +65,17 @@ class Check:
     sufficiency: float
     deletion: float
     percentile: dict[str, float]
-    """The share of orders by lot that do worse, or are the same order."""
+    """The share of random rankings that do worse, or are the same ranking."""
 
     @property
     def faithful(self) -> bool:
-        """Whether taking the first units away does more than all but one of twenty orders by lot."""
+        """Whether removing the first units does more than all but one of twenty random rankings."""
         return self.percentile["comprehensiveness"] >= ENOUGH and self.percentile["deletion"] >= ENOUGH
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attribution:
-    """Scores of units, and how they came about."""
+    """Scores of units, and how they were computed."""
 
     method: str
     scores: np.ndarray
@@ -90,10 +89,10 @@ def integrated_gradients(explained: Explained, seed: int = 0) -> Attribution:
     rule, with more steps until the scores add up to f(all) − f(none).
 
     Raises:
-        ValueError: there is no way between nothing and the input.
+        ValueError: the input is discrete.
     """
     if explained.along is None:
-        raise ValueError("these inputs are names: nothing lies between them")
+        raise ValueError("these inputs are discrete: there is no path to integrate along")
     none, all_of_it = _ends(explained)
     wanted = all_of_it - none
     steps = FIRST
@@ -110,8 +109,8 @@ def integrated_gradients(explained: Explained, seed: int = 0) -> Attribution:
 
 
 def shapley(explained: Explained, seed: int = 0) -> Attribution:
-    """The mean of what a unit adds over orders in which units come in (Castro et al. 2009), each order also backwards (Mitchell
-    et al. 2022, section 4.2). Each order's parts add up to f(all) − f(none) exactly."""
+    """Average what a unit adds over orders in which units are added (Castro et al. 2009), each order also backwards (Mitchell
+    et al. 2022, section 4.2). The scores of each order add up to f(all) − f(none) exactly."""
     count = len(explained.units)
     found: list[np.ndarray] = []
     wanted = ORDERS
@@ -132,7 +131,7 @@ def shapley(explained: Explained, seed: int = 0) -> Attribution:
 
 
 def _added(explained: Explained, order: np.ndarray) -> np.ndarray:
-    """[U]: what each unit adds to f when units come in in this order."""
+    """Return what each unit adds to f [U] when units are added in this order."""
     count = len(order)
     present = torch.zeros(count + 1, count, dtype=torch.bool)
     for place, unit in enumerate(order.tolist()):
@@ -144,7 +143,7 @@ def _added(explained: Explained, order: np.ndarray) -> np.ndarray:
 
 
 def ablation(explained: Explained, seed: int = 0) -> Attribution:
-    """How far f falls without each unit alone; units that stand in for one another both get little."""
+    """Measure how far f falls without each unit alone; redundant units all get small scores."""
     count = len(explained.units)
     present = torch.cat([torch.ones(1, count, dtype=torch.bool), ~torch.eye(count, dtype=torch.bool)])
     values = explained.value(present).double().cpu().numpy()
@@ -159,7 +158,7 @@ METHODS: dict[str, Callable[[Explained, int], Attribution]] = {
 
 
 def attention_rollout(explained: Explained, seed: int = 0) -> Attribution:
-    """Where attention comes to lie (`models/hub/attention_rollout.py`). It looks at the network and not at f, so it is the same for each class.
+    """Return the attention rollout (`models/hub/attention_rollout.py`). It looks at the network and not at f, so it is the same for each class.
 
     Raises:
         ValueError: the network has no attention.
@@ -170,22 +169,23 @@ def attention_rollout(explained: Explained, seed: int = 0) -> Attribution:
     return Attribution(method="attention roll-out", scores=scores, converged=True, facts={"view": True})
 
 
-# Views: they show something of the network, and need not have to do with the answer. They are checked like the methods.
+# Views show something of the network that may be unrelated to the answer. They are checked like the methods.
 VIEWS: dict[str, Callable[[Explained, int], Attribution]] = {"attention-rollout": attention_rollout}
 
 
 def check(explained: Explained, scores: np.ndarray, seed: int = 0) -> Check:
-    """Hold an explanation's order, the greatest score first, against orders by lot."""
+    """Compare an explanation's ranking, the largest score first, with random rankings."""
     count = len(scores)
     ours = np.argsort(-scores, kind="stable")
-    lots = [permutation(seed, "lots", number, count) for number in range(LOTS)]
+    lots = [permutation(seed, "lots", number, count) for number in range(RANKINGS)]
     measured = [_taken_away(explained, order) for order in (ours, *lots)]
     own = measured[0]
     sizes = sorted({_size(share, count) for share in SHARES})
     same = [all(set(ours[:size].tolist()) == set(order[:size].tolist()) for size in sizes) for order in lots]
     signs = {"comprehensiveness": 1, "sufficiency": -1, "deletion": -1}
     percentile = {
-        name: sum(alike or sign * (own[name] - other[name]) > 1e-7 for alike, other in zip(same, measured[1:])) / LOTS
+        name: sum(alike or sign * (own[name] - other[name]) > 1e-7 for alike, other in zip(same, measured[1:]))
+        / RANKINGS
         for name, sign in signs.items()
     }
     return Check(**own, percentile=percentile)

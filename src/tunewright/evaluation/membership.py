@@ -1,4 +1,4 @@
-"""What a model gives away about its training data: attacks as numbers, and what they prove."""
+"""Measure what a model reveals about its training data: membership attacks, exposure, and a lower bound of ε."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from tunewright.random import mix
 
 LEVEL = 0.95
 RESAMPLES = 1000
-# The false alarms that an attack is allowed: who is named by mistake matters more than who is found (Carlini et al. 2022).
+# False positive rates at which attacks are judged: false accusations matter more than members found (Carlini et al. 2022).
 FALSE_ALARMS = (0.01, 0.001)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """How well scores tell members of the training data from others; larger scores mean a member."""
+    """How well scores separate members of the training data from others; larger scores mean a member."""
 
     auc: float
-    """The probability that a member's score is above another's; 0.5: the attack says nothing."""
+    """The probability that a member's score is above another's; 0.5: the attack is no better than chance."""
     low: float
     high: float
     found: dict[str, float | None]
-    """By the share of false alarms: the share of members found; None where there are too few others to say so."""
+    """True positive rate by false positive rate; None where there are too few others to estimate it."""
     members: int
     others: int
 
 
 def attack(members: np.ndarray, others: np.ndarray, *, seed: int = 0) -> Attack:
-    """AUC with a bootstrap interval, and the share of members found at few false alarms (Carlini et al. 2022, "Membership inference
+    """Return the AUC with a bootstrap interval, and true positive rates at low false positive rates (Carlini et al. 2022, "Membership inference
     attacks from first principles", section III).
 
     Args:
@@ -96,7 +96,7 @@ def _deviation(values: np.ndarray, chosen: np.ndarray, means: np.ndarray) -> flo
 
 def exposure(loss: float, others: np.ndarray) -> float:
     """log₂ of how many random secrets there are for each that the model finds likelier than the one it read (Carlini et al. 2019,
-    "The secret sharer", section 4.2, by sampling). At most log₂(len(others) + 1); about 1 on average where nothing is remembered.
+    "The secret sharer", section 4.2, by sampling). At most log₂(len(others) + 1); about 1 on average where nothing is memorised.
 
     Args:
         loss: of the secret that was in the training data.
@@ -110,7 +110,7 @@ def audited_epsilon(guesses: int, right: int, rows: int, delta: float) -> float:
     Nasr and Jagielski 2023, "Privacy auditing with one (1) training run", theorem 5.2 and appendix D).
 
     Args:
-        rows: how many rows were put in or left out by coins.
+        rows: how many rows were included or excluded at random.
     """
     low, high = 0.0, 1.0
     while _chance(guesses, right, rows, high, delta) < 1 - LEVEL:

@@ -1,4 +1,4 @@
-"""Several scores of the same candidates joined into one order."""
+"""Combine several scores of the same candidates into one ranking."""
 
 from __future__ import annotations
 
