@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 from tokenizers import (
     Regex,
@@ -278,13 +280,20 @@ def is_trained_here(tokenizer: Any) -> bool:
     return Path(tokenizer.name_or_path).parent == cache_dir() / "tokenizers"
 
 
+def as_texts(column: pa.ChunkedArray) -> list[str]:
+    """Return the texts of a column, empty where one is missing; words in lists are joined by a space."""
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return [" ".join(word or "" for word in words or []) for words in column.to_pylist()]
+    return pc.fill_null(column.cast(pa.string()), "").to_pylist()
+
+
 def _first_texts(prepared: Prepared, columns: list[str]) -> list[str]:
     """The training texts, one column behind the other; of very many the first so many bytes."""
     found: dict[str, list[str]] = {name: [] for name in columns}
     size = 0
     for table in prepared.pieces("train", columns):
         for name, texts in found.items():
-            texts += [text for text in table[name].cast("string").to_pylist() if text]
+            texts += [text for text in as_texts(table[name]) if text]
         if (size := size + table.nbytes) > MOST_BYTES:
             break
     return [part for texts in found.values() for text in texts for part in without_endless_words(text)]

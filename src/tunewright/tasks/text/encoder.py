@@ -8,13 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from tunewright.data.batches.batch import Truth
 from tunewright.data.batches.examples import Ragged, TokenExamples
 from tunewright.data.prepared import Prepared
-from tunewright.data.text.tokenizer import is_trained_here, trained_tokenizer
+from tunewright.data.text.tokenizer import as_texts, is_trained_here, trained_tokenizer
 from tunewright.errors import ArtifactError, DataError, RecipeError, UserError
 from tunewright.models.backbone import Backbone
 from tunewright.models.core.network import Network
@@ -62,7 +61,7 @@ class TokenEncoder(InputEncoder):
                 expected=f"a text in a column {name!r}, as the model was trained on",
                 fix="rename the column, or name it with data.input",
             )
-        return pc.fill_null(table[name].cast(pa.string()), "").to_pylist()
+        return as_texts(table[name])
 
     def show(self, table: pa.Table, index: int) -> dict[str, Any]:
         return {"input": {name: table[name][index].as_py() for name in self.columns}}
@@ -218,7 +217,17 @@ def fit_tokens(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, kn
         DataError: there is no text column, or too many.
         RecipeError: the recipe names no backbone to take the tokenizer from, or one that has none.
     """
-    columns = text_columns(prepared, recipe)
+    return fit_text_columns(text_columns(prepared, recipe), prepared, recipe, backbone, known)
+
+
+def fit_text_columns(
+    columns: list[str], prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: TextEncoder | None
+) -> TextEncoder:
+    """Fit the encoder for columns of texts, or of texts that are divided into words.
+
+    Raises:
+        RecipeError: the recipe names no backbone to take the tokenizer from, or one that has none.
+    """
     if known is not None:
         length = _length(recipe, known.limit, known.max_length)
         return TextEncoder(columns=columns, max_length=length, limit=known.limit, tokenizer=known.tokenizer)
