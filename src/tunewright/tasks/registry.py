@@ -22,6 +22,7 @@ from tunewright.tasks import (
     tabular_regression,
     text_classification,
     text_regression,
+    token_classification,
 )
 from tunewright.tasks import text_multilabel_classification as text_multilabel
 from tunewright.tasks.base.task import Preprocessor, Task
@@ -37,6 +38,7 @@ TASKS = Registry[Task](
             text_classification.TASK,
             text_multilabel.TASK,
             text_regression.TASK,
+            token_classification.TASK,
             masked_language_modeling.TASK,
             language_modeling.TASK,
             supervised_fine_tuning.TASK,
