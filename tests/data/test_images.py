@@ -32,7 +32,8 @@ from tunewright.errors import ArtifactError, DataError, RecipeError
 from tunewright.files import sha256_file
 from tunewright.models.build import build_network, describe_model
 from tunewright.models.core.safe_weights import write_weights
-from tunewright.models.saved_model import load_backbone_weights, load_network
+from tunewright.models.families import load_backbone_weights
+from tunewright.models.saved_model import load_network
 from tunewright.models.vision.efficientnet import published_names
 from tunewright.recipe.schema import Data, Model, Split
 from tunewright.run_recipe import run

@@ -11,7 +11,9 @@ from tunewright.data.prepare.prepare import prepare
 from tunewright.data.prepared import Prepared
 from tunewright.data.sources.open import BUILTIN, SOURCES, locate
 from tunewright.errors import ArtifactError, DataError, RecipeError
-from tunewright.recipe.schema import Data
+from tunewright.recipe.loading import recipe_from_dict
+from tunewright.recipe.schema import FORMATS, Data
+from tunewright.tasks.registry import task_defaults
 
 MODULE = """
 import pyarrow as pa
@@ -82,7 +84,9 @@ def test_ours_are_not_replaced_and_all_are_listed(tmp_path: Path) -> None:
     assert SOURCES["csv"] is BUILTIN["csv"]
     (tmp_path / "data.xyz").write_text("x,label\n1,a\n")
     with pytest.raises(RecipeError, match="pears") as unknown:
-        read("data.xyz", tmp_path, format="pears")
+        recipe_from_dict(
+            {"task": "tabular-classification", "data": {"source": "x", "format": "pears"}}, defaults=task_defaults
+        )
     assert "conll" in unknown.value.message and "did you mean pairs" in unknown.value.message
     with pytest.raises(DataError, match="pairs") as unseen:
         read("data.xyz", tmp_path)
@@ -99,3 +103,7 @@ def test_what_a_package_does_wrong_is_said(tmp_path: Path) -> None:
         read("data.xyz", tmp_path, format="nameless")
     with pytest.raises(DataError, match="pairs data is not a folder"):
         read(".", tmp_path, format="pairs")
+
+
+def test_the_recipe_knows_the_formats_that_can_be_read() -> None:
+    assert tuple(BUILTIN) == FORMATS

@@ -465,7 +465,7 @@ def test_a_run_explains_its_worst_mistakes(flipped: tuple[Path, set[int]]) -> No
     assert all(len(entry["units"]) == 64 and entry["shape"] == [8, 8] for entry in found)
     assert found[0]["image"].startswith("data:image/png")
     page = (run / "report.html").read_text()
-    assert "Why these answers?" in page and "Taking away the first parts" in page
+    assert "Explanations of answers" in page and "Removing the top-ranked units" in page
 
 
 def test_a_run_whose_model_is_not_explained_says_so_and_goes_on(

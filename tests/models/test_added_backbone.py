@@ -75,7 +75,7 @@ def test_it_stands_wherever_backbones_are_listed(package: Path, tmp_path: Path) 
         "task: image-classification\ndata: {source: digits, limit: 300}\nmodel: {backbone: {pyramid: {width: 4}}}\n"
     )
     (facts,) = show_design(recipe, [], None, screen=silent())
-    assert [layer["block"] for layer in facts["layers"]][:3] == ["backbone.flat", "backbone.wide", "backbone.narrow"]
+    assert [layer.block for layer in facts.layers][:3] == ["backbone.flat", "backbone.wide", "backbone.narrow"]
     with pytest.raises(RecipeError, match="option") as raised:
         show_design(recipe, ["model.backbone={pyramid: {height: 4}}"], None, screen=silent())
     assert "width" in str(raised.value)

@@ -222,7 +222,7 @@ def test_a_whole_run(place: Path, kind: str) -> None:
     )
     assert counts == plain, "a matrix has as many numbers in few bits"
     card = (stage.folder / "model" / "README.md").read_text()
-    assert f"rounded to {kind}" in card and f"matrices in {kind}" in stage.summary["model"]["title"]
+    assert f"quantized to {kind}" in card and f"matrices in {kind}" in stage.summary["model"]["title"]
     run_card_code(card, stage.folder / "model")
 
 

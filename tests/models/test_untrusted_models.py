@@ -291,7 +291,7 @@ def test_quantised_weights_and_values_that_do_not_fit(folder: Path) -> None:
     edit(folder / "config.json", quantization_config=None, hidden_size="large")
     refused(folder, "config")
     (folder / "config.json").write_text("[]")
-    refused(folder, "no JSON object")
+    refused(folder, "not a JSON object")
     (folder / "config.json").write_text("{" * 100_000)
     refused(folder, "cannot be read")
 

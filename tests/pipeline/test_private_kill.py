@@ -37,7 +37,7 @@ MOMENTS = {
     "before the best weights": (single, "load_best"),
     "before the model": (ending, "save_model"),
     "before the certificate": (ending, "show_certificate"),
-    "before the summary": (ending, "write_record"),
+    "before the summary": (ending, "write_summary"),
     "before the secret is deleted": (carrying_out, "forget_key"),
     "before the evaluation": (carrying_out, "evaluate_stage"),
     "before the report": (carrying_out, "write_report"),

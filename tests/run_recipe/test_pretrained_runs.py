@@ -40,7 +40,7 @@ def test_the_same_network_from_random_weights_is_a_control(place: Path, tune: di
 
 
 def test_the_head_alone_is_for_our_own_networks(place: Path) -> None:
-    with pytest.raises(RecipeError, match="for our own networks") as caught:
+    with pytest.raises(RecipeError, match="works with Tunewright's own networks") as caught:
         fine_tune(place, "head-only", eval={"controls": ["head_only"]})
     assert "eval.controls" in caught.value.message
 

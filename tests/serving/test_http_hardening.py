@@ -32,6 +32,7 @@ from fastapi.testclient import TestClient
 from starlette.types import ASGIApp
 
 from small_recipes import train_model
+from summaries import stage_summary
 from tunewright.commands.predict import print_predictions
 from tunewright.console import silent
 from tunewright.errors import DataError, UserError
@@ -534,12 +535,16 @@ def strange(tmp_path: Path) -> Path:
         return folder
 
     sound = {"stages": ["pretrain"], "complete": True}
-    made("good", sound, summary_json='{"task": "image-classification"}')
+    made("good", sound, summary_json=json.dumps(stage_summary().to_json()))
     for number, stage in enumerate(["../../outside", "..", "/etc", str(outside), "a/b", "a\0b"]):
         made(f"leads-out-{number}", {"stages": [stage]})
     made("cut", '{"stages": ["pre')
     made("deep", "[" * 100_000)
-    made("deep-metrics", sound, metrics_jsonl="[" * 100_000 + "\n" + '{"kind": "step", "step": 1, "loss": 1}\n')
+    made(
+        "deep-metrics",
+        sound,
+        metrics_jsonl="[" * 100_000 + "\n" + '{"kind": "step", "step": 1, "loss": 1, "lr": 0.1}\n',
+    )
     made("list", [1])
     made("half-characters", '{"stages": ["pretrain", "\\ud800"]}', summary_json='{"task": "\\ud800"}')
     (runs / os.fsdecode(b"not-\xff-utf8")).mkdir()

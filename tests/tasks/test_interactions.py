@@ -175,7 +175,7 @@ def test_it_looks_back_alone_and_at_nothing_in_front() -> None:
 
 @pytest.mark.parametrize(
     ("backbone", "objective", "problem"),
-    [("sasrec", "bpr", "learns from what followed"), ("factors", "next_item", "looks at none")],
+    [("sasrec", "bpr", "trained on sequences"), ("factors", "next_item", "does not take sequences")],
 )
 def test_networks_and_objectives_that_do_not_fit(
     place: Path, tmp_path: Path, backbone: str, objective: str, problem: str

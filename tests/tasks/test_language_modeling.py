@@ -51,7 +51,7 @@ def test_it_learns_and_says_so(trained: Any) -> None:
     samples = [line["text"] for line in lines if line["kind"] == "sample"]
     assert len(samples) == 2 and samples[0] != samples[1]
     page = trained.report.read_text()
-    assert "What it wrote by itself" in page and "its per byte" in page
+    assert "Generated samples" in page and "its per byte" in page
     card = (trained.stages["pretrain"].folder / "model" / "README.md").read_text()
     assert "AutoModelForCausalLM" in card and "text-generation" in card
 

@@ -345,7 +345,7 @@ def test_it_learns_is_measured_and_opens_elsewhere(tmp_path: Path) -> None:
     place = inputs["input_ids"][0].tolist().index(tokenizer.mask_token_id)
     assert best["token"] == tokenizer.decode([int(expected[0, place].argmax())])
     assert best["probability"] == pytest.approx(float(expected[0, place].softmax(0).max()), rel=1e-4)
-    assert "hidden" in (result.folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert "masked tokens" in (result.folder / "model" / "README.md").read_text(encoding="utf-8")
     card = (result.folder.parent / "report.html").read_text(encoding="utf-8")
     assert "accuracy on hidden tokens" in card.lower()
 

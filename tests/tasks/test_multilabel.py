@@ -376,7 +376,7 @@ def test_it_learns_and_is_measured(done: Any) -> None:
 
 
 def test_the_report_has_a_table_of_labels(done: Any) -> None:
-    for lang, heading in (("en", "Label by label"), ("zh", "逐标签结果")):
+    for lang, heading in (("en", "Results by label"), ("zh", "逐标签结果")):
         page = write_report(done.folder, lang=lang).read_text(encoding="utf-8")
         assert heading in page and "stay" in page
     card = (done.stages["finetune"].folder / "model" / "README.md").read_text()

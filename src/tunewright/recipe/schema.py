@@ -7,6 +7,7 @@ name exists (an optimizer, a task, a layer) is decided by the table of these nam
 from __future__ import annotations
 
 import math
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -27,6 +28,7 @@ from tunewright.limits import (
     THREADS,
     Limit,
 )
+from tunewright.plugins import Registry
 
 # Limits of file systems.
 LONGEST_PATH, LONGEST_NAME = 4096, 255
@@ -43,6 +45,23 @@ def _at_most(limit: Limit) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+# The formats of data that Tunewright reads itself; packages add others (entry point group `tunewright.sources`).
+FORMATS = ("csv", "tsv", "jsonl", "parquet", "images", "idx", "npz", "text", "conll", "hub", "atomic", "speech")
+
+
+def _is_format(name: str) -> str:
+    """Check that a format is built in, or that an installed package reads it."""
+    known = Registry("tunewright.sources", dict.fromkeys(FORMATS))
+    if name not in known:
+        near = get_close_matches(name, list(known), n=1)
+        expected = {"expected": ", ".join(known), "fix": f"did you mean {near[0]}?" if near else "choose one of these"}
+        raise PydanticCustomError("format", "not a format that can be read", expected)
+    return name
+
+
+Format = Annotated[str, AfterValidator(_is_format)]
 
 
 def _in_bounds(value: Any) -> Any:
@@ -152,7 +171,7 @@ class Mixed(Block):
 
     source: PathText
     """A file, a folder, a named sample set, or hub:owner/name."""
-    format: str | None = None
+    format: Format | None = None
     """Default: detected from the source."""
     input: str = "text"
     """The column with the texts."""
@@ -167,7 +186,7 @@ class Data(Block):
 
     source: PathText
     """A file, a folder, a named sample set, or hub:owner/name."""
-    format: str | None = None
+    format: Format | None = None
     """csv, tsv, jsonl, parquet, images, idx, npz, text, conll, hub, atomic, speech, or the format of an installed package. Default:
     detected from the source."""
     input: Names | None = None

@@ -47,6 +47,8 @@ class StageParts:
     numbers: Weights = "pretrained"
     """What the network's weights are."""
     encoded: dict[str, Examples | None] = field(default_factory=dict)
+    description: DataDescription | None = None
+    """What is known of the training data already; None: `describe` finds it out."""
 
     def examples(self, split: str) -> Examples | None:
         """A split as tensors; None when it has no rows."""
@@ -65,6 +67,8 @@ class StageParts:
 
     def describe(self, train: Examples, console: Console) -> DataDescription | None:
         """Print what the training examples are, and return it for the summary; None: there is nothing to say."""
+        if self.description is not None:
+            return self.description
         describe = self.task.inputs.describe
         return None if describe is None else describe(self.preprocessor.inputs, self.prepared, train, console)
 

@@ -83,7 +83,7 @@ def learn_from_pairs(job: StageJob, parts: StageParts, console: Console) -> None
     )
     console.info(f"{job.stage.name}: {len(pairs):,} pairs an epoch, then a logistic regression on the features")
     objective = Objective(name="contrastive", supervised=True, bind=lambda seed, device: ContrastiveLoss(layer=layer))
-    paired = replace(parts, objective=objective, encoded={"train": pairs, "valid": None})
+    paired = replace(parts, objective=objective, encoded={"train": pairs, "valid": None}, description=described)
 
     def solve_and_finish(
         job: StageJob,
