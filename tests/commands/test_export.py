@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -20,6 +21,14 @@ from tunewright.models.exchange.gguf_file import turned, turned_back
 from tunewright.runs.folder import read_json
 
 # The others take minutes in all.
+
+
+@pytest.fixture(autouse=True)
+def without_shape_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Export without checks of shapes: a check reads sizes, which would fix them in an exported graph."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
 QUICK = ("pictures", "texts", "writer", "clicks", "factors", "deepspeech")
 
 
