@@ -34,7 +34,7 @@ from tunewright.evaluation.metrics import METRICS
 from tunewright.files import put_in_place, sweep, write_json
 from tunewright.inference.model import skipped_lines
 from tunewright.inference.read_input import read_input
-from tunewright.models.core.network import Network, SequentialNetwork
+from tunewright.models.core.network import Network
 from tunewright.models.exchange.gguf_file import ORIGIN, read_gguf, write_gguf
 from tunewright.models.exchange.keras_file import applied, write_keras
 from tunewright.models.fast_dropout import QuickDropout
@@ -348,15 +348,7 @@ def _gguf(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
 
 
 def _keras(trial: Trial, path: Path) -> Callable[[Named], Tensor]:
-    network = trial.module.network
-    if not isinstance(network, SequentialNetwork):
-        raise ArtifactError(
-            "only networks that are lists of layers can be exported to Keras",
-            found=type(network).__name__,
-            expected="model.layers in the recipe",
-            fix="--to onnx",
-        )
-    model = write_keras(network, path)
+    model = write_keras(trial.module.network, path)
     return lambda inputs: applied(model, next(iter(inputs.values())))
 
 

@@ -28,7 +28,6 @@ from tunewright.models.frozen_prefix import outputs_of
 from tunewright.models.recommendation.embedding_table import has_sparse_gradients
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.device import small_numbers_as_zero, threads
-from tunewright.pipeline.session.frozen_features import ComputedExamples
 from tunewright.pipeline.session.memory import LARGE, forget_peak, peak_memory, weight_bytes
 from tunewright.pipeline.session.session import Session, open_session
 from tunewright.pipeline.strategies.private import rehearsed_gradient, steps_per_epoch
@@ -257,8 +256,7 @@ def _validate(session: Session, batch: Batch, watch: AbstractContextManager[obje
 def _reading(session: Session) -> float:
     """The median. What is kept of a frozen part is not read here."""
     times: list[float] = []
-    train = session.train.examples if isinstance(session.train, ComputedExamples) else session.train
-    batches = replace(session.batches, examples=train).steps(0)
+    batches = replace(session.batches, examples=session.train.without_features()).steps(0)
     while len(times) < READ:
         started = time.perf_counter()
         if next(batches, None) is None:

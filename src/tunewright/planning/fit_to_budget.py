@@ -16,7 +16,6 @@ from tunewright.console import silent
 from tunewright.errors import RecipeError
 from tunewright.hardware.machines import Hardware
 from tunewright.hardware.resource_model import StagePlan
-from tunewright.models.hub.hf_network import Transformer
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.session import no_steps_in_backward
 from tunewright.pipeline.strategies.auto_strategy import obstacles, strategy_for
@@ -184,7 +183,7 @@ def _ways(keeping: list[Changes], more: list[Changes]) -> Iterator[Changes]:
 def _keeping(recipe: Recipe, parts: StageParts, machine: Hardware) -> list[Changes]:
     """Sets of changes that keep the result, apart from the batch."""
     found: list[Changes] = [{}]
-    if isinstance(parts.network, Transformer) and recipe.hardware.gradient_checkpointing is not True:
+    if parts.network.supports_gradient_checkpointing and recipe.hardware.gradient_checkpointing is not True:
         found.append({"hardware.gradient_checkpointing": True})
     alone = machine.devices == 1 and not recipe.hardware.optimizer_in_backward
     if alone and no_steps_in_backward(recipe) is None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from tunewright.hardware.machines import Hardware
 from tunewright.models.core.network import Network
-from tunewright.models.hub.hf_network import Transformer
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.memory import tensor_bytes
 from tunewright.pipeline.strategies.auto_strategy import strategy_for
@@ -81,10 +80,10 @@ def _sums_of_layers(dry_run: DryRun, machine: Hardware, pieces: int) -> float:
     Two sums of all tokens' states on the way there and two on the way back (Shoeybi et al. 2019, section 3), and those of the way there
     once more where it is computed again.
     """
-    session = dry_run.session
-    assert isinstance(session.network, Transformer)
-    config, sizes = session.network.core.config, dry_run.sizes
-    states = sum(sizes) / len(sizes) * config.hidden_size * (2 if session.precision == "bfloat16" else 4)
-    sums = config.num_hidden_layers * (6 if session.recomputes else 4)
+    session, sizes = dry_run.session, dry_run.sizes
+    # Each part of a layer ends with one matrix divided by columns, whose outputs are summed.
+    plan = session.network.tensor_parallel_plan()
+    width = sum(matrix.out_features for _, matrices in plan for matrix, dim in matrices if dim == 1)
+    states = sum(sizes) / len(sizes) * width * (2 if session.precision == "bfloat16" else 4)
     share = (pieces - 1) / pieces
-    return sums * 2 * share * states / machine.link if machine.link else 0.0
+    return (3 if session.recomputes else 2) * 2 * share * states / machine.link if machine.link else 0.0

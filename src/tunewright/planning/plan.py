@@ -32,7 +32,6 @@ from tunewright.hardware.resource_model import (
 )
 from tunewright.models.backbone import Backbone
 from tunewright.models.core.meta_weights import NUMBERS_ARE_WANTED, Weights
-from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.hub.quantization import size
 from tunewright.pipeline.build.assume_trained import as_if_trained
 from tunewright.pipeline.build.parts import StageParts, build_parts
@@ -345,7 +344,7 @@ def _timed(given: PlanInput, recipe: Recipe, encoded: dict[str, Examples | None]
 def _undecided(parts: StageParts) -> bool:
     """Whether a run would measure first which precision is faster."""
     network, recipe = parts.network, parts.recipe
-    if not isinstance(network, Transformer) or recipe.hardware.precision != "auto":
+    if not network.supports_bfloat16 or recipe.hardware.precision != "auto":
         return False
     return known_precision(network, recipe.train.batch_size) is None
 

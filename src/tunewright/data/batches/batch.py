@@ -92,6 +92,10 @@ class Examples(Protocol):
         """Return examples with what the network said of them before the training, [N, ...], among the inputs."""
         ...
 
+    def without_features(self) -> Examples:
+        """Return the examples as they are read from the data, without the features of frozen blocks."""
+        ...
+
     def one_row_each(self) -> Examples:
         """Return examples of which each is a row of its own, as differential privacy needs it.
 
@@ -113,6 +117,9 @@ class BaseExamples:
 
     def with_reference(self, reference: Tensor) -> Any:
         raise NotImplementedError(f"{type(self).__name__} have no reference")
+
+    def without_features(self) -> Any:
+        return self
 
     def one_row_each(self) -> Any:
         return self

@@ -64,6 +64,9 @@ class Behind(BaseExamples):
     def __len__(self) -> int:
         return len(self.examples)
 
+    def without_features(self) -> Examples:
+        return self.examples
+
 
 @dataclass(frozen=True)
 class KeptExamples(Behind):

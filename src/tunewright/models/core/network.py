@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Generator
-from contextlib import contextmanager
+from collections.abc import Collection, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tunewright.models.core.meta_weights import hollowed
 from tunewright.models.core.spec import NetworkSpec, SequentialSpec
 from tunewright.recipe.schema import Layer
+from tunewright.runs.summary.model import OpeningSummary, PretrainedModel
 
 # One tensor, or several by name: {"input_ids": [batch, time], "attention_mask": [batch, time]}.
 Inputs = Tensor | dict[str, Tensor]
@@ -51,6 +52,9 @@ class Network(nn.Module, ABC):
     What differs from one kind of network to another is a method here, so that callers need not know the kind.
     """
 
+    reduced: bool = False
+    """Whether it computes in bfloat16 where that is safe (autocast); the weights stay float32."""
+
     @property
     @abstractmethod
     def spec(self) -> NetworkSpec:
@@ -63,6 +67,10 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def example(self) -> Inputs:
         """Return inputs of zeros, a batch of one."""
+
+    def largest_example(self, shape: tuple[int, ...]) -> Inputs:
+        """Return an example of the largest size that the encoder's `shape` allows, a batch of one."""
+        return self.example()
 
     @property
     def is_stochastic(self) -> bool:
@@ -78,6 +86,48 @@ class Network(nn.Module, ABC):
     def from_library(self) -> bool:
         """Whether the network is one of the Transformers library."""
         return False
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether its inputs are the tokens of a text, with a tokenizer that is saved beside it."""
+        return False
+
+    @property
+    def adapted(self) -> bool:
+        """Whether it is a pretrained network with an adapter of peft."""
+        return False
+
+    @property
+    def supports_bfloat16(self) -> bool:
+        """Whether it can compute in bfloat16."""
+        return False
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Compute in bfloat16 within where `reduced` says so."""
+        return torch.autocast(device.type, dtype=torch.bfloat16) if self.reduced else nullcontext()
+
+    @property
+    def supports_gradient_checkpointing(self) -> bool:
+        """Whether it can recompute its activations in the backward pass."""
+        return False
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in the backward pass, where that is supported."""
+
+    def materialize_logits(self) -> None:
+        """Compute logits as outputs of the whole network, so that hooks see them; the default does so in any case."""
+
+    def title(self, kinds: Sequence[str]) -> str:
+        """Return a short description, from the kinds of its blocks."""
+        return ", ".join(kinds) if len(kinds) <= 12 else f"{len(kinds)} blocks"
+
+    def opening(self, made_from: PretrainedModel | None) -> OpeningSummary:
+        """Describe by which library its saved folder is opened, and how.
+
+        Args:
+            made_from: the pretrained model that the weights come from.
+        """
+        return OpeningSummary(made_from=made_from)
 
     @property
     def vocabulary_size(self) -> int | None:

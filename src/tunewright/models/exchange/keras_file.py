@@ -22,7 +22,7 @@ from tunewright.errors import ArtifactError
 from tunewright.files import cache_dir, write_json
 from tunewright.models.build import assemble, named_blocks
 from tunewright.models.core.layers import ACTIVATIONS, LastOutput, Shape, build_layer, split_layer
-from tunewright.models.core.network import SequentialNetwork
+from tunewright.models.core.network import Network, SequentialNetwork
 from tunewright.models.core.safe_weights import write_weights
 from tunewright.models.core.spec import SequentialSpec
 from tunewright.models.exchange.keras_untrusted import Config, KerasLayer, KerasModel, keras, open_foreign
@@ -60,12 +60,19 @@ class _Part:
 Writer = Callable[[_Writing, _Part], None]
 
 
-def write_keras(network: SequentialNetwork, path: Path) -> KerasModel:
+def write_keras(network: Network, path: Path) -> KerasModel:
     """Write a network as a `.keras` file, and return the Keras model that is read back from it.
 
     Raises:
-        ArtifactError: a part of it has no Keras layer.
+        ArtifactError: it is not a list of layers, or a part of it has no Keras layer.
     """
+    if not isinstance(network, SequentialNetwork):
+        raise ArtifactError(
+            "only networks that are lists of layers can be exported to Keras",
+            found=type(network).__name__,
+            expected="model.layers in the recipe",
+            fix="--to onnx",
+        )
     library = keras()
     shape: Shape = network.spec.input_shape
     given = network.spec.backbone

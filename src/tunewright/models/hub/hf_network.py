@@ -7,8 +7,8 @@ block each, whatever stands beside the stack is one block each too, and their or
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -28,6 +28,7 @@ from tunewright.models.hub.untrusted_files import check_values, drop_choices, re
 from tunewright.models.language.masked_positions import WANTED, selected
 from tunewright.random import mix
 from tunewright.recipe.schema import Layer, Named
+from tunewright.runs.summary.model import OpeningSummary, PretrainedModel
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -107,8 +108,6 @@ class Transformer(Network):
         super().__init__()
         self.model = model
         self._spec = spec
-        self.reduced = False
-        """Compute in bfloat16 where that is safe (autocast); the weights stay float32."""
         self.selects = True
         """Of a masked language model: compute the head for the wanted positions alone."""
         self._ordered: list[tuple[nn.Module, float]] = []
@@ -171,6 +170,45 @@ class Transformer(Network):
     @property
     def from_library(self) -> bool:
         return True
+
+    @property
+    def reads_text(self) -> bool:
+        return not self.purpose.reads_images
+
+    @property
+    def supports_bfloat16(self) -> bool:
+        return True
+
+    @property
+    def supports_gradient_checkpointing(self) -> bool:
+        return self.core.supports_gradient_checkpointing
+
+    def enable_gradient_checkpointing(self) -> None:
+        self.core.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+
+    def materialize_logits(self) -> None:
+        self.has_plain_head = False
+
+    def title(self, kinds: Sequence[str]) -> str:
+        bits = "" if self.spec.quantize is None else f", matrices in {self.spec.quantize}"
+        return f"{self.spec.config['model_type']}, {len(kinds)} blocks{bits}"
+
+    def opening(self, made_from: PretrainedModel | None) -> OpeningSummary:
+        if self.spec.head is not None:
+            return OpeningSummary(made_from=made_from, own_head=True)
+        opening = OpeningSummary(
+            library="transformers",
+            made_from=made_from,
+            model_class=self.purpose.auto_class,
+            tokenizer=self.reads_text,
+            named_classes=not self.purpose.names_tokens,
+        )
+        if not self.adapted:
+            return opening
+        base = self.model.peft_config["default"].base_model_name_or_path  # pyright: ignore
+        if made_from is not None and made_from.hub is not None and self.spec.base == made_from.name:
+            base = made_from.hub
+        return replace(opening, library="peft", base=base, quantize=self.spec.quantize)
 
     @property
     def vocabulary_size(self) -> int | None:
@@ -237,10 +275,6 @@ class Transformer(Network):
         mask = within_documents(inputs["document"])
         return {"input_ids": inputs["input_ids"], "attention_mask": mask, "position_ids": inputs["position"]}
 
-    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        """In which what the network computes is computed in bfloat16 where that is wanted."""
-        return torch.autocast(device.type, dtype=torch.bfloat16) if self.reduced else nullcontext()
-
     @property
     def adapted(self) -> bool:
         """Whether there is an adapter of peft around the library's model."""
@@ -279,6 +313,9 @@ class Transformer(Network):
         # Token 1 and not 0: where 0 stands for padding a position would be left out.
         ids = torch.ones(1, *(shape or (EXAMPLE_TOKENS,)), dtype=torch.int64, device=device)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def largest_example(self, shape: tuple[int, ...]) -> Inputs:
+        return self.example(shape) if self.reads_text else self.example()
 
     def blocks(self) -> list[Block]:
         core, base = self.core, self.base

@@ -15,7 +15,6 @@ from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
 from tunewright.models.core.meta_weights import has_no_numbers
 from tunewright.models.core.network import Network, evaluating
 from tunewright.models.frozen_prefix import AfterPrefix, Prefix, as_inputs, cut, frozen_blocks, outputs_of
-from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.layer_table import LayerRow
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.training.freezing import TrainablePlan, never_moves
@@ -129,8 +128,8 @@ def frozen_part(
     whole = sum(row.flops for row in rows)
     if saved * len(examples) * (recipe.train.epochs - 1) < WORTH or saved < SHARE * whole:
         return None
-    reduced = isinstance(network, Transformer) and network.reduced
-    prefix = cut(network, blocks, examples.batch(torch.arange(min(TRIED, len(examples)))).inputs, TOLERANCE[reduced])
+    first = examples.batch(torch.arange(min(TRIED, len(examples)))).inputs
+    prefix = cut(network, blocks, first, TOLERANCE[network.reduced])
     if prefix is None:
         return None
     hollow = has_no_numbers(network)

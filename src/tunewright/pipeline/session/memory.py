@@ -19,7 +19,6 @@ from tunewright.data.batches.batch import Examples
 from tunewright.hardware.memory_tracer import piece_of
 from tunewright.models.core.meta_weights import has_no_numbers
 from tunewright.models.core.network import Network, evaluating
-from tunewright.models.hub.hf_network import Transformer
 from tunewright.recipe.schema import Recipe
 
 # The share of the free memory that activations may take; the rest is for gradients and what a step needs for a moment.
@@ -42,7 +41,13 @@ def save_memory(
         Whether it is on, and the activations of the largest example where they were counted.
     """
     wanted = recipe.hardware.gradient_checkpointing
-    if not isinstance(network, Transformer) or wanted is False:
+    if wanted is False:
+        return False, None
+    if not network.supports_gradient_checkpointing:
+        if wanted is True:
+            console.warning(
+                "hardware.gradient_checkpointing is not used: this network cannot recompute its activations"
+            )
         return False, None
     each = None
     if wanted == "auto":
@@ -57,10 +62,7 @@ def save_memory(
             console.info(
                 f"activations are recomputed: {needed / 2**30:.1f} GiB of them would not fit well into {free / 2**30:.1f} GiB"
             )
-    if not network.core.supports_gradient_checkpointing:
-        console.warning(f"{type(network.core).__name__} cannot recompute its activations")
-        return False, each
-    network.core.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    network.enable_gradient_checkpointing()
     return True, each
 
 

@@ -17,7 +17,6 @@ from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import cache_file, write_record
 from tunewright.models.core.meta_weights import has_no_numbers
 from tunewright.models.core.network import Inputs, Network, evaluating
-from tunewright.models.hub.hf_network import Transformer
 from tunewright.recipe.schema import Recipe
 from tunewright.runs.folder import read_json, read_or_forget
 
@@ -47,7 +46,7 @@ def set_precision(network: Network, recipe: Recipe, examples: Examples, folder: 
         ArtifactError: the stage resumes, and the precision that it began with is unknown.
     """
     wanted = recipe.hardware.precision
-    if not isinstance(network, Transformer):
+    if not network.supports_bfloat16:
         if wanted == "bfloat16":
             raise RecipeError(
                 "bfloat16 is for backbones of the Transformers library",
@@ -81,18 +80,18 @@ def set_precision(network: Network, recipe: Recipe, examples: Examples, folder: 
     return chosen
 
 
-def known_precision(network: Transformer, batch_size: int) -> str | None:
+def known_precision(network: Network, batch_size: int) -> str | None:
     """What was measured before for such a network; None: nothing was."""
     known = read_or_forget(_place(network, batch_size), "a measurement")
     return None if known is None else known["precision"]
 
 
-def _place(network: Transformer, batch_size: int) -> Path:
+def _place(network: Network, batch_size: int) -> Path:
     """The file of the measurement for this architecture, machine and number of threads."""
     device = next(network.parameters()).device
     known = (
         VERSION,
-        network.spec.config,
+        network.spec.architecture(),
         batch_size,
         _machine(device),
         torch.get_num_threads(),
@@ -105,7 +104,7 @@ def _machine(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
 
 
-def _measured(network: Transformer, examples: Examples, batch_size: int) -> dict[str, Any]:
+def _measured(network: Network, examples: Examples, batch_size: int) -> dict[str, Any]:
     """The measurement, made once."""
     path = _place(network, batch_size)
     if (known := read_or_forget(path, "a measurement")) is not None:
@@ -135,7 +134,7 @@ def _product_seconds(device: torch.device) -> dict[bool, float]:
     return found
 
 
-def _network_seconds(network: Transformer, inputs: Inputs) -> dict[bool, float]:
+def _network_seconds(network: Network, inputs: Inputs) -> dict[bool, float]:
     """The time of one forward and backward pass in float32 and in bfloat16 (True)."""
 
     def passes() -> None:

@@ -9,7 +9,6 @@ import torch
 
 from tunewright.errors import RecipeError
 from tunewright.models.core.network import Network
-from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.recommendation.embedding_table import has_sparse_gradients
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.memory import free_memory, weight_bytes
@@ -41,7 +40,7 @@ def settle(parts: StageParts, group: ProcessGroup) -> StageParts:
     if chosen["strategy"] == "fsdp":
         chosen["prefix_cache"] = False
         if torch.cuda.is_available():
-            if recipe.hardware.precision == "auto" and isinstance(parts.network, Transformer):
+            if recipe.hardware.precision == "auto" and parts.network.supports_bfloat16:
                 chosen["precision"] = "bfloat16"
             if recipe.hardware.gradient_checkpointing == "auto":
                 chosen["gradient_checkpointing"] = True

@@ -11,7 +11,6 @@ from tunewright.console import Console, silent
 from tunewright.models.backbone import weights_folder
 from tunewright.models.core.meta_weights import is_meta
 from tunewright.models.core.network import Network
-from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.hub.sharded_loading import draw, file_name, is_in_files, is_piecewise
 from tunewright.pipeline.build.parts import StageParts, build_parts
 from tunewright.pipeline.stage import StageJob
@@ -91,7 +90,6 @@ def write(folder: Path, divided: Network, whole: Network, moving: dict[str, Tens
     """
     from tunewright.training.distributed.sharded_files import gathered, write_whole
 
-    assert isinstance(whole, Transformer)
     if not whole.adapted:
         named = {file_name(whole, name): value.detach() for name, value in divided.named_parameters()}
         write_whole(folder, named, group)

@@ -27,7 +27,6 @@ from tunewright.data.prepared import Prepared
 from tunewright.data.source import ROW
 from tunewright.errors import ArtifactError, DataError, RecipeError
 from tunewright.files import sync_folder, write_json
-from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.recommendation.embedding_table import has_sparse_gradients
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.session import Session
@@ -221,8 +220,7 @@ def _made_ready(session: Session) -> Examples:
         )
     _require_layers(session)
     examples = session.train.one_row_each()
-    if isinstance(session.network, Transformer):
-        session.network.has_plain_head = False  # the loss has to come from the outputs themselves
+    session.network.materialize_logits()
     return examples
 
 

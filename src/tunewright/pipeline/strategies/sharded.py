@@ -89,8 +89,9 @@ class Sharded(Replicated):
         return SingleProcess.capture(self, state)
 
     def validate(self) -> dict[str, float] | None:
-        measure = self._validator
-        return self.agree(None if measure is None else run_sharded(self.session.model, measure))
+        if (measure := self._validator) is None:
+            return self.agree(None)
+        return self.agree(run_sharded(self.session.model, lambda network: measure(network, network)))
 
     def ask(self, question: Callable[[Network], T]) -> T:
         return run_sharded(self.session.model, question)

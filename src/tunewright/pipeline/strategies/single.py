@@ -86,7 +86,7 @@ class SingleProcess:
         )
 
     def validate(self) -> dict[str, float] | None:
-        return None if self._validator is None else self._validator(self.session.model)
+        return None if self._validator is None else self._validator(self.session.model, self.session.network)
 
     def ask(self, question: Callable[[Network], T]) -> T:
         return question(self.session.network)

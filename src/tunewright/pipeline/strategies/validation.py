@@ -17,8 +17,8 @@ from tunewright.models.core.network import Network, evaluating
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.training.distributed.process_group import ProcessGroup
 
-# network → its metrics on the validation examples.
-Validator = Callable[[nn.Module], dict[str, float]]
+# (the module that takes the batches, the whole network) → metrics on the validation examples.
+Validator = Callable[[nn.Module, Network], dict[str, float]]
 
 
 def validator(
@@ -44,19 +44,19 @@ def validator(
     names = {parts.task.metrics[0], selection_metric(parts)} - {"loss"}
     batches = list(ids_in_order(examples, EVALUATION_BATCH))
 
-    def validate(network: nn.Module) -> dict[str, float]:
+    def validate(model: nn.Module, network: Network) -> dict[str, float]:
         sums = torch.zeros(len(batches), 2, dtype=torch.float64)
         outputs: list[Tensor] = []
         whole: Tensor | None = None
 
         def remembered(inputs: Any) -> Tensor:
-            outputs.append(network(inputs))
+            outputs.append(model(inputs))
             return outputs[-1]
 
-        with evaluating(network), torch.inference_mode():
+        with evaluating(model), torch.inference_mode():
             for place, counts in own_places(len(batches), rows):
                 batch = examples.batch(batches[place])
-                loss = objective.loss_sum(network if target is None else remembered, batch, 0)
+                loss = objective.loss_sum(model if target is None else remembered, batch, 0)
                 if target is not None:
                     found = outputs.pop()
                     whole = found.new_zeros(len(examples), *found.shape[1:]) if whole is None else whole
@@ -75,7 +75,6 @@ def validator(
             values |= {name: METRICS[name].value(predicted, truth) for name in names}
         if whole_table and evaluation.select is not None:
             table = parts.prepared.table("valid")
-            assert isinstance(network, Network)
             measured, truth = evaluation.outputs(network, None, parts.preprocessor, table)
             values[evaluation.select] = METRICS[evaluation.select].value(measured, truth)
         return {name: value for name, value in values.items() if math.isfinite(value)}  # JSON has no NaN

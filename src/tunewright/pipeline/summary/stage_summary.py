@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from tunewright.data.prepared import Prepared
-from tunewright.models.core.network import Inputs, Network
 from tunewright.models.diagram import network_svg
 from tunewright.models.families import BESIDE
-from tunewright.models.hub.hf_network import Transformer
 from tunewright.models.layer_table import layer_table
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.stage import StageJob
@@ -21,7 +19,6 @@ from tunewright.runs.summary.data import DataSummary, SkippedSummary
 from tunewright.runs.summary.model import (
     LayerSummary,
     ModelSummary,
-    OpeningSummary,
     ParameterCounts,
     PretrainedModel,
 )
@@ -66,7 +63,8 @@ def describe_network(
     network = ingredients.network
     plans = {f"{movement.block.part}.{movement.block.name}": movement for movement in movements}
     trained = {name: is_trained(movement, epochs - 1) for name, movement in plans.items()}
-    rows = layer_table(network, _example(ingredients))
+    shape = ingredients.preprocessor.inputs.input_shape
+    rows = layer_table(network, network.largest_example(shape))
     frozen = {name for name, is_now in trained.items() if not is_now}
     trainable = {
         name: sum(value.numel() for value in plans[name].parameters) if is_now else 0
@@ -88,20 +86,15 @@ def describe_network(
     ]
     total = sum(row.parameters for row in rows)
     count = sum(trainable.values())
-    if isinstance(network, Transformer):
-        title = f"{network.spec.config['model_type']}, {len(rows)} blocks"
-        if (bits := network.spec.quantize) is not None:
-            title += f", matrices in {bits}"
-    else:
-        title = ", ".join(row.kind for row in rows) if len(rows) <= 12 else f"{len(rows)} blocks"
+    title = network.title([row.kind for row in rows])
     return ModelSummary(
         title=title,
         layers=layers,
         parameters=ParameterCounts(total=total, trainable=count, frozen=total - count),
         flops_per_example=sum(row.flops for row in rows),
-        flops_of=f"a text of {ingredients.preprocessor.inputs.input_shape[0]} tokens" if _reads_text(network) else None,
+        flops_of=f"a text of {shape[0]} tokens" if network.reads_text else None,
         svg=network_svg(rows, title=title, frozen=frozen),
-        opening=_describe_opening(network, made_from),
+        opening=network.opening(made_from),
     )
 
 
@@ -116,39 +109,6 @@ def describe_source(job: StageJob) -> PretrainedModel | None:
         return None
     name = Path(backbone.name).name if Path(backbone.name).is_absolute() else backbone.name
     return PretrainedModel(name=name, hub=backbone.hub, licence=backbone.licence)
-
-
-def _describe_opening(network: Network, made_from: PretrainedModel | None) -> OpeningSummary:
-    """Describe by which library the saved folder is opened, and how."""
-    if not isinstance(network, Transformer):
-        return OpeningSummary(made_from=made_from)
-    if network.spec.head is not None:
-        return OpeningSummary(made_from=made_from, own_head=True)
-    opening = OpeningSummary(
-        library="transformers",
-        made_from=made_from,
-        model_class=network.purpose.auto_class,
-        tokenizer=_reads_text(network),
-        named_classes=not network.purpose.names_tokens,
-    )
-    if not network.adapted:
-        return opening
-    base = network.model.peft_config["default"].base_model_name_or_path  # pyright: ignore
-    if made_from is not None and made_from.hub is not None and network.spec.base == made_from.name:
-        base = made_from.hub
-    return replace(opening, library="peft", base=base, quantize=network.spec.quantize)
-
-
-def _reads_text(network: Network) -> bool:
-    return isinstance(network, Transformer) and not network.purpose.reads_images
-
-
-def _example(ingredients: StageParts) -> Inputs:
-    """An empty example, of the longest text that the network gets."""
-    network = ingredients.network
-    if isinstance(network, Transformer) and _reads_text(network):
-        return network.example(ingredients.preprocessor.inputs.input_shape)
-    return network.example()
 
 
 def describe_training(

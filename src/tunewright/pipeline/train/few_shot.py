@@ -13,7 +13,6 @@ from tunewright.console import Console
 from tunewright.data.batches.batch import Examples
 from tunewright.errors import RecipeError
 from tunewright.models.core.network import Network
-from tunewright.models.hub.hf_network import Transformer
 from tunewright.pipeline.build.few_shot_default import FEW, examples_a_class
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.device import choose_device, threads
@@ -107,8 +106,7 @@ def learn_from_pairs(job: StageJob, parts: StageParts, console: Console) -> None
 def _solve_head(job: StageJob, parts: StageParts, examples: Examples, console: Console) -> FewShotSummary:
     """Write the regression into the network; return what the summary says of it."""
     network = parts.network
-    if isinstance(network, Transformer):
-        network.reduced = False  # a regression from few rows is worth all digits
+    network.reduced = False  # a regression from few rows is worth all digits
     objective = parts.objective.bind(job.recipe.seed, next(network.parameters()).device)
     assert isinstance(objective, SupervisedLoss) and examples.target is not None
     target = parts.preprocessor.target

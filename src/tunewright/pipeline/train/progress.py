@@ -14,7 +14,6 @@ from torch import nn
 from tunewright.console import Console, StepReporter
 from tunewright.errors import Diverged
 from tunewright.models.core.network import Network
-from tunewright.models.hub.hf_network import Transformer
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.session.session import Session
 from tunewright.pipeline.stage import StageJob
@@ -160,8 +159,6 @@ def open_progress(
 def written_sample(parts: StageParts, network: Network) -> str | None:
     """A text that the network writes by itself; None where its task has no such thing."""
     evaluation = parts.task.evaluation
-    if not isinstance(network, Transformer):
-        return evaluation.sample(network, parts.preprocessor)
     with network.autocast(next(network.parameters()).device):  # gathered weights may come in no other type
         return evaluation.sample(network, parts.preprocessor)
 

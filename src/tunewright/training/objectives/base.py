@@ -35,6 +35,40 @@ class StepObjective(Protocol):
         ...
 
 
+@runtime_checkable
+class LanguageModel(Protocol):
+    """Give a token's logits, and the states that they are computed from: the losses of tokens need both."""
+
+    reduced: bool
+    """Whether it computes in bfloat16."""
+
+    @property
+    def output_weight(self) -> Tensor | None:
+        """The matrix [vocab, features] whose product with `hidden` is the logits; None: the head is more than that."""
+        ...
+
+    def hidden(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return the states [batch, time, features] that the head gets."""
+        ...
+
+    def __call__(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return the logits [batch, time, vocab]."""
+        ...
+
+
+@runtime_checkable
+class AlignedModel(Protocol):
+    """Give the log probabilities of classes at each step of a recording, which CTC aligns with a text."""
+
+    def moments(self, lengths: Tensor) -> Tensor:
+        """Return the number of output steps for each number of input frames."""
+        ...
+
+    def __call__(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return log probabilities [batch, steps, classes]."""
+        ...
+
+
 # (outputs, target [batch], class weights [classes] or None, label smoothing) → the sum of the losses.
 LossSum = Callable[[Shaped[Tensor, "..."], Shaped[Tensor, "..."], Float[Tensor, " classes"] | None, float], Scalar]
 

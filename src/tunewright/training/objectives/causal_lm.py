@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from tunewright.data.batches.batch import Batch, Inputs
 from tunewright.data.batches.packing import IGNORED
-from tunewright.models.hub.hf_network import Transformer
-from tunewright.training.objectives.base import Objective, Scalar
+from tunewright.training.objectives.base import LanguageModel, Objective, Scalar
 from tunewright.training.objectives.chunked_cross_entropy import token_loss_sum
 
 
@@ -29,7 +28,7 @@ class CausalLMLoss:
 
     def loss_sum(self, model: Callable[[Inputs], Tensor], batch: Batch, epoch: int) -> Scalar:
         """Return the sum over the batch's tokens."""
-        assert isinstance(model, Transformer) and batch.target is not None
+        assert isinstance(model, LanguageModel) and batch.target is not None
         weight = model.output_weight
         if weight is None:
             logits = model(batch.inputs).flatten(0, 1)

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tunewright.data.batches.batch import Batch, Inputs
-from tunewright.models.speech.base import BLANK, Recogniser
-from tunewright.training.objectives.base import Objective, Scalar
+from tunewright.models.speech.base import BLANK
+from tunewright.training.objectives.base import AlignedModel, Objective, Scalar
 
 # The padding of targets.
 NO_LETTER = -1
@@ -29,8 +29,8 @@ class CTCLoss:
 
     def loss_sum(self, model: Callable[[Inputs], Tensor], batch: Batch, epoch: int) -> Scalar:
         """Return the sum over the batch's recordings."""
-        assert isinstance(model, Recogniser) and batch.target is not None
-        found = model(batch.inputs)
+        assert isinstance(model, AlignedModel) and batch.target is not None
+        found = model(batch.named)
         letters = batch.target != NO_LETTER
         return F.ctc_loss(
             found.transpose(0, 1),

@@ -29,8 +29,7 @@ from tunewright.data.batches.batch import Batch, Examples, Inputs
 from tunewright.data.batches.packing import IGNORED
 from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
 from tunewright.models.core.network import evaluating
-from tunewright.models.hub.hf_network import Transformer
-from tunewright.training.objectives.base import Objective, Scalar
+from tunewright.training.objectives.base import LanguageModel, Objective, Scalar
 from tunewright.training.objectives.chunked_cross_entropy import each_token_loss
 
 # The name under which a batch holds π₀, [pairs, 2].
@@ -87,12 +86,12 @@ class PreferenceLoss:
 
     def loss_sum(self, model: Callable[[Inputs], Tensor], batch: Batch, epoch: int) -> Scalar:
         """Return the sum over the batch's pairs."""
-        assert isinstance(model, Transformer)
+        assert isinstance(model, LanguageModel)
         sums, tokens = answer_log_probabilities(model, batch)
         return self.formula(sums, tokens, batch.named.get(REFERENCE, torch.zeros_like(sums))).sum()
 
 
-def answer_log_probabilities(model: Transformer, batch: Batch) -> tuple[Sums, Counts]:
+def answer_log_probabilities(model: LanguageModel, batch: Batch) -> tuple[Sums, Counts]:
     """Return the log probability of each answer and its number of tokens.
 
     Args:
@@ -122,7 +121,7 @@ def answer_places(
 
 def refer(model: nn.Module, examples: Examples) -> Sums:
     """Compute the network's log probabilities of the answers of all pairs."""
-    assert isinstance(model, Transformer)
+    assert isinstance(model, LanguageModel)
     found = torch.zeros(len(examples), 2)
     with evaluating(model), torch.inference_mode():
         for batch in in_order(examples, EVALUATION_BATCH):
