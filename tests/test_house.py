@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -543,3 +544,11 @@ def test_names_of_tasks_purposes_and_metrics_stand_in_their_own_files() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names
     }
     assert {name for name in found if not name.startswith("tasks/")} - NAMING == STILL_NAMING
+
+
+def test_contributing_shows_the_layers_that_are_checked() -> None:
+    contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    shown = (REPOSITORY / "CONTRIBUTING.md").read_text().split("```")[3].split("\n")[1:-1]
+    assert shown[0] == "cli | __init__"
+    assert shown[1:] == [layer.replace("tunewright.", "") for layer in layers[1:]]
