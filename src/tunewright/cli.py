@@ -454,10 +454,10 @@ def privacy(
         typer.Option(min=0, help="Train this many reference models on random halves of the rows (LiRA), 4 or more."),
     ] = 0,
     one_run: Annotated[
-        bool, typer.Option("--one-run", help="Train once more, and report which ε that training exceeds.")
+        bool, typer.Option("--one-run", help="Train again, and report which ε that training exceeds.")
     ] = False,
     canaries: Annotated[
-        int, typer.Option(min=0, help="Train once more with this many made-up secrets (canaries) among the texts.")
+        int, typer.Option(min=0, help="Train again with this many made-up secrets (canaries) among the texts.")
     ] = 0,
     seed: Annotated[int, typer.Option(help="The random seed for the choice of rows.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

@@ -102,7 +102,7 @@ def test_the_check_tells_a_true_order_from_a_false_one() -> None:
     assert check(explained, weights.numpy()).faithful
     assert not check(explained, -weights.numpy()).faithful
     lots = [check(explained, np.random.default_rng(seed).normal(size=20)).faithful for seed in range(40)]
-    assert sum(lots) <= 6  # an order by lot passes about one time in twenty
+    assert sum(lots) <= 6  # a random ranking passes about one time in twenty
 
 
 def test_an_answer_that_depends_on_nothing_has_no_faithful_explanation() -> None:
@@ -430,7 +430,7 @@ def test_a_concept_that_decides_is_told_from_one_that_does_not(
     print_concepts(measures, named, as_json=True)
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [entry["concept"] for entry in found] == ["fourth", "first"]
-    assert all(entry["auc"] > 0.9 and abs(entry["auc_by_lot"] - 0.5) < 0.15 for entry in found)
+    assert all(entry["auc"] > 0.9 and abs(entry["auc_at_random"] - 0.5) < 0.15 for entry in found)
     decides, other = ({one["answer"]: one for one in entry["leanings"]} for entry in found)
     assert decides["high"]["effect"] > 1 and decides["low"]["effect"] < -1
     assert decides["high"]["percentile"] == 1 and decides["high"]["rising"] > 0.9

@@ -139,7 +139,7 @@ def test_pairs(
     print_predictions(of_pairs, "-")
     captured = capsys.readouterr()
     assert [json.loads(line)["row"] for line in captured.out.splitlines()] == [1, 3]
-    assert "1 left out" in captured.err and "line 2: no pair" in captured.err and '["first", "second"]' in captured.err
+    assert "1 skipped" in captured.err and "line 2: no pair" in captured.err and '["first", "second"]' in captured.err
     with pytest.raises(DataError, match="pairs of texts"):
         model.predict(["only one"])
     with pytest.raises(DataError, match="no such file"):
@@ -156,7 +156,7 @@ def test_rows(of_rows: Path, place: Path, capsys: pytest.CaptureFixture[str], mo
     captured = capsys.readouterr()
     assert [json.loads(line)["row"] for line in captured.out.splitlines()] == [1, 3, 4]
     assert "size is not a number" in captured.err and "row 2" in captured.err and "large" in captured.err
-    with pytest.warns(UserWarning, match="1 left out: size is not a number"):
+    with pytest.warns(UserWarning, match="1 skipped: size is not a number"):
         assert len(model.predict(str(place / "odd.csv"))) == 3
     with pytest.raises(DataError, match="lacks 1 of the model's input columns: kind"):
         model.predict('{"size": 3}')
@@ -186,7 +186,7 @@ def test_pictures(
     assert [Path(entry["file"]).name for entry in found] == ["a.png", "b.png"] and found[0]["prediction"] == one[
         "prediction"
     ]
-    assert "1 left out" in captured.err and "broken.png" in captured.err
+    assert "1 skipped" in captured.err and "broken.png" in captured.err
     with pytest.raises(DataError, match="cannot be read"):
         load_model(of_pictures).predict(str(place / "broken.png"))
     with pytest.raises(DataError, match="no such file"):

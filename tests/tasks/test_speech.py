@@ -301,7 +301,7 @@ def test_a_library_s_folder_gives_its_weights(place: Path, tmp_path: Path) -> No
         if name != "masked_spec_embed":
             assert torch.equal(state[f"body.{name}"], value), name
     recipe["model"] = {"backbone": "minilm"}
-    with pytest.raises(RecipeError, match="none that hears"):
+    with pytest.raises(RecipeError, match="not a speech model"):
         run(recipe, base=place, runs=tmp_path / "runs", screen=silent())
 
 

@@ -77,8 +77,8 @@ def audit(
 
     Args:
         references: the number of models of the same recipe to train on random halves of the rows, at least 4; 0: none.
-        one_run: train once more, with a fifth of the rows included or excluded at random, and estimate a lower bound of ε.
-        canaries: train once more with this many made-up secrets among the texts.
+        one_run: train again, with a fifth of the rows included or excluded at random, and estimate a lower bound of ε.
+        canaries: train again with this many made-up secrets among the texts.
 
     Raises:
         UserError: the model is not in a run, there are no held-out rows, or it cannot be audited in this way.
@@ -205,7 +205,7 @@ def _one_run(
     inside = np.random.default_rng(mix(seed, "coins")).random(len(tossed)) < 0.5
     keep = np.ones(table.num_rows, bool)
     keep[tossed[~inside]] = False
-    screen.info(f"training once more: each of {len(tossed):,} rows is included at random")
+    screen.info(f"training again: each of {len(tossed):,} rows is included at random")
     with trained_on(origin, prepared, table.filter(pa.array(keep)), mix(seed, "one run")) as (
         network,
         inputs,
@@ -253,7 +253,7 @@ def _canaries(origin: Provenance, prepared: Prepared, count: int, seed: int, scr
         return like.set_column(place, like.schema.field(place), pa.array(some, like.schema.field(place).type))
 
     secrets, others = texts(count), texts(RANKED)
-    screen.info(f"training once more with {count} made-up secrets among {table.num_rows:,} texts")
+    screen.info(f"training again with {count} made-up secrets among {table.num_rows:,} texts")
     losses = _Losses(origin, prepared)
     with trained_on(origin, prepared, pa.concat_tables([table, rows(secrets)]), mix(seed, "canaries")) as (
         network,

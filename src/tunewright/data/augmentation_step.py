@@ -13,7 +13,7 @@ from tunewright.recipe.named import choose
 def parse_step(
     step: str | dict[str, Any], where: str, known: Mapping[str, Callable[..., Any]]
 ) -> tuple[str, dict[str, Any]]:
-    """A step's name and options: a name, {name: options}, or {name: value of its first option}.
+    """Return a step's name and options: a name, {name: options}, or {name: value of its first option}.
 
     Raises:
         RecipeError: it is neither, or there is no such name.

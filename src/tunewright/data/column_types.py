@@ -74,14 +74,14 @@ class Seen:
 
 
 def _short(value: str) -> str:
-    """The value, or a prefix and hash of a long one: many long texts need not be kept in memory."""
+    """Return the value, or a prefix and hash of a long one: many long texts need not be kept in memory."""
     if len(value) <= LONG:
         return value
     return f"{value[:LONG]}… {hashlib.blake2b(value.encode(), digest_size=16).hexdigest()}"
 
 
 def _count_numbers(present: pa.ChunkedArray) -> int:
-    """How many of the texts are finite numbers. A whole block that casts is the common, fast case."""
+    """Return how many of the texts are finite numbers. A whole block that casts is the common, fast case."""
     try:
         numbers = pc.cast(present, pa.float64())
         return pc.sum(pc.is_finite(numbers)).as_py()
@@ -105,7 +105,7 @@ def settle_lists(known: Mapping[str, Column], kind: TargetKind | None) -> dict[s
 def infer_columns(
     tables: Iterable[pa.Table], known: dict[str, Column], targets: Callable[[list[str]], set[str]]
 ) -> tuple[dict[str, Column], dict[str, Seen]]:
-    """The kind of each column, after one pass over all rows; a column that is known keeps its kind.
+    """Return the kind of each column, after one pass over all rows; a column that is known keeps its kind.
 
     Args:
         targets: which of all columns can become the target. Of the others, of which there may be very many, only as many
@@ -150,7 +150,7 @@ def _kind(seen: Seen) -> Kind:
 
 
 def possible_targets(data: Data, columns: Mapping[str, Column], declared: str | None, names: list[str]) -> set[str]:
-    """The columns among which `choose_target` chooses.
+    """Return the columns among which `choose_target` chooses.
 
     Args:
         columns: those whose kind is known already.
@@ -170,7 +170,7 @@ def possible_targets(data: Data, columns: Mapping[str, Column], declared: str | 
 def choose_target(
     data: Data, columns: dict[str, Column], declared: str | None, file: str, kind: TargetKind
 ) -> tuple[str, str]:
-    """The target column, and the reason in words.
+    """Return the target column, and the reason in words.
 
     Args:
         declared: the target that the source itself names.
@@ -219,9 +219,9 @@ def choose_target(
 
 
 def choose_inputs(data: Data, columns: dict[str, Column], target: str | None, file: str) -> list[str]:
-    """The input columns: those that the recipe names, or all but the target and what only serves the split.
+    """Return the input columns: those that the recipe names, or all but the target and what only serves the split.
 
-    Lists and records are inputs by themselves only beside a target of their kind, as words are beside their tags.
+    Lists and records are inputs by themselves only with a target of their kind, as words are with their tags.
 
     Raises:
         DataError: the recipe names one that is not there, or the target itself.
@@ -247,7 +247,7 @@ def choose_inputs(data: Data, columns: dict[str, Column], target: str | None, fi
 
 
 def missing_column(where: str, name: str, names: list[str], file: str) -> DataError:
-    """The error for a column that the recipe names and the data lacks."""
+    """Return the error for a column that the recipe names and the data lacks."""
     import difflib
 
     near = difflib.get_close_matches(name, names, n=1)

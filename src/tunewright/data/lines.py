@@ -38,7 +38,7 @@ def open_text(path: Path) -> BinaryIO:
 
 
 def arrow_text(path: Path) -> pa.NativeFile:
-    """The same for Arrow's readers; what is not compressed they read themselves, faster."""
+    """Return the same for Arrow's readers; what is not compressed they read themselves, faster."""
     if path.suffix.lower() != ".gz":
         return pa.OSFile(os.fspath(regular(path)), "r")
     return pa.PythonFile(open_text(path), "r")
@@ -89,7 +89,7 @@ def read_whole(path: Path) -> Generator[None]:
 
 
 def numbered_lines(path: Path, limit: Limit) -> Iterator[tuple[int, bytes]]:
-    """Each line with its number, counted from 1.
+    """Yield each line with its number, counted from 1.
 
     Raises:
         DataError: the file cannot be read to its end, or a line is longer than `limit`.
@@ -99,7 +99,7 @@ def numbered_lines(path: Path, limit: Limit) -> Iterator[tuple[int, bytes]]:
 
 
 def bounded_lines(file: BinaryIO, limit: Limit, path: Path | str) -> Iterator[tuple[int, bytes]]:
-    """The same of a file that is open, such as standard input."""
+    """Yield the same of a file that is open, such as standard input."""
     most, number = limit.value, 0
     while raw := file.readline(most + 1):
         number += 1

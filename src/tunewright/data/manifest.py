@@ -79,7 +79,7 @@ class Manifest:
         return cls(**facts, columns=columns, skipped=skipped)
 
     def column(self, name: str) -> Column:
-        """The column of that name; KeyError when there is none."""
+        """Return the column of that name; KeyError when there is none."""
         return self._by_name[name]
 
     @cached_property

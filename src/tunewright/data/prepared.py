@@ -32,7 +32,7 @@ class Prepared:
     """The folder that names of files in the recipe count from."""
 
     def rows(self, split: str) -> int:
-        """How many rows a split has; 0 when there is no such split."""
+        """Return how many rows a split has; 0 when there is no such split."""
         return self.manifest.splits.get(split, {"rows": 0})["rows"]
 
     @property
@@ -41,21 +41,21 @@ class Prepared:
         return next((split for split in ("test", "valid") if self.rows(split)), "train")
 
     def table(self, split: str, columns: list[str] | None = None) -> pa.Table:
-        """The rows of a split, with `_row`, their numbers in the source."""
+        """Return the rows of a split, with `_row`, their numbers in the source."""
         wanted = None if columns is None else [*columns, ROW]
         # Not pq.read_table, which imports half a second's worth of dataset machinery.
         with pq.ParquetFile(self.folder / self.manifest.splits[split]["file"]) as file:
             return _read(file, file.schema_arrow.names if wanted is None else wanted)
 
     def pieces(self, split: str, columns: list[str] | None = None, *, rows: int = PIECE) -> Iterator[pa.Table]:
-        """The rows of a split, so many at a time: never are more of them in memory."""
+        """Yield the rows of a split, so many at a time: never are more of them in memory."""
         wanted = None if columns is None else [*columns, ROW]
         with pq.ParquetFile(self.folder / self.manifest.splits[split]["file"]) as file:
             for batch in file.iter_batches(batch_size=rows, columns=wanted):
                 yield pa.Table.from_batches([batch])
 
     def chosen(self, split: str, places: np.ndarray) -> pa.Table:
-        """The rows of a split at these places, which rise."""
+        """Return the rows of a split at these places, which rise."""
         found: list[pa.Table] = []
         before = 0
         for piece in self.pieces(split):
@@ -66,7 +66,7 @@ class Prepared:
 
 
 def _read(file: pq.ParquetFile, names: list[str]) -> pa.Table:
-    """The columns of these names, in the file's order, so many at a time."""
+    """Read the columns of these names, in the file's order, so many at a time."""
     chosen, schema = set(names), file.schema_arrow  # made anew at each question
     names = [name for name in schema.names if name in chosen]
     if len(names) <= COLUMNS_AT_ONCE:
@@ -77,7 +77,7 @@ def _read(file: pq.ParquetFile, names: list[str]) -> pa.Table:
 
 
 def load_prepared(folder: Path) -> Prepared | None:
-    """What lies in a folder; None when it is not there, or damaged: then that is said, and it is removed to be made anew."""
+    """Return what lies in a folder; None when it is not there, or damaged: then that is said, and it is removed to be made anew."""
     if not folder.exists():
         return None
     try:
@@ -94,7 +94,7 @@ def load_prepared(folder: Path) -> Prepared | None:
 
 
 def column_array(table: pa.Table, column: Column) -> np.ndarray:
-    """An image or array column as [N, *shape], uint8 or float32, without a copy per row."""
+    """Return an image or array column as [N, *shape], uint8 or float32, without a copy per row."""
     values = table[column.name].combine_chunks()
     if isinstance(values, pa.ChunkedArray):
         values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)

@@ -41,24 +41,24 @@ class Source:
 
 
 def image_column(name: str, pixels: np.ndarray) -> pa.Array:
-    """[N, H, W, C] uint8 as an Arrow column of fixed-size bytes, without a copy per row."""
+    """Return [N, H, W, C] uint8 as an Arrow column of fixed-size bytes, without a copy per row."""
     flat = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
     return pa.Array.from_buffers(pa.binary(flat.shape[1]), len(flat), [None, pa.py_buffer(flat)])
 
 
 def array_column(values: np.ndarray) -> pa.Array:
-    """[N, …] numbers as an Arrow column of fixed-size lists of float32."""
+    """Return [N, …] numbers as an Arrow column of fixed-size lists of float32."""
     flat = np.ascontiguousarray(values, dtype=np.float32).reshape(len(values), -1)
     return pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
 
 
 def with_rows(table: pa.Table, first: int) -> pa.Table:
-    """The table with its row numbers, beginning with `first`."""
+    """Return the table with its row numbers, beginning with `first`."""
     return table.append_column(ROW, pa.array(np.arange(first, first + table.num_rows, dtype=np.int64)))
 
 
 def from_arrays(columns: Mapping[str, pa.Array], first: int = 1) -> Batches:
-    """A part that is in memory."""
+    """Stream a part that is in memory."""
 
     def batches(rejects: Rejects) -> Iterator[pa.Table]:
         table = with_rows(pa.table(dict(columns)), first)

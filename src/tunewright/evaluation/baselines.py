@@ -172,7 +172,7 @@ def _sparse_logistic(train: Any, target: Tensor, test: Any, classes: int) -> np.
 
 
 def _one_against_rest(train: Any, target: np.ndarray, test: Any, prior: np.ndarray) -> np.ndarray:
-    """A binary logistic regression for each label, as logits [M, K]; the prior's where the sample shows only one answer."""
+    """Return a binary logistic regression for each label, as logits [M, K]; the prior's where the sample shows only one answer."""
     from sklearn.linear_model import LogisticRegression
 
     if isinstance(train, Tensor):

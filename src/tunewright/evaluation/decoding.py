@@ -34,13 +34,13 @@ class Beam:
     """What a hot word gets in addition."""
 
     def step(self, before: tuple[str, ...], word: str) -> float:
-        """What a word adds behind others."""
+        """Return what a word adds behind others."""
         known = self.weight * self.words.log_probability(before, word) if self.words is not None else 0.0
         return known + (self.bonus + self.hot_bonus * (word in self.hot_words) if word != END else 0.0)
 
 
 def greedy(log_probabilities: np.ndarray) -> list[int]:
-    """The likeliest letter of each moment, without repetitions and blanks (Graves et al. 2006, section 3.2)."""
+    """Return the likeliest letter of each moment, without repetitions and blanks (Graves et al. 2006, section 3.2)."""
     best = log_probabilities.argmax(1).tolist()
     return [letter for letter, _ in groupby(best) if letter != BLANK]
 
@@ -71,8 +71,8 @@ class _Said:
 
 
 def beam_search(log_probabilities: np.ndarray, letters: list[str], beam: Beam, *, least: float = LEAST) -> list[int]:
-    """The best text's letters by prefix beam search: the ways to stretch a beginning are added up, not compared, and words count
-    when they are complete (Graves and Jaitly 2014, algorithm 1; Hannun et al. 2014).
+    """Return the best text's letters by prefix beam search: the ways to stretch a beginning are added up, not compared, and words
+    count when they are complete (Graves and Jaitly 2014, algorithm 1; Hannun et al. 2014).
 
     Args:
         letters: [K − 1], what the numbers from 1 on mean.

@@ -36,7 +36,7 @@ class Difference:
 
 
 def resample_counts(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each of n examples is drawn, with replacement, in each resample: blocks [R, n] of float64."""
+    """Yield how often each of n examples is drawn, with replacement, in each resample: blocks [R, n] of float64."""
     generator = np.random.Generator(np.random.Philox(key=mix(seed, "bootstrap")))
     rows = max(1, BLOCK_VALUES // max(n, 1))
     for start in range(0, resamples, rows):
@@ -50,7 +50,7 @@ def resample_counts(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def bootstrap(metrics: list[Metric], outcome: Outcome, *, resamples: int, seed: int) -> dict[str, Estimate]:
-    """Each metric with its percentile bootstrap interval (Efron and Tibshirani 1993, section 13.3)."""
+    """Return each metric with its percentile bootstrap interval (Efron and Tibshirani 1993, section 13.3)."""
     if not len(outcome):
         return {metric.name: Estimate(None, None, None) for metric in metrics}
     once = np.ones((1, len(outcome)))
@@ -65,7 +65,7 @@ def bootstrap(metrics: list[Metric], outcome: Outcome, *, resamples: int, seed: 
 
 
 def paired_bootstrap(metric: Metric, a: Outcome, b: Outcome, *, resamples: int, seed: int) -> Difference:
-    """The difference of a metric between two models on the same examples, resampled together.
+    """Return the difference of a metric between two models on the same examples, resampled together.
 
     The verdict is "no real difference" when the 95 % interval holds 0.
     """
@@ -91,7 +91,7 @@ def over_seeds(values: list[float]) -> Estimate:
 
 
 def interval(value: float, drawn: np.ndarray) -> Estimate:
-    """The middle 95 % of the resamples that have a value."""
+    """Return the middle 95 % of the resamples that have a value."""
     if not np.isfinite(value):
         return Estimate(None, None, None)
     finite = drawn[np.isfinite(drawn)]

@@ -66,8 +66,8 @@ def _auc(members: np.ndarray, others: np.ndarray) -> float:
 
 
 def likelihood_ratios(scores: np.ndarray, references: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """[N]: how much likelier each row's score is if the row was trained on (Carlini et al. 2022, section V, with one deviation
-    for all rows, as for few reference models).
+    """Return [N]: how much likelier each row's score is if the row was trained on (Carlini et al. 2022, section V, with one
+    deviation for all rows, as for few reference models).
 
     Args:
         scores: [N] of the model in question.
@@ -106,8 +106,8 @@ def exposure(loss: float, others: np.ndarray) -> float:
 
 
 def audited_epsilon(guesses: int, right: int, rows: int, delta: float) -> float:
-    """The ε that a training surely exceeds, with 95 % certainty, where so many guesses about which rows were in were right (Steinke,
-    Nasr and Jagielski 2023, "Privacy auditing with one (1) training run", theorem 5.2 and appendix D).
+    """Return the ε that a training surely exceeds, with 95 % certainty, where so many guesses about which rows were in were right
+    (Steinke, Nasr and Jagielski 2023, "Privacy auditing with one (1) training run", theorem 5.2 and appendix D).
 
     Args:
         rows: how many rows were included or excluded at random.
@@ -122,7 +122,7 @@ def audited_epsilon(guesses: int, right: int, rows: int, delta: float) -> float:
 
 
 def _chance(guesses: int, right: int, rows: int, epsilon: float, delta: float) -> float:
-    """The probability of so many right guesses or more, at most, if the training is (ε, δ)-private."""
+    """Return the probability of so many right guesses or more, at most, if the training is (ε, δ)-private."""
     from scipy.stats import binom
 
     accuracy = 1 / (1 + math.exp(-epsilon))

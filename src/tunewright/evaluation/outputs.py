@@ -11,7 +11,7 @@ from tunewright.data.batches.sampler import EVALUATION_BATCH, of_all
 
 
 def run_network(network: nn.Module, examples: Examples) -> Tensor:
-    """The network's outputs [N, ...] for all examples in their own order, float32 on the CPU."""
+    """Return the network's outputs [N, ...] for all examples in their own order, float32 on the CPU."""
     network.eval()
     device = next(network.parameters()).device
     with torch.inference_mode():

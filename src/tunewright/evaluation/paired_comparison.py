@@ -30,7 +30,7 @@ class Predictions:
 
 
 def compare_predictions(a: Predictions, b: Predictions, metric: str, *, resamples: int, seed: int = 0) -> Difference:
-    """How much better A is than B by one metric.
+    """Return how much better A is than B by one metric.
 
     Raises:
         UserError: they were not measured on the same rows with the same targets.

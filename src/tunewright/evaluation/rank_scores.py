@@ -16,7 +16,7 @@ SAME = 1e-9
 
 
 def standardised(values: Sequence[float | None]) -> np.ndarray:
-    """[C]: each candidate's score in standard deviations above the candidates' mean; 0 for one that has none."""
+    """Return [C]: each candidate's score in standard deviations above the candidates' mean; 0 for one that has none."""
     known = np.array([value for value in values if value is not None], dtype=np.float64)
     spread = float(known.std()) if len(known) > 1 else 0.0
     if spread <= SAME * max(1.0, float(np.abs(known).max()) if len(known) else 1.0):
@@ -25,7 +25,7 @@ def standardised(values: Sequence[float | None]) -> np.ndarray:
 
 
 def combined(scores: Mapping[str, Sequence[float | None]], weights: Mapping[str, float] | None = None) -> np.ndarray:
-    """[C]: the weighted mean of the standardised scores, the greater the better.
+    """Return [C]: the weighted mean of the standardised scores, the greater the better.
 
     Args:
         scores: by the name of the score, one for each candidate; None where it has none.
@@ -45,7 +45,8 @@ def combined(scores: Mapping[str, Sequence[float | None]], weights: Mapping[str,
 
 
 def weighted_tau(order: Sequence[float], reached: Sequence[float]) -> float:
-    """How well an order agrees with what was reached: Kendall's τ in which the best count most (Vigna 2015; weights 1 / (rank + 1))."""
+    """Return how well an order agrees with what was reached: Kendall's τ in which the best count most (Vigna 2015; weights 1 /
+    (rank + 1))."""
     from scipy.stats import weightedtau
 
     return float(weightedtau(np.asarray(order), np.asarray(reached)).statistic)

@@ -1,7 +1,7 @@
 """How well features fit a target, without training a network: LogME, the H-score, LEEP, and what the nearest neighbours say.
 
 None of these is what a fine-tune will reach: over the standard benchmarks each alone can order models worse than a fixed order
-does. `commands/choose.py` shows them beside a linear probe and what is known beforehand.
+does. `commands/choose.py` shows them next to a linear probe and published facts.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ CLOSE, ROUNDS = 1e-10, 1000
 
 
 def one_hot(target: np.ndarray) -> np.ndarray:
-    """[N] classes to [N, K] of 0 and 1, K the classes that are there."""
+    """Turn classes [N] into [N, K] of 0 and 1, K the classes that are there."""
     return (target[:, None] == np.unique(target)).astype(np.float64)
 
 
 def logme(features: np.ndarray, targets: np.ndarray) -> float:
-    """The log of the maximal evidence of a Bayesian linear model, a row, averaged over targets (You et al. 2021, section 4).
+    """Return the log of the maximal evidence of a Bayesian linear model, a row, averaged over targets (You et al. 2021, section 4).
 
     The weights' prior is N(0, 1/α), the noise N(0, 1/β); both maximise the evidence, by the fixed point of their section 4.2.
     The evidence has ½ D log α − ½ Σ log(α + βσ²), whose sums go over the D features: the directions that the rows do not
@@ -52,7 +52,7 @@ def _evidence(squares: np.ndarray, along: np.ndarray, beside: float, count: int)
 
 
 def _sums(squares: np.ndarray, along: np.ndarray, beside: float, ratio: float) -> tuple[float, float]:
-    """The squared length of the posterior's weights, and the squared error of its fit."""
+    """Return the squared length of the posterior's weights, and the squared error of its fit."""
     weights = float((squares * along / (squares + ratio) ** 2).sum())
     errors = float((along * (ratio / (squares + ratio)) ** 2).sum()) + beside
     return weights, errors
@@ -77,7 +77,7 @@ def h_score(features: np.ndarray, target: np.ndarray) -> float:
 
 
 def leep(source: np.ndarray, target: np.ndarray) -> float:
-    """The mean log likelihood of the target given the classes that the model already names (Nguyen et al. 2020, section 3).
+    """Return the mean log likelihood of the target given the classes that the model already names (Nguyen et al. 2020, section 3).
 
     Args:
         source: [N, Z] probabilities of the model's own classes; target: [N] classes.
@@ -89,7 +89,7 @@ def leep(source: np.ndarray, target: np.ndarray) -> float:
 
 
 def nearest(features: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
-    """[N, K]: the mean target of each row's k nearest other rows; of equally near ones the first.
+    """Return [N, K]: the mean target of each row's k nearest other rows; of equally near ones the first.
 
     Args:
         features: [N, D]; targets: [N, K] of 0 and 1, or numbers.

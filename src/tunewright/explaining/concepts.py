@@ -1,6 +1,6 @@
 """`tunewright explain --concept`: can a concept be read off the network's blocks, and do its answers hang on it?
 
-A view, by concept activation vectors (Kim et al. 2018, section 3): rows that share something are told from training rows by lot,
+A view, by concept activation vectors (Kim et al. 2018, section 3): rows that share something are separated from random training rows,
 block by block; the direction that tells them is followed, and the answers' log odds rise or fall. The same is done with rows by
 lot in the concept's place: what does no better than these says nothing.
 """
@@ -67,13 +67,13 @@ class Concept:
     block: str
     auc: float
     """How well rows with the concept are told from others, by cross-validation."""
-    auc_by_lot: float
-    """The mean of the same for rows by lot: 0.5 but for chance."""
+    auc_at_random: float
+    """The mean of the same for random rows: 0.5 but for chance."""
     leanings: list[Leaning]
 
 
 def concepts(folder: Path, named: Sequence[str], *, seed: int = 0, screen: Console) -> list[Concept]:
-    """Each concept at each block of a model that stands in its run.
+    """Measure each concept at each block of a model that belongs to a run.
 
     Args:
         named: NAME=FILE, rows that share what is called NAME.
@@ -110,7 +110,7 @@ def concepts(folder: Path, named: Sequence[str], *, seed: int = 0, screen: Conso
 
 
 def _given(entry: str, model: Model) -> tuple[str, Examples]:
-    """A concept's name and its rows."""
+    """Return a concept's name and its rows."""
     name, equals, file = entry.partition("=")
     if not (name and equals and file):
         raise RecipeError("a concept has a name and a file", place="--concept", found=entry, expected="NAME=FILE")
@@ -125,7 +125,7 @@ def _given(entry: str, model: Model) -> tuple[str, Examples]:
 
 
 def _means(model: Model, examples: Examples) -> list[np.ndarray]:
-    """[N, F] for each block, in the examples' order."""
+    """Return [N, F] for each block, in the examples' order."""
     with evaluating(model.network):
         found = of_all(examples, BATCH, lambda inputs: layer_means(model.network, inputs))
     return [block.double().numpy() for block in found]
@@ -165,9 +165,9 @@ def _at_block(
         drawn = pool[permutation(seed, "lot", number, len(pool))[: 2 * count]]
         return drawn[:count], drawn[count:]
 
-    _, beside = lot(LOTS)
+    _, others = lot(LOTS)
     lots = [lot(number) for number in range(LOTS)]
-    ours = _direction(with_it, beside, seed)
+    ours = _direction(with_it, others, seed)
     others = [_direction(a, b, seed) for a, b in lots]
     leanings: list[Leaning] = []
     for said, slope in slopes:
@@ -177,8 +177,8 @@ def _at_block(
         smaller = sum(abs(effect) > other for other in by_lot) / len(by_lot)
         leanings.append(Leaning(answer=said, effect=effect, rising=float((rises > 0).mean()), percentile=smaller))
     by_lot = float(np.mean([_auc(a, b, seed) for a, b in lots[:5]]))
-    auc = _auc(with_it, beside, seed)
-    return Concept(concept=name, rows=count, block=block, auc=auc, auc_by_lot=by_lot, leanings=leanings)
+    auc = _auc(with_it, others, seed)
+    return Concept(concept=name, rows=count, block=block, auc=auc, auc_at_random=by_lot, leanings=leanings)
 
 
 def _told_apart(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -186,7 +186,7 @@ def _told_apart(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _direction(a: np.ndarray, b: np.ndarray, seed: int) -> np.ndarray:
-    """[F]: from the rows b towards the rows a, as long as the standard deviation of b along it."""
+    """Return [F]: from the rows b towards the rows a, as long as the standard deviation of b along it."""
     fit = fit_logistic(*_told_apart(a, b), 2, seed=seed, weights=None, bias=True, choose=False)
     along = fit.weight[1] - fit.weight[0]
     unit = along / (np.linalg.norm(along) or 1.0)
@@ -206,12 +206,12 @@ def _show(found: Sequence[Concept], screen: Console) -> None:
     best = max(reversed(found), key=lambda one: one.auc)
     told = ", ".join(f"{one.block} {one.auc:.2f}" for one in found)
     screen.info(
-        f"{best.concept} ({best.rows} rows), a view: told from training rows with an AUC of {told}; rows by lot {best.auc_by_lot:.2f}"
+        f"{best.concept} ({best.rows} rows), a view: separated from training rows with an AUC of {told}; random rows {best.auc_at_random:.2f}"
     )
     for one in sorted(best.leanings, key=lambda one: -abs(one.effect)):
         said = f"  {one.answer}: {one.effect:+.3g} along it at {best.block}, rises in {one.rising:.0%} of the rows"
         lots = f"more than {one.percentile:.0%} of lots"
-        screen.info(f"{said}, {lots}") if one.real else screen.info(f"{said}: no more than rows by lot ({lots})")
+        screen.info(f"{said}, {lots}") if one.real else screen.info(f"{said}: no more than random rows ({lots})")
 
 
 def print_concepts(folder: Path, named: Sequence[str], *, as_json: bool, screen: Console | None = None) -> None:

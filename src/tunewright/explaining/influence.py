@@ -28,7 +28,7 @@ from tunewright.training.linear_probe import fit_logistic, held_out_logits, last
 # Training rows that are looked at, at most; others are passed over, which is said.
 MOST = 5000
 SHOWN = 5
-# The check of an influence: so many rows are left out and the last layer is solved for again, as often with rows by lot.
+# The check of an influence: so many rows are removed and the last layer is fitted again, as often with random rows.
 TAKEN, LOTS, ENOUGH = 0.02, 20, 0.95
 # What is added to the covariance of features, as a share of their mean square.
 RIDGE = 1e-2
@@ -49,10 +49,10 @@ class Learned:
 
 
 def learned_from(folder: Path, model: Model) -> Learned:
-    """The training rows of the run that a saved model belongs to.
+    """Return the training rows of the run that a saved model belongs to.
 
     Raises:
-        ArtifactError: the folder stands in no run, the model has no classes, or does not end with a linear layer.
+        ArtifactError: the folder belongs to no run, the model has no classes, or does not end with a linear layer.
     """
     target = model.preprocessor.target
     if target is None or target.classes is None or not target.one_class:
@@ -84,8 +84,8 @@ def _one_batch(examples: Examples) -> Any:
 
 
 def suspects(learned: Learned, seed: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
-    """The rows' positions, the most suspicious first, and for each row the class that the others say it has; None where nothing
-    can be held against another row.
+    """Return the rows' positions, the most suspicious first, and for each row the class that the others say it has; None where
+    nothing can be held against another row.
 
     Suspicious is how much likelier another class is than the row's own, to a regression that did not see the row (the
     self-confidence of Northcutt et al. 2021, section 3, as a margin).
@@ -119,9 +119,7 @@ def show_suspects(learned: Learned, screen: Console, count: int = 20) -> list[di
         found.append({"row": row, "label": label, "looks_like": other})
         screen.info(f"  row {row}: {label!r}, but it looks like {other!r}")
     if learned.passed_over:
-        screen.warning(
-            f"{learned.passed_over:,} training rows were not looked at: {MOST:,} by lot are enough for a look"
-        )
+        screen.warning(f"{learned.passed_over:,} training rows were not compared: a random {MOST:,} are used")
     return found
 
 
@@ -129,9 +127,9 @@ def show_suspects(learned: Learned, screen: Console, count: int = 20) -> list[di
 
 
 def influence(learned: Learned, layer: nn.Linear, feature: np.ndarray, asked: int) -> np.ndarray:
-    """[N]: how much each training row has to do with the answer `asked` to an example, in the last layer: both rows' errors times
-    their features' product by the inverse of the features' covariance, ⟨p − y, p′ − y′⟩ h (HᵀH + λ)⁻¹ h′ (TRAK, Park et al. 2023,
-    section 3.2, of one model and without a projection; without the inverse it were TracIn, Pruthi et al. 2020)."""
+    """Return [N]: how much each training row has to do with the answer `asked` to an example, in the last layer: both rows' errors
+    times their features' product by the inverse of the features' covariance, ⟨p − y, p′ − y′⟩ h (HᵀH + λ)⁻¹ h′ (TRAK, Park et al.
+    2023, section 3.2, of one model and without a projection; without the inverse it were TracIn, Pruthi et al. 2020)."""
     weight = layer.weight.detach().double().numpy()
     bias = layer.bias.detach().double().numpy()
 
@@ -151,8 +149,8 @@ def influence(learned: Learned, layer: nn.Linear, feature: np.ndarray, asked: in
 
 
 def influence_percentile(learned: Learned, scores: np.ndarray, feature: np.ndarray, asked: int) -> float:
-    """The check: without the rows of most influence the last layer, solved for again, is less sure of the answer than without as
-    many rows by lot; the share of lots for which that holds."""
+    """Return the check: without the rows of most influence the last layer, solved for again, is less sure of the answer than
+    without as many rows by lot; the share of lots for which that holds."""
     count = max(1, round(TAKEN * len(scores)))
 
     def without(rows: np.ndarray) -> float:
@@ -198,6 +196,6 @@ def show_influence(
     for side in ("for", "against"):
         shown = ", ".join(f"{entry['row']} ({entry['label']})" for entry in found[side])
         screen.info(f"  training rows that speak {side} it: {shown}")
-    said_so = f"without the first {TAKEN:.0%} of them the answer is less sure than without as many by lot in {share:.0%} of lots"
+    said_so = f"without the first {TAKEN:.0%} of them the answer is less sure than without as many random rows, in {share:.0%} of draws"
     screen.info(f"  checked: {said_so}") if share >= ENOUGH else screen.warning(f"NOT FAITHFUL: {said_so}")
     return found

@@ -69,7 +69,7 @@ class Model:
 
 
 def load_model(folder: Path | str) -> Model:
-    """The model that a stage saved, from its `model` folder.
+    """Load the model that a stage saved, from its `model` folder.
 
     Raises:
         ArtifactError: it is no model, is damaged, or was pretrained without labels and has nothing to predict.
@@ -102,7 +102,7 @@ def predictions(model: Model, data: str, rejects: Rejects) -> Iterator[list[dict
 
 def skipped_lines(rejects: Rejects) -> list[str]:
     """Return a line for each reason why rows were skipped."""
-    return [f"{entry.count} left out: {entry.reason}: {'; '.join(entry.examples)}" for entry in rejects.summary()]
+    return [f"{entry.count} skipped: {entry.reason}: {'; '.join(entry.examples)}" for entry in rejects.summary()]
 
 
 def _texts_table(texts: Sequence[str | Sequence[str]], request: Request[Any]) -> pa.Table:

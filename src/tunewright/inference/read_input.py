@@ -57,7 +57,7 @@ def read_input(data: str, preprocessor: Preprocessor, rejects: Rejects) -> Itera
 
 
 def _is_source(data: str) -> bool:
-    """Whether it is the name of something to be read, there or not, rather than something to be read itself."""
+    """Return whether it is the name of something to be read, there or not, rather than something to be read itself."""
     if data.startswith("hub:") or data in SAMPLE_SETS:
         return True
     if os.path.exists(data):

@@ -11,7 +11,7 @@ PAUSE, LINE = 0.6, 42
 
 
 def subtitles(words: list[dict[str, Any]], form: str) -> str:
-    """The file's text.
+    """Return the file's text.
 
     Args:
         words: {"word", "start", "end"} each, in seconds.

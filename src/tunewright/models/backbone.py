@@ -85,7 +85,7 @@ class Backbone:
 
 
 def _front_matter(card: Path) -> dict[str, Any]:
-    """What a model card says in the YAML at its beginning; nothing where that is damaged or too long."""
+    """Return what a model card says in the YAML at its beginning; nothing where that is damaged or too long."""
     with open_regular(card) as file:
         begin = file.read(MODEL_CARD_BYTES.value).decode(errors="replace")
     first, *lines = begin.splitlines() or [""]
@@ -99,7 +99,7 @@ def _front_matter(card: Path) -> dict[str, Any]:
 
 
 def named_backbone(model: Model) -> str | None:
-    """The pretrained backbone that the recipe names, where `new_backbone` found none; None for random weights of one of
+    """Return the pretrained backbone that the recipe names, where `new_backbone` found none; None for random weights of one of
     our own networks.
 
     Raises:
@@ -132,7 +132,7 @@ def named_backbone(model: Model) -> str | None:
 
 
 def new_backbone(model: Model, base: Path) -> Backbone | None:
-    """The new encoder that the recipe describes; None where it names something else, such as a folder."""
+    """Return the new encoder that the recipe describes; None where it names something else, such as a folder."""
     if model.backbone is None:
         return None
     name, options = parse_named(model.backbone, "model.backbone")
@@ -143,7 +143,7 @@ def new_backbone(model: Model, base: Path) -> Backbone | None:
 
 
 def open_backbone(name: str, base: Path) -> Backbone:
-    """The backbone of that name.
+    """Open the backbone of that name.
 
     Args:
         base: the folder from which a relative path counts.
@@ -178,18 +178,18 @@ def _refuse_adapter(folder: Path) -> None:
             "the folder holds an adapter and not a whole model",
             file=folder,
             expected="a model's config.json and weights, and no adapter_config.json",
-            fix="name the model that the adapter belongs to; an adapter that was trained here goes on with model.weights",
+            fix="name the model that the adapter belongs to; to continue an adapter that was trained here, set model.weights",
         )
 
 
 def model_files(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file of a model's folder by its name: weights, configuration, tokenizer, and no card."""
+    """Return the SHA-256 of each file of a model's folder by its name: weights, configuration, tokenizer, and no card."""
     files = [file for file in sorted(folder.iterdir()) if file.suffix in READ_ENDINGS and file.is_file()]
     return {file.name: cached_sha256(file) for file in files}
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
-    """The folder's config.json, after everything in the folder was seen to be data only.
+    """Return the folder's config.json, after everything in the folder was seen to be data only.
 
     Raises:
         ArtifactError: a file asks for code to be run, lies elsewhere, or is damaged.
@@ -200,7 +200,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
 
 
 def weights_folder(backbone: Backbone) -> Path:
-    """A folder with the weights as safetensors: the backbone's own, or a converted copy in the cache.
+    """Return a folder with the weights as safetensors: the backbone's own, or a converted copy in the cache.
 
     Raises:
         ArtifactError: there are no weights, or the file holds more than tensors.
@@ -244,7 +244,7 @@ def _converted_parts(backbone: Backbone) -> Path:
 
 
 def _stable(name: str, folder: Path, base: Path) -> Path | str:
-    """A name that means the same from another folder."""
+    """Return a name that means the same from another folder."""
     return folder.resolve() if (base / name).exists() else name
 
 
@@ -277,7 +277,7 @@ def _from_hub(name: str) -> Path:
 
 
 def _download(name: str) -> Path:
-    """The repository's files in the hub's own cache; what is there is not fetched again."""
+    """Return the repository's files in the hub's own cache; what is there is not fetched again."""
     from huggingface_hub import snapshot_download
 
     # Folders in the repository hold the same model for other programs.

@@ -43,7 +43,7 @@ MODELS = Registry[Callable[..., Sequence[NamedBlock]]](
 
 
 def describe_model(model: Model, *, input_shape: Shape, outputs: int) -> SequentialSpec:
-    """The spec of the network that the recipe asks for.
+    """Return the spec of the network that the recipe asks for.
 
     Without `head`, the last layer of `layers` is the head; a named backbone gets one dense layer as its head.
 
@@ -76,7 +76,7 @@ def describe_model(model: Model, *, input_shape: Shape, outputs: int) -> Sequent
 
 
 def build_network(spec: SequentialSpec, *, seed: int) -> SequentialNetwork:
-    """The network, with starting weights that depend on the seed and each block's name alone.
+    """Build the network, with starting weights that depend on the seed and each block's name alone.
 
     Raises:
         RecipeError: the layers do not fit together.
@@ -87,7 +87,7 @@ def build_network(spec: SequentialSpec, *, seed: int) -> SequentialNetwork:
 
 
 def assemble(spec: SequentialSpec, make: Callable[[str, Callable[[], nn.Module]], nn.Module]) -> SequentialNetwork:
-    """The network of a spec; `make(block name, function)` makes each block."""
+    """Return the network of a spec; `make(block name, function)` makes each block."""
     shape: Shape = spec.input_shape
     given = spec.backbone
     if "layers" in given:
@@ -109,12 +109,12 @@ def assemble(spec: SequentialSpec, make: Callable[[str, Callable[[], nn.Module]]
 
 
 def layer_name(index: int, layer: Layer) -> str:
-    """A block's name: its position and kind."""
+    """Return a block's name: its position and kind."""
     return f"{index}_{layer if isinstance(layer, str) else next(iter(layer), 'empty')}"
 
 
 def shape_after(module: nn.Module, shape: Shape) -> Shape:
-    """The shape that a module makes of one example of `shape`, found by a pass without memory or arithmetic."""
+    """Return the shape that a module makes of one example of `shape`, found by a pass without memory or arithmetic."""
     import copy
 
     ghost = copy.deepcopy(module).to("meta").eval()
@@ -123,7 +123,7 @@ def shape_after(module: nn.Module, shape: Shape) -> Shape:
 
 
 def named_blocks(given: dict[str, Any], shape: Shape) -> Sequence[NamedBlock]:
-    """The blocks of a backbone of the table.
+    """Return the blocks of a backbone of the table.
 
     Raises:
         ArtifactError: the package that adds the backbone is not installed.

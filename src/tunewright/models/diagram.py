@@ -25,7 +25,7 @@ class Box:
 
 
 def network_svg(rows: Sequence[LayerRow], *, title: str, frozen: frozenset[str] | set[str] = frozenset()) -> str:
-    """Boxes from the input to the outputs, row by row, each with its shape and parameters.
+    """Return boxes from the input to the outputs, row by row, each with its shape and parameters.
 
     Blocks that follow each other and make the same shape with as many parameters are folded into one "×n". Frozen ones
     are hatched and say so; the head stands out by its frame.

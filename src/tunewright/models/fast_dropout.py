@@ -20,7 +20,7 @@ ATTENTION = "tunewright"
 
 
 def drop(values: Tensor, rate: float) -> Tensor:
-    """Each element is 0 with probability `rate`, else itself divided by 1 − rate (Srivastava et al. 2014, section 4).
+    """Set each element to 0 with probability `rate`, else divide it by 1 − rate (Srivastava et al. 2014, section 4).
 
     The random numbers are the CPU generator's, 64 bits for four elements, in the order of memory.
     """

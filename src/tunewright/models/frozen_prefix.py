@@ -46,7 +46,7 @@ class Slot:
         return self.shape[1:] if self.by_token or self.keep == "first" else self.shape
 
     def blank(self, count: int, length: int | None) -> Tensor:
-        """[count, *shape] of zeros, without memory: for what is not read."""
+        """Return [count, *shape] of zeros, without memory: for what is not read."""
         shape = (length, *self.shape[1:]) if self.by_token and length is not None else self.shape
         return torch.zeros((), dtype=self.dtype).expand(count, *shape)
 
@@ -76,7 +76,7 @@ class Prefix:
         return [leaf for leaf in self.outputs[-1].leaves if isinstance(leaf, Slot) and leaf.keep != "nothing"]
 
     def fingerprint(self, network: Network) -> str:
-        """The SHA-256 of all that the kept outputs depend on, but the examples."""
+        """Return the SHA-256 of all that the kept outputs depend on, but the examples."""
         architecture = network.spec.architecture()
         shape = {key: value for key, value in architecture.items() if key not in OF_THE_HEAD}
         facts = (torch.__version__, self.slots, shape, getattr(network, "reduced", False))
@@ -89,7 +89,7 @@ class Prefix:
 
 
 def frozen_blocks(network: Network, still: set[str]) -> list[Block]:
-    """The blocks at the network's beginning that are all among `still`, the titles of blocks that never move."""
+    """Return the blocks at the network's beginning that are all among `still`, the titles of blocks that never move."""
     found: list[Block] = []
     for block in network.blocks():
         if block.part != "backbone" or block.title not in still:
@@ -146,14 +146,14 @@ def _slopes(found: Tensor, wanted: list[Tensor]) -> Sequence[Tensor | None]:
 
 
 def outputs_of(network: Network, prefix: Prefix, inputs: Inputs) -> list[Tensor]:
-    """What is kept of a batch: for each of `prefix.slots` a tensor [B, …]."""
+    """Return what is kept of a batch: for each of `prefix.slots` a tensor [B, …]."""
     last = prefix.outputs[-1]
     tensors = _tensors(last, _run_until(network, last.module, inputs))
     return [_reduce(slot, tensors[i]) for i, slot in enumerate(_slots(last)) if slot.keep != "nothing"]
 
 
 def as_inputs(inputs: Inputs, kept: list[Tensor]) -> dict[str, Tensor]:
-    """A batch's inputs with what was kept of its examples."""
+    """Return a batch's inputs with what was kept of its examples."""
     plain = {PLAIN: inputs} if isinstance(inputs, Tensor) else inputs
     return {**plain, **{f"{KEPT}{index}": value for index, value in enumerate(kept)}}
 
@@ -218,13 +218,13 @@ def _slots(output: _Output) -> list[Slot]:
 
 
 def _tensors(output: _Output, value: Any) -> list[Tensor]:
-    """The tensors of a module's output that have a slot."""
+    """Return the tensors of a module's output that have a slot."""
     flat, _ = pytree.tree_flatten(value)
     return [tensor for tensor, leaf in zip(flat, output.leaves, strict=True) if isinstance(leaf, Slot)]
 
 
 def _length(inputs: Inputs) -> int | None:
-    """The padded length of a batch of texts; None for other inputs."""
+    """Return the padded length of a batch of texts; None for other inputs."""
     return None if isinstance(inputs, Tensor) else next(iter(inputs.values())).shape[1]
 
 
@@ -261,7 +261,7 @@ def _observe(network: Network, modules: list[nn.Module], inputs: Inputs) -> tupl
 def _narrowed(
     network: Network, prefix: Prefix, index: int, inputs: Inputs, full: list[Tensor], expected: Tensor
 ) -> Prefix:
-    """The prefix with one slot cut down to what the rest of the network reads of it."""
+    """Return the prefix with one slot cut down to what the rest of the network reads of it."""
     last = prefix.outputs[-1]
     slot = last.leaves[index]
     position = sum(isinstance(leaf, Slot) for leaf in last.leaves[:index])
@@ -285,7 +285,7 @@ def _gives(
     value: Tensor,
     expected: Tensor,
 ) -> bool:
-    """Whether the same comes out with another value for one of the kept tensors."""
+    """Return whether the same comes out with another value for one of the kept tensors."""
     every = [_kept_whole(leaf) for leaf in prefix.outputs[-1].leaves]
     whole = Prefix(blocks=prefix.blocks, outputs=[*prefix.outputs[:-1], replace(prefix.outputs[-1], leaves=every)])
     values = [value if i == position else tensor for i, tensor in enumerate(full)]
@@ -297,7 +297,7 @@ def _gives(
 
 
 def _kept_whole(leaf: Slot | Any) -> Slot | Any:
-    """The same slot, kept in full."""
+    """Return the same slot, kept in full."""
     return replace(leaf, keep="all") if isinstance(leaf, Slot) else leaf
 
 
@@ -315,7 +315,7 @@ class _Reached(Exception):
 
 
 def _run_until(network: Network, module: nn.Module, inputs: Inputs) -> Any:
-    """The output of a module in a pass of the network, which ends there."""
+    """Return the output of a module in a pass of the network, which ends there."""
 
     def stop(_module: nn.Module, _inputs: Any, value: Any) -> None:
         raise _Reached(value)

@@ -33,7 +33,7 @@ class LayerRow:
 
 
 def layer_table(network: Network, inputs: Inputs | None = None) -> list[LayerRow]:
-    """The blocks in order, found by a pass of one empty example; nothing in the network changes.
+    """Return the blocks in order, found by a pass of one empty example; nothing in the network changes.
 
     Args:
         inputs: a batch of one example, whose size the operations are counted for; None: the network's own.
@@ -109,12 +109,12 @@ _MATRIX_PRODUCTS: dict[Any, int] = {
 
 
 def _class(module: nn.Module) -> str:
-    """What a person knows it as: our quick dropout is dropout."""
+    """Return what a person knows it as: our quick dropout is dropout."""
     return "Dropout" if isinstance(module, nn.Dropout) else type(module).__name__
 
 
 def _tensor(output: Any) -> Tensor:
-    """The first tensor of what a module gives."""
+    """Return the first tensor of what a module gives."""
     while not isinstance(output, Tensor):
         output = next(iter(output.values())) if isinstance(output, dict) else output[0]
     return output

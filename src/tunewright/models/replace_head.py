@@ -22,12 +22,12 @@ def require_sequential(network: Network, file: Path | None) -> SequentialNetwork
         ArtifactError: it is another.
     """
     if not isinstance(network, SequentialNetwork):
-        raise ArtifactError("the model to start from is none of our own networks", file=file)
+        raise ArtifactError("the model to start from is not one of Tunewright's own networks", file=file)
     return network
 
 
 def replace_head(network: SequentialNetwork, head: list[Layer], *, outputs: int, seed: int) -> SequentialNetwork:
-    """The network's own backbone, the very same tensors, under a new head.
+    """Return the network's own backbone, the very same tensors, under a new head.
 
     Raises:
         RecipeError: the head does not fit the backbone or the number of outputs.
@@ -37,7 +37,7 @@ def replace_head(network: SequentialNetwork, head: list[Layer], *, outputs: int,
 
 
 def fit_input(network: SequentialNetwork, shape: tuple[int, ...]) -> SequentialNetwork:
-    """The network for inputs of this shape: itself, or, where only the size of the image differs and every block can
+    """Fit the network for inputs of this shape: itself, or, where only the size of the image differs and every block can
     read it, the same tensors described for the new size.
 
     Raises:

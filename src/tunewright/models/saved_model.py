@@ -1,7 +1,7 @@
 """The saved model: a folder of JSON and safetensors, nothing that can run code.
 
 Our own networks have all in `config.json` and `model.safetensors`. A network of the Transformers library is saved in that
-library's format (or as a peft adapter), with what only we know beside it in `tunewright.json`.
+library's format (or as a peft adapter), with Tunewright's own facts in `tunewright.json`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CARD = "README.md"
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A network, and what was saved beside it."""
+    """A network, and what was saved with it."""
 
     network: Network
     extra: dict[str, Any]
@@ -56,7 +56,7 @@ def _write_network(folder: Path, network: Network, extra: dict[str, Any]) -> Non
 
 
 def load_network(folder: Path) -> SavedModel:
-    """The network with its weights, or on the meta device where `meta_weights.weights` says so, and what was saved beside it.
+    """Load the network with its weights, or on the meta device where `meta_weights.weights` says so, and what was saved with it.
 
     Raises:
         ArtifactError: the folder is no model of Tunewright, or its files are missing, damaged or of a newer version.
@@ -70,7 +70,7 @@ def load_network(folder: Path) -> SavedModel:
             "this is not a model of Tunewright",
             file=path,
             found=f"model_type {config.get('model_type')!r}",
-            expected='model_type "tunewright", or tunewright.json beside it',
+            expected='model_type "tunewright", or a tunewright.json in the same folder',
             fix="name the `model` folder of a stage, such as runs/mnist/pretrain/model",
         )
     if config.get("format") != FORMAT:

@@ -1,4 +1,4 @@
-"""What comes next? A language model learned from texts alone: from nothing with our gpt, or going on from its weights."""
+"""What comes next? A language model learned from texts alone: a new gpt, or one that continues from its weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tunewright.training.objectives.base import Objective
 from tunewright.training.objectives.causal_lm import next_tokens
 
 
-def foretelling(
+def next_token_objective(
     encoder: CausalEncoder, *, z_loss: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 ) -> Objective:
     """Say which token comes next."""
@@ -26,7 +26,7 @@ def foretelling(
 
 TASK = Task(
     name="language-modeling",
-    summary="the next token of a text; a language model from nothing, or one that goes on",
+    summary="the next token of a text; a new language model, or continued pretraining",
     about=About(
         en="language modelling",
         zh="语言建模",
@@ -48,7 +48,7 @@ TASK = Task(
             "regularization": {"weight_decay": 0.1},
         },
     },
-    objectives={"next_tokens": foretelling},
+    objectives={"next_tokens": next_token_objective},
     metrics=("token_loss", "perplexity", "bits_per_byte", "next_token_accuracy"),
     evaluation=NextTokenEvaluation(),
 )

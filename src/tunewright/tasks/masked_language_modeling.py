@@ -1,4 +1,4 @@
-"""Which tokens were hidden? Learned from texts alone: an encoder goes on from its weights, or begins from nothing."""
+"""Which tokens were hidden? Learned from texts alone: an encoder continues from its weights, or starts from random ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tunewright.training.objectives.masked_lm import masked_tokens
 def fit_passages(
     prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: TextEncoder | None
 ) -> TextEncoder:
-    """The encoder for the text column of a prepared set; longer texts become several examples.
+    """Fit the encoder for the text column of a prepared set; longer texts become several examples.
 
     Raises:
         DataError: there is no text column, or there are several.

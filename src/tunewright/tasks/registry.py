@@ -52,7 +52,7 @@ TASKS = Registry[Task](
 
 
 def get_task(name: str) -> Task:
-    """The task of that name.
+    """Return the task of that name.
 
     Raises:
         RecipeError: there is none; names the nearest.
@@ -70,12 +70,12 @@ def get_task(name: str) -> Task:
 
 
 def task_defaults(name: str) -> dict[str, Any]:
-    """The default recipe of a task, as nested dicts, for the recipe loader."""
+    """Return the default recipe of a task, as nested dicts, for the recipe loader."""
     return get_task(name).defaults
 
 
 def load_preprocessor(saved: SavedModel) -> Preprocessor:
-    """A saved model's preprocessor from its JSON and the files in the model's folder.
+    """Load a saved model's preprocessor from its JSON and the files in the model's folder.
 
     Raises:
         ArtifactError: it is damaged, or its tokens are not those of the network.
@@ -87,10 +87,10 @@ def load_preprocessor(saved: SavedModel) -> Preprocessor:
 
 
 def read_preprocessor(extra: dict[str, Any], folder: Path) -> Preprocessor:
-    """The preprocessor of a model's folder, without its network.
+    """Read the preprocessor of a model's folder, without its network.
 
     Args:
-        extra: the JSON that was saved beside the network.
+        extra: the JSON that was saved with the network.
 
     Raises:
         ArtifactError: it is damaged.
@@ -106,7 +106,7 @@ def read_preprocessor(extra: dict[str, Any], folder: Path) -> Preprocessor:
         raise ArtifactError(
             f"the model's preprocessor is damaged: {type(error).__name__}: {error}",
             file=folder,
-            expected="the files that were saved beside the weights",
+            expected="the files that were saved with the weights",
             fix="restore the folder from a copy, or train again",
         ) from error
     return Preprocessor(task=task, inputs=inputs, target=target)

@@ -39,7 +39,7 @@ def recogniser(
     kind = None if backbone is None else backbone.config.get("model_type")
     if backbone is not None and kind not in LIBRARY_KINDS:
         raise RecipeError(
-            "this backbone is none that hears",
+            "the backbone is not a speech model",
             place="model.backbone",
             found=kind,
             expected=", ".join(LIBRARY_KINDS),

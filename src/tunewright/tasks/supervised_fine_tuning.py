@@ -8,7 +8,7 @@ from tunewright.tasks.language_model.chat_evaluation import (
     AnswerEvaluation,
 )
 from tunewright.tasks.language_model.modality import CHAT
-from tunewright.tasks.language_modeling import foretelling
+from tunewright.tasks.language_modeling import next_token_objective
 
 TASK = Task(
     name="supervised-fine-tuning",
@@ -33,7 +33,7 @@ TASK = Task(
             "clip_norm": 1.0,
         },
     },
-    objectives={"next_tokens": foretelling},
+    objectives={"next_tokens": next_token_objective},
     metrics=("exact_match", "token_loss", "next_token_accuracy"),
     evaluation=AnswerEvaluation(),
 )

@@ -1,7 +1,7 @@
 """Which of K classes does this text, or this pair of texts, have? Any number of them.
 
 A task of its own, and not a guess of text-classification from the data: whether "drama;comedy" is one class or two decides
-the loss, the metrics and what a prediction is, so it stands in the recipe.
+the loss, the metrics and what a prediction is, so the recipe names it.
 """
 
 from tunewright.models.hub.purposes import TEXT_CLASSIFICATION

@@ -445,12 +445,12 @@ def entity_f1(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
 
 
 def entity_precision(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The share of the predicted entities that are right."""
+    """Return the share of the predicted entities that are right."""
     return _entity_ratio(outcome, weights, outcome.outputs[:, 1])
 
 
 def entity_recall(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The share of the actual entities that are predicted."""
+    """Return the share of the actual entities that are predicted."""
     return _entity_ratio(outcome, weights, outcome.target)
 
 

@@ -148,7 +148,7 @@ def start_epoch(movements: Sequence[TrainablePlan], epoch: int) -> None:
         for module in movement.block.module.modules():
             own = list(module.parameters(recurse=False))
             if isinstance(module, _NORMS) and not any(value.requires_grad for value in own):
-                module.eval()  # an adapter trains beside it: its statistics stay
+                module.eval()  # an adapter is trained around it: its statistics stay
 
 
 def release(model: nn.Module) -> None:
@@ -210,7 +210,7 @@ def load_trainable(model: nn.Module, movements: Sequence[TrainablePlan], tensors
 
 
 def may_change(movement: TrainablePlan, name: str) -> bool:
-    """A moving parameter; or a buffer, such as a running statistic, of a module that moves itself."""
+    """Return a moving parameter; or a buffer, such as a running statistic, of a module that moves itself."""
     parameters = movement.block.parameters()
     if name in movement.block.elsewhere:
         return False
@@ -256,7 +256,7 @@ def _frozen_names(backbone: list[Block], freeze: int | float | str | list[str]) 
 
 
 def _embeds(block: Block) -> bool:
-    """Whether a block makes vectors of tokens or patches; a layer of the stack with a table of its own is none."""
+    """Return whether a block makes vectors of tokens or patches; a layer of the stack with a table of its own is none."""
     if re.search(r"\.\d+$", block.name):
         return False
     return "embed" in block.name or any(isinstance(module, nn.Embedding) for module in block.module.modules())

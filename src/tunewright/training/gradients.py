@@ -115,7 +115,7 @@ class AllReducedGradient:
 
 
 def batch_totals(batches: Sequence[Batch], objective: StepObjective) -> tuple[float, int]:
-    """The weight and the number of examples of a step's micro-batches; stand-ins do not count."""
+    """Return the weight and the number of examples of a step's micro-batches; stand-ins do not count."""
     weight = float(sum(objective.weight(batch) for batch in batches))
     return weight, sum(len(batch.ids) for batch in batches if batch.counts)
 
@@ -138,5 +138,5 @@ def backward(
 
 
 def as_float(loss: Tensor) -> float:
-    """A scalar's value; NaN where it has no memory, as in a dry run."""
+    """Return a scalar's value; NaN where it has no memory, as in a dry run."""
     return math.nan if is_meta(loss) else float(loss.detach())

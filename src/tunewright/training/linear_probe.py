@@ -55,7 +55,7 @@ class Fit:
 
 
 def last_layer(network: Network, inputs: Inputs) -> tuple[str, nn.Linear]:
-    """The linear layer whose output is the network's, and its name in the network.
+    """Return the linear layer whose output is the network's, and its name in the network.
 
     Raises:
         RecipeError: the network ends with something else.
@@ -84,7 +84,7 @@ def last_layer(network: Network, inputs: Inputs) -> tuple[str, nn.Linear]:
 
 
 def take_features(network: Network, layer: nn.Linear, examples: Examples) -> np.ndarray:
-    """[N, F] float64: what flows into `layer` for each example, in the examples' order; the network in evaluation mode."""
+    """Return [N, F] float64: what flows into `layer` for each example, in the examples' order; the network in evaluation mode."""
     with evaluating(network), torch.inference_mode(), Tap(layer) as tap:
 
         def flowing(inputs: Inputs) -> list[Tensor]:
@@ -107,7 +107,7 @@ def fit_logistic(
 ) -> Fit:
     """Multinomial logistic regression whose strength is chosen by stratified cross-validation.
 
-    A class with one example stands in the training part of every fold, and is never scored. The strength with the
+    A class with one example is in the training part of every fold, and is never scored. The strength with the
     smallest log loss is taken, of equal ones the one that penalises most.
 
     Args:
@@ -144,7 +144,7 @@ def write_layer(layer: nn.Linear, fit: Fit) -> None:
 
 
 def _folds(target: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows to fit and rows to score of each fold; none where no class, or only one, has two examples."""
+    """Return rows to fit and rows to score of each fold; none where no class, or only one, has two examples."""
     counts = np.bincount(target)
     several = np.flatnonzero(counts[target] > 1)
     if len(np.unique(target[several])) < 2:
@@ -159,10 +159,10 @@ def _folds(target: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]
 
 
 def held_out_logits(features: np.ndarray, target: np.ndarray, *, seed: int) -> np.ndarray | None:
-    """[N, k]: what a logistic regression on the other rows says of each row, by cross-validation over the k classes that are
+    """Return [N, k]: what a logistic regression on the other rows says of each row, by cross-validation over the k classes that are
     there; None where nothing can be cross-validated. A row whose class has no other one says nothing: all its logits are 0.
 
-    The strength is the one that foretells best on the same rows: a choice among eight, and so a little too good.
+    The strength is the one that predicts best on the same rows: a choice among eight, and so a little too good.
     """
     from threadpoolctl import threadpool_limits
 
@@ -176,8 +176,8 @@ def held_out_logits(features: np.ndarray, target: np.ndarray, *, seed: int) -> n
 
 
 def held_out_numbers(features: np.ndarray, targets: np.ndarray, *, seed: int) -> np.ndarray:
-    """[N, K]: what a ridge regression on the other rows says of each row's numbers [N, K], by cross-validation; its strength is
-    chosen on the rows that it is fitted to (generalised cross-validation)."""
+    """Return [N, K]: what a ridge regression on the other rows says of each row's numbers [N, K], by cross-validation; its strength
+    is chosen on the rows that it is fitted to (generalised cross-validation)."""
     from sklearn.linear_model import RidgeCV
 
     fold = np.empty(len(features), dtype=np.int64)
@@ -197,7 +197,7 @@ def _held_out(
     C: float,
     bias: bool,
 ) -> np.ndarray:
-    """[N, k]: the logits of each part's held rows, by what was fitted to the others; each fit knows all classes."""
+    """Return [N, k]: the logits of each part's held rows, by what was fitted to the others; each fit knows all classes."""
     found = np.zeros((len(target), len(np.unique(target))))
     for fitted, held in parts:
         weight, offset = _solve(features[fitted], target[fitted], None if rows is None else rows[fitted], C, bias)

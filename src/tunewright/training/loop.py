@@ -114,12 +114,12 @@ def train(
 
 
 def first_steps(batches: Steps) -> int:
-    """The number of steps after which the gradients and the weights are looked at."""
+    """Return the number of steps after which the gradients and the weights are looked at."""
     return min(LOOKED_AT, batches.steps_per_epoch)
 
 
 def _check_step(module: TrainModule, state: State, step_batches: list[Batch], batches: Steps, loss: StepLoss) -> None:
-    """Stop before the weights are updated where that would be in vain or do harm.
+    """Stop before the weights are updated where an update would be useless or harmful.
 
     Raises:
         NothingLearned: there is no gradient.

@@ -86,7 +86,7 @@ SCHEDULES: dict[str, Callable[..., Factor]] = {
 
 
 def learning_rate_factor(named: Named, warmup: float, total_steps: int) -> Factor:
-    """What to multiply the peak learning rate by, at each step counted from 0.
+    """Return what to multiply the peak learning rate by, at each step counted from 0.
 
     During the warm-up of W steps the factor is (t + 1)/(W + 1) (Goyal et al. 2017, section 2.2, "gradual warmup"): it
     starts above 0, so that the first step is not lost, and the schedule goes on from 1 without a repeated step.

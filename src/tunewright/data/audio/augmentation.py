@@ -33,11 +33,11 @@ class SoundChanges:
     seed: int
 
     def samples(self, samples: Tensor, index: int, epoch: int) -> Tensor:
-        """A changed copy of a recording; another one each epoch."""
+        """Return a changed copy of a recording; another one each epoch."""
         return self._changed(self.of_samples, samples, index, epoch)
 
     def features(self, features: Tensor, index: int, epoch: int) -> Tensor:
-        """The same of what the network reads."""
+        """Return the same of what the network reads."""
         return self._changed(self.of_features, features, index, epoch)
 
     def _changed(self, changes: Sequence[tuple[str, Change]], value: Tensor, index: int, epoch: int) -> Tensor:
@@ -107,7 +107,7 @@ OF_FEATURES: dict[str, Callable[..., Change]] = {"stripes": stripes}
 
 
 def build_sound_changes(steps: Sequence[str | dict[str, Any]], *, seed: int) -> SoundChanges | None:
-    """What the list of a recipe asks for; None when it is empty.
+    """Return what the list of a recipe asks for; None when it is empty.
 
     Raises:
         RecipeError: an unknown name or option, or a wrong value.

@@ -32,10 +32,10 @@ UNKNOWN = 2**63 - 1
 
 
 def read_audio(path: Path | BinaryIO) -> np.ndarray:
-    """[N] int16 at RATE: the mean of the channels, resampled by a polyphase filter.
+    """Return [N] int16 at RATE: the mean of the channels, resampled by a polyphase filter.
 
     Raises:
-        ValueError: it is no sound, there is none in it, or too much; the message says which.
+        ValueError: it is not a recording, is empty, or is too long; the message says which.
     """
     with _opened(path) as sound, _one_large if sound.frames * sound.channels > LARGE else nullcontext():
         return _at_rate(_mono(sound), sound.samplerate)
@@ -57,7 +57,7 @@ def _at_rate(mono: np.ndarray, rate: int) -> np.ndarray:
 
 
 def sound_size(path: Path | BinaryIO) -> tuple[float, int]:
-    """A recording's length in seconds, and its samples over all channels, by its header.
+    """Return a recording's length in seconds, and its samples over all channels, by its header.
 
     Raises:
         ValueError: as for `read_audio`.
@@ -86,7 +86,7 @@ def _require_bounded(sound: Any) -> None:
     if sound.samplerate < LEAST_RATE:
         raise ValueError(f"{sound.samplerate:,} samples a second are fewer than {LEAST_RATE:,}")
     if sound.frames == UNKNOWN:
-        raise ValueError("its header does not say how long it is: convert the file once more, not through a pipe")
+        raise ValueError("its header does not say how long it is: convert the file again, not through a pipe")
     _require(SOUND_RATE, sound.samplerate)
     _require(SOUND_SECONDS, sound.frames / sound.samplerate)
     _require(SOUND_SAMPLES, sound.frames * sound.channels)
@@ -100,7 +100,7 @@ def _require(limit: Limit, found: float) -> None:
 
 
 def _mono(sound: Any) -> np.ndarray:
-    """[N] float32: no more than the header says, whatever follows.
+    """Return [N] float32: no more than the header says, whatever follows.
 
     In one read: between reads the library seeks, and an MP3 is decoded to other numbers from there.
     """

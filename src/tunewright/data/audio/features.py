@@ -1,4 +1,4 @@
-"""What a network hears of a recording, by name: the energy in bands, cepstral coefficients, or the samples themselves."""
+"""Turn recordings into features, by name: the energy in bands, cepstral coefficients, or the samples themselves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunewright.data.audio.whisper_mel import whisper_mel
 
 
 def evenly_loud(samples: Tensor) -> Tensor:
-    """[N] with a mean of 0 and a variance of 1, as the library's networks on samples want it."""
+    """Return [N] with a mean of 0 and a variance of 1, as the library's networks on samples want it."""
     samples = samples.float()
     return (samples - samples.mean()) / torch.sqrt(samples.var(correction=0) + 1e-7)
 

@@ -22,12 +22,12 @@ FLOOR = 1e-10
 
 
 def log_mel(samples: Tensor) -> Tensor:
-    """[N] float, −1 to 1, to [T, BANDS] float32 with T = 1 + ⌊N / HOP⌋; each band with a mean of 0 and a deviation of 1."""
+    """Turn samples [N] float, −1 to 1, into [T, BANDS] float32 with T = 1 + ⌊N / HOP⌋; each band with a mean of 0 and a deviation of 1."""
     return _even(_energies(samples))
 
 
 def mfcc(samples: Tensor) -> Tensor:
-    """[N] float, −1 to 1, to [T, COEFFICIENTS] float32, each with a mean of 0 and a deviation of 1: the orthonormal cosine
+    """Turn samples [N] float, −1 to 1, into [T, COEFFICIENTS] float32, each with a mean of 0 and a deviation of 1: the orthonormal cosine
     transform (type II) over the bands of the logarithm of their energy."""
     return _even(_energies(samples) @ cosines().T)
 
@@ -47,7 +47,7 @@ def _energies(samples: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def cosines() -> Tensor:
-    """[COEFFICIENTS, BANDS]."""
+    """Return [COEFFICIENTS, BANDS]."""
     number, band = torch.arange(COEFFICIENTS)[:, None].double(), torch.arange(BANDS)
     found = torch.cos(torch.pi * number * (2 * band + 1) / (2 * BANDS)) * (2 / BANDS) ** 0.5
     found[0] /= 2**0.5
@@ -56,7 +56,7 @@ def cosines() -> Tensor:
 
 @lru_cache(maxsize=1)
 def mel_bands() -> Tensor:
-    """[BANDS, POINTS / 2 + 1]: how much of each frequency is in each band; triangles with a height of 1."""
+    """Return [BANDS, POINTS / 2 + 1]: how much of each frequency is in each band; triangles with a height of 1."""
 
     def mel(frequency: Tensor) -> Tensor:
         return 2595 * torch.log10(1 + frequency / 700)

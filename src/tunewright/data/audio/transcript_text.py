@@ -10,15 +10,15 @@ _ALONE = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U000
 
 
 def spoken(text: str) -> str:
-    """A text composed, in lower case, blanks as one."""
+    """Normalize a text: composed characters, lower case, single blanks."""
     return " ".join(unicodedata.normalize("NFC", text).lower().split())
 
 
 def spoken_words(text: str) -> list[str]:
-    """Its words: what blanks divide, and each Chinese character (so that a word error rate has a meaning for both)."""
+    """Return its words: what blanks divide, and each Chinese character (so that a word error rate has a meaning for both)."""
     return _ALONE.sub(r" \1 ", text).split()
 
 
 def stands_alone(letter: str) -> bool:
-    """Whether a letter is a word."""
+    """Return whether a letter is a word."""
     return _ALONE.fullmatch(letter) is not None

@@ -16,7 +16,7 @@ DEPTH = 8.0
 
 
 def whisper_mel(samples: Tensor) -> Tensor:
-    """[N] float, −1 to 1, to [T, BANDS] float32, T about N / HOP; as of a recording that goes on in silence."""
+    """Turn samples [N] float, −1 to 1, into [T, BANDS] float32, T about N / HOP; the recording is padded with silence."""
     moments = 1 + (len(samples) + WINDOW // 2 - 1) // HOP  # the last window that reaches back into the recording
     behind = moments * HOP - len(samples) + WINDOW
     whole = torch.nn.functional.pad(
@@ -31,7 +31,7 @@ def whisper_mel(samples: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def whisper_bands() -> Tensor:
-    """[BANDS, WINDOW / 2 + 1]: triangles of equal area, evenly spaced on Slaney's mel scale."""
+    """Return [BANDS, WINDOW / 2 + 1]: triangles of equal area, evenly spaced on Slaney's mel scale."""
     from transformers.audio_utils import mel_filter_bank
 
     bands = mel_filter_bank(1 + WINDOW // 2, BANDS, 0.0, RATE / 2, RATE, norm="slaney", mel_scale="slaney")

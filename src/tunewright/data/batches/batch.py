@@ -26,7 +26,7 @@ class Batch:
     target: Truth
     ids: Tensor
     counts: bool = True
-    """False: it only stands in, so that this process does what the others do."""
+    """False: it is a placeholder, so that this process does what the others do."""
 
     @property
     def pixels(self) -> Tensor:

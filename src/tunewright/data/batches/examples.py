@@ -32,7 +32,7 @@ class TensorExamples(BaseExamples):
         return self.inputs.shape[0]
 
     def to(self, device: torch.device) -> TensorExamples:
-        """The same examples in a device's memory, so that no batch has to be copied there."""
+        """Return the same examples in a device's memory, so that no batch has to be copied there."""
         return TensorExamples(self.inputs.to(device), moved(self.target, device), self.rows)
 
     def batch(self, ids: Tensor, epoch: int | None = None) -> Batch:
@@ -66,7 +66,7 @@ class Ragged:
         return self.starts[1:] - self.starts[:-1]
 
     def padded(self, ids: Tensor, fill: float, length: int) -> Tensor:
-        """[B, length, ...]: the rows `ids`, filled up at their ends."""
+        """Return [B, length, ...]: the rows `ids`, filled up at their ends."""
         begins, ends = self.starts[ids].tolist(), self.starts[ids + 1].tolist()
         rows = [self.values[begin:end] for begin, end in zip(begins, ends)]
         found = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill)
@@ -74,7 +74,8 @@ class Ragged:
 
 
 def few_lengths(lengths: Tensor, most: int | None = None) -> Tensor:
-    """[N]: lengths rounded up, by a sixteenth or to a multiple of 8, but to no more than `most`: the longest where it is None.
+    """Return [N]: lengths rounded up, by a sixteenth or to a multiple of 8, but to no more than `most`: the longest where it is
+    None.
 
     For each shape that they meet the libraries of products prepare something and keep it, a megabyte or so, and memory that
     was freed is of the wrong size for the next batch: benchmarks/results/plan_accuracy.md.

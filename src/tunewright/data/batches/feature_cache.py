@@ -99,7 +99,7 @@ class KeptExamples(Behind):
 
 
 def content_hash(examples: Examples) -> str:
-    """The SHA-256 of the examples' inputs: of every field but the target and the row numbers."""
+    """Return the SHA-256 of the examples' inputs: of every field but the target and the row numbers."""
     digest = hashlib.sha256(type(examples).__name__.encode())
     for field in fields(examples):  # pyright: ignore[reportArgumentType]  all kinds of examples are dataclasses
         if field.name not in ("target", "rows", "device"):
@@ -119,12 +119,12 @@ def _add(digest: Any, name: str, value: Any) -> None:
 
 
 def kept_bytes(forms: list[Form], count: int, tokens: int) -> int:
-    """The size of a set of `count` examples with `tokens` tokens in all."""
+    """Return the size of a set of `count` examples with `tokens` tokens in all."""
     return sum((tokens if form.by_token else count) * math.prod(form.shape) * form.dtype.itemsize for form in forms)
 
 
 def find_kept(key: str, forms: list[Form], starts: Tensor | None, count: int) -> list[Tensor | Ragged] | None:
-    """A set that was kept before; None when there is none, or it is damaged.
+    """Return a set that was kept before; None when there is none, or it is damaged.
 
     Args:
         starts: [N + 1], where each example's tokens begin; None when examples are no texts.
@@ -184,7 +184,7 @@ def _write(sink: Tensor | Ragged, ids: Tensor, value: Tensor) -> None:
 def _open(
     folder: Path, forms: list[Form], starts: Tensor | None, count: int, *, shared: bool = False
 ) -> list[Tensor | Ragged]:
-    """The set's tensors, mapped: only what is used is read."""
+    """Open the set's tensors, mapped: only what is used is read."""
     found: list[Tensor | Ragged] = []
     for number, form in enumerate(forms):
         rows = int(starts[-1]) if form.by_token and starts is not None else count

@@ -85,7 +85,7 @@ class MixedExamples(BaseExamples):
         return Batch(named, torch.cat(targets)[places], ids)
 
     def _chosen(self, ids: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The example at each place of an epoch, and how often its source has been gone through before: [N] and [N]."""
+        """Return the example at each place of an epoch, and how often its source has been gone through before: [N] and [N]."""
         ends = np.cumsum(self.counts)
         source = np.searchsorted(ends, ids, side="right")
         lengths = np.diff(self.starts)

@@ -92,7 +92,7 @@ class PackedExamples(BaseExamples):
         return self.context + 1
 
     def _document_at(self, places: np.ndarray) -> np.ndarray:
-        """The number of the document that holds each token."""
+        """Return the number of the document that holds each token."""
         return np.searchsorted(self.starts, places, side="right") - 1
 
 

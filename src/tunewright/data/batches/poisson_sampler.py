@@ -58,7 +58,7 @@ class PoissonBatches:
         return max(1, round(1 / self.rate))
 
     def steps(self, epoch: int, *, start: int = 0) -> Iterator[list[Batch]]:
-        """The micro-batches of each step of an epoch, from step `start` of it on; a step may be empty."""
+        """Yield the micro-batches of each step of an epoch, from step `start` of it on; a step may be empty."""
         for step in range(start, self.steps_per_epoch):
             ids = self.drawn(epoch * self.steps_per_epoch + step)
             if self.examples.lengths is not None:
@@ -66,7 +66,7 @@ class PoissonBatches:
             yield [self.examples.batch(part, epoch) for part in ids.split(self.most) if len(part)]
 
     def drawn(self, step: int) -> Tensor:
-        """The positions of a step's examples, [≈ expected] int64.
+        """Return the positions of a step's examples, [≈ expected] int64.
 
         So many units as a binomial number says, each set of so many as likely as any other: this is a coin for each unit.
         """

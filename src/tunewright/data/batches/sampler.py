@@ -34,7 +34,7 @@ class Batches:
     parts: int = 1
     """Of each batch every `parts`-th example is this process's, from the `part`-th on."""
     in_step: bool = False
-    """Every process has as many micro-batches: where it has no example of one, another's stands in and does not count."""
+    """Every process has as many micro-batches: where it has no example of one, another's is a placeholder and does not count."""
     most: int | None = None
     """The sum of the padded lengths in a batch at most, in place of `batch_size`; examples that are longer are alone."""
 
@@ -45,7 +45,7 @@ class Batches:
         return -(-batches // self.accumulate)
 
     def steps(self, epoch: int, *, start: int = 0) -> Iterator[list[Batch]]:
-        """The micro-batches of each optimiser step of an epoch, from step `start` of it on."""
+        """Yield the micro-batches of each optimiser step of an epoch, from step `start` of it on."""
         batches = self._batches(epoch)
         for step in range(start, self.steps_per_epoch):
             chosen = batches[step * self.accumulate : (step + 1) * self.accumulate]
@@ -64,7 +64,7 @@ class Batches:
         return [sum(each[start : start + self.accumulate]) for start in range(0, len(each), self.accumulate)]
 
     def _batches(self, epoch: int) -> list[Tensor]:
-        """The positions of each batch's examples. Where lengths differ, examples of about one length come together.
+        """Return the positions of each batch's examples. Where lengths differ, examples of about one length come together.
 
         Every batch but the last is full, and each example comes once, so each weighs the same as without the sorting.
         """
@@ -111,12 +111,12 @@ class Batches:
 
 
 def in_order(examples: Examples, batch_size: int) -> Iterator[Batch]:
-    """All examples once: in their own order, or by length where lengths differ (a batch's `ids` say which they are)."""
+    """Yield all examples once: in their own order, or by length where lengths differ (a batch's `ids` say which they are)."""
     return (examples.batch(ids) for ids in ids_in_order(examples, batch_size))
 
 
 def ids_in_order(examples: Examples, batch_size: int) -> Iterator[Tensor]:
-    """Which examples stand in each batch of `in_order`."""
+    """Yield which examples stand in each batch of `in_order`."""
     if examples.lengths is None:
         one = examples.batch(torch.arange(min(1, len(examples)))).inputs
         if isinstance(one, Tensor):
@@ -134,7 +134,7 @@ def ids_in_order(examples: Examples, batch_size: int) -> Iterator[Tensor]:
 
 
 def of_all(examples: Examples, batch_size: int, compute: Callable[[Inputs], Sequence[Tensor]]) -> list[Tensor]:
-    """What is computed of the inputs, batch by batch: each result [N, ...] for all examples, in their own order."""
+    """Return what is computed of the inputs, batch by batch: each result [N, ...] for all examples, in their own order."""
     ids: list[Tensor] = []
     pieces: list[Sequence[Tensor]] = []
     for batch in in_order(examples, batch_size):

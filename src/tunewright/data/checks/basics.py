@@ -10,7 +10,7 @@ from tunewright.data.checks.material import Material
 
 
 def rows_read(material: Material) -> list[Finding]:
-    """Rows read and used, and each reason for which some were skipped."""
+    """Report the rows read and used, and each reason for which some were skipped."""
     manifest = material.manifest
     parts = ", ".join(f"{split} {material.prepared.rows(split):,}" for split in manifest.splits)
     found = [
@@ -37,7 +37,7 @@ def rows_read(material: Material) -> list[Finding]:
 
 
 def types(material: Material) -> list[Finding]:
-    """The kind of each column, the inputs, and the target with the reason."""
+    """Return the kind of each column, the inputs, and the target with the reason."""
     manifest = material.manifest
     kinds: dict[str, list[str]] = {}
     for column in manifest.columns:
@@ -98,7 +98,7 @@ def constant_columns(material: Material) -> list[Finding]:
 
 
 def class_balance(material: Material) -> list[Finding]:
-    """Rows of each class, and classes that a split lacks."""
+    """Report the rows of each class, and classes that a split lacks."""
     labels, classes = material.labels, material.manifest.classes
     if classes is None or (labels is None and material.label_sets is None):
         return []
@@ -139,7 +139,7 @@ def class_balance(material: Material) -> list[Finding]:
 
 
 def _labels_a_row(sizes: np.ndarray, material: Material) -> Finding:
-    """How many labels the rows have."""
+    """Return how many labels the rows have."""
     none = np.flatnonzero(sizes == 0)
     return Finding(
         code="labels-a-row",

@@ -23,7 +23,7 @@ BLOCK = 1_000
 
 
 def exact_duplicates(material: Material) -> list[Finding]:
-    """Rows with the same inputs: within the training, with another label, and across splits."""
+    """Report rows with the same inputs: within the training, with another label, and across splits."""
     groups = [positions for positions in _same(_keys(material)).values() if len(positions) > 1]
     found: list[Finding] = []
     extra = sum(len(group) - 1 for group in groups)
@@ -58,7 +58,7 @@ def exact_duplicates(material: Material) -> list[Finding]:
 
 
 def near_duplicates(material: Material) -> list[Finding]:
-    """Rows whose inputs are nearly the same: pictures by their pixels, texts by MinHash, tables by rounded numbers."""
+    """Report rows whose inputs are nearly the same: pictures by their pixels, texts by MinHash, tables by rounded numbers."""
     if material.pixels is not None:
         pairs, sampled = _near_pictures(material)
     elif any(column.kind == "text" for column in material.inputs):
@@ -82,7 +82,7 @@ def near_duplicates(material: Material) -> list[Finding]:
 
 
 def leaks(prepared: Prepared, seed: int) -> list[Finding]:
-    """Rows of test and validation that are also in the training split, exactly or nearly."""
+    """Report rows of test and validation that are also in the training split, exactly or nearly."""
     material = Material(prepared, seed, "RECIPE")
     found = exact_duplicates(material) + near_duplicates(material)
     return [finding for finding in found if finding.code.endswith("-train")]  # as `_leaked` calls them
@@ -156,7 +156,7 @@ def _near_pictures(material: Material) -> tuple[list[tuple[int, int]], int]:
 
 
 def _near_texts(material: Material) -> tuple[list[tuple[int, int]], int]:
-    """Each text that is nearly, but not quite, the same as an earlier one, with the first of its kind."""
+    """Return each text that is nearly, but not quite, the same as an earlier one, with the first of its kind."""
     chosen = material.sample(MOST_TEXTS)
     names = [column.name for column in material.inputs if column.kind == "text"]
     columns = [material.table[name].take(pa.array(chosen)).to_pylist() for name in names]

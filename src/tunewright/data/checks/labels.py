@@ -52,7 +52,7 @@ def label_errors(material: Material) -> list[Finding]:
 
 
 def out_of_fold(inputs: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
-    """[N, K] class probabilities of a logistic regression, each row's from a fit on the other folds."""
+    """Return [N, K] class probabilities of a logistic regression, each row's from a fit on the other folds."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict

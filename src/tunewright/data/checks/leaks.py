@@ -19,7 +19,7 @@ FOLDS = 3
 
 
 def leaking_columns(material: Material) -> list[Finding]:
-    """Each input column by itself as a predictor of the target: a shallow tree, cross-validated on the training split.
+    """Score each input column by itself as a predictor of the target: a shallow tree, cross-validated on the training split.
 
     The score is accuracy for classes, where it must also be far above that of the commonest class, and R² for numbers.
     """

@@ -82,7 +82,7 @@ class Material:
         return np.sort(candidates[permutation(self.seed, "check", 0, len(candidates))[:most]])
 
     def numbers(self, positions: np.ndarray) -> np.ndarray:
-        """[n, F] float32 of the inputs at these positions: pixels made small, numbers standardised, categories one-hot."""
+        """Return [n, F] float32 of the inputs at these positions: pixels made small, numbers standardised, categories one-hot."""
         parts: list[np.ndarray] = []
         taken = self.table.take(pa.array(positions))
         for column in self.inputs:
@@ -111,7 +111,7 @@ class Material:
 
 
 def shrink(pixels: np.ndarray) -> np.ndarray:
-    """[N, H, W, C] uint8 as [N, F] in [0, 1], means over squares so that neither side is longer than 16."""
+    """Turn images [N, H, W, C] uint8 into [N, F] in [0, 1], by means over squares so that neither side is longer than 16."""
     count, height, width, channels = pixels.shape
     step = max(1, -(-max(height, width) // 16))
     cut = pixels[:, : height - height % step, : width - width % step]

@@ -113,12 +113,13 @@ def _text_problems(texts: list[str | None], seconds: np.ndarray, silent: np.ndar
 
 
 def has_recordings(material: Material) -> bool:
-    """Whether the data has sound in it."""
+    """Return whether the data has sound in it."""
     return any(column.kind == "audio" for column in material.manifest.columns)
 
 
 def _measured(cell: bytes) -> list[float]:
-    """The share of samples at the limit, the loudness, the seconds, and up to which share of the spectrum there is energy."""
+    """Return the share of samples at the limit, the loudness, the seconds, and up to which share of the spectrum there is
+    energy."""
     samples = np.frombuffer(cell, np.int16).astype(np.float32)
     energy = np.abs(np.fft.rfft(samples)) ** 2
     # What is 40 dB below the mean of all frequencies is what a filter leaves.

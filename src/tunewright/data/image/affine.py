@@ -9,12 +9,12 @@ from torch.nn.functional import grid_sample
 
 
 def identity(count: int) -> np.ndarray:
-    """[count, 2, 3] maps that move nothing."""
+    """Return [count, 2, 3] maps that move nothing."""
     return np.tile(np.eye(2, 3), (count, 1, 1))
 
 
 def sample(images: Tensor, maps: np.ndarray, *, border: bool = False) -> Tensor:
-    """Each picture's pixel at (x, y) is taken from the map of (x, y), bilinear.
+    """Sample each image at the places that the map gives for (x, y), bilinearly.
 
     Args:
         images: [B, C, H, W].

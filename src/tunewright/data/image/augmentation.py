@@ -43,13 +43,13 @@ class Draw:
     device: torch.device
 
     def uniform(self, purpose: str, count: int) -> Tensor:
-        """[B, count] float32 in [0, 1), on the device."""
+        """Return [B, count] float32 in [0, 1), on the device."""
         return torch.from_numpy(uniform(self.seed, f"augment {purpose}", self.epoch, self.ids.numpy(), count)).to(
             self.device
         )
 
     def numbers(self, purpose: str, count: int) -> np.ndarray:
-        """The same numbers, [B, count] float64 on the CPU."""
+        """Return the same numbers, [B, count] float64 on the CPU."""
         return uniform(self.seed, f"augment {purpose}", self.epoch, self.ids.numpy(), count).astype(np.float64)
 
 
@@ -196,7 +196,7 @@ def mixup(*, alpha: Shape = 0.2) -> Mix:
 
 
 def cutmix(*, alpha: Shape = 1.0) -> Mix:
-    """A box of the other picture in this one; the labels are mixed by area (Yun et al. 2019, section 3.1).
+    """Return a box of the other picture in this one; the labels are mixed by area (Yun et al. 2019, section 3.1).
 
     The box has the share 1 − λ of the area, λ from Beta(α, α), its centre anywhere; what hangs over is cut off.
     """
@@ -246,13 +246,13 @@ class Augmentation:
         return Draw(seed=self.seed, epoch=epoch, ids=ids, device=device)
 
     def change(self, images: Tensor, draw: Draw) -> Tensor:
-        """The pictures after all changes but the mixing."""
+        """Return the pictures after all changes but the mixing."""
         for purpose, function in self.changes:
             images = function.images(images, draw, purpose)
         return images
 
     def move(self, boxes: Boxes, draw: Draw, size: tuple[int, int]) -> Boxes:
-        """The boxes of the pictures that `change` gives with the same draw; see `boxes.py` for those that are dropped.
+        """Return the boxes of the pictures that `change` gives with the same draw; see `boxes.py` for those that are dropped.
 
         Args:
             size: (height, width) of the pictures.
@@ -263,11 +263,11 @@ class Augmentation:
         return boxes
 
     def partners(self, draw: Draw, count: int) -> Tensor:
-        """[B] int64 on the CPU: for each example, another of the `count` examples (or by chance itself)."""
+        """Return [B] int64 on the CPU: for each example, another of the `count` examples (or by chance itself)."""
         return torch.from_numpy((draw.numbers("partner", 1)[:, 0] * count).astype(np.int64))
 
     def mix(self, images: Tensor, others: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        """The mixed pictures, and the share [B] of the first in each."""
+        """Return the mixed pictures, and the share [B] of the first in each."""
         mixed = [function(images, others, draw, purpose) for purpose, function in self.mixes]
         if len(mixed) == 1:
             return mixed[0]
@@ -284,7 +284,7 @@ class Augmentation:
 
 
 def build_augmentation(steps: Sequence[str | dict[str, Any]], *, seed: int, classes: int) -> Augmentation | None:
-    """What the list of a recipe asks for; None when it is empty.
+    """Return what the list of a recipe asks for; None when it is empty.
 
     Each step is a name, {name: options}, or {name: value} where the value is that of its first option.
 

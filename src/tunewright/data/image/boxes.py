@@ -33,7 +33,7 @@ class Boxes:
 
     @classmethod
     def of(cls, corners: np.ndarray, image: np.ndarray | None = None) -> Self:
-        """The boxes [N, 4] as they are before any change.
+        """Return the boxes [N, 4] as they are before any change.
 
         Args:
             image: [N]; None: all are of one image.
@@ -47,7 +47,7 @@ class Boxes:
         )
 
     def moved(self, maps: np.ndarray, size: tuple[int, int]) -> Self:
-        """The boxes after images were sampled through `maps`.
+        """Return the boxes after images were sampled through `maps`.
 
         Args:
             maps: [B, 2, 3] as `affine.sample` takes them: from a place of the new image to that of the old one, in coordinates from
@@ -63,7 +63,7 @@ class Boxes:
         return self._placed(np.concatenate([new.min(1), new.max(1)], axis=1), size)
 
     def resized(self, scale: tuple[float, float], shift: tuple[float, float], size: tuple[int, int]) -> Self:
-        """The boxes after images were scaled, then shifted into a frame.
+        """Return the boxes after images were scaled, then shifted into a frame.
 
         Args:
             scale: of y and x; shift: of y and x, in pixels of the frame.
@@ -73,7 +73,7 @@ class Boxes:
         return self._placed(self.corners * factor + offset, size)
 
     def _placed(self, corners: np.ndarray, size: tuple[int, int]) -> Self:
-        """Boxes with these corners, cut off at the image's edges; without those of which too little is left."""
+        """Return boxes with these corners, cut off at the image's edges; without those of which too little is left."""
         height, width = size
         inside = np.clip(corners, 0, np.array([width, height, width, height]))
         sides, whole = inside[:, 2:] - inside[:, :2], corners[:, 2:] - corners[:, :2]

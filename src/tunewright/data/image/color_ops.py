@@ -13,7 +13,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def grey(images: Tensor) -> Tensor:
-    """[B, 1, H, W]: the brightness to the eye."""
+    """Return [B, 1, H, W]: the brightness to the eye."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images[:, :3].unbind(1)

@@ -40,7 +40,7 @@ class Header:
 
 
 def read_header(picture: Path | bytes | None) -> Header:
-    """A picture's size and kind, without decoding it.
+    """Read a picture's size and kind, without decoding it.
 
     Raises:
         ValueError: there is none, or it cannot be read; the message says why.
@@ -51,7 +51,7 @@ def read_header(picture: Path | bytes | None) -> Header:
 
 
 def read_picture(picture: Path | bytes | None, channels: int) -> Image.Image:
-    """A picture upright, in grey (1 channel) or RGB (3). Of several frames the first is read.
+    """Read a picture upright, in grey (1 channel) or RGB (3). Of several frames the first is read.
 
     Raises:
         ValueError: there is none, or it cannot be read; the message says why.
@@ -90,7 +90,7 @@ def _opened(picture: Path | bytes | None) -> Generator[Image.Image]:
                     _require_few_scans(file)
                 yield image
     except Image.UnidentifiedImageError:
-        raise ValueError(f"it is none of {', '.join(FORMATS)}, or is damaged") from None
+        raise ValueError(f"it is not one of {', '.join(FORMATS)}, or is damaged") from None
     except Image.DecompressionBombError:
         raise _beyond(PICTURE_PIXELS, "its") from None
     except ValueError:

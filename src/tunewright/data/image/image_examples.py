@@ -72,7 +72,7 @@ class PictureExamples(BaseExamples):
         return self.stored.shape[0]
 
     def to(self, device: torch.device) -> PictureExamples:
-        """The same examples in a device's memory, so that no batch has to be copied there, unless each is framed first."""
+        """Return the same examples in a device's memory, so that no batch has to be copied there, unless each is framed first."""
         stored = self.stored.to(device) if self.framing is None else self.stored
         return replace(
             self, stored=stored, target=None if self.target is None else self.target.to(device), device=device
@@ -99,7 +99,7 @@ class PictureExamples(BaseExamples):
         return Batch(self.scaling(images), target, ids)
 
     def images(self, ids: Tensor) -> Tensor:
-        """The pictures [B, C, H, W] float32 in [0, 1], framed, not yet scaled."""
+        """Return the pictures [B, C, H, W] float32 in [0, 1], framed, not yet scaled."""
         pixels = self.stored.index_select(0, ids.to(self.stored.device))
         if self.framing is not None:
             pixels = torch.from_numpy(self.framing.batch(pixels.numpy())).to(self.device)

@@ -30,18 +30,18 @@ Geometry = Callable[[tuple[int, int], float, np.ndarray], np.ndarray]
 
 
 def identity(images: Tensor, share: float, sign: np.ndarray) -> Tensor:
-    """The picture as it is."""
+    """Return the picture as it is."""
     return images
 
 
 def autocontrast(images: Tensor, share: float, sign: np.ndarray) -> Tensor:
-    """Each channel stretched so that its darkest pixel is 0 and its brightest 1."""
+    """Return each channel stretched so that its darkest pixel is 0 and its brightest 1."""
     low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     return torch.where(high > low, (images - low) / (high - low).clamp(min=1e-6), images)
 
 
 def equalize(images: Tensor, share: float, sign: np.ndarray) -> Tensor:
-    """Each channel's grey levels spread so that all are about equally frequent, by Pillow's ImageOps.equalize."""
+    """Return each channel's grey levels spread so that all are about equally frequent, by Pillow's ImageOps.equalize."""
     levels = (images * 255).round().long().flatten(2)
     counts = torch.zeros(*levels.shape[:2], 256, dtype=torch.int64, device=images.device)
     counts.scatter_add_(2, levels, torch.ones_like(levels))
@@ -62,13 +62,13 @@ def rotate(size: tuple[int, int], share: float, sign: np.ndarray) -> np.ndarray:
 
 
 def shear_x(size: tuple[int, int], share: float, sign: np.ndarray) -> np.ndarray:
-    """Rows shifted sideways by up to 0.3 of their distance from the middle."""
+    """Return rows shifted sideways by up to 0.3 of their distance from the middle."""
     one, zero, aspect = np.ones_like(sign), np.zeros_like(sign), size[1] / size[0]
     return _maps(one, SHEAR * share * sign / aspect, zero, zero, one, zero)
 
 
 def shear_y(size: tuple[int, int], share: float, sign: np.ndarray) -> np.ndarray:
-    """Columns shifted up or down by up to 0.3 of their distance from the middle."""
+    """Return columns shifted up or down by up to 0.3 of their distance from the middle."""
     one, zero, aspect = np.ones_like(sign), np.zeros_like(sign), size[1] / size[0]
     return _maps(one, zero, zero, SHEAR * share * sign * aspect, one, zero)
 

@@ -39,7 +39,7 @@ class Framing:
     filter: Filter = "bilinear"
 
     def scaled(self, height: int, width: int) -> tuple[int, int]:
-        """The size after scaling, before the cut."""
+        """Return the size after scaling, before the cut."""
         if self.scale_to is None:
             return height, width
         if not isinstance(self.scale_to, int):
@@ -49,7 +49,7 @@ class Framing:
         return int(self.scale_to * height / width), self.scale_to
 
     def picture(self, image: Image.Image) -> np.ndarray:
-        """A grey or RGB picture of Pillow as [height, width, channels] uint8."""
+        """Return a grey or RGB picture of Pillow as [height, width, channels] uint8."""
         height, width = self.scaled(image.height, image.width)
         if image.size != (width, height):
             image = image.resize((width, height), PILLOW[self.filter])
@@ -59,11 +59,11 @@ class Framing:
         return np.asarray(image, dtype=np.uint8).reshape(*self.size, -1)
 
     def _offset(self, height: int, width: int) -> tuple[int, int]:
-        """Where the upper left corner of a scaled picture lies in the frame; negative where it is cut off."""
+        """Return where the upper left corner of a scaled picture lies in the frame; negative where it is cut off."""
         return (self.size[0] - height + 1) // 2, (self.size[1] - width + 1) // 2
 
     def boxes(self, boxes: Boxes, height: int, width: int) -> Boxes:
-        """The boxes of a picture of this size, in the frame; see `boxes.py` for those that are dropped."""
+        """Return the boxes of a picture of this size, in the frame; see `boxes.py` for those that are dropped."""
         scaled = self.scaled(height, width)
         return boxes.resized((scaled[0] / height, scaled[1] / width), self._offset(*scaled), self.size)
 
@@ -85,7 +85,7 @@ class Framing:
 
 
 def upright(image: Image.Image, channels: int) -> Image.Image:
-    """A picture as it is meant to be seen: turned as its camera noted, in 8-bit grey or RGB; 16-bit grey scaled down."""
+    """Return a picture as it is meant to be seen: turned as its camera noted, in 8-bit grey or RGB; 16-bit grey scaled down."""
     image = ImageOps.exif_transpose(image)
     if image.mode in WIDE_MODES:
         values = np.asarray(image)

@@ -27,7 +27,7 @@ SPEAKER_NAMES = ("speaker", "speaker_id", "voice", "client_id", "reader")
 
 
 def role_columns(data: Data, names: Iterable[str]) -> tuple[str | None, str | None]:
-    """The columns with the user and with the item: the recipe's, or those with a usual name; None: there is none.
+    """Return the columns with the user and with the item: the recipe's, or those with a usual name; None: there is none.
 
     Raises:
         DataError: the recipe names one that is not there, or the same for both.
@@ -52,13 +52,13 @@ def role_columns(data: Data, names: Iterable[str]) -> tuple[str | None, str | No
 
 
 def speaker_column(names: Iterable[str]) -> str | None:
-    """The column that says who speaks, by a usual name; None: there is none."""
+    """Return the column that says who speaks, by a usual name; None: there is none."""
     known = list(names)
     return next((name for name in SPEAKER_NAMES if name in known), None)
 
 
 def time_column(data: Data, names: Iterable[str]) -> str | None:
-    """The column that says when: the recipe's, or one with a usual name; None: there is none.
+    """Return the column that says when: the recipe's, or one with a usual name; None: there is none.
 
     Raises:
         DataError: the recipe names one that is not there.

@@ -18,7 +18,7 @@ NO, YES = "no", "yes"
 
 
 def binarize(source: Source, column: str, liked: Liked, file: str) -> Source:
-    """The source with "yes" and "no" in place of a column of numbers; rows that are neither are skipped and counted.
+    """Return the source with "yes" and "no" in place of a column of numbers; rows that are neither are skipped and counted.
 
     Raises:
         DataError: there is no such column.
@@ -49,7 +49,7 @@ def _binarized(batches: Batches, column: str, liked: Liked, rejects: Rejects) ->
 
 
 def _numbers(cells: pa.ChunkedArray) -> np.ndarray:
-    """[N] float64, NaN where there is no number."""
+    """Return [N] float64, NaN where there is no number."""
     if pa.types.is_floating(cells.type):
         return np.asarray(cells.to_numpy(), np.float64)
 

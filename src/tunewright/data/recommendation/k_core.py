@@ -19,7 +19,7 @@ from tunewright.recipe.schema import Data
 
 
 def keep_core(source: Source, data: Data, least: int) -> Source:
-    """The source without users and items that have fewer than `least` interactions, over and over until none has; rows are
+    """Return the source without users and items that have fewer than `least` interactions, over and over until none has; rows are
     counted as skipped. What a source calls its test is filtered alike.
 
     Raises:

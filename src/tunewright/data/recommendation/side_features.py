@@ -17,7 +17,7 @@ from tunewright.recipe.schema import Data
 
 
 def column_names(source: Source) -> list[str]:
-    """The columns of a source's first rows."""
+    """Return the columns of a source's first rows."""
     for part in source.parts.values():
         for table in part(Rejects()):
             return [name for name in table.column_names if name != ROW]
@@ -25,7 +25,7 @@ def column_names(source: Source) -> list[str]:
 
 
 def join_sides(source: Source, data: Data, opened: Callable[[str], Source]) -> Source:
-    """The source with the columns of `data.users` and `data.items`; an interaction whose user or item has no row there has
+    """Return the source with the columns of `data.users` and `data.items`; an interaction whose user or item has no row there has
     empty cells.
 
     Args:

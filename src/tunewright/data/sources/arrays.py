@@ -33,7 +33,7 @@ CHUNK = 1 << 20
 
 
 def read_idx_array(path: Path) -> np.ndarray:
-    """The array of an idx file, gzipped or not. No more of it is read than its header says, and one byte.
+    """Read the array of an idx file, gzipped or not. No more of it is read than its header says, and one byte.
 
     Raises:
         DataError: it is no idx file, ends too early or too late, or expands to more than an array may have.
@@ -100,7 +100,7 @@ def _idx_array(file: BufferedIOBase, path: Path, size: int, *, compressed: bool)
 
 
 def _read(file: BufferedIOBase, length: int) -> np.ndarray:
-    """The next bytes: `length` of them, or fewer where the file ends."""
+    """Read the next bytes: `length` of them, or fewer where the file ends."""
     values = np.empty(length, np.uint8)
     view, count = values.data, 0
     while count < length and (more := file.readinto(view[count : count + CHUNK])):
@@ -120,7 +120,7 @@ def require_small_array(length: int, packed: int, path: Path, place: str | None 
 
 
 def read_idx(path: Path, *, labelled: bool) -> Source:
-    """A folder with pairs of files such as train-images-idx3-ubyte and train-labels-idx1-ubyte, or one file of images.
+    """Read a folder with pairs of files such as train-images-idx3-ubyte and train-labels-idx1-ubyte, or one file of images.
 
     Raises:
         DataError: a file is missing or damaged, or images and labels differ in number.
@@ -188,7 +188,7 @@ def _idx_source(pairs: dict[str, tuple[Path, Path | None]], *, labelled: bool) -
 
 
 def read_npz(path: Path, *, labelled: bool) -> Source:
-    """A NumPy .npz with `x` and `y`, or with x_train, y_train, x_test, y_test (and x_valid, y_valid).
+    """Read a NumPy .npz with `x` and `y`, or with x_train, y_train, x_test, y_test (and x_valid, y_valid).
 
     uint8 arrays [N, H, W] or [N, H, W, C] are images; any other [N, …] is a column of arrays.
 
@@ -247,7 +247,7 @@ def _npz_inputs(arrays: dict[str, np.ndarray], ending: str, path: Path) -> np.nd
 
 
 def _npz_labels(arrays: dict[str, np.ndarray], ending: str, count: int, path: Path) -> pa.Array:
-    """The labels of a part, for `count` inputs."""
+    """Return the labels of a part, for `count` inputs."""
     labels = arrays.get(f"y{ending}")
     if labels is None:
         raise DataError(
@@ -281,7 +281,7 @@ def _label_texts(labels: np.ndarray, path: Path, name: str) -> pa.Array:
 
 
 def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of inputs and labels; of the other members the names alone are read.
+    """Return the arrays of inputs and labels; of the other members the names alone are read.
 
     Raises:
         DataError: the file is damaged, or an array is too large, of Python objects, or of fields.

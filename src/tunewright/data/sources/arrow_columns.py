@@ -141,7 +141,7 @@ def _plain(cells: pa.ChunkedArray, column: Column | None, name: str) -> pa.Chunk
 
 
 def _written_out(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """A dictionary-encoded column as text.
+    """Return a dictionary-encoded column as text.
 
     Raises:
         DataError: its values are so long and used so often that the text would take too much memory.

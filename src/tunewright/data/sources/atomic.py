@@ -37,7 +37,7 @@ class _File:
 
 
 def read_atomic(folder: Path) -> Source:
-    """The interactions of a folder.
+    """Read the interactions of a folder.
 
     Raises:
         DataError: there is not exactly one .inter file, or a first line is no list of columns and types.

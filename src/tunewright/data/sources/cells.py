@@ -19,14 +19,14 @@ from tunewright.limits import STRUCTURE_DEPTH
 
 
 def is_picture_type(kind: pa.DataType) -> bool:
-    """Whether cells of this type can hold pictures."""
+    """Return whether cells of this type can hold pictures."""
     if pa.types.is_struct(kind):
         return {field.name for field in kind} == {"bytes", "path"}
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def named_cells(tables: Iterable[pa.Table], column: str) -> Iterator[tuple[str, bytes | None]]:
-    """Each cell of a column with its row, for people, and the bytes of its picture."""
+    """Yield each cell of a column with its row, for people, and the bytes of its picture."""
     row = 0
     for table in tables:
         for cell in table[column].to_pylist():
@@ -37,7 +37,7 @@ def named_cells(tables: Iterable[pa.Table], column: str) -> Iterator[tuple[str, 
 def decode_cells(
     cells: pa.ChunkedArray, column: Column, framing: Framing | None, first: int, keep: np.ndarray, rejects: Rejects
 ) -> pa.Array:
-    """The cells as stored pictures.
+    """Return the cells as stored pictures.
 
     Args:
         first: the row number of the first cell.
@@ -60,7 +60,8 @@ Names = list[str] | dict[str, "Names"]
 
 
 def names_of(feature: object, depth: int = 0) -> Names | None:
-    """The names in a feature as the datasets library writes it in JSON, inside lists and records too; None: there are none."""
+    """Return the names in a feature as the datasets library writes it in JSON, inside lists and records too; None: there are
+    none."""
     if depth > 2 * STRUCTURE_DEPTH.value:  # a list and what it holds are a level each
         return None
     if isinstance(feature, list):  # a list of what its only entry says
@@ -78,7 +79,7 @@ def names_of(feature: object, depth: int = 0) -> Names | None:
 
 
 def named_form(form: Form, names: Names) -> Form:
-    """The form of cells once their class numbers are names."""
+    """Return the form of cells once their class numbers are names."""
     if isinstance(form, list):
         return [named_form(form[0], names)]
     if isinstance(form, dict) and isinstance(names, dict):
@@ -114,5 +115,5 @@ def _named(value: object, names: Names) -> object:
 
 
 def _content(cell: Any) -> bytes | None:
-    """The bytes of a picture. A path alone is not followed: a table must not name files of this machine."""
+    """Return the bytes of a picture. A path alone is not followed: a table must not name files of this machine."""
     return cell["bytes"] if isinstance(cell, dict) else cell

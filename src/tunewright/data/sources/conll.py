@@ -38,7 +38,8 @@ class _Sentence:
 
 
 def read_conll(path: Path) -> Source:
-    """A CoNLL file, gzipped or not, with columns `tokens` and `tags`, lists of texts; a row's number is that of its first line.
+    """Read a CoNLL file, gzipped or not, with columns `tokens` and `tags`, lists of texts; a row's number is that of its first
+    line.
 
     Raises:
         DataError: it holds no sentence, or a line is not UTF-8 text.
@@ -134,7 +135,7 @@ class _Columns:
 
 
 def _columns(line: str, path: Path, number: int) -> _Columns:
-    """How the first line is divided. Raises DataError when it has one column."""
+    """Return how the first line is divided. Raises DataError when it has one column."""
     tabs = "\t" in line
     count = line.count("\t") + 1 if tabs else len(line.split())
     if count < 2:

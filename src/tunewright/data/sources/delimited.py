@@ -28,7 +28,7 @@ MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "n/a", "#N/A"]
 
 
 def read_delimited(path: Path, format: str) -> Source:
-    """A CSV or TSV file, gzipped or not; its first line names the columns.
+    """Read a CSV or TSV file, gzipped or not; its first line names the columns.
 
     Raises:
         DataError: no header, duplicate column names, another encoding than UTF-8.
@@ -79,7 +79,7 @@ def _header(path: Path, delimiter: str) -> list[str]:
 
 
 def _batches(path: Path, delimiter: str, names: list[str], rejects: Rejects) -> Iterator[pa.Table]:
-    """Rows are numbered as lines are, the header not counted: row 1 is the first line of data."""
+    """Yield the rows, numbered as lines are, the header not counted: row 1 is the first line of data."""
     bad: list[int] = []
 
     def reject(row: csv.InvalidRow) -> str:
@@ -127,7 +127,7 @@ def _block_bytes(names: list[str]) -> int:
 
 
 def _require_text(path: Path) -> str:
-    """The beginning of the file, after all of it was seen to be UTF-8 text: Arrow would drop a bad row unseen.
+    """Return the beginning of the file, after all of it was seen to be UTF-8 text: Arrow would drop a bad row unseen.
 
     Raises:
         DataError: names the line of the first byte that is no text.
@@ -154,7 +154,7 @@ def _require_text(path: Path) -> str:
 
 
 def _line_of(path: Path, place: int) -> int:
-    """The line of the byte at an offset, counted from 1."""
+    """Return the line of the byte at an offset, counted from 1."""
     number = 1
     with open_text(path) as file:
         while place > 0 and (chunk := file.read(min(BLOCK_BYTES, place))):

@@ -27,7 +27,7 @@ PARTS = {"train": "train", "validation": "valid", "valid": "valid", "test": "tes
 
 
 def read_hub(name: str, *, framing: Framing | None, revision: str | None = None) -> Source:
-    """A data set of the hub by its id, "owner/name".
+    """Read a data set of the hub by its id, "owner/name".
 
     Raises:
         DataError: the extra is missing, or the hub cannot be reached or does not know the name.
@@ -45,7 +45,7 @@ def read_hub(name: str, *, framing: Framing | None, revision: str | None = None)
 
 
 def read_saved(folder: Path, *, framing: Framing | None) -> Source:
-    """A folder that `save_to_disk` of the datasets library wrote.
+    """Read a folder that `save_to_disk` of the datasets library wrote.
 
     Raises:
         DataError: the extra is missing, or the folder is damaged.
@@ -67,7 +67,7 @@ def read_saved(folder: Path, *, framing: Framing | None) -> Source:
 
 
 def _named_files(files: list[Path], folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """All files of a saved data set, and those that its parts say they consist of."""
+    """Yield all files of a saved data set, and those that its parts say they consist of."""
     for file in files:
         yield file, None
         if file.name == "state.json":

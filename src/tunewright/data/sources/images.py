@@ -35,7 +35,7 @@ UNREADABLE = "a picture that cannot be read"
 
 
 def read_images(folder: Path, *, labelled: bool, framing: Framing | None) -> Source:
-    """A folder of pictures. Sub-folders named train, valid and test are parts; below them, or at once, the classes.
+    """Read a folder of pictures. Sub-folders named train, valid and test are parts; below them, or at once, the classes.
 
     Args:
         framing: gives all pictures one size; None: they have one.
@@ -89,7 +89,7 @@ def _list(root: Path, labelled: bool) -> list[tuple[Path, str | None]]:
 def picture_column(
     name: str, pictures: Iterable[tuple[str, Path | bytes | None]], framing: Framing | None, place: Path | str
 ) -> Column:
-    """How pictures are stored: in one size and with one number of channels, both seen from their headers.
+    """Return how pictures are stored: in one size and with one number of channels, both seen from their headers.
 
     Args:
         pictures: a name for people, and a file or its bytes; what cannot be read is ignored here, and skipped later.
@@ -131,7 +131,7 @@ def picture_column(
 
 
 def decode(picture: Path | bytes | None, column: Column, framing: Framing | None) -> np.ndarray | str:
-    """A picture as the column stores it, [height, width, channels] uint8; or, in words, why it cannot be read."""
+    """Return a picture as the column stores it, [height, width, channels] uint8; or, in words, why it cannot be read."""
     assert column.shape is not None
     height, width, channels = column.shape
     try:
@@ -147,7 +147,7 @@ def decode(picture: Path | bytes | None, column: Column, framing: Framing | None
 
 
 def pictures_at_once(columns: Iterable[Column]) -> int:
-    """How many rows with these columns of pictures are decoded before they are written."""
+    """Return how many rows with these columns of pictures are decoded before they are written."""
     size = sum(prod(column.shape or ()) for column in columns)
     return min(BATCH_IMAGES, max(1, BATCH_BYTES // size))
 

@@ -29,7 +29,7 @@ HALVES = (b"\\ud", b"\\uD")
 
 
 def read_jsonl(path: Path, format: str) -> Source:
-    """A JSON-lines file, gzipped or not.
+    """Read a JSON-lines file, gzipped or not.
 
     Raises:
         DataError: there is not one good object in it.
@@ -100,7 +100,7 @@ class Misfit(ValueError):
 
 
 def _cell(key: str, value: object, forms: dict[str, Form]) -> object:
-    """A value as its column stores it.
+    """Return a value as its column stores it.
 
     Raises:
         Misfit: most lines hold something else.
@@ -131,7 +131,7 @@ def _plain(value: object) -> str | None:
 
 
 def _is_structured(value: object) -> bool:
-    """A list or a record; a conversation's turns are kept together as JSON text."""
+    """Return a list or a record; a conversation's turns are kept together as JSON text."""
     return is_structured(value) and not is_turns(value)
 
 
@@ -148,7 +148,7 @@ def _problem(value: object) -> str | None:
 
 
 def _is_deep(value: object) -> bool:
-    """Whether it is nested deeper than JSON can be written again wherever it is read."""
+    """Return whether it is nested deeper than JSON can be written again wherever it is read."""
     level = [value]
     for _ in range(MOST_DEPTH):
         mappings = [entry.values() for entry in level if isinstance(entry, dict)]

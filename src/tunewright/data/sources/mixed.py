@@ -31,7 +31,7 @@ class Named:
 
 
 def mix_sources(parts: Sequence[Named]) -> Source:
-    """The rows of each, one source behind the other; those of a later one are numbered on from those before.
+    """Return the rows of each, one source behind the other; those of a later one are numbered on from those before.
 
     Raises:
         DataError: some of them are divided by their makers and others are not, or two have one name.

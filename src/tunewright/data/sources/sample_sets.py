@@ -29,7 +29,7 @@ class SampleSet:
 
 
 def open_sample(name: str, base: Path, data: Data) -> Source:
-    """The source of a sample set.
+    """Open the source of a sample set.
 
     Raises:
         DataError: its files are not here and cannot be had.
@@ -41,7 +41,7 @@ def open_sample(name: str, base: Path, data: Data) -> Source:
 
 
 def sample_files(name: str, base: Path) -> list[Path] | None:
-    """The files of a sample set; none for one that comes with a library, None for one that is not here."""
+    """Return the files of a sample set; none for one that comes with a library, None for one that is not here."""
     if name != "mnist":
         return [] if name in SAMPLE_SETS else None
     place = _mnist_folder(base)

@@ -31,7 +31,7 @@ AT_ONCE, BYTES_AT_ONCE = 128, 256 * 2**20
 
 
 def manifest_of(path: Path) -> Path:
-    """The table of a folder, or the file itself.
+    """Return the table of a folder, or the file itself.
 
     Raises:
         DataError: there is none, or it is of another kind.
@@ -56,7 +56,7 @@ def manifest_of(path: Path) -> Path:
 
 
 def read_speech(path: Path) -> Source:
-    """The recordings of a table.
+    """Read the recordings of a table.
 
     Raises:
         DataError: there is no table, or it has no column `audio`.
@@ -105,7 +105,7 @@ def _with_recordings(batches: Batches, folder: Path, rejects: Rejects) -> Iterat
 
 
 def _sound(name: str | None, row: int, folder: Path, rejects: Rejects) -> bytes | None:
-    """The samples of a row's recording; None where it cannot be read, which is noted in `rejects`."""
+    """Return the samples of a row's recording; None where it cannot be read, which is noted in `rejects`."""
     try:
         if not name:
             raise ValueError("no file is named")

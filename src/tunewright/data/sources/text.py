@@ -18,7 +18,7 @@ COLUMN = "text"
 
 
 def read_text(path: Path) -> Source:
-    """A text file, gzipped or not, as one column `text`; rows are numbered as lines are.
+    """Read a text file, gzipped or not, as one column `text`; rows are numbered as lines are.
 
     Raises:
         DataError: now for the first line, or when it is read: a line is not UTF-8 text, or the file is cut short.
@@ -50,7 +50,7 @@ def _table(numbers: list[int], texts: list[str]) -> pa.Table:
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Each line with its number, without its end."""
+    """Yield each line with its number, without its end."""
     for number, raw in numbered_lines(path, TEXT_LINE):
         try:
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8")

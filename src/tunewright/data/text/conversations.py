@@ -48,7 +48,7 @@ class Shape:
 
 
 def recognise(names: Iterable[str]) -> Shape | None:
-    """The shape that a table's columns have; None: none of those that are known."""
+    """Return the shape that a table's columns have; None: none of those that are known."""
     known = set(names)
     if "messages" in known:
         return Shape(name="messages", columns=("messages",))
@@ -64,7 +64,7 @@ def recognise(names: Iterable[str]) -> Shape | None:
 
 
 def is_turns(value: object) -> bool:
-    """Whether a value of JSON is a list of turns."""
+    """Return whether a value of JSON is a list of turns."""
     return (
         isinstance(value, list)
         and bool(value)
@@ -73,7 +73,7 @@ def is_turns(value: object) -> bool:
 
 
 def conversation(shape: Shape, row: dict[str, str | None]) -> list[Turn]:
-    """The turns of a row, an assistant's among them.
+    """Return the turns of a row, an assistant's among them.
 
     Args:
         row: the shape's columns.
@@ -108,7 +108,7 @@ def _turns(cell: str | None) -> list[Turn]:
 
 
 def read_turns(entries: list[dict[str, Any]]) -> list[Turn]:
-    """The turns of what `is_turns`. Raises ValueError for a role that nobody has."""
+    """Read the turns of what `is_turns`. Raises ValueError for a role that nobody has."""
     turns: list[Turn] = []
     for entry in entries:
         role, content = _said(entry) or ("", "")

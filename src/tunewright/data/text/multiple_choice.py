@@ -26,14 +26,14 @@ class Question:
 
 
 def recognise_questions(names: Iterable[str]) -> tuple[str, str, str] | None:
-    """The columns with question, choices and answer; None: the table has no questions with choices."""
+    """Return the columns with question, choices and answer; None: the table has no questions with choices."""
     known = set(names)
     asked = next((name for name in QUESTIONS if name in known), None)
     return (asked, CHOICES, ANSWER) if asked and {CHOICES, ANSWER} <= known else None
 
 
 def question(asked: object, choices: object, answer: object) -> Question:
-    """The question of a row's three cells.
+    """Return the question of a row's three cells.
 
     Raises:
         ValueError: it holds none; the message says why.
@@ -68,7 +68,7 @@ def _place(answer: str, texts: list[str]) -> int:
     if len(answer) == 1 and answer in string.ascii_uppercase[: len(texts)]:
         meant.add(string.ascii_uppercase.index(answer))
     if not meant:
-        raise ValueError(f"the right answer {answer!r} is none of the choices, nor the letter or number of one")
+        raise ValueError(f"the right answer {answer!r} is not one of the choices, nor the letter or number of one")
     if len(meant) > 1:
         raise ValueError(f"the right answer {answer!r} names one choice and is the letter or number of another")
     return meant.pop()

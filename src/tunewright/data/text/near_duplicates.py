@@ -26,7 +26,7 @@ _AT_ONCE = 4096
 
 
 def runs(text: str, length: int) -> np.ndarray:
-    """A hash of each run of `length` words [n] uint64; of a shorter text one of all its words."""
+    """Return a hash of each run of `length` words [n] uint64; of a shorter text one of all its words."""
     words = words_of(text)
     values = np.array([crc32(word.encode()) for word in words], np.uint64)
     if not len(values):
@@ -64,7 +64,7 @@ def bands(text: str) -> np.ndarray | None:
 
 
 def passages_of(text: str) -> np.ndarray | None:
-    """A hash of each run of 13 words [n] uint64, rising; None for a shorter text."""
+    """Return a hash of each run of 13 words [n] uint64, rising; None for a shorter text."""
     return np.unique(runs(text, PASSAGE)) if len(words_of(text)) >= PASSAGE else None
 
 
@@ -84,7 +84,7 @@ class NearTexts:
         self._places.append(place)
 
     def repeated(self) -> dict[int, int]:
-        """The places of the texts that are nearly the same as one before, each with the place of the first of its kind."""
+        """Return the places of the texts that are nearly the same as one before, each with the place of the first of its kind."""
         count = len(self._places)
         self._file.flush()
         keys = np.memmap(self._file, np.uint64, "r", shape=(count, BANDS)) if count else np.empty((0, BANDS), np.uint64)
@@ -124,7 +124,7 @@ class Passages:
         self._parts = []
 
     def in_text(self, text: str) -> bool:
-        """Whether a text contains one of them."""
+        """Return whether a text contains one of them."""
         found = passages_of(text) if len(self._known) else None
         if found is None:
             return False

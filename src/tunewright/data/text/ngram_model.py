@@ -132,10 +132,10 @@ def write_arpa(model: NGrams, path: Path) -> None:
 
 
 def read_arpa(path: Path) -> NGrams:
-    """A model from an ARPA file, whoever wrote it.
+    """Read a model from an ARPA file, whoever wrote it.
 
     Raises:
-        DataError: there is no such file, or it is none of that format; says which line.
+        DataError: there is no such file, or it is not of that format; says which line.
     """
     probabilities: dict[Words, float] = {}
     backoffs: dict[Words, float] = {}

@@ -35,7 +35,7 @@ Finder = Callable[[str], list[Personal]]
 
 
 def find_personal(text: str, *, names: bool = True, besides: Finder | None = None) -> list[Personal]:
-    """All pieces in order; they do not overlap: of two that do, the one whose rule is the stricter counts.
+    """Return all pieces in order; they do not overlap: of two that do, the one whose rule is the stricter counts.
 
     Args:
         names: also guess at names.
@@ -75,7 +75,7 @@ _REGIONS = {
 
 
 def is_resident_id(text: str) -> bool:
-    """Whether 18 signs are a Chinese resident identity number: a region, a date of birth, and the checksum."""
+    """Return whether 18 signs are a Chinese resident identity number: a region, a date of birth, and the checksum."""
     if int(text[:2]) not in _REGIONS:
         return False
     try:
@@ -87,7 +87,7 @@ def is_resident_id(text: str) -> bool:
 
 
 def is_card(text: str) -> bool:
-    """Whether digits are a card's: an issuer's beginning and length (ISO/IEC 7812), and Luhn's checksum."""
+    """Return whether digits are a card's: an issuer's beginning and length (ISO/IEC 7812), and Luhn's checksum."""
     digits = [int(sign) for sign in text if sign.isdigit()]
     number = "".join(map(str, digits))
     issuer = (
@@ -114,7 +114,7 @@ _IBAN = {entry[:2]: int(entry[2:]) for entry in _LENGTHS.split()}
 
 
 def is_iban(text: str) -> bool:
-    """Whether signs are an account's: a country, its length, and 1 as the remainder by 97 (ISO 13616)."""
+    """Return whether signs are an account's: a country, its length, and 1 as the remainder by 97 (ISO 13616)."""
     plain = text.replace(" ", "")
     if _IBAN.get(plain[:2]) != len(plain):
         return False
@@ -122,7 +122,7 @@ def is_iban(text: str) -> bool:
 
 
 def is_address(text: str) -> bool:
-    """Whether it is an IP address of a machine; 0.0.0.0, :: and the own machine's are nobody's."""
+    """Return whether it is an IP address of a machine; 0.0.0.0, :: and the own machine's are nobody's."""
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
@@ -131,7 +131,7 @@ def is_address(text: str) -> bool:
 
 
 def is_phone(text: str) -> bool:
-    """Whether there are as many digits as a phone number has: 7 to 15 (E.164), and not all the same."""
+    """Return whether there are as many digits as a phone number has: 7 to 15 (E.164), and not all the same."""
     digits = [sign for sign in text if sign.isdigit()]
     return 7 <= len(digits) <= 15 and len(set(digits)) > 1
 
@@ -191,7 +191,7 @@ RULES: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
 
 
 def token_of(kind: str, number: int) -> str:
-    """The placeholder in a redacted text: [EMAIL_1]; no sign that CSV or JSON would have to escape."""
+    """Return the placeholder in a redacted text: [EMAIL_1]; no sign that CSV or JSON would have to escape."""
     word = "".join(sign for sign in kind.split(" (")[0].upper() if sign.isalnum() or sign == " ").replace(" ", "_")
     return f"[{word}_{number}]"
 
@@ -209,7 +209,7 @@ class Redaction:
         self._known = {value: token for token, value in self.tokens.items()}
 
     def redact(self, text: str, *, names: bool, besides: Finder | None = None) -> str:
-        """The text with a token in each piece's place."""
+        """Return the text with a token in each piece's place."""
         parts: list[str] = []
         at = 0
         for piece in find_personal(text, names=names, besides=besides):
@@ -218,7 +218,7 @@ class Redaction:
         return "".join([*parts, text[at:]])
 
     def restore(self, text: str) -> str:
-        """The text as it was."""
+        """Return the text as it was."""
         return re.sub(r"\[[A-Z_]+_\d+\]", lambda match: self.tokens.get(match[0], match[0]), text)
 
     def _token(self, piece: Personal) -> str:

@@ -30,7 +30,7 @@ class Preference:
 
 
 def recognise_preferences(names: Iterable[str]) -> Shape | None:
-    """The shape that a table's columns have; None: they hold no pairs of answers."""
+    """Return the shape that a table's columns have; None: they hold no pairs of answers."""
     known = set(names)
     if not {CHOSEN, REJECTED} <= known:
         return None
@@ -41,7 +41,7 @@ def recognise_preferences(names: Iterable[str]) -> Shape | None:
 
 
 def preference(row: dict[str, str | None]) -> Preference:
-    """The pair of a row.
+    """Return the pair of a row.
 
     Args:
         row: the shape's columns, the two answers last.
@@ -69,7 +69,7 @@ def preference(row: dict[str, str | None]) -> Preference:
 
 
 def _alike(first: list[Turn], second: list[Turn]) -> int:
-    """How many turns the two begin with alike.
+    """Return how many turns the two begin with alike.
 
     Raises:
         ValueError: they are the same.
@@ -85,7 +85,7 @@ def _alike(first: list[Turn], second: list[Turn]) -> int:
 
 
 def _said(cell: str | None, role: str, name: str) -> list[Turn]:
-    """The turns of a cell; a text is one turn of `role`."""
+    """Return the turns of a cell; a text is one turn of `role`."""
     if not cell or not cell.strip():
         raise ValueError(f"{name} is empty")
     try:

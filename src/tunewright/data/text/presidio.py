@@ -18,7 +18,7 @@ SURE = 0.5
 
 
 def presidio(language: str, say: Callable[[str], None]) -> Finder:
-    """What Presidio finds in a text of a language.
+    """Return what Presidio finds in a text of a language.
 
     Args:
         language: two letters, such as en or zh.

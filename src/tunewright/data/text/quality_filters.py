@@ -26,12 +26,12 @@ STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in lower case."""
+    """Return the words of a text in lower case."""
     return _WORD.findall(text.lower())
 
 
 def is_unspaced(character: str) -> bool:
-    """Whether it is of a script that writes no spaces between words."""
+    """Return whether it is of a script that writes no spaces between words."""
     return _FIRST_UNSPACED.match(character) is not None
 
 
@@ -88,7 +88,7 @@ def _repeated_line_characters(text: Text) -> float:
 
 
 def _commonest(size: int) -> Callable[[Text], float]:
-    """The share of a text's characters (of its words) that its commonest run of `size` words takes up."""
+    """Return the share of a text's characters (of its words) that its commonest run of `size` words takes up."""
 
     def measure(text: Text) -> float:
         runs = Counter(zip(*(text.words[start:] for start in range(size))))
@@ -194,7 +194,7 @@ LIMITS = {name: rule.limit for rules in RULES.values() for name, rule in rules.i
 
 
 def broken_rule(text: str, sets: Sequence[str], limits: Mapping[str, float | None]) -> str | None:
-    """What is wrong with a text by the first rule that it breaks; None: nothing.
+    """Return what is wrong with a text by the first rule that it breaks; None: nothing.
 
     Args:
         sets: names of RULES.

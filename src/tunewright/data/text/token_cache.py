@@ -33,7 +33,7 @@ class TokenFile:
 
 
 def token_file(key: str, parts: Iterable[tuple[list[np.ndarray], np.ndarray]], *, pieces: int) -> TokenFile:
-    """The set of that key, written where it is not there yet, or not whole.
+    """Return the set of that key, written where it is not there yet, or not whole.
 
     Args:
         parts: texts with their row numbers, a few at a time; texts without tokens are skipped.
@@ -85,7 +85,7 @@ def _write(folder: Path, parts: Iterable[tuple[list[np.ndarray], np.ndarray]], d
 
 
 def _open(folder: Path) -> TokenFile | None:
-    """The set in a folder; None where it is not there, or damaged, which is said."""
+    """Open the set in a folder; None where it is not there, or damaged, which is said."""
     if not folder.exists():
         return None
     try:

@@ -188,7 +188,7 @@ def bpe(*, vocabulary: Size | None = None) -> Trainer:
 
 
 def unigram(*, vocabulary: Size | None = None) -> Trainer:
-    """The pieces under which the texts are likeliest, each drawn by itself (Kudo 2018, section 3.2)."""
+    """Return the pieces under which the texts are likeliest, each drawn by itself (Kudo 2018, section 3.2)."""
 
     size = vocabulary or USUAL_VOCABULARY
 
@@ -216,7 +216,7 @@ def unigram(*, vocabulary: Size | None = None) -> Trainer:
 
 
 def characters() -> Trainer:
-    """Each character of the training texts is a piece; any other is unknown."""
+    """Return a tokenizer in which each character of the training texts is a piece; any other is unknown."""
 
     def train(texts: Sequence[str], style: Style) -> Tokenizer:
         known = sorted({character for text in texts for character in text})
@@ -238,7 +238,7 @@ TOKENIZERS: dict[str, Callable[..., Trainer]] = {
 
 
 def build_trainer(named: Named) -> Trainer:
-    """The trainer that the recipe names at model.tokenizer.
+    """Build the trainer that the recipe names at model.tokenizer.
 
     Raises:
         RecipeError: no such tokenizer or option.
@@ -251,7 +251,7 @@ def build_trainer(named: Named) -> Trainer:
 def trained_tokenizer(
     prepared: Prepared, columns: list[str], named: Named, longest: int, style: Style = READER
 ) -> Path:
-    """A folder with a tokenizer trained on the training split's texts; at once when it was trained before.
+    """Return a folder with a tokenizer trained on the training split's texts; at once when it was trained before.
 
     Args:
         columns: the text columns.
@@ -276,7 +276,7 @@ def trained_tokenizer(
 
 
 def is_trained_here(tokenizer: Any) -> bool:
-    """Whether an opened tokenizer is one that `trained_tokenizer` made, rather than one that came with a model."""
+    """Return whether an opened tokenizer is one that `trained_tokenizer` made, rather than one that came with a model."""
     return Path(tokenizer.name_or_path).parent == cache_dir() / "tokenizers"
 
 
@@ -288,7 +288,7 @@ def as_texts(column: pa.ChunkedArray) -> list[str]:
 
 
 def _first_texts(prepared: Prepared, columns: list[str]) -> list[str]:
-    """The training texts, one column behind the other; of very many the first so many bytes."""
+    """Return the training texts, one column behind the other; of very many the first so many bytes."""
     found: dict[str, list[str]] = {name: [] for name in columns}
     size = 0
     for table in prepared.pieces("train", columns):
@@ -300,7 +300,8 @@ def _first_texts(prepared: Prepared, columns: list[str]) -> list[str]:
 
 
 def has_endless_words(text: str) -> bool:
-    """Whether a text has a run of a thousand letters, signs or spaces; of ordinary texts it is seen at once that it has none."""
+    """Return whether a text has a run of a thousand letters, signs or spaces; of ordinary texts it is seen at once that it has
+    none."""
     if len(text) < RUN:
         return False
     longest = max(map(len, text.split()), default=len(text))
@@ -338,7 +339,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, longest: int, style: Styl
 
 
 def measure_tokenizer(tokenizer: Any, texts: Iterable[str], vocabulary: int) -> TokenizerFacts:
-    """How a tokenizer does on texts.
+    """Return how a tokenizer does on texts.
 
     Args:
         tokenizer: one of the Transformers library.
@@ -361,7 +362,7 @@ def measure_tokenizer(tokenizer: Any, texts: Iterable[str], vocabulary: int) -> 
 
 
 def _alphabet(tokenizer: Tokenizer, texts: Sequence[str], room: int) -> tuple[list[str], list[str]]:
-    """The characters that get a piece, the commonest first, as many as there is room for; and those of them that stand
+    """Return the characters that get a piece, the commonest first, as many as there is room for; and those of them that stand
     inside words."""
     words: Counter[str] = Counter()
     for text in texts:
@@ -384,7 +385,7 @@ def _alphabet(tokenizer: Tokenizer, texts: Sequence[str], room: int) -> tuple[li
 
 
 def _in_order(pieces: list[list[Any]]) -> list[tuple[str, float]]:
-    """A unigram model's pieces, likeliest first, with what depends on chance taken out.
+    """Return a unigram model's pieces, likeliest first, with what depends on chance taken out.
 
     Sums of the same numbers in another order differ in the last digits: they are rounded. Characters that the training
     let go of are put back with log-probabilities a ten-thousandth apart, from the lowest of all on, in any order: all

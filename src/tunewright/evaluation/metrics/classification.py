@@ -15,12 +15,12 @@ ECE_BINS = 15
 
 
 def accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The share of examples whose largest logit is that of their class."""
+    """Return the share of examples whose largest logit is that of their class."""
     return weighted_mean(outcome.correct, weights)
 
 
 def f1_macro(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The mean over classes of F1 = 2 TP / (2 TP + FP + FN); a class that is neither present nor predicted is left out."""
+    """Return the mean over classes of F1 = 2 TP / (2 TP + FP + FN); a class that is neither present nor predicted is skipped."""
     both = weights @ (outcome.actual * outcome.chosen)
     total = weights @ outcome.actual + weights @ outcome.chosen
     counted = total > 0
@@ -37,12 +37,12 @@ def f1_micro(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
 
 
 def subset_accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The share of examples whose predicted labels are exactly theirs."""
+    """Return the share of examples whose predicted labels are exactly theirs."""
     return weighted_mean(outcome.correct, weights)
 
 
 def hamming_loss(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The share of wrong answers over all examples and labels."""
+    """Return the share of wrong answers over all examples and labels."""
     return weighted_mean(np.abs(outcome.actual - outcome.chosen).mean(1), weights)
 
 
@@ -86,8 +86,8 @@ def pr_auc(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
 
 
 def grouped_auc(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The mean over users of each one's ROC AUC, weighted by their examples; users with one class alone are left out (Zhu et al.
-    2017, section 4.3). It asks whether a user's own rows are in order, and not whether users are. NaN where nobody is known."""
+    """Return the mean over users of each one's ROC AUC, weighted by their examples; users with one class alone are skipped (Zhu et
+    al. 2017, section 4.3). It asks whether a user's own rows are in order, and not whether users are. NaN where nobody is known."""
     if outcome.groups is None or outcome.outputs.shape[1] != 2:
         return np.full(len(weights), np.nan)
     scores = outcome.outputs[:, 1] - outcome.outputs[:, 0]

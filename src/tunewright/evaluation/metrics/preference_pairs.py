@@ -13,12 +13,12 @@ from tunewright.runs.summary.facts import Title
 
 
 def preference_accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The share of the pairs whose chosen answer is the likelier one; the same probability counts half."""
+    """Return the share of the pairs whose chosen answer is the likelier one; the same probability counts half."""
     return weighted_mean(_above(outcome.outputs[:, 2] - outcome.outputs[:, 0]), weights)
 
 
 def reward_accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The share of the pairs whose chosen answer became more likely than the rejected one did, against the network before
+    """Return the share of the pairs whose chosen answer became more likely than the rejected one did, against the network before
     the stage (Rafailov et al. 2023, section 5); the same counts half."""
     return weighted_mean(_above(_margins(outcome)), weights)
 

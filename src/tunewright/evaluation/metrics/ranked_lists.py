@@ -16,28 +16,28 @@ MOST_LISTS = 50_000_000
 
 
 def _listed(column: int, outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The mean over users of what was found for each: of a list of ten, the discounted gain over that of the best list
+    """Return the mean over users of what was found for each: of a list of ten, the discounted gain over that of the best list
     (Järvelin and Kekäläinen 2002), the reciprocal rank of the first hit, the average precision, the surprise in bits."""
     return weighted_mean(outcome.outputs[:, column], weights)
 
 
 def recall(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The mean over users of the share of the wanted items that stand in the list."""
+    """Return the mean over users of the share of the wanted items that stand in the list."""
     return weighted_mean(outcome.outputs[:, 0] / np.maximum(outcome.target, 1), weights)
 
 
 def precision(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The mean over users of the share of the list that was wanted."""
+    """Return the mean over users of the share of the list that was wanted."""
     return weighted_mean(outcome.outputs[:, 0] / (outcome.outputs.shape[1] - LISTED), weights)
 
 
 def hit(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The share of the users whose list has a wanted item."""
+    """Return the share of the users whose list has a wanted item."""
     return weighted_mean((outcome.outputs[:, 0] > 0).astype(np.float64), weights)
 
 
 def coverage(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """How many different items stand in the lists, for each user: 10 where no two lists have an item in common."""
+    """Return how many different items stand in the lists, for each user: 10 where no two lists have an item in common."""
     lists = outcome.outputs[:, LISTED:].astype(np.int64)
     if len(weights) > 1 and weights.size > MOST_LISTS:
         return np.full(len(weights), np.nan)  # an interval would take too long

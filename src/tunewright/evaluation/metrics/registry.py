@@ -60,7 +60,7 @@ _BUILTIN = (
 
 METRICS = Registry[Metric]("tunewright.metrics", {metric.name: metric for metric in _BUILTIN})
 
-# The objective's value on validation rows stands beside the metrics, and chooses the best weights where no metric does.
+# The objective's value on validation rows is listed with the metrics, and selects the best weights where no metric does.
 VALIDATION_LOSS = MetricFacts(
     name=LOSS, title=Title(en="loss", zh="损失"), greater_is_better=False, style="amount", hub_name=LOSS
 )

@@ -28,7 +28,7 @@ def pseudo_perplexity(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
 
 
 def masked_accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The share of the hidden tokens that the largest logit names."""
+    """Return the share of the hidden tokens that the largest logit names."""
     return ratio(outcome.outputs[:, 1], outcome.target, weights)
 
 
@@ -49,13 +49,13 @@ def bits_per_byte(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
 
 
 def exact_match(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The share of the conversations of which every answer (of pairs: the chosen one) is given word for word, writing the
+    """Return the share of the conversations of which every answer (of pairs: the chosen one) is given word for word, writing the
     likeliest token each time."""
     return weighted_mean((outcome.outputs[:, 1] == outcome.target).astype(np.float64), weights)
 
 
 def next_token_accuracy(outcome: Outcome, weights: np.ndarray) -> np.ndarray:
-    """The share of the tokens that the largest logit names."""
+    """Return the share of the tokens that the largest logit names."""
     return ratio(outcome.outputs[:, 1], outcome.target, weights)
 
 

@@ -1,4 +1,4 @@
-"""Adapters: a few new weights in or beside the frozen ones, by peft; and BitFit, which trains the biases alone."""
+"""Adapters: a few new weights in or next to the frozen ones, by peft; and BitFit, which trains the biases alone."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def lora(
 
 
 def ia3(*, target: Targets = "linear") -> Callable[[list[str], list[str]], Any]:
-    """A learned factor for each output of the targeted layers, one at the start (Liu et al. 2022, section 3.3)."""
+    """Return a learned factor for each output of the targeted layers, one at the start (Liu et al. 2022, section 3.3)."""
 
     def config(targets: list[str], head: list[str]) -> Any:
         return peft().IA3Config(target_modules=targets, feedforward_modules=[], modules_to_save=head)
@@ -75,7 +75,7 @@ def bitfit() -> None:
 
 @cache
 def peft() -> Any:
-    """The library, imported when it is first needed."""
+    """Return the library, imported when it is first needed."""
     with nothing_fetched():
         import peft
 
@@ -101,7 +101,7 @@ ATTENTION = (
 
 
 def is_moved_by(adapter: Named | None, name: str, *, head: bool) -> bool:
-    """Whether a parameter of this name moves in a block that is trained: all without an adapter; with one its own."""
+    """Return whether a parameter of this name moves in a block that is trained: all without an adapter; with one its own."""
     if adapter is None:
         return True
     kind, _ = parse_named(adapter, "tune.adapter")
@@ -113,7 +113,7 @@ def is_moved_by(adapter: Named | None, name: str, *, head: bool) -> bool:
 
 
 def add_adapter(network: Network, adapter: Named, *, seed: int, bits: Kind | None = None) -> Network:
-    """The network with the adapter around it; its outputs are the same until the adapter is trained.
+    """Return the network with the adapter around it; its outputs are the same until the adapter is trained.
 
     Args:
         bits: the matrices of the backbone are kept in so few, rounded; None: as they are.
@@ -127,7 +127,7 @@ def add_adapter(network: Network, adapter: Named, *, seed: int, bits: Kind | Non
     if name == "bitfit":
         if bits is not None:
             raise RecipeError(
-                "bitfit trains what is in the backbone, and numbers of few bits cannot be trained",
+                "bitfit trains what is in the backbone, and quantized weights cannot be trained",
                 place="tune.quantize",
                 found=bits,
                 fix="tune.adapter: lora, or leave tune.quantize out",
@@ -188,7 +188,7 @@ def _require_pass(network: Transformer, adapter: str) -> None:
 
 
 def read_adapter(folder: Path, spec: TransformerSpec, base: Path) -> Transformer:
-    """A saved adapter on the weights that it belongs to.
+    """Read a saved adapter on the weights that it belongs to.
 
     The adapter is made anew from our own description, as it was for the training; of peft's files the tensors are read.
 
@@ -239,7 +239,7 @@ def _require_unchanged(path: Path, expected: Any) -> None:
 
 
 def _with_biases(network: Network) -> Network:
-    """The network itself, if its backbone has biases."""
+    """Return the network itself, if its backbone has biases."""
     backbone = [block for block in network.blocks() if block.part == "backbone"]
     if not any(name.endswith("bias") for block in backbone for name in block.parameters()):
         raise RecipeError(
@@ -252,7 +252,7 @@ def _with_biases(network: Network) -> Network:
 
 
 def _targets(network: Transformer, wanted: Targets, adapter: str) -> list[str]:
-    """The full names of the modules that get the adapter."""
+    """Return the full names of the modules that get the adapter."""
     inside = [block.name for block in network.blocks() if block.part == "backbone"]
     prefix = f"{network.base_name}."
     fitting = [

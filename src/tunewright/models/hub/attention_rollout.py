@@ -15,8 +15,8 @@ from tunewright.models.hub.hf_network import Transformer, quiet
 
 
 def attention_rollout(network: Transformer, inputs: Inputs) -> Tensor:
-    """The share of each place of one example [T] in what the head reads, if every layer did nothing but attend: the product of
-    (A + 1)/2 over layers, A the mean over heads (Abnar and Zuidema 2020, section 3).
+    """Return the share of each place of one example [T] in what the head reads, if every layer did nothing but attend: the product
+    of (A + 1)/2 over layers, A the mean over heads (Abnar and Zuidema 2020, section 3).
 
     The head is taken to read the first place, or the last where no token looks ahead; all of them where the model takes the mean.
 
@@ -45,7 +45,7 @@ def attention_rollout(network: Transformer, inputs: Inputs) -> Tensor:
 
 
 def _attentions(network: Transformer, inputs: Inputs) -> list[Tensor]:
-    """[1, H, T, T] of each layer, computed by the library in plain products, which alone gives them out."""
+    """Return [1, H, T, T] of each layer, computed by the library in plain products, which alone gives them out."""
     model: Any = merged(copy.deepcopy(network)).model
     named = {"pixel_values": inputs} if isinstance(inputs, Tensor) else inputs
     from tunewright.models.language.gpt import GPT  # lazily, as all that imports the library

@@ -39,7 +39,7 @@ class DecodingBatch(Protocol):
         ...
 
     def step(self, tokens: list[int]) -> Tensor:
-        """The logits [B, V], float32, after one new token of each row."""
+        """Return the logits [B, V], float32, after one new token of each row."""
         ...
 
 
@@ -172,7 +172,7 @@ class _Rows(DynamicLayer):
 
 
 def _with_room(held: Tensor | None, rows: int, length: int, like: Tensor) -> Tensor:
-    """The same, at least [rows, H, length, K]; what is new is 0."""
+    """Return the same, at least [rows, H, length, K]; what is new is 0."""
     if held is None:
         return like.new_zeros(rows, like.shape[1], max(length, FIRST_ROOM), like.shape[3])
     if held.shape[0] >= rows and held.shape[2] >= length:
@@ -188,7 +188,7 @@ def _with_room(held: Tensor | None, rows: int, length: int, like: Tensor) -> Ten
 
 @torch.inference_mode()
 def _computes_the_same(network: Transformer, context: int) -> bool:
-    """Whether two texts of different lengths, one of them read in parts, have the same logits together as each alone.
+    """Return whether two texts of different lengths, one of them read in parts, have the same logits together as each alone.
 
     The longer one is longer than any attention window that the model's settings name, so that a window is noticed.
     """

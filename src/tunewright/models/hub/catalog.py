@@ -30,7 +30,7 @@ class KnownBackbone:
 
 
 def catalog_folder(name: str) -> Path:
-    """The folder of a backbone of the catalog; downloaded at the first time.
+    """Return the folder of a backbone of the catalog; downloaded at the first time.
 
     Raises:
         RunFailed: it could not be downloaded.

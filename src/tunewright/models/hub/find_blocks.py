@@ -1,4 +1,4 @@
-"""Find the blocks of an architecture of the Transformers library: the layers of its stacks, and what stands beside them."""
+"""Find the blocks of an architecture of the Transformers library: the layers of its stacks, and the modules around them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def has_content(module: nn.Module) -> bool:
-    """Whether a module is worth a block: it has parameters or randomness."""
+    """Return whether a module is worth a block: it has parameters or randomness."""
     return any(True for _ in module.parameters()) or any(isinstance(m, nn.Dropout) for m in module.modules())
 
 
@@ -36,7 +36,7 @@ def _is_stage(module: nn.Module) -> bool:
 
 
 def _holds_stack(module: nn.Module) -> bool:
-    """A container such as BertEncoder, or a stage such as ResNetStage; not a layer that holds small lists of its own."""
+    """Return a container such as BertEncoder, or a stage such as ResNetStage; not a layer that holds small lists of its own."""
     if any(True for _ in module.parameters(recurse=False)):
         return False
     if not _is_stage(module) and not type(module).__name__.endswith(("Encoder", "Transformer", "Model")):

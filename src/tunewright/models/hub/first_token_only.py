@@ -1,4 +1,4 @@
-"""The last layer of a text classifier goes on with the first token alone after its attention, where the head reads no other.
+"""Compute the first token alone in a text classifier's last layer, after its attention, where the head reads no other.
 
 Attention still looks at all tokens. What follows it is two thirds of that layer's work and need not be done for outputs
 that nobody reads: their gradients are zero, so training is the same too.

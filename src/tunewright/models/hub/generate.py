@@ -27,7 +27,7 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> Iterator[int]:
-    """The tokens that the network writes after `ids`, each as soon as it is chosen.
+    """Yield the tokens that the network writes after `ids`, each as soon as it is chosen.
 
     What was read is kept, so that a token costs one pass of one token. Where the context is full, its older half is
     forgotten and the rest read again.
@@ -59,7 +59,7 @@ def generate(
 
 
 def read(network: Transformer, ids: list[int], cache: Any) -> tuple[Tensor, Any]:
-    """The logits [V] after the last of `ids`, float32, and the cache with all that was read so far; None: it keeps none.
+    """Read the logits [V] after the last of `ids`, float32, and the cache with all that was read so far; None: it keeps none.
 
     Args:
         cache: of the tokens before; None: there are none.
@@ -86,7 +86,7 @@ def uniforms(seed: int, first: int, count: int) -> list[float]:
 
 
 def choose(logits: Tensor, draws: list[Draw]) -> list[int]:
-    """The next token of each of B texts, from its logits [B, V]; those of one text do not depend on the others."""
+    """Return the next token of each of B texts, from its logits [B, V]; those of one text do not depend on the others."""
     likeliest = logits.argmax(1).tolist()
     temperatures = torch.tensor([draw.temperature or 1.0 for draw in draws], device=logits.device)
     scaled = logits / temperatures[:, None]

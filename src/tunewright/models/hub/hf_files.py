@@ -89,7 +89,7 @@ def require_transformer(network: Network, file: Path | None) -> Transformer:
 
 
 def load_backbone(folder: Path, spec: TransformerSpec, *, seed: int, as_saved: bool = False) -> LoadedNetwork:
-    """The network of a spec with the weights of a folder; a head that the folder lacks is random by the seed.
+    """Load the network of a spec with the weights of a folder; a head that the folder lacks is random by the seed.
 
     Args:
         as_saved: weights stay in the type that the files have, such as bfloat16; otherwise they become float32.
@@ -116,7 +116,7 @@ def load_backbone(folder: Path, spec: TransformerSpec, *, seed: int, as_saved: b
 
 
 def _read_model(folder: Path, spec: TransformerSpec, seed: int, as_saved: bool) -> tuple[nn.Module, dict[str, Any]]:
-    """The library's model, and what it says of the tensors that it found."""
+    """Read the library's model, and what it says of the tensors that it found."""
     config = make_config(spec.config)
     found: dict[str, Any] = {}
 
@@ -146,7 +146,7 @@ def _read_model(folder: Path, spec: TransformerSpec, seed: int, as_saved: bool) 
 
 
 def continue_from(origin: Transformer, spec: TransformerSpec, *, seed: int) -> LoadedNetwork:
-    """A network for another purpose or other classes on the weights that `origin` has learned; the head is new.
+    """Return a network for another purpose or other classes on the weights that `origin` has learned; the head is new.
 
     Raises:
         ArtifactError: the two are of different architectures.
@@ -166,11 +166,11 @@ def without_adapter(network: Network) -> Network:
 
 
 def merged(network: Transformer) -> Transformer:
-    """The network with its adapter worked into the weights; itself where it has none."""
+    """Return the network with its adapter worked into the weights; itself where it has none."""
     if not network.adapted:
         return network
     restore(network.model)
-    # A head that was trained beside the adapter is put in its place here: peft can do it only where that is a single layer.
+    # A head that was trained with the adapter is put in its place here: peft can do it only where that is a single layer.
     for name, module in list(network.model.named_modules()):
         if isinstance(trained := getattr(module, "modules_to_save", None), nn.ModuleDict):
             network.model.set_submodule(name, trained["default"])
@@ -180,7 +180,7 @@ def merged(network: Transformer) -> Transformer:
 
 
 def _head(network: Transformer) -> set[str]:
-    """The names of the head's tensors in the library's model; a tensor that it shares with the base is the base's."""
+    """Return the names of the head's tensors in the library's model; a tensor that it shares with the base is the base's."""
     base = {value.data_ptr() for value in network.base.state_dict().values()}
     state = network.core.state_dict()
     return {
@@ -191,7 +191,7 @@ def _head(network: Transformer) -> set[str]:
 
 
 def _unused(network: Transformer, unexpected: Iterable[str]) -> list[str]:
-    """Of the tensors that found no place those of the pretrained part; the head of another purpose is none of them."""
+    """Of the tensors that found no place those of the pretrained part; the head of another purpose is not among them."""
     # A checkpoint without a head names the parts without the prefix.
     parts = {network.base_name, *(name for name, _ in network.base.named_children())}
     return sorted(
@@ -202,7 +202,7 @@ def _unused(network: Transformer, unexpected: Iterable[str]) -> list[str]:
 
 
 def _same_classes(folder: Path, spec: TransformerSpec) -> bool:
-    """Whether a head that came with the weights tells the very classes apart that are asked for."""
+    """Return whether a head that came with the weights tells the very classes apart that are asked for."""
     if spec.purpose.names_tokens:
         return True
     known = read_json(folder / "config.json", "a pretrained model").get("id2label")
@@ -251,7 +251,7 @@ def write_transformer(folder: Path, network: Transformer) -> None:
 
 
 def read_transformer(folder: Path, spec: TransformerSpec) -> Transformer:
-    """What `write_transformer` wrote of a whole model.
+    """Return what `write_transformer` wrote of a whole model.
 
     Raises:
         ArtifactError: it is damaged, or a tensor is missing.
@@ -273,5 +273,5 @@ def read_transformer(folder: Path, spec: TransformerSpec) -> Transformer:
 
 
 def base_path(name: str) -> str:
-    """What `from_pretrained` finds a backbone by: a folder, or a hub id."""
+    """Return what `from_pretrained` finds a backbone by: a folder, or a hub id."""
     return str(catalog_folder(name)) if name in BACKBONES else name

@@ -1,7 +1,7 @@
 """Architectures of the Transformers library as networks here: their blocks and their head.
 
 The blocks are found, not listed by hand: the members of the stack (BERT's layers, the layers of ResNet's stages) are one
-block each, whatever stands beside the stack is one block each too, and their order is that in which a pass reaches them.
+block each, each module around the stack is one block too, and their order is that in which a pass reaches them.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Transformer(Network):
         return made if len(made) > 1 else next(iter(made.values()))
 
     def hidden(self, inputs: dict[str, Tensor]) -> Tensor:
-        """What the head gets, of the same inputs: [B, T, D]."""
+        """Return what the head gets, of the same inputs: [B, T, D]."""
         with self.autocast(inputs["input_ids"].device):
             return self.base(**self._as_read(inputs)).last_hidden_state
 
@@ -301,7 +301,7 @@ class Transformer(Network):
         return max(sizes, key=lambda name: sizes[name])
 
     def example(self, shape: tuple[int, ...] | None = None) -> Inputs:
-        """A batch of one empty example.
+        """Return a batch of one empty example.
 
         Args:
             shape: of the example: (tokens,) or (C, H, W); None: a short text, or an image of the usual size.
@@ -392,7 +392,7 @@ def library_network(network: Network) -> Transformer | None:
 
 
 def build_transformer(spec: TransformerSpec, *, seed: int) -> Transformer:
-    """The network of a spec, with random weights that depend on the seed alone.
+    """Build the network of a spec, with random weights that depend on the seed alone.
 
     Raises:
         ArtifactError: the installed library does not know the architecture, or it does not fit into memory.
@@ -406,7 +406,7 @@ def build_transformer(spec: TransformerSpec, *, seed: int) -> Transformer:
 
 
 def from_config(purpose: Purpose, config: PretrainedConfig) -> nn.Module:
-    """The library's model with the library's own starting weights.
+    """Return the library's model with the library's own starting weights.
 
     Raises:
         ArtifactError: the library cannot make it.
@@ -421,7 +421,7 @@ def from_config(purpose: Purpose, config: PretrainedConfig) -> nn.Module:
 
 
 def cannot_make(config: PretrainedConfig, purpose: Purpose, error: Exception) -> ArtifactError:
-    """What to say where the library does not make a model."""
+    """Return what to say where the library does not make a model."""
     return ArtifactError(
         f"the Transformers library cannot make a model for {purpose.name} of this: {first_line(error)}",
         found=config.model_type,
@@ -431,7 +431,7 @@ def cannot_make(config: PretrainedConfig, purpose: Purpose, error: Exception) ->
 
 
 def first_line(error: Exception) -> str:
-    """What an error of another library says, in one line."""
+    """Return what an error of another library says, in one line."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
@@ -443,7 +443,7 @@ def describe_transformer(
     classes: list[str] | None,
     several: bool = False,
 ) -> TransformerSpec:
-    """The spec of a network for a purpose.
+    """Return the spec of a network for a purpose.
 
     Args:
         config: the backbone's config.json.
@@ -474,7 +474,7 @@ def describe_transformer(
 
 
 def make_config(values: dict[str, Any]) -> PretrainedConfig:
-    """The library's configuration object.
+    """Return the library's configuration object.
 
     Raises:
         ArtifactError: the architecture is unknown, the values do not fit it, or they ask for code or for too much.
@@ -501,7 +501,7 @@ def make_config(values: dict[str, Any]) -> PretrainedConfig:
 
 
 def implementation() -> dict[str, Any]:
-    """What is said at every loading: nothing foreign is run, attention is torch's own, weights are float32."""
+    """Return what is said at every loading: nothing foreign is run, attention is torch's own, weights are float32."""
     return {"trust_remote_code": False, "dtype": torch.float32}
 
 

@@ -35,7 +35,8 @@ _HFL = "Y. Cui et al. 2019 (arXiv 1906.08101), table of XNLI, the best of ten ru
 
 
 def _writer(parameters: float, *languages: str) -> Published:
-    """A language model; by their cards all of these are free to use. Without a score: their cards have none by the same harness."""
+    """Return a language model; by their cards all of these are free to use. Without a score: their cards have none by the same
+    harness."""
     return Published(task="language-modeling", parameters=parameters, licence="Apache-2.0", languages=languages)
 
 

@@ -96,7 +96,7 @@ class QuantizedLinear(nn.Linear):
             getattr(self, name).data.copy_(value)
 
     def forward(self, input: Tensor) -> Tensor:
-        """[…, inputs] to […, outputs]."""
+        """Turn […, inputs] into […, outputs]."""
         return _Product.apply(input, self.bias, self)  # pyright: ignore[reportReturnType]
 
 
@@ -155,7 +155,7 @@ def restore(module: nn.Module) -> None:
 
 
 def size(parameter: Tensor) -> int:
-    """How many numbers a parameter holds: two lie in a byte of nf4."""
+    """Return how many numbers a parameter holds: two lie in a byte of nf4."""
     return parameter.numel() * (2 if parameter.dtype == torch.uint8 else 1)
 
 
@@ -165,7 +165,7 @@ def _fits(module: nn.Module, kind: Kind) -> bool:
 
 @cache
 def bitsandbytes(place: str = "tune.quantize", found: str = "nf4", instead: str = "tune.quantize: int8") -> Any:
-    """The operations of bitsandbytes.
+    """Return the operations of bitsandbytes.
 
     Args:
         place: where a recipe asks for them; found: what stands there; instead: what goes without.

@@ -25,12 +25,12 @@ _AROUND = re.compile(
 
 
 def is_piecewise(network: Network) -> bool:
-    """Whether a network is a gpt whose weights are saved under its own names."""
+    """Return whether a network is a gpt whose weights are saved under its own names."""
     return isinstance(network, Transformer) and network.is_gpt and network.spec.head is None
 
 
 def file_name(network: Network, name: str) -> str:
-    """What a parameter of a gpt, with an adapter or without, is called in a folder of saved weights."""
+    """Return what a parameter of a gpt, with an adapter or without, is called in a folder of saved weights."""
     assert isinstance(network, Transformer)
     plain = _AROUND.sub("", name.removeprefix("model."))
     tied = network.core.config.tie_word_embeddings and plain == "lm_head.weight"
@@ -38,7 +38,7 @@ def file_name(network: Network, name: str) -> str:
 
 
 def is_in_files(network: Network, names: set[str], folder: Path) -> bool:
-    """Whether a folder's safetensors have each of these parameters by its name, in its shape."""
+    """Return whether a folder's safetensors have each of these parameters by its name, in its shape."""
     shapes: dict[str, list[int]] = {}
     for path in folder.glob("*.safetensors"):
         with safe_open(path, framework="pt") as opened:
@@ -54,7 +54,7 @@ def draw(network: Network, seed: int, put: Callable[[str, Tensor], None]) -> Non
     """The starting weights of a gpt without an adapter, the very numbers that `build_transformer` gives it.
 
     Args:
-        put: is told each parameter's name and numbers.
+        put: gets each parameter's name and values.
     """
     assert isinstance(network, Transformer)
     starts: Any = network.core.starts

@@ -117,7 +117,7 @@ def check_values(values: dict[str, Any], name: str, folder: Path | None = None) 
 
 
 def drop_choices(values: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without what is chosen here: the number type and how attention is computed."""
+    """Return a configuration without what is chosen here: the number type and how attention is computed."""
     ours = ("dtype", "torch_dtype")
     return {key: value for key, value in values.items() if key not in ours and "attn_implementation" not in key}
 
@@ -161,7 +161,7 @@ def require_memory(make: Callable[[], nn.Module], size: int | None = None, *, fi
 
 
 def _asks_for_code(value: Any, path: str = "", *, attention: bool = False) -> str | None:
-    """Where a configuration names code of its own, or a kernel that would be fetched; None: nowhere."""
+    """Return where a configuration names code of its own, or a kernel that would be fetched; None: nowhere."""
     if isinstance(value, list):
         entries = [(str(index), entry) for index, entry in enumerate(value)]
     elif isinstance(value, dict):
@@ -181,7 +181,7 @@ def _asks_for_code(value: Any, path: str = "", *, attention: bool = False) -> st
 
 
 def _absurd(values: dict[str, Any], path: str = "") -> tuple[str, float, int] | None:
-    """Where a configuration says a size that no network has, the size, and the largest that is taken; None: nowhere."""
+    """Return where a configuration says a size that no network has, the size, and the largest that is taken; None: nowhere."""
     for key, value in values.items():
         where = f"{path}{key}"
         inner = value if isinstance(value, dict) and key not in ("label2id", "id2label") else {}
@@ -225,7 +225,7 @@ def _check_index(folder: Path, name: str) -> None:
                 "the index of the weights names a file outside its folder, which is never read",
                 file=folder / name,
                 found=shard,
-                expected="names of files beside it",
+                expected="names of files in the same folder",
                 fix="take the model from a source that you trust",
             )
         if not (folder / shard).is_file():

@@ -62,7 +62,7 @@ def explained_quantity(
 
 
 def in_chunks(compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The same for any number of rows, a few at once, without gradients."""
+    """Return the same for any number of rows, a few at once, without gradients."""
 
     def value(present: Tensor) -> Tensor:
         with torch.no_grad():

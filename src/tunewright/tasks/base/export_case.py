@@ -127,7 +127,7 @@ def batches_of(examples: Examples) -> Callable[[list[int]], Named]:
 
 
 def differing(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Free:
-    """The axes in which two batches of different sizes differ."""
+    """Return the axes in which two batches of different sizes differ."""
     return {
         name: [axis for axis in range(a.dim()) if a.shape[axis] != b.shape[axis]]
         for (name, a), b in zip(one.items(), other.values())

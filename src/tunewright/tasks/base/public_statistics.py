@@ -23,12 +23,12 @@ FITTED = ("number", "category", "array", "labels")
 
 
 def public_column(recipe: Recipe, column: Column) -> PublicColumn | None:
-    """What the recipe says of a column; None: nothing."""
+    """Return what the recipe says of a column; None: nothing."""
     return recipe.privacy.public.get(column.name) if recipe.privacy is not None else None
 
 
 def public_categories(given: PublicColumn, column: Column) -> list[str]:
-    """The categories of a column, each once.
+    """Return the categories of a column, each once.
 
     Raises:
         RecipeError: there are none, or one stands there twice.
@@ -72,7 +72,7 @@ def public_scaling(given: PublicColumn, column: Column, size: int = 1) -> tuple[
 
 
 def public_edges(given: PublicColumn, column: Column) -> list[float]:
-    """Where the bins of a column begin, rising.
+    """Return where the bins of a column begin, rising.
 
     Raises:
         RecipeError: they are not given, or do not rise.
@@ -91,7 +91,7 @@ def public_edges(given: PublicColumn, column: Column) -> list[float]:
 
 
 def public_tokenizer(prepared: Prepared, recipe: Recipe, columns: Sequence[str]) -> Path | None:
-    """The folder of the tokenizer that is given for the text columns; None: none is.
+    """Return the folder of the tokenizer that is given for the text columns; None: none is.
 
     Raises:
         RecipeError: two columns have two, or it is no folder.
@@ -126,7 +126,7 @@ def _unfit(given: PublicColumn, column: Column, expected: str, example: str) -> 
 
 
 def with_public_classes(prepared: Prepared, recipe: Recipe) -> Prepared:
-    """The data with the target's public classes in place of those that its rows have.
+    """Return the data with the target's public classes in place of those that its rows have.
 
     Raises:
         RecipeError: `privacy.public` names a column that is not there, or whose values are not computed by this task.
@@ -180,7 +180,7 @@ def _strange(column: pa.Array, known: list[str]) -> int:
 
 
 def held_by_one(prepared: Prepared, column: str, known: Sequence[str], owner: str | None = None) -> int:
-    """How many of the known values only one training row has, or only the rows of one owner.
+    """Return how many of the known values only one training row has, or only the rows of one owner.
 
     Args:
         owner: the column that says whose a row is; None: each row is by itself.

@@ -137,7 +137,7 @@ class Request(Generic[Encoder]):
 
 
 def _is_written(row: int, record: Record, rejects: Rejects) -> bool:
-    """Whether the row can be written as text: halves of characters and very deep lists cannot."""
+    """Return whether the row can be written as text: halves of characters and very deep lists cannot."""
     try:
         json.dumps(record, ensure_ascii=False).encode()
     except (UnicodeEncodeError, RecursionError) as error:

@@ -56,7 +56,7 @@ class TargetEncoder(ABC):
 
     @abstractmethod
     def statistic(self, prepared: Prepared, owner: str | None) -> Statistic:
-        """Return what of the training rows stands in the encoder."""
+        """Return what the encoder holds of the training rows."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -147,7 +147,7 @@ class NamedTarget(ColumnTarget):
 
     def unknown_class(self, value: object, row: int) -> DataError:
         return DataError(
-            f"the target {self.column!r} has a value that is none of the model's classes",
+            f"the target {self.column!r} has a value that is not one of the model's classes",
             place=f"row {row}",
             found=value,
             expected=f"one of {', '.join(self.classes[:20])}",

@@ -61,7 +61,7 @@ class PixelEncoder(InputEncoder):
         return self.channels, height, width
 
     def examples(self, table: pa.Table, target: Truth) -> PictureExamples:
-        """The rows, kept as bytes."""
+        """Return the rows, kept as bytes."""
         pixels = self._pixels(table)
         framing = None if self.framed or self._fits() else self.framing
         if framing is not None and len(pixels) * self.stored[2] * framing.size[0] * framing.size[1] <= FRAMED_BYTES:
@@ -77,7 +77,7 @@ class PixelEncoder(InputEncoder):
         )
 
     def plain(self, train: pa.Table, test: pa.Table) -> tuple[Tensor, Tensor]:
-        """[N, C, H, W] float32 in [0, 1], shrunk to at most 32 pixels a side."""
+        """Return [N, C, H, W] float32 in [0, 1], shrunk to at most 32 pixels a side."""
         first, second = (self._small(table) for table in (train, test))
         return first, second
 
@@ -118,13 +118,13 @@ class PixelEncoder(InputEncoder):
         return self.framing or Framing(size=size, scale_to=size)
 
     def reads(self, stored: Column) -> PixelEncoder:
-        """The encoder for a table in which the pictures are stored in another way."""
+        """Return the encoder for a table in which the pictures are stored in another way."""
         assert stored.shape is not None
         height, width, channels = stored.shape
         return replace(self, stored=(height, width, channels), framed=stored.framed)
 
     def _fits(self) -> bool:
-        """Whether framing would leave the stored pictures as they are."""
+        """Return whether framing would leave the stored pictures as they are."""
         framing, size = self.framing, self.stored[:2]
         return framing is not None and framing.scaled(*size) == size == framing.size
 
@@ -149,7 +149,7 @@ class PixelEncoder(InputEncoder):
 
 
 def frame_pictures(recipe: Recipe, backbone: Backbone | None) -> tuple[Framing | None, str | None]:
-    """How pictures in files get one size while they are prepared, and what had to be assumed for it."""
+    """Return how pictures in files get one size while they are prepared, and what had to be assumed for it."""
     if backbone is not None:
         processor = backbone_processor(backbone, recipe.data.resize)
         return processor.framing, processor.note
@@ -159,7 +159,7 @@ def frame_pictures(recipe: Recipe, backbone: Backbone | None) -> tuple[Framing |
 def fit_pixels(
     prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: PixelEncoder | None
 ) -> PixelEncoder:
-    """The encoder for the one image column of a prepared set. A network goes on with the scaling that it was trained with,
+    """Fit the encoder for the one image column of a prepared set. A network keeps the scaling that it was trained with,
     a pretrained one also with its framing.
 
     Raises:
@@ -200,7 +200,7 @@ def fit_pixels(
 
 
 def load_pixels(value: dict[str, Any], folder: Path) -> PixelEncoder:
-    """The encoder from its JSON."""
+    """Load the encoder from its JSON."""
     height, width, channels = value["stored"]
     return PixelEncoder(
         column=value["column"],
@@ -214,7 +214,7 @@ def load_pixels(value: dict[str, Any], folder: Path) -> PixelEncoder:
 
 
 def _tensor(pixels: np.ndarray) -> Tensor:
-    """The same memory, or a copy of what must not be written to: torch has no tensors of that kind."""
+    """Return the same memory, or a copy of what must not be written to: torch has no tensors of that kind."""
     return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
 
 

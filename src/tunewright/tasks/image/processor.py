@@ -41,7 +41,7 @@ class Processor:
 
 
 def backbone_processor(backbone: Backbone, size: tuple[int, int] | None) -> Processor:
-    """The processor of a pretrained backbone.
+    """Return the processor of a pretrained backbone.
 
     Args:
         size: the (height, width) that the recipe asks for in place of the backbone's own.
@@ -73,7 +73,7 @@ def backbone_processor(backbone: Backbone, size: tuple[int, int] | None) -> Proc
 
 
 def read_framing(config: dict[str, Any], path: Path) -> Framing:
-    """The scaling and cutting.
+    """Read the scaling and cutting.
 
     Raises:
         ArtifactError: the file asks for a step that is unknown here, or for pictures without a common size.
@@ -106,7 +106,7 @@ def read_framing(config: dict[str, Any], path: Path) -> Framing:
 
 
 def read_scaling(config: dict[str, Any], channels: int, path: Path) -> Scaling:
-    """The change from bytes to numbers.
+    """Read the change from bytes to numbers.
 
     Raises:
         ArtifactError: mean and deviation are not for as many channels as the backbone reads.
@@ -139,7 +139,7 @@ def read_scaling(config: dict[str, Any], channels: int, path: Path) -> Scaling:
 
 
 def resized(config: dict[str, Any], size: tuple[int, int], path: Path) -> dict[str, Any]:
-    """The same processor for another size of its result; what is cut off keeps its share.
+    """Return the same processor for another size of its result; what is cut off keeps its share.
 
     Raises:
         RecipeError: it can only give squares.

@@ -132,7 +132,7 @@ class ChatEncoder(CausalTextEncoder):
         network.end_at(self.ends)
 
     def cells(self, table: pa.Table) -> list[tuple[int, dict[str, str | None]]]:
-        """Each row's number in the source, and its columns. Raises DataError when one is missing."""
+        """Return each row's number in the source, and its columns. Raises DataError when one is missing."""
         missing = [name for name in self.columns if name not in table.column_names]
         if missing:
             raise DataError(
@@ -146,7 +146,7 @@ class ChatEncoder(CausalTextEncoder):
         return [(number, dict(zip(self.columns, cells, strict=True))) for number, cells in rows]
 
     def read(self, table: pa.Table, reader: Callable[[dict[str, str | None]], Said]) -> list[Said]:
-        """What `reader` finds in each row. Raises DataError, which names the row, where it finds nothing."""
+        """Return what `reader` finds in each row. Raises DataError, which names the row, where it finds nothing."""
         found: list[Said] = []
         for number, row in self.cells(table):
             try:
@@ -162,7 +162,7 @@ class ChatEncoder(CausalTextEncoder):
         return found
 
     def render(self, rows: list[int], conversations: list[list[Turn]]) -> list[Rendered]:
-        """The tokens and mask of each conversation, cut at the context.
+        """Return the tokens and mask of each conversation, cut at the context.
 
         Args:
             rows: their numbers in the source.
@@ -204,7 +204,7 @@ class SupervisedChatEncoder(ChatEncoder):
     """Conversations, in which all that the assistant says is learned."""
 
     def examples(self, table: pa.Table, target: Truth) -> ChatExamples:
-        """The conversations of a table. Raises DataError when one does not fit the template or the context."""
+        """Return the conversations of a table. Raises DataError when one does not fit the template or the context."""
         found = self.rendered(table)
         return ChatExamples(
             conversations=found,
@@ -213,7 +213,7 @@ class SupervisedChatEncoder(ChatEncoder):
         )
 
     def rendered(self, table: pa.Table) -> list[Rendered]:
-        """Each row's tokens and mask.
+        """Return each row's tokens and mask.
 
         Raises:
             DataError: a row holds no conversation or does not fit the template, or nothing that it teaches fits into the
@@ -228,13 +228,13 @@ class SupervisedChatEncoder(ChatEncoder):
         return [list(entry.ids) for entry in self.rendered(table)]
 
     def conversations(self, table: pa.Table) -> list[list[Turn]]:
-        """Each row's turns. Raises DataError when one holds no conversation."""
+        """Return each row's turns. Raises DataError when one holds no conversation."""
         shape = Shape(name=self.shape, columns=tuple(self.columns))
         return self.read(table, lambda row: conversation(shape, row))
 
 
 def packed(lengths: list[int], room: int) -> list[list[int]]:
-    """Which conversations go into which row: each into the first of the last few rows that has room for it.
+    """Return which conversations go into which row: each into the first of the last few rows that has room for it.
 
     Args:
         lengths: of each conversation, at most `room`.
@@ -254,7 +254,7 @@ def packed(lengths: list[int], room: int) -> list[list[int]]:
 
 
 def fit_chat(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: Any) -> SupervisedChatEncoder:
-    """The encoder for the conversations of a prepared set; see `talk_settings`.
+    """Fit the encoder for the conversations of a prepared set; see `talk_settings`.
 
     Raises:
         DataError: the columns hold no conversations.
@@ -276,7 +276,7 @@ def fit_chat(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, know
 def talk_settings(
     shape: Shape, prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: CausalTextEncoder | None
 ) -> dict[str, Any]:
-    """What an encoder of what is said is made of.
+    """Return what an encoder of what is said is made of.
 
     The tokenizer is the backbone's, that of the language model that a stage before made, or one trained here; one without a
     chat template gets a usual one.
@@ -304,5 +304,5 @@ def talk_settings(
 
 
 def load_chat(value: dict[str, Any], folder: Path) -> SupervisedChatEncoder:
-    """The encoder from its JSON and the tokenizer's files beside it."""
+    """Load the encoder from its JSON and the tokenizer's files."""
     return SupervisedChatEncoder(**value, tokenizer=load_tokenizer(folder))

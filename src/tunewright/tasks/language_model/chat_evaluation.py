@@ -33,8 +33,8 @@ ANSWERED = 256
 def answer_outputs(
     network: Network, before: Network | None, encoder: SupervisedChatEncoder, table: pa.Table
 ) -> Measured:
-    """What the "answers" metrics want, for each conversation: [N, 2], the sum of −log p of the assistant's tokens and how many
-    of them the largest logit names; and [N], how many there are.
+    """Return what the "answers" metrics want, for each conversation: [N, 2], the sum of −log p of the assistant's tokens and how
+    many of them the largest logit names; and [N], how many there are.
 
     Where all of them are named, writing the likeliest token each time gives the very answer, end of turn included.
     """
@@ -42,8 +42,8 @@ def answer_outputs(
 
 
 def answers_by_byte(network: Network, encoder: SupervisedChatEncoder, table: pa.Table) -> Measured:
-    """What `bits_per_byte` wants, for each conversation: [N, 3], as `answer_outputs`, and the UTF-8 bytes of what the assistant says. The
-    network reads as much of it as it can: no less than another because a recipe says so."""
+    """Return what `bits_per_byte` wants, for each conversation: [N, 3], as `answer_outputs`, and the UTF-8 bytes of what the
+    assistant says. The network reads as much of it as it can: no less than another because a recipe says so."""
     outputs, counts = answer_outputs(network, None, replace(encoder, max_length=encoder.limit), table)
     sizes = [
         sum(len(turn.content.encode()) for turn in turns if turn.role == "assistant")
@@ -80,7 +80,7 @@ def token_sums(network: Network, conversations: list[Rendered], rows: Tensor) ->
 
 
 def answer_baselines(encoder: SupervisedChatEncoder, train: pa.Table, table: pa.Table) -> list[Baseline]:
-    """What the frequencies of the tokens of training answers alone give."""
+    """Return what the frequencies of the tokens of training answers alone give."""
     size = len(encoder.tokenizer)
     seen, wanted = (
         [[token for token, trained in zip(entry.ids, entry.trained) if trained] for entry in encoder.rendered(part)]

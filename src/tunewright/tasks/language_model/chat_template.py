@@ -40,7 +40,7 @@ class Rendered:
 
 
 def default_template(tokenizer: Any) -> str:
-    """What a tokenizer without a template gets; one that marks turns also ends with that mark from then on."""
+    """Return what a tokenizer without a template gets; one that marks turns also ends with that mark from then on."""
     vocabulary = tokenizer.get_vocab()
     if START in vocabulary and END in vocabulary:
         tokenizer.eos_token = END
@@ -49,7 +49,7 @@ def default_template(tokenizer: Any) -> str:
 
 
 def render(tokenizer: Any, turns: Sequence[Turn], ends: frozenset[int]) -> Rendered:
-    """The tokens of a conversation and which of them are trained.
+    """Return the tokens of a conversation and which of them are trained.
 
     Args:
         tokenizer: with a chat template; one that tells where in the text each token stands.
@@ -116,7 +116,7 @@ def _require_all_said(turns: Sequence[Turn], whole: str) -> None:
 
 
 def _span(asked: str, answered: str, turn: Turn) -> tuple[int, int]:
-    """Where in the text the answer begins, and where its content ends."""
+    """Return where in the text the answer begins, and where its content ends."""
     if not answered.startswith(asked):
         raise TemplateMismatch(
             "the template asks for an answer in another way than it writes one",
@@ -135,7 +135,7 @@ def _span(asked: str, answered: str, turn: Turn) -> tuple[int, int]:
 def _end_of_turn(
     ids: list[int], places: list[tuple[int, int]], stop: int, first: int, ends: frozenset[int], tokenizer: Any
 ) -> int:
-    """The token that ends the turn: the first behind the content, blanks aside."""
+    """Return the token that ends the turn: the first behind the content, blanks aside."""
     for token in range(first, len(ids)):
         if places[token][0] < stop:
             continue

@@ -87,7 +87,7 @@ def preview_pairs(encoder: PreferenceEncoder, prepared: Prepared, screen: Consol
 
 
 def show_conversation(encoder: ChatEncoder, found: Rendered, title: str, screen: Console) -> None:
-    """Print a conversation; what is trained stands in marks, and green where the terminal has colours."""
+    """Print a conversation; what is trained is marked, and green where the terminal has colours."""
     text = Text()
     pairs = zip(found.ids, found.trained, strict=True)
     for trained, group in groupby(pairs, key=lambda pair: pair[1]):
@@ -96,7 +96,7 @@ def show_conversation(encoder: ChatEncoder, found: Rendered, title: str, screen:
     if len(text) > LONGEST:
         text = text[:LONGEST].append(" …")
     count = sum(found.trained)
-    screen.info(f"{title}, {len(found.ids):,} tokens; what is trained, {count:,} of them, stands in {OPENED} {CLOSED}:")
+    screen.info(f"{title}, {len(found.ids):,} tokens; the {count:,} trained ones are marked by {OPENED} {CLOSED}:")
     screen.console.print(text)
 
 

@@ -66,7 +66,7 @@ class CausalEncoder(CausalTextEncoder):
         return self.columns[0]
 
     def examples(self, table: pa.Table, target: Truth) -> PackedExamples:
-        """Rows of one length with all tokens of the texts. Raises DataError when there is no text."""
+        """Return rows of one length with all tokens of the texts. Raises DataError when there is no text."""
         documents = self.documents(table)
         if not any(len(document) for document in documents):
             raise self._no_text(table.num_rows)
@@ -91,7 +91,7 @@ class CausalEncoder(CausalTextEncoder):
         return [ids[: self.limit].tolist() for ids in self.documents(table) if len(ids) > 1]
 
     def documents(self, table: pa.Table) -> list[np.ndarray]:
-        """The tokens of each text, with its beginning and end; of an empty text none."""
+        """Return the tokens of each text, with its beginning and end; of an empty text none."""
         begin, end = self.begin, self.end
         return [
             np.array([*begin, *tokens, end] if tokens else [], np.int32)
@@ -111,7 +111,7 @@ class CausalEncoder(CausalTextEncoder):
 
 
 def token_ids(tokenizer: Any, texts: list[str]) -> Iterator[list[int]]:
-    """The tokens of each text as it stands, without special ones; a few hundred texts are in work at once, on all cores."""
+    """Yield the tokens of each text as it stands, without special ones; a few hundred texts are in work at once, on all cores."""
     for start in range(0, len(texts), AT_ONCE):
         part = texts[start : start + AT_ONCE]
         if any(map(has_endless_words, part)):
@@ -127,7 +127,7 @@ def token_ids(tokenizer: Any, texts: list[str]) -> Iterator[list[int]]:
 
 
 def _ids_in_parts(tokenizer: Any, text: str) -> list[int]:
-    """The tokens of a text that may have endless words: of few parts of it at a time, as each token takes much memory."""
+    """Return the tokens of a text that may have endless words: of few parts of it at a time, as each token takes much memory."""
     found: list[int] = []
     parts = without_endless_words(text)
     while few := list(islice(parts, AT_ONCE)):
@@ -138,7 +138,7 @@ def _ids_in_parts(tokenizer: Any, text: str) -> list[int]:
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """What tells two tokenizers apart: all that decides about their tokens."""
+    """Return what tells two tokenizers apart: all that decides about their tokens."""
     whole = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else repr(sorted(tokenizer.get_vocab().items()))
     ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
     return hashlib.sha256(f"{whole}{ends}".encode()).hexdigest()
@@ -147,7 +147,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
 def fit_causal(
     prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: CausalEncoder | None
 ) -> CausalEncoder:
-    """The encoder for the text column of a prepared set, with the backbone's tokenizer, one that is trained on the
+    """Fit the encoder for the text column of a prepared set, with the backbone's tokenizer, one that is trained on the
     training texts, or the one that the network was trained with.
 
     Raises:
@@ -180,12 +180,12 @@ def fit_causal(
 
 
 def load_causal(value: dict[str, Any], folder: Path) -> CausalEncoder:
-    """The encoder from its JSON and the tokenizer's files beside it."""
+    """Load the encoder from its JSON and the tokenizer's files."""
     return CausalEncoder(**value, tokenizer=load_tokenizer(folder))
 
 
 def writing_tokenizer(prepared: Prepared, recipe: Recipe, backbone: Backbone, columns: list[str]) -> tuple[Any, int]:
-    """A language model's tokenizer, the backbone's or one trained on the columns; and the tokens that it reads at most.
+    """Return a language model's tokenizer, the backbone's or one trained on the columns; and the tokens that it reads at most.
 
     Raises:
         RecipeError: it does not say where a text ends, or one is to be trained for pretrained weights.

@@ -1,4 +1,4 @@
-"""How well a language model foretells texts: the loss of each token given those before it, gathered by text."""
+"""Measure how well a language model predicts texts: the loss of each token given those before it, gathered by text."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Window:
 
 
 def next_token_outputs(network: Network, before: Network | None, encoder: CausalEncoder, table: pa.Table) -> Measured:
-    """What the "next_tokens" metrics want, for each text: [N, 3], the sum of −log p of its tokens, how many of them the
+    """Return what the "next_tokens" metrics want, for each text: [N, 3], the sum of −log p of its tokens, how many of them the
     largest logit names, and the text's UTF-8 bytes; and [N], how many tokens there are, its end among them."""
     assert isinstance(network, Transformer)
     documents = encoder.documents(table)
@@ -74,7 +74,7 @@ def next_token_outputs(network: Network, before: Network | None, encoder: Causal
 
 
 def frequencies(encoder: CausalEncoder, train: pa.Table, table: pa.Table) -> list[Baseline]:
-    """What counts of training texts alone foretell: of single tokens, and of a token after the one before."""
+    """Predict from counts in the training texts alone: of single tokens, and of a token after the one before."""
     known = encoder.documents(train)
     documents = encoder.documents(table)
     size = len(encoder.tokenizer)
@@ -102,7 +102,7 @@ def frequencies(encoder: CausalEncoder, train: pa.Table, table: pa.Table) -> lis
 
 
 def _windows(documents: list[np.ndarray], context: int) -> list[Window]:
-    """Each text whole where it fits, else in overlapping windows; the inputs are all but a window's last token."""
+    """Return each text whole where it fits, else in overlapping windows; the inputs are all but a window's last token."""
     step = max(1, round(context * STRIDE))
     found: list[Window] = []
     for text, tokens in enumerate(documents):
@@ -128,7 +128,7 @@ def _batches(windows: list[Window]) -> list[list[Window]]:
 def token_outputs(
     network: Transformer, inputs: dict[str, Tensor], wanted: Tensor, truth: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The loss of the token after each position that is `wanted` [B, T], and whether it has the largest logit.
+    """Return the loss of the token after each position that is `wanted` [B, T], and whether it has the largest logit.
 
     Args:
         truth: [M] these tokens.
@@ -141,7 +141,7 @@ def token_outputs(
 
 
 def _pairs(documents: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Each token but a text's last, and the one after it."""
+    """Return each token but a text's last, and the one after it."""
     filled = [document for document in documents if len(document)]
     empty = np.empty(0, np.int64)
     before = np.concatenate([empty, *(document[:-1] for document in filled)])
@@ -189,7 +189,7 @@ def continued(network: Network, encoder: CausalEncoder, table: pa.Table) -> list
 
 
 def written(network: Network, encoder: CausalEncoder) -> str:
-    """What the model writes from nothing; the same draws each time, so that two samples differ by what was learned."""
+    """Return what the model writes from nothing; the same draws each time, so that two samples differ by what was learned."""
     assert isinstance(network, Transformer)
     drawn = generate(
         network, encoder.begin, end={encoder.end}, most=SAMPLED, context=encoder.limit, temperature=SAMPLING_TEMPERATURE

@@ -27,7 +27,7 @@ from tunewright.tasks.language_model.encoder import CausalTextEncoder
 
 
 def read_questions(table: pa.Table, source: str) -> list[Question]:
-    """The questions of a table. Raises DataError, which names the row, where there is none."""
+    """Read the questions of a table. Raises DataError, which names the row, where there is none."""
     columns = recognise_questions(table.column_names)
     assert columns is not None
     found: list[Question] = []
@@ -47,7 +47,7 @@ def read_questions(table: pa.Table, source: str) -> list[Question]:
 
 
 def choice_scores(network: Network, encoder: CausalTextEncoder, questions: list[Question]) -> np.ndarray:
-    """[N, C] the log probability of each choice; −∞ where a question has fewer than C."""
+    """Return [N, C] the log probability of each choice; −∞ where a question has fewer than C."""
     size = encoder.max_length + 1
     whole = [_behind(encoder, asked, choice) for asked in questions for choice in asked.choices]
     # What does not fit loses its beginning: the answer must stay.
@@ -71,7 +71,7 @@ def per_byte(scores: np.ndarray, questions: list[Question]) -> np.ndarray:
 
 
 def _behind(encoder: CausalTextEncoder, asked: Question, choice: str) -> Rendered:
-    """The tokens of question and answer, of which the answer's count."""
+    """Return the tokens of question and answer, of which the answer's count."""
     if isinstance(encoder, ChatEncoder):
         try:
             return render(encoder.tokenizer, [Turn("user", asked.text), Turn("assistant", choice)], encoder.ends)

@@ -62,7 +62,7 @@ class PreferenceExamples(BaseExamples):
         return replace(found, inputs={**found.named, REFERENCE: reference})
 
     def with_reference(self, reference: Tensor) -> PreferenceExamples:
-        """The same pairs with what the network as it was gives to their answers, [N, 2]."""
+        """Return the same pairs with what the network as it was gives to their answers, [N, 2]."""
         return replace(self, reference=reference)
 
 
@@ -71,7 +71,7 @@ class PreferenceEncoder(ChatEncoder):
     """Two answers to one question, of which the first is the better one."""
 
     def examples(self, table: pa.Table, target: Truth) -> PreferenceExamples:
-        """The pairs of a table. Raises DataError when one does not fit the template or the context."""
+        """Return the pairs of a table. Raises DataError when one does not fit the template or the context."""
         rows = table["_row"].to_pylist()
         pairs = self.read(table, preference)
         chosen = self._answers(rows, pairs, [pair.chosen for pair in pairs])
@@ -87,7 +87,7 @@ class PreferenceEncoder(ChatEncoder):
         return [list(entry.ids) for entry in self.examples(table, None).texts.conversations]
 
     def _answers(self, rows: list[int], pairs: list[Preference], answers: list[Any]) -> list[Rendered]:
-        """Each pair's conversation with one of its answers, of which that answer alone counts."""
+        """Return each pair's conversation with one of its answers, of which that answer alone counts."""
         found = self.render(rows, [[*pair.prompt, *answer] for pair, answer in zip(pairs, answers, strict=True)])
         alone: list[Rendered] = []
         for entry, pair in zip(found, pairs, strict=True):
@@ -100,7 +100,7 @@ class PreferenceEncoder(ChatEncoder):
 
 
 def fit_preferences(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: Any) -> PreferenceEncoder:
-    """The encoder for the pairs of a prepared set; see `talk_settings`.
+    """Fit the encoder for the pairs of a prepared set; see `talk_settings`.
 
     Raises:
         DataError: the columns hold no pairs.
@@ -120,5 +120,5 @@ def fit_preferences(prepared: Prepared, recipe: Recipe, backbone: Backbone | Non
 
 
 def load_preferences(value: dict[str, Any], folder: Path) -> PreferenceEncoder:
-    """The encoder from its JSON and the tokenizer's files beside it."""
+    """Load the encoder from its JSON and the tokenizer's files."""
     return PreferenceEncoder(**value, tokenizer=load_tokenizer(folder))

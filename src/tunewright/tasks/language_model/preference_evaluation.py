@@ -29,7 +29,7 @@ OF_LENGTH = ("reward_accuracy", "preference_accuracy")
 def preference_outputs(
     network: Network, before: Network | None, encoder: PreferenceEncoder, table: pa.Table
 ) -> Measured:
-    """What the "preferences" metrics want, for each pair: [N, 7], −log p of the chosen answer, how many of its tokens the
+    """Return what the "preferences" metrics want, for each pair: [N, 7], −log p of the chosen answer, how many of its tokens the
     largest logit names, −log p of the rejected one, both −log p by the network before, the sum over the tokens of both answers
     of the divergence from it, and the rejected answer's tokens; and [N], the chosen answer's tokens.
 
@@ -56,7 +56,7 @@ def preference_outputs(
 def _compare(
     network: Transformer, before: Transformer, inputs: dict[str, Tensor], wanted: Tensor, truth: Tensor
 ) -> Tensor:
-    """[M, 4]: for each token −log p, whether the largest logit names it, −log p by `before`, and the divergence from it."""
+    """Return [M, 4]: for each token −log p, whether the largest logit names it, −log p by `before`, and the divergence from it."""
     parts: list[Tensor] = []
     logits_of = [_logits(model, inputs, wanted) for model in (network, before)]
     size = max(1, CHUNK // len(logits_of[0](slice(0, 1))[0]))
@@ -80,7 +80,7 @@ def _logits(model: Transformer, inputs: dict[str, Tensor], wanted: Tensor):
 
 
 def length_baseline(encoder: PreferenceEncoder, train: pa.Table, table: pa.Table) -> list[Baseline]:
-    """What the lengths of the answers alone say: people, and models that judge, often prefer the longer one."""
+    """Return what the lengths of the answers alone say: people, and models that judge, often prefer the longer one."""
     texts = encoder.examples(table, None).texts.conversations
     lengths = np.array([sum(entry.trained) for entry in texts], np.float64).reshape(-1, 2)
     outputs = np.zeros((len(lengths), 7))

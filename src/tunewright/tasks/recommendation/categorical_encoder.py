@@ -58,14 +58,14 @@ class Field:
         return 1 + (len(self.edges) + 1 if self.kind == "number" else len(self.values))
 
     def statistic(self, prepared: Prepared, owner: str | None) -> Statistic:
-        """What of the training rows stands in the field."""
+        """Return what the field holds of the training rows."""
         if self.kind == "number":
             return Statistic(column=self.column, kind="bin edges", count=len(self.edges))
         alone = held_by_one(prepared, self.column, self.values, owner)
         return Statistic(column=self.column, kind="categories", count=len(self.values), single=alone)
 
     def encode(self, table: pa.Table) -> np.ndarray:
-        """[N, count] int64."""
+        """Return [N, count] int64."""
         column = table[self.column].combine_chunks()
         if self.kind == "number":
             numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
@@ -96,7 +96,7 @@ class FieldEncoder(InputEncoder):
         return (sum(field.count for field in self.fields),)
 
     def completed(self, model: Model) -> Model:
-        """The model block with the fields' sizes among the backbone's options.
+        """Return the model block with the fields' sizes among the backbone's options.
 
         Raises:
             RecipeError: the backbone reads no fields.
@@ -114,7 +114,7 @@ class FieldEncoder(InputEncoder):
         return model.model_copy(update={"backbone": {name: {**options, **facts}}})
 
     def encode(self, table: pa.Table) -> Tensor:
-        """[N, C] int32. Raises DataError when a column is missing."""
+        """Return [N, C] int32. Raises DataError when a column is missing."""
         there = set(table.column_names)
         missing = [field.column for field in self.fields if field.column not in there]
         if missing:
@@ -133,7 +133,7 @@ class FieldEncoder(InputEncoder):
         return TensorExamples(self.encode(table), target, torch.tensor(np.asarray(table["_row"])))
 
     def with_lists(self, table: pa.Table) -> pa.Table:
-        """The table with lists in place of cells of text where the model reads lists: JSON, or words."""
+        """Return the table with lists in place of cells of text where the model reads lists: JSON, or words."""
         for field in self.fields:
             if field.kind == "labels" and field.column in table.column_names:
                 column = table[field.column]
@@ -146,7 +146,7 @@ class FieldEncoder(InputEncoder):
         return self._flags(train), self._flags(test)
 
     def _flags(self, table: pa.Table) -> sparse.csr_matrix:
-        """[N, all values]: 1 where a row has a value."""
+        """Return [N, all values]: 1 where a row has a value."""
         encoded = self.encode(table).numpy().astype(np.int64)
         starts = np.repeat(np.cumsum([0, *(field.size for field in self.fields[:-1])]), [f.count for f in self.fields])
         there = encoded != FILLING
@@ -208,7 +208,7 @@ def _public_field(column: Column, given: PublicColumn, identity: bool) -> Field:
 
 
 def load_fields(value: dict[str, Any], folder: Path) -> FieldEncoder:
-    """The encoder from its JSON."""
+    """Load the encoder from its JSON."""
     return FieldEncoder(fields=[Field(**field) for field in value["fields"]])
 
 
@@ -221,7 +221,7 @@ def _words(cell: str | None) -> list[str]:
 
 
 def fit_field(table: pa.Table, name: str, kind: str, identity: bool) -> Field:
-    """The values or bins of a column; a number that is a name, such as a user's, is one of many values."""
+    """Fit the values or bins of a column; a number that is a name, such as a user's, is one of many values."""
     column = table[name].combine_chunks()
     if kind == "number" and not identity:
         numbers = column.cast(pa.float64()).drop_null().to_numpy()

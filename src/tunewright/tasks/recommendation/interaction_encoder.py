@@ -43,7 +43,7 @@ class About:
 
 @dataclass(frozen=True, kw_only=True)
 class InteractionEncoder(InputEncoder):
-    """Columns of users and items; a user or item that no training row has is not known, and its rows are left out."""
+    """Columns of users and items; a user or item that no training row has is unknown, and its rows are skipped."""
 
     user: str
     """The column."""
@@ -71,7 +71,7 @@ class InteractionEncoder(InputEncoder):
         return pa.array(self.users, pa.string()), pa.array(self.items, pa.string())
 
     def pairs(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        """[M, 2] int64, and the places [M] of their rows; rows of unknown users or items are not among them.
+        """Return [M, 2] int64, and the places [M] of their rows; rows of unknown users or items are not among them.
 
         Raises:
             DataError: a column is missing.
@@ -89,11 +89,11 @@ class InteractionEncoder(InputEncoder):
         return np.stack([users[there], items[there]], axis=1), np.flatnonzero(there)
 
     def user_numbers(self, table: pa.Table) -> np.ndarray:
-        """[N] int64: each row's user; −1 where nothing was learned of one."""
+        """Return [N] int64: each row's user; −1 where nothing was learned of one."""
         return _index(table[self.user], self._numbers[0])
 
     def keys(self, pairs: np.ndarray) -> np.ndarray:
-        """[M] int64: one number for each pair."""
+        """Return [M] int64: one number for each pair."""
         return pairs[:, 0] * len(self.items) + pairs[:, 1]
 
     @property
@@ -102,7 +102,7 @@ class InteractionEncoder(InputEncoder):
         return "next_item" if self.length else "bpr"
 
     def ordered(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        """The same as `pairs`, each user's in the order of time, or of the rows where there is no time."""
+        """Return the same as `pairs`, each user's in the order of time, or of the rows where there is no time."""
         pairs, places = self.pairs(table)
         times = np.zeros(len(places))
         if self.time is not None and self.time in table.column_names:
@@ -111,7 +111,7 @@ class InteractionEncoder(InputEncoder):
         return pairs[order], places[order]
 
     def histories(self, users: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-        """[B, length] int64: the last items of each user among ordered pairs, counted from 1, with 0 in front.
+        """Return [B, length] int64: the last items of each user among ordered pairs, counted from 1, with 0 in front.
 
         Args:
             users: [B], each once.
@@ -144,7 +144,7 @@ class InteractionEncoder(InputEncoder):
         return TensorExamples(torch.from_numpy(inputs[kept]), None, torch.tensor(rows[kept]))
 
     def examples(self, table: pa.Table, target: Truth) -> TensorExamples:
-        """The pairs, or sequences where the network looks at them. Raises DataError when none of them is known."""
+        """Return the pairs, or sequences where the network looks at them. Raises DataError when none of them is known."""
         pairs, places = self.pairs(table)
         if not len(pairs):
             raise DataError(
@@ -166,7 +166,7 @@ class InteractionEncoder(InputEncoder):
     def statistics(self, prepared: Prepared, owner: str | None) -> list[Statistic]:
         """Raises RecipeError: the training rows themselves stand in the model's folder."""
         raise RecipeError(
-            "a recommender keeps who chose what beside its weights, so nothing that it learned from would be private",
+            "a recommender stores the interactions of its training users with its weights, so they would not be private",
             place="privacy",
             found="task: item-recommendation",
             expected="a task whose model keeps none of its rows",
@@ -235,7 +235,7 @@ def fit_interactions(
 
 
 def _about(encoder: InteractionEncoder, prepared: Prepared) -> dict[str, About]:
-    """The columns that are the same in all training rows of a user, or else of an item; the target is none of them."""
+    """Return the columns that are the same in all training rows of a user, or else of an item; the target is not one of them."""
     manifest = prepared.manifest
     kinds = {
         column.name: column.kind
@@ -270,13 +270,13 @@ def _about(encoder: InteractionEncoder, prepared: Prepared) -> dict[str, About]:
 
 
 def _by_user(users: np.ndarray, pairs: np.ndarray) -> list[np.ndarray]:
-    """The items of each user, in the order of the pairs, whose users rise."""
+    """Return the items of each user, in the order of the pairs, whose users rise."""
     starts, ends = (np.searchsorted(pairs[:, 0], users, side=side) for side in ("left", "right"))
     return [pairs[start:end, 1] for start, end in zip(starts, ends, strict=True)]
 
 
 def load_interactions(value: dict[str, Any], folder: Path) -> InteractionEncoder:
-    """The encoder from its JSON and the files beside it. Raises ArtifactError when these are damaged."""
+    """Load the encoder from its JSON and the files next to it. Raises ArtifactError when these are damaged."""
     try:
         names = json.loads((folder / NAMES_FILE).read_text(encoding="utf-8"))
         pairs = load_file(folder / PAIRS_FILE)

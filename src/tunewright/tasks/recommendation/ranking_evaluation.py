@@ -30,7 +30,7 @@ from tunewright.tasks.recommendation.interaction_encoder import InteractionEncod
 TOP = 10
 # Scores that are in memory at once.
 SCORES = 8_000_000
-# Closed-form and neighbour baselines hold a number for each pair of items: for more items they are left out.
+# Closed-form and neighbour baselines hold a number for each pair of items: for more items they are skipped.
 MOST_ITEMS = 20_000
 NEIGHBOURS = 100
 # The l2 term of EASE, as its author uses it for sets of this size.
@@ -44,7 +44,8 @@ Scores = Callable[[np.ndarray], np.ndarray]
 
 
 def ranked_users(encoder: InteractionEncoder, table: pa.Table) -> np.ndarray:
-    """[U] int64: the users of a table of whom something was learned, each once; of very many a part, drawn by their numbers."""
+    """Return [U] int64: the users of a table of whom something was learned, each once; of very many a part, drawn by their
+    numbers."""
     users = np.unique(encoder.pairs(table)[0][:, 0])
     if len(users) <= MOST_USERS:
         return users
@@ -53,14 +54,14 @@ def ranked_users(encoder: InteractionEncoder, table: pa.Table) -> np.ndarray:
 
 
 def ranking_outputs(network: Network, before: Network | None, encoder: InteractionEncoder, table: pa.Table) -> Measured:
-    """What the "ranking" metrics want, for each user of the table: see `rank`."""
+    """Return what the "ranking" metrics want, for each user of the table: see `rank`."""
     assert isinstance(network, Recommender)
     chosen = chosen_before(encoder, encoder.pairs(table)[0]) if network.length else encoder.known
     return rank(encoder, table, network_scores(network, encoder, chosen))
 
 
 def chosen_before(encoder: InteractionEncoder, pairs: np.ndarray) -> np.ndarray:
-    """[K, 2]: what is known, but for what is asked: that was chosen later."""
+    """Return [K, 2]: what is known, but for what is asked: that was chosen later."""
     return encoder.known[~np.isin(encoder.keys(encoder.known), encoder.keys(pairs))]
 
 
@@ -78,7 +79,7 @@ def ranking_facts(network: Network, encoder: InteractionEncoder, table: pa.Table
 
 
 def network_scores(network: Recommender, encoder: InteractionEncoder, chosen: np.ndarray) -> Scores:
-    """[B] users to [B, I] scores.
+    """Turn users [B] into scores [B, I].
 
     Args:
         chosen: [K, 2], what the users chose until then, by user and in its order, where the network looks at it.
@@ -133,7 +134,7 @@ def rank(encoder: InteractionEncoder, table: pa.Table, scores: Scores) -> Measur
 
 
 def ranking_baselines(encoder: InteractionEncoder, train: pa.Table, table: pa.Table) -> list[Baseline]:
-    """What needs no training: the most popular items, those like the user's own, and EASE (Steck 2019), a linear model in
+    """Return what needs no training: the most popular items, those like the user's own, and EASE (Steck 2019), a linear model in
     closed form that beats most networks on small sets."""
     count = len(encoder.items)
     seen = _flags(encoder.learned, len(encoder.users), count)
@@ -172,7 +173,7 @@ def recommended(
 
 
 def _best(scores: np.ndarray, top: int) -> np.ndarray:
-    """[B, top] items by falling score; of equal ones among them the first."""
+    """Return [B, top] items by falling score; of equal ones among them the first."""
     best = torch.from_numpy(scores).topk(top, dim=1, sorted=False).indices.sort(dim=1).values.numpy()
     order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1, kind="stable")
     return np.take_along_axis(best, order, 1)
@@ -185,7 +186,7 @@ def _parts(users: int, items: int) -> Iterator[slice]:
 
 
 def _flags(pairs: np.ndarray, users: int, items: int) -> sparse.csr_matrix:
-    """[U, I]: 1 for each pair."""
+    """Return [U, I]: 1 for each pair."""
     ones = np.ones(len(pairs), np.float32)
     found = sparse.csr_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(users, items))
     found.data[:] = 1
@@ -193,7 +194,7 @@ def _flags(pairs: np.ndarray, users: int, items: int) -> sparse.csr_matrix:
 
 
 def _neighbours(seen: sparse.csr_matrix) -> np.ndarray:
-    """[I, I]: the cosine of two items, of each item's nearest alone (Sarwar et al. 2001)."""
+    """Return [I, I]: the cosine of two items, of each item's nearest alone (Sarwar et al. 2001)."""
     together = np.asarray((seen.T @ seen).todense(), np.float64)
     norms = np.sqrt(np.maximum(together.diagonal(), 1))
     cosines = together / norms[:, None] / norms[None]
@@ -205,7 +206,7 @@ def _neighbours(seen: sparse.csr_matrix) -> np.ndarray:
 
 
 def _ease(seen: sparse.csr_matrix) -> np.ndarray:
-    """[I, I]: B = −P / diag(P) with a diagonal of 0, P = (XᵀX + λ)⁻¹ (Steck 2019, equation 8)."""
+    """Return [I, I]: B = −P / diag(P) with a diagonal of 0, P = (XᵀX + λ)⁻¹ (Steck 2019, equation 8)."""
     gram = np.asarray((seen.T @ seen).todense(), np.float64)
     gram[np.diag_indices_from(gram)] += EASE_L2
     inverse = np.linalg.inv(gram)

@@ -19,7 +19,7 @@ def describe_recordings(
         + "".join(encoder.letters)
     )
     if train.impossible:
-        screen.warning(f"{train.impossible:,} recordings have no words or are too short for them, and are left out")
+        screen.warning(f"{train.impossible:,} recordings have no words or are too short for them, and are skipped")
     return RecordingSummary(
         examples=len(train), seconds=train.seconds, letters=len(encoder.letters), cut=train.impossible
     )

@@ -1,4 +1,4 @@
-"""Recordings as a recogniser hears them, and their words as letters."""
+"""Encode recordings as features, and their words as characters."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class SpeechExamples(BaseExamples):
     sounds: list[Tensor]
     """[N] int16 each."""
     reads: str
-    """What the network hears of them, see `data/audio/features.py`."""
+    """The features that the network reads, see `data/audio/features.py`."""
     letters: list[Tensor] | None
     rows: Tensor
     impossible: int = 0
-    """How many recordings are too short for their words, and were left out."""
+    """How many recordings are too short for their words, and were skipped."""
     augmentation: SoundChanges | None = None
     device: torch.device | None = None
 
@@ -120,7 +120,7 @@ class SpeechExamples(BaseExamples):
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechEncoder(InputEncoder):
-    """What the network hears, the letters that words are written with, and how the likeliest words are searched.
+    """Encode recordings as features and transcripts as characters, and decode what the network gives.
 
     Number 0 is the blank, letter k has number k + 1.
     """
@@ -128,7 +128,7 @@ class SpeechEncoder(InputEncoder):
     letters: list[str]
     reads: str = "log_mel"
     moment: int = 2
-    """How many moments of what it hears become one of its answers."""
+    """How many frames of the input become one of the output."""
     beam: Beam | None = None
     """None: the likeliest letter of each moment."""
 
@@ -151,16 +151,16 @@ class SpeechEncoder(InputEncoder):
         return len(self.letters) + 1
 
     def numbers(self, text: str) -> list[int]:
-        """The letters' numbers; a letter that is not known is left out."""
+        """Return the indices of a text's characters; unknown characters are skipped."""
         known = {letter: number for number, letter in enumerate(self.letters, start=1)}
         return [known[letter] for letter in spoken(text) if letter in known]
 
     def read(self, numbers: Sequence[int]) -> str:
-        """What letters say."""
+        """Return what letters say."""
         return "".join(self.letters[number - 1] for number in numbers)
 
     def sounds(self, table: pa.Table) -> list[Tensor]:
-        """[N] int16 of each recording. Raises DataError when the table holds none."""
+        """Return [N] int16 of each recording. Raises DataError when the table holds none."""
         if AUDIO not in table.column_names or not pa.types.is_binary(table[AUDIO].type):
             raise DataError(
                 "the data holds no recordings",
@@ -176,7 +176,7 @@ class SpeechEncoder(InputEncoder):
         return SpeechExamples(sounds=self.sounds(table), reads=self.reads, letters=None, rows=rows)
 
     def examples(self, table: pa.Table, target: Truth) -> SpeechExamples:
-        """Recordings with their letters; those that are too short for them are left out and counted."""
+        """Recordings with their letters; those that are too short for them are skipped and counted."""
         found = self.heard(table)
         if TEXT not in table.column_names:
             return found
@@ -202,7 +202,7 @@ class SpeechEncoder(InputEncoder):
         )
 
     def fits(self, letters: Tensor, seconds: float) -> bool:
-        """Whether there is a moment for each letter, and for a blank between two equal ones."""
+        """Return whether there is a moment for each letter, and for a blank between two equal ones."""
         needed = len(letters) + int((letters[1:] == letters[:-1]).sum())
         return seconds * A_SECOND[self.reads] / self.moment >= needed
 
@@ -246,12 +246,12 @@ def beam(
     hot_words: list[str] | None = None,
     hot_bonus: Bonus = 3.0,
 ) -> dict[str, Any]:
-    """The options: `words`, the language model: train (counted from the training texts), an ARPA file, or none."""
+    """Return the options: `words`, the language model: train (counted from the training texts), an ARPA file, or none."""
     return dict(locals())
 
 
 def greedy() -> dict[str, Any]:
-    """The likeliest letter of each moment."""
+    """Return the likeliest letter of each moment."""
     return {}
 
 
@@ -259,7 +259,7 @@ DECODINGS = {"greedy": greedy, "beam": beam}
 
 
 def fit_decoding(recipe: Recipe, texts: Iterator[str], base: Path) -> Beam | None:
-    """What `model.decoding` asks for. Raises RecipeError or DataError: it cannot be done."""
+    """Return what `model.decoding` asks for. Raises RecipeError or DataError: it cannot be done."""
     name, given = parse_named(recipe.model.decoding or "greedy", "model.decoding")
     make = choose(DECODINGS, name, "model.decoding")
     options = make(**check_options(make, given, f"model.decoding.{name}"))

@@ -38,7 +38,7 @@ DICTATED, MOST_TOKENS = 16, 224
 
 @dataclass(frozen=True)
 class Heard:
-    """What was heard in a recording."""
+    """The transcript of a recording."""
 
     letters: list[int]
     without_words: list[int]
@@ -48,7 +48,7 @@ class Heard:
 
 
 def listen(network: Recogniser, encoder: SpeechEncoder, table: pa.Table) -> Iterator[tuple[int, Heard]]:
-    """Each row's place in a table, and what is heard there; in no certain order."""
+    """Yield each row's place in a table, and its transcript; in no certain order."""
     examples = encoder.heard(table)
     if isinstance(network, Whisper):
         yield from _dictated(network, examples)
@@ -74,7 +74,7 @@ def _dictated(network: Whisper, examples: SpeechExamples) -> Iterator[tuple[int,
 def transcription_outputs(
     network: Network, before: Network | None, encoder: SpeechEncoder, table: pa.Table
 ) -> Measured:
-    """What the "transcripts" metrics want, for each recording: see `errors_of`."""
+    """Return what the "transcripts" metrics want, for each recording: see `errors_of`."""
     assert isinstance(network, Recogniser)
     said = [""] * table.num_rows
     for place, heard in listen(network, encoder, table):
@@ -83,8 +83,8 @@ def transcription_outputs(
 
 
 def errors_of(table: pa.Table, heard: list[str]) -> Measured:
-    """[N, 4]: the words that have to be changed, put in or taken out, the words there are, and the same of letters without blanks
-    between words; and [N], the words there are."""
+    """Return [N, 4]: the words that have to be changed, put in or taken out, the words there are, and the same of letters without
+    blanks between words; and [N], the words there are."""
     outputs = np.zeros((table.num_rows, 4))
     for row, (text, found) in enumerate(zip(table[TEXT].to_pylist(), heard, strict=True)):
         wanted = spoken(text or "")
@@ -108,7 +108,7 @@ def _changes(wanted: list[str], found: list[str]) -> int:
 
 
 def transcription_baselines(encoder: SpeechEncoder, train: pa.Table, table: pa.Table) -> list[Baseline]:
-    """What is reached by always saying the commonest sentence."""
+    """Return the metrics of always predicting the most frequent sentence."""
     commonest = Counter(spoken(text or "") for text in train[TEXT].to_pylist()).most_common(1)[0][0]
     return [Baseline("the commonest sentence", errors_of(table, [commonest] * table.num_rows)[0])]
 
@@ -169,7 +169,7 @@ def confusions(table: pa.Table, heard: list[str]) -> list[SpeechConfusion]:
 
 
 def _playable(cell: bytes) -> str:
-    """The beginning of a recording as a data URI, small: Ogg Vorbis, in halves of the rate."""
+    """Return the beginning of a recording as a data URI, small: Ogg Vorbis, in halves of the rate."""
     import soundfile
 
     samples = np.frombuffer(cell, np.int16)[: MOST_SECONDS * RATE]
@@ -189,7 +189,7 @@ def transcribed(network: Network, encoder: SpeechEncoder, table: pa.Table) -> li
 
 
 def timed(heard: Heard, encoder: SpeechEncoder, seconds: float) -> list[dict[str, Any]]:
-    """Each word with its first and last moment in seconds, on the likeliest way to stretch the letters."""
+    """Return each word with its first and last moment in seconds, on the likeliest way to stretch the letters."""
     if not heard.letters or heard.log_probabilities is None:
         return []
     each = seconds / len(heard.log_probabilities)

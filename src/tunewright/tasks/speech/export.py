@@ -35,7 +35,7 @@ def export_transcriber(network: Network, preprocessor: Encoders, table: pa.Table
         return {**case.batch(ids), "tokens": torch.tensor(rows)}
 
     def graphs(trial: Trial) -> list[Graph]:
-        """An encoder, computed once for a recording, and a decoder, computed once for each token."""
+        """Return an encoder, computed once for a recording, and a decoder, computed once for each token."""
         inputs = trial.longest
         sound = {name: inputs[name] for name in ("features", "lengths")}
         with torch.no_grad():

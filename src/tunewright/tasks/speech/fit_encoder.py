@@ -61,14 +61,14 @@ def fit_recordings(
         return replace(known, letters=letters, beam=found)
     named = recipe.model.backbone or "deepspeech"
     facts = describe_speech(named) if backbone is None else described_folder(backbone.config)
-    hears: dict[str, Any] = {
+    common: dict[str, Any] = {
         "letters": sorted(counts),
         "reads": facts["reads"],
         "moment": facts["moment"],
         "beam": found,
     }
     if facts["name"] != "whisper":
-        return SpeechEncoder(**hears)
+        return SpeechEncoder(**common)
     if found is not None:
         raise RecipeError(
             "whisper writes by itself, and no search goes with it",
@@ -79,11 +79,11 @@ def fit_recordings(
         )
     longest = facts["config"].get("max_source_positions", 1500) / 50
     tokenizer = None if backbone is None else open_tokenizer(backbone.folder)
-    return Seq2SeqSpeechEncoder(**hears, longest=longest, tokenizer=tokenizer)
+    return Seq2SeqSpeechEncoder(**common, longest=longest, tokenizer=tokenizer)
 
 
 def load_recordings(value: dict[str, Any], folder: Path) -> SpeechEncoder:
-    """The encoder from its JSON and the language model beside it."""
+    """Load the encoder from its JSON and the language model's file."""
     facts = dict(value)
     if (dictates := facts.pop("dictates", None)) is not None:
         return Seq2SeqSpeechEncoder(**facts, tokenizer=open_tokenizer(folder) if dictates == "pieces" else None)

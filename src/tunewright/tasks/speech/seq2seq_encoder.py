@@ -1,4 +1,4 @@
-"""What a network writes that hears and then dictates to itself: letters of ours, or the pieces of its own tokenizer."""
+"""Encode transcripts for an encoder-decoder network: as characters, or as tokens of its own tokenizer."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Seq2SeqSpeechEncoder(SpeechEncoder):
         return seconds <= self.longest
 
     def facts(self) -> dict[str, Any]:
-        """What the network is to know of the tokens."""
+        """Return what the network is to know of the tokens."""
         return {"start": self.start, "end": self.end, "words": self.words, "outputs": self.outputs}
 
     def to_json(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class Seq2SeqSpeechEncoder(SpeechEncoder):
 
 
 def configured(config: dict[str, Any], encoder: Seq2SeqSpeechEncoder) -> dict[str, Any]:
-    """The library's configuration with the encoder's tokens, where they are letters of ours."""
+    """Return the library's configuration with the encoder's tokens, where they are letters of ours."""
     if encoder.tokenizer is not None:
         return config
     marks = {"pad_token_id": 0, "eos_token_id": 0, "bos_token_id": encoder.start[0]}
@@ -89,7 +89,7 @@ def configured(config: dict[str, Any], encoder: Seq2SeqSpeechEncoder) -> dict[st
 
 
 def open_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder that was checked."""
+    """Open the tokenizer of a folder that was checked."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -50,7 +50,7 @@ class Feature:
         return len(self.categories) if self.kind == "category" else len(self.mean) + int(self.marked)
 
     def encode(self, table: pa.Table) -> np.ndarray:
-        """[N, width] float32."""
+        """Return [N, width] float32."""
         values = table[self.column].combine_chunks()
         if self.kind == "category":
             index = pc.index_in(values.cast(pa.string()), pa.array(self.categories, pa.string()))
@@ -81,7 +81,7 @@ class RowEncoder(InputEncoder):
         return (sum(feature.width for feature in self.features),)
 
     def encode(self, table: pa.Table) -> Tensor:
-        """[N, F] float32.
+        """Return [N, F] float32.
 
         Raises:
             DataError: an input column is missing, or holds a number that is too large for the network.
@@ -128,7 +128,7 @@ class RowEncoder(InputEncoder):
 
 
 def _finite(feature: Feature, table: pa.Table) -> np.ndarray:
-    """A feature's numbers [N, width] float32.
+    """Return a feature's numbers [N, width] float32.
 
     Raises:
         DataError: one is beyond what float32 holds.
@@ -193,7 +193,7 @@ def unused_columns(prepared: Prepared) -> list[str]:
 
 
 def load_rows(value: dict[str, Any], folder: Path) -> RowEncoder:
-    """The encoder from its JSON."""
+    """Load the encoder from its JSON."""
     return RowEncoder(features=[Feature(**feature) for feature in value["features"]])
 
 

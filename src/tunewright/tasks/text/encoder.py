@@ -53,7 +53,7 @@ class TokenEncoder(InputEncoder):
         return (self.max_length,)
 
     def texts(self, table: pa.Table, name: str) -> list[str]:
-        """The texts of a column, empty where one is missing. Raises DataError when there is no such column."""
+        """Return the texts of a column, empty where one is missing. Raises DataError when there is no such column."""
         if name not in table.column_names:
             raise DataError(
                 f"the data has no column {name!r}",
@@ -137,7 +137,7 @@ class TextEncoder(TokenEncoder):
         )
 
     def examples(self, table: pa.Table, target: Truth) -> TokenExamples:
-        """The rows as tokens. Raises DataError when a column is missing."""
+        """Return the rows as tokens. Raises DataError when a column is missing."""
         if self.passages:
             return self._passages(table)
         texts = [self.texts(table, name) for name in self.columns]
@@ -178,7 +178,7 @@ class TextEncoder(TokenEncoder):
         return {**facts, "passages": self.passages}
 
     def _passages(self, table: pa.Table) -> TokenExamples:
-        """Each text as one example or several; one without a token is no example, and counted."""
+        """Return each text as one example or several; one without a token is no example, and counted."""
         (texts,) = (self.texts(table, name) for name in self.columns)
         rows = np.asarray(table["_row"])
         special = self.vocabulary.special.numpy()
@@ -210,7 +210,7 @@ class TextEncoder(TokenEncoder):
 
 
 def fit_tokens(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, known: TextEncoder | None) -> TextEncoder:
-    """The encoder for the text columns of a prepared set, with the backbone's tokenizer, one that is trained on the
+    """Fit the encoder for the text columns of a prepared set, with the backbone's tokenizer, one that is trained on the
     training texts, or the one that the network was trained with.
 
     Raises:
@@ -251,7 +251,7 @@ def fit_text_columns(
 
 
 def tokenizer_to_train(recipe: Recipe, backbone: Backbone, usual: Named = USUAL_TOKENIZER) -> Named | None:
-    """The tokenizer that is to be trained on the training texts; None: the backbone comes with one.
+    """Return the tokenizer that is to be trained on the training texts; None: the backbone comes with one.
 
     Args:
         usual: what a new network gets where the recipe says nothing.
@@ -271,7 +271,7 @@ def tokenizer_to_train(recipe: Recipe, backbone: Backbone, usual: Named = USUAL_
 
 
 def _length(recipe: Recipe, limit: int, usual: int) -> int:
-    """How many tokens of a text are read.
+    """Return how many tokens of a text are read.
 
     Raises:
         RecipeError: more than the network can.
@@ -289,12 +289,12 @@ def _length(recipe: Recipe, limit: int, usual: int) -> int:
 
 
 def load_tokens(value: dict[str, Any], folder: Path) -> TextEncoder:
-    """The encoder from its JSON and the tokenizer's files beside it."""
+    """Load the encoder from its JSON and the tokenizer's files."""
     return TextEncoder(**value, tokenizer=load_tokenizer(folder))
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder.
+    """Load the tokenizer of a model folder.
 
     Raises:
         DataError: it has none that can be read.
@@ -320,7 +320,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def text_columns(prepared: Prepared, recipe: Recipe) -> list[str]:
-    """The one or two columns that hold the texts.
+    """Return the one or two columns that hold the texts.
 
     Raises:
         DataError: there is none, or there are more.
@@ -328,7 +328,7 @@ def text_columns(prepared: Prepared, recipe: Recipe) -> list[str]:
     manifest = prepared.manifest
     kinds = {column.name: column.kind for column in manifest.columns}
     texts = [name for name in manifest.input if kinds[name] in ("text", "category")]
-    # Unless columns are named, those that hold free text are meant, not the categories beside them.
+    # Unless columns are named, those of free text are the inputs, not the categorical ones.
     if recipe.data.input is None:
         texts = [name for name in texts if kinds[name] == "text"] or texts
     if len(texts) not in (1, 2) or (recipe.data.input is not None and len(texts) != len(manifest.input)):

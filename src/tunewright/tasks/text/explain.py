@@ -38,7 +38,7 @@ def token_question(
     said: Sequence[str],
     what: Sequence[str],
 ) -> Question:
-    """The question about the tokens [T] that count; the others are always there."""
+    """Return the question about the tokens [T] that count; the others are always there."""
     if not isinstance(network, Transformer):
         raise ArtifactError("only encoders of the Transformers library are explained", found=type(network).__name__)
     table = network.core.get_input_embeddings()

@@ -30,7 +30,7 @@ FILLINGS = 5
 
 
 def hidden_token_outputs(network: Network, before: Network | None, encoder: TextEncoder, table: pa.Table) -> Measured:
-    """What the "tokens" metrics want, for each text: [N, 2], the sum of −log p of its hidden tokens and how many of them
+    """Return what the "tokens" metrics want, for each text: [N, 2], the sum of −log p of its hidden tokens and how many of them
     the largest logit names; and [N], how many were hidden."""
     examples, texts = _examples(encoder, table)
     outputs, target = np.zeros((table.num_rows, 2)), np.zeros(table.num_rows, np.int64)
@@ -47,7 +47,7 @@ def hidden_token_outputs(network: Network, before: Network | None, encoder: Text
 
 
 def frequency_baseline(encoder: TextEncoder, train: pa.Table, table: pa.Table) -> list[Baseline]:
-    """What the token frequencies of training texts alone say of the same hidden tokens."""
+    """Return what the token frequencies of training texts alone say of the same hidden tokens."""
     vocabulary = encoder.vocabulary
     known = encoder.examples(train, None).tokens.values
     examples, texts = _examples(encoder, table)
@@ -82,7 +82,7 @@ def fill_masks(network: Network, encoder: TextEncoder, table: pa.Table) -> list[
 
 
 def _examples(encoder: TextEncoder, table: pa.Table) -> tuple[TokenExamples, np.ndarray]:
-    """The texts' passages, and for each the position of its text in the table."""
+    """Return the texts' passages, and for each the position of its text in the table."""
     examples = encoder.examples(table, None)
     position = {row: index for index, row in enumerate(table["_row"].to_pylist())}
     return examples, np.array([position[row] for row in examples.rows.tolist()], np.int64)

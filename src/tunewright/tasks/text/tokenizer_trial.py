@@ -34,7 +34,7 @@ COMMON = " aA0.,-_'\n\té中🙂▁#"
 
 
 def is_plain(told: Any) -> bool:
-    """Whether a tokenizer.json has none but well-known parts, so that no trial is needed."""
+    """Return whether a tokenizer.json has none but well-known parts, so that no trial is needed."""
     if not isinstance(told, dict) or len(told.get("added_tokens") or ()) > MOST_ADDED:
         return False
     model = told.get("model")
@@ -93,7 +93,7 @@ def _probes(told: Any) -> list[str]:
 
 
 def _strings(value: Any) -> list[str]:
-    """The texts in lists and objects, but for the names of kinds and the tables in base64."""
+    """Return the texts in lists and objects, but for the names of kinds and the tables in base64."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
@@ -107,7 +107,7 @@ def _strings(value: Any) -> list[str]:
 
 
 def _flat(part: Any) -> list[Any]:
-    """A part, or the parts that a sequence consists of."""
+    """Return a part, or the parts that a sequence consists of."""
     if not isinstance(part, dict):
         return [] if part is None else [part]
     inner = [entry for name in PARTS for entry in part.get(name) or ()] if part.get("type") == "Sequence" else []
@@ -115,7 +115,7 @@ def _flat(part: Any) -> list[Any]:
 
 
 def _growth(part: Any) -> float:
-    """How many times as long a part may make a text; infinity where that is not known."""
+    """Return how many times as long a part may make a text; infinity where that is not known."""
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in PLAIN:
         return 1

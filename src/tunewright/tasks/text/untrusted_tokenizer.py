@@ -93,7 +93,7 @@ def _check_template(template: str, tokenizer: Any, folder: Path) -> None:
 
 
 def _embeddings(folder: Path) -> int | None:
-    """How many ids the network of a model folder knows; None: the folder does not say."""
+    """Return how many ids the network of a model folder knows; None: the folder does not say."""
     for name, keys in (("tunewright.json", ("network", "config")), ("config.json", ())):
         if not (folder / name).exists():
             continue

@@ -192,7 +192,7 @@ def _write_folder(
         raise RunFailed(
             f"the checkpoint could not be written: {error}",
             file=final,
-            fix="free disk space and run the same command again: it goes on from the checkpoint before",
+            fix="free disk space and run the same command again: it resumes from the previous checkpoint",
         ) from error
     return final
 

@@ -46,7 +46,7 @@ def shard(
     offload: bool,
     fill: Callable[[Network], None] | None = None,
 ) -> tuple[Sharded, ProcessGroup]:
-    """A divided copy of a network, in every process.
+    """Return a divided copy of a network, in every process.
 
     Collective: every process calls it with a network of the same shape.
 
@@ -104,7 +104,7 @@ def shard(
 
 
 def _without_numbers(network: Network) -> Network:
-    """A copy whose parameters have no memory, tied ones still tied; of the buffers only those that have none here."""
+    """Return a copy whose parameters have no memory, tied ones still tied; of the buffers only those that have none here."""
     empty: dict[int, Any] = {}
     for value in network.parameters():
         bare = torch.empty(value.shape, dtype=value.dtype, device="meta")
@@ -120,7 +120,8 @@ def _placed(value: Tensor, device: torch.device) -> Tensor:
 
 
 def run_sharded(model: nn.Module, ask: Callable[[Any], T]) -> T:
-    """What the function finds of the network. Of a divided one each process has to ask, and what was gathered is let go again."""
+    """Return what the function finds of the network. Of a divided one each process has to ask, and what was gathered is let go
+    again."""
     if not isinstance(model, Sharded):
         return ask(model)
     found = model(ask)

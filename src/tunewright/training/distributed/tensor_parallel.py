@@ -54,14 +54,15 @@ def divide_layers(network: Network, mesh: DeviceMesh) -> None:
 
 
 def other_dimension(parameter: nn.Parameter) -> Any:
-    """Where data parallelism divides a weight once more: along what tensor parallelism left whole; None: where it always does."""
+    """Return where data parallelism divides a weight once more: along what tensor parallelism left whole; None: where it always
+    does."""
     from torch.distributed.tensor import DTensor, Shard
 
     return Shard(1 - parameter.placements[0].dim) if isinstance(parameter, DTensor) else None  # pyright: ignore
 
 
 def _mask_of_own_heads(attention: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The mask of plain products has a copy for each head."""
+    """Return the mask of plain products has a copy for each head."""
     states, rotation, mask, *others = given
     if isinstance(mask, Tensor) and mask.dim() == 3:
         mask = mask.unflatten(0, (len(states), -1))[:, : attention.shared * attention.groups].flatten(0, 1)

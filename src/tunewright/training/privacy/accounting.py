@@ -51,20 +51,20 @@ class Account:
         return 0.0 if steps == 0 else smallest_epsilon(self._step * steps, self.delta)
 
     def epsilon_by_convolution(self, steps: int) -> float:
-        """The same by `convolved_epsilon`."""
+        """Return the same by `convolved_epsilon`."""
         taken = Steps(noise_multiplier=self.noise_multiplier, rate=self.rate, steps=steps)
         return convolved_epsilon([taken], self.delta)
 
 
 def divergences(noise_multiplier: float, rate: float) -> np.ndarray:
-    """The Rényi divergence of one step at each of ORDERS (Mironov, Talwar and Zhang 2019)."""
+    """Return the Rényi divergence of one step at each of ORDERS (Mironov, Talwar and Zhang 2019)."""
     from opacus.accountants.analysis.rdp import compute_rdp
 
     return np.asarray(compute_rdp(q=rate, noise_multiplier=noise_multiplier, steps=1, orders=ORDERS))
 
 
 def smallest_epsilon(found: np.ndarray, delta: float) -> float:
-    """The ε that divergences at ORDERS allow (Mironov 2017; by Balle et al. 2020, theorem 21)."""
+    """Return the ε that divergences at ORDERS allow (Mironov 2017; by Balle et al. 2020, theorem 21)."""
     orders = np.asarray(ORDERS)
     bounds = found - (np.log(delta) + np.log(orders)) / (orders - 1) + np.log((orders - 1) / orders)
     return float(max(0.0, np.nanmin(bounds)))
@@ -83,7 +83,7 @@ def composed_epsilon(history: Sequence[Steps], delta: float) -> float:
 
 
 def convolved_epsilon(history: Sequence[Steps], delta: float) -> float:
-    """The same from the distribution of the privacy loss itself, convolved numerically (Gopi, Lee and Wutschitz 2021): an
+    """Return the same from the distribution of the privacy loss itself, convolved numerically (Gopi, Lee and Wutschitz 2021): an
     independent check, and nearly always the smaller of the two. An upper bound, its numerical error included."""
     taken = [part for part in history if part.steps]
     if not taken:
@@ -107,7 +107,7 @@ def convolved_or_none(history: Sequence[Steps], delta: float) -> float | None:
 
 
 def noise_for(epsilon: float, *, delta: float, rate: float, steps: int) -> float:
-    """The smallest noise multiplier with which so many steps cost at most ε.
+    """Return the smallest noise multiplier with which so many steps cost at most ε.
 
     Raises:
         RecipeError: no noise is enough.

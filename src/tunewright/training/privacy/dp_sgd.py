@@ -110,7 +110,7 @@ class PrivateGradient:
         return loss_sum
 
     def _hooks(self, model: nn.Module, moving: list[nn.Parameter]) -> Hooks:
-        """What listens to the weights that move in this epoch."""
+        """Return what listens to the weights that move in this epoch."""
         now = [id(value) for value in moving]
         if self._attached is None or self._attached.moving != now:
             self.remove()
@@ -226,7 +226,7 @@ class Hooks:
 
 
 def gradients(values: Sequence[nn.Parameter]) -> list[Tensor]:
-    """What stands in each parameter's `grad`, zeros where nothing does."""
+    """Return each parameter's `grad`, zeros where there is none."""
     found: list[Tensor | None] = [value.grad for value in values]
     return [torch.zeros_like(value) if grad is None else grad for value, grad in zip(values, found)]
 
@@ -234,7 +234,8 @@ def gradients(values: Sequence[nn.Parameter]) -> list[Tensor]:
 def layer_norm_gradients(
     layer: nn.LayerNorm, activations: list[Tensor], backprops: Tensor
 ) -> dict[nn.Parameter, Tensor]:
-    """Each example's gradient of a layer norm's weights, [B, *shape]; Opacus's own expects a bias, which newer encoders lack."""
+    """Return each example's gradient of a layer norm's weights, [B, *shape]; Opacus's own expects a bias, which newer encoders
+    lack."""
     over = tuple(range(1, backprops.dim() - len(layer.normalized_shape)))
 
     def summed(values: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ class Lineage:
         return any(stage.spent is not None for stage in self.stages)
 
     def after(self, learned: Learned) -> Lineage:
-        """The lineage of a model that learned this next."""
+        """Return the lineage of a model that learned this next."""
         return replace(self, stages=[*self.stages, learned])
 
     def guarantees(self) -> list[Guarantee]:
@@ -123,7 +123,7 @@ class Lineage:
         return None, ""
 
     def _may_share(self, one: Learned, other: Learned) -> bool:
-        """Whether a unit of one stage's data may be in the other's."""
+        """Return whether a unit of one stage's data may be in the other's."""
         if one.same_data(other):
             return True
         later = max(one, other, key=self.stages.index)
