@@ -33,7 +33,7 @@ def server(folder: str, rows: int = 1024):
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
     code = (
-        "from pathlib import Path; from tunewright.serving.app import make_app; from tunewright.serving.limits import Limits; "
+        "from pathlib import Path; from tunewright.serving.app import make_app; from tunewright.serving.request_limits import Limits; "
         "from tunewright.serving.listening import listen; from tunewright.inference.model import load_model; "
         f"limits = Limits(rows={rows}); app = make_app(load_model(Path({folder!r})), name='it', limits=limits); "
         f"listen(app, host='127.0.0.1', port={port}, limits=limits, begin_stop=app.state.begin_stop)"

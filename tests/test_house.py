@@ -190,8 +190,6 @@ PARALLEL = {
     "__init__", "augmentation", "base", "decode", "describe", "encoder", "evaluation", "explain", "export", "modality", "registry",
     "request", "plan",
 }  # fmt: skip
-# Names that occur in two rooms and should not: only ever remove from it.
-REPEATED = {"chat_template", "decoding", "guard", "limits", "multilabel", "multiple_choice"}
 # Names of files that were replaced by the standard term.
 REPLACED = {
     "answers", "audit", "bare", "beside", "budget", "columns", "combined", "dictation", "engine",
@@ -207,7 +205,7 @@ REPLACED = {
 
 def test_file_names_are_standard_terms_and_unique() -> None:
     stems = Counter(path.stem for path in SOURCE.rglob("*.py") if path.parent != SOURCE / "runs" / "summary")
-    assert {stem for stem, count in stems.items() if count > 1} <= PARALLEL | REPEATED
+    assert {stem for stem, count in stems.items() if count > 1} <= PARALLEL
     tests = {path.stem.removeprefix("test_") for path in (REPOSITORY / "tests").rglob("*.py")}
     assert not REPLACED & (stems.keys() | tests)
 
@@ -502,32 +500,12 @@ def test_encoders_examples_and_networks_are_asked_and_not_their_classes() -> Non
     assert [str(path) for path in others if KINDS.search((SOURCE / path).read_text())] == []
 
 
-# Where names of tasks, purposes and metrics may stand: their own files, what a task file chooses, and tables by name.
+# Where names of tasks, purposes and metrics stand: where they are defined or chosen, and in tables by name.
+DEFINING = ("tasks/", "evaluation/metrics/", "models/hub/purposes.py")
 NAMING = {
-    "evaluation/metrics.py",  # defines the metrics
-    "models/hub/purposes.py",  # defines the purposes
     "models/hub/model_facts.py",  # a table of published models, by what they were trained for
     "data/sources/sample_sets.py",  # a table of sample sets, by what they are for
     "report/translations.py",  # a dictionary
-}
-STILL_NAMING = {
-    "commands/init.py",
-    "data/checks/leaks.py",
-    "evaluation/calibration.py",
-    "evaluation/multilabel.py",
-    "explaining/concepts.py",
-    "pipeline/results/other_data.py",
-    "report/card.py",
-    "report/classes_section.py",
-    "report/few_shot_section.py",
-    "report/headline.py",
-    "report/labels_section.py",
-    "report/numbers.py",
-    "report/other_data_section.py",
-    "report/result_section.py",
-    "report/speech_section.py",
-    "training/objectives/supervised.py",
-    "tuning/fit_scaling_law.py",
 }
 
 
@@ -543,7 +521,7 @@ def test_names_of_tasks_purposes_and_metrics_stand_in_their_own_files() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names
     }
-    assert {name for name in found if not name.startswith("tasks/")} - NAMING == STILL_NAMING
+    assert {name for name in found if not name.startswith(DEFINING)} == NAMING
 
 
 def test_contributing_shows_the_layers_that_are_checked() -> None:

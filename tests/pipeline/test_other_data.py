@@ -17,7 +17,7 @@ from tunewright.console import silent
 from tunewright.data.text.multiple_choice import Question, question, recognise_questions
 from tunewright.errors import DataError, RecipeError
 from tunewright.run_recipe import run
-from tunewright.tasks.language_model.multiple_choice import choice_scores, per_byte
+from tunewright.tasks.language_model.choice_scoring import choice_scores, per_byte
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,9 @@ from tunewright.models.hub.hf_network import Transformer, build_transformer, des
 from tunewright.models.hub.purposes import CAUSAL_LM
 from tunewright.models.language.new_encoder import Gpt
 from tunewright.serving.app import make_app
-from tunewright.serving.chat_template import ChatTemplate, TemplateError
 from tunewright.serving.generation_engine import StopTexts
-from tunewright.serving.limits import Limits
+from tunewright.serving.request_limits import Limits
+from tunewright.serving.template_process import ChatTemplate, TemplateError
 
 PROMPTS = ["3+4?", "1", "what is 11+7? and then 5+6?", "7+7", "0", "2+2? 3+3?", "9+1? 8", "11+5?"]
 

@@ -40,8 +40,8 @@ from tunewright.inference.model import Model, load_model
 from tunewright.limits import LIMITS, SHOWN_FILE
 from tunewright.serving.app import make_app
 from tunewright.serving.batching import Batcher
-from tunewright.serving.limits import Limits, Refused
 from tunewright.serving.listening import Server, options
+from tunewright.serving.request_limits import Limits, Refused
 from tunewright.serving.runs_app import make_ui
 from tunewright.serving.start import read_token, serve
 from tunewright.serving.strict_json import parse_json
@@ -127,7 +127,7 @@ def test_few_descriptors_are_enough() -> None:
         port = free.getsockname()[1]
     code = f"""
 from starlette.responses import PlainTextResponse
-from tunewright.serving.limits import Limits
+from tunewright.serving.request_limits import Limits
 from tunewright.serving.listening import listen
 listen(PlainTextResponse("yes"), host="127.0.0.1", port={port}, limits=Limits(), begin_stop=lambda: None)
 """

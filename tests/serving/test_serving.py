@@ -31,7 +31,7 @@ from tunewright.errors import UserError
 from tunewright.inference.model import load_model, predict
 from tunewright.serving.app import Reading, make_app
 from tunewright.serving.batching import Batcher
-from tunewright.serving.limits import Limits
+from tunewright.serving.request_limits import Limits
 from tunewright.serving.start import serve
 
 KINDS = ("pictures", "rows", "texts", "talk", "factors", "conformer", "hidden")

@@ -27,8 +27,8 @@ from tunewright.data.prepared import Prepared
 from tunewright.errors import DataError, RecipeError, UserError
 from tunewright.evaluation.baselines import baselines
 from tunewright.evaluation.intervals import bootstrap
+from tunewright.evaluation.label_thresholds import best_threshold, by_label, tuned_thresholds
 from tunewright.evaluation.metrics import METRICS, Outcome, get_metric
-from tunewright.evaluation.multilabel import best_threshold, by_label, tuned_thresholds
 from tunewright.evaluation.slices import worst
 from tunewright.inference.model import load_model, predict
 from tunewright.recipe.schema import Data, Train

@@ -12,6 +12,7 @@ from tunewright.errors import UserError
 from tunewright.files import write_atomic
 from tunewright.recipe.schema import Data, Split
 from tunewright.recipe.template import recipe_text
+from tunewright.tasks.base.task import Task
 from tunewright.tasks.registry import TASKS, get_task
 
 # A placeholder for the trained model that a task starts from.
@@ -37,17 +38,7 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
             expected="a new file",
             fix="choose another --out",
         )
-    if source is None:
-        # Labelled texts can be used without their labels, too.
-        wanted = (task, "text-classification") if chosen.target is None else (task,)
-        source = next((name for kind in wanted for name, s in SAMPLE_SETS.items() if s.task == kind), None)
-    if source is None:
-        raise UserError(
-            f"there is no sample set for {task}",
-            place="--data",
-            expected="your data: a file, a folder, or hub:owner/name",
-            fix=f"tunewright init {task} --data PATH",
-        )
+    source = source or _sample_set(chosen)
     usual = chosen.defaults.get("data", {})
     data = Data(
         source=source,
@@ -84,6 +75,27 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
     target = f", target {manifest.target!r} ({manifest.target_reason})" if manifest.target else ""
     then = f"in it, replace {A_MODEL} by the model's folder\n" if chosen.network.needs_trained_model else ""
     return f"{out}: {manifest.used:,} rows{target}\n{then}next: tunewright data check {out}, then tunewright run {out}"
+
+
+def _sample_set(task: Task) -> str:
+    """Return the name of a sample set for a task; one with labels also serves a task of the same inputs without a target.
+
+    Raises:
+        UserError: there is none.
+    """
+    for name, sample in SAMPLE_SETS.items():
+        if sample.task == task.name:
+            return name
+    for name, sample in SAMPLE_SETS.items():
+        labelled = get_task(sample.task)
+        if task.target is None and labelled.target is not None and labelled.inputs.name == task.inputs.name:
+            return name
+    raise UserError(
+        f"there is no sample set for {task.name}",
+        place="--data",
+        expected="your data: a file, a folder, or hub:owner/name",
+        fix=f"tunewright init {task.name} --data PATH",
+    )
 
 
 def _inputs(manifest: Manifest) -> list[str]:

@@ -21,7 +21,7 @@ from tunewright.data.batches.batch import Examples
 from tunewright.data.batches.sampler import of_all
 from tunewright.data.manifest import Rejects
 from tunewright.errors import ArtifactError, DataError, RecipeError
-from tunewright.evaluation.metrics import METRICS
+from tunewright.evaluation.metrics.classification import ROC_AUC
 from tunewright.inference.model import Model, load_model, skipped_lines
 from tunewright.inference.read_input import read_input
 from tunewright.models.core.layer_features import layer_means, layer_slopes, weighted_blocks
@@ -198,7 +198,7 @@ def _auc(a: np.ndarray, b: np.ndarray, seed: int) -> float:
     logits = held_out_logits(features, target, seed=mix(seed, "concept") % 2**32)
     if logits is None:
         return float("nan")
-    return METRICS["roc_auc"].value(logits, target)
+    return ROC_AUC.value(logits, target)
 
 
 def _show(found: Sequence[Concept], screen: Console) -> None:

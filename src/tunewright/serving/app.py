@@ -24,10 +24,10 @@ from tunewright.errors import UserError
 from tunewright.inference.model import Model
 from tunewright.serving.batching import Batcher
 from tunewright.serving.docs_page import docs_page
-from tunewright.serving.guard import Guard
-from tunewright.serving.limits import LOCAL, Limits, Refused
 from tunewright.serving.model_page import SCRIPT, try_page
 from tunewright.serving.openai_api import Worker, add_openai
+from tunewright.serving.request_guard import Guard
+from tunewright.serving.request_limits import LOCAL, Limits, Refused
 from tunewright.serving.same_origin import SameOrigin, page_response
 from tunewright.serving.strict_json import parse_json
 from tunewright.tasks.base.request import Request as Asked

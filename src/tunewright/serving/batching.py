@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tunewright.serving.limits import LAST_SECONDS
+from tunewright.serving.request_limits import LAST_SECONDS
 
 # A function from a table to one answer per row.
 Answer = Callable[[pa.Table], list[dict[str, Any]]]

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tunewright.errors import UserError
-from tunewright.serving.limits import LAST_SECONDS, Limits
+from tunewright.serving.request_limits import LAST_SECONDS, Limits
 
 # Connections waiting to be accepted.
 WAITING = 512

@@ -25,9 +25,7 @@ from tunewright.limits import CHOICES, PREPARATION_QUEUE, PROMPT_CHARACTERS, PRO
 from tunewright.models.core.network import evaluating
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.serving.bounded_executor import BoundedExecutor, ExecutorFull
-from tunewright.serving.chat_template import ChatTemplate, TemplateError
 from tunewright.serving.generation_engine import Engine, Generation, GenerationError, Prompt, QueueFull
-from tunewright.serving.limits import Limits, Refused
 from tunewright.serving.openai_schema import (
     ChatRequest,
     CompletionRequest,
@@ -36,6 +34,8 @@ from tunewright.serving.openai_schema import (
     Honoured,
     request_body,
 )
+from tunewright.serving.request_limits import Limits, Refused
+from tunewright.serving.template_process import ChatTemplate, TemplateError
 from tunewright.tasks.language_model.encoder import CausalTextEncoder
 from tunewright.tasks.language_model.writer import language_model, text_model
 from tunewright.tasks.text.encoder import TokenEncoder

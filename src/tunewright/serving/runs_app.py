@@ -24,7 +24,7 @@ from tunewright.report.reading import Stage
 from tunewright.runs.metrics_log import Curves, read_curves
 from tunewright.runs.run_files import read_plan
 from tunewright.runs.summary.stage import open_summary
-from tunewright.serving.limits import LOCAL
+from tunewright.serving.request_limits import LOCAL
 from tunewright.serving.run_folder import RunFolder
 from tunewright.serving.runs_page import runs_page, runs_script
 from tunewright.serving.same_origin import POLICY, SameOrigin, page_response

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tunewright.serving.limits import Refused
+from tunewright.serving.request_limits import Refused
 
 POLICY = "Content-Security-Policy"
 # Default headers of every response.

@@ -39,8 +39,8 @@ def serve(folder: Path, *, host: str, port: int, token_file: Path | None, screen
             fix=f"set {TOKEN}, or name a file with --token-file; requests then have to send it",
         )
     from tunewright.serving.app import make_app
-    from tunewright.serving.limits import Limits
     from tunewright.serving.listening import listen
+    from tunewright.serving.request_limits import Limits
 
     model = load_model(folder)
     name = name_of(folder)
@@ -117,8 +117,8 @@ def show_runs(runs: Path, port: int, screen: Console) -> None:
             file=runs,
             fix="tunewright run RECIPE makes one; or name another with --runs",
         )
-    from tunewright.serving.limits import Limits
     from tunewright.serving.listening import listen
+    from tunewright.serving.request_limits import Limits
     from tunewright.serving.runs_app import make_ui
 
     screen.info(f"all runs of {runs} at http://127.0.0.1:{port}")

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from tunewright.errors import shorten
-from tunewright.serving.limits import Limits, Refused
+from tunewright.serving.request_limits import Limits, Refused
 
 LARGEST = 2**63
 

@@ -25,6 +25,7 @@ from tunewright.report.reading import read_run
 from tunewright.run_recipe import run
 from tunewright.runs.metrics_log import LOSS
 from tunewright.runs.summary.data import TextSummary
+from tunewright.tasks import language_modeling
 from tunewright.units import duration
 
 # Layers and width; the head dimension is 32.
@@ -60,13 +61,13 @@ def fit_own_law(recipe: Path, overrides: list[str], *, screen: Console | None = 
 
 def _options(task: str, backbone: Any) -> dict[str, Any]:
     name, options = parse_named(backbone, "model.backbone") if backbone is not None else (None, {})
-    if task != "language-modeling" or name != "gpt":
+    if task != language_modeling.TASK.name or name != "gpt":
         raise RecipeError(
             "a scaling law is fitted to language models that are trained from scratch",
             place="--fit",
             found=f"task: {task}, backbone: {name}",
-            expected="task: language-modeling, backbone: gpt",
-            fix="tunewright init language-modeling writes such a recipe",
+            expected=f"task: {language_modeling.TASK.name}, backbone: gpt",
+            fix=f"tunewright init {language_modeling.TASK.name} writes such a recipe",
         )
     return options
 

@@ -37,7 +37,7 @@ def leaking_columns(material: Material) -> list[Finding]:
     leaks = [name for name, score in scores.items() if score >= SUSPICIOUS and score > (1 + floor) / 2]
     if not leaks:
         return []
-    measure = "accuracy" if material.labels is not None else "R²"
+    shown = "{}: accuracy {:.3f} by itself" if material.labels is not None else "{}: R² {:.3f} by itself"
     keep = [column.name for column in material.inputs if column.name not in leaks]
     return [
         Finding(
@@ -45,7 +45,7 @@ def leaking_columns(material: Material) -> list[Finding]:
             severity="problem",
             title=f"{len(leaks)} input columns predict the target alone: are they known before the target is?",
             count=len(leaks),
-            examples=[f"{name}: {measure} {scores[name]:.3f} by itself" for name in leaks[:3]],
+            examples=[shown.format(name, scores[name]) for name in leaks[:3]],
             fix=f"if not: tunewright run {material.recipe} 'data.input=[{', '.join(keep[:20])}]'",
         )
     ]

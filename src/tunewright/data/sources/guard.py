@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tunewright.data.sources import decoding
+from tunewright.data.sources import decode_process
 from tunewright.errors import DataError
 from tunewright.files import regular
 from tunewright.limits import COLUMNS, DECODE_BYTES, DECODE_SECONDS, EXPANSION
@@ -44,7 +44,7 @@ class Guard:
         )
         self._size = size
         self._process = subprocess.Popen(
-            [sys.executable, "-I", decoding.__file__, *map(str, numbers)],
+            [sys.executable, "-I", decode_process.__file__, *map(str, numbers)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -87,15 +87,15 @@ class Guard:
         except ValueError:
             facts = [None, message.decode(errors="replace")]
         file, found = facts
-        if status == decoding.COLUMNS:
+        if status == decode_process.COLUMNS:
             COLUMNS.require(found, "the table has too many columns", file=file)
-        if status == decoding.EXPANDED:
+        if status == decode_process.EXPANDED:
             EXPANSION.require(found / max(1, self._size), "the file expands to far more than its size", file=file)
-        if status == decoding.MEMORY:
+        if status == decode_process.MEMORY:
             DECODE_BYTES.require(float("inf"), "some rows of the file take too much memory", file=file)
         if status == -signal.SIGXCPU:
             DECODE_SECONDS.require(float("inf"), "the file takes too long to decode", file=file)
-        if status == decoding.DAMAGED:
+        if status == decode_process.DAMAGED:
             raise DataError(
                 f"the file is not a whole Parquet or Arrow file: {found}",
                 file=file,

@@ -21,9 +21,9 @@ from tunewright.pipeline.stage import StageJob
 from tunewright.recipe.schema import Recipe
 from tunewright.runs.summary.evaluation import OtherDataSummary, OtherFigure
 from tunewright.tasks.base.encoders import Encoders
+from tunewright.tasks.language_model.choice_scoring import choice_scores, per_byte, read_questions
 from tunewright.tasks.language_model.encoder import CausalEncoder, CausalTextEncoder
 from tunewright.tasks.language_model.evaluation import next_token_outputs
-from tunewright.tasks.language_model.multiple_choice import choice_scores, per_byte, read_questions
 from tunewright.tasks.registry import get_task
 
 # A metric, and the outcomes by the model and by the model before.

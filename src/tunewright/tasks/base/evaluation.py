@@ -15,10 +15,10 @@ from tunewright.data.source import ROW
 from tunewright.errors import DataError
 from tunewright.evaluation.baselines import Baseline, baselines, sample_rows
 from tunewright.evaluation.calibration import calibrate
+from tunewright.evaluation.label_thresholds import by_label, tuned_thresholds
 from tunewright.evaluation.metrics import Outcome
 from tunewright.evaluation.metrics.classification import CLASSES, LABELS
 from tunewright.evaluation.metrics.regression import NUMBERS
-from tunewright.evaluation.multilabel import by_label, tuned_thresholds
 from tunewright.evaluation.outputs import run_network
 from tunewright.evaluation.slices import confusion, worst
 from tunewright.models.core.network import Network

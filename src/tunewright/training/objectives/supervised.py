@@ -184,7 +184,7 @@ def _build_binary_cross_entropy(labels: LabelSettings) -> Objective:
     return _of_classes(SupervisedLoss(name=name, formula=binary_cross_entropy, outputs=(1, 2)), labels)
 
 
-MSE = _of_numbers("mse", mse)
-MAE = _of_numbers("mae", mae)
+MSE = _of_numbers(mse.__name__, mse)
+MAE = _of_numbers(mae.__name__, mae)
 CROSS_ENTROPY = NamedObjective(name="cross_entropy", target="classes", build=_build_cross_entropy)
 BINARY_CROSS_ENTROPY = NamedObjective(name="binary_cross_entropy", target="classes", build=_build_binary_cross_entropy)

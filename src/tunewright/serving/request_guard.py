@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tunewright.serving.limits import Limits, Refused
+from tunewright.serving.request_limits import Limits, Refused
 
 
 class Guard:

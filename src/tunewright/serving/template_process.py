@@ -75,7 +75,7 @@ class ChatTemplate:
             process.communicate()
 
     def _start(self) -> None:
-        command = [sys.executable, "-P", "-m", "tunewright.serving.chat_template"]
+        command = [sys.executable, "-P", "-m", "tunewright.serving.template_process"]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment

@@ -1,4 +1,4 @@
-"""Decode Parquet and Arrow files in a process of its own: `python decoding.py MEMORY SECONDS COLUMNS ALLOWED < FILES`.
+"""Decode Parquet and Arrow files in a process of its own: `python decode_process.py MEMORY SECONDS COLUMNS ALLOWED < FILES`.
 
 Such files can be written so that a few bytes of them take any amount of memory or time, or crash the decoder. Here they
 can: the process has bounds. It tells on standard output, in numbers of 8 bytes, how many rows to decode at once, and then
