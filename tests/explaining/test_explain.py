@@ -440,7 +440,7 @@ def test_a_concept_that_decides_is_told_from_one_that_does_not(
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [("fourth", "NAME=FILE"), ("few=few.csv", "so few rows"), ("none=absent.csv", "absent.csv")]
+    ("given", "said"), [("fourth", "NAME=FILE"), ("few=few.csv", "too few rows"), ("none=absent.csv", "absent.csv")]
 )
 def test_what_is_no_concept_is_said(
     measures: Path, given: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -611,6 +611,6 @@ def test_a_user_that_has_only_a_vector_is_refused(tmp_path: Path) -> None:
     }
     run = tunewright.run(recipe, runs=tmp_path / "runs", base=tmp_path, screen=silent())
     (stage,) = run.stages.values()
-    with pytest.raises(ArtifactError, match="a vector of their own"):
+    with pytest.raises(ArtifactError, match="a vector for each user"):
         explain(stage.folder / "model", ['{"user": "u1"}'], screen=silent())
     assert isinstance(load_model(stage.folder / "model"), Model)

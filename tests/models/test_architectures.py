@@ -184,9 +184,9 @@ ADAPTERS: dict[str, Any] = {
 # What an architecture has no place for.
 CANNOT = {
     ("bitfit", "modernbert"): "has none",
-    ("attention", "resnet"): "fits none",
-    ("attention", "convnext"): "fits none",
-    ("attention", "mobilenet_v2"): "fits none",
+    ("attention", "resnet"): "matches none",
+    ("attention", "convnext"): "matches none",
+    ("attention", "mobilenet_v2"): "matches none",
     ("any", "mobilenet_v2"): "cannot be computed",
 }
 
@@ -432,7 +432,7 @@ def test_another_purpose_goes_on_with_what_was_learned(tmp_path: Path, adapter: 
 def test_an_adapter_needs_weights_that_are_kept() -> None:
     with pytest.raises(RecipeError, match="random"):
         add_adapter(tiny_network("bert"), "lora", seed=0)
-    with pytest.raises(RecipeError, match="fits none") as caught:
+    with pytest.raises(RecipeError, match="matches none") as caught:
         add_adapter(
             Transformer(tiny_network("bert").model, replace(tiny_network("bert").spec, base="x")),
             {"lora": {"target": ["nothing"]}},

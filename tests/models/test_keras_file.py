@@ -156,7 +156,7 @@ def test_a_file_that_names_code_is_refused_before_it_is_opened(tmp_path: Path) -
         read_keras(
             altered(lambda config: config["config"]["layers"][2]["config"].__setitem__("activation", foreign_class))
         )
-    with pytest.raises(ArtifactError, match="no chain of layers"):
+    with pytest.raises(ArtifactError, match="not a chain of layers"):
         read_keras(altered(lambda config: config.__setitem__("class_name", "Functional")))
     (tmp_path / "no.keras").write_text("nothing")
     with pytest.raises(ArtifactError, match="not a Keras network"):

@@ -142,7 +142,7 @@ def test_a_layer_that_is_registered_by_another_name_is_refused(theirs: Path) -> 
             read_keras(
                 configured(theirs, lambda config, changes=changes: config["config"]["layers"][-1].update(changes))
             )
-    with pytest.raises(ArtifactError, match="no chain of layers"):
+    with pytest.raises(ArtifactError, match="not a chain of layers"):
         read_keras(configured(theirs, lambda config: config.update(registered_name="evil>Sequential")))
 
 

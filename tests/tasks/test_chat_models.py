@@ -71,7 +71,7 @@ def test_shapes(name: str, row: dict[str, Any], turns: list[Turn]) -> None:
 @pytest.mark.parametrize(
     ("cell", "said"),
     [
-        ('[{"role": "user", "content": "hello"}]', "nobody answers"),
+        ('[{"role": "user", "content": "hello"}]', "no turn of the assistant"),
         ('[{"role": "king", "content": "hello"}]', "nobody has the role 'king'"),
         ('[{"role": "user", "content": " "}, {"role": "assistant", "content": "x"}]', "a turn of the user is empty"),
         ('[{"role": "user"}]', "no list of turns"),
@@ -197,7 +197,7 @@ def test_the_library_opens_it_with_its_template_and_its_end(trained: Any) -> Non
 
 WRONG: list[tuple[dict[str, Any], str, type[Exception]]] = [
     ({"data": {"source": "texts.txt"}}, "holds no conversations", DataError),
-    ({"data": {"source": "silent.jsonl"}}, "nobody answers", DataError),
+    ({"data": {"source": "silent.jsonl"}}, "no turn of the assistant", DataError),
     (
         {"model": {"backbone": "gpt", "tokenizer": {"bpe": {"vocabulary": 270}}, "max_length": 4}},
         "fits into the context",

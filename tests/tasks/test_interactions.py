@@ -261,7 +261,7 @@ def test_items_for_a_user(sequential: Any, tmp_path: Path, capsys: pytest.Captur
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["1", "2", "3", "4"] and lines[0].split()[1].startswith("i")
     recommend(folder, "nobody", 2)
-    assert "nothing is known of this user" in capsys.readouterr().out
+    assert "the user has no history" in capsys.readouterr().out
 
 
 def test_only_recommenders_recommend(place: Path, tmp_path: Path) -> None:

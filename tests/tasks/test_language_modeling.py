@@ -231,7 +231,7 @@ def test_a_second_stage_goes_on_with_the_first_ones_tokenizer(tmp_path: Path) ->
 WRONG: list[tuple[dict[str, Any], str, type[Exception]]] = [
     (
         {"model": {"backbone": {"gpt": {"context": 16}}, "tokenizer": "characters", "max_length": 17}},
-        "so many tokens at once",
+        "context is shorter",
         RecipeError,
     ),
     (

@@ -241,7 +241,7 @@ def test_whisper_learns_letters(place: Path, tmp_path: Path) -> None:
     (answer,) = load_model(done.folder / "model").predict(str(place / "abc3.wav"))
     assert set(answer["text"]) <= set("abc ") and answer["words"] == []
     recipe["model"]["decoding"] = {"beam": {}}
-    with pytest.raises(RecipeError, match="no search goes with it"):
+    with pytest.raises(RecipeError, match="no search to configure"):
         run(recipe, base=place, runs=tmp_path / "runs", screen=silent())
 
 
@@ -317,7 +317,7 @@ def test_cepstral_coefficients_are_a_cosine_transform() -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"model": {"decoding": "greedy"}}, "no letters to be searched"),
+        ({"model": {"decoding": "greedy"}}, "has no decoder"),
         ({"train": {"batch_seconds": 3}}, "only recordings"),
     ],
 )

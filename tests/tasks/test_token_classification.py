@@ -172,7 +172,7 @@ def test_what_is_cut_counts_as_missed(place: Path) -> None:
     ("cell", "entities", "said"),
     [
         (["the"], ["PER"], "neither O nor a type"),
-        ("the", [{"start": 0, "end": 9, "label": "A"}], "ends behind the end"),
+        ("the", [{"start": 0, "end": 9, "label": "A"}], "ends after the end"),
         ("the", [{"start": 2, "end": 2, "label": "A"}], "is empty"),
         ("the film", [{"start": 0, "end": 5, "label": "A"}, {"start": 4, "end": 8, "label": "B"}], "overlap"),
         ("the", [{"start": 0, "end": 2, "label": "C"}], "not in the training rows"),

@@ -111,7 +111,7 @@ def test_the_clipped_sum_is_that_of_one_example_after_the_other(family: str, tmp
 )
 def test_what_cannot_be_told_apart_is_refused(make: Callable[[], tuple[nn.Module, Examples]], reason: str) -> None:
     network, examples = make()
-    with pytest.raises(RecipeError, match="cannot be told apart") as caught:
+    with pytest.raises(RecipeError, match="cannot be separated") as caught:
         require_told_apart(
             private(),
             network.train(),

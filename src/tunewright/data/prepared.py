@@ -88,7 +88,7 @@ def load_prepared(folder: Path) -> Prepared | None:
             return Prepared(folder, manifest)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         damage = Damage(file=folder / "manifest.json", problem=f"the file is missing or damaged ({error})")
-    note(f"{damage}; the data is prepared anew")
+    note(f"{damage}; the data is prepared again")
     remove_folder(folder)
     return None
 

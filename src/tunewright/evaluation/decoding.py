@@ -138,7 +138,7 @@ def moments_of(log_probabilities: np.ndarray, letters: list[int]) -> list[tuple[
     if place and best[place - 1] > best[place]:
         place -= 1
     if best[place] == -np.inf:
-        raise ValueError(f"{len(letters)} letters do not fit into {len(log_probabilities)} moments")
+        raise ValueError(f"{len(letters)} characters do not fit into {len(log_probabilities)} frames")
     found = [[0, 0] for _ in letters]
     for moment in range(len(log_probabilities) - 1, -1, -1):
         if place % 2:

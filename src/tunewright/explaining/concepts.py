@@ -85,7 +85,7 @@ def concepts(folder: Path, named: Sequence[str], *, seed: int = 0, screen: Conso
     target, blocks = model.preprocessor.column_target, weighted_blocks(model.network)
     if target is None or not blocks:
         raise ArtifactError(
-            "concepts are looked for in the blocks of models of classes or numbers",
+            "concepts are measured in models of classes or numbers",
             file=folder,
             found=model.preprocessor.task.name if blocks else "no block with weights before the head",
             expected="a classifier or regression with a backbone",
@@ -118,7 +118,7 @@ def _given(entry: str, model: Model) -> tuple[str, Examples]:
     piece = next(read_input(file, model.preprocessor, rejects), None)
     if piece is None or piece.table.num_rows < FEWEST:
         raise DataError(
-            "so few rows say nothing of a concept", file=file, found=piece.table.num_rows if piece else 0, expected=f"{FEWEST} or more",
+            "too few rows for a concept", file=file, found=piece.table.num_rows if piece else 0, expected=f"{FEWEST} or more",
             fix="; ".join(skipped_lines(rejects)) or "add rows that share it",
         )  # fmt: skip
     return name, piece.inputs.examples(piece.table.slice(0, MOST), None)
@@ -157,7 +157,7 @@ def _at_block(
     count = len(with_it)
     if len(pool) < 2 * count:
         raise DataError(
-            "there are too few training rows to hold the concept against",
+            "there are too few training rows to compare the concept with",
             found=len(pool), expected=f"{2 * count} or more", fix="give fewer rows of the concept",
         )  # fmt: skip
 

@@ -56,9 +56,7 @@ def learned_from(folder: Path, model: Model) -> Learned:
     """
     target = model.preprocessor.target
     if target is None or target.classes is None or not target.one_class:
-        raise ArtifactError(
-            "only classifiers are asked for their training rows", file=folder, expected="a model of classes"
-        )
+        raise ArtifactError("influence is computed for classifiers only", file=folder, expected="a model of classes")
     prepared = provenance(folder).data()
     table = prepared.table("train")
     chosen = np.sort(permutation(0, "suspects", 0, table.num_rows)[:MOST])
@@ -105,13 +103,11 @@ def show_suspects(learned: Learned, screen: Console, count: int = 20) -> list[di
     """Print the rows whose labels look wrong, and say how many there may be."""
     looked_at = suspects(learned)
     if looked_at is None:
-        screen.warning("no class has two rows, so nothing can be held against another row")
+        screen.warning("no class has two rows, so rows cannot be compared")
         return []
     order, guessed = looked_at
     against = int((guessed != learned.target).sum())
-    screen.info(
-        f"{against:,} of {len(order):,} training rows have a label that the other rows speak against; the first:"
-    )
+    screen.info(f"{against:,} of {len(order):,} training rows have a label that other rows contradict; the first:")
     found: list[dict[str, Any]] = []
     for position in order[: min(count, against)].tolist():
         row = learned.table[ROW][position].as_py()
@@ -195,7 +191,7 @@ def show_influence(
     found: dict[str, Any] = {"for": named(order[:SHOWN]), "against": named(order[::-1][:SHOWN]), "percentile": share}
     for side in ("for", "against"):
         shown = ", ".join(f"{entry['row']} ({entry['label']})" for entry in found[side])
-        screen.info(f"  training rows that speak {side} it: {shown}")
+        screen.info(f"  training rows {side} it: {shown}")
     said_so = f"without the first {TAKEN:.0%} of them the answer is less sure than without as many random rows, in {share:.0%} of draws"
     screen.info(f"  checked: {said_so}") if share >= ENOUGH else screen.warning(f"NOT FAITHFUL: {said_so}")
     return found

@@ -61,7 +61,7 @@ class Model:
             if "out of range" not in str(error):
                 raise
             raise ArtifactError(
-                "the model's encoder gives numbers that its network has no row for",
+                "the model's encoder gives indices for which its network has no embedding",
                 found=error,
                 expected="files of one model: vocabulary and weights that belong together",
                 fix="restore the model's folder from a copy, or train again",

@@ -117,7 +117,7 @@ def named_backbone(model: Model) -> str | None:
                 place="model.weights",
                 found="pretrained",
                 expected=f"pretrained with one of {', '.join(BACKBONES)}, or a model's folder or hub id as the backbone",
-                fix="leave model.weights out, or choose such a backbone",
+                fix="remove model.weights, or choose a pretrained backbone",
             )
         return None
     if options:
@@ -162,7 +162,7 @@ def open_backbone(name: str, base: Path) -> Backbone:
     elif (base / name).exists():
         _refuse_adapter(base / name)
         raise ArtifactError(
-            "the folder is no pretrained model", file=base / name, expected="config.json and weights in it"
+            "the folder is not a pretrained model", file=base / name, expected="config.json and weights in it"
         )
     else:
         folder = _from_hub(name)
@@ -175,7 +175,7 @@ def _refuse_adapter(folder: Path) -> None:
     """The library would open an adapter's folder by whatever model the adapter names."""
     if (folder / "adapter_config.json").exists():
         raise ArtifactError(
-            "the folder holds an adapter and not a whole model",
+            "the folder holds an adapter, not a whole model",
             file=folder,
             expected="a model's config.json and weights, and no adapter_config.json",
             fix="name the model that the adapter belongs to; to continue an adapter that was trained here, set model.weights",
@@ -268,7 +268,7 @@ def _from_hub(name: str) -> Path:
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
     raise RecipeError(
-        f"there is no such backbone here, and the hub did not give it: {reason}",
+        f"the backbone is not cached, and the hub did not return it: {reason}",
         place="model.backbone",
         found=name,
         expected=expected,

@@ -53,7 +53,7 @@ def describe_model(model: Model, *, input_shape: Shape, outputs: int) -> Sequent
     if model.backbone is not None:
         if model.layers is not None:
             raise RecipeError(
-                "a network is given twice", place="model", found="both layers and backbone", fix="keep one of them"
+                "the network is defined twice", place="model", found="both layers and backbone", fix="keep one of them"
             )
         name, given = parse_named(model.backbone, "model.backbone")
         options = check_options(choose(MODELS, name, "model.backbone"), given, f"model.backbone.{name}")
@@ -99,7 +99,7 @@ def assemble(spec: SequentialSpec, make: Callable[[str, Callable[[], nn.Module]]
     head, shape = _sequence("head", head_layers, shape, make, "model.head")
     if shape != (spec.outputs,):
         raise RecipeError(
-            f"the network ends with the shape {list(shape)}, the data asks for [{spec.outputs}]",
+            f"the network's output has the shape {list(shape)}, the data needs [{spec.outputs}]",
             place="model.head",
             found=spec.head[-1] if spec.head else "an empty head",
             expected=f"{spec.outputs} outputs",
@@ -145,7 +145,7 @@ def named_blocks(given: dict[str, Any], shape: Shape) -> Sequence[NamedBlock]:
     except (TypeError, ValueError) as error:
         allowed = ", ".join(list(inspect.signature(MODELS[name]).parameters)[1:])
         raise RecipeError(
-            f"the backbone refuses its options: {error}",
+            f"the backbone does not accept its options: {error}",
             place=f"model.backbone.{name}",
             found=options,
             expected=allowed,

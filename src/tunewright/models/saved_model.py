@@ -67,7 +67,7 @@ def load_network(folder: Path) -> SavedModel:
     config = read_json(path, "a model folder of Tunewright")
     if (path.name == CONFIG and config.get("model_type") != KIND) or not isinstance(config.get("network"), dict):
         raise ArtifactError(
-            "this is not a model of Tunewright",
+            "this is not a Tunewright model",
             file=path,
             found=f"model_type {config.get('model_type')!r}",
             expected='model_type "tunewright", or a tunewright.json in the same folder',

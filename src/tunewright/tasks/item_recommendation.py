@@ -37,7 +37,7 @@ def recommender(
     for side, about in inputs.about.items():
         network.get_buffer(f"{side}_features").copy_(torch.from_numpy(about.values))
     said = [f"{side}s by {', '.join(field.column for field in about.fields)}" for side, about in inputs.about.items()]
-    return network, f"known besides: {'; '.join(said)}" if said else "nothing is known of users and items besides"
+    return network, f"features: {'; '.join(said)}" if said else "no features of users and items"
 
 
 TASK = Task(

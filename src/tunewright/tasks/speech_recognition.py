@@ -59,7 +59,7 @@ def recogniser(
     network.read_weights(weights_folder(backbone))
     if isinstance(inputs, Seq2SeqSpeechEncoder):
         return network, None
-    return network, f"new head on {backbone.name}: {len(inputs.letters)} letters"
+    return network, f"new head on {backbone.name}: {len(inputs.letters)} characters"
 
 
 def _with_new_head(
@@ -69,15 +69,15 @@ def _with_new_head(
         if inputs.tokenizer is not None:
             return network, None  # its pieces write any letters
         raise RecipeError(
-            "this whisper writes letters, and there are new ones",
+            "Whisper's alphabet is fixed, and the data has other characters",
             place="model.weights",
-            expected="the letters that it was trained with",
-            fix="train a new one, or fine-tune a deepspeech, which gets a new head",
+            expected="the characters that it was trained with",
+            fix="train a new model, or fine-tune deepspeech, which gets a new head",
         )
     fresh = build_speech(SpeechSpec({**network.facts, **sizes}), seed=seed)
     kept = {name: value for name, value in network.state_dict().items() if not name.startswith("head.")}
     fresh.load_state_dict(kept, strict=False)
-    return fresh, f"new head: {len(inputs.letters)} letters are to be learned, others than before"
+    return fresh, f"new head: {len(inputs.letters)} characters, other than before"
 
 
 TASK = Task(

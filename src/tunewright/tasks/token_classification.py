@@ -102,7 +102,7 @@ def _entities(cell: Sequence[Any]) -> list[Entity]:
     spans: list[Entity] = []
     for entry in cell:
         if not isinstance(entry, dict) or not {"start", "end", "label"} <= set(entry):
-            raise ValueError(f"{json.dumps(entry, ensure_ascii=False)} is no span with start, end and label")
+            raise ValueError(f"{json.dumps(entry, ensure_ascii=False)} is not a span with start, end and label")
         start, end, kind = entry["start"], entry["end"], entry["label"]
         if not isinstance(start, int) or not isinstance(end, int) or not 0 <= start < end or not kind:
             raise ValueError(f"the span from {start} to {end} of {kind!r} is empty or has no label")
@@ -298,7 +298,7 @@ def _first_tokens(places: np.ndarray, lengths: list[int]) -> np.ndarray:
 def _require_within(entities: Tensor, length: int, row: int) -> None:
     if len(entities) and int(entities[:, 1].max()) > length:
         raise DataError(
-            "an entity ends behind the end of its text",
+            "an entity ends after the end of its text",
             place=f"row {row}",
             found=f"an end at {int(entities[:, 1].max())}",
             expected=f"at most {length}",

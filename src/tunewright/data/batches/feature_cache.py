@@ -133,7 +133,7 @@ def find_kept(key: str, forms: list[Form], starts: Tensor | None, count: int) ->
     if not folder.exists():
         return None
     if (damage := find_damage(folder)) is not None:
-        note(f"{damage}; the outputs of the frozen blocks are computed anew")
+        note(f"{damage}; the outputs of the frozen blocks are computed again")
         return None
     try:
         os.utime(folder)

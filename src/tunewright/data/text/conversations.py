@@ -90,7 +90,7 @@ def conversation(shape: Shape, row: dict[str, str | None]) -> list[Turn]:
             raise ValueError("the question or the answer is empty")
         turns = [Turn("user", question), Turn("assistant", answer)]
     if not any(turn.role == "assistant" for turn in turns):
-        raise ValueError("nobody answers: there is no turn of the assistant")
+        raise ValueError("there is no turn of the assistant")
     empty = next((turn for turn in turns if not turn.content.strip()), None)
     if empty is not None:
         raise ValueError(f"a turn of the {empty.role} is empty")
@@ -114,7 +114,7 @@ def read_turns(entries: list[dict[str, Any]]) -> list[Turn]:
         role, content = _said(entry) or ("", "")
         role = NAMES.get(role.lower(), role.lower())
         if role not in ROLES:
-            raise ValueError(f"nobody has the role {role!r}; known are {', '.join(ROLES)}")
+            raise ValueError(f"the role {role!r} is unknown; known are {', '.join(ROLES)}")
         turns.append(Turn(role, content))
     return turns
 

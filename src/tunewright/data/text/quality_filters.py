@@ -120,7 +120,7 @@ RULES: dict[str, dict[str, Rule]] = {
             limit=3,
             least=True,
             spaced=True,
-            says="words of less than {limit:g} letters on average",
+            says="words of fewer than {limit:g} letters on average",
         ),
         "most_word_length": Rule(
             measure=lambda text: text.share(sum(map(len, text.words)), len(text.words)),

@@ -92,12 +92,12 @@ def _open(folder: Path) -> TokenFile | None:
         facts = open_record((folder / "index.json").read_bytes())
         for name in NAMES:
             if (damage := file_damage(folder / f"{name}.bin", facts["files"][name])) is not None:
-                note(f"{damage}; the tokens are written anew")
+                note(f"{damage}; the tokens are written again")
                 return None
         if not facts["tokens"]:  # nothing cannot be mapped
             return TokenFile(*(np.zeros(count, np.int64) for count in (0, 1, 0)))
         kinds = (facts["dtype"], np.int64, np.int64)
         return TokenFile(*(np.memmap(folder / f"{name}.bin", kind, "r") for name, kind in zip(NAMES, kinds)))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        note(f"{folder / 'index.json'}: the file is missing or damaged ({error}); the tokens are written anew")
+        note(f"{folder / 'index.json'}: the file is missing or damaged ({error}); the tokens are written again")
         return None

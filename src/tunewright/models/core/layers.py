@@ -284,7 +284,7 @@ def build_layer(layer: Layer, shape: Shape, place: str) -> tuple[nn.Module, Shap
     except LayerMismatch as error:
         raise RecipeError(str(error), place=place, found=layer, expected=error.expected, fix=error.fix) from None
     except (TypeError, ValueError, RuntimeError) as error:
-        raise RecipeError(f"the layer refuses its values: {error}", place=place, found=layer) from error
+        raise RecipeError(f"the layer does not accept its options: {error}", place=place, found=layer) from error
 
 
 def _check_signature(name: str, value: tuple[object, ...], options: dict[str, object]) -> None:

@@ -138,7 +138,7 @@ def _require_plain(found: object, size: int) -> None:
         if not isinstance(name, str) or type(value) not in (Tensor, nn.Parameter):
             raise ValueError("it holds other things than tensors by name")
         if value.layout is not torch.strided or value.device.type != "cpu" or value.dtype not in DTYPES:
-            raise ValueError(f"{name[:80]} is no ordinary tensor of numbers ({value.layout}, {value.dtype})")
+            raise ValueError(f"{name[:80]} is not an ordinary tensor of numbers ({value.layout}, {value.dtype})")
         total += value.numel() * value.element_size()
     if total > SHARED * size:
         raise ValueError(f"its tensors would take {total / 2**30:,.1f} GiB, and the file has {size:,} bytes")

@@ -146,7 +146,7 @@ def _require_known(told: TokenizerFile) -> None:
     wanted = [part["type"] for part in CUT["pretokenizers"]]  # pyright: ignore[reportArgumentType]
     if told["model"]["type"] != "BPE" or parts != wanted or not digits.get("individual_digits") or told["normalizer"]:
         raise ArtifactError(
-            "llama.cpp would cut texts in another way than this model's tokenizer",
+            "llama.cpp would split texts differently from this model's tokenizer",
             found=f"{told['model']['type']}, {', '.join(map(str, parts)) or cut.get('type')}",
             expected="a tokenizer trained here: model: {tokenizer: bpe}",
             fix="llama.cpp's own converter knows many published tokenizers: it reads the model's folder",

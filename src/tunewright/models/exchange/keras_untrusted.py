@@ -110,7 +110,9 @@ def _plain_config(path: Path) -> Config:
             f"the file is not a Keras network: {error}", file=path, expected="a .keras file with a chain of layers"
         ) from None
     if chain != ("keras", "Sequential", None):
-        raise ArtifactError("the network is no chain of layers", file=path, found=chain[1], expected="keras.Sequential")
+        raise ArtifactError(
+            "the network is not a chain of layers", file=path, found=chain[1], expected="keras.Sequential"
+        )
     for number, (module, kind, registered) in enumerate(named, start=1):
         if module != "keras.layers" or kind not in LAYERS or registered is not None:
             raise ArtifactError(

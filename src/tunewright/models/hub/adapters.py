@@ -130,7 +130,7 @@ def add_adapter(network: Network, adapter: Named, *, seed: int, bits: Kind | Non
                 "bitfit trains what is in the backbone, and quantized weights cannot be trained",
                 place="tune.quantize",
                 found=bits,
-                fix="tune.adapter: lora, or leave tune.quantize out",
+                fix="tune.adapter: lora, or remove tune.quantize",
             )
         return _with_biases(network)
     if not isinstance(network, Transformer):
@@ -142,7 +142,7 @@ def add_adapter(network: Network, adapter: Named, *, seed: int, bits: Kind | Non
         )
     if network.spec.base is None:
         raise RecipeError(
-            "an adapter belongs to weights that are kept somewhere, and these are random",
+            "an adapter needs saved base weights, and these are random",
             place="tune.adapter",
             found=name,
             fix="leave model.weights: random out, or leave tune.adapter out",
@@ -272,7 +272,7 @@ def _targets(network: Transformer, wanted: Targets, adapter: str) -> list[str]:
     if not found:
         endings = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in fitting))
         raise RecipeError(
-            "the adapter fits none of the backbone's layers",
+            "the adapter matches none of the backbone's layers",
             place=f"tune.adapter.{adapter}.target",
             found=wanted,
             expected=f"linear, attention, or names that end in: {endings}",

@@ -30,7 +30,7 @@ def attention_rollout(network: Transformer, inputs: Inputs) -> Tensor:
     places = maps[0].shape[-1] if maps else 0
     if not maps or any(found.shape[-2:] != (places, places) or len(found) != 1 for found in maps):
         raise ArtifactError(
-            "in this network not every place attends to every other, so there is no roll-out",
+            "attention roll-out needs full attention, which this network does not have",
             found=type(network.core).__name__,
             expected="an encoder or decoder of plain attention, such as BERT, ViT or a gpt",
             fix="leave --method out",

@@ -81,7 +81,7 @@ def require_transformer(network: Network, file: Path | None) -> Transformer:
     """
     if not isinstance(network, Transformer):
         raise ArtifactError(
-            "the model to start from is no model of the Transformers library",
+            "the model to start from is not a model of the Transformers library",
             file=file,
             fix="leave model.backbone out, or start from another model",
         )

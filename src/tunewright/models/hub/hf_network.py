@@ -336,7 +336,7 @@ class Transformer(Network):
                 held |= {id(value) for value in own.values()}
         if loose := [name for name, value in self.named_parameters() if id(value) not in held]:
             raise ArtifactError(
-                "the blocks of this architecture could not be told apart",
+                "the blocks of this architecture cannot be identified",
                 found=", ".join(loose[:5]),
                 expected="every parameter in a block",
                 fix=f"report it, with the name of the architecture: {type(core).__name__}",

@@ -41,7 +41,7 @@ class Purpose:
 
     def __post_init__(self) -> None:
         if not _AUTO_CLASS.fullmatch(self.auto_class):
-            raise ValueError(f"{self.auto_class!r} is no class AutoModelFor… of the Transformers library")
+            raise ValueError(f"{self.auto_class!r} is not an AutoModelFor… class of the Transformers library")
 
     def find_auto_class(self) -> Any:
         """Return the library's class that picks the architecture's class."""

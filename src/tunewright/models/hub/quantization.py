@@ -127,7 +127,7 @@ def quantize(module: nn.Module, names: Iterable[str], kind: Kind) -> None:
     fitting = [name for name in names if _fits(module.get_submodule(name), kind)]
     if not fitting:
         raise RecipeError(
-            "the backbone has no linear layer that could be kept in few bits",
+            "the backbone has no linear layer to quantize",
             place="tune.quantize",
             found=kind,
             expected="layers of class Linear" + (f", with a multiple of {BLOCK} numbers" if kind == "nf4" else ""),

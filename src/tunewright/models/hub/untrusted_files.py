@@ -90,7 +90,7 @@ def check_values(values: dict[str, Any], name: str, folder: Path | None = None) 
     CONFIG_KEYS.require(len(values), "the configuration has too many keys", error=ArtifactError, file=file)
     if (place := _asks_for_code(values)) is not None:
         raise ArtifactError(
-            "this model asks to run code that comes with it or is fetched from elsewhere, which is never done here",
+            "this model asks to run code that comes with it or is fetched from elsewhere, which Tunewright never does",
             file=file,
             place=place,
             expected="an architecture and a tokenizer that the Transformers library has",
@@ -98,7 +98,7 @@ def check_values(values: dict[str, Any], name: str, folder: Path | None = None) 
         )
     if values.get("quantization_config"):
         raise ArtifactError(
-            "the weights are quantised, and such weights cannot be fine-tuned here",
+            "the weights are already quantized, and cannot be fine-tuned",
             file=file,
             place="quantization_config",
             expected="weights in float32, float16 or bfloat16",
@@ -107,7 +107,7 @@ def check_values(values: dict[str, Any], name: str, folder: Path | None = None) 
     if name == "config.json" and (found := _absurd(values)) is not None:
         place, value, limit = found
         raise ArtifactError(
-            "the configuration asks for a network beyond all measure",
+            "the configuration asks for a network that is too large",
             file=file,
             place=place,
             found=value,

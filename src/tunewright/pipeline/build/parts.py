@@ -96,11 +96,11 @@ def build_parts(
     require_private(recipe)
     if recipe.tune.quantize is not None and recipe.tune.adapter is None:
         raise RecipeError(
-            "numbers of few bits cannot be trained, and nothing is put beside them",
+            "quantized weights cannot be trained without an adapter",
             place="tune.quantize",
             found=recipe.tune.quantize,
             expected="tune.adapter: lora or ia3",
-            fix="add tune.adapter: lora, or leave tune.quantize out",
+            fix="add tune.adapter: lora, or remove tune.quantize",
         )
     if recipe.privacy is not None:
         recipe = private_recipe(recipe, screen.info)
@@ -116,11 +116,11 @@ def build_parts(
     inputs = _input_encoder(task, prepared, recipe, origin, backbone)
     if recipe.model.decoding is not None and not inputs.searches:
         raise RecipeError(
-            f"{task.name} has no letters to be searched",
+            f"{task.name} has no decoder: model.decoding is for speech recognition",
             place="model.decoding",
             found=recipe.model.decoding,
             expected="task: speech-recognition",
-            fix="leave model.decoding out",
+            fix="remove model.decoding",
         )
     objective = objective_of(recipe, task, inputs, prepared)
     target = task.target.fit(prepared, recipe) if objective.supervised and task.target is not None else None

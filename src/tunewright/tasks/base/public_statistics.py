@@ -38,7 +38,7 @@ def public_categories(given: PublicColumn, column: Column) -> list[str]:
     if len(set(given.categories)) < len(given.categories):
         twice = next(name for name in given.categories if given.categories.count(name) > 1)
         raise RecipeError(
-            "a category stands there twice",
+            "a category is listed twice",
             place=f"{PLACE}.{column.name}.categories",
             found=twice,
             expected="each category once",
@@ -81,7 +81,7 @@ def public_edges(given: PublicColumn, column: Column) -> list[float]:
         raise _unfit(given, column, "edges", f"{{{column.name}: {{edges: [0, 10, 100]}}}}")
     if any(not low < high for low, high in zip(given.edges, given.edges[1:])):
         raise RecipeError(
-            "the edges do not rise",
+            "the edges do not increase",
             place=f"{PLACE}.{column.name}.edges",
             found=given.edges,
             expected="each larger than the one before",
@@ -104,7 +104,9 @@ def public_tokenizer(prepared: Prepared, recipe: Recipe, columns: Sequence[str])
     folder = prepared.base / next(iter(named))
     if len(named) > 1 or not (folder / "tokenizer.json").is_file():
         raise RecipeError(
-            "one tokenizer reads all columns of text" if len(named) > 1 else "there is no tokenizer in this folder",
+            "there is one tokenizer for all columns of text"
+            if len(named) > 1
+            else "there is no tokenizer in this folder",
             place=f"{PLACE}.{columns[0]}.tokenizer",
             found=", ".join(sorted(named)),
             expected="one folder with tokenizer.json and tokenizer_config.json",
@@ -117,7 +119,7 @@ def public_tokenizer(prepared: Prepared, recipe: Recipe, columns: Sequence[str])
 def _unfit(given: PublicColumn, column: Column, expected: str, example: str) -> RecipeError:
     said = ", ".join(given.model_fields_set) or "nothing"
     return RecipeError(
-        f"the column {column.name!r} is of kind {column.kind}, and these are not the values that are computed from it",
+        f"the column {column.name!r} is of kind {column.kind}, and takes other public values",
         place=f"{PLACE}.{column.name}",
         found=said,
         expected=expected,
@@ -146,7 +148,7 @@ def with_public_classes(prepared: Prepared, recipe: Recipe) -> Prepared:
         column = manifest.column(name)
         if column.kind not in FITTED and not (column.kind == "text" and public[name].tokenizer is not None):
             raise RecipeError(
-                f"nothing that could be given is computed from a column of kind {column.kind}",
+                f"no statistic is computed from a column of kind {column.kind}",
                 place=f"{PLACE}.{name}",
                 found=name,
                 expected="columns of numbers, categories or arrays; of a text its tokenizer",

@@ -23,7 +23,7 @@ def augment_pictures(recipe: Recipe, objective: Objective, target: TargetEncoder
     found = build_augmentation(steps, seed=recipe.seed, classes=target.outputs if target else 0)
     if found is not None and found.mixes and not objective.takes_soft_targets:
         raise RecipeError(
-            "mixed pictures have shares of several classes, which only cross_entropy takes",
+            "mixed images have shares of several classes, which only cross_entropy supports",
             place="train.augment",
             found=objective.name,
             expected="train.objective: cross_entropy",

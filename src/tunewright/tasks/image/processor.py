@@ -153,7 +153,7 @@ def resized(config: dict[str, Any], size: tuple[int, int], path: Path) -> dict[s
     if isinstance(before.scale_to, int) or _kind(config) == "ConvNext":
         if height != width:
             raise RecipeError(
-                "this backbone's pictures are cut to squares",
+                "the backbone takes square images",
                 place="data.resize",
                 found=list(size),
                 expected="as many pixels in height as in width",
@@ -223,7 +223,7 @@ def _pair(size: Any, path: Path) -> tuple[int, int]:
 
 def _unknown(path: Path, found: str) -> ArtifactError:
     return ArtifactError(
-        "how this backbone's pictures are prepared is not known here",
+        "the backbone's image processor is not supported",
         file=path,
         found=found,
         expected="scaling, cutting out the middle, and normalising",

@@ -183,12 +183,12 @@ class ChatEncoder(CausalTextEncoder):
         return found
 
     def require_answers(self, rows: list[int], found: list[Rendered]) -> None:
-        """Raises DataError when nothing that the assistant says fits into the context."""
+        """Raises DataError when no answer fits into the context."""
         lost = [row for row, entry in zip(rows, found, strict=True) if not any(entry.trained[1:])]
         if not lost:
             return
         raise DataError(
-            f"of {len(lost):,} of {len(rows):,} conversations nothing that the assistant says fits into the context",
+            f"of {len(lost):,} of {len(rows):,} conversations no answer fits into the context",
             place=f"rows {', '.join(map(str, lost[:NAMED]))}" + (", …" if len(lost) > NAMED else ""),
             found=f"{self.max_length} tokens",
             fix=f"raise model.max_length (at most {self.limit}), or shorten what stands before the answers",
@@ -289,7 +289,7 @@ def talk_settings(
         tokenizer, limit, usual = known.tokenizer, known.limit, known.max_length
     elif backbone is None:
         raise RecipeError(
-            "a chat model needs a language model to begin with",
+            "a chat model starts from a language model",
             place="model.backbone",
             expected="a folder or a hub id, gpt, or a stage before this one",
             fix="model.backbone: the model's folder",

@@ -32,7 +32,7 @@ def describe_documents(encoder: CausalEncoder, prepared: Prepared, train: Exampl
     tokens = len(whole.tokens)
     screen.info(
         f"{len(whole.documents):,} training texts, {tokens:,} tokens, in {len(whole):,} rows of {encoder.max_length}; "
-        "no token looks into another text"
+        "no token attends to another text"
     )
     return TextSummary(
         tokenizer=facts,

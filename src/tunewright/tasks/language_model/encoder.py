@@ -100,7 +100,7 @@ class CausalEncoder(CausalTextEncoder):
 
     def _no_text(self, rows: int) -> DataError:
         return DataError(
-            "there is no text to learn from",
+            "there is no text to train on",
             place="data.input",
             found=f"{rows:,} rows, all of them empty in {self.column!r}",
             fix="name another column with data.input",
@@ -198,7 +198,7 @@ def writing_tokenizer(prepared: Prepared, recipe: Recipe, backbone: Backbone, co
     tokenizer = load_tokenizer(folder)
     if tokenizer.eos_token_id is None:
         raise RecipeError(
-            "the backbone's tokenizer has no sign for the end of a text",
+            "the backbone's tokenizer has no end-of-text token",
             place="model.backbone",
             found=type(tokenizer).__name__,
             expected="the tokenizer of a language model, with an eos_token",
@@ -216,7 +216,7 @@ def context_of(recipe: Recipe, limit: int, usual: int) -> int:
     wanted = recipe.model.max_length or usual
     if wanted > limit:
         raise RecipeError(
-            "the network does not read so many tokens at once",
+            "the network's context is shorter",
             place="model.max_length",
             found=wanted,
             expected=f"at most {limit} tokens",

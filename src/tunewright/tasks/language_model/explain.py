@@ -21,7 +21,7 @@ def explain_next_token(network: Network, preprocessor: Encoders, table: pa.Table
     ids = [*encoder.begin, *encoder.tokenizer(text, add_special_tokens=False)["input_ids"]][-encoder.max_length :]
     if len(ids) < 2:
         raise DataError(
-            "there is no text to be explained", found=text, fix="give the text that the model is to write on from"
+            "there is no text to explain", found=text, fix="give the text that the model is to write on from"
         )
     inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.int64)}
     with torch.inference_mode():

@@ -37,14 +37,14 @@ def explain_recommendation(network: Network, preprocessor: Encoders, table: pa.T
     assert isinstance(encoder, InteractionEncoder) and isinstance(network, Recommender)
     if network.length == 0:
         raise ArtifactError(
-            "this network knows a user by a vector of their own, and looks at nothing that they chose",
+            "this network has a vector for each user, and does not read their history",
             found=network.spec.facts.get("name", type(network).__name__),
             expected="a network that reads what was chosen before",
             fix="model: {backbone: sasrec}",
         )
     (user,) = encoder.user_numbers(table).tolist()
     if user < 0:
-        raise DataError("nothing is known of this user", found=table[encoder.user][0].as_py(), fix="name another one")
+        raise DataError("the user has no history", found=table[encoder.user][0].as_py(), fix="name another one")
     history = encoder.histories(np.array([user]), encoder.known[encoder.known[:, 0] == user])[0]
     items = history[history > 0]
     who = torch.zeros(1, dtype=torch.int64)

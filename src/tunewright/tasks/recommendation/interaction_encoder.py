@@ -199,7 +199,7 @@ def fit_interactions(
     for role, name in zip(("user", "item"), roles, strict=True):
         if name is None:
             raise DataError(
-                f"it is not seen which column says {'who' if role == 'user' else 'what'}",
+                f"cannot tell which column says {'who' if role == 'user' else 'what'}",
                 file=prepared.manifest.source,
                 found=", ".join(names),
                 expected=f"a column named {role}, {role}_id or the like",

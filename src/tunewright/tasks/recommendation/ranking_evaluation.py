@@ -167,7 +167,7 @@ def recommended(
             "scores": [round(float(block[0, item]), 4) for item in best],
         }
         if user < 0:
-            answer["note"] = "nothing is known of this user: the most popular items"
+            answer["note"] = "the user has no history: the most popular items"
         found.append(answer)
     return found
 

@@ -15,11 +15,11 @@ def describe_recordings(
     """Print and return how many recordings, hours and letters there are, and how many recordings are skipped."""
     assert isinstance(train, SpeechExamples)
     screen.info(
-        f"{len(train):,} recordings, {train.seconds / 3600:.2f} hours; {len(encoder.letters)} letters: "
+        f"{len(train):,} recordings, {train.seconds / 3600:.2f} hours; {len(encoder.letters)} characters: "
         + "".join(encoder.letters)
     )
     if train.impossible:
-        screen.warning(f"{train.impossible:,} recordings have no words or are too short for them, and are skipped")
+        screen.warning(f"{train.impossible:,} recordings have no transcript or are too short for it, and are skipped")
     return RecordingSummary(
         examples=len(train), seconds=train.seconds, letters=len(encoder.letters), cut=train.impossible
     )

@@ -188,7 +188,7 @@ class SpeechEncoder(InputEncoder):
         ]
         if not kept:
             raise DataError(
-                "no recording is long enough for its words",
+                "no recording is long enough for its transcript",
                 found=f"{table.num_rows:,} recordings",
                 expected="recordings whose words are in them",
                 fix="check the table: does each row name the words of its own file?",

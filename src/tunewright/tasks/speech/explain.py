@@ -22,7 +22,7 @@ def explain_transcript(network: Network, preprocessor: Encoders, table: pa.Table
     assert isinstance(encoder, SpeechEncoder)
     if not isinstance(network, Recogniser):
         raise ArtifactError(
-            "only a recogniser that is trained by connectionist temporal classification is explained",
+            "only speech models trained with CTC can be explained",
             found=type(network).__name__,
             fix="take a model of deepspeech, conformer or wav2vec2",
         )
@@ -34,7 +34,9 @@ def explain_transcript(network: Network, preprocessor: Encoders, table: pa.Table
     said = encoder.read(letters)
     asked = torch.tensor(encoder.numbers(wanted) if wanted is not None else letters, dtype=torch.int64)
     if not len(asked):
-        raise DataError("nothing was heard that could be explained", fix="--target TEXT: what should have been heard")
+        raise DataError(
+            "the transcript is empty, so there is nothing to explain", fix="--target TEXT: the transcript to explain"
+        )
     whole = inputs[0]
     step = MOMENT if whole.dim() == 2 else MOMENT * 160
     group = (torch.arange(len(whole)) // step).reshape(-1, *[1] * (whole.dim() - 1)).expand(whole.shape)

@@ -35,7 +35,7 @@ def fit_recordings(
     names = [column.name for column in prepared.manifest.columns]
     if AUDIO not in names or TEXT not in names:
         raise DataError(
-            "a recogniser learns from recordings and their words",
+            "speech recognition needs recordings and their transcripts",
             file=prepared.manifest.source,
             found=", ".join(names),
             expected="the columns audio and text",
@@ -50,7 +50,7 @@ def fit_recordings(
     for text in texts():
         counts.update(spoken(text))
     if not counts:
-        raise DataError("no recording has words", file=prepared.manifest.source, fix="fill the column `text`")
+        raise DataError("no recording has a transcript", file=prepared.manifest.source, fix="fill the column `text`")
     found = (
         known.beam
         if known is not None and recipe.model.decoding is None
@@ -71,11 +71,11 @@ def fit_recordings(
         return SpeechEncoder(**common)
     if found is not None:
         raise RecipeError(
-            "whisper writes by itself, and no search goes with it",
+            "Whisper decodes greedily; there is no search to configure",
             place="model.decoding",
             found=recipe.model.decoding,
             expected="greedy",
-            fix="leave model.decoding out",
+            fix="remove model.decoding",
         )
     longest = facts["config"].get("max_source_positions", 1500) / 50
     tokenizer = None if backbone is None else open_tokenizer(backbone.folder)

@@ -139,7 +139,7 @@ def _finite(feature: Feature, table: pa.Table) -> np.ndarray:
     if not good.all():
         index = int(np.flatnonzero(~good.all(axis=1))[0])
         raise DataError(
-            "the number is too large for the network's float32, or no number",
+            "the value is not a number, or is too large for float32",
             place=f"row {table[ROW][index].as_py()}, column {feature.column!r}",
             found=table[feature.column][index].as_py(),
             expected="a number like those that the network was trained on",
@@ -177,10 +177,10 @@ def fit_rows(prepared: Prepared, recipe: Recipe, backbone: Backbone | None, know
             )
     if not features:
         raise DataError(
-            "no input column is left that holds numbers or categories",
+            "no input column has numbers or categories",
             file=prepared.manifest.source,
             found=", ".join(f"{column.name} ({column.kind})" for column in columns.values()),
-            expected="at least one column of numbers or categories besides the target",
+            expected="at least one column of numbers or categories other than the target",
             fix="name the columns with data.input, or choose another task (`tunewright init --help` lists them)",
         )
     return RowEncoder(features=features)

@@ -48,7 +48,7 @@ def describe_tokenizer(prepared: Prepared, encoder: TokenEncoder, screen: Consol
     texts = [text for name in encoder.columns for text in encoder.texts(table, name)]
     facts = measure_tokenizer(encoder.tokenizer, texts, len(encoder.tokenizer))
     screen.info(
-        f"tokenizer: {facts.vocabulary:,} pieces; on {facts.texts:,} {SPLITS[split]} texts "
+        f"tokenizer: {facts.vocabulary:,} tokens; on {facts.texts:,} {SPLITS[split]} texts "
         f"{facts.bytes_per_token:.2f} bytes a token, {facts.unknown_rate:.2%} unknown"
     )
     return TokenizerSummary(**asdict(facts), measured_on=split)

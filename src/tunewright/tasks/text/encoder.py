@@ -262,7 +262,7 @@ def tokenizer_to_train(recipe: Recipe, backbone: Backbone, usual: Named = USUAL_
     random = recipe.model.weights == "random" or not backbone.pretrained
     if recipe.model.tokenizer is not None and not random:
         raise RecipeError(
-            "pretrained weights know the pieces of their own tokenizer only",
+            "pretrained weights need their own tokenizer",
             place="model.tokenizer",
             found=recipe.model.tokenizer,
             fix="leave model.tokenizer out; or begin with random weights: model.weights: random",
@@ -279,7 +279,7 @@ def _length(recipe: Recipe, limit: int, usual: int) -> int:
     wanted = recipe.model.max_length or usual
     if wanted > limit:
         raise RecipeError(
-            "the backbone does not read texts as long as that",
+            "the backbone's context is shorter",
             place="model.max_length",
             found=wanted,
             expected=f"at most {limit} tokens",

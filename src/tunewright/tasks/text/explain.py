@@ -44,7 +44,7 @@ def token_question(
     table = network.core.get_input_embeddings()
     assert isinstance(table, nn.Embedding)
     if not counts.any():
-        raise DataError("there is no token to be explained", fix="give a text with words")
+        raise DataError("there is no token to explain", fix="give a text with words")
     whole = table.weight[inputs["input_ids"][0]].detach()
     mask = tokenizer.mask_token_id
     nothing = (table.weight.mean(0) if mask is None else table.weight[mask]).detach().expand_as(whole)

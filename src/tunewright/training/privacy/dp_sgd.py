@@ -367,7 +367,7 @@ def quiet(model: nn.Module) -> Generator[None]:
 def untold(reason: str) -> RecipeError:
     """Why a network cannot be trained with privacy."""
     return RecipeError(
-        "this network's gradients cannot be told apart by example, so no example's share could be limited",
+        "this network's gradients cannot be separated by example, so they cannot be clipped per example",
         place="privacy",
         found=reason,
         expected="layers that treat each example by itself, each weight in one layer",
