@@ -22,6 +22,7 @@ from tunewright import run
 from tunewright.commands.tune import tune
 from tunewright.console import silent
 from tunewright.evaluation.intervals import over_seeds
+from tunewright.tuning.trials import SearchSettings
 
 TRIALS, EPOCHS = (3, 2) if QUICK else (20, 9)
 TASKS: dict[str, dict[str, Any]] = {
@@ -65,13 +66,20 @@ def spent(folder: Path) -> int:
 def searched(recipe: Path, folder: Path, how: str) -> tuple[float, float, int, int]:
     """The winner's validation and test accuracy, and how many trials and epochs it took."""
     if how == "random":
-        found = tune(recipe, [], trials=TRIALS, sampler="random", prune=False, seeds=0, runs=folder, screen=silent())
+        found = tune(
+            recipe,
+            [],
+            SearchSettings(trials=TRIALS, sampler="random", prune=False),
+            seeds=0,
+            runs=folder,
+            screen=silent(),
+        )
     else:
         trials = TRIALS
-        found = tune(recipe, [], trials=trials, seeds=0, runs=folder, screen=silent())
+        found = tune(recipe, [], SearchSettings(trials=trials), seeds=0, runs=folder, screen=silent())
         while spent(folder) < TRIALS * EPOCHS:
             trials += 1
-            found = tune(recipe, [], trials=trials, seeds=0, runs=folder, screen=silent())
+            found = tune(recipe, [], SearchSettings(trials=trials), seeds=0, runs=folder, screen=silent())
     (place,) = folder.glob("*-tune-*")
     overrides = (place / "overrides.txt").read_text().splitlines()
     result = run(recipe, overrides=overrides, runs=folder / "final", screen=silent())

@@ -201,15 +201,13 @@ def plan(
 
         show_history()
         return
-    from tunewright.commands.plan import print_plan
+    from tunewright.commands.plan import FitSettings, print_plan
 
     print_plan(
         required(recipe, "tunewright plan RECIPE"),
         overrides or [],
         on=on,
-        budgets=budget or [],
-        allowed=allow or [],
-        write=write,
+        fit=FitSettings(budgets=budget or [], allowed=allow or [], write=write),
         probe=probe,
         as_json=as_json,
     )
@@ -381,8 +379,8 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Explain predictions by the parts of the input, and check whether the explanation is faithful."""
+    from tunewright.commands.explain import ExplainSettings, name_suspects
     from tunewright.commands.explain import explain as explain_answers
-    from tunewright.commands.explain import name_suspects
     from tunewright.errors import RecipeError
     from tunewright.explaining.concepts import print_concepts
 
@@ -401,10 +399,7 @@ def explain(
     explain_answers(
         model,
         examples,
-        method=method,
-        target=target,
-        rows=rows,
-        influence=influence,
+        ExplainSettings(method=method, target=target, rows=rows, influence=influence),
         html=html,
         lang=lang,
         as_json=as_json,
@@ -433,17 +428,13 @@ def tune(
     """Search for better hyperparameters on the validation rows, and test whether they really are better."""
     from tunewright.commands.tune import tune
     from tunewright.console import Console
-    from tunewright.tuning.trials import parse_sampler, run_worker
+    from tunewright.tuning.trials import SearchSettings, parse_sampler, run_worker
 
-    chosen = parse_sampler(sampler)
-    given = overrides or []
+    settings = SearchSettings(trials=trials, sampler=parse_sampler(sampler), prune=prune, hours=hours, workers=workers)
     if worker:
-        run_worker(recipe, given, number=worker, trials=trials, sampler=chosen, prune=prune, hours=hours, runs=runs)
+        run_worker(recipe, overrides or [], settings, number=worker, runs=runs)
         return
-    tune(
-        recipe, given, trials=trials, sampler=chosen, prune=prune, hours=hours, workers=workers, seeds=seeds, runs=runs,
-        lang=lang, screen=Console(),
-    )  # fmt: skip
+    tune(recipe, overrides or [], settings, seeds=seeds, runs=runs, lang=lang, screen=Console())
 
 
 @app.command()

@@ -21,7 +21,7 @@ import tunewright
 from architectures import IMAGE
 from tiny import tiny_bert
 from tunewright.commands.evaluate import evaluate_run
-from tunewright.commands.explain import explain, name_suspects
+from tunewright.commands.explain import ExplainSettings, explain, name_suspects
 from tunewright.console import Console, silent
 from tunewright.data.manifest import Rejects
 from tunewright.errors import ArtifactError, DataError, RecipeError, UserError
@@ -274,7 +274,7 @@ def histories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
 
 
 def named_first(model: Path, examples: list[str], **options: Any) -> list[int]:
-    found = explain(model, examples, rows=PLANTED, screen=silent(), **options)
+    found = explain(model, examples, ExplainSettings(rows=PLANTED, **options), screen=silent())
     return [int(np.argmax(one.found.scores)) for one in found]
 
 
@@ -353,7 +353,7 @@ def test_attention_roll_out_is_the_product_over_layers(texts: tuple[Path, Path, 
     model = load_model(texts[0])
     network = model.network
     assert isinstance(network, Transformer)
-    (one,) = explain(texts[0], ["the film was good"], method="attention-rollout", screen=silent())
+    (one,) = explain(texts[0], ["the film was good"], ExplainSettings(method="attention-rollout"), screen=silent())
     ids = model.preprocessor.inputs.tokenizer("the film was good", return_tensors="pt")  # pyright: ignore
     library: Any = copy.deepcopy(network.core)
     library.set_attn_implementation("eager")
@@ -392,7 +392,7 @@ def test_attention_lies_on_patches_of_a_picture() -> None:
 
 def test_a_network_without_attention_has_no_roll_out(pictures: tuple[Path, Path, np.ndarray]) -> None:
     with pytest.raises(RecipeError, match="no attention"):
-        explain(pictures[0], [str(pictures[1])], method="attention-rollout", screen=silent())
+        explain(pictures[0], [str(pictures[1])], ExplainSettings(method="attention-rollout"), screen=silent())
 
 
 @pytest.fixture(scope="module")
@@ -531,7 +531,7 @@ def test_flipped_labels_are_among_the_suspects(
 
 def test_rows_of_influence_have_the_answers_class_and_are_checked(flipped: tuple[Path, set[int]]) -> None:
     folder, _ = flipped
-    found = explain(folder, ["digits"], rows=4, influence=True, screen=silent())
+    found = explain(folder, ["digits"], ExplainSettings(rows=4, influence=True), screen=silent())
     for one in found:
         assert one.influence is not None
         answer = one.question.answer[1]
@@ -561,16 +561,16 @@ def test_json_and_page_hold_the_whole_explanation(
 
 
 def test_another_class_can_be_asked_for(texts: tuple[Path, Path, list[int]]) -> None:
-    (one,) = explain(texts[0], ["the film was good"], target="bad", screen=silent())
+    (one,) = explain(texts[0], ["the film was good"], ExplainSettings(target="bad"), screen=silent())
     assert one.found.scores[3] < 0
     with pytest.raises(DataError, match="no class of this name"):
-        explain(texts[0], ["the film was good"], target="ugly", screen=silent())
+        explain(texts[0], ["the film was good"], ExplainSettings(target="ugly"), screen=silent())
 
 
 def test_rows_that_are_not_explained_are_said_to_be_left(
     texts: tuple[Path, Path, list[int]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert len(explain(texts[0], [str(texts[1])], rows=2, method="ablation")) == 2
+    assert len(explain(texts[0], [str(texts[1])], ExplainSettings(rows=2, method="ablation"))) == 2
     assert "only the first 2 rows" in capsys.readouterr().out
 
 
@@ -578,9 +578,9 @@ def test_mistakes_are_named(
     texts: tuple[Path, Path, list[int]], clicks: tuple[Path, Path, list[int]], tmp_path: Path
 ) -> None:
     with pytest.raises(RecipeError, match="no such method"):
-        explain(texts[0], ["x"], method="magic", screen=silent())
+        explain(texts[0], ["x"], ExplainSettings(method="magic"), screen=silent())
     with pytest.raises(RecipeError, match="there is nothing"):
-        explain(clicks[0], [str(clicks[1])], method="integrated-gradients", screen=silent())
+        explain(clicks[0], [str(clicks[1])], ExplainSettings(method="integrated-gradients"), screen=silent())
     import shutil
 
     with pytest.raises(ArtifactError, match="stands in none"):
@@ -591,7 +591,7 @@ def test_numbers_are_explained_in_their_own_unit(tmp_path: Path) -> None:
     layers = {"layers": [{"dense": 16, "activation": "relu"}, {"dense": "auto"}]}
     recipe = {"task": "tabular-regression", "data": {"source": "diabetes"}, "model": layers, "train": {"epochs": 20}}
     run = tunewright.run({**recipe, "name": "numbers"}, runs=tmp_path, screen=silent())
-    (one,) = explain(run.stages["pretrain"].folder / "model", ["diabetes"], rows=1, screen=silent())
+    (one,) = explain(run.stages["pretrain"].folder / "model", ["diabetes"], ExplainSettings(rows=1), screen=silent())
     assert one.found.converged
     everything = one.question.explained.value(torch.ones(1, 10, dtype=torch.bool))
     nothing = one.question.explained.value(torch.zeros(1, 10, dtype=torch.bool))

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from tunewright.commands.plan import print_plan
+from tunewright.commands.plan import FitSettings, print_plan
 from tunewright.console import Console, silent
 from tunewright.errors import RecipeError
 from tunewright.hardware.benchmark import BUSY
@@ -215,15 +215,15 @@ def test_what_does_not_fit_is_made_to_fit(place: Path, tmp_path: Path, capsys: p
     )
     assert whole.peak > small.peak
     limit = (whole.process.middle + small.process.middle) / 2 / 2**20
-    print_plan(recipe, wide, budgets=[f"{limit}MiB"], write=written, probe=False)
+    print_plan(recipe, wide, fit=FitSettings(budgets=[f"{limit}MiB"], write=written), probe=False)
     said = capsys.readouterr().out
     assert "the result stays the same" in said
     changed = yaml.safe_load(written.read_text())["stages"][0]["pretrain"]["train"]
     assert changed["batch_size"] * changed["accumulate"] == 256 and changed["batch_size"] < 256
     with pytest.raises(RecipeError, match="already exists"):
-        print_plan(recipe, wide, write=written, probe=False)
+        print_plan(recipe, wide, fit=FitSettings(write=written), probe=False)
     with pytest.raises(RecipeError, match="relative to its folder"):
-        print_plan(recipe, wide, write=tmp_path / "other.yaml", probe=False)
+        print_plan(recipe, wide, fit=FitSettings(write=tmp_path / "other.yaml"), probe=False)
     with pytest.raises(RecipeError, match="budget"):
         parse_budgets(["much"])
     assert parse_budgets(["16GiB", "24h", "50usd"]) == Limits(memory=16 * 2**30, seconds=86400.0, cost=50.0)
@@ -254,7 +254,7 @@ def test_more_cards_where_one_is_not_enough(place: Path, capsys: pytest.CaptureF
         "link_gigabytes_per_second: 30\n"
     )
     wide = [DEEP, "stages=[pretrain]", "train.clip_norm=1.0"]
-    print_plan(place / "recipe.yaml", wide, on=str(card), write=written)
+    print_plan(place / "recipe.yaml", wide, fit=FitSettings(write=written), on=str(card))
     said = capsys.readouterr().out
     assert "DOES NOT FIT" in said and "the result stays the same" in said
     # Without a word of it the weights would be held whole: four times their size is less than half of the card.
@@ -305,7 +305,7 @@ def test_steps_in_the_backward_pass_save_the_gradients(place: Path, capsys: pyte
     assert saving.peak < plain.peak - (plain.peak_parts["gradients"] - 2.2 * largest)
     budget = (plain.process.middle + saving.process.middle) / 2 / 2**20
     written = place / "in_backward.yaml"
-    print_plan(place / "recipe.yaml", wide, on="h100", budgets=[f"{budget:.0f}MiB"], write=written)
+    print_plan(place / "recipe.yaml", wide, fit=FitSettings(budgets=[f"{budget:.0f}MiB"], write=written), on="h100")
     assert "hardware.optimizer_in_backward=true, and the result stays the same" in " ".join(
         capsys.readouterr().out.split()
     )
@@ -354,7 +354,7 @@ def test_where_one_row_is_too_much_cards_divide_the_layers(tmp_path: Path, capsy
     assert layers.peak < 0.7 * rows.peak
     between = (rows.process.middle + layers.process.middle) / 2 / 2**30
     written = tmp_path / "divided.yaml"
-    print_plan(tmp_path / "recipe.yaml", [], on=card_of(tmp_path, between), write=written)
+    print_plan(tmp_path / "recipe.yaml", [], fit=FitSettings(write=written), on=card_of(tmp_path, between))
     said = capsys.readouterr().out
     assert "DOES NOT FIT" in said
     found = yaml.safe_load(written.read_text())["hardware"]

@@ -448,20 +448,21 @@ def test_a_path_that_cannot_be_written_is_a_sentence(workplaces: Callable[[str],
 
 def test_a_damaged_file_of_trials_is_named(tmp_path: Path) -> None:
     optuna = pytest.importorskip("optuna")
-    from tunewright.tuning.trials import open_study
+    from tunewright.tuning.trials import SearchSettings, open_study
 
     search: Any = SimpleNamespace(folder=tmp_path, greater=True, seed=0, epochs=1, space=[])
-    study = open_study(search, "random", False)
+    settings = SearchSettings(trials=30, sampler="random", prune=False)
+    study = open_study(search, settings)
     for value in range(30):
         study.add_trial(optuna.trial.create_trial(value=float(value)))
     whole = (tmp_path / "study.db").read_bytes()
     for content in (whole[: len(whole) // 2], b"x" * 4096, whole[:3000] + b"\xff" * 3000 + whole[6000:]):
         (tmp_path / "study.db").write_bytes(content)
         with pytest.raises(ArtifactError, match=r"study\.db") as caught:
-            open_study(search, "random", False)
+            open_study(search, settings)
         assert caught.value.exit_code == 2
     (tmp_path / "study.db").write_bytes(whole)
-    assert len(open_study(search, "random", False).trials) == 30
+    assert len(open_study(search, settings).trials) == 30
 
 
 def test_a_record_knows_its_own_content(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from tunewright.console import Console, silent
 from tunewright.data.manifest import Rejects
 from tunewright.errors import RecipeError, UserError
 from tunewright.evaluation.attribution import METHODS, VIEWS
-from tunewright.explaining.influence import learned_from, show_influence, show_suspects
+from tunewright.explaining.influence import Learned, learned_from, show_influence, show_suspects
 from tunewright.files import write_atomic
-from tunewright.inference.model import load_model, skipped_lines
+from tunewright.inference.model import Model, load_model, skipped_lines
 from tunewright.inference.read_input import read_input
 from tunewright.pipeline.results.explanations import Explanation, explain_rows
 from tunewright.report.explanation import explanation_page
@@ -27,15 +27,26 @@ ROWS = 5
 SHOWN = 10
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExplainSettings:
+    """Say what is explained, and how."""
+
+    method: str | None = None
+    """A name of `METHODS` or `VIEWS`; None: by the kind of input."""
+    target: str | None = None
+    """The class, item or text to explain; None: the model's prediction."""
+    rows: int = ROWS
+    """The most rows per file."""
+    seed: int = 0
+    influence: bool = False
+    """Also name the training rows that support and oppose each prediction most."""
+
+
 def explain(
     folder: Path,
     examples: list[str],
+    settings: ExplainSettings = ExplainSettings(),
     *,
-    method: str | None = None,
-    target: str | None = None,
-    rows: int = ROWS,
-    seed: int = 0,
-    influence: bool = False,
     html: Path | None = None,
     lang: str = "en",
     as_json: bool = False,
@@ -45,10 +56,6 @@ def explain(
 
     Args:
         examples: as for `predict`: files, images, texts, JSON.
-        method: a name of `METHODS` or `VIEWS`; None: by the kind of input.
-        target: the class, item or text to explain; None: the model's prediction.
-        rows: the most rows per file.
-        influence: also name the training rows that support and oppose each prediction most.
         html: the file for a page that draws the explanations, in the language `lang`.
 
     Raises:
@@ -59,39 +66,52 @@ def explain(
     if html is not None and html.exists():
         raise UserError("this file already exists", file=html, place="--html", fix="choose another name")
     known = [*METHODS, *VIEWS]
-    if method is not None and method not in known:
-        raise RecipeError("there is no such method", place="--method", found=method, expected=", ".join(known))
+    if settings.method is not None and settings.method not in known:
+        raise RecipeError("there is no such method", place="--method", found=settings.method, expected=", ".join(known))
     model = load_model(folder)
-    learned = learned_from(folder, model) if influence else None
-    found: list[Explanation] = []
-    for example in examples:
-        rejects = Rejects()
-        left = rows
-        for piece in read_input(example, model.preprocessor, rejects):
-            preprocessor = replace(model.preprocessor, inputs=piece.inputs)
-            table = piece.table.slice(0, left)
-            asked = explain_rows(
-                model.network.eval(), preprocessor, table, piece.names, method=method, target=target, seed=seed
-            )
-            for row, one in enumerate(asked):
-                _show(one, screen)
-                if learned is not None:
-                    behind = show_influence(learned, model.network, preprocessor, table.slice(row, 1), screen)
-                    one = replace(one, influence=behind)
-                found.append(one)
-            left -= table.num_rows
-            if left == 0:
-                if piece.table.num_rows > table.num_rows:
-                    screen.info(f"{example}: only the first {rows:,} rows are explained; --rows asks for more")
-                break
-        for line in skipped_lines(rejects):
-            screen.warning(line)
+    learned = learned_from(folder, model) if settings.influence else None
+    found = [one for example in examples for one in _explain_example(model, example, settings, learned, screen)]
     if html is not None:
         write_atomic(html, explanation_page(words, folder.name, [one.on_page() for one in found]))
         screen.info(f"written: {html}")
     if as_json:
         for one in found:
             sys.stdout.write(json.dumps(one.to_json(), ensure_ascii=False) + "\n")
+    return found
+
+
+def _explain_example(
+    model: Model, example: str, settings: ExplainSettings, learned: Learned | None, screen: Console
+) -> list[Explanation]:
+    """Explain, and print, the first rows of one example."""
+    found: list[Explanation] = []
+    rejects = Rejects()
+    left = settings.rows
+    for piece in read_input(example, model.preprocessor, rejects):
+        preprocessor = replace(model.preprocessor, inputs=piece.inputs)
+        table = piece.table.slice(0, left)
+        asked = explain_rows(
+            model.network.eval(),
+            preprocessor,
+            table,
+            piece.names,
+            method=settings.method,
+            target=settings.target,
+            seed=settings.seed,
+        )
+        for row, one in enumerate(asked):
+            _show(one, screen)
+            if learned is not None:
+                behind = show_influence(learned, model.network, preprocessor, table.slice(row, 1), screen)
+                one = replace(one, influence=behind)
+            found.append(one)
+        left -= table.num_rows
+        if left == 0:
+            if piece.table.num_rows > table.num_rows:
+                screen.info(f"{example}: only the first {settings.rows:,} rows are explained; --rows asks for more")
+            break
+    for line in skipped_lines(rejects):
+        screen.warning(line)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,24 @@ from tunewright.units import dollars, duration, size_of
 HARDWARE = "hardware."
 
 
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """Say what a recipe must fit into, and what may be changed for it."""
+
+    budgets: list[str] = field(default_factory=list)
+    """As for `parse_budgets`. Memory is per stage, time and cost are for all stages together."""
+    allowed: list[str] = field(default_factory=list)
+    """Changes of the result that may be tried, by the names of `RISKY`."""
+    write: Path | None = None
+    """The file for the recipe with the changes."""
+
+
 def print_plan(
     recipe: Path,
     overrides: list[str],
     *,
     on: str | None = None,
-    budgets: list[str] | None = None,
-    allowed: list[str] | None = None,
-    write: Path | None = None,
+    fit: FitSettings = FitSettings(),
     probe: bool = True,
     as_json: bool = False,
     screen: Console | None = None,
@@ -44,18 +54,15 @@ def print_plan(
 
     Args:
         on: another machine, as for `plan`.
-        budgets: as for `parse_budgets`. Memory is per stage, time and cost are for all stages together.
-        allowed: changes of the result that may be tried, by the names of `RISKY`.
-        write: the file for the recipe with the changes.
         as_json: print only the plans, as JSON.
 
     Raises:
-        RecipeError: the recipe, a budget or a name is wrong, or `write` already exists.
+        RecipeError: the recipe, a budget or a name is wrong, or `fit.write` already exists.
     """
     screen = silent() if as_json else screen or Console()
-    limits = parse_budgets(budgets or [])
-    if write is not None:
-        _require_place(write, recipe)
+    limits = parse_budgets(fit.budgets)
+    if fit.write is not None:
+        _require_place(fit.write, recipe)
     stages: list[tuple[PlanInput, StagePlan, Hardware]] = []
 
     def show(given: PlanInput, made: StagePlan, machine: Hardware) -> None:
@@ -71,25 +78,31 @@ def print_plan(
             seconds=limits.seconds - sum(other.seconds.middle for other in others),
             cost=limits.cost - sum(other.cost.middle for other in others),
         )
-        if left.allow(made):
-            continue
-        option, looked_at = find_strategy(given, made, left, allowed or [], machine)
-        screen.console.print(_options(made, looked_at, left))
-        if option is None:
-            screen.warning(
-                f"{made.stage}: none of the tried settings fits"
-                + ("" if allowed else "; --allow lora, 4bit, 8bit, freeze or shorter tries more")
-            )
-            continue
-        kept = "the result stays the same" if option.keeps else "THE RESULT CHANGES"
-        screen.info(f"{made.stage}: {_said(option.changes)}, and {kept}")
-        changes[made.stage] = option.changes
-    if write is not None:
-        _write(recipe, overrides, changes, write, screen)
+        if not left.allow(made) and (option := _fitted(given, made, left, fit.allowed, machine, screen)) is not None:
+            changes[made.stage] = option.changes
+    if fit.write is not None:
+        _write(recipe, overrides, changes, fit.write, screen)
     if as_json:
         value = [{**asdict(made), "fits": made.fits, "changes": changes.get(made.stage, {})} for made in found]
         sys.stdout.write(json.dumps(value, indent=2) + "\n")
     return found
+
+
+def _fitted(
+    given: PlanInput, made: StagePlan, limits: Limits, allowed: list[str], machine: Hardware, screen: Console
+) -> Option | None:
+    """Find, and print, settings that make a stage fit; None: none of the tried ones does."""
+    option, looked_at = find_strategy(given, made, limits, allowed, machine)
+    screen.console.print(_options(made, looked_at, limits))
+    if option is None:
+        screen.warning(
+            f"{made.stage}: none of the tried settings fits"
+            + ("" if allowed else "; --allow lora, 4bit, 8bit, freeze or shorter tries more")
+        )
+        return None
+    kept = "the result stays the same" if option.keeps else "THE RESULT CHANGES"
+    screen.info(f"{made.stage}: {_said(option.changes)}, and {kept}")
+    return option
 
 
 def _options(made: StagePlan, looked_at: list[Option], limits: Limits) -> Table:

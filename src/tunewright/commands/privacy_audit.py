@@ -105,9 +105,7 @@ def audit(
     return Audit(
         rows={"train": len(scores[0]), other: len(scores[1])},
         loss=asdict(attack(scores[0], scores[1], seed=seed)),
-        ratio=_with_references(origin, prepared, members, others, scores, references, seed, screen)
-        if references
-        else None,
+        ratio=_with_references(losses, (members, others), scores, references, seed, screen) if references else None,
         one_run=_one_run(origin, prepared, losses, summary, seed, screen) if one_run else None,
         canaries=_canaries(origin, prepared, canaries, seed, screen) if canaries else None,
         extraction=_extraction(loaded.network, loaded.preprocessor, prepared, other, seed),
@@ -167,29 +165,28 @@ def trained_on(
 
 
 def _with_references(
-    origin: Provenance,
-    prepared: Prepared,
-    members: pa.Table,
-    others: pa.Table,
+    losses: _Losses,
+    attacked: tuple[pa.Table, pa.Table],
     scores: list[np.ndarray],
     count: int,
     seed: int,
     screen: Console,
 ) -> dict[str, Any]:
-    """Attack with reference models, each trained on a random half of the attacked rows and no others."""
-    pool = pa.concat_tables([members, others])
-    losses = _Losses(origin, prepared)
+    """Attack with reference models, each trained on a random half of the attacked rows and no others.
+
+    Args:
+        attacked: the members and the others.
+        scores: of each of them, by the audited model.
+    """
+    pool = pa.concat_tables(attacked)
     inside = np.stack(
         [np.random.default_rng(mix(seed, "reference", k)).random(pool.num_rows) < 0.5 for k in range(count)]
     )
     found: list[np.ndarray] = []
     for k in range(count):
         screen.info(f"reference model {k + 1} of {count}: {int(inside[k].sum()):,} rows")
-        with trained_on(origin, prepared, pool.filter(pa.array(inside[k])), mix(seed, k)) as (
-            network,
-            inputs,
-            _,
-        ):
+        half = pool.filter(pa.array(inside[k]))
+        with trained_on(losses.origin, losses.prepared, half, mix(seed, k)) as (network, inputs, _):
             found.append(-losses.of(network, inputs, pool))
     ratios = likelihood_ratios(np.concatenate(scores), np.stack(found), inside)
     return {"models": count, **asdict(attack(ratios[: len(scores[0])], ratios[len(scores[0]) :], seed=seed))}

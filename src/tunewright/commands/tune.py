@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 import warnings
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from tunewright.report.translations import Words, report_language
 from tunewright.report.tuning import TrialShown, Tuned, tuning_page
 from tunewright.tuning.search import Search, open_search
 from tunewright.tuning.trials import (
-    Sampler,
+    SearchSettings,
     format_settings,
     from_optuna,
     full_grid,
@@ -42,12 +43,8 @@ if TYPE_CHECKING:
 def tune(
     recipe: Path,
     overrides: list[str],
+    settings: SearchSettings,
     *,
-    trials: int,
-    sampler: Sampler = "tpe",
-    prune: bool = True,
-    hours: float | None = None,
-    workers: int = 1,
     seeds: int = 3,
     runs: Path = Path("runs"),
     lang: str = "en",
@@ -56,10 +53,6 @@ def tune(
     """Search, then compare.
 
     Args:
-        trials: the number of finished trials to reach, those of earlier calls included.
-        prune: stop trials that are behind others after the same number of epochs.
-        hours: no trial is started after this many hours of this call.
-        workers: processes that run trials in parallel.
         seeds: how often the winner and the unchanged recipe are trained and tested; 0: neither.
         lang: the language of the page, "en" or "zh".
 
@@ -70,17 +63,46 @@ def tune(
     if find_spec("optuna") is None:
         raise RecipeError("tuning needs Optuna, which is not installed", fix='pip install "tunewright[tune]"')
     search = open_search(recipe, overrides, runs, screen)
-    study = open_study(search, sampler, prune)
-    grid = full_grid(search) if sampler == "grid" else []
-    trials = min(trials, len(grid)) if grid else trials
-    _predict_time(search, trials, hours, workers, runs, screen)
+    study = open_study(search, settings)
+    grid = full_grid(search) if settings.sampler == "grid" else []
+    if grid:
+        settings = replace(settings, trials=min(settings.trials, len(grid)))
+    _predict_time(search, settings, runs, screen)
     resume_trials(study, search, grid, screen)
-    children = [start_worker(search, number, trials, sampler, prune, hours) for number in range(1, workers)]
+    children = [start_worker(search, number, settings) for number in range(1, settings.workers)]
     try:
-        run_trials(study, search, trials, hours, screen)
+        run_trials(study, search, settings, screen)
     finally:
         for child in children:
             child.wait()
+    winner = _winner(study, search, screen)
+    held = verify_winner(search, winner, seeds, screen) if seeds else None
+    tuned = Tuned(
+        name=search.folder.name,
+        metric=search.metric,
+        greater=search.greater,
+        space=[choice.name for choice in search.space],
+        trials=[
+            TrialShown(number=trial.number, params=trial.params, value=trial.value, state=trial.state.name.lower())
+            for trial in study.trials
+        ],
+        best=study.best_trial.number,
+        importance=_importance(study),
+        held=held,
+        command=f"tunewright run {recipe} {shlex.join([*overrides, *winner])}",
+    )
+    write_atomic(search.folder / "tuning.html", tuning_page(words, tuned))
+    screen.info(f"report: {search.folder / 'tuning.html'}")
+    screen.info(f"to use it: {tuned.command}")
+    return tuned
+
+
+def _winner(study: Study, search: Search, screen: Console) -> list[str]:
+    """Report the best trial, and write and return its overrides of the recipe.
+
+    Raises:
+        ArtifactError: no trial was finished.
+    """
     done = [trial for trial in study.trials if trial.value is not None and trial.state.name == "COMPLETE"]
     if not done:
         raise ArtifactError(
@@ -92,28 +114,10 @@ def tune(
     )
     winner = [choice.override(from_optuna(choice, best.params[choice.name])) for choice in search.space]
     write_atomic(search.folder / "overrides.txt", "\n".join(winner) + "\n")
-    held = verify_winner(search, winner, seeds, screen) if seeds else None
-    tuned = Tuned(
-        name=search.folder.name,
-        metric=search.metric,
-        greater=search.greater,
-        space=[choice.name for choice in search.space],
-        trials=[
-            TrialShown(number=trial.number, params=trial.params, value=trial.value, state=trial.state.name.lower())
-            for trial in study.trials
-        ],
-        best=best.number,
-        importance=_importance(study),
-        held=held,
-        command=f"tunewright run {recipe} {shlex.join([*overrides, *winner])}",
-    )
-    write_atomic(search.folder / "tuning.html", tuning_page(words, tuned))
-    screen.info(f"report: {search.folder / 'tuning.html'}")
-    screen.info(f"to use it: {tuned.command}")
-    return tuned
+    return winner
 
 
-def _predict_time(search: Search, trials: int, hours: float | None, workers: int, runs: Path, screen: Console) -> None:
+def _predict_time(search: Search, settings: SearchSettings, runs: Path, screen: Console) -> None:
     """Predict the time of the trials, by the plan of the unchanged recipe.
 
     Raises:
@@ -124,6 +128,7 @@ def _predict_time(search: Search, trials: int, hours: float | None, workers: int
     if not plans:
         return
     each = sum(plan.seconds.middle for plan in plans.values())
+    trials, hours, workers = settings.trials, settings.hours, settings.workers
     screen.info(
         f"plan: about {duration(each)} of training per trial, {duration(each * trials / workers)} for {trials}; "
         "less if trials are pruned, more if the search makes the network larger"

@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -39,6 +40,21 @@ FACTOR, RUNGS_FROM = 3, 4
 PATIENCE = 60
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """Say how a search is carried out."""
+
+    trials: int
+    """The number of finished trials to reach, those of earlier calls included."""
+    sampler: Sampler = "tpe"
+    prune: bool = True
+    """Stop trials that are behind others after the same number of epochs."""
+    hours: float | None = None
+    """No trial is started after this many hours of this call."""
+    workers: int = 1
+    """Processes that run trials in parallel."""
+
+
 class Pruned(Exception):
     """Stop a trial that is not worth its remaining epochs."""
 
@@ -57,7 +73,7 @@ def parse_sampler(name: str) -> Sampler:
     return name  # pyright: ignore[reportReturnType]  seen above
 
 
-def open_study(search: Search, sampler: Sampler, prune: bool, worker: int = 0) -> Study:
+def open_study(search: Search, settings: SearchSettings, worker: int = 0) -> Study:
     """Open or create Optuna's study in the folder of the search.
 
     Raises:
@@ -82,8 +98,8 @@ def open_study(search: Search, sampler: Sampler, prune: bool, worker: int = 0) -
         ) from error
     # A resumed or parallel search must not repeat the draws of the first one.
     seed = mix(search.seed, "sampler", worker, len(study.trials)) % 2**32
-    study.sampler = _sampler(sampler, seed)
-    rungs = prune and search.epochs >= RUNGS_FROM
+    study.sampler = _sampler(settings.sampler, seed)
+    rungs = settings.prune and search.epochs >= RUNGS_FROM
     study.pruner = (
         optuna.pruners.SuccessiveHalvingPruner(min_resource=-(-search.epochs // 4), reduction_factor=FACTOR)
         if rungs
@@ -180,14 +196,15 @@ def _recipe_values(search: Search) -> dict[str, Any] | None:
     return found
 
 
-def run_trials(study: Study, search: Search, trials: int, hours: float | None, screen: Console) -> None:
-    """Run trials until `trials` are finished, by all processes, or `hours` have passed."""
+def run_trials(study: Study, search: Search, settings: SearchSettings, screen: Console) -> None:
+    """Run trials until enough are finished, by all processes, or the hours have passed."""
     import optuna
 
+    hours = settings.hours
     until = None if hours is None else time.monotonic() + 3600 * hours
     while (
         sum(trial.state in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED) for trial in study.trials)
-        < trials
+        < settings.trials
     ):
         if until is not None and time.monotonic() > until:
             screen.warning(f"{hours:g} hours have passed: no further trial is started")
@@ -268,33 +285,19 @@ def _run_trial(search: Search, trial: Trial, params: dict[str, Any]) -> float:
     return float(best.value)
 
 
-def start_worker(
-    search: Search, number: int, trials: int, sampler: str, prune: bool, hours: float | None
-) -> subprocess.Popen[bytes]:
+def start_worker(search: Search, number: int, settings: SearchSettings) -> subprocess.Popen[bytes]:
     """Start one more process that runs trials; it writes no report."""
-    words = ["tune", str(search.recipe), *search.overrides, f"--trials={trials}", f"--sampler={sampler}", "--seeds=0"]
-    words += (
-        [f"--runs={search.folder.parent}", f"--worker={number}"]
-        + ([] if prune else ["--no-prune"])
-        + ([f"--hours={hours}"] if hours else [])
-    )
+    words = ["tune", str(search.recipe), *search.overrides, f"--trials={settings.trials}"]
+    words += [f"--sampler={settings.sampler}", "--seeds=0", f"--runs={search.folder.parent}", f"--worker={number}"]
+    words += [] if settings.prune else ["--no-prune"]
+    words += [f"--hours={settings.hours}"] if settings.hours else []
     return subprocess.Popen([sys.executable, "-P", "-m", "tunewright", *words], stdout=subprocess.DEVNULL)
 
 
-def run_worker(
-    recipe: Path,
-    overrides: list[str],
-    *,
-    number: int,
-    trials: int,
-    sampler: Sampler,
-    prune: bool,
-    hours: float | None,
-    runs: Path,
-) -> None:
+def run_worker(recipe: Path, overrides: list[str], settings: SearchSettings, *, number: int, runs: Path) -> None:
     """Run trials in a worker process, without a report."""
     search = open_search(recipe, overrides, runs, silent())
-    run_trials(open_study(search, sampler, prune, number), search, trials, hours, silent())
+    run_trials(open_study(search, settings, number), search, settings, silent())
 
 
 def format_settings(params: dict[str, Any]) -> str:
