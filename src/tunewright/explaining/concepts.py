@@ -165,9 +165,9 @@ def _at_block(
         drawn = pool[permutation(seed, "lot", number, len(pool))[: 2 * count]]
         return drawn[:count], drawn[count:]
 
-    _, others = lot(LOTS)
+    _, random_rows = lot(LOTS)
     lots = [lot(number) for number in range(LOTS)]
-    ours = _direction(with_it, others, seed)
+    ours = _direction(with_it, random_rows, seed)
     others = [_direction(a, b, seed) for a, b in lots]
     leanings: list[Leaning] = []
     for said, slope in slopes:
@@ -177,7 +177,7 @@ def _at_block(
         smaller = sum(abs(effect) > other for other in by_lot) / len(by_lot)
         leanings.append(Leaning(answer=said, effect=effect, rising=float((rises > 0).mean()), percentile=smaller))
     by_lot = float(np.mean([_auc(a, b, seed) for a, b in lots[:5]]))
-    auc = _auc(with_it, others, seed)
+    auc = _auc(with_it, random_rows, seed)
     return Concept(concept=name, rows=count, block=block, auc=auc, auc_at_random=by_lot, leanings=leanings)
 
 

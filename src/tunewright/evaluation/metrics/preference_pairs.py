@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from tunewright.evaluation.metrics.base import Metric, Outcome, weighted_mean
-from tunewright.evaluation.metrics.tokens import PREFERENCES
+from tunewright.evaluation.metrics.token_prediction import PREFERENCES
 from tunewright.runs.summary.facts import Title
 
 

@@ -80,6 +80,6 @@ class Recogniser(Network):
         return {"features": torch.zeros(shape, device=device), "lengths": torch.tensor([shape[1]], device=device)}
 
 
-def present(lengths: Lengths, longest: int | torch.SymInt) -> Bool[Tensor, "batch steps"]:
+def present(lengths: Lengths, longest: int) -> Bool[Tensor, "batch {longest}"]:
     """Return a mask that is true within each recording and false in its padding."""
     return torch.arange(longest, device=lengths.device) < lengths[:, None]

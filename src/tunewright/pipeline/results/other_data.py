@@ -15,7 +15,7 @@ from tunewright.errors import DataError, RecipeError
 from tunewright.evaluation.intervals import bootstrap, paired_bootstrap
 from tunewright.evaluation.metrics import Metric, Outcome
 from tunewright.evaluation.metrics.classification import ACCURACY, ACCURACY_PER_BYTE
-from tunewright.evaluation.metrics.tokens import BITS_PER_BYTE
+from tunewright.evaluation.metrics.token_prediction import BITS_PER_BYTE
 from tunewright.models.core.network import Network
 from tunewright.pipeline.stage import StageJob
 from tunewright.recipe.schema import Recipe
