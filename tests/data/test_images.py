@@ -135,7 +135,7 @@ def test_what_a_processor_does_that_we_cannot_is_refused() -> None:
             read_framing(config, Path("x"))
     with pytest.raises(ArtifactError, match="do not fit"):
         read_scaling({"image_mean": [0.5], "image_std": [0.5]}, 3, Path("x"))
-    with pytest.raises(RecipeError, match="squares"):
+    with pytest.raises(RecipeError, match="square images"):
         resized({"size": {"shortest_edge": 224}, "image_processor_type": "ConvNextImageProcessor"}, (20, 30), Path("x"))
 
 
