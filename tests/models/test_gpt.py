@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from gpt_networks import SIZES, gpt_network, hub_causal_lm, random_tokens
 from tunewright.errors import RecipeError
-from tunewright.models.hub.generate import generate
+from tunewright.models.hub.generate import Sampling, generate
 from tunewright.models.hub.hf_files import load_backbone, write_transformer
 from tunewright.models.hub.hf_network import build_transformer, describe_transformer, make_config
 from tunewright.models.hub.purposes import CAUSAL_LM
@@ -96,7 +96,11 @@ def test_drawing() -> None:
     network = gpt_network()
 
     def drawn(seed: int, **options: Any) -> list[int]:
-        return list(generate(network, [7, 8], end=(), most=30, context=40, temperature=1.0, seed=seed, **options))
+        return list(
+            generate(
+                network, [7, 8], end=(), most=30, context=40, sampling=Sampling(temperature=1.0, seed=seed, **options)
+            )
+        )
 
     assert drawn(1) == drawn(1) != drawn(2)
     likeliest = list(generate(network, [7, 8], end=(), most=30, context=40))

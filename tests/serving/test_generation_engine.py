@@ -23,7 +23,7 @@ from small_recipes import train_model
 from tunewright.commands.chat import Detokenizer, Drawing, pieces
 from tunewright.inference.model import Model, load_model
 from tunewright.models.hub.batched_decoding import SeparateCaches, SharedCache, decoding_batch
-from tunewright.models.hub.generate import Draw, choose, generate, read, uniforms
+from tunewright.models.hub.generate import Draw, Sampling, choose, generate, read, uniforms
 from tunewright.models.hub.hf_network import Transformer, build_transformer, describe_transformer
 from tunewright.models.hub.purposes import CAUSAL_LM
 from tunewright.models.language.new_encoder import Gpt
@@ -452,7 +452,7 @@ def test_texts_that_join_and_leave_are_those_of_each_alone(kind: str) -> None:
     prompts = [draw.integers(1, 50, size).tolist() for size in (3, 40, 11, 300, 25)]
     settings = {"temperature": 1.0, "top_k": None, "top_p": 0.95}
     expected = [
-        list(generate(network, ids, end=(), most=12, context=700, seed=number, **settings))  # pyright: ignore
+        list(generate(network, ids, end=(), most=12, context=700, sampling=Sampling(seed=number, **settings)))  # pyright: ignore
         for number, ids in enumerate(prompts)
     ]
     found: list[list[int]] = [[] for _ in prompts]

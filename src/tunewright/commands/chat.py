@@ -10,7 +10,7 @@ from typing import Any
 
 from tunewright.errors import ArtifactError
 from tunewright.inference.model import load_model
-from tunewright.models.hub.generate import generate
+from tunewright.models.hub.generate import Sampling, generate
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.tasks.language_model.encoder import CausalTextEncoder
 from tunewright.tasks.language_model.writer import language_model
@@ -82,12 +82,10 @@ def pieces(network: Transformer, encoder: CausalTextEncoder, ids: list[int], dra
     chosen = generate(
         network,
         ids,
+        sampling=Sampling(temperature=drawing.temperature, top_p=drawing.top_p, seed=drawing.seed),
         end=ends(network, encoder),
         most=drawing.most,
         context=encoder.limit,
-        temperature=drawing.temperature,
-        top_p=drawing.top_p,
-        seed=drawing.seed,
     )
     for token in chosen:
         if piece := text.add(token):

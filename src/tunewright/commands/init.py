@@ -11,7 +11,7 @@ from tunewright.data.sources.sample_sets import SAMPLE_SETS
 from tunewright.errors import UserError
 from tunewright.files import write_atomic
 from tunewright.recipe.schema import Data, Split
-from tunewright.recipe.template import recipe_text
+from tunewright.recipe.template import TemplateData, recipe_text
 from tunewright.tasks.base.task import Task
 from tunewright.tasks.registry import TASKS, get_task
 
@@ -53,22 +53,24 @@ def write_recipe(task: str, source: str | None, out: Path) -> str:
     path = source if known or source.startswith("hub:") else _from(out, source)
     classes = f", {len(manifest.classes)} classes" if manifest.classes else ""
     text = recipe_text(
+        TemplateData(
+            source=path,
+            rows=manifest.used,
+            target=manifest.target,
+            reason=manifest.target_reason,
+            classes=classes,
+            inputs=_inputs(manifest),
+            # The columns of conversations and interactions are found by their names.
+            name_columns=not chosen.inputs.finds_columns
+            and manifest.format not in ("images", "idx", "npz", "sample", "text"),
+            by=data.split.by or "random",
+        ),
         task=task,
-        source=path,
-        rows=manifest.used,
-        target=manifest.target,
-        reason=manifest.target_reason,
-        classes=classes,
-        inputs=_inputs(manifest),
-        # The columns of conversations and interactions are found by their names.
-        name_columns=not chosen.inputs.finds_columns
-        and manifest.format not in ("images", "idx", "npz", "sample", "text"),
         model=json.dumps(
             {"weights": A_MODEL} if chosen.network.needs_trained_model else chosen.network.default, ensure_ascii=False
         ),
         train=chosen.defaults.get("train", {}),
         metrics=list(chosen.metrics),
-        by=data.split.by or "random",
         stages=chosen.defaults.get("stages", ["pretrain"]),
     )
     write_atomic(out, text)

@@ -284,12 +284,7 @@ def _extraction(
         hits = 0
         for ids in texts:
             new = generate(
-                writer.network,
-                ids[:PROMPT].tolist(),
-                end=set[int](),
-                most=WORD_FOR_WORD,
-                context=writer.encoder.limit,
-                temperature=0.0,
+                writer.network, ids[:PROMPT].tolist(), end=set[int](), most=WORD_FOR_WORD, context=writer.encoder.limit
             )
             hits += list(new) == ids[PROMPT : PROMPT + WORD_FOR_WORD].tolist()
         found[split] = {"texts": len(texts), "word_for_word": hits}

@@ -106,22 +106,28 @@ _PRICES = "rents in May 2026, from the cheapest to the dearest offer (mercatus-a
 def _nvidia(
     name: str,
     memory: float,
-    float32: float,
-    bfloat16: float,
-    speed: float,
-    link: float,
-    host: float,
+    tflops: tuple[float, float],
+    speeds: tuple[float, float, float],
     watts: float,
     rent: tuple[float, float],
     sheet: str,
 ) -> Described:
-    """Memory in GiB, teraflops, gigabytes a second of memory, of the link and of the way to the processor (PCIe, 16 lanes), each way, watts,
-    dollars an hour."""
+    """Describe a GPU by its data sheet.
+
+    Args:
+        memory: GiB.
+        tflops: in float32, and in bfloat16 or float16.
+        speeds: gigabytes a second of the memory, of the link between GPUs and of PCIe with 16 lanes, each way.
+        watts: at work.
+        rent: dollars an hour, the least and the most.
+        sheet: which data sheet, with its year.
+    """
+    (float32, half), (speed, link, host) = tflops, speeds
     source = f"NVIDIA's data sheet of {sheet}" + (f"; {_PRICES}" if rent != (0.0, 0.0) else "; no rent is known")
     return Described(
         name=name,
         memory_gib=memory,
-        tflops={"float32": float32, "bfloat16": bfloat16, "float16": bfloat16},
+        tflops={"float32": float32, "bfloat16": half, "float16": half},
         gigabytes_per_second=speed,
         link_gigabytes_per_second=link,
         host_gigabytes_per_second=host,
@@ -135,14 +141,14 @@ def _nvidia(
 KNOWN: dict[str, Described] = {
     entry.name: entry
     for entry in (
-        _nvidia("t4", 14.6, 8.1, 65, 320, 16, 16, 70, (0.0, 0.0), "T4, 2019"),
-        _nvidia("v100", 31.7, 15.7, 125, 900, 150, 16, 300, (0.0, 0.0), "V100 SXM2, 2020"),
-        _nvidia("l4", 22.0, 30.3, 121, 300, 32, 32, 72, (0.0, 0.0), "L4, 2023"),
-        _nvidia("rtx-4090", 23.5, 82.6, 165, 1008, 32, 32, 450, (0.0, 0.0), "the Ada architecture, 2022"),
-        _nvidia("a100-40gb", 39.4, 19.5, 312, 1555, 300, 32, 400, (0.0, 0.0), "A100, 2021"),
-        _nvidia("a100-80gb", 79.2, 19.5, 312, 2039, 300, 32, 400, (0.8, 3.0), "A100, 2021"),
-        _nvidia("h100", 79.2, 67, 989, 3350, 450, 64, 700, (1.99, 5.0), "H100 SXM, 2023"),
-        _nvidia("h200", 140.0, 67, 989, 4800, 450, 64, 700, (2.5, 7.0), "H200 SXM, 2024"),
+        _nvidia("t4", 14.6, (8.1, 65), (320, 16, 16), 70, (0.0, 0.0), "T4, 2019"),
+        _nvidia("v100", 31.7, (15.7, 125), (900, 150, 16), 300, (0.0, 0.0), "V100 SXM2, 2020"),
+        _nvidia("l4", 22.0, (30.3, 121), (300, 32, 32), 72, (0.0, 0.0), "L4, 2023"),
+        _nvidia("rtx-4090", 23.5, (82.6, 165), (1008, 32, 32), 450, (0.0, 0.0), "the Ada architecture, 2022"),
+        _nvidia("a100-40gb", 39.4, (19.5, 312), (1555, 300, 32), 400, (0.0, 0.0), "A100, 2021"),
+        _nvidia("a100-80gb", 79.2, (19.5, 312), (2039, 300, 32), 400, (0.8, 3.0), "A100, 2021"),
+        _nvidia("h100", 79.2, (67, 989), (3350, 450, 64), 700, (1.99, 5.0), "H100 SXM, 2023"),
+        _nvidia("h200", 140.0, (67, 989), (4800, 450, 64), 700, (2.5, 7.0), "H200 SXM, 2024"),
         Described(
             name="laptop",
             memory_gib=16,

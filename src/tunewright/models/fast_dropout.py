@@ -69,31 +69,29 @@ def attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **others: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """softmax(q kᵀ · scaling) v with dropout on the weights (Vaswani et al. 2017, section 3.2.1).
 
     Args:
         query, key, value: [B, heads, T, width].
         attention_mask: [B, 1, T, T], true where a position is looked at; None: everywhere.
+        options: as of Transformers' attention functions: dropout, by default 0; scaling, by default 1 / √width; and others.
 
     Returns:
         [B, T, heads, width]. Without dropout, and for what is more than this, torch's own attention is taken.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    dropout, scaling = options.get("dropout", 0.0), options.get("scaling")
     plain = (
-        key.shape[1] == query.shape[1] and others.get("position_bias") is None and others.get("is_causal") is not True
+        key.shape[1] == query.shape[1] and options.get("position_bias") is None and options.get("is_causal") is not True
     )
     masked = attention_mask is None or attention_mask.dtype == torch.bool
     # Torch's attention takes a missing mask for a causal one, unless the module says otherwise.
     causal = attention_mask is None and getattr(module, "is_causal", True)
     if dropout == 0 or not plain or not masked or causal:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
-        )
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     with torch.autocast(query.device.type, enabled=False):
         scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(-1, -2)
         if attention_mask is not None:

@@ -15,6 +15,22 @@ from tunewright.models.hub.hf_network import Transformer
 from tunewright.random import uniform
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Say how each token is chosen."""
+
+    temperature: float = 0.0
+    """0: always the likeliest; else the logits are divided by it and a token is drawn."""
+    top_k: int | None = None
+    """Draw from the so many likeliest alone."""
+    top_p: float = 1.0
+    """Draw from the likeliest that have this probability together (Holtzman et al. 2020, section 3.1)."""
+    seed: int = 0
+
+
+GREEDY = Sampling()
+
+
 def generate(
     network: Transformer,
     ids: list[int],
@@ -22,10 +38,7 @@ def generate(
     end: Collection[int],
     most: int,
     context: int,
-    temperature: float = 0.0,
-    top_k: int | None = None,
-    top_p: float = 1.0,
-    seed: int = 0,
+    sampling: Sampling = GREEDY,
 ) -> Iterator[int]:
     """Yield the tokens that the network writes after `ids`, each as soon as it is chosen.
 
@@ -36,9 +49,6 @@ def generate(
         end: tokens that end the text; they are not given.
         most: how many tokens at most.
         context: tokens that the network reads at once.
-        temperature: 0: always the likeliest; else the logits are divided by it and a token is drawn.
-        top_k: draw from the so many likeliest alone.
-        top_p: draw from the likeliest that have this probability together (Holtzman et al. 2020, section 3.1).
     """
     known = list(ids[-context:])
     cache: Any = None
@@ -46,8 +56,8 @@ def generate(
     for number in range(most):
         with evaluating(network), torch.inference_mode():
             logits, cache = read(network, fresh, cache)
-        (drawn,) = uniforms(seed, number, 1)
-        draw = Draw(temperature=temperature, top_k=top_k, top_p=top_p, uniform=drawn)
+        (drawn,) = uniforms(sampling.seed, number, 1)
+        draw = Draw(temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, uniform=drawn)
         (token,) = choose(logits[None], [draw])
         if token in end:
             return

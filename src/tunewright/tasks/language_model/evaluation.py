@@ -15,7 +15,7 @@ from tunewright.data.prepared import Prepared
 from tunewright.evaluation.baselines import Baseline
 from tunewright.evaluation.outputs import add_tokens
 from tunewright.models.core.network import Network, evaluating
-from tunewright.models.hub.generate import generate
+from tunewright.models.hub.generate import Sampling, generate
 from tunewright.models.hub.hf_network import Transformer
 from tunewright.tasks.base.encoders import Encoders
 from tunewright.tasks.base.evaluation import Evaluation, Measured
@@ -192,7 +192,12 @@ def written(network: Network, encoder: CausalEncoder) -> str:
     """Return what the model writes from nothing; the same draws each time, so that two samples differ by what was learned."""
     assert isinstance(network, Transformer)
     drawn = generate(
-        network, encoder.begin, end={encoder.end}, most=SAMPLED, context=encoder.limit, temperature=SAMPLING_TEMPERATURE
+        network,
+        encoder.begin,
+        sampling=Sampling(temperature=SAMPLING_TEMPERATURE),
+        end={encoder.end},
+        most=SAMPLED,
+        context=encoder.limit,
     )
     return encoder.tokenizer.decode(list(drawn))
 
