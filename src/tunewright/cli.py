@@ -235,9 +235,11 @@ def choose(
     as_json: Annotated[bool, typer.Option("--json", help="Print the ranking as JSON.")] = False,
 ) -> None:
     """Rank pretrained models for the recipe by their features on your data, or (--tune) by fine-tuning them on a sample."""
+    from tunewright.commands.choose import ChooseSettings
     from tunewright.commands.choose import choose as rank
 
-    rank(recipe, overrides or [], names=candidates, sample=sample, tune=tune, runs=runs, as_json=as_json)
+    settings = ChooseSettings(names=candidates, sample=sample, tune=tune, runs=runs)
+    rank(recipe, overrides or [], settings, as_json=as_json)
 
 
 @app.command()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tunewright.data.prepare.executor import Engine
-from tunewright.data.prepare.prepare import prepare
+from tunewright.data.prepare.prepare import PrepareSettings, prepare
 from tunewright.data.prepared import Prepared
 from tunewright.data.text.near_duplicates import NearTexts, Passages, bands, passages_of, runs
 from tunewright.data.text.quality_filters import RULES, broken_rule, words_of
@@ -134,7 +134,7 @@ def prepared_of(folder: Path, texts: list[str], engine: Engine = "local", **clea
     path.write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
     data = Data(source=str(path), labelled=False, input=["text"], clean=clean)  # pyright: ignore
     out = folder / "by-ray" if engine == "ray" else None
-    return prepare(data, seed=0, target_kind=None, base=folder, engine=engine, out=out)
+    return prepare(data, settings=PrepareSettings(engine=engine, out=out), seed=0, target_kind=None, base=folder)
 
 
 def test_what_is_skipped_is_counted_under_its_reason_and_named(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits, load_wine
 
-from tunewright.data.prepare.prepare import prepare
+from tunewright.data.prepare.prepare import PrepareSettings, prepare
 from tunewright.data.prepare.splits import ByGroup, Strata
 from tunewright.data.prepared import Prepared, column_array
 from tunewright.errors import DataError
@@ -271,10 +271,10 @@ def test_the_out_folder_must_be_new(tmp_path: Path) -> None:
     path = write_wine(tmp_path, "csv")
     out = tmp_path / "out"
     data = Data(source=str(path))
-    prepare(data, seed=0, target_kind="category", base=Path("."), out=out)
+    prepare(data, settings=PrepareSettings(out=out), seed=0, target_kind="category", base=Path("."))
     assert sorted(os.listdir(out)) == ["manifest.json", "test.parquet", "train.parquet", "valid.parquet"]
     with pytest.raises(DataError, match="not empty"):
-        prepare(data, seed=0, target_kind="category", base=Path("."), out=out)
+        prepare(data, settings=PrepareSettings(out=out), seed=0, target_kind="category", base=Path("."))
 
 
 def test_limit(tmp_path: Path) -> None:

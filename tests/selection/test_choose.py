@@ -17,7 +17,7 @@ import tunewright
 from repository import REPOSITORY
 from small_recipes import RECIPES
 from tiny import tiny_bert
-from tunewright.commands.choose import choose
+from tunewright.commands.choose import ChooseSettings, choose
 from tunewright.console import silent
 from tunewright.errors import RecipeError
 from tunewright.evaluation.rank_scores import combined, standardised, weighted_tau
@@ -170,7 +170,7 @@ def test_the_verb_ranks_models_and_says_what_it_does_not_know(
 ) -> None:
     recipe = write(tmp_path, stages=["finetune"])
     names = [pretrained["poor"], "resnet20", pretrained["good"]]
-    ranked = choose(recipe, [], names=names, sample=200, runs=tmp_path / "none", planned=False)
+    ranked = choose(recipe, [], ChooseSettings(names=names, sample=200, runs=tmp_path / "none", planned=False))
     assert ranked[0].candidate.name == pretrained["good"]
     assert ranked[0].against_first is None and ranked[-1].against_first is not None
     best, random = ranked[0].measured, next(one.measured for one in ranked if one.candidate.name == "resnet20")
@@ -178,7 +178,7 @@ def test_the_verb_ranks_models_and_says_what_it_does_not_know(
     assert best.leep is not None and random.leep is None
     assert best.probe.low < best.probe.value < best.probe.high
     assert "not a result" in capsys.readouterr().out
-    choose(recipe, [], names=names[:1], sample=50, runs=tmp_path / "none", planned=False, as_json=True)
+    choose(recipe, [], ChooseSettings(names=names[:1], sample=50, runs=tmp_path / "none", planned=False), as_json=True)
     (entry,) = json.loads(capsys.readouterr().out)
     assert entry["name"] == names[0] and entry["prior"] is None
 
@@ -188,7 +188,9 @@ def test_the_same_model_twice_cannot_be_told_apart(tmp_path: Path, pretrained: d
 
     twin = shutil.copytree(pretrained["good"], tmp_path / "twin")
     recipe = write(tmp_path, stages=["finetune"])
-    ranked = choose(recipe, [], names=[pretrained["good"], str(twin)], runs=tmp_path, planned=False, screen=silent())
+    ranked = choose(
+        recipe, [], ChooseSettings(names=[pretrained["good"], str(twin)], runs=tmp_path, planned=False), screen=silent()
+    )
     assert ranked[1].against_first is not None and ranked[1].against_first.verdict == "no real difference"
     assert ranked[0].score == ranked[1].score
 
@@ -203,7 +205,10 @@ def test_past_runs_on_the_same_data_become_the_prior(tmp_path: Path, pretrained:
     assert past[str(Path(pretrained["good"]).resolve())] > 0 > past[str(Path(pretrained["poor"]).resolve())]
     recipe = write(tmp_path, stages=["finetune"])
     ranked = choose(
-        recipe, [], names=[*pretrained.values()], sample=50, runs=tmp_path / "runs", planned=False, screen=silent()
+        recipe,
+        [],
+        ChooseSettings(names=[*pretrained.values()], sample=50, runs=tmp_path / "runs", planned=False),
+        screen=silent(),
     )
     assert {entry.candidate.name: (entry.prior or 0) > 0 for entry in ranked} == {
         pretrained["good"]: True,
@@ -219,7 +224,7 @@ def test_numbers_are_a_target_too(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(json.dumps({**recipe, "stages": ["finetune"]}))
     model = str(tmp_path / "runs" / "first" / "pretrain" / "model")
-    (entry,) = choose(path, [], names=[model], runs=tmp_path / "none", planned=False, screen=silent())
+    (entry,) = choose(path, [], ChooseSettings(names=[model], runs=tmp_path / "none", planned=False), screen=silent())
     assert entry.measured is not None and entry.measured.h_score is None
     assert 30 < (entry.measured.probe.value or 0) < 90  # the spread of the target is 77
 
@@ -234,7 +239,8 @@ def test_a_short_fine_tune_tells_most(
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     names = [*pretrained.values(), "resnet20"]
     found = [
-        choose(recipe, [], names=names, sample=90, tune=True, runs=tmp_path / "none", planned=False) for _ in range(2)
+        choose(recipe, [], ChooseSettings(names=names, sample=90, tune=True, runs=tmp_path / "none", planned=False))
+        for _ in range(2)
     ]
     ranked = found[0]
     assert ranked[0].candidate.name == pretrained["good"]
@@ -299,14 +305,16 @@ def test_without_a_target_models_show_what_they_can_do(
         models[str(stage.folder / "model")] = f"{epochs}"
     path = tmp_path / "recipe.yaml"
     path.write_text(json.dumps({**recipe, "stages": ["finetune"]}))
-    ranked = choose(path, [], names=[*models], runs=tmp_path / "none", planned=False)
+    ranked = choose(path, [], ChooseSettings(names=[*models], runs=tmp_path / "none", planned=False))
     first, second = (entry.measured for entry in ranked)
     assert first is not None and second is not None and first.logme is None
     assert models[ranked[0].candidate.name] == f"{learned}" and (first.probe.value or 0) < (second.probe.value or 0)
     shown = capsys.readouterr().out
     assert metric in shown and "zero-shot" in shown and "LogME" not in shown
     (tuned,) = choose(
-        path, ["train.epochs=1"], names=[*models][:1], sample=30, tune=True, runs=tmp_path / "none", planned=False
+        path,
+        ["train.epochs=1"],
+        ChooseSettings(names=[*models][:1], sample=30, tune=True, runs=tmp_path / "none", planned=False),
     )
     assert tuned.measured is not None and tuned.measured.tuned is not None
     assert len(tuned.measured.tuned[0]) == len(tuned.measured.outcome) >= 20
@@ -338,10 +346,12 @@ def test_answers_are_counted_by_their_bytes(tmp_path: Path) -> None:
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], names: list[str] | None, match: str) -> None:
     with pytest.raises(RecipeError, match=match):
-        choose(write(tmp_path, **changes), [], names=names, planned=False, screen=silent())
+        choose(write(tmp_path, **changes), [], ChooseSettings(names=names, planned=False), screen=silent())
 
 
 def test_a_model_that_cannot_be_opened_is_listed_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
-    (entry,) = choose(write(tmp_path), [], names=[str(tmp_path / "broken")], planned=False, screen=silent())
+    (entry,) = choose(
+        write(tmp_path), [], ChooseSettings(names=[str(tmp_path / "broken")], planned=False), screen=silent()
+    )
     assert entry.measured is None and entry.why_not

@@ -29,6 +29,7 @@ from tunewright.pipeline.build.prepare_data import prepare_data
 from tunewright.pipeline.read_recipe import given_origin, given_weights, read_recipe
 from tunewright.pipeline.stage import StageJob, recipe_backbone
 from tunewright.planning.plan import PlanInput, plan_stage, planned_machine
+from tunewright.recipe.schema import Recipe
 from tunewright.selection.candidates import Candidate, candidates_for, past_scores
 from tunewright.selection.probing import (
     NEIGHBOURS,
@@ -40,6 +41,7 @@ from tunewright.selection.probing import (
     sample_rows,
     zero_training_metric,
 )
+from tunewright.tasks.base.task import Task
 from tunewright.tasks.registry import get_task
 from tunewright.units import duration, size_of
 
@@ -87,34 +89,73 @@ class Ranked:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChooseSettings:
+    """Say which models are ranked, and by what."""
+
+    names: list[str] | None = None
+    """Catalog names, folders, or hub ids, which are then downloaded; None: the catalog's for the task."""
+    sample: int | None = None
+    """Training rows to use; None: 500, or 100 for tasks without a target."""
+    tune: bool = False
+    """Also fine-tune each on parts of the sample, and evaluate it on the rest."""
+    runs: Path = Path("runs")
+    """The folder of past runs, whose results are priors."""
+    planned: bool = True
+    """Also plan the fine-tune of each, for its memory and time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """Hold what was found out about a candidate."""
+
+    measured: Measured | None = None
+    plan: StagePlan | None = None
+    why_not: str | None = None
+    """Why it was not evaluated, or not fine-tuned."""
+
+
 def choose(
     recipe: Path,
     overrides: list[str],
+    settings: ChooseSettings = ChooseSettings(),
     *,
-    names: list[str] | None = None,
-    sample: int | None = None,
-    tune: bool = False,
-    runs: Path = Path("runs"),
-    planned: bool = True,
     as_json: bool = False,
     screen: Console | None = None,
 ) -> list[Ranked]:
     """Rank the models that a recipe could start from, the best first; those that were not evaluated come last.
-
-    Args:
-        names: catalog names, folders, or hub ids, which are then downloaded; None: the catalog's for the task.
-        sample: training rows to use; None: 500, or 100 for tasks without a target.
-        tune: also fine-tune each on parts of the sample, and evaluate it on the rest.
-        runs: the folder of past runs, whose results are priors.
-        planned: also plan the fine-tune of each, for its memory and time.
 
     Raises:
         RecipeError: models cannot be compared for this task before training, or the recipe is private.
     """
     screen = silent() if as_json else screen or Console()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
-    found = candidates_for(loaded, names)
+    found = candidates_for(loaded, settings.names)
     task = get_task(found[0].stage.recipe.task)
+    metric = _metric_before_training(task, found[0].stage.recipe)
+    sample = settings.sample or (SAMPLE if task.evaluation.by_batch else ZERO_SHOT_SAMPLE)
+    machine = planned_machine(None, screen) if settings.planned else None
+    language = _language(found[0], base) if task.purpose is not None and not task.purpose.reads_images else None
+    past = past_scores(settings.runs, task.name)
+    evaluated: list[Evaluated] = []
+    for candidate in found:
+        if candidate.local:
+            screen.info(f"evaluating {candidate.name}")
+        evaluated.append(_evaluate(candidate, base, sample, machine, settings.tune, screen))
+    ranked = _rank(found, evaluated, past, metric, language)
+    if as_json:
+        sys.stdout.write(json.dumps([entry.to_json() for entry in ranked], indent=2, ensure_ascii=False) + "\n")
+    else:
+        _show(ranked, metric, screen, language, by_features=task.evaluation.by_batch)
+    return ranked
+
+
+def _metric_before_training(task: Task, recipe: Recipe) -> str:
+    """Return the name of the metric that ranks models before they are trained.
+
+    Raises:
+        RecipeError: there is none for this task, or the recipe is private.
+    """
     metric = zero_training_metric(task)
     if metric is None:
         raise RecipeError(
@@ -124,41 +165,22 @@ def choose(
             expected="a target, or language-modeling, supervised-fine-tuning or speech-recognition",
             fix="run a short stage from each model, and `tunewright compare` them",
         )
-    if (privacy := found[0].stage.recipe.privacy) is not None:
+    if recipe.privacy is not None:
         raise RecipeError(
             "choosing a model by the training rows is not private: the choice reveals something about them",
             place="privacy",
-            found=f"ε = {privacy.epsilon:g}",
+            found=f"ε = {recipe.privacy.epsilon:g}",
             expected="a recipe without privacy",
             fix="choose on public data of the same kind (data.source=…), then train privately",
         )
-    sample = sample or (SAMPLE if task.evaluation.by_batch else ZERO_SHOT_SAMPLE)
-    machine = planned_machine(None, screen) if planned else None
-    language = _language(found[0], base) if task.purpose is not None and not task.purpose.reads_images else None
-    past = past_scores(runs, task.name)
-    measured: list[Measured | None] = []
-    plans: list[StagePlan | None] = []
-    reasons: list[str | None] = []
-    for candidate in found:
-        if candidate.local:
-            screen.info(f"evaluating {candidate.name}")
-        one, plan, reason = _evaluate(candidate, base, sample, machine, tune, screen)
-        measured.append(one)
-        plans.append(plan)
-        reasons.append(reason)
-    ranked = _rank(found, measured, plans, reasons, past, metric.name, language)
-    if as_json:
-        sys.stdout.write(json.dumps([entry.to_json() for entry in ranked], indent=2, ensure_ascii=False) + "\n")
-    else:
-        _show(ranked, metric.name, screen, language, by_features=task.evaluation.by_batch)
-    return ranked
+    return metric.name
 
 
 def _evaluate(
     candidate: Candidate, base: Path, sample: int, machine: Hardware | None, tune: bool, screen: Console
-) -> tuple[Measured | None, StagePlan | None, str | None]:
+) -> Evaluated:
     if not candidate.local:
-        return None, None, "not on this machine; --candidates NAME downloads and evaluates it"
+        return Evaluated(why_not="not on this machine; --candidates NAME downloads and evaluates it")
     recipe = candidate.stage.recipe
     try:
         prepared = prepare_data(recipe, base, silent())
@@ -167,31 +189,26 @@ def _evaluate(
         parts = build_parts(recipe, prepared, origin, backbone, silent())
         plan = plan_stage(given, machine, probe=False, screen=silent()) if machine is not None else None
         rows = sample_rows(prepared, recipe.seed, sample)
-        one = measure(parts, origin, rows)
+        one = Evaluated(measured=measure(parts, origin, rows), plan=plan)
     except TunewrightError as error:
-        return None, None, f"was not evaluated: {error.message.splitlines()[0]}"
-    if not tune:
-        return one, plan, None
+        return Evaluated(why_not=f"was not evaluated: {error.message.splitlines()[0]}")
+    if not tune or one.measured is None:
+        return one
     if plan is not None and not plan.fits:
-        return one, plan, "was not fine-tuned: it does not fit into this machine's memory"
+        return replace(one, why_not="was not fine-tuned: it does not fit into this machine's memory")
     source = given_weights(recipe, base)
     job = StageJob(stage=candidate.stage, folder=base, source=source, prepared=prepared, backbone=backbone)
     try:
-        return replace(one, tuned=fine_tune_folds(job, rows, screen)), plan, None
+        return replace(one, measured=replace(one.measured, tuned=fine_tune_folds(job, rows, screen)))
     except TunewrightError as error:
-        return one, plan, f"was not fine-tuned: {error.message.splitlines()[0]}"
+        return replace(one, why_not=f"was not fine-tuned: {error.message.splitlines()[0]}")
 
 
 def _rank(
-    found: list[Candidate],
-    measured: list[Measured | None],
-    plans: list[StagePlan | None],
-    reasons: list[str | None],
-    past: dict[str, float],
-    metric: str,
-    language: str | None,
+    found: list[Candidate], evaluated: list[Evaluated], past: dict[str, float], metric: str, language: str | None
 ) -> list[Ranked]:
     prior = priors(found, past, language)
+    measured = [one.measured for one in evaluated]
     known = [index for index, one in enumerate(measured) if one is not None]
     scores = combined(scores_of([measured[index] for index in known], [prior[index] for index in known], metric))
     score = dict(zip(known, scores.tolist()))
@@ -220,8 +237,8 @@ def _rank(
                 score=score.get(index, 0.0),
                 prior=prior[index],
                 measured=one,
-                plan=plans[index],
-                why_not=reasons[index],
+                plan=evaluated[index].plan,
+                why_not=evaluated[index].why_not,
                 against_first=against,
             )
         )
@@ -277,30 +294,41 @@ def priors(found: list[Candidate], past: dict[str, float], language: str | None)
 
 
 def _show(ranked: list[Ranked], metric: str, screen: Console, language: str | None, *, by_features: bool) -> None:
-    measured = [entry for entry in ranked if entry.measured is not None]
-    tuned = (f"{metric}, fine-tuned",) if any(entry.measured and entry.measured.tuned for entry in ranked) else ()
-    if measured:
-        scores = (f"{NEIGHBOURS} nearest", "LogME", "H-score", "LEEP") if by_features else ()
-        heads = (
-            "candidate",
-            *tuned,
-            f"{metric} of a probe" if by_features else f"{metric}, zero-shot",
-            *scores,
-            "prior",
-        )
-        rows = [
-            (
-                entry.candidate.name,
-                *(_estimate(entry.measured.tuned and entry.measured.tuned[1]) for _ in tuned),
-                *_figures(entry.measured)[: len(scores) + 1],
-                _number(entry.prior),
-            )
-            for entry in measured
-            if entry.measured
-        ]
-        screen.console.print(_table("ranking", heads, rows))
+    if any(entry.measured for entry in ranked):
+        screen.console.print(_scores(ranked, metric, by_features))
     heads = ("candidate", "parameters", "memory", "training", "licence", "reads", "published")
     screen.console.print(_table("facts", heads, [_known(entry) for entry in ranked]))
+    _show_left(ranked, screen, language)
+    if any(entry.measured for entry in ranked):
+        _show_verdict(ranked, metric, screen, by_features)
+
+
+def _scores(ranked: list[Ranked], metric: str, by_features: bool) -> Table:
+    """Return the table of the scores of those that were evaluated."""
+    tuned = (f"{metric}, fine-tuned",) if any(entry.measured and entry.measured.tuned for entry in ranked) else ()
+    scores = (f"{NEIGHBOURS} nearest", "LogME", "H-score", "LEEP") if by_features else ()
+    heads = (
+        "candidate",
+        *tuned,
+        f"{metric} of a probe" if by_features else f"{metric}, zero-shot",
+        *scores,
+        "prior",
+    )
+    rows = [
+        (
+            entry.candidate.name,
+            *(_estimate(entry.measured.tuned and entry.measured.tuned[1]) for _ in tuned),
+            *_figures(entry.measured)[: len(scores) + 1],
+            _number(entry.prior),
+        )
+        for entry in ranked
+        if entry.measured
+    ]
+    return _table("ranking", heads, rows)
+
+
+def _show_left(ranked: list[Ranked], screen: Console, language: str | None) -> None:
+    """Name the candidates that were not evaluated, and those that read another language."""
     for entry in ranked:
         if entry.why_not is not None and entry.candidate.local:
             screen.warning(f"{entry.candidate.name} {entry.why_not}")
@@ -314,8 +342,12 @@ def _show(ranked: list[Ranked], metric: str, screen: Console, language: str | No
             "not evaluated, because they are not on this machine (--candidates NAME downloads and evaluates one): "
             + ", ".join(away)
         )
-    if not measured:
-        return
+
+
+def _show_verdict(ranked: list[Ranked], metric: str, screen: Console, by_features: bool) -> None:
+    """Say which candidate comes first, by what, and how much that says."""
+    measured = [entry for entry in ranked if entry.measured is not None]
+    tuned = any(entry.measured and entry.measured.tuned for entry in ranked)
     tied = [
         entry.candidate.name
         for entry in measured

@@ -113,7 +113,6 @@ def export(
     """
     chosen = _chosen_form(form)
     out = out or folder.parent / "export"
-    path = out / FILES[chosen]
     origin = load_origin(folder)
     network = without_adapter(origin.network)
     _make_plain(network)
@@ -121,13 +120,16 @@ def export(
         network, origin.preprocessor, _rows(folder, origin.preprocessor, data, screen)
     )
     trial = replace(trial, origin=folder_hash(folder))
-    files = [path] if chosen not in GRAPHS else [_file_of(graph, path) for graph in trial.graphs]
+    case = ExportCase(
+        form=chosen,
+        folder=folder,
+        file=out / FILES[chosen],
+        preprocessor=origin.preprocessor,
+        trial=trial,
+        tolerance=tolerance,
+    )
     proof = out / f"{chosen}.export.json"
-    # export.json without one of its files: the export was killed, and is repeated.
-    interrupted = proof.exists() and not all(file.exists() for file in files)
-    for file in files:
-        if file.exists() and not interrupted:
-            raise UserError("the file already exists", file=file, fix="name another folder with --out, or delete it")
+    _require_new(case, proof)
     if trial.count < 2:
         raise UserError("the verification needs at least two rows", found=f"{trial.count} rows", fix="--data MORE.csv")
     out.mkdir(parents=True, exist_ok=True)
@@ -135,17 +137,7 @@ def export(
     place = out / f".tmp-{os.getpid()}"
     place.mkdir()
     try:
-        written = place / FILES[chosen]
-        again = WRITERS[chosen](trial, written)
-        found = _held_against(chosen, path.name, trial, again, written, folder, origin.preprocessor, tolerance)
-        if found.tolerance is not None and not found.largest_difference <= found.tolerance:
-            raise RunFailed(
-                f"the outputs of the exported {chosen} model differ from the model's",
-                file=path,
-                found=f"a difference of {found.largest_difference:.3g} on {found.rows} rows",
-                expected=f"at most {found.tolerance:g}",
-                fix="nothing was written; if the difference is acceptable, raise --tolerance",
-            )
+        found = _write_and_verify(case, place)
         write_json(proof, asdict(found))
         for file in place.iterdir():
             put_in_place(file, out / file.name)
@@ -153,7 +145,53 @@ def export(
         shutil.rmtree(place, ignore_errors=True)
     for line in lines_of(found):
         screen.info(line)
-    screen.info(f"{path}, verified in {chosen}.export.json")
+    screen.info(f"{case.file}, verified in {chosen}.export.json")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportCase:
+    """Hold a model, the file that it becomes, and the rows to compare them with."""
+
+    form: Form
+    folder: Path
+    """The saved model."""
+    file: Path
+    preprocessor: Preprocessor
+    trial: Trial
+    tolerance: float
+
+
+def _require_new(case: ExportCase, proof: Path) -> None:
+    """Refuse to overwrite files; those of an export that was killed are written again.
+
+    Raises:
+        UserError: a file already exists.
+    """
+    files = [case.file] if case.form not in GRAPHS else [_file_of(graph, case.file) for graph in case.trial.graphs]
+    # export.json without one of its files: the export was killed, and is repeated.
+    interrupted = proof.exists() and not all(file.exists() for file in files)
+    for file in files:
+        if file.exists() and not interrupted:
+            raise UserError("the file already exists", file=file, fix="name another folder with --out, or delete it")
+
+
+def _write_and_verify(case: ExportCase, place: Path) -> Exported:
+    """Write the file into a folder, and compare it with the model.
+
+    Raises:
+        RunFailed: the outputs differ.
+    """
+    written = place / case.file.name
+    found = _compared(case, WRITERS[case.form](case.trial, written), written)
+    if found.tolerance is not None and not found.largest_difference <= found.tolerance:
+        raise RunFailed(
+            f"the outputs of the exported {case.form} model differ from the model's",
+            file=case.file,
+            found=f"a difference of {found.largest_difference:.3g} on {found.rows} rows",
+            expected=f"at most {found.tolerance:g}",
+            fix="nothing was written; if the difference is acceptable, raise --tolerance",
+        )
     return found
 
 
@@ -379,16 +417,9 @@ WRITERS: dict[str, Callable[[Trial, Path], Callable[[Named], Tensor]]] = {
 # The verification
 
 
-def _held_against(
-    form: str,
-    name: str,
-    trial: Trial,
-    again: Callable[[Named], Tensor],
-    written: Path,
-    folder: Path,
-    preprocessor: Preprocessor,
-    tolerance: float,
-) -> Exported:
+def _compared(case: ExportCase, again: Callable[[Named], Tensor], written: Path) -> Exported:
+    """Compare the exported file, run by `again`, with the model."""
+    form, trial = case.form, case.trial
     model = _passed_through(trial.module)
     before: list[Tensor] = []
     after: list[Tensor] = []
@@ -406,7 +437,7 @@ def _held_against(
         total += a.argmax(-1).numel()
         before.append(a)
         after.append(b)
-    metric = _metric(trial, preprocessor, before, after)
+    metric = _metric(trial, case.preprocessor, before, after)
     one = trial.batch([0])
     flagged = None
     if form == "int8":
@@ -415,7 +446,7 @@ def _held_against(
             flagged = f"8-bit weights cost more than one point here ({lost:.3f}); check this file before you use it"
     return Exported(
         form=form,
-        file=name,
+        file=case.file.name,
         model_sha256=trial.origin,
         inputs={
             key: {
@@ -427,10 +458,10 @@ def _held_against(
         rows=min(trial.count, TRIED),
         largest_difference=largest,
         mean_difference=mean / min(trial.count, TRIED),
-        tolerance=None if form == "int8" else tolerance,
+        tolerance=None if form == "int8" else case.tolerance,
         same_answer=same / total,
         metric=metric,
-        bytes_before=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        bytes_before=sum(file.stat().st_size for file in case.folder.glob("*.safetensors")),
         bytes_after=sum(file.stat().st_size for file in written.parent.iterdir()),
         milliseconds_before=_milliseconds(model, one),
         milliseconds_after=_milliseconds(again, one),

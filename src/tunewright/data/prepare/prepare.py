@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,18 @@ if TYPE_CHECKING:
 VERSION = 2
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings:
+    """Say how and where the prepared data is written."""
+
+    out: Path | None = None
+    """Write to this folder, which must be new or empty; None: to the cache."""
+    engine: Engine = "local"
+    """Where the texts of `data.clean` are processed."""
+    progress: Callable[[int], None] | None = None
+    """Gets the number of rows that were written, from time to time."""
+
+
 def prepare(
     data: Data,
     *,
@@ -42,9 +55,7 @@ def prepare(
     target_kind: TargetKind | None,
     base: Path,
     framing: Framing | None = None,
-    out: Path | None = None,
-    engine: Engine = "local",
-    progress: Callable[[int], None] | None = None,
+    settings: PrepareSettings = PrepareSettings(),
 ) -> Prepared:
     """Prepare the data that a recipe names.
 
@@ -53,22 +64,21 @@ def prepare(
         target_kind: what the task wants to predict; None: there is no target.
         base: the folder from which a relative `data.source` counts.
         framing: how pictures in files get one size; None: by `data.resize`, or they have one.
-        out: write to this folder, which must be new or empty, instead of the cache.
-        engine: where the texts of `data.clean` are processed; the result is the same.
-        progress: gets the number of rows that were written, from time to time.
+        settings: how and where it is written; the content is the same.
 
     Raises:
         DataError: the data cannot be read or used, or a split would be empty.
         RunFailed: the result cannot be written.
     """
-    settings: dict[str, object] = {
+    identity: dict[str, object] = {
         "data": data.model_dump(mode="json", exclude={"disjoint"}),  # which does not change the rows
         "seed": seed,
         "target": target_kind,
         "framing": framing.to_json() if framing else None,
         "version": VERSION,
     }
-    shortcut = _shortcut(data, settings, base)
+    shortcut = _shortcut(data, identity, base)
+    out = settings.out
     if out is None and shortcut is not None and (found := _follow(shortcut)) is not None:
         return found
     source = open_source(data, base, framing)
@@ -79,7 +89,7 @@ def prepare(
             expected="the files that were read, or a hash of the content",
             fix="ask the package that adds the format to give Source.files or Source.content",
         )
-    fingerprint = _hash([settings, source.content, [known_sha256(file) for file in source.files]])
+    fingerprint = _hash([identity, source.content, [known_sha256(file) for file in source.files]])
     folder = out if out is not None else cache_dir() / "prepared" / fingerprint
     if out is not None and out.exists() and any(out.iterdir()):
         raise DataError(
@@ -88,25 +98,23 @@ def prepare(
     if data.mix:
         data = data.model_copy(update={"limit": None})  # the limits of the sources are applied already
     prepared = (load_prepared(folder) if out is None else None) or _build(
-        plan_layout(source, data, target_kind), seed, fingerprint, folder, engine, progress
+        plan_layout(source, data, target_kind), seed, fingerprint, folder, settings
     )
     if shortcut is not None and out is None:
         write_atomic(shortcut, fingerprint)
     return prepared
 
 
-def _build(
-    layout: Layout, seed: int, fingerprint: str, folder: Path, engine: Engine, progress: Callable[[int], None] | None
-) -> Prepared:
+def _build(layout: Layout, seed: int, fingerprint: str, folder: Path, settings: PrepareSettings) -> Prepared:
     """Write the rows to a temporary folder that gets its name when all of it is written."""
     rejects = Rejects()
     writer = Writer(folder, layout.columns, layout.target.class_column)
     try:
-        for kept, assigned in _kept(layout, seed, rejects, engine):
+        for kept, assigned in _kept(layout, seed, rejects, settings.engine):
             writer.write(kept, assigned)
             require_few_classes(writer.classes, layout.target.column, layout.data.source)
-            if progress is not None:
-                progress(sum(writer.rows.values()) + rejects.count)
+            if settings.progress is not None:
+                settings.progress(sum(writer.rows.values()) + rejects.count)
         return Prepared(folder, writer.finish(manifest_of(layout, fingerprint, writer, rejects)))
     except OSError as error:
         raise RunFailed(
@@ -157,13 +165,13 @@ def _cleaned_column(columns: dict[str, Column], inputs: list[str], data: Data) -
     return texts[0]
 
 
-def _shortcut(data: Data, settings: dict[str, object], base: Path) -> Path | None:
+def _shortcut(data: Data, identity: dict[str, object], base: Path) -> Path | None:
     """Where the fingerprint is remembered by the files' names and identities, so that they need not be read again."""
     files = locate(data, base)
     if files is None:
         return None
     try:
-        return cache_dir() / "index" / _hash([settings, [identity_of(file) for file in files]])
+        return cache_dir() / "index" / _hash([identity, [identity_of(file) for file in files]])
     except OSError:  # a file is gone by now, or may not be looked at
         return None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tunewright.console import Console
 from tunewright.data.prepare.executor import Engine
-from tunewright.data.prepare.prepare import prepare
+from tunewright.data.prepare.prepare import PrepareSettings, prepare
 from tunewright.data.prepared import Prepared
 from tunewright.errors import RecipeError
 from tunewright.pipeline.stage import recipe_backbone
@@ -44,13 +44,11 @@ def prepare_data(
         format = recipe.data.format or task.defaults.get("data", {}).get("format")
         found = prepare(
             recipe.data.model_copy(update={"format": format}),
+            settings=PrepareSettings(out=out, engine=engine, progress=progress),
             seed=recipe.seed,
             target_kind=task.target_kind if recipe.data.labelled else None,
             base=base,
             framing=framing,
-            out=out,
-            engine=engine,
-            progress=progress,
         )
     prepared = with_public_classes(replace(found, base=base), recipe)
     look = task.inputs.unused

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from tunewright.console import Console
-from tunewright.data.prepare.prepare import prepare
+from tunewright.data.prepare.prepare import PrepareSettings, prepare
 from tunewright.data.prepared import Prepared
 from tunewright.data.text.multiple_choice import Question, recognise_questions
 from tunewright.errors import DataError, RecipeError
@@ -51,7 +51,9 @@ def prepare_beside(recipe: Recipe, base: Path, screen: Console) -> dict[str, Pre
     found: dict[str, Prepared] = {}
     for name, data in recipe.eval.beside.items():
         with screen.counting(f"preparing {data.source}") as progress:
-            prepared = prepare(data, seed=recipe.seed, target_kind=None, base=base, progress=progress)
+            prepared = prepare(
+                data, settings=PrepareSettings(progress=progress), seed=recipe.seed, target_kind=None, base=base
+            )
         if _asks(prepared):
             read_questions(prepared.table(_split(prepared)), data.source)
         else:
