@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +16,10 @@ from tunewright.pipeline.build.few_shot_default import FEW, examples_a_class
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.device import choose_device, threads
 from tunewright.pipeline.stage import StageJob
-from tunewright.pipeline.train.finish_stage import finish_stage
+from tunewright.pipeline.strategies.base import TrainedWeights
+from tunewright.pipeline.train.finish_stage import Training, finish_stage
 from tunewright.pipeline.train.train_stage import train_stage
 from tunewright.runs.metrics_log import MetricsLog
-from tunewright.runs.summary.data import DataDescription
 from tunewright.runs.summary.training import FewShotSummary, StrengthSummary, TrainingConditions
 from tunewright.training import freezing
 from tunewright.training.freeze_certificate import fingerprint
@@ -55,7 +54,9 @@ def learn_from_features(job: StageJob, parts: StageParts, console: Console) -> N
     seconds = time.perf_counter() - started
     state = State(epoch=1, seconds=seconds, examples=len(examples), finished="solved")
     conditions = TrainingConditions(few_shot=found, preparation_seconds=0.0)
-    finish_stage(job, parts, state, plans, before, None, conditions, texts, console)
+    weights = TrainedWeights(plans=plans, before=before)
+    training = Training(state=state, weights=weights, lr=None, conditions=conditions, texts=texts)
+    finish_stage(job, parts, training, console)
 
 
 def learn_from_pairs(job: StageJob, parts: StageParts, console: Console) -> None:
@@ -84,21 +85,11 @@ def learn_from_pairs(job: StageJob, parts: StageParts, console: Console) -> None
     objective = Objective(name="contrastive", supervised=True, bind=lambda seed, device: ContrastiveLoss(layer=layer))
     paired = replace(parts, objective=objective, encoded={"train": pairs, "valid": None}, description=described)
 
-    def solve_and_finish(
-        job: StageJob,
-        _paired: StageParts,
-        state: State,
-        plans: Sequence[freezing.TrainablePlan],
-        before: dict[str, str],
-        lr: float | None,
-        conditions: TrainingConditions,
-        _texts: DataDescription | None,
-        console: Console,
-        after: dict[str, str] | None,
-    ) -> None:
+    def solve_and_finish(job: StageJob, _paired: StageParts, training: Training, console: Console) -> None:
         found = _solve_head(job, parts, examples.to(choose_device(job.recipe)), console)
-        conditions = replace(conditions, few_shot=found)
-        finish_stage(job, parts, state, list(plans), before, lr, conditions, described, console)
+        conditions = replace(training.conditions, few_shot=found)
+        weights = replace(training.weights, after=None)  # the network holds them whole, with the head
+        finish_stage(job, parts, replace(training, weights=weights, conditions=conditions, texts=described), console)
 
     train_stage(job, paired, console, finish=solve_and_finish)
 

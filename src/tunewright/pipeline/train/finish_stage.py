@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tunewright.console import Console
 from tunewright.errors import RunFailed
 from tunewright.evaluation.metrics import facts_of
 from tunewright.models.saved_model import save_model
 from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.stage import StageJob
+from tunewright.pipeline.strategies.base import TrainedWeights
 from tunewright.pipeline.strategies.validation import selection_metric
 from tunewright.pipeline.summary.privacy_lineage import LINEAGE, lineage_after, promise
 from tunewright.pipeline.summary.stage_summary import (
@@ -26,54 +29,52 @@ from tunewright.training.freeze_certificate import certify, fingerprint
 from tunewright.training.state import State
 
 
-def finish_stage(
-    job: StageJob,
-    ingredients: StageParts,
-    state: State,
-    movements: list[freezing.TrainablePlan],
-    before: dict[str, str],
-    lr: float | None,
-    conditions: TrainingConditions,
-    texts: DataDescription | None,
-    screen: Console,
-    after: dict[str, str] | None = None,
-) -> None:
-    """Save the best weights, check the freeze certificate, write the summary.
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Hold what a training leaves for the end of its stage."""
 
-    Args:
-        after: the fingerprint of the best weights, where they are written and no process holds them whole.
+    state: State
+    weights: TrainedWeights
+    lr: float | None
+    """The peak learning rate; None: nothing was trained by gradients."""
+    conditions: TrainingConditions
+    texts: DataDescription | None
+
+
+def finish_stage(job: StageJob, parts: StageParts, training: Training, screen: Console) -> None:
+    """Save the best weights, check the freeze certificate, write the summary.
 
     Raises:
         RunFailed: something frozen has changed.
     """
-    network = ingredients.network
+    network, state, weights, lr = parts.network, training.state, training.weights, training.lr
     freezing.release(network)
-    ingredients.preprocessor.inputs.write(job.folder / "model")
+    parts.preprocessor.inputs.write(job.folder / "model")
     made_from = describe_source(job)
-    lineage = lineage_after(job, ingredients.prepared, ingredients.preprocessor, conditions.privacy)
+    lineage = lineage_after(job, parts.prepared, parts.preprocessor, training.conditions.privacy)
     extra = {
-        "preprocessor": ingredients.preprocessor.to_json(),
+        "preprocessor": parts.preprocessor.to_json(),
         "made_from": to_json(made_from),
         LINEAGE: lineage.to_json(),
     }
     save_model(job.folder / "model", network, extra)
     chosen_epoch = state.best.epoch if state.best else state.epoch
-    certificate = certify(movements, before, after or fingerprint(network), chosen_epoch)
+    certificate = certify(weights.plans, weights.before, weights.after or fingerprint(network), chosen_epoch)
     show_certificate(job.stage.name, certificate, screen)
-    selected_by = selection_metric(ingredients)
+    selected_by = selection_metric(parts)
     summary = StageSummary(
         stage=job.stage.name,
         kind=job.stage.kind,
         task=job.recipe.task,
         seed=job.recipe.seed,
-        data=describe_data(ingredients.prepared),
-        model=describe_network(ingredients, movements, chosen_epoch, lr, made_from),
-        training=describe_training(ingredients, state, lr, selected_by, conditions),
+        data=describe_data(parts.prepared),
+        model=describe_network(parts, weights.plans, chosen_epoch, lr, made_from),
+        training=describe_training(parts, state, lr, selected_by, training.conditions),
         certificate=certificate,
-        task_facts=ingredients.task.facts,
+        task_facts=parts.task.facts,
         metric_facts={selected_by: facts_of(selected_by)},
         privacy=promise(lineage),
-        texts=texts,
+        texts=training.texts,
     )
     write_summary(job.folder, summary)
 

@@ -13,7 +13,7 @@ from tunewright.pipeline.session.memory import forget_peak, peak_memory
 from tunewright.pipeline.signals import stop_requests
 from tunewright.pipeline.stage import StageJob
 from tunewright.pipeline.strategies.choose_strategy import choose_strategy
-from tunewright.pipeline.train.finish_stage import finish_stage
+from tunewright.pipeline.train.finish_stage import Training, finish_stage
 from tunewright.pipeline.train.progress import EpochCallback, open_progress
 from tunewright.pipeline.train.resume import begin_or_resume
 from tunewright.runs.summary.training import TrainingConditions
@@ -26,13 +26,13 @@ def train_stage(
     parts: StageParts,
     console: Console,
     *,
-    finish: Callable[..., None] = finish_stage,
+    finish: Callable[[StageJob, StageParts, Training, Console], None] = finish_stage,
     on_epoch: EpochCallback | None = None,
 ) -> None:
     """Train by gradients, from the newest good checkpoint on; leaves model/ and, last of all, summary.json.
 
     Args:
-        finish: ends the stage, with the arguments of `finish_stage`.
+        finish: ends the stage; gets the parts as they were trained.
         on_epoch: gets the epoch, counted from 1, and its validation results; what it raises ends the training.
 
     Raises:
@@ -79,5 +79,6 @@ def train_stage(
         feature_cache=session.frozen is not None,
         privacy=trained.privacy,
     )
-    plans, before, after = trained.plans, trained.before, trained.after
-    finish(job, strategy.parts, state, plans, before, strategy.parts.lr, facts, session.texts, console, after=after)
+    lr = strategy.parts.lr
+    training = Training(state=state, weights=trained, lr=lr, conditions=facts, texts=session.texts)
+    finish(job, strategy.parts, training, console)
