@@ -37,7 +37,7 @@ import json, sys
 from pathlib import Path
 from tunewright.console import silent
 from tunewright.planning.plan import plan
-(made,) = plan(Path(sys.argv[1]), [], screen=silent())
+(made,) = plan(Path(sys.argv[1]), [], console=silent())
 print(json.dumps({"planned": made.process.middle, "parts": made.peak_parts, "planned_step": made.step.middle}))
 """
 RUN = """

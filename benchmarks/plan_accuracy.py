@@ -178,7 +178,7 @@ def real(recipe: Path, changes: list[str]) -> list[dict[str, Any]]:
     stages = list(given_stages(stage_recipes(loaded), base, silent()))
     # As a run does, which plans first: that loads more of PyTorch than training does.
     for given in stages:
-        plan_stage(given, planned_machine(None, silent()), probe=False, screen=silent())
+        plan_stage(given, planned_machine(None, silent()), probe=False, console=silent())
     found: list[dict[str, Any]] = []
     for given in stages:
         forget_peak()

@@ -37,7 +37,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from tunewright.hardware.memory_tracer import Tracer
-from tunewright.models.core.meta_weights import hollow, weights
+from tunewright.models.core.meta_weights import building_with, use_fake_weights
 
 GIB = 2**30
 aten = torch.ops.aten
@@ -248,11 +248,11 @@ def elsewhere() -> Generator[None]:
 def followed(setting: Setting) -> Tracer:
     """One step, gradients and states of the optimiser there from the second on."""
     shape = setting.shape
-    with weights("meta"):
+    with building_with("meta"):
         # What is computed again by rule is not chosen by the compiler.
         network = Decoder(shape, setting.lora, setting.compiled and setting.recompute != "every second product")
         network.to(torch.bfloat16)
-    hollow(network)
+    use_fake_weights(network)
     angles = torch.zeros(setting.length, shape.width // shape.heads // 2, 2)
     tokens = torch.zeros(setting.batch, setting.length, dtype=torch.int64)
     tracer = Tracer({"weights": list(network.parameters()), "batch": [tokens, angles]})
@@ -362,9 +362,9 @@ def _step(setting: Setting, depth: int, micro: int) -> float:
 
 def one_layer(setting: Setting, micro: int) -> float:
     """What a layer makes when it is computed again, beyond its input."""
-    with weights("meta"):
+    with building_with("meta"):
         layer = Layer(setting.shape, 0, setting.compiled).to(torch.bfloat16)
-    hollow(layer)
+    use_fake_weights(layer)
     angles = torch.zeros(setting.length, setting.shape.width // setting.shape.heads // 2, 2)
     tracer = Tracer({"weights": list(layer.parameters())})
     with tracer:

@@ -107,7 +107,7 @@ def run(
         prepared = [prepare_data(stage.recipe, base, screen) for stage in stages]
         beside = [prepare_beside(stage.recipe, base, screen) for stage in stages]
         backbones = [recipe_backbone(stage.recipe, base) for stage in stages]
-        plans = plan_run(stages, prepared, base, Path(runs), force=force, screen=screen) if plan else {}
+        plans = plan_run(stages, prepared, base, Path(runs), force=force, console=screen) if plan else {}
         others = [part for found in beside for part in found.values()]
         known = identify(resolved, stages, [*prepared, *others], backbones, base)
         with open_run(Path(runs), name, known, files, record, screen.warning) as (opened, goes_on):

@@ -61,7 +61,7 @@ def train_network(
     network: Transformer, kind: str, tune: Tune, *, epochs: int = 1, lr: float = 0.01
 ) -> CertificateSummary:
     """Train with the real loop, three steps an epoch; return the freeze certificate."""
-    movements = freezing.resolve_movement(network, tune)
+    movements = freezing.resolve_trainable(network, tune)
     before = fingerprint(network)
     optimizer = build_optimizer("adamw", freezing.parameter_groups(movements, lr), lr, 0.0)
     train(

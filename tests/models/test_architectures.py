@@ -65,7 +65,7 @@ def test_a_tensor_that_two_blocks_share_is_the_first_ones() -> None:
     shared = blocks["head.cls"].elsewhere
     assert any(name.endswith("decoder.weight") for name in shared)
     for tune in (Tune(freeze="embeddings"), Tune(freeze="backbone"), Tune(layer_lr_decay=0.5)):
-        movements = freezing.resolve_movement(network, tune)
+        movements = freezing.resolve_trainable(network, tune)
         groups = freezing.parameter_groups(movements, 1.0)
         held = [id(value) for group in groups for value in group["params"]]
         assert len(held) == len(set(held))
@@ -87,7 +87,7 @@ def test_freezing_by_number_fraction_name_pattern_and_part(kind: str) -> None:
     names = [block.name for block in backbone_of(network) if block.parameters()]
 
     def frozen(freeze: Any) -> list[str]:
-        found = freezing.resolve_movement(network, Tune(freeze=freeze))
+        found = freezing.resolve_trainable(network, Tune(freeze=freeze))
         return [m.block.name for m in found if m.from_epoch is None and m.block.parameters()]
 
     assert frozen("backbone") == names and frozen("none") == [] and frozen(0) == []
@@ -113,7 +113,7 @@ def test_rates_by_block_and_gradual_unfreezing(kind: str) -> None:
         layer_lr_decay=0.5,
         head_lr_multiplier=10,
     )
-    movements = freezing.resolve_movement(network, tune)
+    movements = freezing.resolve_trainable(network, tune)
     steps = [m for m in movements if m.block.part == "backbone" and m.block.parameters()]
     assert [m.lr_multiplier for m in steps] == [0.5 ** (len(steps) - index) for index in range(len(steps))]
     assert [m.from_epoch for m in steps] == [2] * (len(steps) - 1) + [1]
@@ -132,14 +132,14 @@ def test_rates_by_block_and_gradual_unfreezing(kind: str) -> None:
 
 def test_a_parameter_that_is_forgotten_or_counted_twice_stops_the_run() -> None:
     network = tiny_network("bert")
-    movements = freezing.resolve_movement(network, Tune())
+    movements = freezing.resolve_trainable(network, Tune())
     with pytest.raises(RunFailed, match="exactly once") as caught:
         freezing.parameter_groups([*movements, movements[1]], 1.0)
     assert "encoder.layer.0" in caught.value.message and "2 times" in caught.value.message
     known = network.blocks()
     network.blocks = lambda: known[:-1]  # type: ignore[method-assign]
     with pytest.raises(RunFailed, match=r"classifier\.weight: 0 times"):
-        freezing.resolve_movement(network, Tune())
+        freezing.resolve_trainable(network, Tune())
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -157,7 +157,7 @@ def test_what_is_frozen_stays_to_the_last_bit(kind: str, freeze: Any) -> None:
 @pytest.mark.parametrize("kind", ["bert", "resnet", "mobilenet_v2", "convnext", "swin"])
 def test_frozen_parts_drop_nothing_and_keep_their_statistics(kind: str) -> None:
     network = tiny_network(kind)
-    freezing.start_epoch(freezing.resolve_movement(network, Tune(freeze="backbone")), 0)
+    freezing.start_epoch(freezing.resolve_trainable(network, Tune(freeze="backbone")), 0)
     inputs = make_inputs(kind)
     before = fingerprint(network.base)
 
@@ -166,7 +166,7 @@ def test_frozen_parts_drop_nothing_and_keep_their_statistics(kind: str) -> None:
 
     assert torch.equal(call()[0], call()[0])
     assert fingerprint(network.base) == before
-    freezing.start_epoch(freezing.resolve_movement(network, Tune()), 0)
+    freezing.start_epoch(freezing.resolve_trainable(network, Tune()), 0)
     first, second = call()[0], call()[0]
     moved = fingerprint(network.base) != before
     assert moved == (kind in ("resnet", "mobilenet_v2")), "trained, its statistics move"

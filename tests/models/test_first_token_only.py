@@ -11,7 +11,7 @@ from torch import Tensor
 
 from architectures import TEXTS
 from tiny_networks import pretrained_network, tiny_network
-from tunewright.models.core.meta_weights import hollow, weights
+from tunewright.models.core.meta_weights import building_with, use_fake_weights
 from tunewright.models.core.network import evaluating
 from tunewright.models.hub.adapters import add_adapter
 from tunewright.models.hub.first_token_only import narrow_last_layer
@@ -52,11 +52,11 @@ def test_same_logits_and_gradients(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TEXTS)
-def test_without_numbers_the_same_is_narrowed(kind: str) -> None:
+def test_on_meta_weights_the_same_is_narrowed(kind: str) -> None:
     """So that a plan reckons with what the run will do."""
-    with weights("meta"):
+    with building_with("meta"):
         network = tiny_network(kind)
-    hollow(network)
+    use_fake_weights(network)
     assert narrow_last_layer(network) is (kind in NARROWED)
 
 

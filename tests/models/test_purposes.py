@@ -21,7 +21,7 @@ from tunewright.models.hub.hf_network import Transformer, build_transformer, des
 from tunewright.models.hub.purposes import PURPOSES, Purpose, read_purpose
 from tunewright.models.saved_model import load_network, save_model
 from tunewright.recipe.schema import Tune
-from tunewright.training.freezing import never_moves, resolve_movement
+from tunewright.training.freezing import never_moves, resolve_trainable
 
 TAGS = Purpose(name="token-classification", auto_class="AutoModelForTokenClassification", adapter_type="TOKEN_CLS")
 ANSWERS = Purpose(
@@ -45,7 +45,7 @@ def test_a_purpose_of_ones_own_names_tokens_one_by_one(tmp_path: Path, head: lis
     tokens = make_inputs("bert")["input_ids"].shape
     assert outputs_of(network).shape == (*tokens, len(NAMES))
     assert {block.part for block in network.blocks()} == {"backbone", "head"}
-    still = [plan for plan in resolve_movement(network, Tune(freeze="backbone")) if never_moves(plan)]
+    still = [plan for plan in resolve_trainable(network, Tune(freeze="backbone")) if never_moves(plan)]
     assert {plan.block.part for plan in still} == {"backbone"}
     save_model(tmp_path / "model", network, {})
     again = load_network(tmp_path / "model").network

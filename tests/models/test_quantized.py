@@ -23,7 +23,7 @@ from tiny_networks import logits_of, pretrained_network, same_logits, train_netw
 from tunewright.console import silent
 from tunewright.errors import RecipeError
 from tunewright.hardware.memory_tracer import Tracer
-from tunewright.models.core.meta_weights import Hollowness, hollow, weights
+from tunewright.models.core.meta_weights import FakeShapes, building_with, use_fake_weights
 from tunewright.models.hub import quantization as quantized
 from tunewright.models.hub.adapters import add_adapter
 from tunewright.models.hub.hf_files import load_backbone, merged
@@ -114,17 +114,17 @@ def test_the_product_and_its_gradients_are_those_of_the_rounded_matrix(kind: str
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_numbers_it_has_the_same_memory(kind: Any) -> None:
-    """What a plan follows: the real layer's operations, on tensors without numbers."""
+def test_on_meta_weights_it_has_the_same_memory(kind: Any) -> None:
+    """What a plan follows: the real layer's operations, on meta tensors."""
     peaks: list[int] = []
-    for hollowed in (False, True):
-        with weights("meta" if hollowed else "pretrained"):
+    for meta in (False, True):
+        with building_with("meta" if meta else "pretrained"):
             network = nn.Sequential(nn.Linear(64, 128), nn.Linear(128, 64))
             quantize(network, ["0", "1"], kind)
-        if hollowed:
-            hollow(network)
+        if meta:
+            use_fake_weights(network)
         inputs = torch.zeros(8, 64, requires_grad=True)
-        with Tracer({"weights": [*network.parameters(), *network.buffers()]}) as tracer, Hollowness():
+        with Tracer({"weights": [*network.parameters(), *network.buffers()]}) as tracer, FakeShapes():
             network(inputs).sum().backward()
         peaks.append(tracer.most)
     assert peaks[0] == peaks[1] > 0
@@ -257,7 +257,7 @@ def test_a_plan_counts_numbers_and_bytes(place: Path) -> None:
     path = place / "plan.json"
     path.write_text(json.dumps(recipe))
     few = ["tune.quantize=nf4", "train.optimizer=adamw_8bit"]
-    (plain,), (rounded,) = (plan(path, changed, probe=False, screen=silent()) for changed in ([], few))
+    (plain,), (rounded,) = (plan(path, changed, probe=False, console=silent()) for changed in ([], few))
     assert (plain.parameters, plain.trained) == (rounded.parameters, rounded.trained)
     assert rounded.peak_parts["weights"] < plain.peak_parts["weights"]
 

@@ -15,8 +15,7 @@ from transformers import LlamaConfig
 from processes import FOLLOWED, started, weights
 from small_recipes import RECIPES as CASES
 from tunewright.console import silent
-from tunewright.models.core.meta_weights import hollow, is_meta
-from tunewright.models.core.meta_weights import weights as numbers
+from tunewright.models.core.meta_weights import building_with, is_meta, use_fake_weights
 from tunewright.models.hub.hf_network import Transformer, TransformerSpec, build_transformer
 from tunewright.models.hub.purposes import CAUSAL_LM
 from tunewright.models.hub.sharded_loading import draw, file_name, is_in_files, is_piecewise
@@ -45,9 +44,9 @@ def network(*, tied: bool) -> TransformerSpec:
 
 
 def without_numbers(spec: TransformerSpec) -> Transformer:
-    with numbers("meta"):
+    with building_with("meta"):
         made = build_transformer(spec, seed=0)
-    hollow(made)
+    use_fake_weights(made)
     return made
 
 
@@ -99,7 +98,7 @@ def test_an_adapter_has_its_numbers_where_the_weights_below_have_none(tmp_path: 
     loaded = read_recipe(adapted, [], tmp_path)[0]
     prepared = prepare_data(loaded, tmp_path, silent())
     whole, parts = (
-        build_parts(loaded, prepared, load_origin(model, kind), None, silent(), numbers=kind).network
+        build_parts(loaded, prepared, load_origin(model, kind), None, silent(), weights=kind).network
         for kind in ("pretrained", "sharded")
     )
     own = dict(parts.named_parameters())

@@ -1,4 +1,4 @@
-"""Planning: bytes that are alive, traced against sums by hand; a plan against the run that it foretells."""
+"""Planning: bytes that are alive, traced against sums by hand; a plan against the run that it predicts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tunewright.hardware.roofline import rate_at
 from tunewright.models.build import build_network, describe_model
 from tunewright.pipeline.read_recipe import read_recipe
 from tunewright.pipeline.session.memory import free_memory
-from tunewright.planning.dry_run import rehearse
+from tunewright.planning.dry_run import run_dry
 from tunewright.planning.fit_to_budget import Limits, parse_budgets
 from tunewright.planning.history import learned_factor, outcomes, record, show_history
 from tunewright.planning.plan import given_stages, plan, planned_machine
@@ -98,7 +98,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_plan_is_what_the_run_does(place: Path) -> None:
-    first, second = plan(place / "recipe.yaml", [], screen=silent())
+    first, second = plan(place / "recipe.yaml", [], console=silent())
     done = run(place / "recipe.yaml", runs=place / "runs", plan=True, screen=silent())
     for found in (first, second):
         summary = done.stages[found.stage].summary
@@ -125,15 +125,15 @@ def test_a_plan_is_what_the_run_does(place: Path) -> None:
     assert 2 * forward < per_example < 3 * forward
     assert second.flops_per_step / 32 < 1.2 * forward
     # The run planned itself, remembered how that went, and the report says so.
-    foretold = read_json(done.folder / "plan.json", "a plan")["stages"]
-    assert foretold["pretrain"]["peak"] == first.peak and foretold["pretrain"]["basis"] == "operation by operation"
+    predicted = read_json(done.folder / "plan.json", "a plan")["stages"]
+    assert predicted["pretrain"]["peak"] == first.peak and predicted["pretrain"]["basis"] == "operation by operation"
     known = [entry for entry in outcomes() if entry.run == done.folder.name]
     assert [entry.stage for entry in known[-2:]] == ["pretrain", "finetune"]
     assert all(entry.took_bytes > entry.foretold_bytes / 2 for entry in known)
 
 
 def test_a_stage_that_begins_with_a_saved_model_is_planned(place: Path, tmp_path: Path) -> None:
-    """A new head has no numbers while the saved backbone has: both are planned without, and the run begins with the saved one."""
+    """A new head has meta weights, and so has the saved backbone, and the run begins with the saved one."""
     done = run(place / "recipe.yaml", overrides=["stages=[pretrain]"], runs=tmp_path, screen=silent())
     changes = [
         f"model.weights={done.stages['pretrain'].folder / 'model'}",
@@ -141,7 +141,7 @@ def test_a_stage_that_begins_with_a_saved_model_is_planned(place: Path, tmp_path
         "tune.freeze=backbone",
         "stages=[finetune]",
     ]
-    (found,) = plan(place / "recipe.yaml", changes, probe=False, screen=silent())
+    (found,) = plan(place / "recipe.yaml", changes, probe=False, console=silent())
     further = run(place / "recipe.yaml", overrides=changes, runs=tmp_path, plan=True, screen=silent())
     counted = further.stages["finetune"].summary["model"]["parameters"]
     assert (found.parameters, found.trained) == (counted["total"], counted["trainable"])
@@ -157,17 +157,17 @@ def test_a_stage_that_begins_with_a_saved_model_is_planned(place: Path, tmp_path
         ["train.optimizer={sgd: {momentum: 0.9}}", "train.regularization={l1: 0.001, weight_decay: 0.1}"],
     ],
 )
-def test_without_numbers_as_much_is_alive_as_with_them(place: Path, changes: list[str]) -> None:
+def test_on_meta_weights_as_much_is_alive_as_with_them(place: Path, changes: list[str]) -> None:
     assert peaks(place / "recipe.yaml", changes)[0] == peaks(place / "recipe.yaml", changes)[1]
 
 
 def peaks(recipe: Path, changes: list[str]) -> tuple[dict[str, int], dict[str, int]]:
-    """What is alive at the peak of a step of the first stage, without numbers and with random ones."""
+    """What is alive at the peak of a step of the first stage, on meta weights and on random ones."""
     loaded, _, _, base, _ = read_recipe(recipe, changes, None)
     (given, *_) = given_stages(stage_recipes(loaded)[:1], base, silent())
     found: list[dict[str, int]] = []
-    for numbers in ("meta", "random"):
-        tracer = rehearse(given.ingredients(given.stage.recipe, numbers), silent()).largest
+    for weights in ("meta", "random"):
+        tracer = run_dry(given.ingredients(given.stage.recipe, weights), silent()).largest
         found.append({**tracer.peak, "where": tracer.peak_at})
     return found[0], found[1]
 
@@ -182,7 +182,7 @@ def test_a_plan_as_json(place: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_another_machine(place: Path) -> None:
-    (one, _), (eight, _) = (plan(place / "recipe.yaml", [], on=name, screen=silent()) for name in ("h100", "8xh100"))
+    (one, _), (eight, _) = (plan(place / "recipe.yaml", [], on=name, console=silent()) for name in ("h100", "8xh100"))
     assert one.machine == "h100" and one.basis == "roofline" and one.memory > 79 * 2**30
     # Eight get an eighth of each batch: as many steps, and eight times the energy for each second.
     assert eight.steps == one.steps and eight.flops_per_step == pytest.approx(one.flops_per_step / 8, rel=0.01)
@@ -197,7 +197,7 @@ def test_another_machine(place: Path) -> None:
 def test_a_machine_of_ones_own(place: Path) -> None:
     path = place / "server.yaml"
     path.write_text("name: ours\nmemory_gib: 0.001\ntflops: {float32: 1}\ngigabytes_per_second: 100\nwatts: 200\n")
-    found = plan(place / "recipe.yaml", [], on=str(path), screen=silent())[0]
+    found = plan(place / "recipe.yaml", [], on=str(path), console=silent())[0]
     assert found.machine == "ours" and not found.fits
     path.write_text("name: ours\nmemory_gib: much\n")
     with pytest.raises(RecipeError, match="memory_gib"):
@@ -211,7 +211,7 @@ def test_what_does_not_fit_is_made_to_fit(place: Path, tmp_path: Path, capsys: p
     recipe, written = place / "recipe.yaml", place / "smaller.yaml"
     wide = ["train.batch_size=256", "model.backbone={mlp: {hidden: [30000]}}", "stages=[pretrain]"]
     whole, small = (
-        plan(recipe, [*wide, *more], probe=False, screen=silent())[0] for more in ([], ["train.batch_size=32"])
+        plan(recipe, [*wide, *more], probe=False, console=silent())[0] for more in ([], ["train.batch_size=32"])
     )
     assert whole.peak > small.peak
     limit = (whole.process.middle + small.process.middle) / 2 / 2**20
@@ -230,14 +230,14 @@ def test_what_does_not_fit_is_made_to_fit(place: Path, tmp_path: Path, capsys: p
 
 
 def test_a_private_step_is_planned_as_one(place: Path, tmp_path: Path) -> None:
-    """It goes back through the network twice; each example's norm is found on the way, with or without numbers."""
+    """It goes back through the network twice; each example's norm is found on the way, with or without meta weights."""
     changes = ["stages=[pretrain]", "privacy={epsilon: 3}"]
-    (plain,) = plan(place / "recipe.yaml", changes[:1], probe=False, screen=silent())
-    (private,) = plan(place / "recipe.yaml", changes, probe=False, screen=silent())
+    (plain,) = plan(place / "recipe.yaml", changes[:1], probe=False, console=silent())
+    (private,) = plan(place / "recipe.yaml", changes, probe=False, console=silent())
     assert "clipped gradients" in private.peak_parts and private.flops_per_step > 1.2 * plain.flops_per_step
     loaded, _, _, base, _ = read_recipe(place / "recipe.yaml", changes, None)
     (given,) = given_stages(stage_recipes(loaded), base, silent())
-    real = rehearse(given.ingredients(given.stage.recipe, "random"), silent())
+    real = run_dry(given.ingredients(given.stage.recipe, "random"), silent())
     assert private.peak == pytest.approx(real.most.most, rel=0.05)
     done = run(place / "recipe.yaml", overrides=changes, runs=tmp_path, plan=True, screen=silent())
     assert private.steps == done.stages["pretrain"].summary["training"]["steps"]
@@ -260,7 +260,7 @@ def test_more_cards_where_one_is_not_enough(place: Path, capsys: pytest.CaptureF
     # Without a word of it the weights would be held whole: four times their size is less than half of the card.
     assert yaml.safe_load(written.read_text())["hardware"] == {"devices": 2, "strategy": "fsdp"}
     (one,), (two,) = (
-        plan(path, changes, on=str(card), screen=silent())
+        plan(path, changes, on=str(card), console=silent())
         for path, changes in ((place / "recipe.yaml", wide), (written, []))
     )
     assert (one.fits, two.fits) == (False, True)
@@ -283,7 +283,7 @@ def test_cards_that_cannot_hold_their_parts_let_the_processor_keep_them(
     print_plan(place / "recipe.yaml", wide, on=str(card))
     assert "hardware.offload=true, and the result stays the same" in " ".join(capsys.readouterr().out.split())
     (kept,), (elsewhere,) = (
-        plan(place / "recipe.yaml", [*wide, *more], on=str(card), screen=silent())
+        plan(place / "recipe.yaml", [*wide, *more], on=str(card), console=silent())
         for more in ([], ["hardware.offload=true"])
     )
     assert (kept.fits, elsewhere.fits) == (False, True)
@@ -298,7 +298,7 @@ def test_steps_in_the_backward_pass_save_the_gradients(place: Path, capsys: pyte
     """All but the largest; and a budget between the two plans finds the way."""
     wide = ["model.backbone={mlp: {hidden: [3000, 3000, 3000]}}", "stages=[pretrain]", "train.batch_size=4"]
     plain, saving = (
-        plan(place / "recipe.yaml", [*wide, f"hardware.optimizer_in_backward={flag}"], on="h100", screen=silent())[0]
+        plan(place / "recipe.yaml", [*wide, f"hardware.optimizer_in_backward={flag}"], on="h100", console=silent())[0]
         for flag in ("false", "true")
     )
     largest = FLOAT * 3000 * 3000
@@ -346,7 +346,7 @@ def test_where_one_row_is_too_much_cards_divide_the_layers(tmp_path: Path, capsy
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
     def planned(*overrides: str) -> StagePlan:
-        return plan(tmp_path / "recipe.yaml", [*overrides], on=card_of(tmp_path, 80), screen=silent())[0]
+        return plan(tmp_path / "recipe.yaml", [*overrides], on=card_of(tmp_path, 80), console=silent())[0]
 
     rows, layers = planned("hardware.devices=2"), planned("hardware.devices=4", "hardware.tensor=2")
     assert layers.parameters == rows.parameters and layers.blocks == rows.blocks and layers.steps == rows.steps
@@ -390,7 +390,7 @@ def test_seventy_billion_parameters_are_planned_without_making_them(tmp_path: Pa
         "train": {"batch_size": 2},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    found = plan(tmp_path / "recipe.yaml", [], on="h100", screen=silent())[0]
+    found = plan(tmp_path / "recipe.yaml", [], on="h100", console=silent())[0]
     layer = 8192 * 8192 * 2 + 8192 * 1024 * 2 + 3 * 8192 * 28672 + 2 * 8192
     assert found.parameters == pytest.approx(2 * layer, rel=0.002)
     assert found.peak_parts["weights"] == pytest.approx(FLOAT * found.parameters, rel=0.001)
@@ -412,8 +412,8 @@ def test_another_machine_has_its_own_memory(tmp_path: Path, monkeypatch: pytest.
         },
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    (there,) = plan(tmp_path / "recipe.yaml", [], on="h100", screen=silent())
-    (here,) = plan(tmp_path / "recipe.yaml", [], probe=False, screen=silent())
+    (there,) = plan(tmp_path / "recipe.yaml", [], on="h100", console=silent())
+    (here,) = plan(tmp_path / "recipe.yaml", [], probe=False, console=silent())
     assert here.recomputes and not there.recomputes
 
 

@@ -49,7 +49,7 @@ def network(layers: list[Any] | None = None, shape: tuple[int, ...] = (1, 8, 8))
 
 
 def moves(tune: Tune) -> dict[str, int | None]:
-    return {m.block.name: m.from_epoch for m in freezing.resolve_movement(network(), tune)}
+    return {m.block.name: m.from_epoch for m in freezing.resolve_trainable(network(), tune)}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_gradual_unfreezing_goes_from_the_head_down() -> None:
 
 
 def test_learning_rates_by_block() -> None:
-    found = freezing.resolve_movement(network(), Tune(layer_lr_decay=0.5, head_lr_multiplier=10))
+    found = freezing.resolve_trainable(network(), Tune(layer_lr_decay=0.5, head_lr_multiplier=10))
     rates = {m.block.name: m.lr_multiplier for m in found}
     assert rates["8_dense" if "8_dense" in rates else "0_dense"] == 10
     # Activations and pooling have nothing to learn and are no step in depth.
@@ -108,12 +108,12 @@ def test_nothing_left_to_train() -> None:
         describe_model(Model(layers=["flatten", {"dense": 10}], head=["relu"]), input_shape=(3,), outputs=10), seed=0
     )
     with pytest.raises(RecipeError, match="nothing is left to train"):
-        freezing.parameter_groups(freezing.resolve_movement(built, Tune(freeze="backbone")), 1.0)
+        freezing.parameter_groups(freezing.resolve_trainable(built, Tune(freeze="backbone")), 1.0)
 
 
 def test_a_frozen_block_keeps_its_statistics_and_drops_nothing() -> None:
     built = network()
-    movements = freezing.resolve_movement(built, Tune(freeze="backbone"))
+    movements = freezing.resolve_trainable(built, Tune(freeze="backbone"))
     before = fingerprint(built)
     freezing.start_epoch(movements, 0)
     optimizer = torch.optim.SGD([p for p in built.parameters() if p.requires_grad], 0.1)
@@ -131,7 +131,7 @@ def test_a_frozen_block_keeps_its_statistics_and_drops_nothing() -> None:
 )
 def test_the_certificate_fails_on_a_single_altered_value(tensor: str) -> None:
     built = network()
-    movements = freezing.resolve_movement(built, Tune(freeze="backbone"))
+    movements = freezing.resolve_trainable(built, Tune(freeze="backbone"))
     before = fingerprint(built)
     with torch.no_grad():
         built.state_dict()[tensor].view(-1)[0] += 1

@@ -9,7 +9,7 @@ from torch import nn
 from gpt_networks import gpt_network, random_tokens
 from tunewright.errors import RecipeError
 from tunewright.recipe.schema import Tune
-from tunewright.training.freezing import parameter_groups, resolve_movement
+from tunewright.training.freezing import parameter_groups, resolve_trainable
 from tunewright.training.optimizers.muon import Muon, orthogonalised
 from tunewright.training.optimizers.registry import build_optimizer, load_state_tensors, state_tensors
 
@@ -49,7 +49,7 @@ def optimized(steps: int, checkpoint_at: int | None) -> dict[str, torch.Tensor]:
     names = {id(value): name for name, value in network.named_parameters()}
 
     def made() -> tuple[Muon, list[str]]:
-        groups = parameter_groups(resolve_movement(network, Tune()), 0.01)
+        groups = parameter_groups(resolve_trainable(network, Tune()), 0.01)
         optimizer = build_optimizer("muon", groups, 0.01, 0.1)
         assert isinstance(optimizer, Muon)
         return optimizer, [names[id(value)] for group in optimizer.param_groups for value in group["params"]]
@@ -79,7 +79,7 @@ def test_the_same_to_the_bit_after_a_checkpoint() -> None:
 
 def test_which_parameters_it_takes() -> None:
     network = gpt_network(tied=False)
-    optimizer = build_optimizer("muon", parameter_groups(resolve_movement(network, Tune()), 0.01), 0.01, 0.0)
+    optimizer = build_optimizer("muon", parameter_groups(resolve_trainable(network, Tune()), 0.01), 0.01, 0.0)
     assert isinstance(optimizer, Muon)
     mine = {name for name, value in network.named_parameters() if id(value) in optimizer.matrices()}
     assert mine == {name for name, _ in network.named_parameters() if "proj" in name}

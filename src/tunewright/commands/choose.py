@@ -187,7 +187,7 @@ def _evaluate(
         backbone, origin = recipe_backbone(recipe, base), given_origin(recipe, base)
         given = PlanInput(stage=candidate.stage, prepared=prepared, start=origin, backbone=backbone)
         parts = build_parts(recipe, prepared, origin, backbone, silent())
-        plan = plan_stage(given, machine, probe=False, screen=silent()) if machine is not None else None
+        plan = plan_stage(given, machine, probe=False, console=silent()) if machine is not None else None
         rows = sample_rows(prepared, recipe.seed, sample)
         one = Evaluated(measured=measure(parts, origin, rows), plan=plan)
     except TunewrightError as error:

@@ -16,7 +16,7 @@ from tunewright.pipeline.stage import recipe_backbone
 from tunewright.pipeline.summary.stage_summary import describe_network
 from tunewright.recipe.stages import stage_recipes
 from tunewright.runs.summary.model import LayerSummary, ModelSummary
-from tunewright.training.freezing import resolve_movement
+from tunewright.training.freezing import resolve_trainable
 
 
 def show_design(
@@ -32,7 +32,7 @@ def show_design(
         backbone = recipe_backbone(stage.recipe, base)
         ingredients = build_parts(stage.recipe, prepare_data(stage.recipe, base, screen), origin, backbone, screen)
         lr = ingredients.lr
-        movements = resolve_movement(ingredients.network, ingredients.tune)
+        movements = resolve_trainable(ingredients.network, ingredients.tune)
         facts = describe_network(ingredients, movements, stage.recipe.train.epochs, lr)
         screen.console.print(_table(stage.name, facts))
         if svg is not None:

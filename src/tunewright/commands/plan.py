@@ -69,7 +69,7 @@ def print_plan(
         stages.append((given, made, machine))
         screen.console.print(plan_table(made))
 
-    found = plan(recipe, overrides, on=on, probe=probe, screen=screen, show=show)
+    found = plan(recipe, overrides, on=on, probe=probe, console=screen, show=show)
     changes: dict[str, Changes] = {}
     for given, made, machine in stages:
         others = [other for other in found if other is not made]

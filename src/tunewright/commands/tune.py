@@ -124,7 +124,7 @@ def _predict_time(search: Search, settings: SearchSettings, runs: Path, screen: 
         RecipeError: a trial cannot fit into memory.
     """
     loaded, _, _, base, _ = read_recipe(search.recipe, search.overrides, None)
-    plans = plan_run(stage_recipes(loaded), search.prepared, base, runs, force=False, screen=silent())
+    plans = plan_run(stage_recipes(loaded), search.prepared, base, runs, force=False, console=silent())
     if not plans:
         return
     each = sum(plan.seconds.middle for plan in plans.values())

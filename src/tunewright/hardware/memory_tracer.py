@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
-from tunewright.models.core.meta_weights import Hollowness, is_meta
+from tunewright.models.core.meta_weights import FakeShapes, is_meta
 
 # Whole numbers say where to look and how often; so many of them are kept for a repetition at most.
 KEPT = 10_000_000
@@ -63,7 +63,7 @@ class Carried:
     kwargs: Any
 
 
-class Tracer(Hollowness):
+class Tracer(FakeShapes):
     """Counts while it is entered.
 
     Args:

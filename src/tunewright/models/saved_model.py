@@ -13,7 +13,7 @@ from typing import Any
 from tunewright.checksums import write_checksums
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import sync_all, write_json
-from tunewright.models.core.meta_weights import memory_is_taken
+from tunewright.models.core.meta_weights import allocates_memory
 from tunewright.models.core.network import Network
 from tunewright.models.families import BESIDE, CONFIG, FAMILIES, build, family_of
 from tunewright.models.hub.untrusted_files import require_own_files, require_undamaged
@@ -62,7 +62,7 @@ def load_network(folder: Path) -> SavedModel:
         ArtifactError: the folder is no model of Tunewright, or its files are missing, damaged or of a newer version.
     """
     require_own_files(folder)
-    require_undamaged(folder, numbers=memory_is_taken())
+    require_undamaged(folder, weights=allocates_memory())
     path = folder / (BESIDE if (folder / BESIDE).exists() else CONFIG)
     config = read_json(path, "a model folder of Tunewright")
     if (path.name == CONFIG and config.get("model_type") != KIND) or not isinstance(config.get("network"), dict):
@@ -86,7 +86,7 @@ def load_network(folder: Path) -> SavedModel:
     try:
         family = family_of(values)
         spec = family.read_spec(values)
-        network = family.load(folder, spec) if memory_is_taken() else build(spec, seed=0)
+        network = family.load(folder, spec) if allocates_memory() else build(spec, seed=0)
     except (RecipeError, KeyError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
         raise ArtifactError(
             f"the description of the network is damaged: {error}",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tunewright.data.prepared import Prepared
 from tunewright.models.backbone import Backbone, named_backbone, new_backbone, open_backbone
-from tunewright.models.core.meta_weights import Weights, weights
+from tunewright.models.core.meta_weights import Weights, building_with
 from tunewright.models.saved_model import load_network
 from tunewright.recipe.schema import Model, Recipe
 from tunewright.recipe.stages import StageRecipe
@@ -53,7 +53,7 @@ class StageJob:
 
 def load_origin(folder: Path, kind: Weights = "pretrained") -> StartingModel:
     """Load a saved model and its preprocessor."""
-    with weights(kind):
+    with building_with(kind):
         saved = load_network(folder)
     return StartingModel(saved.network, load_preprocessor(saved), folder)
 

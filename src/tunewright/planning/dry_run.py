@@ -30,7 +30,7 @@ from tunewright.pipeline.build.parts import StageParts
 from tunewright.pipeline.device import small_numbers_as_zero, threads
 from tunewright.pipeline.session.memory import LARGE, forget_peak, peak_memory, weight_bytes
 from tunewright.pipeline.session.session import Session, open_session
-from tunewright.pipeline.strategies.private import rehearsed_gradient, steps_per_epoch
+from tunewright.pipeline.strategies.private import dry_run_gradient, steps_per_epoch
 from tunewright.training import freezing
 from tunewright.training.gradients import ExactGradient, GradientEstimator, Position, StepLoss
 from tunewright.training.objectives.base import StepObjective
@@ -87,14 +87,14 @@ class Timed:
     """Whether a batch went through the frozen part and through validation, too."""
 
 
-def rehearse(parts: StageParts, screen: Console, session: Session | None = None) -> DryRun:
+def run_dry(parts: StageParts, console: Console, session: Session | None = None) -> DryRun:
     """Follow a stage's steps; its network and optimiser are of no more use for a training.
 
     Args:
         ready: what `open_session` made; None: it is made here.
     """
     recipe = parts.recipe
-    session = session or open_session(parts, None, screen)
+    session = session or open_session(parts, None, console)
     freezing.start_epoch(session.plans, recipe.train.epochs - 1)  # everything that ever moves
     every = session.batches.sizes(0)
     sizes = every[:LOOKED_THROUGH]
@@ -103,7 +103,7 @@ def rehearse(parts: StageParts, screen: Console, session: Session | None = None)
     largest = _largest(sizes)
     with threads(session.threads), small_numbers_as_zero():
         _remember(session)
-        with rehearsed_gradient(session) as gradient:
+        with dry_run_gradient(session) as gradient:
             first = traced_step(session, usual, gradient)
             second = first if sizes[largest] == sizes[usual] else traced_step(session, largest, gradient)
         return DryRun(
@@ -289,7 +289,7 @@ def timed_steps(parts: StageParts, session: Session, seconds: float, most: int, 
         ),
     )
     met: set[int] = set()
-    with threads(session.threads), small_numbers_as_zero(), rehearsed_gradient(session) as gradient:
+    with threads(session.threads), small_numbers_as_zero(), dry_run_gradient(session) as gradient:
         module = session.module(gradient)
         while not times or (
             len(times) < most and sum(times) < seconds and time.perf_counter() - since < READING * seconds

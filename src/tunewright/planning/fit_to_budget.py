@@ -275,4 +275,4 @@ def plan_changed(given: PlanInput, changes: Changes, machine: Hardware) -> Stage
     """The plan of the stage with another recipe, by sizes alone."""
     recipe = with_changes(given.stage.recipe, changes)
     changed = replace(given, stage=replace(given.stage, recipe=recipe))
-    return plan_stage(changed, machine, probe=False, screen=silent())
+    return plan_stage(changed, machine, probe=False, console=silent())

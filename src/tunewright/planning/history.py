@@ -86,12 +86,12 @@ def learned_factor(machine: str, known: list[Outcome] | None = None) -> float:
     return min(MOST, max(1 / MOST, median(ratios))) if len(ratios) >= ENOUGH else 1.0
 
 
-def show_history(*, screen: Console | None = None) -> list[Outcome]:
+def show_history(*, console: Console | None = None) -> list[Outcome]:
     """Print foretold beside real, and what is learned from it."""
-    screen = screen or Console()
+    console = console or Console()
     found = outcomes()
     if not found:
-        screen.info("no run has been held against its plan yet: `tunewright run` does so")
+        console.info("no run has been held against its plan yet: `tunewright run` does so")
         return found
     table = Table(title="foretold and real", title_justify="left", box=None, pad_edge=False)
     for name in ("when", "run", "stage", "machine", "basis"):
@@ -108,17 +108,17 @@ def show_history(*, screen: Console | None = None) -> list[Outcome]:
             f"{entry.took_bytes / 2**20:,.0f} MiB",
             _error(entry.foretold_bytes, entry.took_bytes),
         )
-    screen.console.print(table)
+    console.console.print(table)
     times = [abs(entry.foretold_seconds / entry.took_seconds - 1) for entry in found if entry.took_seconds]
     sizes = [abs(entry.foretold_bytes / entry.took_bytes - 1) for entry in found if entry.took_bytes]
     if times and sizes:
-        screen.info(
+        console.info(
             f"off by (median of {len(found)}): time {100 * median(times):.0f} %, memory {100 * median(sizes):.0f} %"
         )
     for machine in dict.fromkeys(entry.machine for entry in found):
         factor = learned_factor(machine, found)
         if factor != 1:
-            screen.info(f"{machine}: estimates by size are now multiplied by {factor:.2f}")
+            console.info(f"{machine}: estimates by size are now multiplied by {factor:.2f}")
     return found
 
 

@@ -31,7 +31,7 @@ from tunewright.hardware.resource_model import (
     span,
 )
 from tunewright.models.backbone import Backbone
-from tunewright.models.core.meta_weights import NUMBERS_ARE_WANTED, Weights
+from tunewright.models.core.meta_weights import DATA_REQUIRED, Weights
 from tunewright.models.hub.quantization import size
 from tunewright.pipeline.build.assume_trained import as_if_trained
 from tunewright.pipeline.build.parts import StageParts, build_parts
@@ -51,7 +51,7 @@ from tunewright.pipeline.session.precision import WORTH, known_precision
 from tunewright.pipeline.session.session import open_session
 from tunewright.pipeline.stage import StartingModel, recipe_backbone
 from tunewright.pipeline.strategies.auto_strategy import require_layers
-from tunewright.planning.dry_run import DryRun, Timed, rehearse, timed_steps
+from tunewright.planning.dry_run import DryRun, Timed, run_dry, timed_steps
 from tunewright.planning.history import learned_factor
 from tunewright.planning.multi_device import DIVIDED, Division, division
 from tunewright.planning.step_time import estimated, other_times, step_time
@@ -76,10 +76,10 @@ class PlanInput:
     """The stage before, of a network without numbers, or the saved model that it begins with."""
     backbone: Backbone | None
 
-    def ingredients(self, recipe: Recipe, numbers: Weights) -> StageParts:
+    def ingredients(self, recipe: Recipe, weights: Weights) -> StageParts:
         """As the run would gather them, with other weights."""
-        origin = None if self.start is None else as_if_trained(self.start, numbers)
-        return build_parts(recipe, self.prepared, origin, self.backbone, silent(), numbers=numbers)
+        origin = None if self.start is None else as_if_trained(self.start, weights)
+        return build_parts(recipe, self.prepared, origin, self.backbone, silent(), weights=weights)
 
 
 def plan(
@@ -88,7 +88,7 @@ def plan(
     *,
     on: str | None = None,
     probe: bool = True,
-    screen: Console | None = None,
+    console: Console | None = None,
     show: Callable[[PlanInput, StagePlan, Hardware], None] | None = None,
 ) -> list[StagePlan]:
     """Plan each stage; nothing is trained and nothing kept.
@@ -98,14 +98,14 @@ def plan(
         probe: time real steps here, where they are small.
         show: is told each stage's plan when it is made, and for which machine.
     """
-    screen = screen or Console()
+    console = console or Console()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
-    machine = planned_machine(on, screen, cards=loaded.hardware.devices * loaded.hardware.nodes)
+    machine = planned_machine(on, console, cards=loaded.hardware.devices * loaded.hardware.nodes)
     found: list[StagePlan] = []
-    for given in given_stages(stage_recipes(loaded), base, screen):
-        made = plan_stage(given, machine, probe=probe and on is None, screen=screen)
+    for given in given_stages(stage_recipes(loaded), base, console):
+        made = plan_stage(given, machine, probe=probe and on is None, console=console)
         if made is None:
-            screen.info(f"{given.stage.name}: few examples, for which the head is solved for; that is not planned")
+            console.info(f"{given.stage.name}: few examples, for which the head is solved for; that is not planned")
             continue
         found.append(made)
         if show is not None:
@@ -114,20 +114,20 @@ def plan(
 
 
 def given_stages(
-    stages: list[StageRecipe], base: Path, screen: Console, prepared: list[Prepared] | None = None
+    stages: list[StageRecipe], base: Path, console: Console, prepared: list[Prepared] | None = None
 ) -> Iterator[PlanInput]:
     """What each stage starts from; of a stage that follows another a network without numbers."""
     start: StageParts | StartingModel | None = given_origin(stages[0].recipe, base)
     for number, stage in enumerate(stages):
         backbone = recipe_backbone(stage.recipe, base)
-        data = prepared[number] if prepared else prepare_data(stage.recipe, base, screen)
+        data = prepared[number] if prepared else prepare_data(stage.recipe, base, console)
         given = PlanInput(stage=stage, prepared=data, start=start, backbone=backbone)
         yield given
         if number + 1 < len(stages):
             start = given.ingredients(stage.recipe, "meta")
 
 
-def planned_machine(on: str | None, screen: Console, cards: int = 1) -> Hardware:
+def planned_machine(on: str | None, console: Console, cards: int = 1) -> Hardware:
     """The machine of that name, or this one, with what past runs have taught of it.
 
     Args:
@@ -153,14 +153,14 @@ def planned_machine(on: str | None, screen: Console, cards: int = 1) -> Hardware
     elif (known := this_machine()) is not None:
         machine = known
         if was_busy(machine):
-            screen.warning(f"this machine was {machine.source}: tunewright calibrate measures it again")
+            console.warning(f"this machine was {machine.source}: tunewright calibrate measures it again")
     else:
-        screen.info("measuring this machine, once")
+        console.info("measuring this machine, once")
         machine = calibrate(silent().info)
     return scaled(machine, learned_factor(machine.name))
 
 
-def plan_stage(given: PlanInput, machine: Hardware, *, probe: bool, screen: Console) -> StagePlan | None:
+def plan_stage(given: PlanInput, machine: Hardware, *, probe: bool, console: Console) -> StagePlan | None:
     """The plan of one stage; None where something else is learned than what its recipe's objective says.
 
     Raises:
@@ -181,17 +181,17 @@ def plan_stage(given: PlanInput, machine: Hardware, *, probe: bool, screen: Cons
     if _undecided(parts) and (large or not here) and _half_precision_gain(machine) > WORTH:
         parts = replace(parts, recipe=with_changes(recipe, {"hardware.precision": "bfloat16"}))
     try:
-        session = open_session(parts, None, screen if here else silent(), free=None if here else free)
+        session = open_session(parts, None, console if here else silent(), free=None if here else free)
         before, encoding = resident_memory(), peak_memory() or 0
-        dry_run = rehearse(parts, silent(), session)
-    except NUMBERS_ARE_WANTED as error:
+        dry_run = run_dry(parts, silent(), session)
+    except DATA_REQUIRED as error:
         if large:
             raise _unplannable(given.stage.name, error) from None
-        screen.info(f"{given.stage.name}: the network looks at its own numbers, so real steps are followed")
+        console.info(f"{given.stage.name}: the network looks at its own numbers, so real steps are followed")
         parts = replace(given.ingredients(recipe, "random"), encoded=parts.encoded)
         before, encoding = resident_memory(), peak_memory() or 0
         session = open_session(parts, None, silent(), free=None if here else free)
-        dry_run = rehearse(parts, silent(), session)
+        dry_run = run_dry(parts, silent(), session)
     small = dry_run.most.most < SHARE * free and estimated(dry_run.usual, machine) < STEP
     real: Timed | None = None
     if here and probe and small:
@@ -200,7 +200,7 @@ def plan_stage(given: PlanInput, machine: Hardware, *, probe: bool, screen: Cons
         real, precision = _timed(given, recipe, parts.encoded, others=others)
         if precision != dry_run.session.precision:
             parts = given.ingredients(with_changes(recipe, {"hardware.precision": precision}), "meta")
-            dry_run = rehearse(parts, silent())
+            dry_run = run_dry(parts, silent())
     found = Measured(
         parts=parts,
         dry_run=dry_run,

@@ -22,7 +22,7 @@ from tunewright.units import duration, size_of
 
 
 def plan_run(
-    stages: list[StageRecipe], prepared: list[Prepared], base: Path, runs: Path, *, force: bool, screen: Console
+    stages: list[StageRecipe], prepared: list[Prepared], base: Path, runs: Path, *, force: bool, console: Console
 ) -> dict[str, StagePlan]:
     """The plan of each stage by its name, said in a line each.
 
@@ -30,17 +30,17 @@ def plan_run(
         RecipeError: a stage cannot fit into memory, whatever the plan may be wrong by; not with `force`.
     """
     if torch.cuda.is_available() and card_here() is None:
-        screen.warning("this machine's card is not known, so nothing is foretold: tunewright plan --on says how")
+        console.warning("this machine's card is not known, so nothing is foretold: tunewright plan --on says how")
         return {}
     hardware = stages[0].recipe.hardware
-    machine = planned_machine(None, screen, cards=hardware.devices * hardware.nodes)
+    machine = planned_machine(None, console, cards=hardware.devices * hardware.nodes)
     found: dict[str, StagePlan] = {}
     for given in given_stages(stages, base, silent(), prepared):
-        plan = plan_stage(given, machine, probe=False, screen=silent())
+        plan = plan_stage(given, machine, probe=False, console=silent())
         if plan is None:
             continue
         found[plan.stage] = plan
-        screen.info(f"{plan.stage}  plan: {ranged(plan.seconds, duration)}, {ranged(plan.process, size_of)} of memory")
+        console.info(f"{plan.stage}  plan: {ranged(plan.seconds, duration)}, {ranged(plan.process, size_of)} of memory")
         if plan.process.low > plan.memory and not force:
             raise RecipeError(
                 f"{plan.stage} does not fit into this machine's memory",
@@ -50,7 +50,7 @@ def plan_run(
             )
     wanted, free = sum(sum(plan.disk.values()) for plan in found.values()), free_disk(runs)
     if wanted > free:
-        screen.warning(f"{size_of(wanted)} of disk will be needed, and {size_of(free)} are free in {runs}")
+        console.warning(f"{size_of(wanted)} of disk will be needed, and {size_of(free)} are free in {runs}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""How long a stage that was rehearsed takes, on this machine or another."""
+"""How long a stage takes, by its dry run, on this machine or another."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class TrainablePlan:
         return [value for name, value in self.block.parameters().items() if name in self.moving]
 
 
-def resolve_movement(model: Network, tune: Tune) -> list[TrainablePlan]:
+def resolve_trainable(model: Network, tune: Tune) -> list[TrainablePlan]:
     """Decide which blocks are trained, from which epoch on and at which learning rate.
 
     The head is always trained. With `layer_lr_decay` d, the last backbone block has the multiplier d, the one below d², and

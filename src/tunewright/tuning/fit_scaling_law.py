@@ -48,7 +48,7 @@ def fit_own_law(recipe: Path, overrides: list[str], *, screen: Console | None = 
     points: list[Point] = []
     with tempfile.TemporaryDirectory() as folder:
         changes = [[*overrides, *_changes(shape, options)] for shape in SHAPES]
-        seconds = sum(plan(recipe, part, probe=False, screen=silent())[0].seconds.middle for part in changes)
+        seconds = sum(plan(recipe, part, probe=False, console=silent())[0].seconds.middle for part in changes)
         screen.info(f"{len(SHAPES)} sizes are trained for {EPOCHS} epochs each: about {duration(seconds)}, by the plan")
         for (layers, width), part in zip(SHAPES, changes):
             done = run(recipe, overrides=part, base=base, runs=folder, until="pretrain", screen=silent())

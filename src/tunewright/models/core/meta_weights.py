@@ -26,7 +26,7 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Raised where a network reads data that a tensor does not have, or applies an operation without a rule for its shape.
-NUMBERS_ARE_WANTED = (
+DATA_REQUIRED = (
     DataDependentOutputException,
     DynamicOutputShapeException,
     UnsupportedFakeTensorException,
@@ -40,22 +40,22 @@ _weights: ContextVar[Weights] = ContextVar("weights", default="pretrained")
 
 
 @contextmanager
-def weights(kind: Weights) -> Generator[None]:
-    """Set which weights networks built within get. `hollow` prepares meta weights for computing."""
+def building_with(kind: Weights) -> Generator[None]:
+    """Set which weights networks built within get. `use_fake_weights` prepares meta weights for computing."""
     token = _weights.set(kind)
     try:
-        with nullcontext() if memory_is_taken() else torch.device("meta"):
+        with nullcontext() if allocates_memory() else torch.device("meta"):
             yield
     finally:
         _weights.reset(token)
 
 
-def weights_are_read() -> bool:
+def reads_pretrained() -> bool:
     """Return whether pretrained weights are read from their files."""
     return _weights.get() == "pretrained"
 
 
-def memory_is_taken() -> bool:
+def allocates_memory() -> bool:
     """Return whether networks built here have data in memory."""
     return _weights.get() in ("pretrained", "random")
 
@@ -64,7 +64,7 @@ def memory_is_taken() -> bool:
 Tensors = dict[str, Tensor | None] | dict[str, nn.Parameter | None]
 
 
-def hollow(network: nn.Module) -> list[tuple[Tensors, str, Tensor]]:
+def use_fake_weights(network: nn.Module) -> list[tuple[Tensors, str, Tensor]]:
     """Replace a network's meta tensors by fake tensors on the CPU; tensors that have data stay.
 
     Returns:
@@ -76,7 +76,7 @@ def hollow(network: nn.Module) -> list[tuple[Tensors, str, Tensor]]:
     for module in network.modules():
         for kept in (module._parameters, module._buffers):  # pyright: ignore[reportPrivateUsage]  the only way to replace one
             for name, value in kept.items():
-                if value is None or not is_in_no_memory(value):
+                if value is None or not is_unallocated(value):
                     continue
                 if id(value) not in found:
                     empty: Tensor = FakeTensor(mode, value.detach(), torch.device("cpu"))  # pyright: ignore
@@ -88,26 +88,26 @@ def hollow(network: nn.Module) -> list[tuple[Tensors, str, Tensor]]:
 
 
 @contextmanager
-def hollowed(network: nn.Module) -> Generator[None]:
+def fake_weights(network: nn.Module) -> Generator[None]:
     """Replace a network's meta weights by fake ones within, and restore them at the end."""
-    if not has_no_numbers(network):
+    if not has_meta_weights(network):
         yield
         return
-    replaced = hollow(network)
+    replaced = use_fake_weights(network)
     try:
-        with torch.device("cpu") if replaced else nullcontext(), Hollowness():
+        with torch.device("cpu") if replaced else nullcontext(), FakeShapes():
             yield
     finally:
         for kept, name, value in replaced:
             kept[name] = value  # pyright: ignore
 
 
-def has_no_numbers(network: nn.Module) -> bool:
+def has_meta_weights(network: nn.Module) -> bool:
     """Return whether a network has meta weights: then all of its weights are."""
     return any(is_meta(value) for value in itertools.islice(network.parameters(), 1))
 
 
-def is_in_no_memory(tensor: Tensor) -> bool:
+def is_unallocated(tensor: Tensor) -> bool:
     """Return whether a tensor is a meta tensor that was not replaced by a fake one."""
     return tensor.is_meta and not isinstance(tensor, FakeTensor)
 
@@ -123,7 +123,7 @@ aten = torch.ops.aten
 BY_PLACE = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 
 
-class Hollowness(TorchDispatchMode):
+class FakeShapes(TorchDispatchMode):
     """Compute operations on fake tensors whose result shape depends on real data."""
 
     def __torch_dispatch__(

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from tunewright.models.core.meta_weights import hollowed
+from tunewright.models.core.meta_weights import fake_weights
 from tunewright.models.core.spec import NetworkSpec, SequentialSpec
 from tunewright.recipe.schema import Layer
 from tunewright.runs.summary.model import OpeningSummary, PretrainedModel
@@ -169,7 +169,7 @@ def evaluating(network: nn.Module) -> Generator[None]:
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
-        with hollowed(network):
+        with fake_weights(network):
             yield
     finally:
         for module, mode in modes:

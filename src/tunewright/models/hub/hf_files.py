@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tunewright.errors import ArtifactError
-from tunewright.models.core.meta_weights import has_no_numbers
+from tunewright.models.core.meta_weights import has_meta_weights
 from tunewright.models.core.network import Network
 from tunewright.models.core.safe_weights import load_weights, read_tensors
 from tunewright.models.hub.catalog import BACKBONES, catalog_folder
@@ -230,7 +230,7 @@ def write_transformer(folder: Path, network: Transformer) -> None:
     """Save in the library's own format, or as a peft adapter, so that both open it without us.
 
     A head of one's own is no part of the library's architecture: then the folder has our names, and only we open it. Of a network
-    without numbers the weights are there already.
+    of meta weights the weights are there already.
     """
     if network.adapted:
         with quiet():
@@ -243,7 +243,7 @@ def write_transformer(folder: Path, network: Transformer) -> None:
         save_file(tensors, folder / OWN_WEIGHTS, metadata={"format": "pt"})
         return
     with quiet():
-        if has_no_numbers(network):
+        if has_meta_weights(network):
             network.core.config.dtype = "float32"
             network.core.save_config(folder)  # pyright: ignore[reportCallIssue]  a gpt, as no other is written in parts
         else:

@@ -19,7 +19,7 @@ from tunewright.errors import ArtifactError
 from tunewright.files import open_regular
 from tunewright.inside import VARIABLE, Roots
 from tunewright.limits import CONFIG_KEYS, JSON_BYTES, MODEL_FILES, MODEL_LAYERS, MODEL_SIZE
-from tunewright.models.core.meta_weights import memory_is_taken
+from tunewright.models.core.meta_weights import allocates_memory
 from tunewright.models.core.safe_weights import require_short_header
 from tunewright.runs.folder import damaged, read_json
 
@@ -58,18 +58,18 @@ def check_files(folder: Path) -> None:
             _check_index(folder, name)
 
 
-def require_undamaged(folder: Path, *, numbers: bool = True) -> None:
+def require_undamaged(folder: Path, *, weights: bool = True) -> None:
     """See that a model folder with checksums holds what was saved. One without, such as a stranger's, is not looked at.
 
     Args:
-        numbers: with the weights; without them where they are not read.
+        weights: also check the weights; False where they are not read.
 
     Raises:
         ArtifactError: a file was changed, cut or removed since.
     """
     if not (folder / CHECKSUMS).exists():
         return
-    damage = find_damage(folder, besides=() if numbers else WEIGHT_ENDINGS)
+    damage = find_damage(folder, besides=() if weights else WEIGHT_ENDINGS)
     if damage is not None:
         raise damaged(
             damage,
@@ -137,7 +137,7 @@ def require_memory(make: Callable[[], nn.Module], size: int | None = None, *, fi
     Raises:
         ArtifactError: its weights alone are larger than the machine's memory.
     """
-    if not memory_is_taken():
+    if not allocates_memory():
         return
     try:
         with torch.device("meta"):

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from tunewright.models.core.meta_weights import has_no_numbers
+from tunewright.models.core.meta_weights import has_meta_weights
 from tunewright.models.core.network import Network, evaluating
 
 # The name, among a batch's inputs, of the bool mask [batch, time] of the positions whose logits are needed.
@@ -45,7 +45,7 @@ def selected(base: nn.Module, wanted: Bool[Tensor, "batch time"]) -> Generator[N
 
 def selection_is_exact(network: Network) -> bool:
     """Return whether the head gives the same logits at selected positions as at all: not if it depends on other positions."""
-    if has_no_numbers(network):
+    if has_meta_weights(network):
         return True  # there is no data to compare
     inputs = network.example()
     assert isinstance(inputs, dict)

@@ -36,13 +36,13 @@ def few_examples(recipe: Recipe, task: Task, prepared: Prepared) -> float | None
     return count if count < FEW else None
 
 
-def few_shot_tune(count: float, screen: Console) -> Tune:
+def few_shot_tune(count: float, console: Console) -> Tune:
     """What moves then; says so, and how to have it otherwise."""
-    screen.info(
+    console.info(
         f"{count:.3g} examples a class, fewer than {FEW}, and tune is left out, so: the pretrained network stays as it is, "
         "and a logistic regression on its features becomes its last layer"
     )
-    screen.info("for ordinary training write what moves, such as tune: {freeze: none}")
+    console.info("for ordinary training write what moves, such as tune: {freeze: none}")
     return FEATURES
 
 

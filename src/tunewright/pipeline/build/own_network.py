@@ -8,7 +8,7 @@ from tunewright.console import Console
 from tunewright.models.backbone import Backbone, weights_folder
 from tunewright.models.build import build_network, describe_model
 from tunewright.models.core.layers import resolve_auto
-from tunewright.models.core.meta_weights import weights_are_read
+from tunewright.models.core.meta_weights import reads_pretrained
 from tunewright.models.core.network import SequentialNetwork
 from tunewright.models.families import load_backbone_weights
 from tunewright.models.replace_head import fit_input, replace_head, require_sequential
@@ -38,7 +38,7 @@ def own_network(
     if origin is None:
         spec = describe_model(block, input_shape=inputs.input_shape, outputs=outputs)
         network = build_network(spec, seed=mix(recipe.seed, "weights"))
-        if backbone is not None and weights_are_read():
+        if backbone is not None and reads_pretrained():
             load_backbone_weights(network, weights_folder(backbone))
         return network
     return _adapt(origin, block, preprocessor, outputs, recipe.seed, console)

@@ -10,7 +10,7 @@ from tunewright.data.batches.batch import Examples
 from tunewright.data.prepared import Prepared
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.models.backbone import Backbone
-from tunewright.models.core.meta_weights import Weights, hollow, weights
+from tunewright.models.core.meta_weights import Weights, building_with, use_fake_weights
 from tunewright.models.core.network import Network
 from tunewright.models.hub.adapters import add_adapter
 from tunewright.pipeline.build.few_shot_default import few_examples, settle_method
@@ -44,7 +44,7 @@ class StageParts:
     """The peak learning rate: the recipe's, or the usual one."""
     augmentation: Any
     """What changes training examples, made by the modality; None: nothing does."""
-    numbers: Weights = "pretrained"
+    weights: Weights = "pretrained"
     """What the network's weights are."""
     encoded: dict[str, Examples | None] = field(default_factory=dict)
     description: DataDescription | None = None
@@ -78,16 +78,16 @@ def build_parts(
     prepared: Prepared,
     origin: StartingModel | None,
     backbone: Backbone | None,
-    screen: Console,
+    console: Console,
     *,
-    numbers: Weights = "pretrained",
+    weights: Weights = "pretrained",
 ) -> StageParts:
     """Build everything from a stage's recipe.
 
     Args:
         origin: the model to start from; None: from random weights, or from the backbone's.
         backbone: the pretrained backbone that the recipe names.
-        numbers: what the network's weights are, see `models/core/meta_weights.py`.
+        weights: what the network's weights are, see `models/core/meta_weights.py`.
 
     Raises:
         UserError: the recipe, the data and the source do not fit together.
@@ -103,7 +103,7 @@ def build_parts(
             fix="add tune.adapter: lora, or remove tune.quantize",
         )
     if recipe.privacy is not None:
-        recipe = private_recipe(recipe, screen.info)
+        recipe = private_recipe(recipe, console.info)
     random = origin is None and (recipe.model.weights == "random" or backbone is None or not backbone.pretrained)
     if random and task.network.needs_trained_model:
         raise RecipeError(
@@ -127,30 +127,30 @@ def build_parts(
     preprocessor = Preprocessor(task=task, inputs=inputs, target=target)
     from_library = origin is not None and origin.network.from_library
     few = few_examples(recipe, task, prepared)
-    with weights(numbers):
+    with building_with(weights):
         if task.network.build is not None:
             network, note = task.network.build(recipe, preprocessor, backbone, origin)
             tune = recipe.tune
             if note is not None:
-                screen.info(note)
+                console.info(note)
         elif (backbone is not None and not backbone.own) or from_library:
-            network, tune = pretrained_network(recipe, preprocessor, origin, backbone, few, screen)
+            network, tune = pretrained_network(recipe, preprocessor, origin, backbone, few, console)
         else:
-            network = own_network(recipe, preprocessor, origin, backbone, objective, screen)
-            tune = recipe.tune if backbone is None or origin is not None else chosen_tune(recipe, few, screen)
+            network = own_network(recipe, preprocessor, origin, backbone, objective, console)
+            tune = recipe.tune if backbone is None or origin is not None else chosen_tune(recipe, few, console)
     tune = settle_method(tune, task, pretrained=not random)
     if (backbone is not None or from_library) and not random:
-        lr = recipe.train.lr or usual_lr(recipe, tune, screen)
+        lr = recipe.train.lr or usual_lr(recipe, tune, console)
     else:
         lr = recipe.train.lr or default_lr(recipe.train.optimizer)
     inputs.configure(network)
-    if numbers == "sharded":
-        hollow(network)
+    if weights == "sharded":
+        use_fake_weights(network)
     if tune.adapter is not None:
-        with weights("pretrained" if numbers == "sharded" else numbers):
+        with building_with("pretrained" if weights == "sharded" else weights):
             network = add_adapter(network, tune.adapter, seed=recipe.seed, bits=tune.quantize)
-    if numbers == "meta":
-        hollow(network)
+    if weights == "meta":
+        use_fake_weights(network)
     return StageParts(
         recipe=recipe,
         task=task,
@@ -161,7 +161,7 @@ def build_parts(
         tune=tune,
         lr=lr,
         augmentation=augmentation_of(recipe, task, objective, target),
-        numbers=numbers,
+        weights=weights,
     )
 
 

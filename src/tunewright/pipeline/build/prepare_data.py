@@ -17,7 +17,7 @@ from tunewright.tasks.registry import get_task
 
 
 def prepare_data(
-    recipe: Recipe, base: Path, screen: Console, out: Path | None = None, engine: Engine = "local"
+    recipe: Recipe, base: Path, console: Console, out: Path | None = None, engine: Engine = "local"
 ) -> Prepared:
     """The prepared data of a recipe; at once when it was prepared before.
 
@@ -38,8 +38,8 @@ def prepare_data(
     if task.inputs.frame is not None:
         framing, note = task.inputs.frame(recipe, recipe_backbone(recipe, base))
         if note is not None:
-            screen.warning(note)
-    with screen.counting(f"preparing {recipe.data.source}") as progress:
+            console.warning(note)
+    with console.counting(f"preparing {recipe.data.source}") as progress:
         # A stage with data of its own does not say again what the task reads.
         format = recipe.data.format or task.defaults.get("data", {}).get("format")
         found = prepare(
@@ -53,5 +53,5 @@ def prepare_data(
     prepared = with_public_classes(replace(found, base=base), recipe)
     look = task.inputs.unused
     if look is not None and recipe.data.input is None and (unused := look(prepared)):
-        screen.warning(f"columns that are neither numbers nor categories are not used: {', '.join(unused)}")
+        console.warning(f"columns that are neither numbers nor categories are not used: {', '.join(unused)}")
     return prepared

@@ -8,7 +8,7 @@ from pathlib import Path
 from tunewright.console import Console
 from tunewright.errors import RecipeError
 from tunewright.models.backbone import Backbone, weights_folder
-from tunewright.models.core.meta_weights import weights_are_read
+from tunewright.models.core.meta_weights import reads_pretrained
 from tunewright.models.core.network import Network
 from tunewright.models.hub.hf_files import OWN_WEIGHTS, LoadedNetwork, build, require_transformer
 from tunewright.models.hub.hf_network import Transformer, TransformerSpec, describe_transformer
@@ -93,7 +93,7 @@ def decide(
     if recipe.model.weights == "random" or not backbone.pretrained:
         return Decision(spec, None, is_pretrained=False)
     spec = replace(spec, base=backbone.name, base_fingerprint=backbone.fingerprint)
-    return Decision(spec, weights_folder(backbone) if weights_are_read() else None, is_pretrained=True)
+    return Decision(spec, weights_folder(backbone) if reads_pretrained() else None, is_pretrained=True)
 
 
 def same_target(known: Preprocessor, new: Preprocessor) -> bool:

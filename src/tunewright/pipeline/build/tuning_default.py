@@ -22,7 +22,7 @@ FOR_ALL = 0.05
 FOR_AN_ADAPTER = 0.5
 
 
-def chosen_tune(recipe: Recipe, few: float | None, screen: Console) -> Tune:
+def chosen_tune(recipe: Recipe, few: float | None, console: Console) -> Tune:
     """What of a pretrained network moves: the recipe's word, or the usual, and then says so.
 
     Args:
@@ -31,9 +31,9 @@ def chosen_tune(recipe: Recipe, few: float | None, screen: Console) -> Tune:
     if recipe.tune.model_fields_set:
         return recipe.tune
     if few is not None:
-        return few_shot_tune(few, screen)
+        return few_shot_tune(few, console)
     tune = usual_tune(recipe.train.epochs)
-    screen.info(f"tune is left out, so: {_words(tune)}")
+    console.info(f"tune is left out, so: {_words(tune)}")
     return tune
 
 
@@ -52,7 +52,7 @@ def usual_tune(epochs: int) -> Tune:
     )
 
 
-def usual_lr(recipe: Recipe, tune: Tune, screen: Console) -> float:
+def usual_lr(recipe: Recipe, tune: Tune, console: Console) -> float:
     """The learning rate for a pretrained network where the recipe gives none, by what moves; says so."""
     if tune.method == "features":
         return default_lr(recipe.train.optimizer)  # nothing learns by it
@@ -63,7 +63,7 @@ def usual_lr(recipe: Recipe, tune: Tune, screen: Console) -> float:
     else:
         what, share = "pretrained weights move", FOR_ALL
     lr = share * default_lr(recipe.train.optimizer)
-    screen.info(f"train.lr is left out, so: {lr:g}, as {what}")
+    console.info(f"train.lr is left out, so: {lr:g}, as {what}")
     return lr
 
 

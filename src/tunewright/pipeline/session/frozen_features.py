@@ -12,7 +12,7 @@ from tunewright.console import Console
 from tunewright.data.batches.batch import Batch, Examples
 from tunewright.data.batches.feature_cache import Behind, Form, KeptExamples, content_hash, find_kept, keep, kept_bytes
 from tunewright.data.batches.sampler import EVALUATION_BATCH, in_order
-from tunewright.models.core.meta_weights import has_no_numbers
+from tunewright.models.core.meta_weights import has_meta_weights
 from tunewright.models.core.network import Network, evaluating
 from tunewright.models.frozen_prefix import AfterPrefix, Prefix, as_inputs, cut, frozen_blocks, outputs_of
 from tunewright.models.layer_table import LayerRow
@@ -132,5 +132,4 @@ def frozen_part(
     prefix = cut(network, blocks, first, TOLERANCE[network.reduced])
     if prefix is None:
         return None
-    hollow = has_no_numbers(network)
-    return FrozenPart(network, prefix, "" if hollow else prefix.fingerprint(network))
+    return FrozenPart(network, prefix, "" if has_meta_weights(network) else prefix.fingerprint(network))

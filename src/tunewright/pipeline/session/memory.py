@@ -17,7 +17,7 @@ from torch import Tensor
 from tunewright.console import Console
 from tunewright.data.batches.batch import Examples
 from tunewright.hardware.memory_tracer import piece_of
-from tunewright.models.core.meta_weights import has_no_numbers
+from tunewright.models.core.meta_weights import has_meta_weights
 from tunewright.models.core.network import Network, evaluating
 from tunewright.recipe.schema import Recipe
 
@@ -52,7 +52,7 @@ def save_memory(
     each = None
     if wanted == "auto":
         free = free_memory(network) if free is None else free
-        if has_no_numbers(network) and weight_bytes(network) > max(free, LARGE):
+        if has_meta_weights(network) and weight_bytes(network) > max(free, LARGE):
             console.info("activations are recomputed: the weights alone do not fit")
         else:
             each = activation_bytes(network, examples)

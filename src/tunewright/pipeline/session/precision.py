@@ -15,7 +15,7 @@ from tunewright.console import Console
 from tunewright.data.batches.batch import Examples
 from tunewright.errors import ArtifactError, RecipeError
 from tunewright.files import cache_file, write_record
-from tunewright.models.core.meta_weights import has_no_numbers
+from tunewright.models.core.meta_weights import has_meta_weights
 from tunewright.models.core.network import Inputs, Network, evaluating
 from tunewright.recipe.schema import Recipe
 from tunewright.runs.folder import read_json, read_or_forget
@@ -68,7 +68,7 @@ def set_precision(network: Network, recipe: Recipe, examples: Examples, folder: 
         )
     elif wanted != "auto":
         chosen = wanted
-    elif has_no_numbers(network):
+    elif has_meta_weights(network):
         chosen = known_precision(network, recipe.train.batch_size) or "float32"
     else:
         facts = _measured(network, examples, recipe.train.batch_size)

@@ -16,7 +16,7 @@ from tunewright.console import Console
 from tunewright.data.batches.batch import Examples
 from tunewright.data.batches.sampler import Batches
 from tunewright.errors import RecipeError
-from tunewright.models.core.meta_weights import has_no_numbers
+from tunewright.models.core.meta_weights import has_meta_weights
 from tunewright.models.core.network import Network
 from tunewright.models.fast_dropout import quicken_dropout
 from tunewright.models.hub.first_token_only import narrow_last_layer
@@ -115,7 +115,7 @@ def open_session(
     assert train is not None  # prepare refuses data without a training row
     texts = parts.describe(train, console)
     train, valid = train.to(device), parts.examples("valid")
-    plans = freezing.resolve_movement(network, parts.tune)
+    plans = freezing.resolve_trainable(network, parts.tune)
     quicken_dropout(network)
     narrow_last_layer(network)
     precision = set_precision(network, recipe, train, folder, console)
@@ -154,7 +154,7 @@ def _place_network(network: Network, recipe: Recipe, group: ProcessGroup | None)
     """Move the network to its device; a sharded one stays, as the device gets its shards later."""
     if group is not None and recipe.hardware.strategy == "fsdp":
         return choose_device(recipe)
-    if has_no_numbers(network):
+    if has_meta_weights(network):
         return torch.device("cpu")  # where a network without memory counts as being, whatever the machine has
     network.to(device := choose_device(recipe))
     return device
@@ -162,7 +162,7 @@ def _place_network(network: Network, recipe: Recipe, group: ProcessGroup | None)
 
 def _threads(network: Network, layers: Callable[[], list[LayerRow]], frozen: FrozenPart | None, batch_size: int) -> int:
     """Return the CPU threads for what is computed. A large network without memory gets all, which saves a pass through it."""
-    if has_no_numbers(network) and weight_bytes(network) > LARGE:
+    if has_meta_weights(network) and weight_bytes(network) > LARGE:
         return torch.get_num_threads()
     computed = [row for row in layers() if frozen is None or row.block not in frozen.titles]
     return suitable_threads(computed, batch_size)

@@ -27,5 +27,5 @@ def choose_strategy(job: StageJob, parts: StageParts, console: Console) -> Strat
     parts = settle(parts, job.group)
     if parts.recipe.hardware.strategy != "fsdp":
         return Replicated(job, parts, job.group)
-    never_materialised = parts.numbers == "sharded"  # nobody has weights to share
+    never_materialised = parts.weights == "sharded"  # nobody has weights to share
     return (NeverMaterialised if never_materialised else Sharded)(job, parts, job.group)

@@ -35,11 +35,11 @@ def never_materialised_parts(job: StageJob, console: Console) -> StageParts | No
         return None
     lines: list[str] = []
     quiet = replace(silent(), log=lines.append)
-    parts = build_parts(job.recipe, job.prepared, job.origin("sharded"), job.backbone, quiet, numbers="sharded")
+    parts = build_parts(job.recipe, job.prepared, job.origin("sharded"), job.backbone, quiet, weights="sharded")
     network = parts.network
     if not is_piecewise(network) or settle(parts, job.group).recipe.hardware.strategy != "fsdp":
         return None
-    folder, wanted = _folder(job), _without_numbers(network)
+    folder, wanted = _folder(job), _meta_parameters(network)
     in_files = is_in_files(network, wanted, folder) if folder else len(wanted) == len(list(network.parameters()))
     if not in_files:
         return None
@@ -57,7 +57,7 @@ def fill(divided: Network, parts: StageParts, job: StageJob) -> None:
     from tunewright.training.distributed.sharded_files import divide, read_into  # whose import is slow
 
     network, folder = parts.network, _folder(job)
-    wanted = _without_numbers(network)
+    wanted = _meta_parameters(network)
     places = {name: value.detach() for name, value in divided.named_parameters()}
 
     def put(name: str, whole: Tensor) -> None:
@@ -106,5 +106,5 @@ def _folder(job: StageJob) -> Path | None:
     return None if job.pretrained is None else weights_folder(job.pretrained)
 
 
-def _without_numbers(network: Network) -> set[str]:
+def _meta_parameters(network: Network) -> set[str]:
     return {name for name, value in network.named_parameters() if is_meta(value)}

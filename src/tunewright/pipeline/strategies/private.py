@@ -175,7 +175,7 @@ def _say(privacy: Privacy, spent: Spent, units: int, console: Console) -> None:
 
 
 @contextmanager
-def rehearsed_gradient(session: Session) -> Generator[GradientEstimator]:
+def dry_run_gradient(session: Session) -> Generator[GradientEstimator]:
     """Yield the estimator of a dry run, which does the same work as in the training and records nothing.
 
     Raises:

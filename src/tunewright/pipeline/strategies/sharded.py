@@ -61,7 +61,7 @@ class Sharded(Replicated):
             offload=recipe.hardware.offload,
             fill=fill,
         )
-        plans = freezing.resolve_movement(sharded.network, parts.tune)
+        plans = freezing.resolve_trainable(sharded.network, parts.tune)
         groups = [
             {**group, "params": alike}
             for group in freezing.parameter_groups(plans, parts.lr)

@@ -46,7 +46,7 @@ def learn_from_features(job: StageJob, parts: StageParts, console: Console) -> N
     name, _ = _last_layer(network, examples)
     plans = [
         replace(plan, moving=frozenset(plan.moving & {f"{name}.weight", f"{name}.bias"}))
-        for plan in freezing.resolve_movement(network, parts.tune)
+        for plan in freezing.resolve_trainable(network, parts.tune)
     ]
     before = fingerprint(network)
     MetricsLog(job.folder / "metrics.jsonl", step=0).close()  # there are no steps

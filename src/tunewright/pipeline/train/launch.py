@@ -36,7 +36,7 @@ def follow(group: ProcessGroup) -> None:
         order = StageOrder.from_json(found)
         job = order.job(group)
         origin = job.origin(order.weights)
-        parts = build_parts(job.recipe, job.prepared, origin, job.backbone, silent(), numbers=order.weights)
+        parts = build_parts(job.recipe, job.prepared, origin, job.backbone, silent(), weights=order.weights)
         with suppress(Stopped):  # the first process says so
             train_stage(job, parts, silent())
 

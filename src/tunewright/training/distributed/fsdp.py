@@ -51,7 +51,7 @@ def shard(
     Collective: every process calls it with a network of the same shape.
 
     Args:
-        fill: gives the divided network this process's part of the numbers. None: they are the first process's network's; the others'
+        fill: gives the divided network this process's part of the weights. None: they are the first process's network's; the others'
             may be without memory, so that the whole is in memory once.
         tensor: so many processes next to each other also divide the layers' computation (`training/distributed/tensor_parallel.py`).
         offload: weights, gradients and optimiser states wait in the processor's memory.
@@ -64,7 +64,7 @@ def shard(
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
-    divided = _without_numbers(network)
+    divided = _on_meta(network)
     for name, value in team.broadcast(network.whole_facts() if team.is_writer else {}).items():
         setattr(divided, name, value)
     meshes = init_device_mesh(team.device.type, (team.size // tensor, tensor), mesh_dim_names=("rows", "tensor"))
@@ -103,7 +103,7 @@ def shard(
     return whole, replace(team, rank=mesh.get_local_rank(), size=mesh.size(), group=mesh.get_group())
 
 
-def _without_numbers(network: Network) -> Network:
+def _on_meta(network: Network) -> Network:
     """Return a copy whose parameters have no memory, tied ones still tied; of the buffers only those that have none here."""
     empty: dict[int, Any] = {}
     for value in network.parameters():

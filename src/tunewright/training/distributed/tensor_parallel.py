@@ -41,7 +41,7 @@ def narrow_layers(network: Network, count: int) -> set[str]:
 
 
 def divide_layers(network: Network, mesh: DeviceMesh) -> None:
-    """Divide the layers of a gpt that has no numbers yet among the processes of a mesh of one dimension."""
+    """Divide the layers of a gpt that has meta weights among the processes of a mesh of one dimension."""
     from torch.distributed.tensor import DTensor, Shard  # takes long to load, and who trains alone needs none of it
 
     narrow_layers(network, mesh.size())
