@@ -207,7 +207,7 @@ def served(root: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     }
     child = os.fork()
     if not child:
-        run(recipe, runs=root / "runs", screen=silent())
+        run(recipe, runs=root / "runs", console=silent())
         os._exit(0)
     os.waitpid(child, 0)
     with socket.socket() as held:

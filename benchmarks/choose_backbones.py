@@ -56,7 +56,7 @@ def main() -> None:
         for name, recipe in models.items():
             if recipe is not None and not (PLACE / "models" / name / "pretrain" / "model" / "config.json").exists():
                 print(f"pretraining {name}", flush=True)
-                tunewright.run(recipe | threads | {"name": name}, runs=PLACE / "models", base=PLACE, screen=silent())
+                tunewright.run(recipe | threads | {"name": name}, runs=PLACE / "models", base=PLACE, console=silent())
         for task in tasks:
             found[task] = judged(task, kind, list(models), threads)
     if arguments.kind is None:
@@ -244,7 +244,7 @@ def judged(task: str, kind: str, models: list[str], threads: dict[str, Any]) -> 
             recipe_file,
             [],
             ChooseSettings(names=[named], sample=TRAIN, tune=True, runs=PLACE, planned=False),
-            screen=silent(),
+            console=silent(),
         )
         one = entry.measured
         if one is None:
@@ -299,7 +299,7 @@ def task_recipe(task: str, kind: str, model: str) -> dict[str, Any]:
 def accuracy(task: str, kind: str, model: str, seed: int, threads: dict[str, Any]) -> float:
     """What a fine-tune reached on the test rows."""
     recipe = task_recipe(task, kind, model) | threads | {"seed": seed, "name": f"{task}-{model}-{seed}"}
-    done = tunewright.run(recipe, runs=PLACE / "runs", base=PLACE, screen=silent())
+    done = tunewright.run(recipe, runs=PLACE / "runs", base=PLACE, console=silent())
     return done.stages["finetune"].summary["evaluation"]["metrics"]["accuracy"]["value"]
 
 

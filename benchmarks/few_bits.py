@@ -46,7 +46,7 @@ from pathlib import Path
 from tunewright.console import silent
 from tunewright.run_recipe import run
 recipe = Path(sys.argv[1])
-found = run(json.loads(recipe.read_text()), base=recipe.parent, runs=recipe.parent / "runs", screen=silent())
+found = run(json.loads(recipe.read_text()), base=recipe.parent, runs=recipe.parent / "runs", console=silent())
 done = found.stages["finetune"].summary["training"]
 print(json.dumps({"process": done["peak_memory"], "step": done["seconds"] / done["steps"]}))
 """

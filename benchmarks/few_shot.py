@@ -50,7 +50,7 @@ def measure(method: str, a_class: int, seed: int, threads: int) -> dict[str, flo
         **METHODS[method],
     }
     with tempfile.TemporaryDirectory() as runs:
-        summary = tunewright.run(recipe, runs=runs, screen=silent()).stages["finetune"].summary
+        summary = tunewright.run(recipe, runs=runs, console=silent()).stages["finetune"].summary
     measured, baselines = summary["evaluation"]["metrics"], summary["evaluation"]["baselines"]
     return {
         "accuracy": measured["accuracy"]["value"],

@@ -103,7 +103,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             (Path(place) / "texts.json").write_text(json.dumps(texts))
             if peer == "llama":
-                export(folder, "gguf", Path(place), screen=silent())
+                export(folder, "gguf", Path(place), console=silent())
                 theirs = said(llama(), LLAMA, f"{place}/model.gguf", place)
             else:
                 theirs = said(vllm(), VLLM, str(folder), place)

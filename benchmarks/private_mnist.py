@@ -50,7 +50,7 @@ def main() -> None:
         for seed in range(seeds):
             with tempfile.TemporaryDirectory() as folder:
                 began = time.perf_counter()
-                found = run(recipe(epsilon, seed), runs=Path(folder), screen=silent())
+                found = run(recipe(epsilon, seed), runs=Path(folder), console=silent())
                 seconds = time.perf_counter() - began
                 summary = found.stages["pretrain"].summary
                 shutil.rmtree(found.folder)

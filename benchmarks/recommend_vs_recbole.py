@@ -110,7 +110,7 @@ Batches.steps = timed
 
 def ours(recipe: Path, seed: int, overrides: list[str]) -> dict[str, Any]:
     EPOCHS.clear()
-    found = tunewright.run(recipe, overrides=[f"seed={seed}", *overrides], runs=tempfile.mkdtemp(), screen=silent())
+    found = tunewright.run(recipe, overrides=[f"seed={seed}", *overrides], runs=tempfile.mkdtemp(), console=silent())
     return next(iter(found.stages.values())).summary
 
 

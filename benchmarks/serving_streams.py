@@ -73,7 +73,7 @@ def small_gpt(place: Path) -> Path:
     made_up = ["".join(draw.choice(list("abcdefghijklmnopqrstuvwxyz"), draw.integers(2, 9))) for _ in range(2000)]
     texts = [" ".join(draw.choice([*WORDS, *made_up], draw.integers(20, 60))) for _ in range(400)]
     (place / "texts.txt").write_text("\n\n".join(texts))
-    result = run(RECIPE, base=place, runs=place / "runs", screen=silent())
+    result = run(RECIPE, base=place, runs=place / "runs", console=silent())
     return list(result.stages.values())[-1].folder / "model"
 
 

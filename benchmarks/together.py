@@ -33,7 +33,7 @@ from tunewright.console import silent
 from tunewright.run_recipe import run
 from tunewright.pipeline.train.launch import carried_out
 place = Path(sys.argv[1])
-carried_out(lambda group: run(json.loads((place / "recipe.json").read_text()), base=place, runs=place / sys.argv[2], screen=silent(), group=group))
+carried_out(lambda group: run(json.loads((place / "recipe.json").read_text()), base=place, runs=place / sys.argv[2], console=silent(), group=group))
 """
 # 85 million parameters, and few activations: what a process holds is what it keeps of weights, gradients and AdamW's means.
 LARGE: dict[str, Any] = {

@@ -72,17 +72,17 @@ def searched(recipe: Path, folder: Path, how: str) -> tuple[float, float, int, i
             SearchSettings(trials=TRIALS, sampler="random", prune=False),
             seeds=0,
             runs=folder,
-            screen=silent(),
+            console=silent(),
         )
     else:
         trials = TRIALS
-        found = tune(recipe, [], SearchSettings(trials=trials), seeds=0, runs=folder, screen=silent())
+        found = tune(recipe, [], SearchSettings(trials=trials), seeds=0, runs=folder, console=silent())
         while spent(folder) < TRIALS * EPOCHS:
             trials += 1
-            found = tune(recipe, [], SearchSettings(trials=trials), seeds=0, runs=folder, screen=silent())
+            found = tune(recipe, [], SearchSettings(trials=trials), seeds=0, runs=folder, console=silent())
     (place,) = folder.glob("*-tune-*")
     overrides = (place / "overrides.txt").read_text().splitlines()
-    result = run(recipe, overrides=overrides, runs=folder / "final", screen=silent())
+    result = run(recipe, overrides=overrides, runs=folder / "final", console=silent())
     summary = list(result.stages.values())[-1].summary
     best = next(trial.value for trial in found.trials if trial.number == found.best)
     assert best is not None

@@ -24,7 +24,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "runs"
         recipe = {"name": "one", "task": "image-classification", "data": {"source": "digits"}, "train": {"epochs": 2}}
-        made = run(recipe, runs=place, screen=silent())
+        made = run(recipe, runs=place, console=silent())
         steps = [
             {"kind": "step", "step": step, "epoch": 1, "loss": 1 / step, "lr": 0.1} for step in range(1, LINES + 1)
         ]

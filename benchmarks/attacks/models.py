@@ -376,7 +376,7 @@ def _digits(scene: Scene) -> Path:
     }
     cached = scene.secret.parent / "sound"
     if not cached.exists():
-        run(recipe, runs=cached, screen=silent())
+        run(recipe, runs=cached, console=silent())
     shutil.copytree(cached / "sound", scene.folder / "runs" / "sound")
     return scene.folder / "runs" / "sound" / "pretrain" / "model"
 

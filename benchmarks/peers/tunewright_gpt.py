@@ -34,7 +34,7 @@ def looping(*arguments: Any, **options: Any) -> Any:
 
 
 run.learn_stage, training.train = learning, looping
-result = tunewright.run(recipe, overrides=[f"seed={seed}", *sys.argv[4:]], runs=tempfile.mkdtemp(), screen=silent())
+result = tunewright.run(recipe, overrides=[f"seed={seed}", *sys.argv[4:]], runs=tempfile.mkdtemp(), console=silent())
 (stage,) = result.stages.values()
 done = stage.summary["training"]
 model = tunewright.load_model(stage.folder / "model")

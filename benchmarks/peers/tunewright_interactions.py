@@ -36,7 +36,7 @@ recipe = {
     "train": {"epochs": 1, "batch_size": 65_536, "lr": 1e-2},
     "eval": {"resamples": 100},
 }
-done = tunewright.run(recipe, runs=tempfile.mkdtemp(), screen=silent()).stages["pretrain"].summary
+done = tunewright.run(recipe, runs=tempfile.mkdtemp(), console=silent()).stages["pretrain"].summary
 evaluation = done["evaluation"]
 print(
     json.dumps(

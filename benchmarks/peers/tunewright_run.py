@@ -15,7 +15,7 @@ recipe = {
     "model": {"layers": ["flatten", {"dense": 128, "activation": "relu"}, {"dense": 10}]},
     "train": {"epochs": 5, "batch_size": 32, "optimizer": "adam"},
 }
-result = tunewright.run(recipe, runs=tempfile.mkdtemp(), screen=silent())
+result = tunewright.run(recipe, runs=tempfile.mkdtemp(), console=silent())
 summary = result.stages["pretrain"].summary
 print(
     json.dumps(

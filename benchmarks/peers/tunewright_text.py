@@ -18,7 +18,7 @@ recipe = {
     "tune": {"freeze": "backbone"} if "frozen" in options else {"freeze": "none"},
     "train": {"epochs": int(epochs)},
 }
-result = tunewright.run(recipe, runs=tempfile.mkdtemp(), screen=silent())
+result = tunewright.run(recipe, runs=tempfile.mkdtemp(), console=silent())
 summary = result.stages["finetune"].summary
 training = summary["training"]
 print(

@@ -436,7 +436,7 @@ def tune(
     if worker:
         run_worker(recipe, overrides or [], settings, number=worker, runs=runs)
         return
-    tune(recipe, overrides or [], settings, seeds=seeds, runs=runs, lang=lang, screen=Console())
+    tune(recipe, overrides or [], settings, seeds=seeds, runs=runs, lang=lang, console=Console())
 
 
 @app.command()
@@ -460,7 +460,7 @@ def privacy(
     from tunewright.console import Console
 
     print_audit(
-        model, references=references, one_run=one_run, canaries=canaries, seed=seed, as_json=as_json, screen=Console()
+        model, references=references, one_run=one_run, canaries=canaries, seed=seed, as_json=as_json, console=Console()
     )
 
 
@@ -533,7 +533,7 @@ def export(
     from tunewright.commands.export import export as write_export
     from tunewright.console import Console
 
-    write_export(model, to, out, data=data, tolerance=tolerance, screen=Console())
+    write_export(model, to, out, data=data, tolerance=tolerance, console=Console())
 
 
 @app.command()
@@ -556,7 +556,7 @@ def serve(
     from tunewright.serving.start import serve as start
 
     with suppress(KeyboardInterrupt):  # the way to stop a service
-        start(model, host=host, port=port, token_file=token_file, screen=Console())
+        start(model, host=host, port=port, token_file=token_file, console=Console())
 
 
 @app.command()

@@ -25,24 +25,24 @@ class StepReporter(Protocol):
 class Console:
     """Print lines to the terminal and to the run's log.txt."""
 
-    console: RichConsole = field(default_factory=lambda: RichConsole(highlight=False, soft_wrap=True))
+    rich: RichConsole = field(default_factory=lambda: RichConsole(highlight=False, soft_wrap=True))
     log: Callable[[str], None] | None = None
     """Gets every line too; set when the run folder exists."""
 
     def info(self, line: str = "") -> None:
-        self.console.print(line, markup=False)
+        self.rich.print(line, markup=False)
         if self.log is not None:
             self.log(line)
 
     def warning(self, line: str) -> None:
-        self.console.print(f"note: {line}", style="yellow", markup=False)
+        self.rich.print(f"note: {line}", style="yellow", markup=False)
         if self.log is not None:
             self.log(f"note: {line}")
 
     @contextmanager
     def training(self, title: str, epochs: int, steps: int, done: int) -> Generator[StepReporter]:
         """Show a progress bar over all optimizer steps; outside of a terminal, only the lines of the epochs."""
-        if not self.console.is_terminal:
+        if not self.rich.is_terminal:
             yield lambda epoch, step, loss, examples, seconds: None
             return
         columns = (
@@ -52,7 +52,7 @@ class Console:
             TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:,.0f} examples/s"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self.console, transient=True, auto_refresh=False) as progress:
+        with Progress(*columns, console=self.rich, transient=True, auto_refresh=False) as progress:
             bar = progress.add_task(title, total=steps, completed=done, loss=float("nan"), rate=0.0)
             due = 0.0
 
@@ -71,13 +71,13 @@ class Console:
     @contextmanager
     def counting(self, title: str) -> Generator[Callable[[int], None]]:
         """Show the number of rows while data is prepared."""
-        if not self.console.is_terminal:
+        if not self.rich.is_terminal:
             yield lambda rows: None
             return
-        with self.console.status(title) as status:
+        with self.rich.status(title) as status:
             yield lambda rows: status.update(f"{title}  {rows:,} rows")
 
 
 def silent() -> Console:
     """Return a console that prints nothing."""
-    return Console(console=RichConsole(quiet=True))
+    return Console(rich=RichConsole(quiet=True))

@@ -64,7 +64,7 @@ def run(
     plan: bool = False,
     force: bool = False,
     lang: str = "en",
-    screen: Console | None = None,
+    console: Console | None = None,
     group: ProcessGroup | None = None,
 ) -> RunResult:
     """Run a recipe: train each stage, evaluate it, write the report.
@@ -87,7 +87,7 @@ def run(
         UserError: the recipe or the data is wrong, or the plan does not fit.
         RunFailed: training diverged, was stopped, or a target of `eval.target` was missed.
     """
-    screen = screen or Console()
+    console = console or Console()
     loaded, given, text, base, name = read_recipe(recipe, overrides or [], base)
     stages = stage_recipes(loaded)
     _require_stages(stages, loaded, until)
@@ -104,22 +104,22 @@ def run(
     resolved = loaded.model_dump(mode="json", exclude=other)
     with resumable(Path(runs) / name):
         require_writable(Path(runs))
-        prepared = [prepare_data(stage.recipe, base, screen) for stage in stages]
-        beside = [prepare_beside(stage.recipe, base, screen) for stage in stages]
+        prepared = [prepare_data(stage.recipe, base, console) for stage in stages]
+        beside = [prepare_beside(stage.recipe, base, console) for stage in stages]
         backbones = [recipe_backbone(stage.recipe, base) for stage in stages]
-        plans = plan_run(stages, prepared, base, Path(runs), force=force, console=screen) if plan else {}
+        plans = plan_run(stages, prepared, base, Path(runs), force=force, console=console) if plan else {}
         others = [part for found in beside for part in found.values()]
         known = identify(resolved, stages, [*prepared, *others], backbones, base)
-        with open_run(Path(runs), name, known, files, record, screen.warning) as (opened, goes_on):
-            screen.log = opened.log
-            screen.info(f"{'resuming' if goes_on else 'run'} {opened.folder}")
+        with open_run(Path(runs), name, known, files, record, console.warning) as (opened, goes_on):
+            console.log = opened.log
+            console.info(f"{'resuming' if goes_on else 'run'} {opened.folder}")
             if read_or_forget(opened.folder / "environment.json", "a run's environment") is None:
                 write_record(opened.folder / "environment.json", to_json(describe_environment(base, prepared)))
             if plans:
                 planned = {name: {**asdict(made), "fits": made.fits} for name, made in plans.items()}
                 write_record(opened.folder / "plan.json", {"stages": planned})
             return _carry_out(
-                opened, loaded, stages, prepared, beside, backbones, plans, base, until, lang, screen, group
+                opened, loaded, stages, prepared, beside, backbones, plans, base, until, lang, console, group
             )
 
 
@@ -147,12 +147,12 @@ def _carry_out(
     base: Path,
     until: str | None,
     lang: str,
-    screen: Console,
+    console: Console,
     group: ProcessGroup | None,
 ) -> RunResult:
     for stage, backbone in zip(stages, backbones, strict=True):
         require_controls(stage.recipe, backbone is not None and not backbone.own)
-    warn_of_known_texts(stages, prepared, screen)
+    warn_of_known_texts(stages, prepared, console)
     first = StageJob(
         stage=stages[0],
         folder=opened.stage_folder(stages[0].name),
@@ -161,12 +161,12 @@ def _carry_out(
         backbone=backbones[0],
         group=group,
     )
-    warn_of_lost_promises(stages, prepared, starting_lineage(first), screen)
+    warn_of_lost_promises(stages, prepared, starting_lineage(first), console)
     last = len(stages) if until is None else max(i for i, stage in enumerate(stages) if stage.kind == until) + 1
     for replica in range(recipe.eval.seeds):
         source = given_weights(stages[0].recipe, base)
         if replica:
-            screen.info(f"seed {recipe.seed + replica}")
+            console.info(f"seed {recipe.seed + replica}")
         for stage, data, others, backbone in list(zip(stages, prepared, beside, backbones, strict=True))[:last]:
             seeded = with_seed(stage, recipe.seed + replica)
             folder = opened.stage_folder(stage.name, replica=replica)
@@ -174,14 +174,14 @@ def _carry_out(
                 first, stage=seeded, folder=folder, source=source, prepared=data, backbone=backbone, beside=others
             )
             if not is_learned(folder):
-                learn_stage(job, screen)
+                learn_stage(job, console)
                 if replica == 0 and stage.name in plans:
                     record_actual(plans[stage.name], folder, opened.folder.name)
             forget_key(folder)
             if read_summary(folder).files is None:
-                evaluate_stage(job, screen, full=replica == 0)
+                evaluate_stage(job, console, full=replica == 0)
             if replica == 0 and seeded.recipe.eval.controls:
-                run_controls(job, screen)
+                run_controls(job, console)
             source = folder / "model"
     done = stages[:last]
     summarise_seeds(opened, done, recipe.eval.seeds)
@@ -189,7 +189,7 @@ def _carry_out(
     report = write_report(opened.folder, lang=lang)
     if last == len(stages):
         opened.mark_complete()
-    screen.info(f"report: {report}")
+    console.info(f"report: {report}")
     results = _results_of(opened, done)
     require_targets({stage.name: read_summary(opened.stage_folder(stage.name)) for stage in done})
     return RunResult(folder=opened.folder, stages=results, report=report)

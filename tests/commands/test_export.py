@@ -37,7 +37,7 @@ QUICK = ("pictures", "texts", "writer", "clicks", "factors", "deepspeech")
 )
 def test_every_task_becomes_onnx(name: str, tmp_path: Path) -> None:
     folder = train_model(tmp_path, name)
-    found = export(folder, "onnx", screen=silent())
+    found = export(folder, "onnx", console=silent())
     assert found.largest_difference <= 1e-4 and found.same_answer > 0.999 and found.rows > 1
     if found.metric is not None:
         assert found.metric["after"] == pytest.approx(found.metric["before"], abs=1e-6)
@@ -60,7 +60,7 @@ def test_whisper_hears_once_and_writes_token_by_token(tmp_path: Path) -> None:
     from tunewright.pipeline.stage import load_origin
 
     folder = train_model(tmp_path, "whisper")
-    export(folder, "onnx", screen=silent())
+    export(folder, "onnx", console=silent())
     place = folder.parent / "export"
     hears, writes = (onnxruntime.InferenceSession(str(place / f"{name}.onnx")) for name in ("encoder", "model"))
     origin = load_origin(folder)
@@ -87,7 +87,7 @@ def test_eight_bits_and_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     folder = train_model(tmp_path, "pictures")
     app(["export", str(folder), "--to", "torch"], standalone_mode=False)
     assert "the largest difference is 0" in capsys.readouterr().out
-    whole, small = (export(folder, form, screen=silent()) for form in ("onnx", "int8"))
+    whole, small = (export(folder, form, console=silent()) for form in ("onnx", "int8"))
     assert small.bytes_after < whole.bytes_after and small.tolerance is None and small.largest_difference > 1e-4
     assert small.metric is not None
     import onnx
@@ -109,7 +109,7 @@ def test_a_writer_becomes_gguf(tmp_path: Path) -> None:
     import gguf
 
     folder = train_model(tmp_path, "writer")
-    found = export(folder, "gguf", screen=silent())
+    found = export(folder, "gguf", console=silent())
     assert found.largest_difference == 0 and found.same_answer == 1
     reader = gguf.GGUFReader(str(folder.parent / "export" / "model.gguf"))
     assert (
@@ -122,7 +122,7 @@ def test_a_writer_becomes_gguf(tmp_path: Path) -> None:
         export(
             train_model(tmp_path / "rows", "rows") if (tmp_path / "rows").mkdir() is None else folder,
             "gguf",
-            screen=silent(),
+            console=silent(),
         )
 
 
@@ -143,19 +143,19 @@ def test_a_copy_that_is_another_model_is_not_left_behind(tmp_path: Path, monkeyp
     with monkeypatch.context() as patch:
         patch.setitem(exporting.WRITERS, "onnx", wrong)
         with pytest.raises(RunFailed, match="differ from the model"):
-            export(folder, "onnx", screen=silent())
+            export(folder, "onnx", console=silent())
         assert not list((folder.parent / "export").iterdir())
-        assert export(folder, "onnx", tmp_path / "out", tolerance=0.1, screen=silent()).largest_difference > 1e-3
-    export(folder, "onnx", screen=silent())
+        assert export(folder, "onnx", tmp_path / "out", tolerance=0.1, console=silent()).largest_difference > 1e-3
+    export(folder, "onnx", console=silent())
     with pytest.raises(UserError, match="already exists"):
-        export(folder, "onnx", screen=silent())
+        export(folder, "onnx", console=silent())
     with pytest.raises(RecipeError, match="no such form"):
-        export(folder, "onyx", screen=silent())
+        export(folder, "onyx", console=silent())
 
 
 def test_rows_of_ones_own(tmp_path: Path) -> None:
     folder = train_model(tmp_path, "rows")
     moved = tmp_path / "elsewhere"
     folder.rename(moved)
-    found = export(moved, "onnx", tmp_path / "out", data=str(tmp_path / "rows.csv"), screen=silent())
+    found = export(moved, "onnx", tmp_path / "out", data=str(tmp_path / "rows.csv"), console=silent())
     assert found.rows == 120 and found.largest_difference <= 1e-4

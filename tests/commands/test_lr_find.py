@@ -26,12 +26,12 @@ DIGITS: dict[str, Any] = {
 def found(folder: Path, recipe: dict[str, Any]) -> Suggestion:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
-    return find_learning_rate(path, [], screen=silent())
+    return find_learning_rate(path, [], console=silent())
 
 
 def test_the_first_loss_is_that_of_the_trainings_first_step(tmp_path: Path) -> None:
     recipe = {**DIGITS, "name": "digits", "train": {"epochs": 1, "batch_size": 20, "accumulate": 3}}
-    done = run(recipe, runs=tmp_path / "runs", screen=silent())
+    done = run(recipe, runs=tmp_path / "runs", console=silent())
     steps = [
         entry["loss"] for entry in read_metrics(done.folder / "pretrain" / "metrics.jsonl") if entry["kind"] == "step"
     ]

@@ -77,9 +77,9 @@ BY_HEART: dict[str, Any] = {
 
 
 def test_what_was_learned_by_heart_is_found(tmp_path: Path) -> None:
-    trained = run(BY_HEART, runs=tmp_path, screen=silent())
+    trained = run(BY_HEART, runs=tmp_path, console=silent())
     folder = trained.stages["pretrain"].folder / "model"
-    found = audit(folder, references=4, one_run=True, screen=silent())
+    found = audit(folder, references=4, one_run=True, console=silent())
     assert sum(found.rows.values()) == 400
     assert found.loss["low"] > 0.5 and found.ratio is not None and found.ratio["auc"] > 0.6
     assert found.one_run is not None and found.one_run["could_show"] > found.one_run["epsilon_at_least"] >= 0
@@ -95,8 +95,8 @@ def test_test_rows_that_were_learned_from_are_named(tmp_path: Path) -> None:
     rows = [f"{a:.3f},{b:.3f},{'yes' if a > b else 'no'}" for a, b in draw.normal(size=(150, 2))]
     (tmp_path / "rows.csv").write_text("a,b,label\n" + "\n".join(rows + rows[:30]) + "\n")
     recipe = {"task": "tabular-classification", "data": {"source": "rows.csv"}, "train": {"epochs": 1}}
-    trained = run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent())
-    found = audit(trained.stages["pretrain"].folder / "model", screen=silent())
+    trained = run(recipe, base=tmp_path, runs=tmp_path / "runs", console=silent())
+    found = audit(trained.stages["pretrain"].folder / "model", console=silent())
     assert {leak["code"] for leak in found.leaked} >= {"test-in-train"}
     assert any(
         line.startswith("leaked: ") and "test rows are exactly in the training" in line for line in lines_of(found)
@@ -114,7 +114,7 @@ def test_a_private_model_gives_nothing_away(
         "privacy": {"epsilon": 1},
         "train": {"epochs": 10, "batch_size": 50, "optimizer": "sgd", "lr": 1.0},
     }
-    trained = run(recipe, runs=tmp_path, screen=silent())
+    trained = run(recipe, runs=tmp_path, console=silent())
     folder = trained.stages["pretrain"].folder / "model"
     app(["privacy", str(folder), "--one-run", "--json"], standalone_mode=False)
     found = json.loads(capsys.readouterr().out)
@@ -138,9 +138,9 @@ def test_secrets_and_texts_that_a_language_model_remembers(tmp_path: Path) -> No
         },
         "train": {"epochs": 60, "batch_size": 4, "lr": 0.003},
     }
-    trained = run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent())
+    trained = run(recipe, base=tmp_path, runs=tmp_path / "runs", console=silent())
     folder = trained.stages["pretrain"].folder / "model"
-    found = audit(folder, canaries=3, screen=silent())
+    found = audit(folder, canaries=3, console=silent())
     assert (
         found.extraction is not None
         and found.extraction["train"]["word_for_word"] > found.extraction["test"]["word_for_word"]
@@ -151,13 +151,13 @@ def test_secrets_and_texts_that_a_language_model_remembers(tmp_path: Path) -> No
 
 
 def test_what_cannot_be_audited(tmp_path: Path) -> None:
-    trained = run({**BY_HEART, "train": {"epochs": 1}}, runs=tmp_path, screen=silent())
+    trained = run({**BY_HEART, "train": {"epochs": 1}}, runs=tmp_path, console=silent())
     folder = trained.stages["pretrain"].folder / "model"
     with pytest.raises(RecipeError, match="reference"):
-        audit(folder, references=2, screen=silent())
+        audit(folder, references=2, console=silent())
     with pytest.raises(RecipeError, match="language model"):
-        audit(folder, canaries=2, screen=silent())
+        audit(folder, canaries=2, console=silent())
     moved = tmp_path / "elsewhere"
     folder.rename(moved)
     with pytest.raises(ArtifactError, match="stands in none"):
-        audit(moved, screen=silent())
+        audit(moved, console=silent())

@@ -456,7 +456,7 @@ def tiny_vit(folder: Path) -> Path:
 
 
 def carry_out(tmp_path: Path, recipe: dict[str, Any]) -> Any:
-    return run({"eval": {"resamples": 100}, **recipe}, runs=tmp_path / "runs", screen=silent(), base=tmp_path)
+    return run({"eval": {"resamples": 100}, **recipe}, runs=tmp_path / "runs", console=silent(), base=tmp_path)
 
 
 def test_a_pretrained_resnet_on_photos_of_all_sizes(tmp_path: Path) -> None:
@@ -509,8 +509,8 @@ def load_file_of(folder: Path) -> dict[str, Tensor]:
 def test_grey_digits_become_what_the_backbone_reads(tmp_path: Path) -> None:
     tiny_vit(tmp_path / "vit")
     said: list[str] = []
-    screen = silent()
-    screen.warning = said.append  # type: ignore[method-assign]
+    console = silent()
+    console.warning = said.append  # type: ignore[method-assign]
     recipe = {
         "task": "image-classification",
         "data": {"source": "digits", "limit": 200},
@@ -519,7 +519,7 @@ def test_grey_digits_become_what_the_backbone_reads(tmp_path: Path) -> None:
         "eval": {"resamples": 100},
         "stages": ["finetune"],
     }
-    result = run(recipe, runs=tmp_path / "runs", screen=screen, base=tmp_path)
+    result = run(recipe, runs=tmp_path / "runs", console=console, base=tmp_path)
     assert any("preprocessor_config.json" in line and "ImageNet" in line for line in said)
     folder = result.stages["finetune"].folder / "model"
     assert read_json(folder / "preprocessor_config.json", "")["size"] == {"height": 16, "width": 16}
@@ -544,7 +544,7 @@ KILLED = {
 
 
 def test_a_killed_run_with_augmentation_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(KILLED, runs=tmp_path / "whole", screen=silent())
+    whole = run(KILLED, runs=tmp_path / "whole", console=silent())
     torch.set_num_threads(1)
     child = os.fork()
     if not child:
@@ -557,12 +557,12 @@ def test_a_killed_run_with_augmentation_ends_the_same(tmp_path: Path, monkeypatc
                 return real(self, ids, epoch)
 
             monkeypatch.setattr(PictureExamples, "batch", deadly)
-            run(KILLED, runs=tmp_path / "killed", screen=silent())
+            run(KILLED, runs=tmp_path / "killed", console=silent())
         finally:
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert list((tmp_path / "killed").rglob("step-*"))
-    again = run(KILLED, runs=tmp_path / "killed", screen=silent())
+    again = run(KILLED, runs=tmp_path / "killed", console=silent())
     files = [sha256_file(r.stages["pretrain"].folder / "model" / "model.safetensors") for r in (whole, again)]
     assert files[0] == files[1] and "resuming" in (again.folder / "log.txt").read_text()
 

@@ -114,7 +114,7 @@ def test_a_model_learns_from_a_mix(place: Path) -> None:
         "train": {"epochs": 1},
         "eval": {"resamples": 100, "slices": ["source"]},
     }
-    done = run(recipe, base=place, runs=place / "runs", screen=silent()).stages["pretrain"].summary
+    done = run(recipe, base=place, runs=place / "runs", console=silent()).stages["pretrain"].summary
     page = (place / "runs").glob("*/report.html")
     assert "What an epoch reads of each source" in next(page).read_text()
     web, books = done["texts"]["mix"]
@@ -142,4 +142,4 @@ def test_what_does_not_fit_together(place: Path, data: dict[str, Any], problem: 
 def test_only_a_language_model_learns_from_a_mix(place: Path) -> None:
     recipe = {"task": "masked-language-modeling", "data": data_of()}
     with pytest.raises(RecipeError, match="only a language model learns from a mix"):
-        run(recipe, base=place, runs=place / "runs", screen=silent())
+        run(recipe, base=place, runs=place / "runs", console=silent())

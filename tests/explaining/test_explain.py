@@ -113,7 +113,7 @@ def test_an_answer_that_depends_on_nothing_has_no_faithful_explanation() -> None
 
 
 def trained(folder: Path, recipe: dict[str, Any]) -> Path:
-    run = tunewright.run({**recipe, "name": "planted"}, runs=folder / "runs", base=folder, screen=silent())
+    run = tunewright.run({**recipe, "name": "planted"}, runs=folder / "runs", base=folder, console=silent())
     (stage,) = run.stages.values()
     accuracy = stage.summary["evaluation"]["metrics"].get("accuracy", {}).get("value")
     assert accuracy is None or accuracy > 0.97
@@ -274,7 +274,7 @@ def histories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
 
 
 def named_first(model: Path, examples: list[str], **options: Any) -> list[int]:
-    found = explain(model, examples, ExplainSettings(rows=PLANTED, **options), screen=silent())
+    found = explain(model, examples, ExplainSettings(rows=PLANTED, **options), console=silent())
     return [int(np.argmax(one.found.scores)) for one in found]
 
 
@@ -353,7 +353,7 @@ def test_attention_roll_out_is_the_product_over_layers(texts: tuple[Path, Path, 
     model = load_model(texts[0])
     network = model.network
     assert isinstance(network, Transformer)
-    (one,) = explain(texts[0], ["the film was good"], ExplainSettings(method="attention-rollout"), screen=silent())
+    (one,) = explain(texts[0], ["the film was good"], ExplainSettings(method="attention-rollout"), console=silent())
     ids = model.preprocessor.inputs.tokenizer("the film was good", return_tensors="pt")  # pyright: ignore
     library: Any = copy.deepcopy(network.core)
     library.set_attn_implementation("eager")
@@ -392,7 +392,7 @@ def test_attention_lies_on_patches_of_a_picture() -> None:
 
 def test_a_network_without_attention_has_no_roll_out(pictures: tuple[Path, Path, np.ndarray]) -> None:
     with pytest.raises(RecipeError, match="no attention"):
-        explain(pictures[0], [str(pictures[1])], ExplainSettings(method="attention-rollout"), screen=silent())
+        explain(pictures[0], [str(pictures[1])], ExplainSettings(method="attention-rollout"), console=silent())
 
 
 @pytest.fixture(scope="module")
@@ -456,7 +456,7 @@ def test_what_is_no_concept_is_said(
 
 def test_a_run_explains_its_worst_mistakes(flipped: tuple[Path, set[int]]) -> None:
     run = flipped[0].parents[1]
-    evaluate_run(run, ["eval.explain=3"], screen=silent())
+    evaluate_run(run, ["eval.explain=3"], console=silent())
     evaluation = json.loads((run / "pretrain" / "summary.json").read_text())["evaluation"]
     found = evaluation["explanations"]
     assert [entry["row"] for entry in found] == [entry["row"] for entry in evaluation["mistakes"][:3]]
@@ -480,7 +480,7 @@ def test_a_run_whose_model_is_not_explained_says_so_and_goes_on(
         "train": {"epochs": 1},
         "eval": {"explain": 2, "resamples": 100},
     }
-    done = tunewright.run(recipe, runs=tmp_path / "runs", base=tmp_path, screen=Console())
+    done = tunewright.run(recipe, runs=tmp_path / "runs", base=tmp_path, console=Console())
     assert done.stages["pretrain"].summary["evaluation"]["explanations"] == []
     assert "nothing is explained" in " ".join(capsys.readouterr().out.split())
 
@@ -509,7 +509,7 @@ def flipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[int]]:
         "model": {"layers": ["flatten", {"dense": 32, "activation": "relu"}, {"dense": "auto"}]},
         "train": {"epochs": 20},
     }
-    run = tunewright.run(recipe, runs=folder / "runs", base=folder, screen=silent())
+    run = tunewright.run(recipe, runs=folder / "runs", base=folder, console=silent())
     return run.stages["pretrain"].folder / "model", {int(row) + 1 for row in wrong}
 
 
@@ -531,7 +531,7 @@ def test_flipped_labels_are_among_the_suspects(
 
 def test_rows_of_influence_have_the_answers_class_and_are_checked(flipped: tuple[Path, set[int]]) -> None:
     folder, _ = flipped
-    found = explain(folder, ["digits"], ExplainSettings(rows=4, influence=True), screen=silent())
+    found = explain(folder, ["digits"], ExplainSettings(rows=4, influence=True), console=silent())
     for one in found:
         assert one.influence is not None
         answer = one.question.answer[1]
@@ -561,10 +561,10 @@ def test_json_and_page_hold_the_whole_explanation(
 
 
 def test_another_class_can_be_asked_for(texts: tuple[Path, Path, list[int]]) -> None:
-    (one,) = explain(texts[0], ["the film was good"], ExplainSettings(target="bad"), screen=silent())
+    (one,) = explain(texts[0], ["the film was good"], ExplainSettings(target="bad"), console=silent())
     assert one.found.scores[3] < 0
     with pytest.raises(DataError, match="no class of this name"):
-        explain(texts[0], ["the film was good"], ExplainSettings(target="ugly"), screen=silent())
+        explain(texts[0], ["the film was good"], ExplainSettings(target="ugly"), console=silent())
 
 
 def test_rows_that_are_not_explained_are_said_to_be_left(
@@ -578,20 +578,20 @@ def test_mistakes_are_named(
     texts: tuple[Path, Path, list[int]], clicks: tuple[Path, Path, list[int]], tmp_path: Path
 ) -> None:
     with pytest.raises(RecipeError, match="no such method"):
-        explain(texts[0], ["x"], ExplainSettings(method="magic"), screen=silent())
+        explain(texts[0], ["x"], ExplainSettings(method="magic"), console=silent())
     with pytest.raises(RecipeError, match="there is nothing"):
-        explain(clicks[0], [str(clicks[1])], ExplainSettings(method="integrated-gradients"), screen=silent())
+        explain(clicks[0], [str(clicks[1])], ExplainSettings(method="integrated-gradients"), console=silent())
     import shutil
 
     with pytest.raises(ArtifactError, match="stands in none"):
-        name_suspects(shutil.copytree(texts[0], tmp_path / "model"), screen=silent())
+        name_suspects(shutil.copytree(texts[0], tmp_path / "model"), console=silent())
 
 
 def test_numbers_are_explained_in_their_own_unit(tmp_path: Path) -> None:
     layers = {"layers": [{"dense": 16, "activation": "relu"}, {"dense": "auto"}]}
     recipe = {"task": "tabular-regression", "data": {"source": "diabetes"}, "model": layers, "train": {"epochs": 20}}
-    run = tunewright.run({**recipe, "name": "numbers"}, runs=tmp_path, screen=silent())
-    (one,) = explain(run.stages["pretrain"].folder / "model", ["diabetes"], ExplainSettings(rows=1), screen=silent())
+    run = tunewright.run({**recipe, "name": "numbers"}, runs=tmp_path, console=silent())
+    (one,) = explain(run.stages["pretrain"].folder / "model", ["diabetes"], ExplainSettings(rows=1), console=silent())
     assert one.found.converged
     everything = one.question.explained.value(torch.ones(1, 10, dtype=torch.bool))
     nothing = one.question.explained.value(torch.zeros(1, 10, dtype=torch.bool))
@@ -609,8 +609,8 @@ def test_a_user_that_has_only_a_vector_is_refused(tmp_path: Path) -> None:
         "model": {"backbone": "factors"},
         "train": {"epochs": 2},
     }
-    run = tunewright.run(recipe, runs=tmp_path / "runs", base=tmp_path, screen=silent())
+    run = tunewright.run(recipe, runs=tmp_path / "runs", base=tmp_path, console=silent())
     (stage,) = run.stages.values()
     with pytest.raises(ArtifactError, match="a vector for each user"):
-        explain(stage.folder / "model", ['{"user": "u1"}'], screen=silent())
+        explain(stage.folder / "model", ['{"user": "u1"}'], console=silent())
     assert isinstance(load_model(stage.folder / "model"), Model)

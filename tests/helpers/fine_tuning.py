@@ -23,7 +23,7 @@ def fine_tune(place: Path, name: str, **recipe: Any) -> RunResult:
         "eval": {"resamples": 100},
         "hardware": {"precision": "float32"},
     }
-    return run({**plain, **recipe}, base=place, runs=place / "runs", screen=silent())
+    return run({**plain, **recipe}, base=place, runs=place / "runs", console=silent())
 
 
 def run_card_code(card: str, folder: Path) -> None:

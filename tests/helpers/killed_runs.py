@@ -70,7 +70,7 @@ class StageKind:
         try:
             secrets.randbits = lambda bits: 12345  # the secret of a private stage, which is another for each run
             before()
-            run({**self.recipe, "name": "killed"}, base=self.place, runs=self.runs, screen=silent())
+            run({**self.recipe, "name": "killed"}, base=self.place, runs=self.runs, console=silent())
             code = 0
         except BaseException:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -35,7 +35,7 @@ if "parts" in sys.argv[3:]:
         assert all(is_meta(value) or "lora" in name for name, value in network.named_parameters())
         return shard(network, team, **options)
     sharing.shard = watched
-carried_out(lambda group: [run(recipe, base=place, runs=place / sys.argv[2], screen=silent(), group=group) for recipe in json.loads((place / "recipes.json").read_text())])
+carried_out(lambda group: [run(recipe, base=place, runs=place / sys.argv[2], console=silent(), group=group) for recipe in json.loads((place / "recipes.json").read_text())])
 """
 
 

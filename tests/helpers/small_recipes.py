@@ -141,5 +141,5 @@ RECIPES: dict[str, Any] = {
 def train_model(place: Path, name: str) -> Path:
     """Train the recipe of that name for one epoch; return the folder of the saved model."""
     recipe = {"train": SHORT, "eval": {"resamples": 100}, **FLOAT32, **RECIPES[name](place)}
-    result = run(recipe, base=place, runs=place / "runs", screen=silent())
+    result = run(recipe, base=place, runs=place / "runs", console=silent())
     return list(result.stages.values())[-1].folder / "model"

@@ -47,7 +47,7 @@ def trained(place: Path, name: str, **recipe: Any) -> Path:
     runs = place / "runs"
     if not (runs / name).exists():
         plain = {"name": name, "train": {"epochs": 1}, "eval": {"resamples": 100}}
-        run({**plain, **recipe}, base=place, runs=runs, screen=silent())
+        run({**plain, **recipe}, base=place, runs=runs, console=silent())
     (model,) = (runs / name).glob("*/model")
     return model
 

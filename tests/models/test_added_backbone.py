@@ -53,7 +53,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_recipe_trains_it(package: Path, tmp_path: Path) -> None:
-    result = run(RECIPE, runs=tmp_path / "runs", screen=silent())
+    result = run(RECIPE, runs=tmp_path / "runs", console=silent())
     (stage,) = result.stages.values()
     assert stage.summary["evaluation"]["metrics"]["accuracy"]["value"] > 0.5
     network = load_network(stage.folder / "model").network
@@ -74,11 +74,11 @@ def test_it_stands_wherever_backbones_are_listed(package: Path, tmp_path: Path) 
     recipe.write_text(
         "task: image-classification\ndata: {source: digits, limit: 300}\nmodel: {backbone: {pyramid: {width: 4}}}\n"
     )
-    (facts,) = show_design(recipe, [], None, screen=silent())
+    (facts,) = show_design(recipe, [], None, console=silent())
     assert [layer.block for layer in facts.layers][:3] == ["backbone.flat", "backbone.wide", "backbone.narrow"]
     with pytest.raises(RecipeError, match="option") as raised:
-        show_design(recipe, ["model.backbone={pyramid: {height: 4}}"], None, screen=silent())
+        show_design(recipe, ["model.backbone={pyramid: {height: 4}}"], None, console=silent())
     assert "width" in str(raised.value)
     with pytest.raises(RecipeError) as raised:
-        show_design(recipe, ["model.backbone=pyramyd"], None, screen=silent())
+        show_design(recipe, ["model.backbone=pyramyd"], None, console=silent())
     assert "did you mean pyramid?" in str(raised.value)

@@ -109,5 +109,5 @@ def test_what_is_replaced_and_what_is_saved(tmp_path: Path) -> None:
         "train": {"epochs": 1},
         "eval": {"resamples": 100},
     }
-    folder = run(given, runs=tmp_path / "runs", screen=silent()).stages["finetune"].folder
+    folder = run(given, runs=tmp_path / "runs", console=silent()).stages["finetune"].folder
     assert ATTENTION not in (folder / "model" / "config.json").read_text()

@@ -213,7 +213,7 @@ def test_a_run_ends_the_same_with_and_without(
         keeps: run(
             {**given, "hardware": {"prefix_cache": keeps, "precision": "float32"}},
             runs=tmp_path / "runs",
-            screen=silent(),
+            console=silent(),
         )
         for keeps in (True, False)
     }
@@ -228,7 +228,7 @@ def test_a_run_ends_the_same_with_and_without(
     again = {**given, "hardware": {"prefix_cache": True, "precision": "float32"}}
     monkeypatch.setattr(prefix_stage, "keep", None)  # nothing is computed anew, for other heads and seeds either
     again["model"] = {**given["model"], "head": [{"dense": 8, "activation": "relu"}, {"dense": "auto"}]}
-    assert run(again, runs=tmp_path / "runs", screen=silent()).stages["finetune"].summary["training"]["feature_cache"]
+    assert run(again, runs=tmp_path / "runs", console=silent()).stages["finetune"].summary["training"]["feature_cache"]
 
 
 def test_augmented_or_thawing_networks_are_computed_each_time(
@@ -238,6 +238,6 @@ def test_augmented_or_thawing_networks_are_computed_each_time(
     folder = tiny_bert(tmp_path / "bert")
     thawing = {"freeze": "backbone", "unfreeze": [{"epoch": 2, "layers": "all"}]}
     for tune in (thawing, {"adapter": "lora"}, {"adapter": "bitfit"}):
-        result = run(recipe(folder, tmp_path, tune=tune), runs=tmp_path / "runs", screen=silent())
+        result = run(recipe(folder, tmp_path, tune=tune), runs=tmp_path / "runs", console=silent())
         assert not result.stages["finetune"].summary["training"]["feature_cache"], tune
     assert not (own_cache / "frozen").exists()

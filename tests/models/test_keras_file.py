@@ -122,13 +122,13 @@ def test_somebody_s_network_is_read_and_fine_tuned(tmp_path: Path) -> None:
         "eval": {"resamples": 100},
         "stages": ["finetune"],
     }
-    result = run(recipe, base=tmp_path, runs=tmp_path, screen=silent())
+    result = run(recipe, base=tmp_path, runs=tmp_path, console=silent())
     from tunewright.models.saved_model import load_network
 
     saved = load_network(result.folder / "finetune" / "model").network.state_dict()
     for name, value in ours.backbone.state_dict(prefix="backbone.").items():
         torch.testing.assert_close(saved[name], value, rtol=0, atol=0)
-    back = export(result.folder / "finetune" / "model", "keras", screen=silent())
+    back = export(result.folder / "finetune" / "model", "keras", console=silent())
     assert back.largest_difference < 1e-4 and back.same_answer == 1
 
 

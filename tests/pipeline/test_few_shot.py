@@ -54,7 +54,7 @@ def recipe_for(**changes: Any) -> dict[str, Any]:
 
 
 def carry_out(place: Path, runs: Path, **changes: Any) -> Any:
-    return run(recipe_for(**changes), base=place, runs=runs, screen=silent())
+    return run(recipe_for(**changes), base=place, runs=runs, console=silent())
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_pictures_too(tmp_path: Path) -> None:
         },
         base=tmp_path,
         runs=tmp_path,
-        screen=silent(),
+        console=silent(),
     )
     stage = next(iter(result.stages.values()))
     assert stage.summary["training"]["few_shot"]["method"] == "features"
@@ -352,7 +352,7 @@ def test_a_network_of_ours_learns_from_the_features_of_the_stage_before(tmp_path
             "eval": {"resamples": 100, "controls": ["from_scratch"]},
         },
         runs=tmp_path,
-        screen=silent(),
+        console=silent(),
     )
     first, second = (load_network(result.stages[name].folder / "model").network for name in ("pretrain", "finetune"))
     for (name, before), after in zip(first.state_dict().items(), second.state_dict().values()):

@@ -108,7 +108,7 @@ def test_several_processes_train_what_one_does(
     # As where the weights lie on an accelerator, whose checkpoints a thread writes while the training goes on.
     processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "many", "beside" if size == 2 else "")
     for recipe in wanted:
-        run(on(recipe), base=tmp_path, runs=tmp_path / "one", screen=silent())
+        run(on(recipe), base=tmp_path, runs=tmp_path / "one", console=silent())
     assert [process.wait(300) for process in processes] == [0] * size
     for recipe in wanted:
         for stage in STAGES.get(recipe["name"], ["pretrain"]):
@@ -157,7 +157,7 @@ def test_processes_that_divide_the_layers_train_what_one_does(
     (tmp_path / "recipes.json").write_text(json.dumps([on(recipe, **hardware)]))
     (tmp_path / "followed.py").write_text(FOLLOWED)
     processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "many", "parts")
-    run(on(recipe), base=tmp_path, runs=tmp_path / "one", screen=silent())
+    run(on(recipe), base=tmp_path, runs=tmp_path / "one", console=silent())
     assert [process.wait(300) for process in processes] == [0] * size
     alone, many = (weights(tmp_path, runs, "writer", "pretrain") for runs in ("one", "many"))
     for name, value in alone.items():
@@ -172,7 +172,7 @@ def test_divided_layers_are_gone_on_with_otherwise(then: tuple[int, dict[str, An
         "train": {"epochs": 40, "batch_size": 2, "checkpoint_steps": 3},
         **CASES["writer"](tmp_path),
     }
-    run({**on(recipe), "name": "alone"}, base=tmp_path, runs=tmp_path / "alone", screen=silent())
+    run({**on(recipe), "name": "alone"}, base=tmp_path, runs=tmp_path / "alone", console=silent())
     (tmp_path / "followed.py").write_text(FOLLOWED)
     (tmp_path / "recipes.json").write_text(json.dumps([on(recipe, tensor=2)]))
     processes = started(4, str(tmp_path / "followed.py"), str(tmp_path), "runs")
@@ -265,9 +265,9 @@ def test_divided_weights_move_as_whole_ones_do_by_every_optimizer(tmp_path: Path
     (tmp_path / "recipes.json").write_text(json.dumps(shared))
     (tmp_path / "followed.py").write_text(FOLLOWED)
     processes = started(2, str(tmp_path / "followed.py"), str(tmp_path), "many")
-    run(on(writer, precision="bfloat16"), base=tmp_path, runs=tmp_path / "one", screen=silent())
+    run(on(writer, precision="bfloat16"), base=tmp_path, runs=tmp_path / "one", console=silent())
     for recipe in wanted:
-        run(on(recipe), base=tmp_path, runs=tmp_path / "one", screen=silent())
+        run(on(recipe), base=tmp_path, runs=tmp_path / "one", console=silent())
     assert [process.wait(300) for process in processes] == [0, 0]
     for recipe in wanted:
         alone, many = (weights(tmp_path, runs, str(recipe["name"]), "finetune") for runs in ("one", "many"))
@@ -287,7 +287,7 @@ def test_divided_weights_move_as_whole_ones_do_by_every_optimizer(tmp_path: Path
 def test_a_lost_process_ends_the_run_and_another_number_goes_on(numbers: list[Any], tmp_path: Path) -> None:
     """Begun by some, one killed; gone on by others, whole or divided; the weights are those of one that was never stopped."""
     first, size, then, fewer = numbers
-    alone = run({**on(LONG), "name": "alone"}, runs=tmp_path / "alone", screen=silent())
+    alone = run({**on(LONG), "name": "alone"}, runs=tmp_path / "alone", console=silent())
     (tmp_path / "followed.py").write_text(FOLLOWED)
     (tmp_path / "recipes.json").write_text(json.dumps([on(LONG, strategy=first)]))
     processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "runs", "beside" if size == 4 else "")

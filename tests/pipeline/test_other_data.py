@@ -108,7 +108,7 @@ def recipe_for(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def trained(place: Path) -> Any:
-    return run(recipe_for(), base=place, runs=place / "runs", screen=silent())
+    return run(recipe_for(), base=place, runs=place / "runs", console=silent())
 
 
 def test_what_was_learned_and_what_was_forgotten(trained: Any) -> None:
@@ -134,7 +134,7 @@ def test_the_report_and_another_evaluation_say_so(trained: Any) -> None:
     page = trained.report.read_text()
     assert "Before and after, on other data" in page and "worse than before the stage" in page
     summary = trained.stages["finetune"].summary["evaluation"]["other_data"]
-    evaluate_run(trained.folder, [], screen=silent())
+    evaluate_run(trained.folder, [], console=silent())
     again = json.loads((trained.folder / "finetune" / "summary.json").read_text())["evaluation"]["other_data"]
     assert again == summary
 
@@ -173,7 +173,7 @@ def test_a_model_that_talks_is_asked_in_its_own_way(place: Path) -> None:
         "train": {"epochs": 1},
         "eval": {"resamples": 100, "beside": {"asked": {"source": "asked.jsonl"}}},
     }
-    done = run(recipe, base=place, runs=place / "runs", screen=silent())
+    done = run(recipe, base=place, runs=place / "runs", console=silent())
     (found,) = done.stages["pretrain"].summary["evaluation"]["other_data"]
     assert found["rows"] == 6 and found["metrics"]["accuracy"]["now"]["value"] is not None
 
@@ -194,7 +194,7 @@ def test_what_cannot_be_measured_is_said_before_the_training(
     (place / "many.csv").write_text("one,two\n" + "".join(f"this is {i},that is {i}\n" for i in range(40)))
     recipe = recipe_for(eval={"beside": beside}, stages=["pretrain"])
     with pytest.raises(error, match=problem):
-        run(recipe, base=place, runs=tmp_path / "runs", screen=silent())
+        run(recipe, base=place, runs=tmp_path / "runs", console=silent())
     assert not (tmp_path / "runs").exists()
 
 
@@ -205,4 +205,4 @@ def test_only_models_that_write_are_measured_on_texts(place: Path, tmp_path: Pat
         "eval": {"beside": {"x": {"source": "plants.txt"}}},
     }
     with pytest.raises(RecipeError, match="only a language model"):
-        run(recipe, base=place, runs=tmp_path / "runs", screen=silent())
+        run(recipe, base=place, runs=tmp_path / "runs", console=silent())

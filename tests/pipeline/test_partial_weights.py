@@ -88,7 +88,7 @@ def test_an_adapter_has_its_numbers_where_the_weights_below_have_none(tmp_path: 
         **CASES["writer"](tmp_path),
         "stages": ["pretrain"],
     }
-    model = run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent()).stages["pretrain"].folder / "model"
+    model = run(recipe, base=tmp_path, runs=tmp_path / "runs", console=silent()).stages["pretrain"].folder / "model"
     adapted = {
         "task": "language-modeling",
         "data": recipe["data"],
@@ -113,7 +113,7 @@ def test_an_adapter_has_its_numbers_where_the_weights_below_have_none(tmp_path: 
 @pytest.mark.slow
 def test_weights_in_bfloat16_are_read_in_parts_as_they_are_read_whole(tmp_path: Path) -> None:
     recipe = {"name": "writer", "train": {"epochs": 2, "batch_size": 4}, **FLOAT32, **CASES["writer"](tmp_path)}
-    first = run({**recipe, "stages": ["pretrain"]}, base=tmp_path, runs=tmp_path / "first", screen=silent())
+    first = run({**recipe, "stages": ["pretrain"]}, base=tmp_path, runs=tmp_path / "first", console=silent())
     model = first.stages["pretrain"].folder / "model"
     path = model / "model.safetensors"
     save_file({name: value.bfloat16() for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
@@ -123,7 +123,7 @@ def test_weights_in_bfloat16_are_read_in_parts_as_they_are_read_whole(tmp_path: 
     )
     (tmp_path / "followed.py").write_text(FOLLOWED)
     processes = started(2, str(tmp_path / "followed.py"), str(tmp_path), "many", "parts")
-    run(then, base=tmp_path, runs=tmp_path / "one", screen=silent())
+    run(then, base=tmp_path, runs=tmp_path / "one", console=silent())
     assert [process.wait(200) for process in processes] == [0, 0]
     alone, many = (weights(tmp_path, runs, "writer", "finetune") for runs in ("one", "many"))
     assert alone.keys() == many.keys()
@@ -160,7 +160,7 @@ def test_a_network_that_is_whole_nowhere_learns_what_a_whole_one_does(
     (tmp_path / "recipes.json").write_text(json.dumps([{**recipe, "hardware": {**hardware, **FLOAT32["hardware"]}}]))
     (tmp_path / "followed.py").write_text(FOLLOWED)
     processes = started(size, str(tmp_path / "followed.py"), str(tmp_path), "many", "parts")
-    run(recipe, base=tmp_path, runs=tmp_path / "one", screen=silent())
+    run(recipe, base=tmp_path, runs=tmp_path / "one", console=silent())
     assert [process.wait(200) for process in processes] == [0] * size
     for folder in sorted(path.parent for path in (tmp_path / "one" / "writer").glob("*/summary.json")):
         alone, many = (weights(tmp_path, runs, "writer", folder.name) for runs in ("one", "many"))
@@ -191,7 +191,7 @@ def test_in_bfloat16_a_sharded_network_learns_the_same_up_to_rounding(tmp_path: 
     (tmp_path / "recipes.json").write_text(json.dumps([shared]))
     (tmp_path / "followed.py").write_text(FOLLOWED)
     processes = started(2, str(tmp_path / "followed.py"), str(tmp_path), "many", "parts")
-    run(recipe, base=tmp_path, runs=tmp_path / "one", screen=silent())
+    run(recipe, base=tmp_path, runs=tmp_path / "one", console=silent())
     assert [process.wait(200) for process in processes] == [0, 0]
     loaded = read_recipe(recipe, [], tmp_path)[0]
     prepared = prepare_data(loaded, tmp_path, silent())

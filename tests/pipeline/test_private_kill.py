@@ -74,7 +74,7 @@ def stage_of(base: Path) -> Path:
 
 
 def with_one_secret(base: Path) -> None:
-    run(RECIPE, base=base, runs=base / "runs", screen=silent())
+    run(RECIPE, base=base, runs=base / "runs", console=silent())
 
 
 @pytest.fixture(scope="module")

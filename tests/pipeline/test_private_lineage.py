@@ -216,9 +216,9 @@ PRIVATE = {"privacy": {"epsilon": 2}}
 
 
 def carry_out(given: dict[str, Any], base: Path) -> tuple[RunResult, str]:
-    """The run, and what was on the screen."""
+    """The run, and what was printed."""
     written = io.StringIO()
-    found = run(given, base=base, runs=base / "runs", screen=Console(console=RichConsole(file=written, width=10_000)))
+    found = run(given, base=base, runs=base / "runs", console=Console(rich=RichConsole(file=written, width=10_000)))
     return found, " ".join(written.getvalue().split())
 
 

@@ -27,7 +27,7 @@ RECIPE: dict[str, Any] = {
 
 def trained(tmp_path: Path, kind: str) -> list[tuple[int, str, float]]:
     """Runs the recipe with a tracker; what metrics.jsonl then says."""
-    run({**RECIPE, "track": [kind]}, runs=tmp_path, screen=silent())
+    run({**RECIPE, "track": [kind]}, runs=tmp_path, console=silent())
     lines = read_metrics(tmp_path / "tracked" / "pretrain" / "metrics.jsonl")
     return [(line["step"], key, value) for line in lines for key, value in numbers_of(line).items()]
 
@@ -91,7 +91,7 @@ def test_wandb_does_not_ask_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_missing_tracker_is_said_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(RecipeError, match="the tracker wandb is not installed"):
-        run({**RECIPE, "track": ["wandb"]}, runs=tmp_path, screen=silent())
+        run({**RECIPE, "track": ["wandb"]}, runs=tmp_path, console=silent())
     assert not list(tmp_path.rglob("checkpoints"))
     with pytest.raises(RecipeError, match="track"):
-        run({**RECIPE, "track": ["elsewhere"]}, runs=tmp_path, screen=silent())
+        run({**RECIPE, "track": ["elsewhere"]}, runs=tmp_path, console=silent())

@@ -48,7 +48,7 @@ def test_too_few_points_are_refused() -> None:
 def test_a_law_wants_a_language_model_from_nothing(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("task: tabular-classification\ndata: {source: wine}\n")
     with pytest.raises(RecipeError, match="trained from scratch"):
-        fit_own_law(tmp_path / "recipe.yaml", [], screen=silent())
+        fit_own_law(tmp_path / "recipe.yaml", [], console=silent())
 
 
 @pytest.mark.slow
@@ -62,6 +62,6 @@ def test_a_law_is_fitted_to_trainings_here(tmp_path: Path) -> None:
         "train": {"batch_size": 16, "lr": 1e-3},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    found = fit_own_law(tmp_path / "recipe.yaml", [], screen=silent())
+    found = fit_own_law(tmp_path / "recipe.yaml", [], console=silent())
     assert found.law.loss(1e5, 1e5) > found.law.loss(1e5, 1e7) > 0
     assert len(SHAPES) * EPOCHS == 16 and len(found.laws) == 100

@@ -99,7 +99,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_plan_is_what_the_run_does(place: Path) -> None:
     first, second = plan(place / "recipe.yaml", [], console=silent())
-    done = run(place / "recipe.yaml", runs=place / "runs", plan=True, screen=silent())
+    done = run(place / "recipe.yaml", runs=place / "runs", plan=True, console=silent())
     for found in (first, second):
         summary = done.stages[found.stage].summary
         assert found.steps == summary["training"]["steps"]
@@ -134,7 +134,7 @@ def test_a_plan_is_what_the_run_does(place: Path) -> None:
 
 def test_a_stage_that_begins_with_a_saved_model_is_planned(place: Path, tmp_path: Path) -> None:
     """A new head has meta weights, and so has the saved backbone, and the run begins with the saved one."""
-    done = run(place / "recipe.yaml", overrides=["stages=[pretrain]"], runs=tmp_path, screen=silent())
+    done = run(place / "recipe.yaml", overrides=["stages=[pretrain]"], runs=tmp_path, console=silent())
     changes = [
         f"model.weights={done.stages['pretrain'].folder / 'model'}",
         "model.head=[{dense: 16, activation: relu}, {dense: auto}]",
@@ -142,7 +142,7 @@ def test_a_stage_that_begins_with_a_saved_model_is_planned(place: Path, tmp_path
         "stages=[finetune]",
     ]
     (found,) = plan(place / "recipe.yaml", changes, probe=False, console=silent())
-    further = run(place / "recipe.yaml", overrides=changes, runs=tmp_path, plan=True, screen=silent())
+    further = run(place / "recipe.yaml", overrides=changes, runs=tmp_path, plan=True, console=silent())
     counted = further.stages["finetune"].summary["model"]["parameters"]
     assert (found.parameters, found.trained) == (counted["total"], counted["trainable"])
     assert further.stages["finetune"].summary["certificate"]["passed"]
@@ -239,7 +239,7 @@ def test_a_private_step_is_planned_as_one(place: Path, tmp_path: Path) -> None:
     (given,) = given_stages(stage_recipes(loaded), base, silent())
     real = run_dry(given.ingredients(given.stage.recipe, "random"), silent())
     assert private.peak == pytest.approx(real.most.most, rel=0.05)
-    done = run(place / "recipe.yaml", overrides=changes, runs=tmp_path, plan=True, screen=silent())
+    done = run(place / "recipe.yaml", overrides=changes, runs=tmp_path, plan=True, console=silent())
     assert private.steps == done.stages["pretrain"].summary["training"]["steps"]
 
 
@@ -372,7 +372,7 @@ def test_a_run_refuses_what_cannot_fit(place: Path) -> None:
             overrides=["model.backbone={mlp: {hidden: [200000, 200000]}}", "stages=[pretrain]"],
             runs=place / "none",
             plan=True,
-            screen=silent(),
+            console=silent(),
         )
     assert "--write" in str(caught.value) and not (place / "none").exists()
 

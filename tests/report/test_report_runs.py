@@ -75,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         base=place,
         runs=place / "runs",
-        screen=silent(),
+        console=silent(),
     )
     return result.folder
 
@@ -104,7 +104,7 @@ def test_other_kinds_of_runs(tmp_path: Path) -> None:
             "train": {"epochs": 1},
         },
     }.items():
-        result = run({**recipe, "eval": {"resamples": 100}}, runs=tmp_path / name, screen=silent())
+        result = run({**recipe, "eval": {"resamples": 100}}, runs=tmp_path / name, console=silent())
         assert result.report is not None
         check_page(result.report.read_text(encoding="utf-8"))
 
@@ -148,7 +148,7 @@ def test_a_slice_of_few_rows_is_not_called_the_weakest(tmp_path: Path) -> None:
         "train": {"epochs": 3},
         "eval": {"slices": ["group"], "resamples": 100},
     }
-    stage = run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent()).stages["pretrain"]
+    stage = run(recipe, base=tmp_path, runs=tmp_path / "runs", console=silent()).stages["pretrain"]
     found = {entry["value"]: entry for entry in stage.summary["evaluation"]["slices"]}
     assert found["rare"]["small"] and not found["a"]["small"]
     accuracy = {name: entry["metrics"]["accuracy"]["value"] for name, entry in found.items()}

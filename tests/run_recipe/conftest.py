@@ -26,7 +26,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Path]
             place = tmp_path_factory.mktemp(make.__name__)
             kind = known[make.__name__] = StageKind(make(place), place)
             # In this process first: the forked processes then find all late imports done.
-            run({**kind.recipe, "name": "killed"}, base=place, runs=place / "first", screen=silent())
+            run({**kind.recipe, "name": "killed"}, base=place, runs=place / "first", console=silent())
             began = time.monotonic()
             assert exit_code(kind.start(record_calls(place / "calls.txt"))) == 0, (place / "error.txt").read_text()
             kind.seconds = time.monotonic() - began

@@ -109,7 +109,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("package")
 def test_a_recipe_uses_all_that_a_package_adds(tmp_path: Path) -> None:
     recipe = {"task": "robust-regression", "data": {"source": "line:300"}}
-    (stage,) = run(recipe, runs=tmp_path / "runs", screen=silent()).stages.values()
+    (stage,) = run(recipe, runs=tmp_path / "runs", console=silent()).stages.values()
     model = tunewright.load_model(stage.folder / "model")
     predicted = np.array([row["prediction"] for row in model.predict(pa.table({"x": [-0.5, 0.5]}))])
     np.testing.assert_allclose(predicted, [-1, 1], atol=0.3)

@@ -308,7 +308,7 @@ def read_model(work: Workplace, model: Path, harmed: Path) -> None:
     unchecked = harmed.name == CHECKSUMS and not harmed.exists()
     actions = [
         lambda: print_predictions(model, work.given),
-        lambda: export(model, "torch", work.place / "out", screen=silent()),
+        lambda: export(model, "torch", work.place / "out", console=silent()),
         lambda: running.run("next.yaml", runs="runs"),
         lambda: evaluate_run(work.place / "runs" / "one", []),
     ]

@@ -53,7 +53,7 @@ def test_an_exchanged_backbone_begins_another_run(tmp_path: Path) -> None:
     tiny_bert(tmp_path / "tiny", layers=2, seed=1)
     said = io.StringIO()
     recipe = {**kind.recipe, "name": "killed"}
-    done = run(recipe, base=tmp_path, runs=kind.runs, screen=Console(console=RichConsole(file=said, width=500)))
+    done = run(recipe, base=tmp_path, runs=kind.runs, console=Console(rich=RichConsole(file=said, width=500)))
     assert done.folder.name == "killed-2" and done.stages["finetune"].summary["certificate"]["passed"]
     assert (
         "killed is not continued" in said.getvalue() and "model.safetensors of model.backbone tiny" in said.getvalue()
@@ -61,19 +61,19 @@ def test_an_exchanged_backbone_begins_another_run(tmp_path: Path) -> None:
     assert run_content(kind.folder) == before
     # What was begun with the first one goes on once it is there again.
     tiny_bert(tmp_path / "tiny", layers=2, seed=0)
-    assert run(recipe, base=tmp_path, runs=kind.runs, screen=silent()).folder.name == "killed"
+    assert run(recipe, base=tmp_path, runs=kind.runs, console=silent()).folder.name == "killed"
 
 
 def test_a_tokenizer_belongs_to_it(tmp_path: Path) -> None:
     kind = killed(lora, tmp_path, 1)
     path = tmp_path / "tiny" / "tokenizer.json"
     path.write_text(path.read_text().replace('"lowercase": true', '"lowercase": false') + "\n")
-    done = run({**kind.recipe, "name": "killed"}, base=tmp_path, runs=kind.runs, screen=silent())
+    done = run({**kind.recipe, "name": "killed"}, base=tmp_path, runs=kind.runs, console=silent())
     assert done.folder.name == "killed-2"
 
 
 def test_a_model_to_start_from_belongs_to_it(tmp_path: Path) -> None:
-    first = run({**two_stages(tmp_path), "name": "first", "stages": ["pretrain"]}, runs=tmp_path, screen=silent())
+    first = run({**two_stages(tmp_path), "name": "first", "stages": ["pretrain"]}, runs=tmp_path, console=silent())
     model = shutil.copytree(first.stages["pretrain"].folder / "model", tmp_path / "model")
 
     def goes_on(place: Path) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def test_a_model_to_start_from_belongs_to_it(tmp_path: Path) -> None:
 
     kind = killed(goes_on, tmp_path, 1)
     exchange(model / "model.safetensors")
-    again = run({**kind.recipe, "name": "killed"}, base=tmp_path, runs=kind.runs, screen=silent())
+    again = run({**kind.recipe, "name": "killed"}, base=tmp_path, runs=kind.runs, console=silent())
     assert again.folder.name == "killed-2"
 
 
@@ -99,11 +99,11 @@ def test_a_stage_goes_on_from_the_model_that_it_began_with(tmp_path: Path) -> No
     exchange(weights)
     recipe = {**kind.recipe, "name": "killed"}
     with pytest.raises(ArtifactError, match="has changed since") as caught:
-        run(recipe, base=tmp_path, runs=kind.runs, screen=silent())
+        run(recipe, base=tmp_path, runs=kind.runs, console=silent())
     assert "model.safetensors" in (caught.value.found or "") and caught.value.fix
     shutil.copy(tmp_path / "kept", weights)
     write_checksums(weights.parent, besides={"README.md"})
-    assert run(recipe, base=tmp_path, runs=kind.runs, screen=silent()).folder == kind.folder
+    assert run(recipe, base=tmp_path, runs=kind.runs, console=silent()).folder == kind.folder
 
 
 def test_tensors_are_compared_where_the_files_are_the_same() -> None:

@@ -99,7 +99,7 @@ def test_what_libraries_say_without_a_number() -> None:
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(ArtifactError, match="cannot be written"):
-        run({"task": "image-classification", "data": {"source": "nowhere"}}, runs=tmp_path / "runs", screen=silent())
+        run({"task": "image-classification", "data": {"source": "nowhere"}}, runs=tmp_path / "runs", console=silent())
     require_writable(tmp_path / "new" / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 

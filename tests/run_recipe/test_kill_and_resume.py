@@ -58,7 +58,7 @@ def start(runs: Path, before: Callable[[], None] = lambda: None) -> int:
     code = 1
     try:
         before()
-        run(RECIPE, runs=runs, screen=silent())
+        run(RECIPE, runs=runs, console=silent())
         code = 0
     finally:
         os._exit(code)

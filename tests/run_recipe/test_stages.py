@@ -35,7 +35,7 @@ MLP: list[Any] = ["flatten", {"dense": 32, "activation": "relu"}, {"dense": "aut
 
 
 def carry_out(tmp_path: Path, recipe: dict[str, Any], **options: Any) -> Any:
-    return run({**FAST, **recipe}, runs=tmp_path / "runs", screen=silent(), **options)
+    return run({**FAST, **recipe}, runs=tmp_path / "runs", console=silent(), **options)
 
 
 def test_pretrain_then_finetune_with_a_frozen_backbone(tmp_path: Path) -> None:
@@ -263,11 +263,11 @@ def test_compare(tmp_path: Path) -> None:
     }
     good = carry_out(tmp_path, {**recipe, "name": "good", "model": {"layers": MLP}})
     poor = carry_out(tmp_path, {**recipe, "name": "poor", "model": {"layers": MLP}, "train": {"epochs": 1, "lr": 1e-5}})
-    found = compare_runs(good.folder, poor.folder, screen=silent())
+    found = compare_runs(good.folder, poor.folder, console=silent())
     assert found["accuracy"].verdict == "better" and found["log_loss"].verdict == "better"
-    assert compare_runs(good.folder, good.folder, screen=silent())["accuracy"].verdict == "no real difference"
+    assert compare_runs(good.folder, good.folder, console=silent())["accuracy"].verdict == "no real difference"
     with pytest.raises(UserError):
-        compare_runs(good.folder, tmp_path, screen=silent())
+        compare_runs(good.folder, tmp_path, console=silent())
 
 
 def test_predict_pictures_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -363,7 +363,7 @@ def _that_talks(place: Path) -> str:
     source = _few_texts(place / "texts.csv", "supervised-fine-tuning")
     model = "{backbone: {gpt: {layers: 1, width: 16, heads: 2, context: 64}}, tokenizer: {bpe: {vocabulary: 262}}}"
     (place / "talk.yaml").write_text(f"task: supervised-fine-tuning\ndata: {{source: {source}}}\nmodel: {model}\n")
-    done = run(place / "talk.yaml", overrides=["train.epochs=1"], runs=place / "runs", screen=silent())
+    done = run(place / "talk.yaml", overrides=["train.epochs=1"], runs=place / "runs", console=silent())
     return str(next(done.folder.rglob("model")))
 
 
@@ -378,7 +378,7 @@ def test_init_writes_a_recipe_that_runs(tmp_path: Path, task: str) -> None:
     if get_task(task).network.needs_trained_model:
         changes.append(f"model.weights={json.dumps(_that_talks(tmp_path))}")
     assert load_recipe(path, changes, defaults=task_defaults).task == task
-    assert run(path, overrides=changes, runs=tmp_path / "runs", screen=silent()).report is not None
+    assert run(path, overrides=changes, runs=tmp_path / "runs", console=silent()).report is not None
     with pytest.raises(UserError, match="not overwritten"):
         write_recipe(task, source, path)
 
@@ -397,7 +397,7 @@ def test_learning_rate_range_test(tmp_path: Path) -> None:
     path.write_text(
         "task: image-classification\ndata: {source: digits}\nmodel: {layers: [flatten, {dense: 32, activation: relu}, {dense: auto}]}\n"
     )
-    found = find_learning_rate(path, [], screen=silent())
+    found = find_learning_rate(path, [], console=silent())
     assert 1e-4 < found.lr < 1 and len(found.trace) > 20
     assert steepest(
         [(10.0**k, loss) for k, loss in zip(range(-6, 2), [2, 2, 2, 1.9, 1.0, 0.9, 1.5, 3])]
@@ -406,10 +406,10 @@ def test_learning_rate_range_test(tmp_path: Path) -> None:
 
 def test_design_and_data_verbs(tmp_path: Path) -> None:
     path = REPOSITORY / "examples" / "mnist" / "recipe.yaml"
-    first, second = show_design(path, [], tmp_path / "n.svg", screen=silent())
+    first, second = show_design(path, [], tmp_path / "n.svg", console=silent())
     assert first.parameters.total == 101_770 and second.parameters.frozen == 100_480
     assert (tmp_path / "n-pretrain.svg").read_text().startswith("<svg")
-    found = prepare_to(path, [], tmp_path / "out", screen=silent())
+    found = prepare_to(path, [], tmp_path / "out", console=silent())
     assert [part.manifest.used for part in found] == [70_000, 1_797]
 
 
@@ -429,7 +429,7 @@ def test_the_python_api(tmp_path: Path) -> None:
         model={"layers": MLP},
         eval={"resamples": 100},
     )  # type: ignore[arg-type]
-    result = tunewright.run(recipe, runs=tmp_path, screen=silent())
+    result = tunewright.run(recipe, runs=tmp_path, console=silent())
     assert result.stages["pretrain"].summary["training"]["epochs"] == 1
     assert (
         sorted(tunewright.__all__)

@@ -160,7 +160,7 @@ def pretrained(tmp_path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, train in {"good": {"epochs": 30}, "poor": {"epochs": 1, "lr": 1e-6}}.items():
         recipe = json.loads(write(tmp_path).read_text()) | {"train": train, "name": name}
-        tunewright.run(recipe, runs=tmp_path / "runs", screen=silent())
+        tunewright.run(recipe, runs=tmp_path / "runs", console=silent())
         found[name] = str(tmp_path / "runs" / name / "pretrain" / "model")
     return found
 
@@ -189,7 +189,10 @@ def test_the_same_model_twice_cannot_be_told_apart(tmp_path: Path, pretrained: d
     twin = shutil.copytree(pretrained["good"], tmp_path / "twin")
     recipe = write(tmp_path, stages=["finetune"])
     ranked = choose(
-        recipe, [], ChooseSettings(names=[pretrained["good"], str(twin)], runs=tmp_path, planned=False), screen=silent()
+        recipe,
+        [],
+        ChooseSettings(names=[pretrained["good"], str(twin)], runs=tmp_path, planned=False),
+        console=silent(),
     )
     assert ranked[1].against_first is not None and ranked[1].against_first.verdict == "no real difference"
     assert ranked[0].score == ranked[1].score
@@ -200,7 +203,7 @@ def test_past_runs_on_the_same_data_become_the_prior(tmp_path: Path, pretrained:
     for name in pretrained:
         recipe = json.loads(write(tmp_path, stages=["finetune"]).read_text())
         recipe |= {"model": {"weights": pretrained[name]}, "train": {"epochs": 1}, "name": f"tuned-{name}"}
-        tunewright.run(recipe, runs=tmp_path / "runs", base=tmp_path, screen=silent())
+        tunewright.run(recipe, runs=tmp_path / "runs", base=tmp_path, console=silent())
     past = past_scores(tmp_path / "runs", "image-classification")
     assert past[str(Path(pretrained["good"]).resolve())] > 0 > past[str(Path(pretrained["poor"]).resolve())]
     recipe = write(tmp_path, stages=["finetune"])
@@ -208,7 +211,7 @@ def test_past_runs_on_the_same_data_become_the_prior(tmp_path: Path, pretrained:
         recipe,
         [],
         ChooseSettings(names=[*pretrained.values()], sample=50, runs=tmp_path / "runs", planned=False),
-        screen=silent(),
+        console=silent(),
     )
     assert {entry.candidate.name: (entry.prior or 0) > 0 for entry in ranked} == {
         pretrained["good"]: True,
@@ -220,11 +223,11 @@ def test_numbers_are_a_target_too(tmp_path: Path) -> None:
     data = {"source": "diabetes"}
     layers = {"layers": [{"dense": 16, "activation": "relu"}, {"dense": "auto"}]}
     recipe = {"task": "tabular-regression", "data": data, "model": layers, "train": {"epochs": 2}, "name": "first"}
-    tunewright.run(recipe, runs=tmp_path / "runs", screen=silent())
+    tunewright.run(recipe, runs=tmp_path / "runs", console=silent())
     path = tmp_path / "recipe.yaml"
     path.write_text(json.dumps({**recipe, "stages": ["finetune"]}))
     model = str(tmp_path / "runs" / "first" / "pretrain" / "model")
-    (entry,) = choose(path, [], ChooseSettings(names=[model], runs=tmp_path / "none", planned=False), screen=silent())
+    (entry,) = choose(path, [], ChooseSettings(names=[model], runs=tmp_path / "none", planned=False), console=silent())
     assert entry.measured is not None and entry.measured.h_score is None
     assert 30 < (entry.measured.probe.value or 0) < 90  # the spread of the target is 77
 
@@ -300,7 +303,7 @@ def test_without_a_target_models_show_what_they_can_do(
     for epochs, rate in ((1, 1e-7), (learned, 1e-2)):
         plain = {**recipe, "name": f"for-{epochs}", "train": {"epochs": epochs, "batch_size": 8, "lr": rate}}
         stage = next(
-            iter(tunewright.run(plain, base=tmp_path, runs=tmp_path / "runs", screen=silent()).stages.values())
+            iter(tunewright.run(plain, base=tmp_path, runs=tmp_path / "runs", console=silent()).stages.values())
         )
         models[str(stage.folder / "model")] = f"{epochs}"
     path = tmp_path / "recipe.yaml"
@@ -323,7 +326,7 @@ def test_without_a_target_models_show_what_they_can_do(
 def test_answers_are_counted_by_their_bytes(tmp_path: Path) -> None:
     """Two conversations, one model: nats of all that the assistant says, over its bytes, whatever the recipe cuts."""
     recipe = {**RECIPES["talk"](tmp_path), "train": {"epochs": 1, "batch_size": 16}, "name": "talk"}
-    stage = next(iter(tunewright.run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent()).stages.values()))
+    stage = next(iter(tunewright.run(recipe, base=tmp_path, runs=tmp_path / "runs", console=silent()).stages.values()))
     origin = load_origin(stage.folder / "model")
     turns = [[{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": text}] for text in ("2", "é9")]
     table = pa.table({"messages": [json.dumps(entry) for entry in turns], "_row": [1, 2]})
@@ -346,12 +349,12 @@ def test_answers_are_counted_by_their_bytes(tmp_path: Path) -> None:
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], names: list[str] | None, match: str) -> None:
     with pytest.raises(RecipeError, match=match):
-        choose(write(tmp_path, **changes), [], ChooseSettings(names=names, planned=False), screen=silent())
+        choose(write(tmp_path, **changes), [], ChooseSettings(names=names, planned=False), console=silent())
 
 
 def test_a_model_that_cannot_be_opened_is_listed_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (entry,) = choose(
-        write(tmp_path), [], ChooseSettings(names=[str(tmp_path / "broken")], planned=False), screen=silent()
+        write(tmp_path), [], ChooseSettings(names=[str(tmp_path / "broken")], planned=False), console=silent()
     )
     assert entry.measured is None and entry.why_not

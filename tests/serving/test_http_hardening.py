@@ -456,33 +456,33 @@ def test_tokens_of_any_letters(model: Model, token: str) -> None:
 
 def test_tokens_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    screen = silent()
-    screen.log = said.append
+    console = silent()
+    console.log = said.append
     file = tmp_path / "token"
     file.write_text("secret\n")
     file.chmod(0o600)
-    assert read_token(file, screen) == "secret" and not said
+    assert read_token(file, console) == "secret" and not said
     file.chmod(0o644)
-    assert read_token(file, screen) == "secret" and "chmod 600" in said[0]
+    assert read_token(file, console) == "secret" and "chmod 600" in said[0]
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
     for content in (b"", b" \n", b"two words", b"a\nb", b"x" * 5000):
         file.write_bytes(content)
         with pytest.raises(UserError, match="empty or invalid"):
-            read_token(file, screen)
+            read_token(file, console)
     with pytest.raises(UserError, match="cannot be read"):
-        read_token(tmp_path / "none", screen)
+        read_token(tmp_path / "none", console)
     monkeypatch.setenv("TUNEWRIGHT_TOKEN", "other")
-    assert read_token(None, screen) == "other"
+    assert read_token(None, console) == "other"
     monkeypatch.setenv("TUNEWRIGHT_TOKEN", "")
     with pytest.raises(UserError, match="empty or invalid"):
-        read_token(None, screen)
+        read_token(None, console)
     monkeypatch.delenv("TUNEWRIGHT_TOKEN")
-    assert read_token(None, screen) is None
+    assert read_token(None, console) is None
 
 
 def test_a_port_that_is_taken_is_said(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="cannot listen"):
-        serve(folder, host="127.0.0.1", port=taken.getsockname()[1], token_file=None, screen=silent())
+        serve(folder, host="127.0.0.1", port=taken.getsockname()[1], token_file=None, console=silent())
 
 
 # Pages.

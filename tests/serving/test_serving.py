@@ -321,4 +321,4 @@ def test_it_serves_many_and_ends_gracefully(running: tuple[str, subprocess.Popen
 def test_others_are_let_in_with_a_token_alone(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TUNEWRIGHT_TOKEN", raising=False)
     with pytest.raises(UserError, match="without a token"):
-        serve(models["rows"], host="0.0.0.0", port=1, token_file=None, screen=silent())
+        serve(models["rows"], host="0.0.0.0", port=1, token_file=None, console=silent())

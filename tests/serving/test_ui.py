@@ -31,8 +31,8 @@ SMALL: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("ui")
-    run({**SMALL, "name": "a"}, runs=place, screen=silent())
-    run({**SMALL, "name": "b", "train": {"epochs": 5, "lr": 0.01}}, runs=place, screen=silent())
+    run({**SMALL, "name": "a"}, runs=place, console=silent())
+    run({**SMALL, "name": "b", "train": {"epochs": 5, "lr": 0.01}}, runs=place, console=silent())
     (place / "broken").mkdir()
     (place / "broken" / "run.json").write_text("{")
     (place / "begun" / "pretrain").mkdir(parents=True)

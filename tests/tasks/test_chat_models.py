@@ -150,7 +150,7 @@ def test_packed_unpacked_and_accumulated_gradients_agree() -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("chat")
-    return run(chat_recipe(folder), base=folder, runs=folder / "runs", screen=silent())
+    return run(chat_recipe(folder), base=folder, runs=folder / "runs", console=silent())
 
 
 def test_it_learns_to_answer(trained: Any) -> None:
@@ -213,7 +213,7 @@ def test_what_does_not_fit(tmp_path: Path, change: dict[str, Any], said: str, ki
     (tmp_path / "silent.jsonl").write_text("\n".join(json.dumps({"messages": turns}) for _ in range(30)))
     recipe = chat_recipe(tmp_path, stages=["pretrain"], **change)
     with pytest.raises(kind, match=said) as caught:
-        run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent())
+        run(recipe, base=tmp_path, runs=tmp_path / "runs", console=silent())
     assert isinstance(caught.value, UserError) and caught.value.fix
 
 

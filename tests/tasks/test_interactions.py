@@ -147,7 +147,7 @@ def test_sequences_by_hand() -> None:
 
 @pytest.fixture(scope="module")
 def sequential(place: Path) -> Any:
-    return run(recipe_for({"sasrec": {"width": 16, "length": 8}}), base=place, runs=place / "runs", screen=silent())
+    return run(recipe_for({"sasrec": {"width": 16, "length": 8}}), base=place, runs=place / "runs", console=silent())
 
 
 def test_what_follows_is_learned(sequential: Any, place: Path) -> None:
@@ -181,18 +181,18 @@ def test_networks_and_objectives_that_do_not_fit(
     place: Path, tmp_path: Path, backbone: str, objective: str, problem: str
 ) -> None:
     with pytest.raises(RecipeError, match=problem):
-        run(recipe_for(backbone, objective=objective, epochs=1), base=place, runs=tmp_path, screen=silent())
+        run(recipe_for(backbone, objective=objective, epochs=1), base=place, runs=tmp_path, console=silent())
 
 
 def test_some_items_stand_for_all(place: Path, tmp_path: Path) -> None:
     recipe = recipe_for({"sasrec": {"width": 16, "length": 8}}, objective={"next_item": {"negatives": 8}})
-    done = run(recipe, base=place, runs=tmp_path, screen=silent()).stages["pretrain"]
+    done = run(recipe, base=place, runs=tmp_path, console=silent()).stages["pretrain"]
     assert done.summary["evaluation"]["metrics"]["mrr_at_10"]["value"] > 0.6
 
 
 def test_towers_read_what_is_known_of_both(place: Path, tmp_path: Path) -> None:
     recipe = recipe_for({"two_tower": {"width": 8, "hidden": [16, 8]}}, epochs=3)
-    done = run(recipe, base=place, runs=tmp_path, screen=silent()).stages["pretrain"]
+    done = run(recipe, base=place, runs=tmp_path, console=silent()).stages["pretrain"]
     facts = load_model(done.folder / "model").network.spec.facts
     assert facts["user_fields"]["counts"] == [1, 1] and facts["item_fields"]["sizes"] == [3]
     network = load_model(done.folder / "model").network
@@ -242,7 +242,7 @@ def test_rows_move_as_in_the_formula(sparse: bool) -> None:
     ],
 )
 def test_large_tables_train(place: Path, tmp_path: Path, backbone: Any, train: dict[str, Any]) -> None:
-    done = run(recipe_for(backbone, **{"epochs": 4, **train}), base=place, runs=tmp_path, screen=silent()).stages[
+    done = run(recipe_for(backbone, **{"epochs": 4, **train}), base=place, runs=tmp_path, console=silent()).stages[
         "pretrain"
     ]
     assert done.summary["evaluation"]["metrics"]["hit_at_10"]["value"] > 0
@@ -252,7 +252,7 @@ def test_large_tables_train(place: Path, tmp_path: Path, backbone: Any, train: d
 def test_what_sparse_gradients_do_not_take(place: Path, tmp_path: Path, train: dict[str, Any]) -> None:
     recipe = recipe_for({"factors": {"sparse": True}}, epochs=1, **train)
     with pytest.raises(RecipeError, match="gradients of its rows alone"):
-        run(recipe, base=place, runs=tmp_path, screen=silent())
+        run(recipe, base=place, runs=tmp_path, console=silent())
 
 
 def test_items_for_a_user(sequential: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,7 +267,7 @@ def test_items_for_a_user(sequential: Any, tmp_path: Path, capsys: pytest.Captur
 def test_only_recommenders_recommend(place: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a,b\n" + "\n".join(f"{row % 7},{'xy'[row % 2]}" for row in range(60)) + "\n")
     recipe = {"task": "tabular-classification", "data": {"source": "rows.csv", "target": "b"}, "train": {"epochs": 1}}
-    done = run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent()).stages["pretrain"]
+    done = run(recipe, base=tmp_path, runs=tmp_path / "runs", console=silent()).stages["pretrain"]
     with pytest.raises(ArtifactError, match="does not recommend"):
         recommend(done.folder / "model", "u3", 3)
 

@@ -29,7 +29,7 @@ from tunewright.tasks.language_model.evaluation import frequencies, next_token_o
 
 
 def carried_out(folder: Path, recipe: dict[str, Any]) -> Any:
-    return run(recipe, base=folder, runs=folder / "runs", screen=silent())
+    return run(recipe, base=folder, runs=folder / "runs", console=silent())
 
 
 @pytest.fixture(scope="module")

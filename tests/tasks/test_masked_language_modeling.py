@@ -61,7 +61,7 @@ def text_file(path: Path, lines: int = 120) -> Path:
 
 def carry_out(tmp_path: Path, recipe: dict[str, Any], **settings: Any) -> tunewright.run_recipe.RunResult:  # type: ignore[name-defined]
     given = {"eval": {"resamples": 100}, "hardware": {"threads": 1, "precision": "float32"}, **recipe}
-    return run(given, base=tmp_path, runs=tmp_path / "runs", screen=silent(), **settings)
+    return run(given, base=tmp_path, runs=tmp_path / "runs", console=silent(), **settings)
 
 
 def recipe_for(tmp_path: Path, **more: Any) -> dict[str, Any]:
@@ -392,7 +392,7 @@ def finish(runs: Path, recipe: dict[str, Any], base: Path, before: Callable[[], 
         code = 1
         try:
             before()
-            run(recipe, base=base, runs=runs, screen=silent())
+            run(recipe, base=base, runs=runs, console=silent())
             code = 0
         finally:
             os._exit(code)
@@ -572,7 +572,7 @@ def test_design_of_a_chain(tmp_path: Path) -> None:
     import yaml
 
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(chain(tmp_path, tune={"freeze": "backbone"})))
-    first, second = show_design(tmp_path / "r.yaml", [], None, screen=silent())
+    first, second = show_design(tmp_path / "r.yaml", [], None, console=silent())
     assert first.layers[-1].block == "head.cls" and second.parameters.frozen > 0
     assert [layer.block for layer in second.layers if layer.trained and layer.parameters] == [
         "backbone.pooler",
@@ -622,7 +622,7 @@ def test_init_and_check(tmp_path: Path) -> None:
         tmp_path / "r.yaml",
         overrides=["model.backbone=bert", "train.epochs=1", "eval.resamples=100"],
         runs=tmp_path / "runs",
-        screen=silent(),
+        console=silent(),
     ).report
 
 

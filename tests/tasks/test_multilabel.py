@@ -355,7 +355,7 @@ def done(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         "eval": {"resamples": 100, "slices": ["length"], "target": {"f1_micro": 0.6}},
         "hardware": {"threads": 1, "precision": "float32"},
     }
-    return run(recipe, base=place, runs=tmp_path_factory.mktemp("runs"), screen=silent())
+    return run(recipe, base=place, runs=tmp_path_factory.mktemp("runs"), console=silent())
 
 
 def test_it_learns_and_is_measured(done: Any) -> None:
@@ -408,10 +408,10 @@ def test_prediction_from_a_file_and_a_second_measurement(place: Path, done: Any)
     found = predict(folder / "model", place / "texts.jsonl")
     assert len(found) == 600 and sum(entry["prediction"] == [] for entry in found) > 50
     before = done.stages["finetune"].summary["evaluation"]["metrics"]["f1_micro"]
-    evaluate_run(done.folder, ["eval.metrics=[f1_micro,roc_auc]"], screen=silent())
+    evaluate_run(done.folder, ["eval.metrics=[f1_micro,roc_auc]"], console=silent())
     again = json.loads((folder / "summary.json").read_text())["evaluation"]["metrics"]
     assert list(again) == ["f1_micro", "roc_auc"] and again["f1_micro"] == before
-    differences = compare_runs(done.folder, done.folder, screen=silent())
+    differences = compare_runs(done.folder, done.folder, console=silent())
     assert set(differences) == {name for name, metric in METRICS.items() if "multilabel" in metric.kinds}
     assert all(entry.verdict == "no real difference" for entry in differences.values())
 
@@ -425,10 +425,10 @@ def test_features_and_few_shot_leave_labels_alone(place: Path, tmp_path: Path) -
         "eval": {"resamples": 100},
         "hardware": {"threads": 1, "precision": "float32"},
     }
-    result = run(recipe, base=place, runs=tmp_path, screen=silent())
+    result = run(recipe, base=place, runs=tmp_path, console=silent())
     assert "few_shot" not in result.stages["finetune"].summary["training"]
     with pytest.raises(RecipeError, match="one class a row"):
-        run({**recipe, "tune": {"method": "features"}}, base=place, runs=tmp_path, screen=silent())
+        run({**recipe, "tune": {"method": "features"}}, base=place, runs=tmp_path, console=silent())
 
 
 def test_init_writes_a_recipe_for_labels_and_asks_for_data(place: Path, tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_what_is_no_pair(row: dict[str, str | None], said: str) -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("preferences")
-    return run(preference_recipe(folder), base=folder, runs=folder / "runs", screen=silent())
+    return run(preference_recipe(folder), base=folder, runs=folder / "runs", console=silent())
 
 
 def test_it_learns_to_prefer(trained: Any) -> None:
@@ -232,7 +232,7 @@ def test_it_learns_to_prefer(trained: Any) -> None:
 
 def test_measured_again_it_is_the_same(trained: Any) -> None:
     before = trained.stages["finetune"].summary["evaluation"]["metrics"]
-    evaluate_run(trained.folder, ["eval.metrics=null"], screen=silent())
+    evaluate_run(trained.folder, ["eval.metrics=null"], console=silent())
     summary = json.loads((trained.stages["finetune"].folder / "summary.json").read_text())
     assert summary["evaluation"]["metrics"] == before
 
@@ -242,7 +242,7 @@ def test_a_training_that_goes_on_keeps_its_reference(trained: Any, tmp_path: Pat
     folder = trained.folder.parents[1]
     runs = tmp_path / "runs"
     recipe = preference_recipe(folder)
-    whole = run(recipe, base=folder, runs=runs, screen=silent())
+    whole = run(recipe, base=folder, runs=runs, console=silent())
     stage = whole.stages["finetune"].folder
     expected = load_file(stage / "model" / "model.safetensors")
     assert torch.equal(
@@ -257,7 +257,7 @@ def test_a_training_that_goes_on_keeps_its_reference(trained: Any, tmp_path: Pat
     checkpoints = sorted((stage / "checkpoints").glob("step-*"))
     assert len(checkpoints) == 2
     shutil.rmtree(checkpoints[-1])
-    again = run(recipe, base=folder, runs=runs, screen=silent())
+    again = run(recipe, base=folder, runs=runs, console=silent())
     found = load_file(again.stages["finetune"].folder / "model" / "model.safetensors")
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
@@ -279,7 +279,7 @@ def test_what_does_not_fit(
 ) -> None:
     shutil.copytree(trained.stages["pretrain"].folder / "model", tmp_path / "here")
     with pytest.raises(kind, match=said) as caught:
-        run(preference_recipe(tmp_path, **change), base=tmp_path, runs=tmp_path / "runs", screen=silent())
+        run(preference_recipe(tmp_path, **change), base=tmp_path, runs=tmp_path / "runs", console=silent())
     assert isinstance(caught.value, UserError) and caught.value.fix
 
 

@@ -56,7 +56,7 @@ PUBLIC: dict[str, Any] = {
 
 def carry_out(given: dict[str, Any], base: Path) -> tuple[RunResult, str]:
     written = io.StringIO()
-    found = run(given, base=base, runs=base / "runs", screen=Console(console=RichConsole(file=written, width=10_000)))
+    found = run(given, base=base, runs=base / "runs", console=Console(rich=RichConsole(file=written, width=10_000)))
     return found, " ".join(written.getvalue().split())
 
 
@@ -228,7 +228,7 @@ def test_a_recommender_keeps_its_rows_and_is_refused(tmp_path: Path) -> None:
         "privacy": {"epsilon": 3},
     }
     with pytest.raises(RecipeError, match="keeps who chose what") as caught:
-        run(given, base=tmp_path, runs=tmp_path / "runs", screen=silent())
+        run(given, base=tmp_path, runs=tmp_path / "runs", console=silent())
     assert caught.value.place == "privacy"
 
 

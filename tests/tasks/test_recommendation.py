@@ -154,7 +154,7 @@ def recipe_for_clicks(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", CLICK_MODELS)
 def test_every_network_learns_who_likes_what(place: Path, tmp_path: Path, name: str) -> None:
     recipe = recipe_for_clicks(model={"backbone": name, "head": [{"dense": "auto"}]})
-    done = run(recipe, base=place, runs=tmp_path / "runs", screen=silent())
+    done = run(recipe, base=place, runs=tmp_path / "runs", console=silent())
     evaluation = done.stages["pretrain"].summary["evaluation"]
     baselines = {entry["name"]: entry["metrics"] for entry in evaluation["baselines"]}
     found = evaluation["metrics"]["roc_auc"]["value"]
@@ -171,7 +171,7 @@ def test_every_network_learns_who_likes_what(place: Path, tmp_path: Path, name: 
 
 def test_what_reads_no_fields(place: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="does not read fields"):
-        run(recipe_for_clicks(model={"backbone": "mlp"}), base=place, runs=tmp_path / "runs", screen=silent())
+        run(recipe_for_clicks(model={"backbone": "mlp"}), base=place, runs=tmp_path / "runs", console=silent())
 
 
 def encoder_of(learned: np.ndarray, known: np.ndarray, users: int, items: int) -> InteractionEncoder:
@@ -301,7 +301,7 @@ def recommender(place: Path) -> Any:
         for item in draw.permutation([item for item in range(60) if item % KINDS == user % KINDS])[:11]
     ]
     (place / "films" / "liked.csv").write_text("user,item\n" + "\n".join(rows) + "\n")
-    return run(recipe_for_items(), base=place, runs=place / "runs", screen=silent())
+    return run(recipe_for_items(), base=place, runs=place / "runs", console=silent())
 
 
 def test_it_recommends_what_is_liked(recommender: Any) -> None:
@@ -336,7 +336,7 @@ def test_other_networks_and_objectives_learn(
 ) -> None:
     train = {"epochs": 40, "batch_size": 64, "lr": 1e-2, "objective": objective}
     recipe = recipe_for_items(model={"backbone": backbone}, train=train)
-    done = run(recipe, base=place, runs=tmp_path / "runs", screen=silent()).stages["pretrain"]
+    done = run(recipe, base=place, runs=tmp_path / "runs", console=silent()).stages["pretrain"]
     baselines = {entry["name"]: entry["metrics"] for entry in done.summary["evaluation"]["baselines"]}
     found = done.summary["evaluation"]["metrics"]["ndcg_at_10"]["value"]
     assert found > 2 * baselines["popularity"]["ndcg_at_10"]["value"]
@@ -351,7 +351,7 @@ def test_other_networks_and_objectives_learn(
 def test_a_network_without_vectors_cannot_compare_in_the_batch(recommender: Any, place: Path, tmp_path: Path) -> None:
     recipe = recipe_for_items(model={"backbone": "neumf"}, train={"objective": "in_batch", "epochs": 1})
     with pytest.raises(RecipeError, match="this network has none"):
-        run(recipe, base=place, runs=tmp_path / "runs", screen=silent())
+        run(recipe, base=place, runs=tmp_path / "runs", console=silent())
 
 
 def test_popular_items_are_not_held_against_those_who_chose_them() -> None:
@@ -381,7 +381,7 @@ def test_its_files_are_its_own(recommender: Any, tmp_path: Path) -> None:
 def test_a_column_that_says_who_is_wanted(place: Path, tmp_path: Path) -> None:
     (place / "x.csv").write_text("a,item\n" + "".join(f"{i},{i % 7}\n" for i in range(60)))
     with pytest.raises(DataError, match="a split by within needs a column"):
-        run(recipe_for_items(data={"source": "x.csv"}), base=place, runs=tmp_path / "runs", screen=silent())
+        run(recipe_for_items(data={"source": "x.csv"}), base=place, runs=tmp_path / "runs", console=silent())
 
 
 def test_popularity_is_what_most_chose() -> None:

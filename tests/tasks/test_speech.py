@@ -233,7 +233,7 @@ def test_whisper_learns_letters(place: Path, tmp_path: Path) -> None:
         model={"backbone": {"whisper": {"layers": 1, "width": 32, "heads": 2, "seconds": 2}}},
         train={"epochs": 3, "batch_size": 16, "lr": 3e-3},
     )
-    done = run(recipe, base=place, runs=tmp_path / "runs", screen=silent()).stages["pretrain"]
+    done = run(recipe, base=place, runs=tmp_path / "runs", console=silent()).stages["pretrain"]
     losses = [
         entry["valid"]["loss"] for entry in read_metrics(done.folder / "metrics.jsonl") if entry["kind"] == "epoch"
     ]
@@ -242,7 +242,7 @@ def test_whisper_learns_letters(place: Path, tmp_path: Path) -> None:
     assert set(answer["text"]) <= set("abc ") and answer["words"] == []
     recipe["model"]["decoding"] = {"beam": {}}
     with pytest.raises(RecipeError, match="no search to configure"):
-        run(recipe, base=place, runs=tmp_path / "runs", screen=silent())
+        run(recipe, base=place, runs=tmp_path / "runs", console=silent())
 
 
 def test_a_whisper_s_folder_keeps_its_tokenizer(place: Path, tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_whisper_s_folder_keeps_its_tokenizer(place: Path, tmp_path: Path) -> 
         model={"backbone": str(folder)}, tune={"freeze": "backbone"}, train={"epochs": 1, "batch_size": 16}
     )
     recipe["data"]["limit"] = 60
-    done = run(recipe, base=place, runs=tmp_path / "runs", screen=silent()).stages["pretrain"]
+    done = run(recipe, base=place, runs=tmp_path / "runs", console=silent()).stages["pretrain"]
     network = load_model(done.folder / "model").network
     assert isinstance(network, Whisper)
     state = network.state_dict()
@@ -295,14 +295,14 @@ def test_a_library_s_folder_gives_its_weights(place: Path, tmp_path: Path) -> No
         train={"epochs": 1, "batch_size": 16},
     )
     recipe["data"]["limit"] = 60
-    done = run(recipe, base=place, runs=tmp_path / "runs", screen=silent()).stages["pretrain"]
+    done = run(recipe, base=place, runs=tmp_path / "runs", console=silent()).stages["pretrain"]
     state = load_model(done.folder / "model").network.state_dict()
     for name, value in library.state_dict().items():
         if name != "masked_spec_embed":
             assert torch.equal(state[f"body.{name}"], value), name
     recipe["model"] = {"backbone": "minilm"}
     with pytest.raises(RecipeError, match="not a speech model"):
-        run(recipe, base=place, runs=tmp_path / "runs", screen=silent())
+        run(recipe, base=place, runs=tmp_path / "runs", console=silent())
 
 
 def test_cepstral_coefficients_are_a_cosine_transform() -> None:
@@ -325,7 +325,7 @@ def test_what_is_for_speech_alone(tmp_path: Path, changes: dict[str, Any], probl
     (tmp_path / "rows.csv").write_text("a,b\n" + "\n".join(f"{row % 7},{'xy'[row % 2]}" for row in range(60)) + "\n")
     recipe = {"task": "tabular-classification", "data": {"source": "rows.csv", "target": "b"}, **changes}
     with pytest.raises(RecipeError, match=problem):
-        run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent())
+        run(recipe, base=tmp_path, runs=tmp_path / "runs", console=silent())
 
 
 def test_batches_by_seconds() -> None:
@@ -489,7 +489,7 @@ def recipe_for(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def trained(place: Path) -> Any:
-    return run(recipe_for(), base=place, runs=place / "runs", screen=silent())
+    return run(recipe_for(), base=place, runs=place / "runs", console=silent())
 
 
 def test_it_learns_what_tones_say(trained: Any, place: Path) -> None:
@@ -537,7 +537,7 @@ def test_other_letters_get_a_new_head_and_the_frozen_part_stays(trained: Any, pl
             }
         ],
     )
-    done = run(recipe, base=place, runs=place / "runs", screen=silent()).stages["finetune"]
+    done = run(recipe, base=place, runs=place / "runs", console=silent()).stages["finetune"]
     before, after = load_model(weights).network.state_dict(), load_model(done.folder / "model").network.state_dict()
     for name, value in before.items():
         same = value.shape == after[name].shape and torch.equal(value, after[name])
@@ -565,4 +565,4 @@ def test_what_is_no_table_of_recordings(place: Path, tmp_path: Path, table: str,
     (place / "odd.csv").write_text(table)
     data = {"source": "odd.csv", "split": {"valid": 0, "test": 0}}
     with pytest.raises(DataError, match=problem):
-        run(recipe_for(data=data), base=place, runs=tmp_path / "runs", screen=silent())
+        run(recipe_for(data=data), base=place, runs=tmp_path / "runs", console=silent())

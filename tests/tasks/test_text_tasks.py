@@ -69,7 +69,7 @@ def paired(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         "data": {"source": "pairs.jsonl", "input": ["first", "second"]},
         "train": {"epochs": 5, "lr": 3e-3, "batch_size": 16},
     }
-    return run(recipe, base=place, runs=tmp_path_factory.mktemp("runs"), screen=silent())
+    return run(recipe, base=place, runs=tmp_path_factory.mktemp("runs"), console=silent())
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def numbered(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         "data": {"source": "numbers.jsonl", "input": ["first", "second"], "target": "score"},
         "train": {"epochs": 6, "lr": 3e-3, "batch_size": 16},
     }
-    return run(recipe, base=place, runs=tmp_path_factory.mktemp("runs"), screen=silent())
+    return run(recipe, base=place, runs=tmp_path_factory.mktemp("runs"), console=silent())
 
 
 def test_which_text_is_which_is_learned(paired: Any) -> None:
@@ -148,7 +148,7 @@ def test_mistakes_show_both_texts(place: Path, tmp_path: Path) -> None:
         },
         base=place,
         runs=tmp_path,
-        screen=silent(),
+        console=silent(),
     )
     mistakes = result.stages["finetune"].summary["evaluation"]["mistakes"]
     assert mistakes and all(set(entry["input"]) == {"first", "second"} for entry in mistakes)
@@ -185,7 +185,7 @@ def test_the_checks_read_pairs_and_numbers(place: Path) -> None:
         path.write_text(
             f"task: {name}\ndata: {{source: {source}.jsonl, input: [first, second], target: {target}}}\nmodel: {{backbone: tiny}}\n"
         )
-        check_data(path, [], as_json=False, screen=silent())
+        check_data(path, [], as_json=False, console=silent())
 
 
 def test_words_are_no_numbers_and_three_texts_no_pair(place: Path, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_words_are_no_numbers_and_three_texts_no_pair(place: Path, tmp_path: Pat
         "data": {"source": "pairs.jsonl", "input": ["first", "second", "source"]},
     }
     with pytest.raises(DataError, match="one column of text, or two"):
-        run(recipe, base=place, runs=tmp_path, screen=silent())
+        run(recipe, base=place, runs=tmp_path, console=silent())
 
 
 @pytest.mark.parametrize("task", ["text-classification", "text-regression"])

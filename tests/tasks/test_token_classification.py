@@ -193,7 +193,7 @@ def test_a_model_learns_entities_and_finds_them_in_new_texts(
     monkeypatch.chdir(tmp_path)
     recipe = {"name": "it", "task": "token-classification", **SETTINGS, "data": {"source": str(place / source)}}
     recipe["model"] = {"backbone": str(place / "tiny")}
-    result = run(recipe, screen=silent())
+    result = run(recipe, console=silent())
     summary = read_summary(result.stages["finetune"].folder)
     evaluation = summary.evaluation
     assert evaluation is not None and evaluation.metrics["entity_f1"].value > 0.95
@@ -229,4 +229,4 @@ def test_a_file_without_entities_is_refused_before_training(place: Path, tmp_pat
     recipe = {"name": "it", "task": "token-classification", **SETTINGS}
     recipe |= {"data": {"source": str(tmp_path / "none.conll")}, "model": {"backbone": str(place / "tiny")}}
     with pytest.raises(UserError, match="no entity"):
-        run(recipe, runs=tmp_path / "runs", screen=silent())
+        run(recipe, runs=tmp_path / "runs", console=silent())

@@ -343,7 +343,7 @@ def with_changes(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_private_stage_learns_and_says_what_it_cost(tmp_path: Path) -> None:
-    result = run(DIGITS, runs=tmp_path, screen=silent())
+    result = run(DIGITS, runs=tmp_path, console=silent())
     stage = result.stages["pretrain"]
     found = stage.summary["training"]["privacy"]
     assert stage.summary["evaluation"]["metrics"]["accuracy"]["value"] > 0.7
@@ -358,7 +358,7 @@ def test_a_private_stage_learns_and_says_what_it_cost(tmp_path: Path) -> None:
 
 
 def test_two_runs_have_other_noise(tmp_path: Path) -> None:
-    one, two = (run({**DIGITS, "name": name}, runs=tmp_path, screen=silent()) for name in ("one", "two"))
+    one, two = (run({**DIGITS, "name": name}, runs=tmp_path, console=silent()) for name in ("one", "two"))
     weights = [(r.stages["pretrain"].folder / "model" / "model.safetensors").read_bytes() for r in (one, two)]
     assert weights[0] != weights[1]
 
@@ -370,7 +370,7 @@ def test_it_goes_on_with_the_same_steps_and_the_book_is_ahead(tmp_path: Path, mo
     recipe = with_changes(train={"checkpoint_steps": 3})
     keys = iter([1234567] * 9)
     monkeypatch.setattr("tunewright.pipeline.strategies.private.secrets.randbits", lambda bits: next(keys))
-    whole = run({**recipe, "name": "whole"}, runs=tmp_path, screen=silent())
+    whole = run({**recipe, "name": "whole"}, runs=tmp_path, console=silent())
     real = mechanism.PrivateGradient.__call__
 
     def dies(
@@ -384,11 +384,11 @@ def test_it_goes_on_with_the_same_steps_and_the_book_is_ahead(tmp_path: Path, mo
     with monkeypatch.context() as patch:
         patch.setattr(mechanism.PrivateGradient, "__call__", dies)
         with pytest.raises(KeyboardInterrupt):
-            run({**recipe, "name": "cut"}, runs=tmp_path, screen=silent())
+            run({**recipe, "name": "cut"}, runs=tmp_path, console=silent())
     book = tmp_path / "cut" / "pretrain" / "privacy.json"
     assert read_json(book, "the book")["steps"] == 11  # ten were finished: it can only overstate
     shutil.copytree(tmp_path / "cut", tmp_path / "lost")
-    cut = run({**recipe, "name": "cut"}, runs=tmp_path, screen=silent())
+    cut = run({**recipe, "name": "cut"}, runs=tmp_path, console=silent())
     bytes_of = [(r.stages["pretrain"].folder / "model" / "model.safetensors").read_bytes() for r in (whole, cut)]
     assert bytes_of[0] == bytes_of[1]
     # Without its secret it cannot go on with the same noise.
@@ -396,7 +396,7 @@ def test_it_goes_on_with_the_same_steps_and_the_book_is_ahead(tmp_path: Path, mo
     (tmp_path / "lost").rename(tmp_path / "cut")
     (tmp_path / "cut" / "pretrain" / "privacy.key").unlink()
     with pytest.raises(ArtifactError, match="secret"):
-        run({**recipe, "name": "cut"}, runs=tmp_path, screen=silent())
+        run({**recipe, "name": "cut"}, runs=tmp_path, console=silent())
 
 
 @pytest.mark.parametrize(
@@ -414,7 +414,7 @@ def test_it_goes_on_with_the_same_steps_and_the_book_is_ahead(tmp_path: Path, mo
 )
 def test_what_does_not_go_with_privacy(changes: dict[str, Any], place: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        run(with_changes(**changes), runs=tmp_path, screen=silent())
+        run(with_changes(**changes), runs=tmp_path, console=silent())
     assert caught.value.place == place and caught.value.fix
 
 
@@ -423,12 +423,12 @@ def test_no_learning_rate_is_looked_for_on_private_rows(tmp_path: Path) -> None:
 
     (tmp_path / "r.yaml").write_text(json.dumps(DIGITS))
     with pytest.raises(RecipeError, match="without privacy"):
-        find_learning_rate(tmp_path / "r.yaml", [], screen=silent())
+        find_learning_rate(tmp_path / "r.yaml", [], console=silent())
 
 
 def test_batch_norms_give_way(tmp_path: Path) -> None:
     layers = [{"conv2d": 4}, "batch_norm", "relu", "flatten", {"dense": 10}]
-    result = run(with_changes(model={"layers": layers}, train={"epochs": 1}), runs=tmp_path, screen=silent())
+    result = run(with_changes(model={"layers": layers}, train={"epochs": 1}), runs=tmp_path, console=silent())
     described = read_json(result.stages["pretrain"].folder / "model" / "config.json", "a model")
     assert "group_norm" in json.dumps(described) and "batch_norm" not in json.dumps(described)
 
@@ -471,7 +471,7 @@ def test_a_private_adapter_is_peft_s(tmp_path: Path) -> None:
         "privacy": {"epsilon": 8},
         "stages": ["finetune"],
     }
-    result = run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent())
+    result = run(recipe, base=tmp_path, runs=tmp_path / "runs", console=silent())
     folder = result.stages["finetune"].folder / "model"
     merge_adapter(folder, tmp_path / "merged", silent())
     assert read_lineage(tmp_path / "merged") == read_lineage(folder)
@@ -507,7 +507,7 @@ def test_conversations_are_not_packed(tmp_path: Path) -> None:
         "train": {"epochs": 1, "batch_size": 8},
         "stages": ["pretrain", {"finetune": {"tune": {"adapter": "lora"}, "privacy": {"epsilon": 8}}}],
     }
-    result = run(recipe, base=tmp_path, runs=tmp_path / "runs", screen=silent())
+    result = run(recipe, base=tmp_path, runs=tmp_path / "runs", console=silent())
     assert "privacy" not in result.stages["pretrain"].summary["training"]
     summary = result.stages["finetune"].summary
     assert summary["training"]["privacy"]["units"] == summary["data"]["rows"]["train"]

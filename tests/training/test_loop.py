@@ -206,7 +206,7 @@ def recipe(**changes: Any) -> dict[str, Any]:
 
 
 def carry_out(tmp_path: Path, **changes: Any) -> RunResult:
-    return run(recipe(**changes), runs=tmp_path, screen=silent())
+    return run(recipe(**changes), runs=tmp_path, console=silent())
 
 
 def weights(result: RunResult, stage: str = "pretrain") -> str:
@@ -287,7 +287,7 @@ def test_a_number_that_overflows_is_named(tmp_path: Path) -> None:
                 "train": {"epochs": 40, "optimizer": "sgd", "lr": 1e3},
             },
             runs=tmp_path / "runs",
-            screen=silent(),
+            console=silent(),
         )
 
 
@@ -347,7 +347,7 @@ def test_steps_in_the_backward_pass_are_the_same_steps(optimizer: Any, tmp_path:
     models: list[bytes] = []
     for at_once in (False, True):
         done = run(
-            {**recipe, "hardware": {"optimizer_in_backward": at_once}}, runs=tmp_path / str(at_once), screen=silent()
+            {**recipe, "hardware": {"optimizer_in_backward": at_once}}, runs=tmp_path / str(at_once), console=silent()
         )
         models.append((done.stages["pretrain"].folder / "model" / "model.safetensors").read_bytes())
     assert models[0] == models[1]
@@ -374,7 +374,7 @@ def test_what_needs_all_gradients_takes_no_steps_in_the_backward_pass(change: st
     recipe = {"task": "image-classification", "data": {"source": "digits", "limit": 300}}
     overrides = ["hardware.optimizer_in_backward=true", change]
     with pytest.raises(RecipeError, match="one gradient at a time") as caught:
-        run(recipe, overrides=overrides, runs=tmp_path, screen=silent())
+        run(recipe, overrides=overrides, runs=tmp_path, console=silent())
     assert change.split("=")[0] in str(caught.value)
 
 

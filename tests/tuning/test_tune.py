@@ -74,7 +74,7 @@ def test_what_is_no_search(search: dict[str, Any]) -> None:
 )
 def test_what_cannot_be_searched(changes: dict[str, Any], place: str | None, tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        tune(written(tmp_path, **changes), [], SearchSettings(trials=1), runs=tmp_path / "runs", screen=silent())
+        tune(written(tmp_path, **changes), [], SearchSettings(trials=1), runs=tmp_path / "runs", console=silent())
     assert place is None or caught.value.place == place
     with pytest.raises(RecipeError, match="no such sampler"):
         tuning.parse_sampler("tea")
@@ -82,7 +82,7 @@ def test_what_cannot_be_searched(changes: dict[str, Any], place: str | None, tmp
 
 def test_it_finds_what_is_better_and_tests_it(tmp_path: Path) -> None:
     recipe = written(tmp_path)
-    found = tune(recipe, [], SearchSettings(trials=10), seeds=3, runs=tmp_path / "runs", screen=silent())
+    found = tune(recipe, [], SearchSettings(trials=10), seeds=3, runs=tmp_path / "runs", console=silent())
     (folder,) = (tmp_path / "runs").iterdir()
     # The recipe as it is comes first, and is far from the best.
     assert found.trials[0].params == {"train.lr": 1e-4, "train.optimizer": "adam"}
@@ -100,7 +100,7 @@ def test_it_finds_what_is_better_and_tests_it(tmp_path: Path) -> None:
     overrides = (folder / "overrides.txt").read_text().splitlines()
     assert len(overrides) == 2 and overrides[0].startswith("train.lr=")
     # The same command once more: nothing is left to be done, and nothing is done twice.
-    again = tune(recipe, [], SearchSettings(trials=10), seeds=3, runs=tmp_path / "runs", screen=silent())
+    again = tune(recipe, [], SearchSettings(trials=10), seeds=3, runs=tmp_path / "runs", console=silent())
     assert [trial.number for trial in again.trials] == [trial.number for trial in found.trials]
     assert again.held is not None and again.held["tuned"] == found.held["tuned"]
 
@@ -116,7 +116,7 @@ def test_no_trial_sees_a_test_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return real(self, split, columns)
 
     monkeypatch.setattr(Prepared, "table", table)
-    tune(written(tmp_path), [], SearchSettings(trials=2), seeds=0, runs=tmp_path / "runs", screen=silent())
+    tune(written(tmp_path), [], SearchSettings(trials=2), seeds=0, runs=tmp_path / "runs", console=silent())
     assert "train" in seen and "test" not in seen
 
 
@@ -130,7 +130,7 @@ def test_each_kind_of_task_has_something_to_be_held_against(name: str, tmp_path:
         SearchSettings(trials=2, sampler="grid"),
         seeds=0,
         runs=tmp_path / "runs",
-        screen=silent(),
+        console=silent(),
     )
     values = {trial.number: trial.value for trial in found.trials if trial.value is not None}
     chosen = max if found.greater else min
@@ -146,7 +146,7 @@ def test_a_grid_ends(tmp_path: Path) -> None:
         SearchSettings(trials=50, sampler="grid", prune=False),
         seeds=0,
         runs=tmp_path / "runs",
-        screen=silent(),
+        console=silent(),
     )
     tried = {
         (trial.params["train.lr"], trial.params["train.batch_size"])
@@ -161,7 +161,7 @@ def test_a_grid_ends(tmp_path: Path) -> None:
             SearchSettings(trials=2, sampler="grid"),
             seeds=0,
             runs=tmp_path / "runs",
-            screen=silent(),
+            console=silent(),
         )
 
 
@@ -173,7 +173,7 @@ def test_what_diverges_is_let_go(tmp_path: Path) -> None:
         SearchSettings(trials=4, sampler="random", prune=False),
         seeds=0,
         runs=tmp_path / "runs",
-        screen=silent(),
+        console=silent(),
     )
     states = {trial.params["train.lr"]: trial.state for trial in found.trials}
     assert states.get(1e-3) == "complete" and states.get(1e8, "pruned") == "pruned"
@@ -195,7 +195,7 @@ def test_killed_it_goes_on_and_loses_nothing(tmp_path: Path) -> None:
     time.sleep(0.3)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    found = tune(recipe, [], SearchSettings(trials=4, prune=False), seeds=0, runs=tmp_path / "runs", screen=silent())
+    found = tune(recipe, [], SearchSettings(trials=4, prune=False), seeds=0, runs=tmp_path / "runs", console=silent())
     done = [trial for trial in found.trials if trial.state == "complete"]
     assert len(done) == 4 and done[0].number == 0 and done[0].value == pytest.approx(float(first.split()[-1]), abs=1e-4)
     cut = [trial for trial in found.trials if trial.state == "fail"]

@@ -121,32 +121,32 @@ def choose(
     settings: ChooseSettings = ChooseSettings(),
     *,
     as_json: bool = False,
-    screen: Console | None = None,
+    console: Console | None = None,
 ) -> list[Ranked]:
     """Rank the models that a recipe could start from, the best first; those that were not evaluated come last.
 
     Raises:
         RecipeError: models cannot be compared for this task before training, or the recipe is private.
     """
-    screen = silent() if as_json else screen or Console()
+    console = silent() if as_json else console or Console()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     found = candidates_for(loaded, settings.names)
     task = get_task(found[0].stage.recipe.task)
     metric = _metric_before_training(task, found[0].stage.recipe)
     sample = settings.sample or (SAMPLE if task.evaluation.by_batch else ZERO_SHOT_SAMPLE)
-    machine = planned_machine(None, screen) if settings.planned else None
+    machine = planned_machine(None, console) if settings.planned else None
     language = _language(found[0], base) if task.purpose is not None and not task.purpose.reads_images else None
     past = past_scores(settings.runs, task.name)
     evaluated: list[Evaluated] = []
     for candidate in found:
         if candidate.local:
-            screen.info(f"evaluating {candidate.name}")
-        evaluated.append(_evaluate(candidate, base, sample, machine, settings.tune, screen))
+            console.info(f"evaluating {candidate.name}")
+        evaluated.append(_evaluate(candidate, base, sample, machine, settings.tune, console))
     ranked = _rank(found, evaluated, past, metric, language)
     if as_json:
         sys.stdout.write(json.dumps([entry.to_json() for entry in ranked], indent=2, ensure_ascii=False) + "\n")
     else:
-        _show(ranked, metric, screen, language, by_features=task.evaluation.by_batch)
+        _show(ranked, metric, console, language, by_features=task.evaluation.by_batch)
     return ranked
 
 
@@ -177,7 +177,7 @@ def _metric_before_training(task: Task, recipe: Recipe) -> str:
 
 
 def _evaluate(
-    candidate: Candidate, base: Path, sample: int, machine: Hardware | None, tune: bool, screen: Console
+    candidate: Candidate, base: Path, sample: int, machine: Hardware | None, tune: bool, console: Console
 ) -> Evaluated:
     if not candidate.local:
         return Evaluated(why_not="not on this machine; --candidates NAME downloads and evaluates it")
@@ -199,7 +199,7 @@ def _evaluate(
     source = given_weights(recipe, base)
     job = StageJob(stage=candidate.stage, folder=base, source=source, prepared=prepared, backbone=backbone)
     try:
-        return replace(one, measured=replace(one.measured, tuned=fine_tune_folds(job, rows, screen)))
+        return replace(one, measured=replace(one.measured, tuned=fine_tune_folds(job, rows, console)))
     except TunewrightError as error:
         return replace(one, why_not=f"was not fine-tuned: {error.message.splitlines()[0]}")
 
@@ -293,14 +293,14 @@ def priors(found: list[Candidate], past: dict[str, float], language: str | None)
     return [sum(entry) / len(entry) if entry else None for entry in values]
 
 
-def _show(ranked: list[Ranked], metric: str, screen: Console, language: str | None, *, by_features: bool) -> None:
+def _show(ranked: list[Ranked], metric: str, console: Console, language: str | None, *, by_features: bool) -> None:
     if any(entry.measured for entry in ranked):
-        screen.console.print(_scores(ranked, metric, by_features))
+        console.rich.print(_scores(ranked, metric, by_features))
     heads = ("candidate", "parameters", "memory", "training", "licence", "reads", "published")
-    screen.console.print(_table("facts", heads, [_known(entry) for entry in ranked]))
-    _show_left(ranked, screen, language)
+    console.rich.print(_table("facts", heads, [_known(entry) for entry in ranked]))
+    _show_left(ranked, console, language)
     if any(entry.measured for entry in ranked):
-        _show_verdict(ranked, metric, screen, by_features)
+        _show_verdict(ranked, metric, console, by_features)
 
 
 def _scores(ranked: list[Ranked], metric: str, by_features: bool) -> Table:
@@ -327,24 +327,24 @@ def _scores(ranked: list[Ranked], metric: str, by_features: bool) -> Table:
     return _table("ranking", heads, rows)
 
 
-def _show_left(ranked: list[Ranked], screen: Console, language: str | None) -> None:
+def _show_left(ranked: list[Ranked], console: Console, language: str | None) -> None:
     """Name the candidates that were not evaluated, and those that read another language."""
     for entry in ranked:
         if entry.why_not is not None and entry.candidate.local:
-            screen.warning(f"{entry.candidate.name} {entry.why_not}")
+            console.warning(f"{entry.candidate.name} {entry.why_not}")
     if language is not None and (others := [e.candidate.name for e in ranked if not _reads(e.candidate, language)]):
-        screen.warning(
+        console.warning(
             f"the texts are in {LANGUAGES[language]}, which these were not pretrained on: {', '.join(others)}"
         )
     away = [entry.candidate.name for entry in ranked if not entry.candidate.local]
     if away:
-        screen.info(
+        console.info(
             "not evaluated, because they are not on this machine (--candidates NAME downloads and evaluates one): "
             + ", ".join(away)
         )
 
 
-def _show_verdict(ranked: list[Ranked], metric: str, screen: Console, by_features: bool) -> None:
+def _show_verdict(ranked: list[Ranked], metric: str, console: Console, by_features: bool) -> None:
     """Say which candidate comes first, by what, and how much that says."""
     measured = [entry for entry in ranked if entry.measured is not None]
     tuned = any(entry.measured and entry.measured.tuned for entry in ranked)
@@ -354,25 +354,25 @@ def _show_verdict(ranked: list[Ranked], metric: str, screen: Console, by_feature
         if entry.against_first is not None and entry.against_first.verdict == "no real difference"
     ]
     count = len(measured[0].measured.outcome) if measured[0].measured else 0
-    screen.info(f"first of {len(measured)}: {measured[0].candidate.name}, by {count:,} training rows")
+    console.info(f"first of {len(measured)}: {measured[0].candidate.name}, by {count:,} training rows")
     if tied:
         by = "fine-tuning on them" if tuned else "the probe" if by_features else metric
-        screen.info(f"by {by} these cannot be told apart from it: {', '.join(tied)}")
+        console.info(f"by {by} these cannot be told apart from it: {', '.join(tied)}")
     known = sorted((entry for entry in ranked if entry.prior is not None), key=lambda entry: -(entry.prior or 0))
     if known:
-        screen.info("the static ranking, by the prior alone: " + ", ".join(entry.candidate.name for entry in known))
+        console.info("the static ranking, by the prior alone: " + ", ".join(entry.candidate.name for entry in known))
     if tuned:
-        screen.info("fine-tuning on a few rows is a hint too: a larger model may learn more from all of them")
+        console.info("fine-tuning on a few rows is a hint too: a larger model may learn more from all of them")
     elif by_features:
-        screen.info(
+        console.info(
             "a feature score is a hint, not a result: on the standard benchmark such scores alone rank models worse "
             "than a fixed order does (mean weighted τ 0.57 against 0.91)"
         )
     else:
-        screen.info("a zero-shot score is a hint, not a result: a larger model may learn more")
+        console.info("a zero-shot score is a hint, not a result: a larger model may learn more")
     if not tuned:
-        screen.info("more reliable, and slower: --tune, which fine-tunes each of them on these rows")
-    screen.info(f"published facts were looked up on {LOOKED_UP}")
+        console.info("more reliable, and slower: --tune, which fine-tunes each of them on these rows")
+    console.info(f"published facts were looked up on {LOOKED_UP}")
 
 
 def _table(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:

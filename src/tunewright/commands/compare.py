@@ -14,22 +14,22 @@ from tunewright.runs.folder import Run
 from tunewright.runs.summary.stage import damage_beside
 
 
-def compare_runs(first: Path, second: Path, *, screen: Console | None = None) -> dict[str, Difference]:
+def compare_runs(first: Path, second: Path, *, console: Console | None = None) -> dict[str, Difference]:
     """Compare two runs, or two stages, by every metric of both.
 
     Raises:
         UserError: one is not an evaluated run, or they were evaluated on different rows.
     """
-    screen = screen or Console()
+    console = console or Console()
     a, b = load_result(first), load_result(second)
-    screen.info(f"A {a.name}\nB {b.name}\non the same {len(a.rows):,} rows; difference A − B with its 95 % interval")
+    console.info(f"A {a.name}\nB {b.name}\non the same {len(a.rows):,} rows; difference A − B with its 95 % interval")
     found: dict[str, Difference] = {}
     for metric in METRICS.values():
         if a.kind not in metric.kinds:
             continue
         found[metric.name] = compare_predictions(a, b, metric.name, resamples=2000)
         values = [metric.value(result.outputs, result.target) for result in (a, b)]
-        screen.info(f"{metric.name:<10} A {values[0]:.4f}  B {values[1]:.4f}  {found[metric.name].sentence('A − B')}")
+        console.info(f"{metric.name:<10} A {values[0]:.4f}  B {values[1]:.4f}  {found[metric.name].sentence('A − B')}")
     return found
 
 

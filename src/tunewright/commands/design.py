@@ -20,25 +20,25 @@ from tunewright.training.freezing import resolve_trainable
 
 
 def show_design(
-    recipe: Path, overrides: list[str], svg: Path | None, *, screen: Console | None = None
+    recipe: Path, overrides: list[str], svg: Path | None, *, console: Console | None = None
 ) -> list[ModelSummary]:
     """Print each stage's layer table without training, and return what each stage's summary says of its network."""
-    screen = screen or Console()
+    console = console or Console()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     stages = stage_recipes(loaded)
     origin = given_origin(stages[0].recipe, base)
     described: list[ModelSummary] = []
     for number, stage in enumerate(stages):
         backbone = recipe_backbone(stage.recipe, base)
-        ingredients = build_parts(stage.recipe, prepare_data(stage.recipe, base, screen), origin, backbone, screen)
+        ingredients = build_parts(stage.recipe, prepare_data(stage.recipe, base, console), origin, backbone, console)
         lr = ingredients.lr
         movements = resolve_trainable(ingredients.network, ingredients.tune)
         facts = describe_network(ingredients, movements, stage.recipe.train.epochs, lr)
-        screen.console.print(_table(stage.name, facts))
+        console.rich.print(_table(stage.name, facts))
         if svg is not None:
             path = svg if len(stages) == 1 else svg.with_name(f"{svg.stem}-{stage.name}{svg.suffix}")
             write_atomic(path, facts.svg or "")
-            screen.info(f"diagram: {path}")
+            console.info(f"diagram: {path}")
         described.append(facts)
         if number + 1 < len(stages):
             origin = as_if_trained(ingredients)

@@ -101,16 +101,16 @@ def _package(requirement: Requirement, fix: str) -> Finding:
     )
 
 
-def examine(screen: Console) -> bool:
+def examine(console: Console) -> bool:
     """Print all checks; return whether everything that is needed is installed."""
     complete = True
     for found in findings():
         mark = "ok  " if found.fix is None else "FIX " if found.needed else "    "
-        screen.info(f"{mark} {found.what:<46} {found.found}")
+        console.info(f"{mark} {found.what:<46} {found.found}")
         if found.fix is not None:
-            screen.info(f"       {found.fix}")
+            console.info(f"       {found.fix}")
             complete = complete and not found.needed
-    screen.info(
+    console.info(
         f"tunewright {distribution('tunewright').version}: " + ("ready" if complete else "something is missing")
     )
     return complete

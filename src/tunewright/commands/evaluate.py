@@ -23,7 +23,7 @@ from tunewright.runs.summary.stage import SUMMARY_FILE, read_summary, write_summ
 from tunewright.tasks.registry import get_task, task_defaults
 
 
-def evaluate_run(folder: Path, overrides: list[str], *, screen: Console | None = None) -> None:
+def evaluate_run(folder: Path, overrides: list[str], *, console: Console | None = None) -> None:
     """Evaluate every trained stage of a run again and write its report.
 
     Raises:
@@ -31,7 +31,7 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Console | None =
         ArtifactError: the folder is not a run, or nothing in it is trained yet.
         TargetMissed: a target of `eval.target` was not reached.
     """
-    screen = screen or Console()
+    console = console or Console()
     run = Run(folder)
     other = [override for override in overrides if not override.startswith("eval.")]
     if other:
@@ -58,7 +58,7 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Console | None =
         for stage in stages:
             seeded = with_seed(stage, recipe.seed + replica)
             place = run.stage_folder(stage.name, replica=replica)
-            prepared = prepare_data(stage.recipe, base, screen)
+            prepared = prepare_data(stage.recipe, base, console)
             # Only such tasks also evaluate the model that the stage started from.
             looks_back = get_task(stage.recipe.task).evaluation.compares_with_start
             backbone = recipe_backbone(stage.recipe, base) if looks_back else None
@@ -68,16 +68,16 @@ def evaluate_run(folder: Path, overrides: list[str], *, screen: Console | None =
                 source=source,
                 prepared=prepared,
                 backbone=backbone,
-                beside=prepare_beside(stage.recipe, base, screen),
+                beside=prepare_beside(stage.recipe, base, console),
             )
-            evaluate_stage(job, screen, full=replica == 0)
+            evaluate_stage(job, console, full=replica == 0)
             if replica == 0 and (place / "controls").exists():
                 _forget_controls(place)
-                run_controls(job, screen)
+                run_controls(job, console)
             source = place / "model"
     summarise_seeds(run, stages, len(seeds))
     judge_targets(run, stages)
-    screen.info(f"report: {write_report(folder)}")
+    console.info(f"report: {write_report(folder)}")
     require_targets({stage.name: read_summary(run.stage_folder(stage.name)) for stage in stages})
 
 

@@ -50,7 +50,7 @@ def explain(
     html: Path | None = None,
     lang: str = "en",
     as_json: bool = False,
-    screen: Console | None = None,
+    console: Console | None = None,
 ) -> list[Explanation]:
     """Explain a saved model's predictions.
 
@@ -61,7 +61,7 @@ def explain(
     Raises:
         UserError: the method does not fit, there is no such class, or the page's file already exists.
     """
-    screen = silent() if as_json else screen or Console()
+    console = silent() if as_json else console or Console()
     words = Words(report_language(lang))
     if html is not None and html.exists():
         raise UserError("this file already exists", file=html, place="--html", fix="choose another name")
@@ -70,10 +70,10 @@ def explain(
         raise RecipeError("there is no such method", place="--method", found=settings.method, expected=", ".join(known))
     model = load_model(folder)
     learned = learned_from(folder, model) if settings.influence else None
-    found = [one for example in examples for one in _explain_example(model, example, settings, learned, screen)]
+    found = [one for example in examples for one in _explain_example(model, example, settings, learned, console)]
     if html is not None:
         write_atomic(html, explanation_page(words, folder.name, [one.on_page() for one in found]))
-        screen.info(f"written: {html}")
+        console.info(f"written: {html}")
     if as_json:
         for one in found:
             sys.stdout.write(json.dumps(one.to_json(), ensure_ascii=False) + "\n")
@@ -81,7 +81,7 @@ def explain(
 
 
 def _explain_example(
-    model: Model, example: str, settings: ExplainSettings, learned: Learned | None, screen: Console
+    model: Model, example: str, settings: ExplainSettings, learned: Learned | None, console: Console
 ) -> list[Explanation]:
     """Explain, and print, the first rows of one example."""
     found: list[Explanation] = []
@@ -100,36 +100,36 @@ def _explain_example(
             seed=settings.seed,
         )
         for row, one in enumerate(asked):
-            _show(one, screen)
+            _show(one, console)
             if learned is not None:
-                behind = show_influence(learned, model.network, preprocessor, table.slice(row, 1), screen)
+                behind = show_influence(learned, model.network, preprocessor, table.slice(row, 1), console)
                 one = replace(one, influence=behind)
             found.append(one)
         left -= table.num_rows
         if left == 0:
             if piece.table.num_rows > table.num_rows:
-                screen.info(f"{example}: only the first {settings.rows:,} rows are explained; --rows asks for more")
+                console.info(f"{example}: only the first {settings.rows:,} rows are explained; --rows asks for more")
             break
     for line in skipped_lines(rejects):
-        screen.warning(line)
+        console.warning(line)
     return found
 
 
-def _show(one: Explanation, screen: Console) -> None:
+def _show(one: Explanation, console: Console) -> None:
     explained, found, checked = one.question.explained, one.found, one.checked
     title = ", ".join(f"{key} {value}" for key, value in one.name.items())
-    screen.info(f"{title}: {one.question.said}" if title else one.question.said)
-    screen.info(f"  {found.method} of {explained.phrase}; absent: {explained.absent}")
+    console.info(f"{title}: {one.question.said}" if title else one.question.said)
+    console.info(f"  {found.method} of {explained.phrase}; absent: {explained.absent}")
     width = max(map(len, explained.units))
     for unit in np.argsort(-np.abs(found.scores), kind="stable")[:SHOWN].tolist():
-        screen.info(f"  {explained.units[unit]:<{width}}  {found.scores[unit]:+.4f}")
+        console.info(f"  {explained.units[unit]:<{width}}  {found.scores[unit]:+.4f}")
     if len(explained.units) > SHOWN:
-        screen.info(f"  and {len(explained.units) - SHOWN:,} more with smaller scores")
+        console.info(f"  and {len(explained.units) - SHOWN:,} more with smaller scores")
     if found.facts.get("view"):
-        screen.info("  a view: where attention ends up, independent of the answer")
+        console.info("  a view: where attention ends up, independent of the answer")
     if not found.converged:
         facts = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in found.facts.items())
-        screen.warning(f"NOT CONVERGED ({facts}): the scores are rough")
+        console.warning(f"NOT CONVERGED ({facts}): the scores are rough")
     worse = checked.percentile
     said = (
         f"removing the top-ranked features lowers the score by {checked.comprehensiveness:.3g}, more than "
@@ -137,14 +137,14 @@ def _show(one: Explanation, screen: Console) -> None:
         f"{worse['sufficiency']:.0%}; deletion lowers it more than {worse['deletion']:.0%}"
     )
     if checked.faithful:
-        screen.info(f"  checked: {said}")
+        console.info(f"  checked: {said}")
     else:
-        screen.warning(f"NOT FAITHFUL: {said}")
+        console.warning(f"NOT FAITHFUL: {said}")
 
 
-def name_suspects(folder: Path, *, as_json: bool = False, screen: Console | None = None) -> list[dict[str, Any]]:
+def name_suspects(folder: Path, *, as_json: bool = False, console: Console | None = None) -> list[dict[str, Any]]:
     """Print and return the training rows of a classifier whose labels look wrong, the most suspicious first."""
-    found = show_suspects(learned_from(folder, load_model(folder)), silent() if as_json else screen or Console())
+    found = show_suspects(learned_from(folder, load_model(folder)), silent() if as_json else console or Console())
     if as_json:
         for entry in found:
             sys.stdout.write(json.dumps(entry, ensure_ascii=False) + "\n")

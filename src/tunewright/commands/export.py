@@ -99,7 +99,7 @@ def export(
     *,
     data: str | None = None,
     tolerance: float = TOLERANCE,
-    screen: Console,
+    console: Console,
 ) -> Exported:
     """Export a saved model to another format, and verify it.
 
@@ -117,7 +117,7 @@ def export(
     network = without_adapter(origin.network)
     _make_plain(network)
     trial = origin.preprocessor.task.inputs.export_case(
-        network, origin.preprocessor, _rows(folder, origin.preprocessor, data, screen)
+        network, origin.preprocessor, _rows(folder, origin.preprocessor, data, console)
     )
     trial = replace(trial, origin=folder_hash(folder))
     case = ExportCase(
@@ -144,8 +144,8 @@ def export(
     finally:
         shutil.rmtree(place, ignore_errors=True)
     for line in lines_of(found):
-        screen.info(line)
-    screen.info(f"{case.file}, verified in {chosen}.export.json")
+        console.info(line)
+    console.info(f"{case.file}, verified in {chosen}.export.json")
     return found
 
 
@@ -230,7 +230,7 @@ def _chosen_form(form: str) -> Form:
     return form  # pyright: ignore[reportReturnType]  seen above
 
 
-def _rows(folder: Path, preprocessor: Preprocessor, data: str | None, screen: Console) -> pa.Table:
+def _rows(folder: Path, preprocessor: Preprocessor, data: str | None, console: Console) -> pa.Table:
     """Return real rows for the verification."""
     if data is not None:
         rejects = Rejects()
@@ -242,7 +242,7 @@ def _rows(folder: Path, preprocessor: Preprocessor, data: str | None, screen: Co
         return pa.concat_tables(tables).slice(0, TRIED)
     prepared = provenance(folder).data()
     split = prepared.measured_split
-    screen.info(f"verified on {min(TRIED, prepared.rows(split)):,} rows of the {split} split")
+    console.info(f"verified on {min(TRIED, prepared.rows(split)):,} rows of the {split} split")
     return prepared.table(split).slice(0, TRIED)
 
 

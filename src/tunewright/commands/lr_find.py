@@ -40,9 +40,9 @@ class Suggestion:
     """(learning rate, smoothed loss) after each step."""
 
 
-def find_learning_rate(recipe: Path, overrides: list[str], *, screen: Console | None = None) -> Suggestion:
+def find_learning_rate(recipe: Path, overrides: list[str], *, console: Console | None = None) -> Suggestion:
     """Run the learning rate range test on the recipe's first stage; nothing is saved."""
-    screen = screen or Console()
+    console = console or Console()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     stage = stage_recipes(loaded)[0].recipe
     if stage.privacy is not None:
@@ -53,15 +53,15 @@ def find_learning_rate(recipe: Path, overrides: list[str], *, screen: Console | 
             fix="try learning rates on public data of the same kind",
         )
     parts = build_parts(
-        stage, prepare_data(stage, base, screen), given_origin(stage, base), recipe_backbone(stage, base), screen
+        stage, prepare_data(stage, base, console), given_origin(stage, base), recipe_backbone(stage, base), console
     )
     # With a base learning rate of 1, the factor of a step is `train.lr`, whatever the multiples of the groups.
-    session = open_session(replace(parts, lr=1.0), None, screen)
+    session = open_session(replace(parts, lr=1.0), None, console)
     with threads(session.threads), small_numbers_as_zero():
         suggestion = _range_test(session)
     for rate, loss in suggestion.trace[:: max(1, len(suggestion.trace) // 20)]:
-        screen.info(f"lr {rate:9.2e}  loss {loss:8.4f}")
-    screen.info(f"suggested: train.lr={suggestion.lr:.1e}, where the loss falls fastest")
+        console.info(f"lr {rate:9.2e}  loss {loss:8.4f}")
+    console.info(f"suggested: train.lr={suggestion.lr:.1e}, where the loss falls fastest")
     return suggestion
 
 

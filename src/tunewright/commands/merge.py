@@ -30,7 +30,7 @@ class Merged:
     """The largest difference of a logit between both models, on synthetic inputs."""
 
 
-def merge_adapter(folder: Path, out: Path, screen: Console | None = None) -> Merged:
+def merge_adapter(folder: Path, out: Path, console: Console | None = None) -> Merged:
     """Write the model with its adapter merged; it opens without peft and without the base.
 
     Raises:
@@ -38,7 +38,7 @@ def merge_adapter(folder: Path, out: Path, screen: Console | None = None) -> Mer
         UserError: the output folder already exists.
         RunFailed: the outputs of both models differ.
     """
-    screen = screen or Console()
+    console = console or Console()
     if out.exists():
         raise UserError("the folder already exists", file=out, fix="name another one, or delete it")
     saved = load_network(folder)
@@ -65,7 +65,7 @@ def merge_adapter(folder: Path, out: Path, screen: Console | None = None) -> Mer
     load_preprocessor(saved).inputs.write(out)
     save_model(out, whole, saved.extra)
     found = Merged(folder=out, difference=float(difference.max()))
-    screen.info(f"{out}: merged; the largest difference of a logit is {found.difference:.2g}")
+    console.info(f"{out}: merged; the largest difference of a logit is {found.difference:.2g}")
     return found
 
 

@@ -48,7 +48,7 @@ def print_plan(
     fit: FitSettings = FitSettings(),
     probe: bool = True,
     as_json: bool = False,
-    screen: Console | None = None,
+    console: Console | None = None,
 ) -> list[StagePlan]:
     """Plan a recipe; if a stage does not fit into memory or the budget, search for settings that make it fit.
 
@@ -59,7 +59,7 @@ def print_plan(
     Raises:
         RecipeError: the recipe, a budget or a name is wrong, or `fit.write` already exists.
     """
-    screen = silent() if as_json else screen or Console()
+    console = silent() if as_json else console or Console()
     limits = parse_budgets(fit.budgets)
     if fit.write is not None:
         _require_place(fit.write, recipe)
@@ -67,9 +67,9 @@ def print_plan(
 
     def show(given: PlanInput, made: StagePlan, machine: Hardware) -> None:
         stages.append((given, made, machine))
-        screen.console.print(plan_table(made))
+        console.rich.print(plan_table(made))
 
-    found = plan(recipe, overrides, on=on, probe=probe, console=screen, show=show)
+    found = plan(recipe, overrides, on=on, probe=probe, console=console, show=show)
     changes: dict[str, Changes] = {}
     for given, made, machine in stages:
         others = [other for other in found if other is not made]
@@ -78,10 +78,10 @@ def print_plan(
             seconds=limits.seconds - sum(other.seconds.middle for other in others),
             cost=limits.cost - sum(other.cost.middle for other in others),
         )
-        if not left.allow(made) and (option := _fitted(given, made, left, fit.allowed, machine, screen)) is not None:
+        if not left.allow(made) and (option := _fitted(given, made, left, fit.allowed, machine, console)) is not None:
             changes[made.stage] = option.changes
     if fit.write is not None:
-        _write(recipe, overrides, changes, fit.write, screen)
+        _write(recipe, overrides, changes, fit.write, console)
     if as_json:
         value = [{**asdict(made), "fits": made.fits, "changes": changes.get(made.stage, {})} for made in found]
         sys.stdout.write(json.dumps(value, indent=2) + "\n")
@@ -89,19 +89,19 @@ def print_plan(
 
 
 def _fitted(
-    given: PlanInput, made: StagePlan, limits: Limits, allowed: list[str], machine: Hardware, screen: Console
+    given: PlanInput, made: StagePlan, limits: Limits, allowed: list[str], machine: Hardware, console: Console
 ) -> Option | None:
     """Find, and print, settings that make a stage fit; None: none of the tried ones does."""
     option, looked_at = find_strategy(given, made, limits, allowed, machine)
-    screen.console.print(_options(made, looked_at, limits))
+    console.rich.print(_options(made, looked_at, limits))
     if option is None:
-        screen.warning(
+        console.warning(
             f"{made.stage}: none of the tried settings fits"
             + ("" if allowed else "; --allow lora, 4bit, 8bit, freeze or shorter tries more")
         )
         return None
     kept = "the result stays the same" if option.keeps else "THE RESULT CHANGES"
-    screen.info(f"{made.stage}: {_said(option.changes)}, and {kept}")
+    console.info(f"{made.stage}: {_said(option.changes)}, and {kept}")
     return option
 
 
@@ -139,10 +139,10 @@ def _require_place(write: Path, recipe: Path) -> None:
         )
 
 
-def _write(recipe: Path, overrides: list[str], changes: dict[str, Changes], write: Path, screen: Console) -> None:
+def _write(recipe: Path, overrides: list[str], changes: dict[str, Changes], write: Path, console: Console) -> None:
     """Write the recipe with each stage's changes in that stage, and `hardware` for all stages; comments are lost."""
     if not changes:
-        screen.info(f"{write} is not written: there is nothing to change")
+        console.info(f"{write} is not written: there is nothing to change")
         return
     loaded, given, _, _, _ = read_recipe(recipe, overrides, None)
     stages = list(loaded.stages)
@@ -163,4 +163,4 @@ def _write(recipe: Path, overrides: list[str], changes: dict[str, Changes], writ
             stages[place] = {stage.kind: merge_stage(own, nested(alone))}
     text = yaml.safe_dump({**given, "stages": stages}, sort_keys=False, allow_unicode=True)
     write_atomic(write, f"# {recipe.name}, changed so that it fits: {'; '.join(map(_said, changes.values()))}\n{text}")
-    screen.info(f"written: {write}")
+    console.info(f"written: {write}")

@@ -71,7 +71,7 @@ class Audit:
 
 
 def audit(
-    folder: Path, *, references: int = 0, one_run: bool = False, canaries: int = 0, seed: int = 0, screen: Console
+    folder: Path, *, references: int = 0, one_run: bool = False, canaries: int = 0, seed: int = 0, console: Console
 ) -> Audit:
     """Attack a saved model.
 
@@ -105,9 +105,9 @@ def audit(
     return Audit(
         rows={"train": len(scores[0]), other: len(scores[1])},
         loss=asdict(attack(scores[0], scores[1], seed=seed)),
-        ratio=_with_references(losses, (members, others), scores, references, seed, screen) if references else None,
-        one_run=_one_run(origin, prepared, losses, summary, seed, screen) if one_run else None,
-        canaries=_canaries(origin, prepared, canaries, seed, screen) if canaries else None,
+        ratio=_with_references(losses, (members, others), scores, references, seed, console) if references else None,
+        one_run=_one_run(origin, prepared, losses, summary, seed, console) if one_run else None,
+        canaries=_canaries(origin, prepared, canaries, seed, console) if canaries else None,
         extraction=_extraction(loaded.network, loaded.preprocessor, prepared, other, seed),
         leaked=[finding.to_json() for finding in leaks(prepared, seed)],
         claimed=None if summary.training.privacy is None else asdict(summary.training.privacy),
@@ -170,7 +170,7 @@ def _with_references(
     scores: list[np.ndarray],
     count: int,
     seed: int,
-    screen: Console,
+    console: Console,
 ) -> dict[str, Any]:
     """Attack with reference models, each trained on a random half of the attacked rows and no others.
 
@@ -184,7 +184,7 @@ def _with_references(
     )
     found: list[np.ndarray] = []
     for k in range(count):
-        screen.info(f"reference model {k + 1} of {count}: {int(inside[k].sum()):,} rows")
+        console.info(f"reference model {k + 1} of {count}: {int(inside[k].sum()):,} rows")
         half = pool.filter(pa.array(inside[k]))
         with trained_on(losses.origin, losses.prepared, half, mix(seed, k)) as (network, inputs, _):
             found.append(-losses.of(network, inputs, pool))
@@ -193,7 +193,7 @@ def _with_references(
 
 
 def _one_run(
-    origin: Provenance, prepared: Prepared, losses: _Losses, summary: StageSummary, seed: int, screen: Console
+    origin: Provenance, prepared: Prepared, losses: _Losses, summary: StageSummary, seed: int, console: Console
 ) -> dict[str, Any]:
     """One training with a fifth of the rows in or out by coins, and the ε that it surely exceeds."""
     table = prepared.table("train")
@@ -202,7 +202,7 @@ def _one_run(
     inside = np.random.default_rng(mix(seed, "coins")).random(len(tossed)) < 0.5
     keep = np.ones(table.num_rows, bool)
     keep[tossed[~inside]] = False
-    screen.info(f"training again: each of {len(tossed):,} rows is included at random")
+    console.info(f"training again: each of {len(tossed):,} rows is included at random")
     with trained_on(origin, prepared, table.filter(pa.array(keep)), mix(seed, "one run")) as (
         network,
         inputs,
@@ -229,7 +229,7 @@ def _one_run(
 # Language models
 
 
-def _canaries(origin: Provenance, prepared: Prepared, count: int, seed: int, screen: Console) -> dict[str, Any]:
+def _canaries(origin: Provenance, prepared: Prepared, count: int, seed: int, console: Console) -> dict[str, Any]:
     """Train with made-up secrets among the texts, and measure the exposure of each."""
     column = prepared.manifest.input[0]
     if get_task(origin.stage.recipe.task).inputs.documents is None:
@@ -250,7 +250,7 @@ def _canaries(origin: Provenance, prepared: Prepared, count: int, seed: int, scr
         return like.set_column(place, like.schema.field(place), pa.array(some, like.schema.field(place).type))
 
     secrets, others = texts(count), texts(RANKED)
-    screen.info(f"training again with {count} made-up secrets among {table.num_rows:,} texts")
+    console.info(f"training again with {count} made-up secrets among {table.num_rows:,} texts")
     losses = _Losses(origin, prepared)
     with trained_on(origin, prepared, pa.concat_tables([table, rows(secrets)]), mix(seed, "canaries")) as (
         network,
@@ -295,7 +295,7 @@ def _extraction(
 
 
 def print_audit(
-    folder: Path, *, references: int, one_run: bool, canaries: int, seed: int, as_json: bool, screen: Console
+    folder: Path, *, references: int, one_run: bool, canaries: int, seed: int, as_json: bool, console: Console
 ) -> None:
     """Run the audit, and print it as text or JSON."""
     found = audit(
@@ -304,13 +304,13 @@ def print_audit(
         one_run=one_run,
         canaries=canaries,
         seed=seed,
-        screen=silent() if as_json else screen,
+        console=silent() if as_json else console,
     )
     if as_json:
         print(json.dumps(asdict(found), indent=1))
         return
     for line in lines_of(found):
-        screen.info(line)
+        console.info(line)
 
 
 def lines_of(found: Audit) -> list[str]:

@@ -13,13 +13,13 @@ from tunewright.tasks.recommendation.interaction_encoder import recommender
 from tunewright.tasks.recommendation.ranking_evaluation import recommended
 
 
-def recommend(folder: Path, user: str, count: int, screen: Console | None = None) -> None:
+def recommend(folder: Path, user: str, count: int, console: Console | None = None) -> None:
     """Print rank, item and score of the best items that the user has not chosen; a note if the user is unknown.
 
     Raises:
         ArtifactError: it is not a model of item-recommendation.
     """
-    screen = screen or Console()
+    console = console or Console()
     model = load_model(folder)
     encoder = recommender(model.preprocessor)
     if encoder is None:
@@ -32,7 +32,7 @@ def recommend(folder: Path, user: str, count: int, screen: Console | None = None
         )
     (answer,) = recommended(model.network, encoder, pa.table({encoder.user: pa.array([user], pa.string())}), count)
     if "note" in answer:
-        screen.warning(answer["note"])
+        console.warning(answer["note"])
     width = max(map(len, answer["items"]), default=0)
     for rank, (item, score) in enumerate(zip(answer["items"], answer["scores"], strict=True), start=1):
-        screen.info(f"{rank:>4}  {item:<{width}}  {score:.4f}")
+        console.info(f"{rank:>4}  {item:<{width}}  {score:.4f}")

@@ -22,14 +22,14 @@ LEAST, MOST = 1e9, 1e30
 
 
 def show_sizes(
-    recipe: Path | None, compute: float, tokens: float | None, *, screen: Console | None = None
+    recipe: Path | None, compute: float, tokens: float | None, *, console: Console | None = None
 ) -> list[Size]:
     """Print the optimum of each law, a shape, and the line for a recipe.
 
     Raises:
         RecipeError: a recipe is named too, or a number is out of range.
     """
-    screen = screen or Console()
+    console = console or Console()
     if recipe is not None:
         raise RecipeError("--compute works without a recipe", found=str(recipe), fix="omit the recipe or --compute")
     for name, value, least in (("--compute", compute, LEAST), ("--tokens", tokens, 1.0)):
@@ -48,27 +48,27 @@ def show_sizes(
     for size in found:
         row = (f"{size.parameters:.3g}", f"{size.tokens:.3g}", f"{size.epochs:.3g}", f"{size.loss:.3f}")
         table.add_row(size.law.name, *row)
-    screen.console.print(table)
+    console.rich.print(table)
     for size in found:
-        screen.info(f"{size.law.name}: {size.law.source}")
+        console.info(f"{size.law.name}: {size.law.source}")
     shape = shape_for(found[0].parameters)
-    screen.info(
+    console.info(
         f"a shape for {found[0].parameters:.3g}: {shape.parameters:.3g} parameters without embeddings"
         f"\nmodel: {{backbone: {{gpt: {{layers: {shape.layers}, width: {shape.width}, heads: {shape.heads}}}}}}}"
     )
-    screen.info(
+    console.info(
         f"learning rate transfer: find the best rate for {{gpt: {{layers: {shape.layers}, width: {PROXY}, heads: {PROXY // HEAD}, "
         f"tied: false, base_width: {PROXY}}}}}, then write tied: false and base_width: {PROXY} into the large one. By muP (Yang and Hu "
         f"et al. 2022, table 3, for Adam) the matrices' rate is then divided by {shape.width / PROXY:g}, width / base_width, and so is "
         "the initial output; everything else is unchanged"
     )
     rate = product_rate()
-    screen.info(
+    console.info(
         f"training with Adam in float32 needs {BYTES_PER_PARAMETER * shape.parameters / 2**30:,.2f} GiB, {BYTES_PER_PARAMETER} bytes per parameter, plus "
         f"activations; this machine reaches at most {rate / 1e9:,.0f} GFLOP/s, so it would take {_days(compute / rate)} or more"
     )
     if not FITTED[0] <= compute <= FITTED[1]:
-        screen.warning(
+        console.warning(
             f"the laws were fitted on runs of {FITTED[0]:.0e} to {FITTED[1]:.0e} FLOPs on English web text: here they are "
             "extrapolated, and the loss on your texts with your tokenizer differs"
         )

@@ -48,7 +48,7 @@ def tune(
     seeds: int = 3,
     runs: Path = Path("runs"),
     lang: str = "en",
-    screen: Console,
+    console: Console,
 ) -> Tuned:
     """Search, then compare.
 
@@ -62,21 +62,21 @@ def tune(
     words = Words(report_language(lang))
     if find_spec("optuna") is None:
         raise RecipeError("tuning needs Optuna, which is not installed", fix='pip install "tunewright[tune]"')
-    search = open_search(recipe, overrides, runs, screen)
+    search = open_search(recipe, overrides, runs, console)
     study = open_study(search, settings)
     grid = full_grid(search) if settings.sampler == "grid" else []
     if grid:
         settings = replace(settings, trials=min(settings.trials, len(grid)))
-    _predict_time(search, settings, runs, screen)
-    resume_trials(study, search, grid, screen)
+    _predict_time(search, settings, runs, console)
+    resume_trials(study, search, grid, console)
     children = [start_worker(search, number, settings) for number in range(1, settings.workers)]
     try:
-        run_trials(study, search, settings, screen)
+        run_trials(study, search, settings, console)
     finally:
         for child in children:
             child.wait()
-    winner = _winner(study, search, screen)
-    held = verify_winner(search, winner, seeds, screen) if seeds else None
+    winner = _winner(study, search, console)
+    held = verify_winner(search, winner, seeds, console) if seeds else None
     tuned = Tuned(
         name=search.folder.name,
         metric=search.metric,
@@ -92,12 +92,12 @@ def tune(
         command=f"tunewright run {recipe} {shlex.join([*overrides, *winner])}",
     )
     write_atomic(search.folder / "tuning.html", tuning_page(words, tuned))
-    screen.info(f"report: {search.folder / 'tuning.html'}")
-    screen.info(f"to use it: {tuned.command}")
+    console.info(f"report: {search.folder / 'tuning.html'}")
+    console.info(f"to use it: {tuned.command}")
     return tuned
 
 
-def _winner(study: Study, search: Search, screen: Console) -> list[str]:
+def _winner(study: Study, search: Search, console: Console) -> list[str]:
     """Report the best trial, and write and return its overrides of the recipe.
 
     Raises:
@@ -109,7 +109,7 @@ def _winner(study: Study, search: Search, screen: Console) -> list[str]:
             "no trial was finished", file=search.folder, fix="see the notes above; try more trials, or a smaller search"
         )
     best = study.best_trial
-    screen.info(
+    console.info(
         f"best of {len(study.trials)} trials: {search.metric} {best.value:.4f} on the validation rows with {format_settings(best.params)}"
     )
     winner = [choice.override(from_optuna(choice, best.params[choice.name])) for choice in search.space]
@@ -117,7 +117,7 @@ def _winner(study: Study, search: Search, screen: Console) -> list[str]:
     return winner
 
 
-def _predict_time(search: Search, settings: SearchSettings, runs: Path, screen: Console) -> None:
+def _predict_time(search: Search, settings: SearchSettings, runs: Path, console: Console) -> None:
     """Predict the time of the trials, by the plan of the unchanged recipe.
 
     Raises:
@@ -129,12 +129,12 @@ def _predict_time(search: Search, settings: SearchSettings, runs: Path, screen: 
         return
     each = sum(plan.seconds.middle for plan in plans.values())
     trials, hours, workers = settings.trials, settings.hours, settings.workers
-    screen.info(
+    console.info(
         f"plan: about {duration(each)} of training per trial, {duration(each * trials / workers)} for {trials}; "
         "less if trials are pruned, more if the search makes the network larger"
     )
     if hours is not None and each * trials / workers > 3600 * hours:
-        screen.warning(f"about {int(3600 * hours * workers / each):,} of {trials} trials fit into {hours:g} hours")
+        console.warning(f"about {int(3600 * hours * workers / each):,} of {trials} trials fit into {hours:g} hours")
 
 
 def _importance(study: Study) -> dict[str, float]:

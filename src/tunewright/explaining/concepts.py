@@ -72,7 +72,7 @@ class Concept:
     leanings: list[Leaning]
 
 
-def concepts(folder: Path, named: Sequence[str], *, seed: int = 0, screen: Console) -> list[Concept]:
+def concepts(folder: Path, named: Sequence[str], *, seed: int = 0, console: Console) -> list[Concept]:
     """Measure each concept at each block of a model that belongs to a run.
 
     Args:
@@ -104,7 +104,7 @@ def concepts(folder: Path, named: Sequence[str], *, seed: int = 0, screen: Conso
             _at_block(name, block.title, theirs[at], others[at], [(said, part[at]) for said, part in slopes], seed)
             for at, block in enumerate(blocks)
         ]
-        _show(each, screen)
+        _show(each, console)
         found += each
     return found
 
@@ -201,21 +201,21 @@ def _auc(a: np.ndarray, b: np.ndarray, seed: int) -> float:
     return ROC_AUC.value(logits, target)
 
 
-def _show(found: Sequence[Concept], screen: Console) -> None:
+def _show(found: Sequence[Concept], console: Console) -> None:
     """Where it can be read, and at the block where it is read best what the answers make of it."""
     best = max(reversed(found), key=lambda one: one.auc)
     told = ", ".join(f"{one.block} {one.auc:.2f}" for one in found)
-    screen.info(
+    console.info(
         f"{best.concept} ({best.rows} rows), a view: separated from training rows with an AUC of {told}; random rows {best.auc_at_random:.2f}"
     )
     for one in sorted(best.leanings, key=lambda one: -abs(one.effect)):
         said = f"  {one.answer}: {one.effect:+.3g} along it at {best.block}, rises in {one.rising:.0%} of the rows"
         lots = f"more than {one.percentile:.0%} of lots"
-        screen.info(f"{said}, {lots}") if one.real else screen.info(f"{said}: no more than random rows ({lots})")
+        console.info(f"{said}, {lots}") if one.real else console.info(f"{said}: no more than random rows ({lots})")
 
 
-def print_concepts(folder: Path, named: Sequence[str], *, as_json: bool, screen: Console | None = None) -> None:
+def print_concepts(folder: Path, named: Sequence[str], *, as_json: bool, console: Console | None = None) -> None:
     """The concepts in words, or an object a line."""
-    for one in concepts(folder, named, screen=silent() if as_json else screen or Console()):
+    for one in concepts(folder, named, console=silent() if as_json else console or Console()):
         if as_json:
             sys.stdout.write(json.dumps(asdict(one), ensure_ascii=False) + "\n")

@@ -99,23 +99,23 @@ def suspects(learned: Learned, seed: int = 0) -> tuple[np.ndarray, np.ndarray] |
     return np.argsort(own - others.max(1), kind="stable"), present[logits.argmax(1)]
 
 
-def show_suspects(learned: Learned, screen: Console, count: int = 20) -> list[dict[str, Any]]:
+def show_suspects(learned: Learned, console: Console, count: int = 20) -> list[dict[str, Any]]:
     """Print the rows whose labels look wrong, and say how many there may be."""
     looked_at = suspects(learned)
     if looked_at is None:
-        screen.warning("no class has two rows, so rows cannot be compared")
+        console.warning("no class has two rows, so rows cannot be compared")
         return []
     order, guessed = looked_at
     against = int((guessed != learned.target).sum())
-    screen.info(f"{against:,} of {len(order):,} training rows have a label that other rows contradict; the first:")
+    console.info(f"{against:,} of {len(order):,} training rows have a label that other rows contradict; the first:")
     found: list[dict[str, Any]] = []
     for position in order[: min(count, against)].tolist():
         row = learned.table[ROW][position].as_py()
         label, other = learned.classes[learned.target[position]], learned.classes[guessed[position]]
         found.append({"row": row, "label": label, "looks_like": other})
-        screen.info(f"  row {row}: {label!r}, but it looks like {other!r}")
+        console.info(f"  row {row}: {label!r}, but it looks like {other!r}")
     if learned.passed_over:
-        screen.warning(f"{learned.passed_over:,} training rows were not compared: a random {MOST:,} are used")
+        console.warning(f"{learned.passed_over:,} training rows were not compared: a random {MOST:,} are used")
     return found
 
 
@@ -169,7 +169,7 @@ def influence_percentile(learned: Learned, scores: np.ndarray, feature: np.ndarr
 
 
 def show_influence(
-    learned: Learned, network: Network, preprocessor: Preprocessor, table: pa.Table, screen: Console
+    learned: Learned, network: Network, preprocessor: Preprocessor, table: pa.Table, console: Console
 ) -> dict[str, Any]:
     """Print the training rows that speak most for the answer to one row, and most against it."""
     (said,) = Model(network, preprocessor).predict(table)
@@ -191,7 +191,7 @@ def show_influence(
     found: dict[str, Any] = {"for": named(order[:SHOWN]), "against": named(order[::-1][:SHOWN]), "percentile": share}
     for side in ("for", "against"):
         shown = ", ".join(f"{entry['row']} ({entry['label']})" for entry in found[side])
-        screen.info(f"  training rows {side} it: {shown}")
+        console.info(f"  training rows {side} it: {shown}")
     said_so = f"without the first {TAKEN:.0%} of them the answer is less sure than without as many random rows, in {share:.0%} of draws"
-    screen.info(f"  checked: {said_so}") if share >= ENOUGH else screen.warning(f"NOT FAITHFUL: {said_so}")
+    console.info(f"  checked: {said_so}") if share >= ENOUGH else console.warning(f"NOT FAITHFUL: {said_so}")
     return found

@@ -136,7 +136,7 @@ def _by_features(parts: StageParts, origin: StartingModel | None, table: pa.Tabl
     )
 
 
-def fine_tune_folds(job: StageJob, table: pa.Table, screen: Console) -> tuple[Outcome, Estimate]:
+def fine_tune_folds(job: StageJob, table: pa.Table, console: Console) -> tuple[Outcome, Estimate]:
     """Fine-tune a candidate on two thirds of the rows, as its stage says, and evaluate it on the last third, three times; each row
     is predicted once, by a network that did not see it. Training takes as many steps as on all rows.
 
@@ -152,7 +152,7 @@ def fine_tune_folds(job: StageJob, table: pa.Table, screen: Console) -> tuple[Ou
     job = replace(job, stage=stage, prepared=alone)
     answers: list[tuple[np.ndarray, np.ndarray]] = []
     for number, (learned, held) in enumerate(make_folds(job, table)):
-        screen.info(f"  fine-tuning on {len(learned):,} of {table.num_rows:,} rows, {number + 1} of {FOLDS}")
+        console.info(f"  fine-tuning on {len(learned):,} of {table.num_rows:,} rows, {number + 1} of {FOLDS}")
         rows = {"train": table.take(learned), "test": table.take(held)}
         with learned_from(job, rows, mix(job.recipe.seed, "choose", number) % 2**32) as again:
             tuned = load_origin(again.folder / "model")

@@ -19,7 +19,7 @@ TOKEN = "TUNEWRIGHT_TOKEN"
 TOKEN_SIZE = 4096
 
 
-def serve(folder: Path, *, host: str, port: int, token_file: Path | None, screen: Console) -> None:
+def serve(folder: Path, *, host: str, port: int, token_file: Path | None, console: Console) -> None:
     """Serve a model until Ctrl-C or SIGTERM; requests in progress are still answered.
 
     Args:
@@ -29,7 +29,7 @@ def serve(folder: Path, *, host: str, port: int, token_file: Path | None, screen
         UserError: the token is none; what a service is made of is not installed, or others could reach it and nobody has to say who they are.
     """
     _require_installed()
-    token = read_token(token_file, screen)
+    token = read_token(token_file, console)
     if token is None and host not in ("127.0.0.1", "localhost", "::1"):
         raise UserError(
             "other machines could use the model without a token",
@@ -44,7 +44,7 @@ def serve(folder: Path, *, host: str, port: int, token_file: Path | None, screen
 
     model = load_model(folder)
     name = name_of(folder)
-    screen.info(f"{name} at http://{host}:{port}: a page to try it; /predict, /docs, /health, /ready, /metrics")
+    console.info(f"{name} at http://{host}:{port}: a page to try it; /predict, /docs, /health, /ready, /metrics")
     limits = Limits()
     app = make_app(model, name=name, token=token, limits=limits)
     # Exclude loaded objects from garbage collection, which would delay answers by tenths of a second.
@@ -52,7 +52,7 @@ def serve(folder: Path, *, host: str, port: int, token_file: Path | None, screen
     listen(app, host=host, port=port, limits=limits, begin_stop=app.state.begin_stop)
 
 
-def read_token(file: Path | None, screen: Console) -> str | None:
+def read_token(file: Path | None, console: Console) -> str | None:
     """Read the token from a file, or else from the environment; None without either.
 
     Raises:
@@ -70,7 +70,7 @@ def read_token(file: Path | None, screen: Console) -> str | None:
             f"the token cannot be read: {error.strerror}", file=file, place="--token-file", fix="name a readable file"
         ) from None
     if stat.S_ISREG(mode) and mode & 0o077:
-        screen.warning(f"other users of this machine can read the token; chmod 600 {file}")
+        console.warning(f"other users of this machine can read the token; chmod 600 {file}")
     return _checked_token(content.decode("utf-8", "surrogateescape"), str(file))
 
 
@@ -104,7 +104,7 @@ def name_of(folder: Path) -> str:
     return name.encode("utf-8", "backslashreplace").decode()  # a folder's name may contain bytes that are not UTF-8
 
 
-def show_runs(runs: Path, port: int, screen: Console) -> None:
+def show_runs(runs: Path, port: int, console: Console) -> None:
     """Serve a local page of all runs in a folder, until Ctrl-C.
 
     Raises:
@@ -121,5 +121,5 @@ def show_runs(runs: Path, port: int, screen: Console) -> None:
     from tunewright.serving.request_limits import Limits
     from tunewright.serving.runs_app import make_ui
 
-    screen.info(f"all runs of {runs} at http://127.0.0.1:{port}")
+    console.info(f"all runs of {runs} at http://127.0.0.1:{port}")
     listen(make_ui(runs), host="127.0.0.1", port=port, limits=Limits(), begin_stop=lambda: None)

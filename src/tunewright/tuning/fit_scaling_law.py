@@ -36,26 +36,28 @@ EPOCHS = 4
 BEYOND = (1, 10, 100)
 
 
-def fit_own_law(recipe: Path, overrides: list[str], *, screen: Console | None = None) -> Fit:
+def fit_own_law(recipe: Path, overrides: list[str], *, console: Console | None = None) -> Fit:
     """Train, fit, and print the law with its intervals.
 
     Raises:
         RecipeError: the recipe does not train a `gpt` from scratch as its first stage.
     """
-    screen = screen or Console()
+    console = console or Console()
     loaded, _, _, base, _ = read_recipe(recipe, overrides, None)
     options = _options(loaded.task, loaded.model.backbone)
     points: list[Point] = []
     with tempfile.TemporaryDirectory() as folder:
         changes = [[*overrides, *_changes(shape, options)] for shape in SHAPES]
         seconds = sum(plan(recipe, part, probe=False, console=silent())[0].seconds.middle for part in changes)
-        screen.info(f"{len(SHAPES)} sizes are trained for {EPOCHS} epochs each: about {duration(seconds)}, by the plan")
+        console.info(
+            f"{len(SHAPES)} sizes are trained for {EPOCHS} epochs each: about {duration(seconds)}, by the plan"
+        )
         for (layers, width), part in zip(SHAPES, changes):
-            done = run(recipe, overrides=part, base=base, runs=folder, until="pretrain", screen=silent())
+            done = run(recipe, overrides=part, base=base, runs=folder, until="pretrain", console=silent())
             points += _points(done.folder, layers, width)
-            screen.info(f"{layers} layers of {width}: validation loss {points[-1].loss:.3f}")
+            console.info(f"{layers} layers of {width}: validation loss {points[-1].loss:.3f}")
     found = fit_law(points)
-    _show(found, points, screen)
+    _show(found, points, console)
     return found
 
 
@@ -101,12 +103,12 @@ def _points(folder: Path, layers: int, width: int) -> list[Point]:
     ]
 
 
-def _show(found: Fit, points: list[Point], screen: Console) -> None:
+def _show(found: Fit, points: list[Point], console: Console) -> None:
     law = found.law
     for name, said in (("irreducible", "E"), ("alpha", "α"), ("beta", "β")):
         low, high = found.interval(name)
-        screen.info(f"{said} = {getattr(law, name):.3f} [{low:.3f}, {high:.3f}]")
-    screen.info(
+        console.info(f"{said} = {getattr(law, name):.3f} [{low:.3f}, {high:.3f}]")
+    console.info(
         f"A = {law.a:.4g}, B = {law.b:.4g}; the law fits the {len(points)} losses with a mean error of {found.error:.4f}"
     )
     spent = EACH * max(point.parameters * point.tokens for point in points)
@@ -119,7 +121,7 @@ def _show(found: Fit, points: list[Point], screen: Console) -> None:
         low, high = sorted(sizes)[len(sizes) // 40], sorted(sizes)[-1 - len(sizes) // 40]
         shown = f"{size:.3g} [{low:.3g}, {high:.3g}]"
         table.add_row(f"{times * spent:.2g}", shown, f"{tokens:.3g}", f"{law.loss(size, tokens):.3f}")
-    screen.console.print(table)
-    screen.warning(
+    console.rich.print(table)
+    console.warning(
         "few and small trainings say little about large ones: far beyond the sizes trained here the published laws are the safer guide"
     )

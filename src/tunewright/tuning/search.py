@@ -38,7 +38,7 @@ class Search:
     prepared: list[Prepared] = field(default_factory=list)
 
 
-def open_search(recipe: Path, overrides: list[str], runs: Path, screen: Console) -> Search:
+def open_search(recipe: Path, overrides: list[str], runs: Path, console: Console) -> Search:
     """Read the search space, prepare the data, and create the folder of the search.
 
     Raises:
@@ -56,7 +56,7 @@ def open_search(recipe: Path, overrides: list[str], runs: Path, screen: Console)
             found="a recipe with privacy",
             fix="choose hyperparameters on public data of the same kind",
         )
-    prepared = [prepare_data(stage.recipe, base, screen) for stage in stages]
+    prepared = [prepare_data(stage.recipe, base, console) for stage in stages]
     if prepared[-1].rows("valid") == 0:
         raise RecipeError(
             "trials are compared on validation rows, and there are none",

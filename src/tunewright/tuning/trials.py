@@ -152,7 +152,7 @@ def full_grid(search: Search) -> list[dict[str, Any]]:
     return [dict(zip(names, found)) for found in itertools.product(*values)]
 
 
-def resume_trials(study: Study, search: Search, grid: list[dict[str, Any]], screen: Console) -> None:
+def resume_trials(study: Study, search: Search, grid: list[dict[str, Any]], console: Console) -> None:
     """Queue again the trials that a killed process left; in a new study, queue the unchanged recipe, or the grid in order."""
     import optuna
 
@@ -172,7 +172,7 @@ def resume_trials(study: Study, search: Search, grid: list[dict[str, Any]], scre
             study.enqueue_trial(trial.params)
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     finished = sum(trial.state.is_finished() for trial in study.trials) - len(open_trials)
-    screen.info(f"resuming {search.folder}: {finished} trials are finished, {len(open_trials)} were interrupted")
+    console.info(f"resuming {search.folder}: {finished} trials are finished, {len(open_trials)} were interrupted")
 
 
 def _recipe_values(search: Search) -> dict[str, Any] | None:
@@ -196,7 +196,7 @@ def _recipe_values(search: Search) -> dict[str, Any] | None:
     return found
 
 
-def run_trials(study: Study, search: Search, settings: SearchSettings, screen: Console) -> None:
+def run_trials(study: Study, search: Search, settings: SearchSettings, console: Console) -> None:
     """Run trials until enough are finished, by all processes, or the hours have passed."""
     import optuna
 
@@ -207,7 +207,7 @@ def run_trials(study: Study, search: Search, settings: SearchSettings, screen: C
         < settings.trials
     ):
         if until is not None and time.monotonic() > until:
-            screen.warning(f"{hours:g} hours have passed: no further trial is started")
+            console.warning(f"{hours:g} hours have passed: no further trial is started")
             return
         trial = study.ask()
         params = {choice.name: _suggested(trial, choice) for choice in search.space}
@@ -215,14 +215,14 @@ def run_trials(study: Study, search: Search, settings: SearchSettings, screen: C
             value = _run_trial(search, trial, params)
         except Pruned as reason:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            screen.info(f"trial {trial.number}: {format_settings(params)}: pruned ({reason})")
+            console.info(f"trial {trial.number}: {format_settings(params)}: pruned ({reason})")
             continue
         except (Diverged, NothingLearned) as error:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            screen.info(f"trial {trial.number}: {format_settings(params)}: {error.problem}")
+            console.info(f"trial {trial.number}: {format_settings(params)}: {error.problem}")
             continue
         study.tell(trial, value)
-        screen.info(f"trial {trial.number}: {format_settings(params)}: {search.metric} {value:.4f}")
+        console.info(f"trial {trial.number}: {format_settings(params)}: {search.metric} {value:.4f}")
 
 
 def _suggested(trial: Trial, choice: Choice) -> Any:

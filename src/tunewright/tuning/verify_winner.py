@@ -16,14 +16,14 @@ from tunewright.runs.summary.stage import read_summary
 from tunewright.tuning.search import Search
 
 
-def verify_winner(search: Search, winner: list[str], seeds: int, screen: Console) -> dict[str, Any]:
+def verify_winner(search: Search, winner: list[str], seeds: int, console: Console) -> dict[str, Any]:
     """Train and test the winner and the unchanged recipe with `seeds` seeds each; return and write the paired difference."""
     found: dict[str, list[float]] = {}
     for name, more in (("unchanged", []), ("tuned", winner)):
-        screen.info(f"{name}: {seeds} seeds")
+        console.info(f"{name}: {seeds} seeds")
         overrides = [*search.overrides, *more, f"eval.seeds={seeds}", f"name={'default' if not more else 'tuned'}"]
         place = search.folder / "held" / hashlib.sha256("\n".join(more).encode()).hexdigest()[:12]
-        result = _finished(place) or run(search.recipe, overrides=overrides, runs=place, screen=silent()).folder
+        result = _finished(place) or run(search.recipe, overrides=overrides, runs=place, console=silent()).folder
         stage = read_json(result / "run.json", "a run")["stages"][-1]
         summary = read_summary(result / stage)
         assert summary.evaluation is not None
@@ -37,7 +37,7 @@ def verify_winner(search: Search, winner: list[str], seeds: int, screen: Console
         found.setdefault("metric", [metric])  # pyright: ignore[reportArgumentType]
     metric = str(found.pop("metric")[0])
     difference = over_seeds([b - a for a, b in zip(found["unchanged"], found["tuned"], strict=True)])
-    screen.info(_sentence(metric, difference))
+    console.info(_sentence(metric, difference))
     held = {
         "metric": metric,
         "as_it_is": found["unchanged"],

@@ -32,7 +32,7 @@ TITLES = {
 }
 
 
-def run_controls(job: StageJob, screen: Console) -> None:
+def run_controls(job: StageJob, console: Console) -> None:
     """Train and evaluate the stage's controls and write the comparisons into its summary."""
     summary = read_summary(job.folder)
     if summary.comparisons is not None or summary.evaluation is None:
@@ -43,16 +43,16 @@ def run_controls(job: StageJob, screen: Console) -> None:
         folder = job.folder / "controls" / name
         control = replace(job, folder=folder, source=None, backbone=None, stage=_control_stage(job, name))
         if not is_learned(folder):
-            _train_control(job, control, name, screen)
+            _train_control(job, control, name, console)
         if read_summary(folder).files is None:
-            evaluate_stage(control, screen, full=False, start=job)
+            evaluate_stage(control, console, full=False, start=job)
         difference = compare_predictions(
             read_predictions(job.folder), read_predictions(folder), metric, resamples=job.recipe.eval.resamples
         )
         comparisons.append(
             Comparison(name=TITLES[name], metric=metric, difference=difference.estimate, verdict=difference.verdict)
         )
-        screen.info(f"{job.stage.name} against {TITLES[name]}: {difference.sentence(metric)}")
+        console.info(f"{job.stage.name} against {TITLES[name]}: {difference.sentence(metric)}")
     write_summary(job.folder, replace(summary, comparisons=comparisons))
 
 
@@ -80,9 +80,9 @@ def _control_stage(job: StageJob, name: str) -> Any:
     return replace(job.stage, name=f"{job.stage.name}: {name}", recipe=recipe)
 
 
-def _train_control(job: StageJob, control: StageJob, name: str, screen: Console) -> None:
+def _train_control(job: StageJob, control: StageJob, name: str, console: Console) -> None:
     network = load_network(job.folder / "model").network
     spec = network.spec.head_only() if name == "head_only" else network.spec.from_scratch()
     ingredients = build_parts(job.recipe, job.prepared, job.origin(), job.backbone, silent())
     fresh = build(spec, seed=mix(job.recipe.seed, "control", name))
-    train_stage(control, replace(ingredients, network=fresh, tune=Tune()), screen)
+    train_stage(control, replace(ingredients, network=fresh, tune=Tune()), console)

@@ -62,7 +62,7 @@ class Measurement:
         )
 
 
-def evaluate_stage(job: StageJob, screen: Console, *, full: bool, start: StageJob | None = None) -> None:
+def evaluate_stage(job: StageJob, console: Console, *, full: bool, start: StageJob | None = None) -> None:
     """Write predictions.parquet and the summary's evaluation, in place of all that was measured before.
 
     Args:
@@ -87,13 +87,13 @@ def evaluate_stage(job: StageJob, screen: Console, *, full: bool, start: StageJo
     )
     headline = measured.metrics[0]
     if full:
-        evaluation = _in_full(measured, evaluation, screen)
+        evaluation = _in_full(measured, evaluation, console)
         summary = replace(summary, hint=_hint(job, evaluation, headline))
-    screen.info(
+    console.info(
         f"{job.stage.name}  {measured.split} {headline.name} {show(estimates[headline.name])}  ({evaluation.rows:,} rows)"
     )
     if evaluation.warning is not None:
-        screen.warning(evaluation.warning)
+        console.warning(evaluation.warning)
     named = [*estimates, *(name for other in evaluation.other_data or [] for name in other.metrics)]
     facts = {**summary.metric_facts, **{name: facts_of(name) for name in named}}
     summary = replace(summary, evaluation=evaluation, metric_facts=facts, files=_files(job.folder))
@@ -128,7 +128,7 @@ def _measure(job: StageJob, start: StageJob, network: Network, preprocessor: Pre
     )
 
 
-def _in_full(measured: Measurement, evaluation: EvaluationSummary, screen: Console) -> EvaluationSummary:
+def _in_full(measured: Measurement, evaluation: EvaluationSummary, console: Console) -> EvaluationSummary:
     """Add what is measured only once for a stage."""
     job, preprocessor, outcome = measured.job, measured.preprocessor, measured.outcome
     settings, seed, table = job.recipe.eval, job.recipe.seed, measured.table
@@ -152,10 +152,10 @@ def _in_full(measured: Measurement, evaluation: EvaluationSummary, screen: Conso
         **vars(found),
     )
     if job.beside:
-        others = measure_other_data(job, measured.network, measured.before, preprocessor, screen)
+        others = measure_other_data(job, measured.network, measured.before, preprocessor, console)
         evaluation = replace(evaluation, other_data=others)
     if settings.explain:
-        evaluation = replace(evaluation, explanations=_explanations(measured, evaluation.mistakes or [], screen))
+        evaluation = replace(evaluation, explanations=_explanations(measured, evaluation.mistakes or [], console))
     return evaluation
 
 
@@ -182,7 +182,7 @@ def show(estimate: Estimate) -> str:
     return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
 
 
-def _explanations(measured: Measurement, mistakes: list[Mistake], screen: Console) -> list[ExplanationSummary]:
+def _explanations(measured: Measurement, mistakes: list[Mistake], console: Console) -> list[ExplanationSummary]:
     """Explain the worst mistakes, or random rows where a task lists none. A model that cannot be explained gets a warning: it is
     evaluated all the same."""
     job, table = measured.job, measured.table
@@ -198,7 +198,7 @@ def _explanations(measured: Measurement, mistakes: list[Mistake], screen: Consol
     try:
         return [one.on_page(targets.get(index)) for index, one in zip(chosen, found)]
     except (ArtifactError, DataError) as error:
-        screen.warning(f"{job.stage.name}: nothing is explained (eval.explain): {error.problem}")
+        console.warning(f"{job.stage.name}: nothing is explained (eval.explain): {error.problem}")
         return []
 
 

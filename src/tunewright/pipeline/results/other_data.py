@@ -30,7 +30,7 @@ from tunewright.tasks.registry import get_task
 Found = tuple[Metric, Outcome, Outcome | None]
 
 
-def prepare_beside(recipe: Recipe, base: Path, screen: Console) -> dict[str, Prepared]:
+def prepare_beside(recipe: Recipe, base: Path, console: Console) -> dict[str, Prepared]:
     """The data that a stage names in `eval.beside`, seen before anything is trained.
 
     Raises:
@@ -50,7 +50,7 @@ def prepare_beside(recipe: Recipe, base: Path, screen: Console) -> dict[str, Pre
         )
     found: dict[str, Prepared] = {}
     for name, data in recipe.eval.beside.items():
-        with screen.counting(f"preparing {data.source}") as progress:
+        with console.counting(f"preparing {data.source}") as progress:
             prepared = prepare(
                 data, settings=PrepareSettings(progress=progress), seed=recipe.seed, target_kind=None, base=base
             )
@@ -63,7 +63,7 @@ def prepare_beside(recipe: Recipe, base: Path, screen: Console) -> dict[str, Pre
 
 
 def measure_other_data(
-    job: StageJob, network: Network, before: Network | None, preprocessor: Encoders, screen: Console
+    job: StageJob, network: Network, before: Network | None, preprocessor: Encoders, console: Console
 ) -> list[OtherDataSummary]:
     """Measure the model now and before the stage on each; for questions also what guessing reaches."""
     settings, seed = job.recipe.eval, job.recipe.seed
@@ -88,7 +88,7 @@ def measure_other_data(
                     now=estimate, before=old, difference=change.estimate, verdict=change.verdict
                 )
                 said += f" ({change.sentence('since before the stage')})"
-            screen.info(f"{job.stage.name}  other data, {name}: {metric.name} {said}")
+            console.info(f"{job.stage.name}  other data, {name}: {metric.name} {said}")
         entries.append(
             OtherDataSummary(
                 name=name,

@@ -12,7 +12,7 @@ from tunewright.recipe.stages import StageRecipe
 from tunewright.tasks.registry import get_task
 
 
-def warn_of_known_texts(stages: list[StageRecipe], prepared: list[Prepared], screen: Console) -> None:
+def warn_of_known_texts(stages: list[StageRecipe], prepared: list[Prepared], console: Console) -> None:
     """Say how many test texts of a stage an earlier stage learned from without their labels: the result on them may look
     better than it is on texts that are wholly new."""
     for index, stage in enumerate(stages):
@@ -25,7 +25,7 @@ def warn_of_known_texts(stages: list[StageRecipe], prepared: list[Prepared], scr
             read = pa.concat_arrays([column.combine_chunks() for column in _texts(before, data, "train")])
             known = np.any([np.asarray(pc.is_in(column, value_set=read)) for column in test], axis=0)
             if known.any():
-                screen.warning(
+                console.warning(
                     f"{int(known.sum()):,} of the {len(known):,} test texts of {stage.name} stand in what {before.name} "
                     "learns from, without their labels; so that no test text has been read, keep equal texts together in "
                     "both stages: data: {input: TEXT, split: {by: group, column: TEXT}}"

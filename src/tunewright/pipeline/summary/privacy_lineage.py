@@ -149,7 +149,7 @@ def promise(lineage: Lineage) -> PrivacySummary | None:
 
 
 def warn_of_lost_promises(
-    stages: Sequence[StageRecipe], prepared: Sequence[Prepared], start: Lineage, screen: Console
+    stages: Sequence[StageRecipe], prepared: Sequence[Prepared], start: Lineage, console: Console
 ) -> None:
     """Say, before anything is trained, where the recipe's stages leave no promise, or several that add up.
 
@@ -164,7 +164,7 @@ def warn_of_lost_promises(
             line = _caution(stage.name, guarantee, may_be_apart=len(contents) > 1)
             if line is not None and line not in said:
                 said.add(line)
-                screen.warning(line)
+                console.warning(line)
 
 
 def _foreseen(stage: StageRecipe, prepared: Prepared) -> Learned:
@@ -215,23 +215,23 @@ def _caution(stage: str, guarantee: Guarantee, *, may_be_apart: bool) -> str | N
             return None
 
 
-def say_what_adds_up(start: Lineage, learned: Learned, screen: Console) -> None:
+def say_what_adds_up(start: Lineage, learned: Learned, console: Console) -> None:
     """Say what the model of a private stage will have spent in all, where others spent on the same rows before."""
     after = start.after(learned).guarantees()[0]
     if after.epsilon is not None and len(after.stages) > 1:
-        screen.warning(
+        console.warning(
             f"privacy: with what was spent before on rows that may be the same ({', '.join(after.stages)}), the model will "
             f"have ε = {after.epsilon:.3g} at δ = {after.delta:.2g}"
         )
 
 
-def warn_of_statistics(found: Sequence[Statistic], screen: Console) -> None:
+def warn_of_statistics(found: Sequence[Statistic], console: Console) -> None:
     """Name what will be in the model without noise, with the remedy."""
     if not found:
         return
     shown = "; ".join(named_statistics(Words("en"), found[:5]))
     more = f"; and {len(found) - 5} more, all on the model's card" if len(found) > 5 else ""
-    screen.warning(
+    console.warning(
         f"privacy: computed from the training rows without noise, and kept in the model: {shown}{more}. "
         + remedy(found)
     )

@@ -41,7 +41,7 @@ class Training:
     texts: DataDescription | None
 
 
-def finish_stage(job: StageJob, parts: StageParts, training: Training, screen: Console) -> None:
+def finish_stage(job: StageJob, parts: StageParts, training: Training, console: Console) -> None:
     """Save the best weights, check the freeze certificate, write the summary.
 
     Raises:
@@ -60,7 +60,7 @@ def finish_stage(job: StageJob, parts: StageParts, training: Training, screen: C
     save_model(job.folder / "model", network, extra)
     chosen_epoch = state.best.epoch if state.best else state.epoch
     certificate = certify(weights.plans, weights.before, weights.after or fingerprint(network), chosen_epoch)
-    show_certificate(job.stage.name, certificate, screen)
+    show_certificate(job.stage.name, certificate, console)
     selected_by = selection_metric(parts)
     summary = StageSummary(
         stage=job.stage.name,
@@ -79,7 +79,7 @@ def finish_stage(job: StageJob, parts: StageParts, training: Training, screen: C
     write_summary(job.folder, summary)
 
 
-def show_certificate(stage: str, certificate: CertificateSummary, screen: Console) -> None:
+def show_certificate(stage: str, certificate: CertificateSummary, console: Console) -> None:
     """Report the certificate in one line.
 
     Raises:
@@ -95,8 +95,8 @@ def show_certificate(stage: str, certificate: CertificateSummary, screen: Consol
     if certificate.frozen:
         tensors = sum(block.tensors for block in certificate.frozen)
         moved = sum(block.changed for block in certificate.trained)
-        screen.info(
+        console.info(
             f"{stage}  freeze certificate passed: {tensors} frozen tensors identical, {moved} trained ones changed"
         )
     for warning in certificate.warnings:
-        screen.warning(warning)
+        console.warning(warning)

@@ -15,22 +15,22 @@ from tunewright.tasks.text.encoder import TextEncoder, TokenEncoder
 SPLITS = {"valid": "validation", "train": "training"}
 
 
-def describe_texts(encoder: TextEncoder, prepared: Prepared, train: Examples, screen: Console) -> TextSummary:
+def describe_texts(encoder: TextEncoder, prepared: Prepared, train: Examples, console: Console) -> TextSummary:
     """Print and return how many texts and tokens there are, and how many are cut or empty."""
     assert isinstance(train, TokenExamples)
-    facts = describe_tokenizer(prepared, encoder, screen)
+    facts = describe_tokenizer(prepared, encoder, console)
     rows, tokens = prepared.rows("train"), int(train.tokens.lengths.sum())
     found = f"{rows:,} training texts, {tokens:,} tokens"
     if encoder.passages:
         found += f", in {len(train):,} passages of at most {encoder.max_length}"
-    screen.info(found)
+    console.info(found)
     if train.cut:
-        screen.warning(
+        console.warning(
             f"{train.cut:,} training texts are longer than {encoder.max_length} tokens and are cut; "
             f"model.max_length: {encoder.limit} is the most"
         )
     if train.empty:
-        screen.warning(f"{train.empty:,} training texts hold no token that the tokenizer knows and are no examples")
+        console.warning(f"{train.empty:,} training texts hold no token that the tokenizer knows and are no examples")
     return TextSummary(
         tokenizer=facts,
         tokens=tokens,
@@ -41,13 +41,13 @@ def describe_texts(encoder: TextEncoder, prepared: Prepared, train: Examples, sc
     )
 
 
-def describe_tokenizer(prepared: Prepared, encoder: TokenEncoder, screen: Console) -> TokenizerSummary:
+def describe_tokenizer(prepared: Prepared, encoder: TokenEncoder, console: Console) -> TokenizerSummary:
     """Print and return how the tokenizer does on texts that it was not trained on."""
     split = "valid" if prepared.rows("valid") else "train"
     table = next(prepared.pieces(split, encoder.columns, rows=MEASURED))
     texts = [text for name in encoder.columns for text in encoder.texts(table, name)]
     facts = measure_tokenizer(encoder.tokenizer, texts, len(encoder.tokenizer))
-    screen.info(
+    console.info(
         f"tokenizer: {facts.vocabulary:,} tokens; on {facts.texts:,} {SPLITS[split]} texts "
         f"{facts.bytes_per_token:.2f} bytes a token, {facts.unknown_rate:.2%} unknown"
     )
