@@ -170,7 +170,7 @@ def real(recipe: Path, changes: list[str]) -> list[dict[str, Any]]:
     from tunewright.pipeline.read_recipe import read_recipe
     from tunewright.pipeline.session.memory import forget_peak, peak_memory
     from tunewright.pipeline.session.session import open_session
-    from tunewright.planning.dry_run import rehearse, timed_steps
+    from tunewright.planning.dry_run import run_dry, timed_steps
     from tunewright.planning.plan import given_stages, plan_stage, planned_machine
     from tunewright.recipe.stages import stage_recipes
 
@@ -190,17 +190,17 @@ def real(recipe: Path, changes: list[str]) -> list[dict[str, Any]]:
         measured = MEASURED if len(set(ready.batches.sizes(0))) < 4 else MEASURED_LENGTHS
         timed = timed_steps(ingredients, ready, *measured, others=True)
         times, process = timed.seconds, max(encoding, timed.process or 0)
-        rehearsal = rehearse(ingredients, silent(), ready)
+        dry_run = run_dry(ingredients, silent(), ready)
         found.append(
             {
                 "stage": given.stage.name,
-                "seconds": sum(times) / len(times) + rehearsal.reading,
+                "seconds": sum(times) / len(times) + dry_run.reading,
                 "steps": len(times),
-                "tensors": rehearsal.most.most,
+                "tensors": dry_run.most.most,
                 "process": process,
             }
         )
-        del ingredients, ready, rehearsal
+        del ingredients, ready, dry_run
     return found
 
 
