@@ -79,6 +79,5 @@ def train_stage(
         feature_cache=session.frozen is not None,
         privacy=trained.privacy,
     )
-    lr = strategy.parts.lr
-    training = Training(state=state, weights=trained, lr=lr, conditions=facts, texts=session.texts)
+    training = Training(state=state, weights=trained, lr=strategy.parts.lr, conditions=facts, texts=session.texts)
     finish(job, strategy.parts, training, console)
