@@ -42,7 +42,7 @@ def test_a_question_names_its_answer_in_three_ways(choices: Any, answer: Any, pl
         ("q", ["a"], "a", "two or more"),
         ("q", ["a", "a"], "a", "two or more"),
         ("q", "a, b", "a", "no list"),
-        ("q", ["a", "b"], "c", "none of the choices"),
+        ("q", ["a", "b"], "c", "not one of the choices"),
         ("q", ["a", "b"], None, "not said"),
         ("q", ["1", "0"], "1", "names one choice and is the letter or number of another"),
         ("q", ["B", "A"], "B", "names one choice and is the letter or number of another"),

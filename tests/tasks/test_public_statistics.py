@@ -154,7 +154,7 @@ def test_what_the_schema_refuses_is_said_with_its_line(tmp_path: Path) -> None:
 
 def test_a_class_outside_the_public_ones_is_refused_before_training(tmp_path: Path) -> None:
     table(tmp_path)
-    with pytest.raises(DataError, match="none of the model's classes"):
+    with pytest.raises(DataError, match="not one of the model's classes"):
         carry_out(recipe(public={**PUBLIC, "y": {"categories": ["no", "maybe"]}}), tmp_path)
 
 
@@ -227,7 +227,7 @@ def test_a_recommender_keeps_its_rows_and_is_refused(tmp_path: Path) -> None:
         "train": {"epochs": 1, "batch_size": 20},
         "privacy": {"epsilon": 3},
     }
-    with pytest.raises(RecipeError, match="keeps who chose what") as caught:
+    with pytest.raises(RecipeError, match="stores the interactions") as caught:
         run(given, base=tmp_path, runs=tmp_path / "runs", console=silent())
     assert caught.value.place == "privacy"
 
