@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -351,11 +352,19 @@ def _fit_number(prepared: Prepared, recipe: Recipe | None) -> NumberTarget:
     return NumberTarget(column=name, mean=float(values.mean()), std=std)
 
 
-CATEGORY = Target(kind="category", objective="cross_entropy", fit=_fit_class, load=lambda value: ClassTarget(**value))
-LABELS = Target(
-    kind="labels", objective="binary_cross_entropy", fit=_fit_labels, load=lambda value: LabelsTarget(**value)
-)
-NUMBER = Target(kind="number", objective="mse", fit=_fit_number, load=lambda value: NumberTarget(**value))
+# Models that were saved when one class encoded all targets have these keys for each of them.
+_SHARED_KEYS = {"mean", "std", "several"}
+
+
+def _load(kind: type[ColumnTarget], value: dict[str, Any]) -> ColumnTarget:
+    """Return an encoder from its JSON, without the keys that older models have for other targets."""
+    known = {entry.name for entry in fields(kind)}
+    return kind(**{name: entry for name, entry in value.items() if name in known or name not in _SHARED_KEYS})
+
+
+CATEGORY = Target(kind="category", objective="cross_entropy", fit=_fit_class, load=partial(_load, ClassTarget))
+LABELS = Target(kind="labels", objective="binary_cross_entropy", fit=_fit_labels, load=partial(_load, LabelsTarget))
+NUMBER = Target(kind="number", objective="mse", fit=_fit_number, load=partial(_load, NumberTarget))
 
 
 def index_of(wanted: str, names: Sequence[str], what: str) -> int:
