@@ -161,7 +161,7 @@ WRONG: dict[str, tuple[Family, list[Turn], str]] = {
     "earlier turns change": (
         Family(template="{{ messages | length }}" + FAMILIES["chatml"].template.replace("", "", 1), end="<|im_end|>"),
         LONGER,
-        "differently",
+        "another way",
     ),
     "the question is glued to the answer": (
         Family(
