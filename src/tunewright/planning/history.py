@@ -108,7 +108,7 @@ def show_history(*, console: Console | None = None) -> list[Outcome]:
             f"{entry.took_bytes / 2**20:,.0f} MiB",
             _error(entry.foretold_bytes, entry.took_bytes),
         )
-    console.console.print(table)
+    console.rich.print(table)
     times = [abs(entry.foretold_seconds / entry.took_seconds - 1) for entry in found if entry.took_seconds]
     sizes = [abs(entry.foretold_bytes / entry.took_bytes - 1) for entry in found if entry.took_bytes]
     if times and sizes:
