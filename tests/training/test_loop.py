@@ -310,7 +310,7 @@ def test_class_weights_and_smoothing_run(tmp_path: Path) -> None:
         ({"train": {"class_weights": {"eleven": 2.0}}}, "class"),
         ({"train": {"warmup": 100_000}}, "warm-up"),
         ({"tune": {"freeze": "nothing"}}, "tune.freeze"),
-        ({"model": {"layers": ["flatten", {"dense": 7}]}}, "asks for"),
+        ({"model": {"layers": ["flatten", {"dense": 7}]}}, "the data needs"),
         ({"model": {"weights": "nowhere"}}, "missing"),
         ({"hardware": {"device": "cuda"}}, "device"),
         ({"eval": {"metrics": ["acuracy"]}}, "did you mean accuracy"),
