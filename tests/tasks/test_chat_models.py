@@ -72,7 +72,7 @@ def test_shapes(name: str, row: dict[str, Any], turns: list[Turn]) -> None:
     ("cell", "said"),
     [
         ('[{"role": "user", "content": "hello"}]', "no turn of the assistant"),
-        ('[{"role": "king", "content": "hello"}]', "nobody has the role 'king'"),
+        ('[{"role": "king", "content": "hello"}]', "the role 'king' is unknown"),
         ('[{"role": "user", "content": " "}, {"role": "assistant", "content": "x"}]', "a turn of the user is empty"),
         ('[{"role": "user"}]', "no list of turns"),
         ("hello", "no JSON"),

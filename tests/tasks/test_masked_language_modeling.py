@@ -347,7 +347,7 @@ def test_it_learns_is_measured_and_opens_elsewhere(tmp_path: Path) -> None:
     assert best["probability"] == pytest.approx(float(expected[0, place].softmax(0).max()), rel=1e-4)
     assert "masked tokens" in (result.folder / "model" / "README.md").read_text(encoding="utf-8")
     card = (result.folder.parent / "report.html").read_text(encoding="utf-8")
-    assert "accuracy on hidden tokens" in card.lower()
+    assert "accuracy on masked tokens" in card.lower()
 
 
 def test_validation_hides_the_same_in_every_epoch(tmp_path: Path) -> None:

@@ -217,6 +217,7 @@ def test_every_task_says_what_a_prediction_is() -> None:
         "classification",
         "multilabel",
         "regression",
+        "entities",
         "tokens",
         "next_tokens",
         "answers",

@@ -176,7 +176,7 @@ def test_what_is_cut_counts_as_missed(place: Path) -> None:
         ("the", [{"start": 2, "end": 2, "label": "A"}], "is empty"),
         ("the film", [{"start": 0, "end": 5, "label": "A"}, {"start": 4, "end": 8, "label": "B"}], "overlap"),
         ("the", [{"start": 0, "end": 2, "label": "C"}], "not in the training rows"),
-        ("the", [{"from": 0}], "no span"),
+        ("the", [{"from": 0}], "not a span"),
     ],
 )
 def test_entities_that_cannot_be_used_are_named_with_their_row(cell: Any, entities: list[Any], said: str) -> None:

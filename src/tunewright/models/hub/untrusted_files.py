@@ -1,4 +1,4 @@
-"""What somebody else's model folder may ask for, and is refused: code, files elsewhere, sizes beyond all measure.
+"""What somebody else's model folder may ask for, and is refused: code, files elsewhere, sizes that are too large.
 
 Everything is looked at before the Transformers library sees it, so that a refusal says what was asked and nothing has run.
 """
